@@ -1,0 +1,44 @@
+"""A case: what is measured, known before anything runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One kernel or collective at one shape, on one rank.
+
+    Attributes:
+        name: pytest node id; `pytest-benchmark compare` matches on it.
+        question: decode, prefill, sweep, ceilings, … : the table it belongs to.
+        op: linear, read, copy, launch, all_reduce, …
+        implementation: torch, triton, cuda, nccl, gloo, …
+        kernel: name of the kernel within the implementation.
+        dtype: fp32, bf16, fp16, fp8.
+        flops, hbm_bytes, wire_bytes_sent_per_rank: the work of one call, see `specs.work.Work`.
+        model, layer, tp, pp: what it was cut from; None for ceilings.
+        tokens, n, k: rows of x, rows of W and the length they share, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
+        cache: cold, hot or rotated-6: whether the caches could hold the weights from one call to the next.
+        launch: graph or eager.
+        ranks: how many ranks ran it; message_bytes: size of the message, where there is one.
+    """
+
+    name: str
+    question: str
+    op: str
+    implementation: str
+    kernel: str
+    dtype: str
+    flops: int
+    hbm_bytes: int
+    wire_bytes_sent_per_rank: int = 0
+    model: str | None = None
+    layer: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    tokens: int | None = None
+    n: int | None = None
+    k: int | None = None
+    cache: str = "cold"
+    launch: str = "eager"
+    ranks: int = 1
+    message_bytes: int | None = None

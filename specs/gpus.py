@@ -1,0 +1,284 @@
+"""The GPUs whose limits are known, one row a SKU, as the vendor's datasheet gives them.
+
+Three traps of datasheets, undone here: matrix peaks of Ada, Hopper and Blackwell are printed with 2:4
+sparsity (dense is half), NVLink and PCIe are printed as both directions summed (one is half), and a
+peak of a consumer card holds with accumulation in fp16 (in fp32 it is half).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from specs.lookup import find
+
+MIB = 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One SKU.
+
+    Attributes:
+        slug: name in options and result files; published systems keep their source's name.
+        names: what `torch.cuda.get_device_name` says, in full.
+        arch: sm_90, gfx942, …
+        flops_per_second: dense peak by dtype, accumulating in fp32 (int8: in int32); fp32 is without matrix units.
+        hbm_bytes_per_second, hbm_bytes: the device memory, GDDR too. Printed GB are read as 1e9 bytes; devices
+            report up to 7 % more, since most are built in GiB.
+        l2_bytes: the last cache before memory that all SMs share, which cold measurements must outgrow.
+        sms: streaming multiprocessors, or compute units.
+        link, link_bytes_per_second: the fabric to other GPUs and what one GPU can send over it, in ONE direction.
+        source: where the figures come from.
+    """
+
+    slug: str
+    names: tuple[str, ...]
+    arch: str
+    flops_per_second: Mapping[str, float] = field(hash=False)
+    hbm_bytes_per_second: float
+    hbm_bytes: float
+    l2_bytes: int | None
+    sms: int | None
+    link: str
+    link_bytes_per_second: float
+    source: str
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+def _tera(**peaks: float) -> dict[str, float]:
+    """Peaks by dtype, from units of 1e12 flops a second."""
+    return {dtype: peak * 1e12 for dtype, peak in peaks.items()}
+
+
+_A100 = _tera(fp32=19.5, tf32=156, bf16=312, fp16=312, int8=624)
+_GH100_SXM = _tera(fp32=67, tf32=494.7, bf16=989.5, fp16=989.5, fp8=1979, int8=1979)
+_A100_SHEET = "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf"
+_H100_SHEET = "https://resources.nvidia.com/en-us-gpu-resources/h100-datasheet-24306"
+_BLACKWELL_BRIEF = "https://resources.nvidia.com/en-us-blackwell-architecture (technical brief 2.1, table 3)"
+
+_ROWS = (
+    Gpu(
+        slug="v100_sxm",
+        names=("Tesla V100-SXM2-32GB",),
+        arch="sm_70",
+        flops_per_second=_tera(fp32=15.7, fp16=125),
+        hbm_bytes_per_second=900e9,
+        hbm_bytes=32e9,
+        l2_bytes=6 * MIB,
+        sms=80,
+        link="NVLink 2",
+        link_bytes_per_second=150e9,
+        source="https://images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-1165301-r5.pdf",
+    ),
+    Gpu(
+        slug="a100_sxm",
+        names=("NVIDIA A100-SXM4-80GB", "A100-SXM4-80GB"),
+        arch="sm_80",
+        flops_per_second=_A100,
+        hbm_bytes_per_second=2039e9,
+        hbm_bytes=80e9,
+        l2_bytes=40 * MIB,
+        sms=108,
+        link="NVLink 3",
+        link_bytes_per_second=300e9,
+        source=_A100_SHEET,
+    ),
+    Gpu(
+        slug="a100_sxm_40gb",
+        names=("NVIDIA A100-SXM4-40GB", "A100-SXM4-40GB"),
+        arch="sm_80",
+        flops_per_second=_A100,
+        hbm_bytes_per_second=1555e9,
+        hbm_bytes=40e9,
+        l2_bytes=40 * MIB,
+        sms=108,
+        link="NVLink 3",
+        link_bytes_per_second=300e9,
+        source="https://images.nvidia.com/aem-dam/en-zz/Solutions/data-center/nvidia-ampere-architecture-whitepaper.pdf",
+    ),
+    Gpu(
+        slug="a100_pcie",
+        names=("NVIDIA A100 80GB PCIe",),
+        arch="sm_80",
+        flops_per_second=_A100,
+        hbm_bytes_per_second=1935e9,
+        hbm_bytes=80e9,
+        l2_bytes=40 * MIB,
+        sms=108,
+        link="PCIe 4 x16",  # an NVLink bridge is an option and joins two cards only
+        link_bytes_per_second=32e9,
+        source=_A100_SHEET,
+    ),
+    Gpu(
+        slug="h100_sxm",
+        names=("NVIDIA H100 80GB HBM3",),
+        arch="sm_90",
+        flops_per_second=_GH100_SXM,
+        hbm_bytes_per_second=3.35e12,
+        hbm_bytes=80e9,
+        l2_bytes=50 * MIB,
+        sms=132,
+        link="NVLink 4",
+        link_bytes_per_second=450e9,
+        source=_H100_SHEET,
+    ),
+    Gpu(
+        slug="h100_pcie",
+        names=("NVIDIA H100 PCIe",),
+        arch="sm_90",
+        flops_per_second=_tera(fp32=51, tf32=378, bf16=756, fp16=756, fp8=1513, int8=1513),
+        hbm_bytes_per_second=2e12,
+        hbm_bytes=80e9,
+        l2_bytes=50 * MIB,
+        sms=114,
+        link="PCIe 5 x16",  # an NVLink bridge is an option and joins two cards only
+        link_bytes_per_second=64e9,
+        source=_H100_SHEET,
+    ),
+    Gpu(
+        slug="h200_sxm",
+        names=("NVIDIA H200",),
+        arch="sm_90",
+        flops_per_second=_GH100_SXM,
+        hbm_bytes_per_second=4.8e12,
+        hbm_bytes=141e9,
+        l2_bytes=60 * MIB,  # as the driver reports; the datasheet is silent
+        sms=132,
+        link="NVLink 4",
+        link_bytes_per_second=450e9,
+        source="https://resources.nvidia.com/en-us-data-center-overview-mc/en-us-data-center-overview/hpc-datasheet-sc23-h200",
+    ),
+    Gpu(
+        slug="b200_sxm",
+        names=("NVIDIA B200",),
+        arch="sm_100",
+        flops_per_second=_tera(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, int8=4500, fp4=9000),
+        hbm_bytes_per_second=7.7e12,  # as shipped in HGX B200; 8 TB/s and 192 GB were announced
+        hbm_bytes=180e9,
+        l2_bytes=132_644_864,  # as the driver reports; the datasheet is silent
+        sms=148,
+        link="NVLink 5",
+        link_bytes_per_second=900e9,
+        source=_BLACKWELL_BRIEF,
+    ),
+    Gpu(
+        slug="gb200",
+        names=("NVIDIA GB200",),
+        arch="sm_100",
+        flops_per_second=_tera(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000, int8=5000, fp4=10000),
+        hbm_bytes_per_second=8e12,
+        hbm_bytes=186e9,
+        l2_bytes=None,
+        sms=152,
+        link="NVLink 5",
+        link_bytes_per_second=900e9,
+        source="https://www.nvidia.com/en-us/data-center/gb200-nvl72/ (the rack's figures, a 72nd)",
+    ),
+    Gpu(
+        slug="b300_sxm",
+        names=("NVIDIA B300 SXM6 AC",),
+        arch="sm_103",
+        # fp4: 108 PF dense for eight GPUs; with sparsity 4/3 of it, not twice
+        flops_per_second=_tera(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, fp4=13500),
+        hbm_bytes_per_second=7.7e12,  # as shipped in HGX B300; the full chip has 8 TB/s and 288 GB
+        hbm_bytes=270e9,
+        l2_bytes=132_644_864,  # as the driver reports; the datasheet is silent
+        sms=148,
+        link="NVLink 5",
+        link_bytes_per_second=900e9,
+        source=f"{_BLACKWELL_BRIEF}, fp4 from https://www.nvidia.com/en-us/data-center/hgx/",
+    ),
+    Gpu(
+        slug="l4",
+        names=("NVIDIA L4",),
+        arch="sm_89",
+        flops_per_second=_tera(fp32=30.3, tf32=60, bf16=121, fp16=121, fp8=242.5, int8=242.5),
+        hbm_bytes_per_second=300e9,
+        hbm_bytes=24e9,
+        l2_bytes=48 * MIB,
+        sms=58,
+        link="PCIe 4 x16",
+        link_bytes_per_second=32e9,
+        source="https://resources.nvidia.com/en-us-data-center-overview/l4-gpu-datasheet",
+    ),
+    Gpu(
+        slug="l40s",
+        names=("NVIDIA L40S",),
+        arch="sm_89",
+        flops_per_second=_tera(fp32=91.6, tf32=183, bf16=362.05, fp16=362.05, fp8=733, int8=733),
+        hbm_bytes_per_second=864e9,
+        hbm_bytes=48e9,
+        l2_bytes=96 * MIB,
+        sms=142,
+        link="PCIe 4 x16",
+        link_bytes_per_second=32e9,
+        source="https://resources.nvidia.com/en-us-l40s/l40s-datasheet-28413",
+    ),
+    Gpu(
+        slug="rtx_4090",
+        names=("NVIDIA GeForce RTX 4090",),
+        arch="sm_89",
+        flops_per_second=_tera(fp32=82.6, tf32=82.6, bf16=165.2, fp16=165.2, fp8=330.3, int8=660.6),
+        hbm_bytes_per_second=1008e9,
+        hbm_bytes=24e9,
+        l2_bytes=72 * MIB,
+        sms=128,
+        link="PCIe 4 x16",
+        link_bytes_per_second=32e9,
+        source="https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf",
+    ),
+    Gpu(
+        slug="rtx_pro_6000_server",
+        names=("NVIDIA RTX PRO 6000 Blackwell Server Edition",),
+        arch="sm_120",
+        # rounded by the vendor; tf32 alone is printed dense
+        flops_per_second=_tera(fp32=120, tf32=234, bf16=500, fp16=500, fp8=1000, fp4=2000),
+        hbm_bytes_per_second=1597e9,  # not the 1792 of the workstation edition
+        hbm_bytes=96e9,
+        l2_bytes=128 * MIB,
+        sms=188,
+        link="PCIe 5 x16",
+        link_bytes_per_second=64e9,
+        source="https://www.nvidia.com/en-us/data-center/rtx-pro-6000-blackwell-server-edition/",
+    ),
+    Gpu(
+        slug="mi300x",
+        names=("AMD Instinct MI300X", "AMD Instinct MI300X OAM", "AMD Instinct MI300X VF"),
+        arch="gfx942",
+        flops_per_second=_tera(fp32=163.4, tf32=653.7, bf16=1307.4, fp16=1307.4, fp8=2614.9, int8=2614.9),
+        hbm_bytes_per_second=5.3e12,
+        hbm_bytes=192e9,
+        l2_bytes=256 * MIB,  # the Infinity Cache; the eight L2 of 4 MiB are private to their dies
+        sms=304,
+        link="xGMI, 7 links",
+        link_bytes_per_second=448e9,
+        source="https://www.amd.com/content/dam/amd/en/documents/instinct-tech-docs/data-sheets/amd-instinct-mi300x-data-sheet.pdf",
+    ),
+)
+
+GPUS: dict[str, Gpu] = {row.slug: row for row in _ROWS}
+"""Every GPU by its slug."""
+
+
+def gpu(slug: str) -> Gpu:
+    """The GPU called `slug`.
+
+    Raises:
+        UserError: no such GPU.
+    """
+    return find(GPUS, slug, "GPU")
+
+
+def recognise(device_name: str, memory_bytes: int | None = None) -> Gpu | None:
+    """The row of the device at hand, or None: its peaks are then unknown, never guessed.
+
+    Args:
+        device_name: as `torch.cuda.get_device_name` gives it; it must agree in full (an L40 is no L40S).
+        memory_bytes: what the device reports; a slice of a GPU (MIG, vGPU) or a rebuilt card is not recognised.
+    """
+    for row in GPUS.values():
+        if device_name in row.names:
+            whole = memory_bytes is None or 0.85 < memory_bytes / row.hbm_bytes < 1.15
+            return row if whole else None
+    return None

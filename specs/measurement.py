@@ -1,0 +1,107 @@
+"""The one record of a measured case, and its form inside a pytest-benchmark result file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+from specs import statistics
+from specs.case import Case
+from specs.errors import UserError
+
+SCHEMA = 1
+"""`shardbench_schema` of the files written now; readers accept it and older ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Every sample of one case in seconds a call, pass by pass, and how far to trust it.
+
+    Attributes:
+        case: what ran.
+        seconds: one tuple of samples for each pass.
+        clock: how a sample was taken: perf_counter or cuda_event.
+        relative_error: ‖out − reference‖ / ‖reference‖ against float64; None where a source gives none.
+        copies: distinct copies of the streamed inputs that calls rotate through.
+        calls: calls that one sample spans.
+        stopped_by: precision, passes, budget or interrupted.
+        throttled: whether the clocks were held back under load; None where nothing tells.
+        telemetry: clocks in MHz, power in W and the like during load, by name.
+        provenance: measured, published, interpolated, assumed or modelled.
+    """
+
+    case: Case
+    seconds: tuple[tuple[float, ...], ...]
+    clock: str
+    relative_error: float | None = None
+    copies: int = 1
+    calls: int = 1
+    stopped_by: str = "passes"
+    throttled: bool | None = None
+    telemetry: Mapping[str, float] | None = None
+    provenance: str = "measured"
+
+    @cached_property
+    def samples(self) -> tuple[float, ...]:
+        """All samples in seconds, in the order they were taken."""
+        return tuple(sample for one in self.seconds for sample in one)
+
+    @cached_property
+    def median(self) -> float:
+        """Median in seconds."""
+        return statistics.pooled_median(self.seconds)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval on the median in seconds, clustered by pass; None for a single pass."""
+        return statistics.median_interval(self.seconds)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Achieved device-memory bandwidth by the bytes that had to move."""
+        return self.case.hbm_bytes / self.median
+
+    @property
+    def flops_per_second(self) -> float:
+        """Achieved arithmetic rate."""
+        return self.case.flops / self.median
+
+    def extra_info(self) -> dict[str, Any]:
+        """All but the samples, for pytest-benchmark's `extra_info`: JSON types only, never NaN."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("case", "seconds")}
+        derived = {
+            "passes": len(self.seconds),
+            "pass_rounds": [len(one) for one in self.seconds],
+            "interval_seconds": list(self.interval) if self.interval else None,
+            "noise": statistics.noise(self.seconds),
+        }
+        return {**asdict(self.case), **own, **derived}
+
+    @classmethod
+    def from_benchmark(cls, entry: Mapping[str, Any]) -> "Measurement":
+        """Read one member of `benchmarks` in a result file.
+
+        Raises:
+            UserError: it is not a shardbench entry, or its samples do not add up to its passes.
+        """
+        info, name = entry.get("extra_info") or {}, entry.get("fullname", "?")
+        try:
+            case = Case(**{f.name: info[f.name] for f in fields(Case) if f.name in info})
+            data = [float(sample) for sample in entry["stats"]["data"]]
+            rounds = [int(size) for size in info.get("pass_rounds") or [len(data)]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{name}: not a shardbench case ({error}); was this file made by `pytest suites/`?"
+            ) from error
+        if sum(rounds) != len(data) or min(rounds) < 1:
+            raise UserError(f"{name}: {len(data)} samples do not fill passes of {rounds}; the file was edited or cut")
+        if not all(0 < sample < inf for sample in data):
+            raise UserError(f"{name}: a sample is not a positive number of seconds; the file was edited or cut")
+        edges = [0]
+        for size in rounds:
+            edges.append(edges[-1] + size)
+        own = {f.name: info[f.name] for f in fields(cls) if f.name in info}
+        own.setdefault("clock", "unknown")
+        return cls(case=case, seconds=tuple(tuple(data[a:b]) for a, b in pairwise(edges)), **own)

@@ -1,0 +1,113 @@
+"""How one layer is cut: the linears that a single rank holds under tensor and pipeline parallelism.
+
+Column-parallel linears (qkv, gate_up, lm_head) cut their output features n, row-parallel ones (o, down)
+their input features k; each of the latter ends in an all-reduce over hidden. Experts are cut like a
+dense MLP, so every rank holds a slice of every expert; expert parallelism is another split, not made here.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from specs.errors import UserError
+from specs.lookup import find
+from specs.models import Model
+
+
+class Shard(NamedTuple):
+    """One rank's part of one linear, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ; strings and integers only, for JSON."""
+
+    model: str
+    tp: int
+    pp: int
+    layer: str
+    n: int
+    k: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A model over tp x pp ranks.
+
+    Attributes:
+        model: what is split.
+        tp: ranks that share every layer.
+        pp: stages that the layers are dealt to.
+
+    Raises:
+        UserError: the model cannot be split so.
+    """
+
+    model: Model
+    tp: int = 1
+    pp: int = 1
+
+    def __post_init__(self) -> None:
+        model, tp, pp = self.model, self.tp, self.pp
+        if tp < 1 or pp < 1:
+            raise UserError(f"{model}: tp={tp} and pp={pp}, both must be at least 1; choose 1 for no split")
+        if not _divides(model, tp):
+            fit = ", ".join(str(width) for width in range(1, tp) if _divides(model, width))
+            raise UserError(
+                f"{model}: tp={tp} must divide {model.heads} heads and intermediate {model.intermediate}, and divide "
+                f"{model.kv_heads} kv_heads or be a multiple of them; choose among {fit}"
+            )
+        if pp > model.layers:
+            raise UserError(f"{model}: pp={pp} exceeds its {model.layers} layers; choose pp of at most {model.layers}")
+
+    def __str__(self) -> str:
+        return f"{self.model}-tp{self.tp}-pp{self.pp}"
+
+    @property
+    def kv_heads_per_rank(self) -> int:
+        """Key-value heads on a rank: at least one, so they are replicated once tp exceeds kv_heads."""
+        return max(1, self.model.kv_heads // self.tp)
+
+    @property
+    def vocab_per_rank(self) -> int:
+        """Rows of the vocabulary on a rank, padded up where tp does not divide them."""
+        return -(-self.model.vocab // self.tp)
+
+    def stage_layers(self) -> tuple[int, ...]:
+        """Layers of each stage; what is left over goes to the first stages, one layer each."""
+        base, extra = divmod(self.model.layers, self.pp)
+        return tuple(base + (stage < extra) for stage in range(self.pp))
+
+    def layers_of(self, stage: int) -> int:
+        """Layers of one stage, counted from 0.
+
+        Raises:
+            UserError: there is no such stage.
+        """
+        if not 0 <= stage < self.pp:
+            raise UserError(f"{self}: stage {stage} is outside 0 … {self.pp - 1}; choose one within")
+        return self.stage_layers()[stage]
+
+    @cached_property
+    def linears(self) -> dict[str, Shard]:
+        """One rank's linears by name, in the order that a token meets them; one expert stands for all."""
+        model, tp = self.model, self.tp
+        shapes: dict[str, tuple[int, int]] = {}
+        if model.heads:
+            queries = model.heads // tp * model.head_dim
+            shapes["qkv"] = (queries + 2 * self.kv_heads_per_rank * model.head_dim, model.hidden)
+            shapes["o"] = (model.hidden, queries)
+        shapes[model.up_layer] = (model.up_width // tp, model.hidden)
+        shapes["down"] = (model.hidden, model.intermediate // tp)
+        shapes["lm_head"] = (self.vocab_per_rank, model.hidden)
+        return {layer: Shard(model.slug, tp, self.pp, layer, n, k) for layer, (n, k) in shapes.items()}
+
+    def linear(self, name: str) -> Shard:
+        """One rank's part of the linear `name`: qkv, o, gate_up (up where ungated), down or lm_head.
+
+        Raises:
+            UserError: no such linear in this model.
+        """
+        if name in ("qkv", "o"):
+            self.model.require_attention()
+        return find(self.linears, name, f"layer of {self.model}")
+
+
+def _divides(model: Model, tp: int) -> bool:
+    whole = model.heads % tp == 0 and model.intermediate % tp == 0
+    return whole and (model.kv_heads % tp == 0 or tp % model.kv_heads == 0)

@@ -1,0 +1,68 @@
+"""Intervals clustered by pass.
+
+Samples taken one after another share whatever the machine was doing just then, so they are no
+independent witnesses: an interval from them calls identical runs different. Passes over all cases
+lie seconds apart, so each pass gives one figure, its median, and the spread between those figures
+makes the interval: Student's t on their logarithms (times are positive and errors multiply).
+"""
+
+from collections.abc import Sequence
+from math import ceil, exp, floor, inf, log, sqrt
+from statistics import fmean, median, variance
+
+from scipy.stats import t as student
+
+Passes = Sequence[Sequence[float]]
+"""Seconds a call: one sequence of samples for each pass."""
+
+
+def pooled_median(passes: Passes) -> float:
+    """Median in seconds over all samples of all passes: the figure that pytest-benchmark shows."""
+    return median(sample for one in passes for sample in one)
+
+
+def _log_medians(passes: Passes) -> list[float]:
+    return [log(median(one)) for one in passes]
+
+
+def half_width(passes: Passes, confidence: float = 0.95) -> float:
+    """Relative half-width of the interval on the median: 0.05 means ± 5 %. Infinite for a single pass."""
+    if len(passes) < 2:
+        return inf
+    quantile = float(student.ppf(0.5 + confidence / 2, len(passes) - 1))
+    return exp(quantile * sqrt(variance(_log_medians(passes)) / len(passes))) - 1
+
+
+def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval in seconds around the pooled median; None when a single pass cannot give one."""
+    if len(passes) < 2:
+        return None
+    factor, middle = 1 + half_width(passes, confidence), pooled_median(passes)
+    return middle / factor, middle * factor
+
+
+def ratio_interval(base: Passes, other: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval on median(other) / median(base) by Welch's t on log pass medians; None below two passes a side."""
+    if len(base) < 2 or len(other) < 2:
+        return None
+    spread = [variance(_log_medians(side)) / len(side) for side in (base, other)]
+    total = sum(spread)
+    if total == 0:
+        freedom = float(len(base) + len(other) - 2)
+    else:
+        freedom = total**2 / sum(s**2 / (len(side) - 1) for s, side in zip(spread, (base, other), strict=True))
+    factor = exp(float(student.ppf(0.5 + confidence / 2, freedom)) * sqrt(total))
+    ratio = pooled_median(other) / pooled_median(base)
+    return ratio / factor, ratio * factor
+
+
+def noise(passes: Passes) -> float:
+    """Spread of single samples: (90th − 10th percentile, outward ranks) / median. Large where a clock is bimodal."""
+    samples = sorted(sample for one in passes for sample in one)
+    last = len(samples) - 1
+    return (samples[ceil(0.9 * last)] - samples[floor(0.1 * last)]) / median(samples)
+
+
+def mean(passes: Passes) -> float:
+    """Mean in seconds over all samples: what a sum of parts must add up."""
+    return fmean(sample for one in passes for sample in one)
