@@ -1,0 +1,1 @@
+"""Reads result files and answers questions. Never imports torch or the suites."""

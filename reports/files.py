@@ -1,0 +1,133 @@
+"""A result file: what one run of the suites measured, and what it did not."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from reports import jsontext
+from specs.case import Case
+from specs.errors import UserError
+from specs.measurement import SCHEMA, Measurement
+
+SUITES = "`pytest suites/ --benchmark-json=out.json`"
+MOST_WORK = 1e30
+"""Flops or bytes of one call that no machine gets through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """One file as pytest-benchmark writes it for the suites.
+
+    Attributes:
+        path: where it was read.
+        machine: `machine_info`.
+        measurements: one for each case, in the order of the file.
+        not_run: by case name the reason why it was left out.
+        failed: by case name what went wrong.
+        datetime: when the run ended, ISO 8601.
+        commit: `commit_info`.
+        version: of the pytest-benchmark that wrote it.
+        options: what the run was asked for.
+        schema: `shardbench_schema`.
+    """
+
+    path: Path
+    machine: Mapping[str, Any]
+    measurements: tuple[Measurement, ...]
+    not_run: Mapping[str, str]
+    failed: Mapping[str, str]
+    datetime: str
+    commit: Mapping[str, Any]
+    version: str
+    options: Mapping[str, Any]
+    schema: int
+
+
+def load(path: Path) -> ResultFile:
+    """Read a result file.
+
+    Raises:
+        UserError: it cannot be read, is none, is of a newer schema, or contradicts itself.
+    """
+    return parse(path, jsontext.read(path))
+
+
+def parse(path: Path, content: Any) -> ResultFile:
+    """Take a result file's JSON apart; `path` is for messages.
+
+    Raises:
+        UserError: it is no result file, is of a newer schema, or contradicts itself.
+    """
+    schema = _schema(path, content)
+    measurements = tuple(_measurement(path, entry) for entry in content["benchmarks"])
+    name, count = next(iter(Counter(m.case.name for m in measurements).most_common(1)), ("", 0))
+    if count > 1:
+        raise UserError(f"{path}: case {name} stands in it {count} times; keep one of them, or run the suites again")
+    block = _mapping(content.get("shardbench"))
+    return ResultFile(
+        path=path,
+        machine=content["machine_info"],
+        measurements=measurements,
+        not_run=_reasons(path, block, "not_run"),
+        failed=_reasons(path, block, "failed"),
+        datetime=str(content.get("datetime") or ""),
+        commit=_mapping(content.get("commit_info")),
+        version=str(content.get("version") or ""),
+        options=_mapping(block.get("options")),
+        schema=schema,
+    )
+
+
+def _schema(path: Path, content: Any) -> int:
+    """The schema of a file whose outline is right."""
+    outline = {"benchmarks": list, "machine_info": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in outline.items()):
+        raise UserError(f"{path}: JSON, but not pytest-benchmark's; give a file that {SUITES} wrote")
+    schema = content["machine_info"].get("shardbench_schema")
+    if schema is None:
+        raise UserError(f"{path}: pytest-benchmark's, but not of shardbench's suites; give a file that {SUITES} wrote")
+    if not isinstance(schema, int) or schema < 1:
+        raise UserError(f"{path}: shardbench_schema is {schema!r}, not a number; run the suites again")
+    if schema > SCHEMA:
+        raise UserError(f"{path}: of schema {schema}, this shardbench reads up to {SCHEMA}; update shardbench")
+    return schema
+
+
+def _measurement(path: Path, entry: Any) -> Measurement:
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: a benchmark is {str(entry)[:40]!r}, not an object; the file was edited")
+    name = entry.get("fullname", "?")
+    stats = entry.get("stats")
+    if isinstance(stats, dict) and "data" not in stats:
+        raise UserError(f"{path}: {name}: no samples in it; save with --benchmark-json or --benchmark-save-data")
+    try:
+        measurement = Measurement.from_benchmark(entry)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {name}: not a shardbench case ({error}); the file was edited") from error
+    for field, kind in get_type_hints(Case).items():
+        value = getattr(measurement.case, field)
+        if not isinstance(value, kind) and not (isinstance(value, float) and isinstance(0, kind)):
+            raise UserError(f"{path}: {name}: {field} is {value!r}, not {_name(kind)}; the file was edited")
+    work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
+    if not all(0 <= count < MOST_WORK for count in work):
+        raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MOST_WORK:g}; the file was edited")
+    return measurement
+
+
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _reasons(path: Path, block: Mapping[str, Any], key: str) -> dict[str, str]:
+    try:
+        return {str(row["case"]): " ".join(str(row["reason"]).split()) for row in block.get(key) or ()}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: shardbench.{key} is not a list of case and reason; the file was edited") from error

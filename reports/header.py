@@ -1,0 +1,59 @@
+"""The lines above a file's tables, and those below on what did not run."""
+
+from collections import Counter
+
+from reports import machine, units
+from reports.files import ResultFile
+from reports.page import Facts
+from specs.gpus import Gpu
+from specs.roofline import Ceilings
+
+
+def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
+    """Machine, date, commit, how much was measured, and the ceilings that the shares refer to."""
+    passes = [len(one.seconds) for one in file.measurements]
+    span = f"{min(passes)}" if len(set(passes)) == 1 else f"{min(passes)} to {max(passes)}" if passes else "0"
+    counts = [f"{len(passes)} cases in {span} pass{'es' * (span != '1')}"]
+    counts += [f"{len(file.not_run)} not run"] if file.not_run else []
+    counts += [f"{len(file.failed)} failed"] if file.failed else []
+    rows = [
+        ("machine", machine.describe(file.machine)),
+        ("software", machine.software(file.machine)),
+        ("date", _minute(file.datetime)),
+        ("commit", _commit(file)),
+        ("measured", ", ".join(counts)),
+        ("ceilings", _peaks(measured) or "none in this file: run suites/bench_ceilings.py with the others for shares"),
+    ]
+    if gpu:
+        used = {one.case.dtype for one in file.measurements}
+        sheet = {dtype: peak for dtype, peak in gpu.flops_per_second.items() if dtype in used}
+        rows.append(("datasheet", f"{gpu.slug}: {_peaks(Ceilings(gpu.hbm_bytes_per_second, sheet))}"))
+    elif name := file.machine.get("gpu"):
+        rows.append(("datasheet", f"unknown: no row of specs/gpus.py is a {name} of this memory"))
+    return Facts(title=str(file.path), rows=tuple((name, text) for name, text in rows if text), level=2)
+
+
+def below(file: ResultFile) -> list[Facts]:
+    """What is missing: reasons with their counts, and each failure on a line."""
+    reasons = Counter(file.not_run.values())
+    not_run = tuple((str(count), reason) for reason, count in reasons.most_common())
+    failed = tuple(("", f"{case}: {reason}") for case, reason in file.failed.items())
+    facts = [Facts(title="not run", rows=not_run, level=3), Facts(title="failed", rows=failed, level=3)]
+    return [one for one in facts if one.rows]
+
+
+def _peaks(ceilings: Ceilings) -> str:
+    memory = ceilings.read_bytes_per_second
+    peaks = [f"{dtype} {units.one(units.FLOPS_PER_SECOND, peak)}" for dtype, peak in ceilings.flops_per_second.items()]
+    return ", ".join(([f"read {units.one(units.BYTES_PER_SECOND, memory)}"] if memory else []) + peaks)
+
+
+def _minute(datetime: str) -> str:
+    """2026-01-31T12:34:56.789+00:00 to the minute, as UTC where it says so."""
+    utc = " UTC" if datetime.endswith(("+00:00", "Z")) else ""
+    return datetime[:16].replace("T", " ") + utc
+
+
+def _commit(file: ResultFile) -> str:
+    commit = str(file.commit.get("id") or "")[:12]
+    return f"{commit} with uncommitted changes" if file.commit.get("dirty") else commit

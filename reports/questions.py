@@ -1,0 +1,32 @@
+"""Which table a case belongs to, and the order of the tables on a page."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from specs.case import Case
+
+ORDER = ("decode", "prefill", "sweep", "ceilings")
+
+T = TypeVar("T")
+
+
+def by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[str, list[T]]]:
+    """The members of each table under its question: those of `ORDER` first, then the others as they come.
+
+    Launches make a table of their own: no unit of time fits them and the others.
+    """
+    tables: dict[tuple[str, bool], list[T]] = {}
+    for item in items:
+        case = case_of(item)
+        tables.setdefault((case.question, is_launch(case)), []).append(item)
+    return [(question, tables[question, launch]) for question, launch in sorted(tables, key=_place)]
+
+
+def is_launch(case: Case) -> bool:
+    """Whether the case is there for the latency of a call: the few bytes that it moves say nothing."""
+    return case.op == "launch"
+
+
+def _place(table: tuple[str, bool]) -> tuple[int, bool]:
+    question, launch = table
+    return ORDER.index(question) if question in ORDER else len(ORDER), launch

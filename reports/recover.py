@@ -1,0 +1,92 @@
+"""`recover`: the result file of a run that was cut off, made from its journal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytest_benchmark.stats import Stats
+
+from reports import files, output
+from specs import journal
+from specs.errors import UserError
+from specs.journal import Journal, Record
+
+LABELS = ("group", "name", "fullname", "params", "param", "extra_info")
+"""What pytest-benchmark writes of a case besides its options and its statistics."""
+
+
+def recover(path: Path, to: Path) -> str:
+    """Write what a journal holds as a result file; returns a line that says what it was.
+
+    Raises:
+        UserError: the journal cannot be read or holds nothing, or the file cannot be written or holds more.
+    """
+    found = journal.read(path)
+    content = result_file(found)
+    if not (content["benchmarks"] or found.not_run or found.failed):
+        raise UserError(f"{path}: no case in it; the run ended before the first was measured, run it again")
+    result = files.parse(path, content)
+    _refuse_loss(path, to, {one.case.name for one in result.measurements})
+    output.write(to, json.dumps(content, indent=4, allow_nan=False) + "\n")
+    counts = f"{len(result.measurements)} measured, {len(found.not_run)} not run, {len(found.failed)} failed"
+    return f"{to}: recovered {counts} from {path}"
+
+
+def result_file(found: Journal) -> Record:
+    """A journal in the form of pytest-benchmark's JSON, with shardbench's block beside it."""
+    run = found.run
+    block = {
+        "schema": run["shardbench_schema"],
+        "not_run": _rows(found.not_run),
+        "failed": _rows(found.failed),
+        "options": _mapping(run.get("options")),
+    }
+    return {
+        "machine_info": {**_mapping(run.get("machine_info")), "shardbench_schema": run["shardbench_schema"]},
+        "commit_info": _mapping(run.get("commit_info")),
+        "benchmarks": [_benchmark(entry) for name, entry in found.benchmarks.items() if name not in found.failed],
+        "datetime": run.get("datetime"),
+        "version": run.get("version"),
+        "shardbench": block,
+    }
+
+
+def _benchmark(entry: Record) -> Record:
+    """An entry with the statistics that pytest-benchmark would have written.
+
+    Raises:
+        UserError: its samples are missing or no numbers.
+    """
+    name = entry.get("fullname", "?")
+    try:
+        data = [float(sample) for sample in entry["stats"]["data"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{name}: no samples in the journal ({error}); remove its line and try again") from error
+    if not data:
+        raise UserError(f"{name}: no samples in the journal; remove its line and try again")
+    stats = Stats()
+    for sample in data:
+        stats.update(sample)
+    labels: dict[str, Any] = {key: entry.get(key) for key in LABELS}
+    statistics = {**stats.as_dict(), "data": data, "iterations": 1}
+    return {**labels, "options": _mapping(entry.get("options")), "stats": statistics}
+
+
+def _mapping(value: Any) -> Record:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(reasons: dict[str, str]) -> list[dict[str, str]]:
+    return [{"case": case, "reason": reason} for case, reason in reasons.items()]
+
+
+def _refuse_loss(path: Path, to: Path, names: set[str]) -> None:
+    """Keep a whole result file that holds cases which the journal lacks."""
+    if to.exists() and path.exists() and to.samefile(path):
+        raise UserError(f"{to}: is the journal itself; give -o another name")
+    try:
+        there = {one.case.name for one in files.load(to).measurements}
+    except UserError:
+        return  # not there, or not whole: nothing to lose
+    if lost := there - names:
+        raise UserError(f"{to}: whole already, with {len(lost)} cases that {path} lacks; give another -o")
