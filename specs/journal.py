@@ -72,7 +72,7 @@ def read(path: Path) -> Journal:
     journal = Journal(run={})
     for number, line in enumerate(lines, start=1):
         try:
-            ((kind, record),) = json.loads(line).items()
+            ((kind, record),) = json.loads(line, parse_constant=_refuse).items()
             _take(journal, kind, record)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             if number == len(lines) and number > 1:
@@ -95,10 +95,16 @@ def _take(journal: Journal, kind: str, record: Record) -> None:
             raise TypeError("shardbench_schema is not a number")
         journal.run = record
     elif kind == "benchmark":
+        journal.failed.pop(record["fullname"], None)  # it broke, and was measured when the run was resumed
         journal.benchmarks[record["fullname"]] = record
     elif kind == "not_run":
         journal.not_run[record["case"]] = record["reason"]
     elif kind == "failed":
+        journal.benchmarks.pop(record["case"], None)
         journal.failed[record["case"]] = record["reason"]
     else:
         raise ValueError(f"unknown kind {kind!r}")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")

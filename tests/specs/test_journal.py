@@ -40,6 +40,27 @@ def test_a_last_line_cut_short_is_left_out(path, torn):
     assert list(journal.read(path).benchmarks) == ["a"]
 
 
+def test_the_last_word_on_a_case_counts(path):
+    for kind, record in (
+        ("failed", {"case": "a", "reason": "out of memory"}),
+        ("benchmark", {"fullname": "a"}),
+        ("benchmark", {"fullname": "b"}),
+        ("failed", {"case": "b", "reason": "out of memory"}),
+    ):
+        journal.append(path, kind, record)
+    read = journal.read(path)
+    assert (list(read.benchmarks), list(read.failed)) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_refused(path, constant):
+    with path.open("a") as stream:
+        stream.write(f'{{"benchmark": {{"fullname": "a", "extra_info": {{"noise": {constant}}}}}}}\n')
+    journal.append(path, "benchmark", {"fullname": "b"})
+    with pytest.raises(UserError, match=f"{constant} is no number"):
+        journal.read(path)
+
+
 def test_going_on_after_a_torn_line_loses_nothing(path):
     journal.append(path, "benchmark", {"fullname": "a"})
     with path.open("a") as stream:

@@ -1,0 +1,72 @@
+"""The noun `Kernel`: everything that the suites, the tests and the tuner need to know of one kernel."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from specs.work import Work
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""torch's name for each short dtype name that kernels accept today."""
+
+Inputs = dict[str, torch.Tensor]
+"""Named tensors of one call; `out` is the one that `run` writes in full."""
+
+
+class Draw(Protocol):
+    """Where a kernel's tensors come from: fresh memory in tests, a pool larger than the caches in the suites."""
+
+    def weight(self, *shape: int, dtype: str) -> torch.Tensor:
+        """Standard normal values that a call streams once: another copy for each call when caches must be cold."""
+
+    def activation(self, *shape: int, dtype: str) -> torch.Tensor:
+        """Standard normal values that the op before has just written: the same tensor for each call."""
+
+    def output(self, *shape: int, dtype: str) -> torch.Tensor:
+        """Room for a result, poisoned with NaN so that an unwritten element shows."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel.
+
+    Attributes:
+        name: unique name, such as torch_linear or triton_gemv.
+        op: what it computes: linear, read, copy, launch, …
+        implementation: torch, triton, cuda, …
+        inputs: `inputs(draw, *, dtype, **shape)` gives the tensors of one call, `out` among them.
+        run: `run(**inputs)` writes `out`.
+        reference: `reference(**inputs without out)` gives the result in float64.
+        work: `work(*, dtype, **shape)` gives the flops and least bytes of one call.
+        rtol: largest accepted ‖out − reference‖ / ‖reference‖, by dtype.
+        archs: where it runs: "cpu", "sm_80", …
+        tokens: token counts it is made for.
+    """
+
+    name: str
+    op: str
+    implementation: str
+    inputs: Callable[..., Inputs]
+    run: Callable[..., Any]
+    reference: Callable[..., torch.Tensor]
+    work: Callable[..., Work]
+    rtol: Mapping[str, float]
+    archs: tuple[str, ...]
+    tokens: range = field(default=range(1, 2**31))
+
+    def why_not(self, arch: str, dtype: str) -> str | None:
+        """Reason why this kernel cannot run on `arch` ("cpu", "sm_90", …) with `dtype`; None when it can."""
+        if arch not in self.archs:
+            return f"{self.name} runs on {', '.join(self.archs)}; this is {arch}"
+        if dtype not in self.rtol:
+            return f"{dtype} is not among the dtypes of {self.name}: {', '.join(self.rtol)}"
+        return None
+
+    def relative_error(self, inputs: Inputs) -> float:
+        """‖out − reference‖ / ‖reference‖ after `run`; NaN if an element of `out` was not written."""
+        given = {name: tensor for name, tensor in inputs.items() if name != "out"}
+        expected = self.reference(**given)
+        difference = inputs["out"].to(torch.float64) - expected
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(expected))

@@ -1,0 +1,48 @@
+"""The baseline: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ through torch (cuBLAS on a GPU, oneDNN or MKL on a CPU)."""
+
+import torch
+
+from kernels.kernel import Draw, Inputs, Kernel
+from specs.dtypes import ITEMSIZE
+from specs.work import Work
+
+RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
+"""Rounding the result once costs bf16 2^-9 an element (1.1e-3 in this norm); the rest is order of summation."""
+
+
+def work(*, tokens: int, n: int, k: int, dtype: str) -> Work:
+    """Read W once, read x once, write y once."""
+    return Work(flops=2 * tokens * n * k, hbm_bytes=(n * k + tokens * k + tokens * n) * ITEMSIZE[dtype])
+
+
+def inputs(draw: Draw, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
+    """x[tokens, k], weight[n, k] and out[tokens, n]."""
+    return {
+        "x": draw.activation(tokens, k, dtype=dtype),
+        "weight": draw.weight(n, k, dtype=dtype),
+        "out": draw.output(tokens, n, dtype=dtype),
+    }
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """One matrix product; torch picks the library and the library its algorithm."""
+    torch.mm(x, weight.t(), out=out)
+
+
+def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The product in float64, in slices of W that keep the float64 copy under 256 MiB."""
+    wide, rows = x.to(torch.float64), max(1, 2**25 // weight.shape[1])
+    return torch.cat([wide @ part.to(torch.float64).t() for part in weight.split(rows)], dim=1)
+
+
+TORCH_LINEAR = Kernel(
+    name="torch_linear",
+    op="linear",
+    implementation="torch",
+    inputs=inputs,
+    run=run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=("cpu", "sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "gfx942"),
+)

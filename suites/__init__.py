@@ -1,0 +1,1 @@
+"""pytest-benchmark suites, one question a file, and the machinery that makes their numbers."""

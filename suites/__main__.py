@@ -1,0 +1,44 @@
+"""`python -m suites`: what can be measured here. The measuring itself is `pytest suites/`."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from suites.device import current_device
+from suites.doctor import findings
+from suites.environment import result_name
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def doctor(
+    form: Annotated[str, typer.Option("--format", help="table or json")] = "table",
+) -> None:
+    """Show what this machine can measure, what it cannot and why."""
+    lines = list(findings(current_device()))
+    if form == "json":
+        typer.echo(json.dumps([line._asdict() for line in lines], indent=2))
+        return
+    if form != "table":
+        raise typer.BadParameter(f"{form!r} is unknown; choose table or json", param_hint="--format")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "found", "how to get it"):
+        table.add_column(heading, overflow="fold")
+    for line in lines:
+        table.add_row("yes" if line.works else "no", line.subject, line.found, "" if line.works else line.remedy)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@app.command()
+def name() -> None:
+    """Print <machine>-<date>, the name of a result file made here today."""
+    typer.echo(result_name(current_device()))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,76 @@
+"""The axes of a suite: what the options ask for, or else the suite's defaults for the device at hand."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import pytest
+
+from specs.models import model
+from specs.parallel import Split
+from suites.device import current_device
+from suites.options import Options, read_options
+from suites.plan import How
+
+MODELS = {"cpu": ("llama-3.2-1b",), "cuda": ("llama-3-70b",)}
+SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
+"""Default (tp, pp). A laptop shows the cut in two; a GPU what one of eight does under TP8, and a stage of PP8."""
+DTYPES = {"cpu": ("bf16", "fp32"), "cuda": ("bf16",)}
+LAUNCHES = {"cpu": ("eager",), "cuda": ("graph",)}
+IMPLEMENTATIONS = ("torch", "triton")
+
+
+def splits(options: Options, default: Sequence[tuple[int, int]], kind: str) -> list[Split]:
+    """Every model under every (tp, pp) that was asked for.
+
+    Raises:
+        UserError: a split that the model does not allow.
+    """
+    asked = options.tp is not None or options.pp is not None
+    degrees = list(product(options.tp or (1,), options.pp or (1,))) if asked else default
+    return [Split(model(name), tp, pp) for name in options.model or MODELS[kind] for tp, pp in degrees]
+
+
+def add_shards(
+    metafunc: pytest.Metafunc,
+    tokens: Mapping[str, Sequence[int]],
+    within: range = range(1, 2**31),
+    default_splits: Mapping[str, Sequence[tuple[int, int]]] = SPLITS,
+    lm_head: bool = False,
+) -> None:
+    """Parametrise `shard` and `tokens`.
+
+    Args:
+        metafunc: pytest's view of the bench function.
+        tokens: default token counts by device kind.
+        within: token counts that the question is about; others that the options ask for belong elsewhere.
+        default_splits: (tp, pp) by device kind, where the options ask for none.
+        lm_head: whether the LM head belongs to the question beside a layer's linears.
+    """
+    options, kind = read_options(metafunc.config), current_device().kind
+    shards = [
+        shard
+        for split in splits(options, default_splits[kind], kind)
+        for layer, shard in split.linears.items()
+        if (lm_head or layer != "lm_head") and (options.layer is None or layer in options.layer)
+    ]
+    metafunc.parametrize("shard", shards, ids=[f"{s.model}-tp{s.tp}-pp{s.pp}-{s.layer}" for s in shards])
+    counts = [count for count in options.tokens or tokens[kind] if count in within]
+    metafunc.parametrize("tokens", counts, ids=[f"{count}tok" for count in counts])
+
+
+def add_how(metafunc: pytest.Metafunc, **fixed: Sequence[str]) -> None:
+    """Parametrise `how`, implementations innermost: rivals must stand next to each other.
+
+    Args:
+        metafunc: pytest's view of the bench function.
+        fixed: axes of `How` that the options do not touch here, because the question settles them.
+    """
+    options, kind = read_options(metafunc.config), current_device().kind
+    axes = {
+        "dtype": options.dtype or DTYPES[kind],
+        "cache": options.cache or ("cold",),
+        "launch": options.launch or LAUNCHES[kind],
+        "implementation": options.impl or IMPLEMENTATIONS,
+    }
+    hows = [How(*values) for values in product(*(axes | fixed).values())]
+    metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])

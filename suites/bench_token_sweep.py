@@ -1,0 +1,26 @@
+"""Do 125 tokens take as long as 1000? Time of each linear from 1 token to 4096."""
+
+import pytest
+
+from kernels.linears import linear
+from specs.parallel import Shard
+from suites.axes import add_how, add_shards
+from suites.plan import How, Measure
+
+TOKENS = {
+    "cpu": (1, 4, 16, 64, 125, 256, 512, 1000),
+    "cuda": (1, 2, 4, 8, 16, 32, 64, 125, 128, 129, 192, 256, 257, 384, 512, 1000, 1024, 2048, 4096),
+}
+"""Powers of two, the claim's 125 and 1000, and one token past the edge of common tiles."""
+
+SPLITS = {"cpu": ((1, 1),), "cuda": ((8, 1), (1, 8))}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the bench function below its axes."""
+    add_shards(metafunc, TOKENS, default_splits=SPLITS)
+    add_how(metafunc)
+
+
+def bench_sweep(measure: Measure, shard: Shard, tokens: int, how: How) -> None:
+    measure(linear(how.implementation, tokens), "sweep", how, shard, tokens=tokens, n=shard.n, k=shard.k)

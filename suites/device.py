@@ -1,0 +1,94 @@
+"""The device under test, and how patient a measurement on it has to be."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+COLD_FACTOR = 32
+"""Weights rotate through this many times the last-level cache: 4x still leaves 25 % hits where old lines are kept."""
+
+
+class Patience(NamedTuple):
+    """How long to measure.
+
+    Attributes:
+        span_seconds: least time that one sample spans.
+        visit_seconds: time given to one case in one pass.
+        precision: relative half-width of the interval at which a case is known well enough.
+        budget_seconds: default time for all passes together.
+    """
+
+    span_seconds: float
+    visit_seconds: float
+    precision: float
+    budget_seconds: float
+
+
+PATIENCE = {"cpu": Patience(10e-3, 60e-3, 0.05, 90.0), "cuda": Patience(1e-3, 30e-3, 0.005, 300.0)}
+"""A CPU's samples span 10 ms, because its clock stutters by scheduler ticks; device time needs 1 ms."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device under test.
+
+    Attributes:
+        kind: torch's device name, cpu or cuda.
+        arch: cpu, sm_90, gfx942, …
+        llc_bytes: last-level cache (L2 on a GPU, L3 on most CPUs).
+        patience: how long to measure on it.
+    """
+
+    kind: str
+    arch: str
+    llc_bytes: int
+    patience: Patience
+
+    @cached_property
+    def cold_bytes(self) -> int:
+        """Bytes that cold inputs rotate through; less where memory is short, and the case is then labelled."""
+        eighth = self.free_bytes() // 8
+        return min(COLD_FACTOR * self.llc_bytes, 1 << max(0, eighth.bit_length() - 1))
+
+    def free_bytes(self) -> int:
+        """Bytes that can be allocated now."""
+        if self.kind == "cuda":
+            return int(torch.cuda.mem_get_info()[0])
+        return min(psutil.virtual_memory().available, _cgroup_free_bytes())
+
+
+@cache
+def current_device() -> Device:
+    """The first CUDA (or ROCm) GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return Device("cpu", "cpu", _cpu_llc_bytes(), PATIENCE["cpu"])
+    properties = torch.cuda.get_device_properties(0)
+    nvidia_arch = f"sm_{properties.major}{properties.minor}"
+    arch = properties.gcnArchName.split(":")[0] if torch.version.hip else nvidia_arch
+    return Device("cuda", arch, properties.L2_cache_size, PATIENCE["cuda"])
+
+
+def _cpu_llc_bytes() -> int:
+    """The largest cache that Linux reports for the first core; 32 MiB where it reports none."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    found = [int(size.read_text().strip().rstrip("K")) * 1024 for size in sizes]
+    return max(found, default=32 * 2**20)
+
+
+def _cgroup_free_bytes() -> int:
+    """What a container may still take: its own limit is not in the machine's free memory."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
+    except OSError:
+        return 2**63
+    return 2**63 if limit == "max" else int(limit) - int(used)
+
+
+def gib(count: int) -> str:
+    """Bytes in GiB: memory is sold and limited in powers of two."""
+    return f"{count / 2**30:.2f} GiB"

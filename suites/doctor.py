@@ -1,0 +1,87 @@
+"""What this machine can measure, what it cannot and why, and how to get what is missing."""
+
+import shutil
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from kernels.kernel import DTYPES
+from kernels.linears import LINEARS
+from suites.device import COLD_FACTOR, Device, gib
+from suites.environment import cpu_name, machine_info, package_version
+from suites.plan import How, why_not
+
+
+class Line(NamedTuple):
+    """One finding: does it work, what it is, what was found or is missing, how to get it."""
+
+    works: bool
+    subject: str
+    found: str
+    remedy: str = ""
+
+
+def findings(device: Device) -> Iterator[Line]:
+    """All findings, the most fundamental first."""
+    yield from _machine(device)
+    yield from _kernels(device)
+    yield from _tools()
+
+
+def _machine(device: Device) -> Iterator[Line]:
+    facts = machine_info(device)
+    if device.kind == "cuda":
+        yield Line(True, "GPU", f"{facts['gpu']}, {device.arch}, {facts['sms']} SMs, {gib(facts['gpu_memory_bytes'])}")
+        yield Line(facts["driver"] is not None, "driver", str(facts["driver"]), "pip install nvidia-ml-py")
+        if facts["gpus"] > 1:
+            yield Line(True, "GPUs", f"{facts['gpus']}; the suites so far use the first")
+    else:
+        yield Line(False, "GPU", "torch sees none; the CPU is measured instead", _gpu_remedy())
+        yield Line(True, "CPU", f"{cpu_name()}, {facts['threads']} threads, torch uses {facts['torch_threads']}")
+    yield Line(True, "last-level cache", gib(device.llc_bytes))
+    cold = device.cold_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
+    yield Line(
+        cold,
+        "cold weights",
+        f"rotate through {gib(device.cold_bytes)} of {gib(device.free_bytes())} free",
+        f"{COLD_FACTOR}x the last-level cache is wanted: free memory, or cases are labelled rotated-N",
+    )
+    yield Line(True, "torch", f"{torch.__version__}, CUDA {facts['cuda'] or '-'}, NCCL {facts['nccl'] or '-'}")
+
+
+def _gpu_remedy() -> str:
+    if not shutil.which("nvidia-smi"):
+        return "an NVIDIA GPU with its driver (nvidia-smi is not there)"
+    return "nvidia-smi is there, but this torch has no CUDA: delete .venv and run `make bench`"
+
+
+def _kernels(device: Device) -> Iterator[Line]:
+    launch = "graph" if device.kind == "cuda" else "eager"
+    for kernel in LINEARS:
+        reasons = {d: why_not(kernel, How(d, "cold", launch, kernel.implementation), device) for d in DTYPES}
+        can = [dtype for dtype, reason in reasons.items() if reason is None]
+        cannot = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
+        yield Line(bool(can), f"kernel {kernel.name}", ", ".join(can) or "cannot run here", cannot)
+    graph = device.kind == "cuda"
+    yield Line(graph, "launch graph", "CUDA graphs" if graph else "cannot run here", "a CUDA GPU; eager works")
+
+
+def _tools() -> Iterator[Line]:
+    for package, use, remedy in (
+        ("triton", "Triton kernels, compiled for any arch in tests", "pip install triton (Linux)"),
+        ("nvtx", "ranges for Nsight Systems", "pip install nvtx"),
+        ("nvidia-ml-py", "clocks, power and throttling under load", "pip install nvidia-ml-py (needs an NVIDIA GPU)"),
+    ):
+        found = package_version(package)
+        yield Line(found is not None, package, f"{found or 'not installed'}: {use}", remedy)
+    cupy = package_version("cupy-cuda13x") or package_version("cupy-cuda12x")
+    extra = "cu12" if (torch.version.cuda or "13").startswith("12") else "cu13"
+    use = "CUDA C++ kernels, raw NCCL"
+    yield Line(
+        cupy is not None, "cupy", f"{cupy or 'not installed'}: {use}", f"pip install -c constraints.txt .[{extra}]"
+    )
+    for tool, use in (("nsys", "timelines"), ("ncu", "DRAM bytes and kernel counters")):
+        found = shutil.which(tool)
+        where = "on the PATH" if found else "not on the PATH"
+        yield Line(found is not None, tool, f"{where}: {use}", "NVIDIA's Nsight Systems and Nsight Compute")

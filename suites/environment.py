@@ -1,0 +1,124 @@
+"""What a number depends on besides the code: recorded in `machine_info` of every result file.
+
+No host name and no user name: result files are meant to be passed on.
+"""
+
+import os
+import platform
+import re
+from datetime import date
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cpuinfo
+import psutil
+import torch
+
+from specs.measurement import SCHEMA
+from suites.device import Device
+from suites.telemetry import nvml_handle
+
+VARIABLES = ("NCCL_", "CUDA_VISIBLE", "CUBLAS", "OMP_", "MKL_", "ONEDNN_", "TORCH_", "TRITON_", "KMP_", "GOMP_")
+"""Variables that change what a kernel or a collective does."""
+PACKAGES = ("torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "numpy", "nvtx", "pytest", "pytest-benchmark")
+
+
+def machine_info(device: Device) -> dict[str, Any]:
+    """Facts of machine, driver and libraries; a fact that cannot be read is None, never guessed."""
+    packages = {name: package_version(name) for name in PACKAGES}
+    return {
+        "shardbench_schema": SCHEMA,
+        "device": device.kind,
+        "arch": device.arch,
+        "llc_bytes": device.llc_bytes,
+        "memory_bytes": psutil.virtual_memory().total,
+        "cores": psutil.cpu_count(logical=False),
+        "threads": psutil.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "triton": packages["triton"],
+        "cupy": packages["cupy-cuda13x"] or packages["cupy-cuda12x"],
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "nccl": nccl_version(),
+        "packages": packages,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "numa_nodes": len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
+        "variables": {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)},
+        **(gpu_info() if device.kind == "cuda" else {"gpu": None}),
+    }
+
+
+def gpu_info() -> dict[str, Any]:
+    """Facts of the first GPU, from torch and, where it answers, NVML."""
+    properties = torch.cuda.get_device_properties(0)
+    facts: dict[str, Any] = {
+        "gpu": properties.name,
+        "gpus": torch.cuda.device_count(),
+        "sms": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "gpu_memory_bytes": properties.total_memory,
+        "peer_access": torch.cuda.device_count() > 1 and torch.cuda.can_device_access_peer(0, 1),
+    }
+    if (found := nvml_handle()) is None:
+        return facts | {"driver": None, "nvml": "not present: install nvidia-ml-py for clocks, power and throttling"}
+    nvml, handle = found
+    asked = {
+        "driver": nvml.nvmlSystemGetDriverVersion,
+        "sm_mhz_default": lambda: nvml.nvmlDeviceGetDefaultApplicationsClock(handle, nvml.NVML_CLOCK_SM),
+        "sm_mhz_most": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "sm_mhz_now": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "memory_mhz_now": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+        "power_limit_watts": lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000,
+        "ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
+        "mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
+        "nvlinks_active": lambda: _active_links(nvml, handle),
+        "pcie_generation": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
+        "pcie_width": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle),
+    }
+    for name, ask in asked.items():
+        try:
+            facts[name] = ask()
+        except nvml.NVMLError:
+            facts[name] = None
+    return facts
+
+
+def _active_links(nvml: Any, handle: Any) -> int:
+    active = 0
+    for link in range(nvml.NVML_NVLINK_MAX_LINKS):
+        try:
+            active += nvml.nvmlDeviceGetNvLinkState(handle, link)
+        except nvml.NVMLError:
+            break
+    return active
+
+
+def nccl_version() -> str | None:
+    """NCCL's version as torch was built with it; None on a build without NCCL."""
+    if not torch.cuda.is_available() or not torch.distributed.is_nccl_available():
+        return None
+    return ".".join(map(str, torch.cuda.nccl.version()))
+
+
+def package_version(name: str) -> str | None:
+    """The installed version; None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def cpu_name() -> str:
+    """The processor's name as it calls itself."""
+    return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.processor() or platform.machine())
+
+
+def result_name(device: Device) -> str:
+    """<machine>-<date>, for a result file: the GPU's name or the CPU's, never the host's."""
+    name = torch.cuda.get_device_name(0).removeprefix("NVIDIA ") if device.kind == "cuda" else cpu_name()
+    cores = "" if device.kind == "cuda" else f" {psutil.cpu_count()} threads"
+    return "-".join(re.findall(r"[a-z0-9]+", f"{name}{cores} {date.today().isoformat()}".lower()))

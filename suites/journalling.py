@@ -1,0 +1,75 @@
+"""Every visit goes to the journal at once, and an interrupted run goes on from there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from specs import journal
+from specs.errors import UserError
+from specs.measurement import Measurement
+from suites.plan import Entry
+
+SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda")
+"""Facts of the machine that must not differ between the halves of a run."""
+
+
+def journal_path(json: Path | None) -> Path:
+    """Beside the JSON that was asked for, or build/journal.jsonl when none was."""
+    return Path(f"{json}.journal.jsonl") if json else Path("build/journal.jsonl")
+
+
+def write_entry(path: Path, entry: Entry) -> None:
+    """Append what is known of an entry: its samples so far, or why there are none."""
+    if entry.failed is not None:
+        journal.append(path, "failed", {"case": entry.case.name, "reason": entry.failed})
+    elif entry.not_run is not None:
+        journal.append(path, "not_run", {"case": entry.case.name, "reason": entry.not_run})
+    else:
+        measurement = entry.measurement()
+        stats = {"data": list(measurement.samples)}
+        journal.append(path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats})
+
+
+def start(path: Path, header: dict[str, Any]) -> Path | None:
+    """Begin a new journal; an older one is kept beside it and its new path returned."""
+    kept = None
+    if path.exists():
+        kept = path.with_suffix(".previous.jsonl")
+        path.replace(kept)
+    journal.append(path, "run", header)
+    return kept
+
+
+def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> int:
+    """Take over what a journal holds of these entries; returns for how many cases it held something.
+
+    Raises:
+        UserError: the journal cannot be read, comes from another machine, or a case in it has another shape.
+    """
+    before = journal.read(path)
+    old, new = before.run.get("machine_info", {}), header["machine_info"]
+    for fact in SAME:
+        was, now = _identity(old.get(fact)), _identity(new.get(fact))
+        if was != now:
+            raise UserError(
+                f"{path}: measured with {fact} {was}, this is {now}; one run has one machine: start again "
+                "without --resume"
+            )
+    found = [entry for entry in entries if entry.open and entry.case.name in before.benchmarks]
+    for entry in found:
+        _take(path, entry, Measurement.from_benchmark(before.benchmarks[entry.case.name]))
+    return len(found)
+
+
+def _take(path: Path, entry: Entry, before: Measurement) -> None:
+    if before.case != entry.case:
+        raise UserError(f"{path}: {entry.case.name} was measured at another shape; start again without --resume")
+    entry.seconds = list(before.seconds)
+    entry.relative_error, entry.clock, entry.calls = before.relative_error, before.clock, before.calls
+    entry.throttled = before.throttled
+    entry.telemetry = dict(before.telemetry) if before.telemetry else None
+
+
+def _identity(fact: object) -> str:
+    """A processor is known by its name: the rest of its facts holds the clock of the moment."""
+    return str(fact.get("brand_raw")) if isinstance(fact, dict) else str(fact)

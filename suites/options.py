@@ -1,0 +1,110 @@
+"""The command line of the suites: registered with pytest, checked before anything runs."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from specs.errors import UserError
+from specs.models import model
+
+LISTS = {
+    "--model": "models, by slug (llama-3-70b, …)",
+    "--layer": "linears of a layer: qkv, o, gate_up, down, lm_head",
+    "--tp": "tensor-parallel degrees",
+    "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",
+    "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",
+    "--dtype": "fp32, bf16, fp16",
+    "--impl": "implementations: torch, triton",
+    "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
+    "--launch": "graph (CUDA graph) or eager",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; None where the suite's own default for the device is meant."""
+
+    model: tuple[str, ...] | None
+    layer: tuple[str, ...] | None
+    tp: tuple[int, ...] | None
+    pp: tuple[int, ...] | None
+    tokens: tuple[int, ...] | None
+    dtype: tuple[str, ...] | None
+    impl: tuple[str, ...] | None
+    cache: tuple[str, ...] | None
+    launch: tuple[str, ...] | None
+    ranks: int | None
+    passes: int | None
+    budget: float | None
+    resume: bool
+    list: bool
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register the options. A wrong value ends the run with one line, before anything is measured."""
+    group = parser.getgroup("shardbench", "shardbench suites (lists are separated by commas)")
+    checks: dict[str, Callable[[str], Any]] = {
+        "--model": lambda word: model(word).slug,
+        "--layer": _one_of("qkv", "o", "gate_up", "up", "down", "lm_head"),
+        "--dtype": _one_of("fp32", "bf16", "fp16"),
+        "--impl": _one_of("torch", "triton"),
+        "--cache": _one_of("cold", "hot"),
+        "--launch": _one_of("graph", "eager"),
+    }
+    for name, text in LISTS.items():
+        group.addoption(name, type=_list_of(checks.get(name, _positive)), default=None, metavar="A,B,…", help=text)
+    group.addoption("--ranks", type=_positive, metavar="N", help="ranks on a CPU, for suites that communicate")
+    group.addoption(
+        "--passes", type=_positive, metavar="N", help="exactly N passes (default: 6, more for noisy cases in budget)"
+    )
+    group.addoption(
+        "--budget", type=_seconds, metavar="SECONDS", help="end after this time; the first pass is always completed"
+    )
+    group.addoption("--resume", action="store_true", help="go on from the journal of an interrupted run")
+    group.addoption("--list", action="store_true", help="list the cases, measure nothing")
+
+
+def read_options(config: pytest.Config) -> Options:
+    """The options as one value."""
+    return Options(**{name: config.getoption(f"--{name}") for name in Options.__dataclass_fields__})
+
+
+def _list_of(check: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    def parse(text: str) -> tuple[Any, ...]:
+        words = [word.strip() for word in text.split(",")]
+        if not all(words):
+            raise ArgumentTypeError(f"{text!r} has an empty member; write values separated by single commas")
+        try:
+            return tuple(dict.fromkeys(check(word) for word in words))
+        except UserError as error:
+            raise ArgumentTypeError(str(error)) from error
+
+    return parse
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def check(word: str) -> str:
+        if word not in known:
+            raise ArgumentTypeError(f"{word!r} is unknown; choose from {', '.join(known)}")
+        return word
+
+    return check
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
+    return int(word)
+
+
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise ArgumentTypeError(f"{word!r} is not a positive number of seconds")
+    return seconds

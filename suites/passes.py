@@ -1,0 +1,169 @@
+"""The run: passes over all cases, so that what the machine does meanwhile falls on all of them alike.
+
+Within a pass rivals (the same case by other implementations) are visited in ABBA order: each once on the way
+and once on the way back, and both halves are one pass. A case needs six passes and goes on while its interval
+is wider than the device's precision, until eighteen or the end of the budget.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from specs.errors import UserError
+from suites import ranges
+from suites.cuda_timing import CudaTimer
+from suites.device import Device, gib
+from suites.plan import Entry, rivals
+from suites.pool import Pool
+from suites.timing import HostTimer, Timer
+
+LEAST_PASSES = 6
+MOST_PASSES = 18
+
+Progress = Callable[[int, int, int, float], None]
+"""Told the pass, cases visited and to visit in it, and the seconds left by estimate."""
+
+
+class Run:
+    """Measures the entries of a plan, journalling each visit.
+
+    Args:
+        entries: the plan; what was read from a journal is in them already.
+        passes: exactly this many, or None for as many as the precision asks for.
+        budget_seconds: no new visit after this time, except in the first pass.
+        record: called with an entry after each visit, to journal it.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        device: Device,
+        passes: int | None,
+        budget_seconds: float,
+        record: Callable[[Entry], None],
+        progress: Progress,
+    ) -> None:
+        self._entries, self._device, self._passes, self._budget = entries, device, passes, budget_seconds
+        self._record, self._progress = record, progress
+        self._numbers = {id(entry): number for number, entry in enumerate(entries)}
+        self._refuse_what_does_not_fit()
+        self._pool = Pool(device, self._window_bytes())
+        self._verified: set[int] = set()
+
+    def measure(self) -> None:
+        """Run all passes. An error in one case is noted on its entry; the others go on."""
+        self._run_passes()
+        for entry in self._entries:
+            entry.stopped_by = self._stopped_by(entry)
+            if entry.open:
+                self._record(entry)
+
+    def _run_passes(self) -> None:
+        started = time.monotonic()
+        for index in range(self._passes or MOST_PASSES):
+            groups = rivals(entry for entry in self._entries if self._wants(entry, index))
+            total, visited, began = sum(map(len, groups)), 0, time.monotonic()
+            for group in groups:
+                if index and time.monotonic() - started > self._budget:
+                    return
+                self._visit_group(group)
+                visited += len(group)
+                spent = time.monotonic() - began
+                self._progress(index, visited, total, self._left(index, spent, visited / total, started))
+
+    def _stopped_by(self, entry: Entry) -> str:
+        if entry.half_width <= self._device.patience.precision and self._passes is None:
+            return "precision"
+        return "passes" if len(entry.seconds) >= (self._passes or MOST_PASSES) else "budget"
+
+    def _wants(self, entry: Entry, index: int) -> bool:
+        if not entry.open or len(entry.seconds) > index:
+            return False
+        return self._passes is not None or index < LEAST_PASSES or entry.half_width > self._device.patience.precision
+
+    def _left(self, index: int, spent: float, done: float, started: float) -> float:
+        whole = spent / done
+        passes = max(0, (self._passes or LEAST_PASSES) - index - 1)
+        return min(whole - spent + passes * whole, max(whole - spent, self._budget - (time.monotonic() - started)))
+
+    def _visit_group(self, group: list[Entry]) -> None:
+        """A, or ABBA: the way out and the way back share the time and make one pass."""
+        legs = [group, group[::-1]] if len(group) > 1 else [group]
+        halves: dict[int, list[float]] = {id(entry): [] for entry in group}
+        for leg in legs:
+            for entry in leg:
+                if entry.open:
+                    halves[id(entry)] += self._guarded_visit(entry, 1 / len(legs))
+        for entry in group:
+            if entry.open:
+                entry.seconds.append(tuple(halves[id(entry)]))
+            self._record(entry)
+
+    def _guarded_visit(self, entry: Entry, share: float) -> tuple[float, ...]:
+        try:
+            return self._visit(entry, share)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            entry.failed = _out_of_memory(entry, self._device, str(error))
+        except (UserError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            short = str(error).strip().split("\n")[0]
+            memory = "can't allocate memory" in short
+            entry.failed = _out_of_memory(entry, self._device, short) if memory else f"{type(error).__name__}: {short}"
+        return ()
+
+    def _visit(self, entry: Entry, share: float) -> tuple[float, ...]:
+        timer = self._timer(entry)
+        entry.clock = timer.clock
+        case, number = entry.case, self._numbers[id(entry)]
+        with torch.inference_mode(), ranges.mark(case.name, case.question, number):
+            self._pool.forget()
+            inputs = [entry.kernel.inputs(self._pool, dtype=case.dtype, **entry.shape) for _ in range(entry.copies)]
+            calls = [partial(entry.kernel.run, **one) for one in inputs]
+            with ranges.mark("warm-up", case.question, number):
+                if number not in self._verified:
+                    calls[0]()
+                    entry.failed = wrong(entry, entry.kernel.relative_error(inputs[0]))
+                    if entry.failed is not None:
+                        return ()
+                    self._verified.add(number)
+                timer.warm_up(calls)
+            with ranges.mark("timed", case.question, number):
+                sampled = timer.sample(share)
+        entry.calls, entry.telemetry = sampled.calls, sampled.telemetry
+        if sampled.throttled is not None:  # once throttled, a case stays labelled
+            entry.throttled = bool(entry.throttled) or sampled.throttled
+        return sampled.seconds
+
+    def _timer(self, entry: Entry) -> Timer:
+        return CudaTimer(self._device, entry.case.launch) if self._device.kind == "cuda" else HostTimer(self._device)
+
+    def _refuse_what_does_not_fit(self) -> None:
+        free = self._device.free_bytes()
+        for entry in self._entries:
+            if entry.open and entry.need_bytes > 0.8 * free:
+                entry.failed = _out_of_memory(entry, self._device, "refused before it was tried")
+
+    def _window_bytes(self) -> dict[str, int]:
+        windows: dict[str, int] = {}
+        for entry in self._entries:
+            if entry.open:
+                windows[entry.case.dtype] = max(windows.get(entry.case.dtype, 0), entry.weight_bytes)
+        return windows
+
+
+def wrong(entry: Entry, error: float) -> str | None:
+    """Keep the error on the entry; one line if it is too large or NaN."""
+    limit = entry.kernel.rtol[entry.case.dtype]
+    if error <= limit:
+        entry.relative_error = error
+        return None
+    unwritten = " (an element of the output was not written, or is NaN)" if error != error else ""
+    return f"wrong result: relative error {error:.3g} is over {limit:g}{unwritten}; not timed"
+
+
+def _out_of_memory(entry: Entry, device: Device, detail: str) -> str:
+    return (
+        f"out of memory: needs about {gib(entry.need_bytes)}, {gib(device.free_bytes())} are free on the "
+        f"{device.kind} ({detail}); try fewer --tokens, a higher --tp or a smaller --model"
+    )

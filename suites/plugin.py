@@ -1,0 +1,161 @@
+"""The pytest plugin: options, checks before the run, the passes, and their replay into pytest-benchmark.
+
+pytest runs its items once; a measurement needs passes over all of them. So before pytest's own loop begins,
+every bench function is asked what it would measure (`suites.plan`), all of it is measured in passes
+(`suites.passes`), and then pytest's loop runs each item once, where the `measure` fixture replays the finished
+samples into pytest-benchmark, skips the case with the reason it cannot run here, or fails it.
+
+torch is imported only once there is something to measure: the plugin is loaded for unit tests too.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from specs.errors import UserError
+from specs.measurement import SCHEMA
+from suites.options import add_options, read_options
+
+if TYPE_CHECKING:
+    from suites.session import Session  # noqa: F401  # named in a string below
+
+SESSION = pytest.StashKey["Session"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the suites' options."""
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-benchmark reads its timer when it is configured itself
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the replay clock and make sure that the results can be written, before anything is measured."""
+    if not config.pluginmanager.hasplugin("benchmark"):
+        return
+    config.option.benchmark_timer = "suites.clock.device_clock"
+    if path := json_path(config):
+        _make_writable(path)
+    _check_splits(config)
+
+
+def json_path(config: pytest.Config) -> Path | None:
+    """Where the JSON goes: pytest-benchmark before 5.3 opens the file itself and gives that."""
+    asked = config.option.benchmark_json
+    return Path(getattr(asked, "name", asked)) if asked else None
+
+
+def _check_splits(config: pytest.Config) -> None:
+    options = read_options(config)
+    if options.model or options.tp or options.pp:
+        from suites.axes import SPLITS, splits
+        from suites.device import current_device
+
+        kind = current_device().kind
+        try:
+            splits(options, SPLITS[kind], kind)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def _make_writable(path: Path) -> None:
+    if path.is_dir():
+        raise pytest.UsageError(f"--benchmark-json {path}: is a folder; name a file in it")
+    existed = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise pytest.UsageError(
+            f"--benchmark-json {path}: cannot be written ({error.strerror}); choose a folder that can"
+        ) from error
+
+
+def bench_items(session: pytest.Session) -> list[pytest.Function]:
+    """The collected items that measure something."""
+    return [item for item in session.items if isinstance(item, pytest.Function) and "measure" in item.fixturenames]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Measure everything in passes; pytest's own loop follows and replays it."""
+    items, config = bench_items(session), session.config
+    if not items or session.testsfailed or config.option.collectonly:
+        return None
+    from suites.session import Session
+
+    try:
+        ours = config.stash[SESSION] = Session(config, items, json_path(config))
+        if read_options(config).list:
+            ours.list()
+            return True
+        ours.measure()
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what pytest makes of an axis without values: the options asked for none of this question's cases."""
+    empty = [item for item in items if "NOTSET" in item.name and "measure" in getattr(item, "fixturenames", ())]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
+    """Give a bench function's case to pytest-benchmark: the samples are there already."""
+    entry = request.config.stash[SESSION].entries[request.node.nodeid]
+
+    def replay(*_: Any, **__: Any) -> None:
+        benchmark.skipped = entry.failed is not None or entry.not_run is not None
+        if entry.not_run is not None:
+            pytest.skip(entry.not_run)
+        if entry.failed is not None:
+            pytest.fail(entry.failed, pytrace=False)
+        request.config.stash[SESSION].replay(entry, benchmark)
+
+    return replay
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Add what a number depends on; leave out the host's name, because result files are passed on."""
+    if SESSION in config.stash:
+        machine_info.pop("node", None)
+        machine_info.update(config.stash[SESSION].machine_info)
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Say beside the cases which ones did not run or failed, and why."""
+    if SESSION in config.stash:
+        output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION].outcome()}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that measured nothing is no success: pytest-benchmark writes no JSON for it."""
+    ours = session.config.stash.get(SESSION, None)
+    if ours and ours.finished and not ours.measured and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What did not run and why, and what to do next."""
+    if (ours := config.stash.get(SESSION, None)) is None or read_options(config).list:
+        return
+    line = terminalreporter.write_line
+    for reason, count in Counter(entry.not_run for entry in ours.plan if entry.not_run).most_common():
+        line(f"not run here: {count} case{'s' if count > 1 else ''}: {reason}")
+    if not ours.finished:
+        line(f"interrupted: what was measured is in {ours.journal}; go on with --resume, or make a result file of it:")
+        line(f"  python -m reports recover {ours.journal} -o {ours.recovered_path}")
+    elif not ours.measured:
+        line("nothing was measured, so no JSON is written")
+    elif ours.json:
+        line(f"look at it: python -m reports show {ours.json}")

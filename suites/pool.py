@@ -1,0 +1,107 @@
+"""Where a case's tensors live: one buffer larger than the caches, walked window by window.
+
+Decode streams every layer's weights, so a weight that was just read must not be in a cache when it is read
+again. All cases of a dtype share one buffer of random values, at least `COLD_FACTOR` times the last-level
+cache; each weight that is drawn is the next window of it, so that successive calls read different addresses.
+"""
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+
+from kernels.kernel import DTYPES
+from suites.device import Device
+
+ALIGNMENT = 256
+"""Bytes that every window starts at a multiple of, as allocators give and 16-byte loads need."""
+_BLOCK = 2**22
+"""Elements of fresh random values; longer buffers repeat them at other addresses, which caches cannot tell."""
+
+Fill = Callable[[torch.Tensor], object]
+
+
+class Pool:
+    """A `kernels.kernel.Draw` over shared buffers on one device.
+
+    Args:
+        device: where the buffers live.
+        window_bytes: by dtype, the largest weight that will be drawn.
+    """
+
+    def __init__(self, device: Device, window_bytes: dict[str, int]) -> None:
+        self._device = device
+        self._bytes = {dtype: max(device.cold_bytes, size) for dtype, size in window_bytes.items()}
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._start: dict[str, int] = {}
+        self._kept: dict[tuple[object, ...], torch.Tensor] = {}
+        self._blocks: dict[torch.dtype, torch.Tensor] = {}
+        torch.seed()  # torch starts every process from the same seed, and a check must not see the same values again
+
+    def forget(self) -> None:
+        """Drop activations and outputs of the case before; the buffer and the position in it stay."""
+        self._kept.clear()
+
+    def weight(self, *shape: int, dtype: str) -> torch.Tensor:
+        """The next window of the buffer; from the start again where the end is too near."""
+        buffer, count = self._buffer(dtype), prod(shape)
+        start = self._start.get(dtype, 0)
+        if start + count > buffer.numel():
+            start = 0
+        step = ALIGNMENT // buffer.element_size()
+        self._start[dtype] = start + -(-count // step) * step
+        return buffer[start : start + count].view(shape)
+
+    def activation(self, *shape: int, dtype: str) -> torch.Tensor:
+        """One tensor for all calls of a case: the op before has just written it."""
+        return self._keep("activation", shape, dtype, self._fill_random)
+
+    def output(self, *shape: int, dtype: str) -> torch.Tensor:
+        """One tensor for all calls of a case, poisoned with NaN."""
+        return self._keep("output", shape, dtype, lambda tensor: tensor.fill_(float("nan")))
+
+    def _keep(self, role: str, shape: tuple[int, ...], dtype: str, fill: Fill) -> torch.Tensor:
+        key = (role, shape, dtype)
+        if key not in self._kept:
+            self._kept[key] = torch.empty(shape, dtype=DTYPES[dtype], device=self._device.kind)
+            fill(self._kept[key])
+        return self._kept[key]
+
+    def _fill_random(self, tensor: torch.Tensor) -> None:
+        """Repeat a block of random values that no weight shares: drawing them anew would cost more than timing."""
+        if tensor.dtype not in self._blocks:
+            self._blocks[tensor.dtype] = torch.empty(_BLOCK, dtype=tensor.dtype, device=tensor.device).normal_()
+        for part in tensor.view(-1).split(_BLOCK):
+            part.copy_(self._blocks[tensor.dtype][: part.numel()])
+
+    def _buffer(self, dtype: str) -> torch.Tensor:
+        if dtype not in self._buffers:
+            count = self._bytes[dtype] // torch.empty((), dtype=DTYPES[dtype]).element_size()
+            buffer = torch.empty(count, dtype=DTYPES[dtype], device=self._device.kind)
+            block = buffer[:_BLOCK].normal_()
+            for start in range(_BLOCK, count, _BLOCK):
+                buffer[start : start + _BLOCK] = block[: count - start]
+            self._buffers[dtype] = buffer
+        return self._buffers[dtype]
+
+
+class Ruler:
+    """A `Draw` that allocates nothing and adds up what a call would take."""
+
+    def __init__(self) -> None:
+        self.weight_bytes = 0
+        self.other_bytes = 0
+
+    def weight(self, *shape: int, dtype: str) -> torch.Tensor:
+        """Count a streamed tensor."""
+        tensor = torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+        self.weight_bytes += tensor.nbytes
+        return tensor
+
+    def activation(self, *shape: int, dtype: str) -> torch.Tensor:
+        """Count a tensor that every call shares."""
+        tensor = torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+        self.other_bytes += tensor.nbytes
+        return tensor
+
+    output = activation

@@ -1,0 +1,135 @@
+"""One run of the suites: plan, journal and passes held together for the pytest plugin."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+import pytest
+import pytest_benchmark
+
+from specs.measurement import SCHEMA
+from suites import journalling
+from suites.clock import device_clock
+from suites.device import current_device
+from suites.environment import cpu_name, machine_info
+from suites.options import read_options
+from suites.passes import LEAST_PASSES, Run
+from suites.plan import Entry, describe
+from suites.progress import ProgressLine
+
+BUSY_CORES = 0.3
+
+
+class Session:
+    """What the plugin keeps from collection to the summary.
+
+    Args:
+        config: pytest's.
+        items: bench functions that pytest collected, in order.
+        json: the result file that was asked for.
+    """
+
+    def __init__(self, config: pytest.Config, items: Sequence[pytest.Function], json: Path | None) -> None:
+        self._config, self._options, self._device = config, read_options(config), current_device()
+        self.json = json
+        self.journal = journalling.journal_path(self.json)
+        self.plan = [describe(item, self._device) for item in items]
+        self.entries = {entry.case.name: entry for entry in self.plan}
+        self.machine_info = machine_info(self._device)
+        self.finished = False
+
+    @property
+    def measured(self) -> int:
+        """Cases that have samples and passed their check."""
+        return sum(1 for entry in self.plan if entry.open and entry.seconds)
+
+    @property
+    def recovered_path(self) -> Path:
+        """Where a result file made from the journal belongs."""
+        return self.json or self.journal.with_suffix(".json")
+
+    def list(self) -> None:
+        """Print each case with its work, and the reason of those that cannot run here."""
+        line = self._reporter.write_line
+        for entry in self.plan:
+            work = f"{entry.case.flops / 1e9:.3g} GFLOP, {entry.case.hbm_bytes / 1e6:.3g} MB"
+            line(f"{entry.case.name}: {work}" + (f"; not here: {entry.not_run}" if entry.not_run else ""))
+        runnable = sum(entry.open for entry in self.plan)
+        line(f"{len(self.plan)} cases, {runnable} can run here")
+
+    def measure(self) -> None:
+        """Run the passes, journalling as they go.
+
+        Raises:
+            UserError: the journal cannot be written, or belongs to another run.
+        """
+        self._begin_journal()
+        budget = self._options.budget or self._device.patience.budget_seconds
+        passes = 1 if self._config.option.benchmark_disable else self._options.passes
+        progress = ProgressLine(self._reporter, passes or LEAST_PASSES)
+        self._introduce(budget)
+        started = monotonic()
+        record = partial(journalling.write_entry, self.journal)
+        Run(self.plan, self._device, passes, budget, record, progress).measure()
+        self.finished = True
+        progress.done(f"measured {self.measured} cases in {monotonic() - started:.0f} s")
+
+    def replay(self, entry: Entry, benchmark: Any) -> None:
+        """Hand an entry's samples to pytest-benchmark."""
+        measurement = entry.measurement()
+        benchmark.group = entry.case.question
+        benchmark.extra_info.update(measurement.extra_info())
+        device_clock.replay(benchmark, measurement.samples)
+
+    def outcome(self) -> dict[str, Any]:
+        """The `shardbench` block of the result file."""
+        return {
+            "options": {name: value for name, value in vars(self._options).items() if value},
+            "not_run": [{"case": e.case.name, "reason": e.not_run} for e in self.plan if e.not_run is not None],
+            "failed": [{"case": e.case.name, "reason": e.failed} for e in self.plan if e.failed is not None],
+        }
+
+    @property
+    def _reporter(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+    def _begin_journal(self) -> None:
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        header, say = self._header(), self._reporter.write_line
+        if self._options.resume and self.journal.exists():
+            taken = journalling.resume(self.journal, header, self.plan)
+            say(f"resumed: {taken} cases have samples in {self.journal}")
+            return
+        if self._options.resume:
+            say(f"nothing to resume: there is no {self.journal}; measuring from the start")
+        if kept := journalling.start(self.journal, header):
+            say(f"an earlier run's journal is kept as {kept}")
+        for entry in self.plan:
+            if entry.not_run is not None:
+                journalling.write_entry(self.journal, entry)
+
+    def _header(self) -> dict[str, Any]:
+        hook = self._config.hook
+        machine = hook.pytest_benchmark_generate_machine_info(config=self._config)
+        hook.pytest_benchmark_update_machine_info(config=self._config, machine_info=machine)
+        return {
+            "shardbench_schema": SCHEMA,
+            "machine_info": machine,
+            "commit_info": hook.pytest_benchmark_generate_commit_info(config=self._config),
+            "datetime": datetime.now(UTC).isoformat(),
+            "version": pytest_benchmark.__version__,
+            "options": self.outcome()["options"],
+        }
+
+    def _introduce(self, budget: float) -> None:
+        say = self._reporter.write_line
+        runnable = sum(entry.open for entry in self.plan)
+        name = self.machine_info["gpu"] or cpu_name()
+        say(f"{name}: {runnable} of {len(self.plan)} cases can run here; budget {budget:.0f} s")
+        others = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
+        if others > BUSY_CORES:
+            say(f"other processes keep {others:.1f} cores busy: expect noise, or end them first")

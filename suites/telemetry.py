@@ -1,0 +1,46 @@
+"""Clocks, power and throttling of an NVIDIA GPU, read through NVML while it is under load."""
+
+from functools import cache
+from typing import Any
+
+HELD_BACK = {
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""Bits of NVML's clock event reasons that mean: slower than the clocks that were asked for."""
+
+
+@cache
+def nvml_handle() -> tuple[Any, Any] | None:
+    """NVML and the handle of torch's first GPU; None without the `nvidia-ml-py` package or an NVIDIA driver."""
+    try:
+        import pynvml
+        import torch
+
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(0).uuid)
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+    except Exception:  # NVML raises its own errors for each thing that may be missing; each means: nothing to read
+        return None
+
+
+def read_load() -> tuple[bool | None, dict[str, float] | None]:
+    """(throttled, figures) as the GPU is this moment: call it while work is in flight."""
+    if (found := nvml_handle()) is None:
+        return None, None
+    nvml, handle = found
+    try:
+        reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+        figures = {
+            "sm_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            "memory_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+            "power_watts": nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "temperature_celsius": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            "clock_event_reasons": float(reasons),
+        }
+    except nvml.NVMLError:
+        return None, None
+    return any(reasons & bit for bit in HELD_BACK), figures

@@ -1,0 +1,96 @@
+"""Samples of a list of calls in seconds a call: the form of a timer, and the one for a CPU."""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from math import ceil
+from typing import Protocol
+
+import psutil
+
+from suites.device import Device
+
+Call = Callable[[], object]
+MOST_ROUNDS = 10
+"""Samples of one case in one pass."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What one visit to a case gave.
+
+    Attributes:
+        seconds: samples, in seconds a call.
+        calls: calls that a sample spans.
+        throttled: whether clocks were held back under load; None where nothing tells.
+        telemetry: what was read from the device under load.
+    """
+
+    seconds: tuple[float, ...]
+    calls: int
+    throttled: bool | None = None
+    telemetry: dict[str, float] | None = None
+
+
+class Timer(Protocol):
+    """A way of timing calls that rotate through copies of their inputs."""
+
+    clock: str
+
+    def warm_up(self, calls: Sequence[Call]) -> None:
+        """Compile, load and allocate what a first call does, and learn how long a call takes."""
+
+    def sample(self, share: float) -> Sampled:
+        """Take samples for `share` of a visit's time; valid after `warm_up`."""
+
+
+class HostTimer:
+    """perf_counter around calls that return when their work is done.
+
+    A CPU has no graph whose start would have to be subtracted, so a sample is T(n) / n.
+    """
+
+    clock = "perf_counter"
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def warm_up(self, calls: Sequence[Call]) -> None:
+        """One call to warm up and one to learn from; a call longer than a sample's span counts as both."""
+        self._turn = cycle(calls)
+        self._once = self._elapsed(1)
+        if self._once < self._device.patience.span_seconds:
+            self._once = self._elapsed(1)
+        self._calls = max(1, ceil(self._device.patience.span_seconds / self._once))
+
+    def sample(self, share: float) -> Sampled:
+        """Samples of at least the device's span, one after another."""
+        wanted = share * self._device.patience.visit_seconds / (self._calls * self._once)
+        rounds = min(MOST_ROUNDS, max(1, int(wanted)))
+        before = psutil.cpu_times()
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            seconds = tuple(self._elapsed(self._calls) / self._calls for _ in range(rounds))
+        finally:
+            if enabled:
+                gc.enable()
+        return Sampled(seconds, self._calls, telemetry=_stolen(before))
+
+    def _elapsed(self, count: int) -> float:
+        calls = list(islice(self._turn, count))
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        return time.perf_counter() - start
+
+
+def _stolen(before: object) -> dict[str, float] | None:
+    """Share of the CPU time that the hypervisor gave to others: the usual cause of noise on a virtual machine."""
+    after = psutil.cpu_times()
+    spent = sum(after) - sum(before)  # type: ignore[call-overload]
+    if not hasattr(after, "steal") or spent <= 0:
+        return None
+    return {"steal_share": max(0.0, (after.steal - before.steal) / spent)}  # type: ignore[attr-defined]

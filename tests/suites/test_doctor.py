@@ -1,0 +1,48 @@
+import json
+import platform
+import subprocess
+import sys
+
+from suites.device import current_device
+from suites.doctor import findings
+from suites.environment import result_name
+from tests.suites.conftest import ROOT
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "suites", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_every_kernel_is_listed_and_what_is_missing_has_a_remedy():
+    lines = {line.subject: line for line in findings(current_device())}
+    assert {"kernel torch_linear", "kernel triton_gemv", "kernel triton_gemm", "torch", "cold weights"} <= set(lines)
+    assert lines["kernel torch_linear"].works
+    assert all(line.remedy for line in lines.values() if not line.works)
+
+
+def test_memory_too_short_for_cold_weights_is_said(monkeypatch):
+    monkeypatch.setattr("suites.device.Device.free_bytes", lambda self: 2**20)
+    (line,) = [line for line in findings(current_device()) if line.subject == "cold weights"]
+    assert not line.works
+    assert "rotated-N" in line.remedy
+
+
+def test_the_command_prints_a_table_and_json():
+    table = run("doctor")
+    assert table.returncode == 0, table.stderr
+    assert "kernel torch_linear" in table.stdout
+    lines = json.loads(run("doctor", "--format", "json").stdout)
+    assert {"works", "subject", "found", "remedy"} == set(lines[0])
+
+
+def test_an_unknown_format_is_refused_in_a_line():
+    result = run("doctor", "--format", "yaml")
+    assert result.returncode == 2
+    assert "'yaml' is unknown; choose table or json" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_a_result_is_named_by_machine_and_date_not_by_host():
+    name = result_name(current_device())
+    assert name[-10:].count("-") == 2
+    assert platform.node().lower() not in name

@@ -1,0 +1,129 @@
+"""Nothing measured is lost: Ctrl-C, resuming, recovering, a full disk."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from specs import journal
+from tests.suites.conftest import GOOD
+
+INTERRUPTED = """
+DRAWN = []
+
+def inputs(draw, **shape):
+    DRAWN.append(draw)
+    if len(DRAWN) == {draws}:
+        raise KeyboardInterrupt
+    return TORCH_LINEAR.inputs(draw, **shape)
+
+def bench_interrupted(measure):
+    measure(replace(TORCH_LINEAR, inputs=inputs), "decode", COLD, **SHAPE)
+"""
+# Inputs are drawn once for the plan and 256 times (the copies) a visit.
+SECOND_VISIT = 1 + 256 + 1
+
+
+def interrupt(bench, *options):
+    """A run of two cases that a Ctrl-C ends in the second pass, when one case has been visited again."""
+    bench.write(GOOD, INTERRUPTED.format(draws=SECOND_VISIT))
+    result = bench.run("--passes", "4", *options)
+    assert result.ret == 2
+    return result
+
+
+def samples(bench):
+    return {name.split("::")[1]: e["stats"]["data"] for name, e in journal.read(bench.journal).benchmarks.items()}
+
+
+def test_an_interrupted_run_keeps_what_it_measured_and_says_how_to_go_on(bench):
+    result = interrupt(bench)
+    result.stdout.fnmatch_lines(["interrupted: what was measured is in *go on with --resume*", "*reports recover *"])
+    assert samples(bench)["bench_good"]
+    assert not bench.json.exists()
+
+
+def test_resuming_gives_the_full_file_and_measures_nothing_twice(bench):
+    interrupt(bench)
+    before = samples(bench)
+    bench.write(GOOD, INTERRUPTED.format(draws=-1))
+    result = bench.run("--passes", "4", "--resume")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["resumed: * cases have samples in *"])
+    cases = bench.cases()
+    assert set(cases) == {"bench_good", "bench_also_good", "bench_interrupted"}
+    assert all(case["extra_info"]["passes"] == 4 for case in cases.values())
+    for name, data in before.items():
+        assert cases[name]["stats"]["data"][: len(data)] == data
+
+
+def test_a_run_that_was_complete_resumes_to_the_same_samples(bench):
+    bench.write(GOOD)
+    bench.run("--passes", "2")
+    first = {name: case["stats"]["data"] for name, case in bench.cases().items()}
+    bench.json.unlink()
+    bench.run("--passes", "2", "--resume").assert_outcomes(passed=2)
+    assert {name: case["stats"]["data"] for name, case in bench.cases().items()} == first
+
+
+def test_resuming_without_a_journal_starts_anew(bench):
+    bench.write(GOOD)
+    result = bench.run("--passes", "1", "--resume")
+    result.stdout.fnmatch_lines(["nothing to resume: *"])
+    result.assert_outcomes(passed=2)
+
+
+def test_a_new_run_keeps_the_journal_before_it(bench):
+    bench.write(GOOD)
+    bench.run("--passes", "1")
+    before = bench.journal.read_text()
+    result = bench.run("--passes", "1")
+    result.stdout.fnmatch_lines(["an earlier run's journal is kept as *previous*"])
+    (kept,) = bench.pytester.path.glob("*previous*")
+    assert kept.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: run["machine_info"].update(torch="1.0"), "*measured with torch 1.0, this is *start again*"),
+        (lambda run: run.update(shardbench_schema=99), "*written with schema 99*update shardbench*"),
+    ],
+)
+def test_a_journal_of_another_machine_is_refused(bench, change, message):
+    bench.write(GOOD)
+    bench.run("--passes", "1")
+    first, *others = bench.journal.read_text().splitlines()
+    header = json.loads(first)
+    change(header["run"])
+    bench.journal.write_text("\n".join([json.dumps(header), *others]) + "\n")
+    result = bench.run("--passes", "1", "--resume")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([message])
+
+
+def test_a_case_that_changed_its_shape_is_refused(bench):
+    bench.write(GOOD)
+    bench.run("--passes", "1")
+    bench.write(GOOD.replace("**SHAPE", "tokens=5, n=64, k=32"))
+    result = bench.run("--passes", "1", "--resume")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*was measured at another shape; start again without --resume*"])
+
+
+def test_a_full_disk_ends_the_run_with_one_line(bench, monkeypatch):
+    bench.write(GOOD)
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = bench.run("--passes", "2")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*cannot write the journal (No space left on device)*--resume*"])
+    assert samples(bench)

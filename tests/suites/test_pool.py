@@ -1,0 +1,54 @@
+"""Cold means other addresses: every weight is the next window of a buffer larger than the caches."""
+
+import torch
+
+from suites.device import current_device
+from suites.pool import ALIGNMENT, Pool, Ruler
+
+
+def test_successive_weights_lie_side_by_side_and_wrap_at_the_end():
+    pool = Pool(current_device(), {"fp32": 0})  # 32 x 64 KiB = 2 MiB
+    first, second, third = (pool.weight(100, 1000, dtype="fp32") for _ in range(3))
+    assert second.data_ptr() - first.data_ptr() == -(-first.nbytes // ALIGNMENT) * ALIGNMENT
+    assert third.data_ptr() == second.data_ptr() + (second.data_ptr() - first.data_ptr())
+    rest = [pool.weight(100, 1000, dtype="fp32").data_ptr() for _ in range(3)]
+    assert rest[2] == first.data_ptr()  # 5 windows of 400 KB fit 2 MiB
+    assert len({first.data_ptr(), second.data_ptr(), third.data_ptr(), *rest}) == 5
+
+
+def test_windows_are_aligned_for_wide_loads():
+    pool = Pool(current_device(), {"bf16": 0})
+    offsets = [pool.weight(3, 5, dtype="bf16").data_ptr() for _ in range(4)]
+    assert len({offset % ALIGNMENT for offset in offsets}) == 1
+
+
+def test_a_weight_larger_than_the_caches_makes_the_buffer_grow():
+    pool = Pool(current_device(), {"fp32": 3 * 2**20})
+    assert pool.weight(3, 2**18, dtype="fp32").shape == (3, 2**18)
+
+
+def test_every_value_is_random_and_none_is_missing():
+    pool = Pool(current_device(), {"fp32": 5 * 2**24})
+    whole = pool.weight(5 * 2**22, dtype="fp32")
+    assert abs(float(whole.mean())) < 0.01
+    assert abs(float(whole.std()) - 1) < 0.01
+    assert float((whole == 0).double().mean()) < 1e-5
+
+
+def test_activations_and_outputs_are_one_tensor_for_all_calls_of_a_case():
+    pool = Pool(current_device(), {"fp32": 0})
+    x, out = pool.activation(2, 8, dtype="fp32"), pool.output(2, 8, dtype="fp32")
+    assert pool.activation(2, 8, dtype="fp32") is x
+    assert torch.isnan(out).all()
+    out.zero_()
+    assert pool.output(2, 8, dtype="fp32") is out
+    pool.forget()
+    assert torch.isnan(pool.output(2, 8, dtype="fp32")).all()
+
+
+def test_the_ruler_counts_bytes_without_taking_them():
+    ruler = Ruler()
+    ruler.weight(10**6, 10**6, dtype="bf16")
+    ruler.activation(10**6, 10**6, dtype="fp32")
+    ruler.output(1, dtype="fp32")
+    assert (ruler.weight_bytes, ruler.other_bytes) == (2 * 10**12, 4 * 10**12 + 4)

@@ -1,0 +1,120 @@
+"""The arithmetic of a sample, on clocks that tell exactly what was planted."""
+
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+
+from suites import cuda_timing, timing
+from suites.cuda_timing import CudaTimer
+from suites.device import Device, Patience
+from suites.timing import HostTimer
+
+CPU = Device("cpu", "cpu", 2**20, Patience(10e-3, 60e-3, 0.05, 90.0))
+GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))
+
+
+class Machine:
+    """A device that does one thing after another; time goes on only by what it does."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.calls = []
+
+    def work(self, name, seconds):
+        self.calls.append(name)
+        self.now += seconds
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    machine = Machine()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
+    monkeypatch.setattr(cuda_timing, "read_load", lambda: (False, {"sm_mhz": 1980.0}))
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = machine.now
+
+        def elapsed_time(self, other):
+            return (other.at - self.at) * 1000
+
+    class Graph:
+        START = 7e-6
+
+        def replay(self):
+            machine.now += self.START
+            for call in self.captured:
+                call()
+
+    @contextmanager
+    def capture(graph):
+        """Run nothing, note what would run."""
+        before, machine.work, graph.captured = machine.work, None, []
+        machine.work = lambda *what: graph.captured.append(partial(before, *what))
+        yield
+        machine.work = before
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    return machine
+
+
+def calls_of(machine, seconds, copies=3):
+    return [lambda name=name: machine.work(name, seconds) for name in range(copies)]
+
+
+def test_a_host_sample_is_seconds_a_call_over_at_least_the_span(machine):
+    timer = HostTimer(CPU)
+    timer.warm_up(calls_of(machine, 3e-3))
+    before = machine.now
+    sampled = timer.sample(1.0)
+    assert sampled.seconds == pytest.approx([3e-3] * 5)  # 60 ms a visit / (4 calls x 3 ms)
+    assert sampled.calls == 4  # 4 x 3 ms is the first multiple past 10 ms
+    assert machine.now - before == pytest.approx(5 * 4 * 3e-3)
+
+
+def test_a_call_longer_than_the_visit_gives_one_sample(machine):
+    timer = HostTimer(CPU)
+    timer.warm_up(calls_of(machine, 0.5))
+    assert timer.sample(0.5).seconds == pytest.approx([0.5])
+
+
+def test_copies_are_taken_in_turn_across_samples(machine):
+    timer = HostTimer(CPU)
+    timer.warm_up(calls_of(machine, 4e-3))
+    timer.sample(1.0)
+    assert machine.calls == [number % 3 for number in range(len(machine.calls))]
+
+
+@pytest.mark.parametrize("launch", ["graph", "eager"])
+def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch):
+    timer = CudaTimer(GPU, launch)
+    timer.warm_up(calls_of(machine, 3e-6))
+    sampled = timer.sample(1.0)
+    assert sampled.seconds == pytest.approx([3e-6] * len(sampled.seconds), rel=1e-6)
+    assert sampled.calls * 3e-6 >= 1e-3 * 0.8  # sized by a probe that still held the graph's start
+    assert 3 <= len(sampled.seconds) <= 10
+    assert (sampled.throttled, sampled.telemetry) == (False, {"sm_mhz": 1980.0})
+
+
+def test_a_graph_walks_every_copy_before_it_meets_one_again(machine):
+    timer = CudaTimer(GPU, "graph")
+    timer.warm_up(calls_of(machine, 1e-3, copies=40))
+    machine.calls.clear()
+    assert timer.sample(1.0).calls == 40  # 1 ms would ask for a single call
+    assert set(machine.calls[:40]) == set(range(40))
+
+
+def test_a_clock_that_does_not_move_is_an_error(machine):
+    timer = CudaTimer(GPU, "graph")
+    timer.warm_up(calls_of(machine, 1e-6))
+    timer._long = timer._short
+    with pytest.raises(RuntimeError, match="took no longer than"):
+        timer.sample(1.0)
