@@ -2,7 +2,7 @@
 
 import torch
 
-from kernels.kernel import Draw, Inputs, Kernel
+from kernels.kernel import SLICE, Draw, Inputs, Kernel
 from specs.dtypes import ITEMSIZE
 from specs.work import Work
 
@@ -30,8 +30,8 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The product in float64, in slices of W that keep the float64 copy under 256 MiB."""
-    wide, rows = x.to(torch.float64), max(1, 2**25 // weight.shape[1])
+    """The product in float64, in slices of W."""
+    wide, rows = x.to(torch.float64), max(1, SLICE // weight.shape[1])
     return torch.cat([wide @ part.to(torch.float64).t() for part in weight.split(rows)], dim=1)
 
 

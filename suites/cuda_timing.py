@@ -36,13 +36,11 @@ class CudaTimer:
         self._ahead = launch == "graph"
         self._runner = self._captured if launch == "graph" else self._launched
 
-    def warm_up(self, calls: Sequence[Call]) -> None:
+    def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
         """Compile and allocate (impossible during capture), learn a call's time, then size the samples."""
         self._turn = cycle(calls)
         self._launch(3)
-        probe = self._runner(max(len(calls), PROBE_CALLS))
-        probe()
-        self._once = _milliseconds([probe])[0] / 1000 / max(len(calls), PROBE_CALLS)
+        self._once = expected or self._probe(max(len(calls), PROBE_CALLS))
         # At least every copy once: a shorter turn would find its weights still in the cache.
         self._calls = max(len(calls), ceil(self._device.patience.span_seconds / self._once))
         self._short, self._long = self._runner(self._calls), self._runner(2 * self._calls)
@@ -66,6 +64,11 @@ class CudaTimer:
             raise RuntimeError(f"{2 * self._calls} calls took no longer than {self._calls}: {min(seconds)} s a call")
         ((throttled, telemetry),) = load
         return Sampled(seconds, self._calls, throttled, telemetry)
+
+    def _probe(self, count: int) -> float:
+        probe = self._runner(count)
+        probe()
+        return _milliseconds([probe])[0] / 1000 / count
 
     def _launch(self, count: int) -> None:
         for call in islice(self._turn, count):

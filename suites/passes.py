@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from specs import statistics
 from specs.errors import UserError
 from suites import ranges
 from suites.cuda_timing import CudaTimer
@@ -127,7 +128,7 @@ class Run:
                     if entry.failed is not None:
                         return ()
                     self._verified.add(number)
-                timer.warm_up(calls)
+                timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
             with ranges.mark("timed", case.question, number):
                 sampled = timer.sample(share)
         entry.calls, entry.telemetry = sampled.calls, sampled.telemetry

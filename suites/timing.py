@@ -39,8 +39,13 @@ class Timer(Protocol):
 
     clock: str
 
-    def warm_up(self, calls: Sequence[Call]) -> None:
-        """Compile, load and allocate what a first call does, and learn how long a call takes."""
+    def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
+        """Compile, load and allocate what a first call does, and size the samples.
+
+        Args:
+            calls: what to time, in turn.
+            expected: seconds a call in an earlier pass; None in the first, where it is learned.
+        """
 
     def sample(self, share: float) -> Sampled:
         """Take samples for `share` of a visit's time; valid after `warm_up`."""
@@ -57,12 +62,13 @@ class HostTimer:
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def warm_up(self, calls: Sequence[Call]) -> None:
-        """One call to warm up and one to learn from; a call longer than a sample's span counts as both."""
+    def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
+        """A call to warm up and, at first, one to learn from; a call that outlasts a visit needs neither again."""
         self._turn = cycle(calls)
-        self._once = self._elapsed(1)
-        if self._once < self._device.patience.span_seconds:
-            self._once = self._elapsed(1)
+        self._once = expected or self._elapsed(1)
+        if self._once < self._device.patience.visit_seconds:
+            warm = self._elapsed(1)
+            self._once = expected or warm
         self._calls = max(1, ceil(self._device.patience.span_seconds / self._once))
 
     def sample(self, share: float) -> Sampled:

@@ -29,7 +29,7 @@ class Timer:
     def __init__(self, samples):
         self._samples = samples
 
-    def warm_up(self, calls):
+    def warm_up(self, calls, expected):
         calls[0]()
 
     def sample(self, share):

@@ -72,7 +72,7 @@ def calls_of(machine, seconds, copies=3):
 
 def test_a_host_sample_is_seconds_a_call_over_at_least_the_span(machine):
     timer = HostTimer(CPU)
-    timer.warm_up(calls_of(machine, 3e-3))
+    timer.warm_up(calls_of(machine, 3e-3), None)
     before = machine.now
     sampled = timer.sample(1.0)
     assert sampled.seconds == pytest.approx([3e-3] * 5)  # 60 ms a visit / (4 calls x 3 ms)
@@ -82,13 +82,28 @@ def test_a_host_sample_is_seconds_a_call_over_at_least_the_span(machine):
 
 def test_a_call_longer_than_the_visit_gives_one_sample(machine):
     timer = HostTimer(CPU)
-    timer.warm_up(calls_of(machine, 0.5))
+    timer.warm_up(calls_of(machine, 0.5), None)
     assert timer.sample(0.5).seconds == pytest.approx([0.5])
+
+
+def test_a_call_that_outlasts_a_visit_is_warmed_up_once(machine):
+    timer = HostTimer(CPU)
+    timer.warm_up(calls_of(machine, 0.5), None)
+    assert len(machine.calls) == 1
+    timer.warm_up(calls_of(machine, 0.5), 0.5)
+    assert len(machine.calls) == 1
+
+
+def test_what_a_pass_before_has_shown_is_not_learned_again(machine):
+    timer = CudaTimer(GPU, "graph")
+    timer.warm_up(calls_of(machine, 3e-6), 3e-6)
+    assert timer.sample(1.0).calls == 334  # 1 ms / 3 us, rounded up
+    assert machine.calls[:3] == [0, 1, 2]
 
 
 def test_copies_are_taken_in_turn_across_samples(machine):
     timer = HostTimer(CPU)
-    timer.warm_up(calls_of(machine, 4e-3))
+    timer.warm_up(calls_of(machine, 4e-3), None)
     timer.sample(1.0)
     assert machine.calls == [number % 3 for number in range(len(machine.calls))]
 
@@ -96,7 +111,7 @@ def test_copies_are_taken_in_turn_across_samples(machine):
 @pytest.mark.parametrize("launch", ["graph", "eager"])
 def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch):
     timer = CudaTimer(GPU, launch)
-    timer.warm_up(calls_of(machine, 3e-6))
+    timer.warm_up(calls_of(machine, 3e-6), None)
     sampled = timer.sample(1.0)
     assert sampled.seconds == pytest.approx([3e-6] * len(sampled.seconds), rel=1e-6)
     assert sampled.calls * 3e-6 >= 1e-3 * 0.8  # sized by a probe that still held the graph's start
@@ -106,7 +121,7 @@ def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch)
 
 def test_a_graph_walks_every_copy_before_it_meets_one_again(machine):
     timer = CudaTimer(GPU, "graph")
-    timer.warm_up(calls_of(machine, 1e-3, copies=40))
+    timer.warm_up(calls_of(machine, 1e-3, copies=40), None)
     machine.calls.clear()
     assert timer.sample(1.0).calls == 40  # 1 ms would ask for a single call
     assert set(machine.calls[:40]) == set(range(40))
@@ -114,7 +129,7 @@ def test_a_graph_walks_every_copy_before_it_meets_one_again(machine):
 
 def test_a_clock_that_does_not_move_is_an_error(machine):
     timer = CudaTimer(GPU, "graph")
-    timer.warm_up(calls_of(machine, 1e-6))
+    timer.warm_up(calls_of(machine, 1e-6), None)
     timer._long = timer._short
     with pytest.raises(RuntimeError, match="took no longer than"):
         timer.sample(1.0)

@@ -1,0 +1,123 @@
+"""Many tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on the matrix units, for 5 tokens and more.
+
+Tiles are computed transposed, yᵀ = W · xᵀ: matrix instructions have at least 64 rows on sm_90 and sm_100,
+and rows of W always fill them where 16 tokens would leave three quarters empty.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.kernel import Kernel
+from kernels.linear import RTOL, inputs, reference, work
+from kernels.operands import check_operands
+
+GROUP = 8
+"""Row blocks that are walked together, so that the x they share is still in L2."""
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _gemm(
+    x: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    tokens: int,
+    n: int,
+    k: int,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+) -> None:
+    row_blocks, in_group = tl.cdiv(n, ROWS), GROUP * tl.cdiv(tokens, TOKENS)
+    first, within = tl.program_id(0) // in_group * GROUP, tl.program_id(0) % in_group
+    height = tl.minimum(row_blocks - first, GROUP)
+    row = (first + within % height) * ROWS + tl.arange(0, ROWS)
+    token = (within // height * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)  # int64: tokens * n passes 2^31
+    column = tl.arange(0, DEPTH)
+    weight_row = weight + row.to(tl.int64)[:, None] * k
+    x_row = x + token[None, :] * k
+    total = tl.zeros([ROWS, TOKENS], tl.float32)
+    for start in tl.range(0, k, DEPTH):
+        here = start + column
+        weights = tl.load(weight_row + here[None, :], mask=(row < n)[:, None] & (here < k)[None, :], other=0.0)
+        values = tl.load(x_row + here[:, None], mask=(token < tokens)[None, :] & (here < k)[:, None], other=0.0)
+        total = tl.dot(weights, values, total, input_precision="ieee")  # else fp32 is rounded to tf32: 5e-4
+    inside = (row < n)[:, None] & (token < tokens)[None, :]
+    tl.store(out + token[None, :] * n + row[:, None], total, mask=inside)
+
+
+class Tile(NamedTuple):
+    """What one program computes: `rows` of W by `tokens`, `depth` of k at a time, in `stages` by `warps`."""
+
+    rows: int
+    tokens: int
+    depth: int
+    warps: int
+    stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        """Arguments of the kernel."""
+        return {"ROWS": self.rows, "TOKENS": self.tokens, "DEPTH": self.depth, "GROUP": GROUP}
+
+
+DECODE = (Tile(64, 16, 128, 4, 4), Tile(64, 32, 128, 8, 3), Tile(128, 64, 64, 8, 4))
+"""Few tokens: 16 KiB of W a stage, two or three stages in flight a program, to stream W at the speed of memory."""
+
+PREFILL = Tile(128, 128, 64, 8, 3)
+"""Many tokens: 64 multiply-adds for each element loaded; its 96 KiB of stages fit every arch."""
+
+FP32 = (Tile(64, 16, 32, 4, 3), Tile(64, 32, 32, 8, 3))
+"""No matrix unit multiplies true fp32: plain multiply-adds, whose operands have to fit into registers."""
+
+SMS = 108
+"""Programs that give every SM of an A100 one."""
+
+
+def tile(*, tokens: int, n: int, dtype: torch.dtype) -> Tile:
+    """The narrowest tile that holds all tokens; beyond 64 the large one where it still fills the GPU."""
+    if dtype == torch.float32:
+        return FP32[tokens > FP32[0].tokens]
+    if triton.cdiv(tokens, PREFILL.tokens) * triton.cdiv(n, PREFILL.rows) >= SMS and tokens > DECODE[-1].tokens:
+        return PREFILL
+    return next((narrow for narrow in DECODE if tokens <= narrow.tokens), DECODE[-1])
+
+
+def variants(dtype: str) -> list[Variant]:
+    """Every compiled form that `tile` can choose."""
+    pointer = f"*{dtype}"
+    signature = {"x": pointer, "weight": pointer, "out": pointer, "tokens": "i32", "n": "i32", "k": "i32"}
+    tiles = FP32 if dtype == "fp32" else (*DECODE, PREFILL)
+    return [Variant(_gemm, signature, one.constexprs, one.warps, one.stages) for one in tiles]
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """One launch, one tile of y a program.
+
+    Raises:
+        UserError: operands that are strided or do not fit together.
+    """
+    check_operands(x, weight, out)
+    (tokens, k), n = x.shape, weight.shape[0]
+    chosen = tile(tokens=tokens, n=n, dtype=x.dtype)
+    grid = (triton.cdiv(n, chosen.rows) * triton.cdiv(tokens, chosen.tokens),)
+    options = {"num_warps": chosen.warps, "num_stages": chosen.stages, **OPTIONS}
+    _gemm[grid](x, weight, out, tokens, n, k, **chosen.constexprs, **options)
+
+
+TRITON_GEMM = Kernel(
+    name="triton_gemm",
+    op="linear",
+    implementation="triton",
+    inputs=inputs,
+    run=run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=TRITON_ARCHS,
+    tokens=range(5, 2**31),
+)

@@ -1,0 +1,27 @@
+"""What the Triton linears ask of their operands before they touch memory."""
+
+import torch
+
+from specs.errors import UserError
+
+
+def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n].
+
+    Raises:
+        UserError: an operand is not contiguous, or shapes or dtypes do not belong together.
+    """
+    for name, tensor in {"x": x, "weight": weight, "out": out}.items():
+        if not tensor.is_contiguous():
+            raise UserError(
+                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; Triton linears take rows that "
+                f"follow each other without gaps: pass {name}.contiguous()"
+            )
+    expected = (x.shape[0], weight.shape[0])
+    if x.shape[1] != weight.shape[1] or out.shape != expected:
+        raise UserError(
+            f"x{list(x.shape)}, weight{list(weight.shape)} and out{list(out.shape)} do not belong together; "
+            "they must be x[tokens, k], weight[n, k] and out[tokens, n]"
+        )
+    if not x.dtype == weight.dtype == out.dtype:
+        raise UserError(f"x is {x.dtype}, weight {weight.dtype} and out {out.dtype}; convert them to one dtype")
