@@ -6,6 +6,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from reports import comparability, files, labels, machine, output, units
+from reports.drift import drift
 from reports.files import ResultFile
 from reports.output import Format
 from reports.page import Block, Column, Facts, Table
@@ -33,11 +34,14 @@ def match(a: ResultFile, b: ResultFile, threshold: float) -> list[Comparison]:
         UserError: there are none.
     """
     others = {one.case.name: one for one in b.measurements}
-    common = [one for one in a.measurements if one.case.name in others]
+    common = [(one, others[one.case.name]) for one in a.measurements if one.case.name in others]
     if not common:
         counts = f"{len(a.measurements)} and {len(b.measurements)} cases"
         raise UserError(f"{a.path} and {b.path}: {counts}, none in both; run the same suites with the same options")
-    return [Comparison(one, others[one.case.name], threshold, len(common)) for one in common]
+    return [
+        Comparison(one, other, threshold, len(common), drift(a, b, common, apart_from=one.case.name))
+        for one, other in common
+    ]
 
 
 def only_in(one: ResultFile, other: ResultFile) -> list[str]:
@@ -84,11 +88,16 @@ def _summary(pairs: list[Comparison]) -> dict[str, Any]:
 def _summary_rows(pairs: list[Comparison]) -> tuple[tuple[str, str], ...]:
     summary = _summary(pairs)
     counts = ", ".join(f"{summary[verdict]} {verdict}" for verdict in VERDICTS)
+    drifts = [bound for pair in pairs for bound in pair.drift]
     beyond = f"beyond {100 * pairs[0].threshold:.4g}%"
     return (
         ("verdicts", f"{len(pairs)} cases: {counts} (B against A)"),
         ("B/A", f"{units.ratio(summary['geometric_mean_ratio'])} in the geometric mean"),
-        ("rule", f"faster or slower: {beyond} with the interval widened for {len(pairs)} cases"),
+        (
+            "drift",
+            f"{units.ratio(min(drifts))} – {units.ratio(max(drifts))}: what the ceilings of one machine changed by",
+        ),
+        ("rule", f"faster or slower: {beyond} with the interval widened for {len(pairs)} cases and the drift"),
     )
 
 
@@ -106,6 +115,8 @@ def _data(a: ResultFile, b: ResultFile, pairs: list[Comparison]) -> dict[str, An
                 "high": high,
                 "widened_low": widened_low,
                 "widened_high": widened_high,
+                "drift_low": pair.drift[0],
+                "drift_high": pair.drift[1],
                 "verdict": pair.verdict,
             }
         )

@@ -21,12 +21,14 @@ class Comparison:
         a, b: the measurements; the verdict speaks of b.
         threshold: change that counts, 0.05 for 5 %.
         cases: how many cases are compared at once.
+        drift: least and greatest factor by which the machine itself changed between the files, 1 among them.
     """
 
     a: Measurement
     b: Measurement
     threshold: float
     cases: int
+    drift: tuple[float, float] = (1.0, 1.0)
 
     @property
     def ratio(self) -> float:
@@ -40,8 +42,9 @@ class Comparison:
 
     @property
     def widened(self) -> tuple[float, float] | None:
-        """The interval that all cases together leave with a probability of 5 % at most (Bonferroni)."""
-        return statistics.ratio_interval(self.a.seconds, self.b.seconds, 1 - ERROR_RATE / self.cases)
+        """The interval that all cases together leave with a probability of 5 % at most (Bonferroni), less the drift."""
+        chance = statistics.ratio_interval(self.a.seconds, self.b.seconds, 1 - ERROR_RATE / self.cases)
+        return (chance[0] / self.drift[1], chance[1] / self.drift[0]) if chance else None
 
     @property
     def verdict(self) -> Verdict:

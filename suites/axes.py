@@ -58,19 +58,24 @@ def add_shards(
     metafunc.parametrize("tokens", counts, ids=[f"{count}tok" for count in counts])
 
 
-def add_how(metafunc: pytest.Metafunc, **fixed: Sequence[str]) -> None:
+def add_how(
+    metafunc: pytest.Metafunc,
+    fixed: Mapping[str, Sequence[str]] | None = None,
+    default_dtypes: Mapping[str, Sequence[str]] = DTYPES,
+) -> None:
     """Parametrise `how`, implementations innermost: rivals must stand next to each other.
 
     Args:
         metafunc: pytest's view of the bench function.
         fixed: axes of `How` that the options do not touch here, because the question settles them.
+        default_dtypes: dtypes by device kind, where the options ask for none.
     """
     options, kind = read_options(metafunc.config), current_device().kind
     axes = {
-        "dtype": options.dtype or DTYPES[kind],
+        "dtype": options.dtype or default_dtypes[kind],
         "cache": options.cache or ("cold",),
         "launch": options.launch or LAUNCHES[kind],
         "implementation": options.impl or IMPLEMENTATIONS,
     }
-    hows = [How(*values) for values in product(*(axes | fixed).values())]
+    hows = [How(*values) for values in product(*(axes | dict(fixed or {})).values())]
     metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])

@@ -20,11 +20,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench functions below their axes: every run has its ceilings, whatever else it asks for."""
     kind = current_device().kind
     implementations = tuple(READS) if metafunc.function is bench_read else ("torch",)
-    launches = ("eager", "graph") if metafunc.function is bench_launch else LAUNCHES[kind]
-    dtypes = {} if metafunc.function is bench_matmul else {"dtype": ("fp32",)}
+    launches: tuple[str, ...] = ("eager", "graph") if metafunc.function is bench_launch else LAUNCHES[kind]
+    fixed = {"cache": ("cold",), "launch": launches, "implementation": implementations}
     if metafunc.function is bench_matmul:
         metafunc.parametrize("edge", EDGES[kind], ids=[f"{edge}cubed" for edge in EDGES[kind]])
-    add_how(metafunc, cache=("cold",), launch=launches, implementation=implementations, **dtypes)
+    else:
+        fixed["dtype"] = ("fp32",)
+    add_how(metafunc, fixed)
 
 
 def bench_read(measure: Measure, how: How) -> None:

@@ -16,10 +16,14 @@ TOKENS = {
 SPLITS = {"cpu": ((1, 1),), "cuda": ((8, 1), (1, 8))}
 
 
+DTYPES = {"cpu": ("bf16",), "cuda": ("bf16",)}
+"""One dtype by default: a long sweep in fp32 would take a CPU's whole budget."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench function below its axes."""
     add_shards(metafunc, TOKENS, default_splits=SPLITS)
-    add_how(metafunc)
+    add_how(metafunc, default_dtypes=DTYPES)
 
 
 def bench_sweep(measure: Measure, shard: Shard, tokens: int, how: How) -> None:
