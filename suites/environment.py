@@ -81,7 +81,7 @@ def gpu_info() -> dict[str, Any]:
     for name, ask in asked.items():
         try:
             facts[name] = ask()
-        except nvml.NVMLError:
+        except (nvml.NVMLError, AttributeError):  # what NVML calls deprecated, a newer binding leaves out
             facts[name] = None
     return facts
 

@@ -56,7 +56,7 @@ def add_options(parser: pytest.Parser) -> None:
     }
     for name, text in LISTS.items():
         group.addoption(name, type=_list_of(checks.get(name, _positive)), default=None, metavar="A,B,…", help=text)
-    group.addoption("--ranks", type=_positive, metavar="N", help="ranks on a CPU, for suites that communicate")
+    group.addoption("--ranks", type=_positive, metavar="N", help="ranks on a CPU; no suite uses them yet")
     group.addoption(
         "--passes", type=_positive, metavar="N", help="exactly N passes (default: 6, more for noisy cases in budget)"
     )

@@ -8,6 +8,7 @@ samples into pytest-benchmark, skips the case with the reason it cannot run here
 torch is imported only once there is something to measure: the plugin is loaded for unit tests too.
 """
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     config.option.benchmark_timer = "suites.clock.device_clock"
+    config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
     if path := json_path(config):
         _make_writable(path)
     _check_splits(config)
@@ -43,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def json_path(config: pytest.Config) -> Path | None:
     """Where the JSON goes: pytest-benchmark before 5.3 opens the file itself and gives that."""
     asked = config.option.benchmark_json
-    return Path(getattr(asked, "name", asked)) if asked else None
+    return asked if isinstance(asked, Path | None) else Path(asked.name)
 
 
 def _check_splits(config: pytest.Config) -> None:
@@ -88,6 +90,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     from suites.session import Session
 
+    _refuse_company(config)
     try:
         ours = config.stash[SESSION] = Session(config, items, json_path(config))
         if read_options(config).list:
@@ -97,6 +100,16 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
     return None
+
+
+def _refuse_company(config: pytest.Config) -> None:
+    """Several processes on one device would time each other and write the same files."""
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
+        raise pytest.UsageError("pytest-xdist: workers would time each other; run the suites without -n")
+    if (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise pytest.UsageError(
+            f"WORLD_SIZE is {world}: no suite communicates yet; start one process, without torchrun"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)

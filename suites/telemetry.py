@@ -33,7 +33,7 @@ def read_load() -> tuple[bool | None, dict[str, float] | None]:
         return None, None
     nvml, handle = found
     try:
-        reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
         figures = {
             "sm_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
             "memory_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),

@@ -35,6 +35,14 @@ def test_a_wrong_value_is_refused(bench, option, message):
     assert not bench.json.exists()
 
 
+def test_several_processes_are_refused(bench, monkeypatch):
+    bench.write(GOOD)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    result = bench.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*WORLD_SIZE is 8: no suite communicates yet*"])
+
+
 def test_a_missing_folder_for_the_json_is_made(bench):
     bench.write(GOOD)
     bench.json = bench.pytester.path / "a" / "b" / "out.json"
