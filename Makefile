@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint clean
+.PHONY: help setup bench test lint gpu clean
 
 PYTHON ?= python3
 CONSTRAINTS := constraints.txt
@@ -20,6 +20,7 @@ BENCH_OPTIONS ?=
 help:
 	@echo "make bench   set up, measure this machine, show the numbers (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
+	@echo "make gpu     with the python3 that is there: correctness on the GPU, then the suites, into OUT (build/gpu)"
 	@echo "make clean   remove .venv and build"
 
 setup: $(READY_TO_TEST)
@@ -46,6 +47,18 @@ lint: $(READY_TO_TEST)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+# No set-up here: a machine with a GPU may have no network, and has its own torch.
+OUT ?= build/gpu
+GPU_STEPS := pytest tests/gpu, then pytest suites/ --budget 240, into $(OUT)
+gpu:
+	@$(PYTHON) -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || \
+		{ echo "make gpu: torch in $(PYTHON) sees no GPU, so nothing ran. With one it runs: $(GPU_STEPS)"; exit 0; }; \
+	mkdir -p $(OUT); $(PYTHON) -m suites doctor; \
+	$(PYTHON) -m pytest tests/gpu -q -p no:cacheprovider; \
+	json="$(OUT)/$$($(PYTHON) -m suites name)-$$(git rev-parse --short HEAD 2>/dev/null || echo nogit).json"; \
+	$(PYTHON) -m pytest suites/ --benchmark-json="$$json" --budget 240; \
+	$(PYTHON) -m reports show "$$json"
 
 clean:
 	rm -rf .venv build

@@ -8,7 +8,7 @@ makes the interval: Student's t on their logarithms (times are positive and erro
 
 from collections.abc import Sequence
 from math import ceil, exp, floor, inf, log, sqrt
-from statistics import median, variance
+from statistics import fmean, median, variance
 
 from scipy.stats import t as student
 
@@ -61,3 +61,8 @@ def noise(passes: Passes) -> float:
     samples = sorted(sample for one in passes for sample in one)
     last = len(samples) - 1
     return (samples[ceil(0.9 * last)] - samples[floor(0.1 * last)]) / median(samples)
+
+
+def mean(passes: Passes) -> float:
+    """Mean in seconds over all samples: what a sum of parts must add up."""
+    return fmean(sample for one in passes for sample in one)

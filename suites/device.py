@@ -28,7 +28,7 @@ class Patience(NamedTuple):
     budget_seconds: float
 
 
-PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 85.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
+PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 95.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
 """A CPU's samples span more than a scheduler's tick, and visits are short so that a busy machine grants many."""
 
 

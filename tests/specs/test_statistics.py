@@ -10,6 +10,10 @@ def test_pooled_median_counts_every_sample():
     assert statistics.pooled_median([[1.0, 2.0, 9.0], [3.0, 4.0]]) == 3.0  # of 1, 2, 3, 4, 9
 
 
+def test_mean_counts_every_sample():
+    assert statistics.mean([[1.0, 2.0], [6.0]]) == 3.0  # 9 / 3
+
+
 def test_half_width_of_two_passes():
     # logs 0 and 2·ln 1.1: sd of their mean is ln 1.1; t(0.975, 1) = 12.7062; 1.1^12.7062 − 1
     assert statistics.half_width([[1.0], [1.21]]) == pytest.approx(1.1**12.7062 - 1, rel=1e-4)

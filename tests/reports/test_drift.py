@@ -1,0 +1,55 @@
+"""What the machine itself changed by is not called faster or slower; between machines there is no drift."""
+
+import random
+
+import pytest
+
+from reports.compare import match
+from reports.files import load
+from tests.reports import planted
+
+GPU = {**planted.CPU, "gpu": "NVIDIA H200"}
+
+
+def steady(cases, factor, seed):
+    rng = random.Random(seed)
+    return [planted.noisy(one, 1e-3 * factor, rng, between=0.001) for one in cases]
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    """Verdicts of B, whose cases take `factor` times as long and whose ceilings `machine_factor` times."""
+
+    def verdicts(factor, machine_factor, machine=planted.CPU):
+        cases = [planted.case(f"s.py::b[{number}]", tokens=number + 1) for number in range(5)]
+        a = steady(cases, 1.0, 1) + planted.ceilings(read=10e9, peak=100e9)
+        b = steady(cases, factor, 2) + planted.ceilings(read=10e9 / machine_factor, peak=100e9 / machine_factor)
+        paths = planted.write(tmp_path / "a.json", a), planted.write(tmp_path / "b.json", b, machine=machine)
+        return {pair.a.case.name: pair.verdict for pair in match(*map(load, paths), 0.05)}
+
+    return verdicts
+
+
+def test_a_case_that_changed_with_its_machine_is_ambiguous(verdicts):
+    assert verdicts(1.3, 1.3)["s.py::b[0]"] == "ambiguous"
+    assert verdicts(1 / 1.3, 1 / 1.3)["s.py::b[0]"] == "ambiguous"
+
+
+def test_a_case_that_changed_by_more_than_its_machine_is_found(verdicts):
+    assert verdicts(1.5, 1.3)["s.py::b[0]"] == "slower"
+    assert verdicts(1 / 1.5, 1 / 1.3)["s.py::b[0]"] == "faster"
+
+
+def test_a_drift_one_way_excuses_no_change_the_other_way(verdicts):
+    assert verdicts(1.2, 1 / 1.3)["s.py::b[0]"] == "slower"
+
+
+def test_between_machines_the_ratio_of_ceilings_is_the_answer_and_no_drift(verdicts):
+    assert verdicts(1.3, 1.3, machine=GPU)["s.py::b[0]"] == "slower"
+
+
+def test_a_ceiling_is_no_witness_in_its_own_case(tmp_path):
+    a, b = planted.ceilings(read=10e9), planted.ceilings(read=5e9)
+    paths = [planted.write(tmp_path / name, one) for name, one in (("a.json", a), ("b.json", b))]
+    found = {pair.a.case.op: pair.verdict for pair in match(*map(load, paths), 0.05)}
+    assert found == {"read": "slower", "linear": "ambiguous"}

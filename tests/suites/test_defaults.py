@@ -1,0 +1,98 @@
+"""What the suites measure when nobody says what: on a CPU and, without one here, on a GPU."""
+
+import re
+from collections import Counter
+
+import pytest
+import torch
+
+from suites import device
+from tests.suites.conftest import ROOT
+
+CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: (.*))?$", re.MULTILINE)
+
+
+@pytest.fixture
+def listed(pytester, monkeypatch):
+    """The plan of the repository's own suites on a device of the given kind: (function, id, reason)."""
+
+    def listed(kind, *options):
+        if kind == "cuda":
+            gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.PATIENCE["cuda"])
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (140 * 2**30, 140 * 2**30))
+            for module in ("axes", "bench_ceilings", "session", "device"):
+                monkeypatch.setattr(f"suites.{module}.current_device", lambda: gpu)
+            monkeypatch.setattr("suites.session.machine_info", lambda device: {"gpu": "NVIDIA H200"})
+        command = (
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            ROOT,
+            "-c",
+            ROOT / "pyproject.toml",
+            ROOT / "suites",
+            "--list",
+        )
+        result = pytester.runpytest_inprocess(*command, *options)
+        assert result.ret == 0, result.stderr.str()
+        return [(function, name, reason) for function, name, _, reason in CASE.findall(result.stdout.str())]
+
+    return listed
+
+
+def test_a_cpu_measures_at_least_sixty_cases_of_its_default_model(listed):
+    cases = listed("cpu")
+    here = [(function, name) for function, name, reason in cases if not reason]
+    assert len(here) >= 60
+    layers = [name for function, name in here if "llama" in name]
+    assert all(name.startswith("llama-3.2-1b-tp") for name in layers)
+    for part in ("tp1-pp1", "tp2-pp1", "bf16", "fp32", "-1tok-", "-1000tok-", "lm_head"):
+        assert any(part in name for name in layers), part
+    assert set(Counter(function for function, _ in here)) == {
+        "bench_decode", "bench_prefill", "bench_sweep", "bench_read", "bench_copy", "bench_matmul", "bench_launch",
+    }  # fmt: skip
+
+
+def test_on_a_cpu_every_triton_case_is_listed_with_its_reason(listed):
+    triton = [reason for _, name, reason in listed("cpu") if name.endswith("-triton")]
+    assert triton
+    assert all("this is cpu" in reason for reason in triton)
+
+
+def test_a_gpu_measures_a_70b_under_tp8_and_as_a_stage_of_pp8(listed):
+    cases = listed("cuda")
+    assert all(not reason for _, _, reason in cases)
+    layers = [name for _, name, _ in cases if "llama" in name]
+    assert all(re.match(r"llama-3-70b-(tp8-pp1|tp1-pp8)-", name) for name in layers)
+    assert all("-cold-graph-" in name for name in layers)
+    assert len([name for name in layers if name.endswith("-torch")]) == len(layers) / 2
+    launches = [name for function, name, _ in cases if function == "bench_launch"]
+    assert launches == ["fp32-cold-eager-torch", "fp32-cold-graph-torch"]
+
+
+def test_rivals_stand_next_to_each_other(listed):
+    names = [
+        name for function, name, _ in listed("cuda") if function in ("bench_decode", "bench_prefill", "bench_sweep")
+    ]
+    pairs = zip(names[::2], names[1::2], strict=True)
+    assert all(a.removesuffix("torch") == b.removesuffix("triton") for a, b in pairs)
+
+
+def test_the_options_choose(listed):
+    options = ("--model=llama-3-8b,gpt-3-175b", "--tp=1,4", "--tokens=1,300", "--layer=down", "--dtype=fp16")
+    cases = listed("cpu", *options, "--impl=torch", "--cache=cold,hot")
+    names = [name for function, name, _ in cases if function == "bench_decode"]
+    # 2 models x 2 tp x 1 layer x (1 of 2 token counts is a decode batch) x 1 dtype x 2 caches
+    assert len(names) == 8
+    assert all("-down-1tok-fp16-" in name for name in names)
+    assert {function for function, _, _ in cases} >= {"bench_read", "bench_matmul", "bench_prefill", "bench_sweep"}
+
+
+def test_an_ungated_model_has_its_own_layers(listed):
+    names = {
+        name.split("-pp1-")[1].split("-")[0]
+        for f, name, _ in listed("cpu", "--model=gpt-3-175b")
+        if f == "bench_decode"
+    }
+    assert names == {"qkv", "o", "up", "down", "lm_head"}
