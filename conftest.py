@@ -1,3 +1,3 @@
-"""Registers the suites' pytest plugin at the root, so that its options exist for every way pytest is called."""
+"""Registers pytest plugins at the root: the suites', so that its options exist however pytest is called."""
 
-pytest_plugins = ["suites.plugin"]
+pytest_plugins = ["suites.plugin", "pytester"]  # pytester runs pytest inside tests; pytest takes it from here only

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import suites.bench_ceilings  # pytester forgets what a run imports: triton loads once, and patches must be met
+import suites.session  # noqa: F401
 from suites import device
-
-pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,12 +45,13 @@ def impatient(monkeypatch):
     """A device whose cold pool is 32 x 64 KiB and whose visits take a millisecond."""
     monkeypatch.setattr(device, "_cpu_llc_bytes", lambda: 2**16)
     monkeypatch.setitem(device.PATIENCE, "cpu", device.Patience(1e-5, 1e-3, 0.05, 20.0))
-    device.current_device.cache_clear()
+    clear = device.current_device.cache_clear
+    clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two threads on a busy machine wait for each other longer than such small work takes
     yield
     torch.set_num_threads(threads)
-    device.current_device.cache_clear()
+    clear()
 
 
 class Bench:
@@ -68,7 +69,7 @@ class Bench:
     def run(self, *options):
         fixed = ("-p", "suites.plugin", "-p", "no:cacheprovider", f"--benchmark-json={self.json}", "bench_it.py")
         with warnings.catch_warnings():
-            warnings.simplefilter("default")  # as in a user's run, where a warning must not cost a measurement
+            warnings.simplefilter("ignore")  # in a user's run a warning must not cost a measurement, either
             return self.pytester.runpytest_inprocess(*fixed, *options, no_reraise_ctrlc=True)
 
     def result(self):
