@@ -9,7 +9,7 @@ PYTHON ?= python3
 CONSTRAINTS := constraints.txt
 BIN := .venv/bin
 # Only a machine whose driver answers gets the CUDA extra, for the CUDA version that torch was built with.
-CUDA := $(shell nvidia-smi >/dev/null 2>&1 && echo cu13)
+CUDA := $(shell nvidia-smi >/dev/null 2>&1 && echo '[cu13]')
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS) --editable
 # A stamp for what is installed: changing a requirement makes it anew, and nothing is done twice.
 STAMP := $(shell cat pyproject.toml $(CONSTRAINTS) Makefile | cksum | cut -d' ' -f1)
@@ -28,7 +28,7 @@ setup: $(READY_TO_TEST)
 $(READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v.major}.{v.minor} is too old: 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
-	$(INSTALL) '.[$(CUDA)]'
+	$(INSTALL) '.$(CUDA)'
 	touch $@
 
 $(READY_TO_TEST): $(READY)
