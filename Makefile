@@ -36,9 +36,9 @@ $(READY_TO_TEST): $(READY)
 	touch $@
 
 bench: $(READY)
-	@json=build/$$($(BIN)/python -m suites name).json; \
-	$(BIN)/python -m pytest suites/ --benchmark-json="$$json" --benchmark-quiet $(BENCH_OPTIONS); \
-	$(BIN)/python -m reports show "$$json"
+	@json=build/$$($(BIN)/python -m suites name).json; failed=0; \
+	$(BIN)/python -m pytest suites/ --benchmark-json="$$json" --benchmark-quiet $(BENCH_OPTIONS) || failed=$$?; \
+	$(BIN)/python -m reports show "$$json" || failed=$$?; exit $$failed
 
 test: lint
 	$(BIN)/python -m pytest tests
@@ -54,11 +54,13 @@ GPU_STEPS := pytest tests/gpu, then pytest suites/ --budget 240, into $(OUT)
 gpu:
 	@$(PYTHON) -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || \
 		{ echo "make gpu: torch in $(PYTHON) sees no GPU, so nothing ran. With one it runs: $(GPU_STEPS)"; exit 0; }; \
-	mkdir -p $(OUT); $(PYTHON) -m suites doctor; \
-	$(PYTHON) -m pytest tests/gpu -q -p no:cacheprovider; \
+	$(PYTHON) -c 'import nvtx, psutil, pytest_benchmark, rich, scipy, triton, typer' || \
+		{ echo "make gpu: $(PYTHON) lacks that package; it installs nothing itself"; exit 1; }; \
+	failed=0; mkdir -p $(OUT); $(PYTHON) -m suites doctor; \
+	$(PYTHON) -m pytest tests/gpu -q -p no:cacheprovider || failed=$$?; \
 	json="$(OUT)/$$($(PYTHON) -m suites name)-$$(git rev-parse --short HEAD 2>/dev/null || echo nogit).json"; \
-	$(PYTHON) -m pytest suites/ --benchmark-json="$$json" --budget 240; \
-	$(PYTHON) -m reports show "$$json"
+	$(PYTHON) -m pytest suites/ --benchmark-json="$$json" --budget 240 || failed=$$?; \
+	$(PYTHON) -m reports show "$$json" || failed=$$?; exit $$failed
 
 clean:
 	rm -rf .venv build

@@ -45,7 +45,7 @@ class Kernel:
         reference: `reference(**inputs without out)` gives the result in float64, or exactly in less.
         work: `work(*, dtype, **shape)` gives the flops and least bytes of one call.
         rtol: largest accepted ‖out − reference‖ / ‖reference‖, by dtype.
-        archs: where it runs: "cpu", "sm_80", …
+        archs: where it runs: "cpu", "sm_80", …; None for everywhere that torch does.
         tokens: token counts it is made for.
     """
 
@@ -57,12 +57,12 @@ class Kernel:
     reference: Callable[..., torch.Tensor]
     work: Callable[..., Work]
     rtol: Mapping[str, float]
-    archs: tuple[str, ...]
+    archs: tuple[str, ...] | None
     tokens: range = field(default=range(1, 2**31))
 
     def why_not(self, arch: str, dtype: str) -> str | None:
         """Reason why this kernel cannot run on `arch` ("cpu", "sm_90", …) with `dtype`; None when it can."""
-        if arch not in self.archs:
+        if self.archs is not None and arch not in self.archs:
             return f"{self.name} runs on {', '.join(self.archs)}; this is {arch}"
         if dtype not in self.rtol:
             return f"{dtype} is not among the dtypes of {self.name}: {', '.join(self.rtol)}"

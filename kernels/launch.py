@@ -7,7 +7,6 @@ first call turns the poison in `out` into x and every later one leaves x there.
 import torch
 
 from kernels.kernel import Draw, Inputs, Kernel
-from kernels.linear import TORCH_LINEAR
 from specs.dtypes import ITEMSIZE
 from specs.work import Work
 
@@ -44,5 +43,5 @@ TORCH_LAUNCH = Kernel(
     reference=reference,
     work=work,
     rtol=RTOL,
-    archs=TORCH_LINEAR.archs,
+    archs=None,
 )

@@ -13,6 +13,8 @@ from specs.work import Work
 
 NOISY = 0.2
 """Samples whose middle four fifths spread over more than this share of their median make a noisy case."""
+CONTENDED = 0.1
+"""Share of the CPU time that others had, above which a case is labelled: it waited for them."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,20 @@ class Figures:
         """Spread of single samples over their median; None for one sample."""
         return statistics.noise(self.measurement.seconds) if len(self.measurement.samples) > 1 else None
 
+    @property
+    def _taken_by_others(self) -> float:
+        """Share of the CPU time during the case that other processes and other virtual machines had."""
+        load = self.measurement.telemetry or {}
+        return load.get("others_share", 0.0) + load.get("steal_share", 0.0)
+
     def warnings(self) -> list[str]:
         """What to mind about the figure, in a word each."""
         said = {
             "noisy": (self.noise or 0) > NOISY,
             "throttled": bool(self.measurement.throttled),
+            "contended": self._taken_by_others > CONTENDED,
             "stopped by budget": self.measurement.stopped_by == "budget",
+            self.measurement.stopped_by: self.measurement.stopped_by.startswith(("error", "interrupted")),
             "single pass": self.half_width is None,
             self.measurement.provenance: self.measurement.provenance != "measured",
         }

@@ -28,7 +28,7 @@ def recover(path: Path, to: Path) -> str:
     result = files.parse(path, content)
     _refuse_loss(path, to, {one.case.name for one in result.measurements})
     output.write(to, json.dumps(content, indent=4, allow_nan=False) + "\n")
-    counts = f"{len(result.measurements)} measured, {len(found.not_run)} not run, {len(found.failed)} failed"
+    counts = f"{len(result.measurements)} measured, {len(result.not_run)} not run, {len(found.failed)} failed"
     return f"{to}: recovered {counts} from {path}"
 
 
@@ -37,7 +37,7 @@ def result_file(found: Journal) -> Record:
     run = found.run
     block = {
         "schema": run["shardbench_schema"],
-        "not_run": _rows(found.not_run),
+        "not_run": _rows(found.not_run | _not_reached(found)),
         "failed": _rows(found.failed),
         "options": _mapping(run.get("options")),
     }
@@ -49,6 +49,13 @@ def result_file(found: Journal) -> Record:
         "version": run.get("version"),
         "shardbench": block,
     }
+
+
+def _not_reached(found: Journal) -> dict[str, str]:
+    """Cases that the run had planned and never came to."""
+    known = found.benchmarks.keys() | found.not_run.keys() | found.failed.keys()
+    planned = found.run.get("planned") or []
+    return {str(case): "the run ended before this case was reached" for case in planned if case not in known}
 
 
 def _benchmark(entry: Record) -> Record:

@@ -45,7 +45,7 @@ def _numbers(figures: Sequence[Figures]) -> list[tuple[Column, Cell]]:
     wire = units.scale(units.BYTES_PER_SECOND, [f.wire_bytes_per_second for f in figures])
     return [
         (Column(f"median\n{time.symbol}"), lambda f: time(f.measurement.median)),
-        (Column("±\n95%"), lambda f: percent(f.half_width)),
+        (Column("±\n95%"), lambda f: units.width(f.half_width)),
         (Column(memory.symbol), lambda f: memory(f.bytes_per_second)),
         (Column(compute.symbol), lambda f: compute(f.flops_per_second)),
         (Column(f"sent\n{wire.symbol}"), lambda f: wire(f.wire_bytes_per_second)),

@@ -64,6 +64,11 @@ def ratio(value: float) -> str:
     return f"{value:.{max(3, _decimals(value, 3))}f}"
 
 
+def width(share: float | None) -> str:
+    """Half-width of an interval; past 100 % its size says nothing more."""
+    return ">100%" if share is not None and share > 1 else percent(share)
+
+
 def binary_bytes(count: float) -> str:
     """A capacity in KiB, MiB or GiB."""
     for factor, symbol in ((2**30, "GiB"), (2**20, "MiB")):

@@ -31,7 +31,7 @@ def doctor(
         table.add_column(heading, overflow="fold")
     for line in lines:
         table.add_row("yes" if line.works else "no", line.subject, line.found, "" if line.works else line.remedy)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from specs.gpus import recognise
+
 COLD_FACTOR = 32
 """Weights rotate through this many times the last-level cache: 4x still leaves 25 % hits where old lines are kept."""
 
@@ -54,6 +56,15 @@ class Device:
         eighth = self.free_bytes() // 8
         return min(COLD_FACTOR * self.llc_bytes, 1 << max(0, eighth.bit_length() - 1))
 
+    def lost(self) -> str:
+        """Why the device can do no more in this process; empty while it can. A CUDA fault spoils all that follows."""
+        if self.kind == "cuda":
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError as error:
+                return f"the GPU is lost to this process ({str(error).splitlines()[0]})"
+        return ""
+
     def free_bytes(self) -> int:
         """Bytes that can be allocated now."""
         if self.kind == "cuda":
@@ -69,14 +80,21 @@ def current_device() -> Device:
     properties = torch.cuda.get_device_properties(0)
     nvidia_arch = f"sm_{properties.major}{properties.minor}"
     arch = properties.gcnArchName.split(":")[0] if torch.version.hip else nvidia_arch
-    return Device("cuda", arch, properties.L2_cache_size, PATIENCE["cuda"])
+    known = recognise(properties.name, properties.total_memory)
+    # An MI300X reports the L2 of one chiplet; what a cold run has to outgrow is the cache behind all of them.
+    llc_bytes = max(properties.L2_cache_size, (known.l2_bytes or 0) if known else 0)
+    return Device("cuda", arch, llc_bytes, PATIENCE["cuda"])
 
 
-def _cpu_llc_bytes() -> int:
-    """The largest cache that Linux reports for the first core; 32 MiB where it reports none."""
-    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    found = [int(size.read_text().strip().rstrip("K")) * 1024 for size in sizes]
-    return max(found, default=32 * 2**20)
+def _cpu_llc_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
+    """All last-level caches of the cores that this process may use, as Linux tells; 32 MiB where it does not."""
+    caches: dict[tuple[int, str], int] = {}
+    for cpu in psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else ():
+        for index in (root / f"cpu{cpu}" / "cache").glob("index*"):
+            level, shared, size = ((index / name).read_text().strip() for name in ("level", "shared_cpu_list", "size"))
+            caches[int(level), shared] = int(size.rstrip("K")) * 1024
+    last = max((level for level, _ in caches), default=0)
+    return sum(size for (level, _), size in caches.items() if level == last) or 32 * 2**20
 
 
 def _cgroup_free_bytes() -> int:

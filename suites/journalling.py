@@ -40,8 +40,8 @@ def start(path: Path, header: dict[str, Any]) -> Path | None:
     return kept
 
 
-def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> int:
-    """Take over what a journal holds of these entries; returns for how many cases it held something.
+def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> tuple[int, int]:
+    """Take over what a journal holds of these entries; returns how many that were, and how many others it holds.
 
     Raises:
         UserError: the journal cannot be read, comes from another machine, or a case in it has another shape.
@@ -58,7 +58,7 @@ def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> int:
     found = [entry for entry in entries if entry.open and entry.case.name in before.benchmarks]
     for entry in found:
         _take(path, entry, Measurement.from_benchmark(before.benchmarks[entry.case.name]))
-    return len(found)
+    return len(found), len(set(before.benchmarks) - {entry.case.name for entry in entries})
 
 
 def _take(path: Path, entry: Entry, before: Measurement) -> None:

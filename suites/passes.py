@@ -12,7 +12,6 @@ from functools import partial
 import torch
 
 from specs import statistics
-from specs.errors import UserError
 from suites import ranges
 from suites.cuda_timing import CudaTimer
 from suites.device import Device, gib
@@ -52,22 +51,24 @@ class Run:
         self._refuse_what_does_not_fit()
         self._pool = Pool(device, self._window_bytes())
         self._verified: set[int] = set()
+        self._lost = ""
 
     def measure(self) -> None:
         """Run all passes. An error in one case is noted on its entry; the others go on."""
         self._run_passes()
         for entry in self._entries:
+            if self._lost and entry.open and not entry.seconds:
+                entry.failed = f"not reached: {self._lost}; start a new process and go on with --resume"
             entry.stopped_by = self._stopped_by(entry)
-            if entry.open:
-                self._record(entry)
+            self._record(entry)
 
     def _run_passes(self) -> None:
         started = time.monotonic()
         for index in range(self._passes or MOST_PASSES):
-            groups = rivals(entry for entry in self._entries if self._wants(entry, index))
+            groups = self._groups(index)
             total, visited, began = sum(map(len, groups)), 0, time.monotonic()
             for group in groups:
-                if index and time.monotonic() - started > self._budget:
+                if self._lost or (index and time.monotonic() - started > self._budget):
                     return
                 self._visit_group(group)
                 visited += len(group)
@@ -75,12 +76,21 @@ class Run:
                 self._progress(index, visited, total, self._left(index, spent, visited / total, started))
 
     def _stopped_by(self, entry: Entry) -> str:
+        if entry.error is not None:
+            return f"error: {entry.error}"
         if entry.half_width <= self._device.patience.precision and self._passes is None:
             return "precision"
         return "passes" if len(entry.seconds) >= (self._passes or MOST_PASSES) else "budget"
 
+    def _groups(self, index: int) -> list[list[Entry]]:
+        """What this pass visits: all rivals of a case that wants another pass, because alone it has no ABBA."""
+        groups = rivals(entry for entry in self._entries if entry.open and entry.error is None)
+        wanted = [group for group in groups if any(self._wants(entry, index) for entry in group)]
+        left = [[entry for entry in group if len(entry.seconds) <= index] for group in wanted]
+        return [group for group in left if group]
+
     def _wants(self, entry: Entry, index: int) -> bool:
-        if not entry.open or len(entry.seconds) > index:
+        if len(entry.seconds) > index:
             return False
         return self._passes is not None or index < LEAST_PASSES or entry.half_width > self._device.patience.precision
 
@@ -95,23 +105,31 @@ class Run:
         halves: dict[int, list[float]] = {id(entry): [] for entry in group}
         for leg in legs:
             for entry in leg:
-                if entry.open:
+                if entry.open and entry.error is None and not self._lost:
                     halves[id(entry)] += self._guarded_visit(entry, 1 / len(legs))
         for entry in group:
-            if entry.open:
+            if entry.open and entry.error is None and halves[id(entry)]:
                 entry.seconds.append(tuple(halves[id(entry)]))
-            self._record(entry)
+            if entry.seconds or not entry.open:
+                self._record(entry)
 
     def _guarded_visit(self, entry: Entry, share: float) -> tuple[float, ...]:
         try:
             return self._visit(entry, share)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            entry.failed = _out_of_memory(entry, self._device, str(error))
-        except (UserError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except Exception as error:  # whatever a kernel or its compiler raises is that case's, not the run's
             short = str(error).strip().split("\n")[0]
-            memory = "can't allocate memory" in short
-            entry.failed = _out_of_memory(entry, self._device, short) if memory else f"{type(error).__name__}: {short}"
+            memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in short
+            self._lost = self._device.lost()
+            told = f"{type(error).__name__}: {short}"
+            self._give_up(entry, _out_of_memory(entry, self._device, short) if memory and not self._lost else told)
         return ()
+
+    def _give_up(self, entry: Entry, reason: str) -> None:
+        """End a case. What earlier passes measured was right, and stays."""
+        if entry.seconds:
+            entry.error = reason
+        else:
+            entry.failed = reason
 
     def _visit(self, entry: Entry, share: float) -> tuple[float, ...]:
         timer = self._timer(entry)
@@ -121,17 +139,20 @@ class Run:
             self._pool.forget()
             inputs = [entry.kernel.inputs(self._pool, dtype=case.dtype, **entry.shape) for _ in range(entry.copies)]
             calls = [partial(entry.kernel.run, **one) for one in inputs]
+            start = entry.turn % len(calls)  # go on behind the copy that the visit before read last
+            calls = calls[start:] + calls[:start]
             with ranges.mark("warm-up", case.question, number):
                 if number not in self._verified:
                     calls[0]()
-                    entry.failed = wrong(entry, entry.kernel.relative_error(inputs[0]))
+                    entry.failed = wrong(entry, entry.kernel.relative_error(inputs[start]))
                     if entry.failed is not None:
                         return ()
                     self._verified.add(number)
                 timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
             with ranges.mark("timed", case.question, number):
                 sampled = timer.sample(share)
-        entry.calls, entry.telemetry = sampled.calls, sampled.telemetry
+            entry.turn += timer.made
+        entry.calls, entry.telemetry = sampled.calls, _merged(entry, sampled.telemetry)
         if sampled.throttled is not None:  # once throttled, a case stays labelled
             entry.throttled = bool(entry.throttled) or sampled.throttled
         return sampled.seconds
@@ -151,6 +172,19 @@ class Run:
             if entry.open:
                 windows[entry.case.dtype] = max(windows.get(entry.case.dtype, 0), entry.weight_bytes)
         return windows
+
+
+def _merged(entry: Entry, telemetry: dict[str, float] | None) -> dict[str, float] | None:
+    """Shares are means over the visits so far; everything else is the last reading."""
+    if telemetry is None or entry.telemetry is None:
+        return telemetry or entry.telemetry
+    visits = len(entry.seconds)
+    means = {
+        name: (entry.telemetry[name] * visits + value) / (visits + 1)
+        for name, value in telemetry.items()
+        if name.endswith("_share") and name in entry.telemetry
+    }
+    return telemetry | means
 
 
 def wrong(entry: Entry, error: float) -> str | None:

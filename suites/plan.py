@@ -16,7 +16,7 @@ from specs.parallel import Shard
 from suites.device import COLD_FACTOR, Device
 from suites.pool import Ruler
 
-MOST_COPIES = 1024
+MOST_COPIES = 4096
 
 
 class How(NamedTuple):
@@ -39,7 +39,9 @@ class Measure(Protocol):
 class Entry:
     """A case of the run: what is needed to measure it, and what has been measured so far.
 
-    `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory.
+    `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory;
+    `turn` counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while
+    `error` only ends it: what was measured before stays.
     """
 
     case: Case
@@ -52,6 +54,8 @@ class Entry:
     clock: str = ""
     not_run: str | None = None
     failed: str | None = None
+    error: str | None = None
+    turn: int = 0
     relative_error: float | None = None
     seconds: list[tuple[float, ...]] = field(default_factory=list)
     calls: int = 1
@@ -153,7 +157,7 @@ def _entry(
         launch=how.launch,
     )
     entry = Entry(case, kernel, shape, copies=copies, weight_bytes=ruler.weight_bytes)
-    entry.need_bytes = ruler.weight_bytes + 6 * ruler.other_bytes  # float64 of x, out and their difference beside them
+    entry.need_bytes = ruler.weight_bytes + 10 * ruler.other_bytes  # float64 parts and whole of the reference beside
     entry.not_run = why_not(kernel, how, device)
     return entry
 

@@ -45,18 +45,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def json_path(config: pytest.Config) -> Path | None:
     """Where the JSON goes: pytest-benchmark before 5.3 opens the file itself and gives that."""
     asked = config.option.benchmark_json
+    if asked is not None and str(asked) == ".":
+        raise pytest.UsageError("--benchmark-json is empty; name a file")
     return asked if isinstance(asked, Path | None) else Path(asked.name)
 
 
 def _check_splits(config: pytest.Config) -> None:
     options = read_options(config)
-    if options.model or options.tp or options.pp:
+    if options.model or options.tp or options.pp or options.layer:
         from suites.axes import SPLITS, splits
         from suites.device import current_device
 
         kind = current_device().kind
         try:
-            splits(options, SPLITS[kind], kind)
+            for split in splits(options, SPLITS[kind], kind):
+                for layer in options.layer or ():
+                    split.linear(layer)
         except UserError as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -87,6 +91,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Measure everything in passes; pytest's own loop follows and replays it."""
     items, config = bench_items(session), session.config
     if not items or session.testsfailed or config.option.collectonly:
+        return None
+    if not config.pluginmanager.hasplugin("benchmark") or config.option.benchmark_skip:
         return None
     from suites.session import Session
 
@@ -137,6 +143,7 @@ def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
     return replay
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Add what a number depends on; leave out the host's name, because result files are passed on."""
     if SESSION in config.stash:
@@ -144,9 +151,11 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         machine_info.update(config.stash[SESSION].machine_info)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Say beside the cases which ones did not run or failed, and why."""
     if SESSION in config.stash:
+        config.stash[SESSION].written = True
         output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION].outcome()}
 
 
@@ -170,5 +179,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         line(f"  python -m reports recover {ours.journal} -o {ours.recovered_path}")
     elif not ours.measured:
         line("nothing was measured, so no JSON is written")
-    elif ours.json:
+    elif ours.written and ours.replayed == ours.measured:
         line(f"look at it: python -m reports show {ours.json}")
+    else:
+        line(
+            f"{ours.measured - ours.replayed * ours.written} measured cases are in no JSON; make a result file of them:"
+        )
+        line(f"  python -m reports recover {ours.journal} -o {ours.recovered_path}")

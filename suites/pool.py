@@ -39,8 +39,9 @@ class Pool:
         torch.seed()  # torch starts every process from the same seed, and a check must not see the same values again
 
     def forget(self) -> None:
-        """Drop activations and outputs of the case before; the buffer and the position in it stay."""
+        """Drop activations and outputs of the case before, and begin at the buffer's start again."""
         self._kept.clear()
+        self._start.clear()
 
     def weight(self, *shape: int, dtype: str) -> torch.Tensor:
         """The next window of the buffer; from the start again where the end is too near."""

@@ -41,6 +41,8 @@ class Session:
         self.entries = {entry.case.name: entry for entry in self.plan}
         self.machine_info = machine_info(self._device)
         self.finished = False
+        self.written = False
+        self.replayed = 0
 
     @property
     def measured(self) -> int:
@@ -76,7 +78,8 @@ class Session:
         record = partial(journalling.write_entry, self.journal)
         Run(self.plan, self._device, passes, budget, record, progress).measure()
         self.finished = True
-        progress.done(f"measured {self.measured} cases in {monotonic() - started:.0f} s")
+        runnable = sum(entry.not_run is None for entry in self.plan)
+        progress.done(f"measured {self.measured} of {runnable} cases in {monotonic() - started:.0f} s")
 
     def replay(self, entry: Entry, benchmark: Any) -> None:
         """Hand an entry's samples to pytest-benchmark."""
@@ -84,6 +87,7 @@ class Session:
         benchmark.group = entry.case.question
         benchmark.extra_info.update(measurement.extra_info())
         device_clock.replay(benchmark, measurement.samples)
+        self.replayed += 1
 
     def outcome(self) -> dict[str, Any]:
         """The `shardbench` block of the result file."""
@@ -101,8 +105,10 @@ class Session:
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         header, say = self._header(), self._reporter.write_line
         if self._options.resume and self.journal.exists():
-            taken = journalling.resume(self.journal, header, self.plan)
+            taken, others = journalling.resume(self.journal, header, self.plan)
             say(f"resumed: {taken} cases have samples in {self.journal}")
+            if others:
+                say(f"{others} more cases of that journal are not selected now: they stay in it, and out of the JSON")
             return
         if self._options.resume:
             say(f"nothing to resume: there is no {self.journal}; measuring from the start")
@@ -123,6 +129,7 @@ class Session:
             "datetime": datetime.now(UTC).isoformat(),
             "version": pytest_benchmark.__version__,
             "options": self.outcome()["options"],
+            "planned": [entry.case.name for entry in self.plan],
         }
 
     def _introduce(self, budget: float) -> None:

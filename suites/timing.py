@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from math import ceil
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import psutil
 
@@ -38,6 +38,8 @@ class Timer(Protocol):
     """A way of timing calls that rotate through copies of their inputs."""
 
     clock: str
+    made: int
+    """Calls made so far: where in the turn of copies the next visit has to go on."""
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
         """Compile, load and allocate what a first call does, and size the samples.
@@ -61,21 +63,21 @@ class HostTimer:
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self.made = 0
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
         """A call to warm up and, at first, one to learn from; a call that outlasts a visit needs neither again."""
         self._turn = cycle(calls)
         self._once = expected or self._elapsed(1)
         if self._once < self._device.patience.visit_seconds:
-            warm = self._elapsed(1)
-            self._once = expected or warm
+            self._once = min(self._once, self._elapsed(1))  # a slow pass before must not make short samples now
         self._calls = max(1, ceil(self._device.patience.span_seconds / self._once))
 
     def sample(self, share: float) -> Sampled:
         """Samples of at least the device's span, one after another."""
         wanted = share * self._device.patience.visit_seconds / (self._calls * self._once)
         rounds = min(MOST_ROUNDS, max(1, int(wanted)))
-        before = psutil.cpu_times()
+        before = _cpu_seconds()
         enabled = gc.isenabled()
         gc.disable()
         try:
@@ -83,20 +85,36 @@ class HostTimer:
         finally:
             if enabled:
                 gc.enable()
-        return Sampled(seconds, self._calls, telemetry=_stolen(before))
+        return Sampled(seconds, self._calls, telemetry=_contention(before, _cpu_seconds()))
 
     def _elapsed(self, count: int) -> float:
         calls = list(islice(self._turn, count))
+        self.made += count
         start = time.perf_counter()
         for call in calls:
             call()
         return time.perf_counter() - start
 
 
-def _stolen(before: object) -> dict[str, float] | None:
-    """Share of the CPU time that the hypervisor gave to others: the usual cause of noise on a virtual machine."""
-    after = psutil.cpu_times()
-    spent = sum(after) - sum(before)  # type: ignore[call-overload]
-    if not hasattr(after, "steal") or spent <= 0:
+class _CpuSeconds(NamedTuple):
+    """CPU time so far: of all processors, spent by anyone here, spent by this process, taken by the hypervisor."""
+
+    total: float
+    busy: float
+    own: float
+    steal: float
+
+
+def _cpu_seconds() -> _CpuSeconds:
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    steal = getattr(machine, "steal", 0.0)
+    idle = machine.idle + getattr(machine, "iowait", 0.0)
+    return _CpuSeconds(sum(machine), sum(machine) - idle - steal, own.user + own.system, steal)
+
+
+def _contention(before: _CpuSeconds, after: _CpuSeconds) -> dict[str, float] | None:
+    """Shares of the CPU time that went to other processes and to other machines: the usual causes of noise."""
+    total, busy, own, steal = (b - a for a, b in zip(before, after, strict=True))
+    if total <= 0:
         return None
-    return {"steal_share": max(0.0, (after.steal - before.steal) / spent)}  # type: ignore[attr-defined]
+    return {"others_share": max(0.0, (busy - own) / total), "steal_share": max(0.0, steal / total)}

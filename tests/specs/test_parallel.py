@@ -102,7 +102,7 @@ def test_a_stage_outside_is_refused(stage):
     [
         (0, 1, "tp=0 and pp=1, both must be at least 1"),
         (1, 0, "tp=1 and pp=0, both must be at least 1"),
-        (3, 1, r"tp=3 must divide 64 heads .*choose among 1, 2$"),
+        (3, 1, r"tp=3 must divide 64 heads .*choose among 1, 2, 4, 8, 16, 32, 64$"),
         (128, 1, r"tp=128 must divide 64 heads .*choose among 1, 2, 4, 8, 16, 32, 64$"),
         (1, 81, "pp=81 exceeds its 80 layers; choose pp of at most 80"),
     ],

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from reports.recover import result_file
 from specs import journal
 from tests.suites.conftest import GOOD
 
@@ -42,6 +43,22 @@ def test_an_interrupted_run_keeps_what_it_measured_and_says_how_to_go_on(bench):
     result.stdout.fnmatch_lines(["interrupted: what was measured is in *go on with --resume*", "*reports recover *"])
     assert samples(bench)["bench_good"]
     assert not bench.json.exists()
+
+
+def test_recovering_names_the_cases_that_were_never_reached(bench):
+    bench.write(INTERRUPTED.format(draws=2), GOOD)
+    assert bench.run("--passes", "2").ret == 2
+    found = result_file(journal.read(bench.journal))
+    reasons = {one["case"].split("::")[1]: one["reason"] for one in found["shardbench"]["not_run"]}
+    assert set(reasons) == {"bench_interrupted", "bench_good", "bench_also_good"}
+    assert set(reasons.values()) == {"the run ended before this case was reached"}
+
+
+def test_resuming_with_fewer_cases_says_where_the_others_are(bench):
+    bench.write(GOOD)
+    bench.run("--passes", "1")
+    result = bench.run("--passes", "1", "--resume", "-k", "also_good")
+    result.stdout.fnmatch_lines(["1 more cases of that journal are not selected now*"])
 
 
 def test_resuming_gives_the_full_file_and_measures_nothing_twice(bench):

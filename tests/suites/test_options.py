@@ -23,6 +23,7 @@ from tests.suites.conftest import GOOD
         ("--budget=nan", "*--budget: 'nan' is not a positive number of seconds"),
         ("--ranks=none", "*--ranks: 'none' is not a whole number*"),
         ("--tp=3", "*ERROR: llama-3.2-1b: tp=3 must divide 32 heads and intermediate 8192*choose among 1, 2*"),
+        ("--layer=up", "*ERROR: unknown layer of llama-3.2-1b 'up'*known: qkv, o, gate_up, down, lm_head*"),
         ("--pp=17", "*ERROR: llama-3.2-1b: pp=17 exceeds its 16 layers*"),
     ],
 )

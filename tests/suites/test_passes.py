@@ -25,6 +25,7 @@ class Timer:
     """Gives planted samples and notes who was timed."""
 
     clock = "planted"
+    made = 1
 
     def __init__(self, samples):
         self._samples = samples

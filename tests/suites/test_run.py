@@ -61,7 +61,7 @@ def test_weights_rotate_through_the_whole_pool_when_cold_and_not_when_hot(bench)
 def test_copies_that_fit_a_cache_are_not_called_cold(bench):
     bench.write(GOOD.replace("**SHAPE", "tokens=1, n=1, k=2", 1))
     bench.run("--passes", "1")
-    assert bench.cases()["bench_good"]["extra_info"]["cache"] == "rotated-1024"
+    assert bench.cases()["bench_good"]["extra_info"]["cache"] == "rotated-4096"
 
 
 WRONG = """
@@ -107,6 +107,8 @@ def bench_broken(measure):
             "raise RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory: 8 bytes')",
             "*out of memory*",
         ),
+        ("raise type('OutOfResources', (Exception,), {})('shared memory')", "*OutOfResources: shared memory*"),
+        ("raise AssertionError", "*AssertionError*"),
         ("raise RuntimeError('device-side assert')", "*RuntimeError: device-side assert*"),
     ],
 )
@@ -117,6 +119,42 @@ def test_a_case_that_breaks_is_labelled_and_the_others_go_on(bench, fault, messa
     result.stdout.fnmatch_lines([message])
     assert "Traceback" not in result.stdout.str()
     assert sorted(bench.cases()) == ["bench_also_good", "bench_good"]
+
+
+LATE = """
+CALLS = []
+
+def late(x, weight, out):
+    CALLS.append(1)
+    if len(CALLS) > 1000:
+        raise RuntimeError("illegal address")
+    TORCH_LINEAR.run(x, weight, out)
+
+def bench_late(measure):
+    measure(replace(TORCH_LINEAR, run=late), "decode", COLD, **SHAPE)
+"""
+
+
+def test_an_error_in_a_late_pass_keeps_what_was_measured_before(bench):
+    bench.write(LATE, GOOD)
+    bench.run("--passes", "50").assert_outcomes(passed=3)
+    late, good = (bench.cases()[name]["extra_info"] for name in ("bench_late", "bench_good"))
+    assert late["stopped_by"] == "error: RuntimeError: illegal address"
+    assert 0 < late["passes"] < 50 == good["passes"]
+
+
+def test_a_run_that_stops_at_the_first_failure_says_how_to_get_the_rest(bench):
+    bench.write(WRONG, GOOD)
+    result = bench.run("--passes", "1", "-x")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["2 measured cases are in no JSON; make a result file of them:", "*reports recover *"])
+    assert not bench.json.exists()
+
+
+def test_without_the_benchmark_plugin_nothing_breaks(bench):
+    bench.write("def bench_nothing(): pass")
+    fixed = ("-p", "suites.plugin", "-p", "no:benchmark", "-p", "no:cacheprovider", "bench_it.py")
+    bench.pytester.runpytest_inprocess(*fixed).assert_outcomes(passed=1)
 
 
 def test_what_cannot_fit_is_refused_before_it_is_tried(bench):
