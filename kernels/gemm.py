@@ -13,7 +13,7 @@ import triton.language as tl
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Kernel
 from kernels.linear import RTOL, inputs, reference, work
-from kernels.operands import check_operands
+from kernels.operands import check_operands, linear_signature
 
 GROUP = 8
 """Row blocks that are walked together, so that the x they share is still in L2."""
@@ -89,8 +89,7 @@ def tile(*, tokens: int, n: int, dtype: torch.dtype) -> Tile:
 
 def variants(dtype: str) -> list[Variant]:
     """Every compiled form that `tile` can choose."""
-    pointer = f"*{dtype}"
-    signature = {"x": pointer, "weight": pointer, "out": pointer, "tokens": "i32", "n": "i32", "k": "i32"}
+    signature = linear_signature(dtype)
     tiles = FP32 if dtype == "fp32" else (*DECODE, PREFILL)
     return [Variant(_gemm, signature, one.constexprs, one.warps, one.stages) for one in tiles]
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Kernel
 from kernels.linear import RTOL, inputs, reference, work
-from kernels.operands import check_operands
+from kernels.operands import check_operands, linear_signature
 from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 
@@ -72,8 +72,7 @@ def tile(*, tokens: int, n: int, itemsize: int) -> dict[str, int]:
 
 def variants(dtype: str) -> list[Variant]:
     """Every compiled form that `tile` can choose."""
-    pointer = f"*{dtype}"
-    signature = {"x": pointer, "weight": pointer, "out": pointer, "tokens": "i32", "n": "i32", "k": "i32"}
+    signature = linear_signature(dtype)
     return [
         Variant(_gemv, signature, tile(tokens=tokens, n=n, itemsize=ITEMSIZE[dtype]), WARPS, STAGES)
         for tokens in (1, 2, 4)

@@ -1,4 +1,4 @@
-"""What the Triton linears ask of their operands before they touch memory."""
+"""The operands of the Triton linears: their types, and what they are asked for before memory is touched."""
 
 import torch
 
@@ -25,3 +25,9 @@ def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> 
         )
     if not x.dtype == weight.dtype == out.dtype:
         raise UserError(f"x is {x.dtype}, weight {weight.dtype} and out {out.dtype}; convert them to one dtype")
+
+
+def linear_signature(dtype: str) -> dict[str, str]:
+    """Argument names and Triton types that every Triton linear has, constexprs left out."""
+    pointer = f"*{dtype}"
+    return {"x": pointer, "weight": pointer, "out": pointer, "tokens": "i32", "n": "i32", "k": "i32"}

@@ -26,7 +26,7 @@ class Measurement:
         relative_error: ‖out − reference‖ / ‖reference‖ against float64; None where a source gives none.
         copies: distinct copies of the streamed inputs that calls rotate through.
         calls: calls that one sample spans.
-        stopped_by: precision, passes, budget or interrupted.
+        stopped_by: precision, passes, budget, interrupted, or `error: …` with what ended it.
         throttled: whether the clocks were held back under load; None where nothing tells.
         telemetry: clocks in MHz, power in W and the like during load, by name.
         provenance: measured, published, interpolated, assumed or modelled.

@@ -12,7 +12,7 @@ from specs.models import model
 
 LISTS = {
     "--model": "models, by slug (llama-3-70b, …)",
-    "--layer": "linears of a layer: qkv, o, gate_up, down, lm_head",
+    "--layer": "linears of a layer: qkv, o, gate_up (up where ungated), down, lm_head",
     "--tp": "tensor-parallel degrees",
     "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",
     "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",

@@ -60,7 +60,8 @@ class Run:
             if self._lost and entry.open and not entry.seconds:
                 entry.failed = f"not reached: {self._lost}; start a new process and go on with --resume"
             entry.stopped_by = self._stopped_by(entry)
-            self._record(entry)
+            if entry.not_run is None:  # what cannot run here stands in the journal from the start
+                self._record(entry)
 
     def _run_passes(self) -> None:
         started = time.monotonic()

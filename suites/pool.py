@@ -72,18 +72,21 @@ class Pool:
         """Repeat a block of random values that no weight shares: drawing them anew would cost more than timing."""
         if tensor.dtype not in self._blocks:
             self._blocks[tensor.dtype] = torch.empty(_BLOCK, dtype=tensor.dtype, device=tensor.device).normal_()
-        for part in tensor.view(-1).split(_BLOCK):
-            part.copy_(self._blocks[tensor.dtype][: part.numel()])
+        _tile(tensor.view(-1), self._blocks[tensor.dtype])
 
     def _buffer(self, dtype: str) -> torch.Tensor:
         if dtype not in self._buffers:
             count = self._bytes[dtype] // torch.empty((), dtype=DTYPES[dtype]).element_size()
             buffer = torch.empty(count, dtype=DTYPES[dtype], device=self._device.kind)
-            block = buffer[:_BLOCK].normal_()
-            for start in range(_BLOCK, count, _BLOCK):
-                buffer[start : start + _BLOCK] = block[: count - start]
+            _tile(buffer[_BLOCK:], buffer[:_BLOCK].normal_())
             self._buffers[dtype] = buffer
         return self._buffers[dtype]
+
+
+def _tile(tensor: torch.Tensor, block: torch.Tensor) -> None:
+    """Repeat `block` over a flat tensor."""
+    for part in tensor.split(_BLOCK):
+        part.copy_(block[: part.numel()])
 
 
 class Ruler:

@@ -45,6 +45,11 @@ class Session:
         self.replayed = 0
 
     @property
+    def runnable(self) -> int:
+        """Cases that this machine can run."""
+        return sum(1 for entry in self.plan if entry.not_run is None)
+
+    @property
     def measured(self) -> int:
         """Cases that have samples and passed their check."""
         return sum(1 for entry in self.plan if entry.open and entry.seconds)
@@ -60,8 +65,7 @@ class Session:
         for entry in self.plan:
             work = f"{entry.case.flops / 1e9:.3g} GFLOP, {entry.case.hbm_bytes / 1e6:.3g} MB"
             line(f"{entry.case.name}: {work}" + (f"; not here: {entry.not_run}" if entry.not_run else ""))
-        runnable = sum(entry.open for entry in self.plan)
-        line(f"{len(self.plan)} cases, {runnable} can run here")
+        line(f"{len(self.plan)} cases, {self.runnable} can run here")
 
     def measure(self) -> None:
         """Run the passes, journalling as they go.
@@ -78,8 +82,7 @@ class Session:
         record = partial(journalling.write_entry, self.journal)
         Run(self.plan, self._device, passes, budget, record, progress).measure()
         self.finished = True
-        runnable = sum(entry.not_run is None for entry in self.plan)
-        progress.done(f"measured {self.measured} of {runnable} cases in {monotonic() - started:.0f} s")
+        progress.done(f"measured {self.measured} of {self.runnable} cases in {monotonic() - started:.0f} s")
 
     def replay(self, entry: Entry, benchmark: Any) -> None:
         """Hand an entry's samples to pytest-benchmark."""
@@ -134,9 +137,8 @@ class Session:
 
     def _introduce(self, budget: float) -> None:
         say = self._reporter.write_line
-        runnable = sum(entry.open for entry in self.plan)
         name = self.machine_info["gpu"] or cpu_name()
-        say(f"{name}: {runnable} of {len(self.plan)} cases can run here; budget {budget:.0f} s")
+        say(f"{name}: {self.runnable} of {len(self.plan)} cases can run here; budget {budget:.0f} s")
         others = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
         if others > BUSY_CORES:
             say(f"other processes keep {others:.1f} cores busy: expect noise, or end them first")
