@@ -5,6 +5,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from reports import units
 from reports.questions import is_launch
 from specs import roofline, statistics
 from specs.measurement import Measurement
@@ -97,10 +98,19 @@ class Figures:
             "contended": self._taken_by_others > CONTENDED,
             "stopped by budget": self.measurement.stopped_by == "budget",
             self.measurement.stopped_by: self.measurement.stopped_by.startswith(("error", "interrupted")),
-            "single pass": self.half_width is None,
-            self.measurement.provenance: self.measurement.provenance != "measured",
+            "single pass": self.half_width is None and self.measurement.provenance == "measured",
+            self._provenance: self.measurement.provenance != "measured",
+            "maybe hot": bool(self.measurement.maybe_hot),
         }
-        return [word for word, applies in said.items() if applies]
+        return [*(word for word, applies in said.items() if applies), *self.measurement.doubts]
+
+    @property
+    def _provenance(self) -> str:
+        """Where the figure comes from; of an interpolated one between what, and how far off that may be."""
+        one = self.measurement
+        if not one.interpolated_over:
+            return one.provenance
+        return f"{one.provenance} over {one.interpolated_over} ±{units.percent(one.interpolation_error)}"
 
     def record(self) -> dict[str, Any]:
         """All of it for a machine: SI units, None where there is nothing to say."""

@@ -14,6 +14,9 @@ from specs.measurement import SCHEMA, Measurement
 SUITES = "`pytest suites/ --benchmark-json=out.json`"
 MOST_WORK = 1e30
 """Flops or bytes of one call that no machine gets through."""
+CASE_KINDS = tuple(get_type_hints(Case).items())
+RECORD_KINDS = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
+"""Types of the fields that a report prints or decides on, looked up once: files hold thousands of cases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class ResultFile:
         version: of the pytest-benchmark that wrote it.
         options: what the run was asked for.
         schema: `shardbench_schema`.
+        notes: what an import had to say about its source.
     """
 
     path: Path
@@ -43,6 +47,7 @@ class ResultFile:
     version: str
     options: Mapping[str, Any]
     schema: int
+    notes: tuple[str, ...] = ()
 
 
 def load(path: Path) -> ResultFile:
@@ -77,6 +82,7 @@ def parse(path: Path, content: Any) -> ResultFile:
         version=str(content.get("version") or ""),
         options=_mapping(block.get("options")),
         schema=schema,
+        notes=tuple(map(str, notes)) if isinstance(notes := block.get("notes"), list) else (),
     )
 
 
@@ -108,10 +114,11 @@ def _measurement(path: Path, entry: Any) -> Measurement:
         raise UserError(f"{path}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {name}: not a shardbench case ({error}); the file was edited") from error
-    for field, kind in get_type_hints(Case).items():
-        value = getattr(measurement.case, field)
-        if not isinstance(value, kind) and not (isinstance(value, float) and isinstance(0, kind)):
-            raise UserError(f"{path}: {name}: {field} is {value!r}, not {_name(kind)}; the file was edited")
+    for record, kinds in ((measurement.case, CASE_KINDS), (measurement, RECORD_KINDS)):
+        for field, kind in kinds:
+            value = getattr(record, field)
+            if not isinstance(value, kind) and not (isinstance(value, float) and isinstance(0, kind)):
+                raise UserError(f"{path}: {name}: {field} is {value!r}, not {_name(kind)}; the file was edited")
     work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
     if not all(0 <= count < MOST_WORK for count in work):
         raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MOST_WORK:g}; the file was edited")

@@ -8,6 +8,8 @@ from reports.page import Facts
 from specs.gpus import Gpu
 from specs.roofline import Ceilings
 
+NO_CEILINGS = "none in this file: run suites/bench_ceilings.py with the others for shares"
+
 
 def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
     """Machine, date, commit, how much was measured, and the ceilings that the shares refer to."""
@@ -19,10 +21,11 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
     rows = [
         ("machine", machine.describe(file.machine)),
         ("software", machine.software(file.machine)),
+        ("source", str(file.machine.get("source") or "")),
         ("date", _minute(file.datetime)),
         ("commit", _commit(file)),
         ("measured", ", ".join(counts)),
-        ("ceilings", _peaks(measured) or "none in this file: run suites/bench_ceilings.py with the others for shares"),
+        ("ceilings", _peaks(measured) or ("" if "source" in file.machine else NO_CEILINGS)),
     ]
     if gpu:
         used = {one.case.dtype for one in file.measurements}
@@ -38,7 +41,12 @@ def below(file: ResultFile) -> list[Facts]:
     reasons = Counter(file.not_run.values())
     not_run = tuple((str(count), reason) for reason, count in reasons.most_common())
     failed = tuple(("", f"{case}: {reason}") for case, reason in file.failed.items())
-    facts = [Facts(title="not run", rows=not_run, level=3), Facts(title="failed", rows=failed, level=3)]
+    notes = tuple(("", note) for note in file.notes)
+    facts = [
+        Facts(title="not run", rows=not_run, level=3),
+        Facts(title="failed", rows=failed, level=3),
+        Facts(title="notes", rows=notes, level=3),
+    ]
     return [one for one in facts if one.rows]
 
 

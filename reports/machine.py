@@ -14,13 +14,17 @@ MATTERS = (
 """Facts that a time depends on, the weightiest first."""
 
 
+def name(machine: Machine) -> str:
+    """GPU or CPU alone."""
+    return str(machine.get("gpu") or _cpu(machine) or "unknown machine")
+
+
 def describe(machine: Machine) -> str:
     """GPU or CPU, its cores, its last cache."""
     if gpu := machine.get("gpu"):
         parts = [str(gpu), _count(machine, "sms", "SMs"), _capacity(machine, "l2_bytes", "L2")]
         return ", ".join(filter(None, [*parts, _capacity(machine, "gpu_memory_bytes", "memory")]))
-    name = _cpu(machine) or "unknown CPU"
-    parts = [name, _count(machine, "cores", "cores"), _capacity(machine, "llc_bytes", "LLC")]
+    parts = [_cpu(machine) or "unknown CPU", _count(machine, "cores", "cores"), _capacity(machine, "llc_bytes", "LLC")]
     return ", ".join(filter(None, [*parts, _count(machine, "torch_threads", "threads")]))
 
 

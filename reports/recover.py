@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pytest_benchmark.stats import Stats
-
-from reports import files, output
+from reports import files, output, resultfile
 from specs import journal
 from specs.errors import UserError
 from specs.journal import Journal, Record
@@ -35,12 +33,12 @@ def recover(path: Path, to: Path) -> str:
 def result_file(found: Journal) -> Record:
     """A journal in the form of pytest-benchmark's JSON, with shardbench's block beside it."""
     run = found.run
-    block = {
-        "schema": run["shardbench_schema"],
-        "not_run": _rows(found.not_run | _not_reached(found)),
-        "failed": _rows(found.failed),
-        "options": _mapping(run.get("options")),
-    }
+    block = resultfile.block(
+        schema=run["shardbench_schema"],
+        not_run=resultfile.reasons(found.not_run | _not_reached(found)),
+        failed=resultfile.reasons(found.failed),
+        options=_mapping(run.get("options")),
+    )
     return {
         "machine_info": {**_mapping(run.get("machine_info")), "shardbench_schema": run["shardbench_schema"]},
         "commit_info": _mapping(run.get("commit_info")),
@@ -71,20 +69,12 @@ def _benchmark(entry: Record) -> Record:
         raise UserError(f"{name}: no samples in the journal ({error}); remove its line and try again") from error
     if not data:
         raise UserError(f"{name}: no samples in the journal; remove its line and try again")
-    stats = Stats()
-    for sample in data:
-        stats.update(sample)
     labels: dict[str, Any] = {key: entry.get(key) for key in LABELS}
-    statistics = {**stats.as_dict(), "data": data, "iterations": 1}
-    return {**labels, "options": _mapping(entry.get("options")), "stats": statistics}
+    return {**labels, "options": _mapping(entry.get("options")), "stats": resultfile.statistics(data)}
 
 
 def _mapping(value: Any) -> Record:
     return value if isinstance(value, dict) else {}
-
-
-def _rows(reasons: dict[str, str]) -> list[dict[str, str]]:
-    return [{"case": case, "reason": reason} for case, reason in reasons.items()]
 
 
 def _refuse_loss(path: Path, to: Path, names: set[str]) -> None:

@@ -10,16 +10,18 @@ class Case:
     Attributes:
         name: pytest node id; `pytest-benchmark compare` matches on it.
         question: decode, prefill, sweep, ceilings, … : the table it belongs to.
-        op: linear, read, copy, launch, all_reduce, …
-        implementation: torch, triton, cuda, nccl, gloo, …
+        op: linear, moe, attention, read, copy, launch, all_reduce, …
+        implementation: torch, triton, cuda, nccl, gloo, … ; of published points the framework: vllm, trtllm, sglang.
         kernel: name of the kernel within the implementation.
-        dtype: fp32, bf16, fp16, fp8.
+        dtype: fp32, bf16, fp16, fp8, fp8-block.
         flops, hbm_bytes, wire_bytes_sent_per_rank: the work of one call, see `specs.work.Work`.
         model, layer, tp, pp: what it was cut from; None for ceilings.
         tokens, n, k: rows of x, rows of W and the length they share, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
-        cache: cold, hot or rotated-6: whether the caches could hold the weights from one call to the next.
-        launch: graph or eager.
+        cache: cold, hot, rotated-6 or unknown: whether the caches could hold the weights from one call to the next.
+        launch: graph, eager or unknown.
         ranks: how many ranks ran it; message_bytes: size of the message, where there is one.
+        context: tokens that each query attends to, where there is attention.
+        distribution: how tokens were dealt to experts: balanced, power_law_1.2, …
     """
 
     name: str
@@ -42,3 +44,5 @@ class Case:
     launch: str = "eager"
     ranks: int = 1
     message_bytes: int | None = None
+    context: int | None = None
+    distribution: str | None = None

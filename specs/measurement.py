@@ -1,6 +1,6 @@
 """The one record of a measured case, and its form inside a pytest-benchmark result file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +13,7 @@ from specs.errors import UserError
 
 SCHEMA = 1
 """`shardbench_schema` of the files written now; readers accept it and older ones."""
+CASE_FIELDS = tuple(f.name for f in fields(Case))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Measurement:
     Attributes:
         case: what ran.
         seconds: one tuple of samples for each pass.
-        clock: how a sample was taken: perf_counter or cuda_event.
+        clock: how a sample was taken: perf_counter or cuda_event; published where a source gives its own figure.
         relative_error: ‖out − reference‖ / ‖reference‖ against float64; None where a source gives none.
         copies: distinct copies of the streamed inputs that calls rotate through.
         calls: calls that one sample spans.
@@ -30,6 +31,11 @@ class Measurement:
         throttled: whether the clocks were held back under load; None where nothing tells.
         telemetry: clocks in MHz, power in W and the like during load, by name.
         provenance: measured, published, interpolated, assumed or modelled.
+        framework, version, kernel_source: what a published point was measured in, as its source names it.
+        maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
+        interpolated_over: what was interpolated over, and between which neighbours: `n 16384–51200`.
+        interpolation_error: relative error of that method where a neighbour is left out and predicted.
+        doubts: what a linter found odd about the point.
     """
 
     case: Case
@@ -42,6 +48,13 @@ class Measurement:
     throttled: bool | None = None
     telemetry: Mapping[str, float] | None = None
     provenance: str = "measured"
+    framework: str | None = None
+    version: str | None = None
+    kernel_source: str | None = None
+    maybe_hot: bool | None = None
+    interpolated_over: str | None = None
+    interpolation_error: float | None = None
+    doubts: Sequence[str] = ()
 
     @cached_property
     def samples(self) -> tuple[float, ...]:
@@ -75,7 +88,7 @@ class Measurement:
             "passes": len(self.seconds),
             "pass_rounds": [len(one) for one in self.seconds],
             "interval_seconds": list(self.interval) if self.interval else None,
-            "noise": statistics.noise(self.seconds),
+            "noise": statistics.noise(self.seconds) if len(self.samples) > 1 else None,
         }
         return {**asdict(self.case), **own, **derived}
 
@@ -88,7 +101,7 @@ class Measurement:
         """
         info, name = entry.get("extra_info") or {}, entry.get("fullname", "?")
         try:
-            case = Case(**{f.name: info[f.name] for f in fields(Case) if f.name in info})
+            case = Case(**{name: info[name] for name in CASE_FIELDS if name in info})
             data = [float(sample) for sample in entry["stats"]["data"]]
             rounds = [int(size) for size in info.get("pass_rounds") or [len(data)]]
         except (KeyError, TypeError, ValueError) as error:
@@ -102,6 +115,7 @@ class Measurement:
         edges = [0]
         for size in rounds:
             edges.append(edges[-1] + size)
-        own = {f.name: info[f.name] for f in fields(cls) if f.name in info}
+        own = {f: info[f] for f in cls.__dataclass_fields__ if f in info}
         own.setdefault("clock", "unknown")
+        own["doubts"] = tuple(map(str, info.get("doubts") or ()))
         return cls(case=case, seconds=tuple(tuple(data[a:b]) for a, b in pairwise(edges)), **own)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from specs.dtypes import MATRIX_UNIT
 from specs.gpus import Gpu
 from specs.work import Work
 
@@ -29,6 +30,10 @@ class Ceilings:
         """What the vendor promises."""
         return cls(gpu.hbm_bytes_per_second, gpu.flops_per_second, origin="datasheet")
 
+    def peak(self, dtype: str) -> float | None:
+        """Flops a second of the unit that this format runs on; None if unknown."""
+        return self.flops_per_second.get(MATRIX_UNIT.get(dtype, dtype))
+
 
 def memory_seconds(work: Work, ceilings: Ceilings) -> float | None:
     """Time to move the bytes of `work`; None if the bandwidth is unknown."""
@@ -41,7 +46,7 @@ def compute_seconds(work: Work, dtype: str, ceilings: Ceilings) -> float | None:
     """Time to do the flops of `work`; None if there is no peak for `dtype`."""
     if work.flops == 0:
         return 0.0
-    peak = ceilings.flops_per_second.get(dtype)
+    peak = ceilings.peak(dtype)
     return work.flops / peak if peak else None
 
 

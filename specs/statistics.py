@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from math import ceil, exp, floor, inf, log, sqrt
 from statistics import fmean, median, variance
 
-from scipy.stats import t as student
-
 Passes = Sequence[Sequence[float]]
 """Seconds a call: one sequence of samples for each pass."""
 
@@ -25,12 +23,18 @@ def _log_medians(passes: Passes) -> list[float]:
     return [log(median(one)) for one in passes]
 
 
+def _student(confidence: float, freedom: float) -> float:
+    """Student's t that a two-sided interval of this confidence reaches to."""
+    from scipy.special import stdtrit  # half a second to import, which most commands can do without
+
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
 def half_width(passes: Passes, confidence: float = 0.95) -> float:
     """Relative half-width of the interval on the median: 0.05 means ± 5 %. Infinite for a single pass."""
     if len(passes) < 2:
         return inf
-    quantile = float(student.ppf(0.5 + confidence / 2, len(passes) - 1))
-    return exp(quantile * sqrt(variance(_log_medians(passes)) / len(passes))) - 1
+    return exp(_student(confidence, len(passes) - 1) * sqrt(variance(_log_medians(passes)) / len(passes))) - 1
 
 
 def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
@@ -51,7 +55,7 @@ def ratio_interval(base: Passes, other: Passes, confidence: float = 0.95) -> tup
         freedom = float(len(base) + len(other) - 2)
     else:
         freedom = total**2 / sum(s**2 / (len(side) - 1) for s, side in zip(spread, (base, other), strict=True))
-    factor = exp(float(student.ppf(0.5 + confidence / 2, freedom)) * sqrt(total))
+    factor = exp(_student(confidence, freedom) * sqrt(total))
     ratio = pooled_median(other) / pooled_median(base)
     return ratio / factor, ratio * factor
 

@@ -175,7 +175,7 @@ def test_notes(tmp_path):
         measured(planted.case("x[4]", tokens=4), 1.0, throttled=False),
     ]
     rows = [line.split("  ")[-1] for line in page(tmp_path, found).split("\n") if line.startswith("  ")]
-    assert rows[-4:-1] == ["noisy", "throttled, stopped by budget", "single pass, published"]
+    assert rows[-4:-1] == ["noisy", "throttled, stopped by budget", "published"]
     assert rows[-1] == "0.00%"
 
 

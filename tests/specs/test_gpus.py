@@ -37,7 +37,6 @@ def test_a_device_is_recognised_by_its_name(device_name, slug):
         "NVIDIA H200 NVL",
         "NVIDIA H20",
         "NVIDIA GH200 480GB",
-        "NVIDIA GB300",
         "NVIDIA A100-PCIE-40GB",
         "NVIDIA A800-SXM4-80GB",
         "Tesla V100-SXM2-16GB",
