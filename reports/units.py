@@ -77,6 +77,14 @@ def binary_bytes(count: float) -> str:
     return f"{count / 2**10:,.4g} KiB"
 
 
+def decimal_bytes(count: float) -> str:
+    """A message or an amount of traffic to four digits: 57,344 B, 4.698 GB."""
+    for factor, symbol in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:,.4g} {symbol}"
+    return f"{count:,.0f} B"
+
+
 def _decimals(number: float, digits: int) -> int:
     """Decimals that show so many significant digits; none below the point are needed for large numbers."""
     return max(0, digits - 1 - floor(log10(number) + 1e-9))

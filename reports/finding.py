@@ -1,0 +1,56 @@
+"""What a claim was found to be: a verdict, the figure behind it, and what it rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED"]
+VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED")
+DECIDED: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
+"""Verdicts that the data were enough for."""
+Architecture = Literal["dense", "moe"]
+OVERALL = "overall"
+"""Scope of the one row that answers for a whole GPU and architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One verdict on one claim.
+
+    Attributes:
+        verdict: HOLDS, REFUTED, HOLDS_IF, UNDERPOWERED or NOT_MEASURED: never HOLDS for want of data.
+        value: the figure that decides, in `unit`; None where there is none.
+        low, high: interval on it: from passes where measured, over frameworks where published.
+        unit: of value, low and high: bytes, tokens, ratio, …
+        condition: what HOLDS_IF depends on, what is missing, or what qualifies the figure.
+        gpu: GPU slug, or the machine's name where it has no row; None for arithmetic.
+        dtype: of the cases; None for arithmetic.
+        architecture: dense or moe; None where a claim is of neither.
+        cases: names of the cases that were used.
+        provenance: arithmetic, datasheet, measured, published, interpolated or assumed; the weakest that was used.
+        scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.
+        model: slug of the model that the cases are cut from.
+    """
+
+    verdict: Verdict
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    condition: str = ""
+    gpu: str | None = None
+    dtype: str | None = None
+    architecture: Architecture | None = None
+    cases: Sequence[str] = ()
+    provenance: str = "arithmetic"
+    scope: str = OVERALL
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding beside the claim that it is on."""
+
+    id: str
+    statement: str
+    finding: Finding
