@@ -90,7 +90,7 @@ class Measurement:
             "interval_seconds": list(self.interval) if self.interval else None,
             "noise": statistics.noise(self.seconds) if len(self.samples) > 1 else None,
         }
-        return {**asdict(self.case), **own, **derived}
+        return {**asdict(self.case), **own, "doubts": list(self.doubts), **derived}
 
     @classmethod
     def from_benchmark(cls, entry: Mapping[str, Any]) -> "Measurement":

@@ -47,7 +47,8 @@ class Split:
         if tp < 1 or pp < 1:
             raise UserError(f"{model}: tp={tp} and pp={pp}, both must be at least 1; choose 1 for no split")
         if not _divides(model, tp):
-            fit = ", ".join(str(width) for width in range(1, model.heads + 1) if _divides(model, width))
+            widest = model.heads or model.intermediate
+            fit = ", ".join(str(width) for width in range(1, widest + 1) if _divides(model, width))
             raise UserError(
                 f"{model}: tp={tp} must divide {model.heads} heads and intermediate {model.intermediate}, and divide "
                 f"{model.kv_heads} kv_heads or be a multiple of them; choose among {fit}"
