@@ -6,10 +6,14 @@ from typing import Annotated
 
 import typer
 
+from reports.claims import claims
 from reports.compare import compare
+from reports.gate import GateError
 from reports.output import Format
 from reports.recover import recover
 from reports.show import show
+from reports.silicon.command import import_aiconfigurator
+from reports.silicon.importer import DTYPES, MODELS, WIDTHS
 from reports.verdict import parse_threshold
 from specs.errors import UserError
 
@@ -47,6 +51,22 @@ def _compare(
     compare((a, b), parse_threshold(threshold), format, to)
 
 
+@app.command("claims")
+def _claims(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE…", help="Result files, measured or imported.")
+    ] = None,
+    gates: Annotated[
+        list[str] | None, typer.Option("--gate", metavar="ID=VERDICT", help="Exit 1 unless the verdict is this.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Single linears too (JSON always has them).")] = False,
+    format: As = Format.TABLE,  # noqa: A002
+    to: To = None,
+) -> None:
+    """Judge every claim of the ledger by arithmetic and by the files."""
+    claims(paths or [], gates or [], format, to, every=every)
+
+
 @app.command("recover")
 def _recover(
     journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="<result>.json.journal.jsonl of the run.")],
@@ -56,13 +76,32 @@ def _recover(
     typer.echo(recover(journal, to))
 
 
+importers = typer.Typer(help="Turn what others measured into a result file.", no_args_is_help=True)
+app.add_typer(importers, name="import")
+
+
+@importers.command("aiconfigurator")
+def _aiconfigurator(
+    system: Annotated[str, typer.Option(metavar="NAME", help="As the package names it: h200_sxm, b200_sxm, …")],
+    to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
+    model: Annotated[str, typer.Option(metavar="A,B", help="Models whose shards to take.")] = ",".join(MODELS),
+    tp: Annotated[str, typer.Option(metavar="1,2", help="Widths of tensor parallelism.")] = ",".join(map(str, WIDTHS)),
+    dtype: Annotated[str, typer.Option(metavar="A,B", help="Number formats.")] = ",".join(DTYPES),
+) -> None:
+    """Published tables of real GPUs, from the package aiconfigurator-core (extra `silicon`)."""
+    typer.echo(import_aiconfigurator(system, to, model, tp, dtype))
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a `UserError` is one line on stderr and exit code 2."""
+    """Run a command; a `UserError` is one line on stderr and exit code 2, a closed gate exit code 1."""
     try:
         app(args=arguments, prog_name="python -m reports")
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except GateError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

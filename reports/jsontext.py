@@ -6,6 +6,9 @@ from typing import Any, NoReturn
 
 from specs.errors import UserError
 
+MOST_BYTES = 64 * 2**20
+"""A larger file is no result file, and would take minutes and gigabytes to find that out."""
+
 
 def read(path: Path) -> Any:
     """Parse a result file's text.
@@ -30,6 +33,12 @@ def read(path: Path) -> Any:
 
 def _text(path: Path) -> str:
     try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(
+                f"{path}: {size / 2**20:.0f} MiB, of {MOST_BYTES // 2**20} that are read: 10,000 cases take 14; give a "
+                "result file, or import fewer models and formats into one"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {_rescue(path)}") from error

@@ -42,9 +42,18 @@ def emit(page: Page, data: Any, format: Format, output: Path | None, sources: It
     if output is None:
         _print(text)
     else:
-        if any(output.exists() and output.samefile(source) for source in sources):
-            raise UserError(f"{output}: would overwrite a result file that this report reads; give another -o")
+        refuse_sources(output, sources)
         write(output, text)
+
+
+def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
+    """Keep what a report reads.
+
+    Raises:
+        UserError: the report would be written over one of its sources.
+    """
+    if any(output.exists() and output.samefile(source) for source in sources):
+        raise UserError(f"{output}: would overwrite a result file that this report reads; give another -o")
 
 
 def write(path: Path, text: str) -> None:

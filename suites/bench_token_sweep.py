@@ -8,7 +8,7 @@ from suites.axes import add_how, add_shards
 from suites.plan import How, Measure
 
 TOKENS = {
-    "cpu": (1, 4, 16, 64, 125, 256, 1000),
+    "cpu": (1, 2, 16, 64, 125, 256, 1000),
     "cuda": (1, 2, 4, 8, 16, 32, 64, 125, 128, 129, 192, 256, 257, 512, 1000, 2048, 4096),
 }
 """Powers of two, the claim's 125 and 1000, and one token past the edge of common tiles."""

@@ -5,9 +5,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+import scipy.special  # noqa: F401 - numpy under it loads once a process, and pytester forgets what a run imports
 import torch
 
-import suites.bench_ceilings  # pytester forgets what a run imports: triton loads once, and patches must be met
+import suites.bench_ceilings  # likewise triton, and patches must be met
 import suites.session  # noqa: F401
 from suites import device
 

@@ -1,0 +1,118 @@
+"""The ledger: every statement that is judged, and `claims`, which judges them by the specs and by result files."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reports import claims_page, files, gate, knees, output, ratios
+from reports.arithmetic.rows import ARITHMETIC, Row
+from reports.evidence import Evidence, collect
+from reports.files import ResultFile
+from reports.finding import Finding, Judged, Verdict
+from reports.output import Format
+
+SOURCE = "note, decode"
+NOTHING = "no file with times over tokens: run suites/bench_token_sweep.py, or import published ones"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement.
+
+    Attributes:
+        id: slug in options and files.
+        statement: what is claimed, in our words.
+        source: where the note says so.
+        expected: the verdict on dense layers that the ledger has come to; None where it differs by machine.
+        judge: finds what the evidence says; arithmetic needs none.
+    """
+
+    id: str
+    statement: str
+    source: str
+    expected: Verdict | None
+    judge: Callable[[Sequence[Evidence]], Iterable[Finding]]
+
+
+MEASURED = (
+    Claim(
+        "tokens-125-vs-1000",
+        "1000 tokens take as long as 125: within 1.25 times the time.",
+        SOURCE,
+        "REFUTED",
+        lambda evidences: ratios.judge(evidences, 125, 1000),
+    ),
+    Claim(
+        "tokens-1-vs-125",
+        "125 tokens take as long as one: within 1.25 times the time.",
+        "what is true of the claim above",
+        None,
+        lambda evidences: ratios.judge(evidences, 1, 125),
+    ),
+    Claim(
+        "knee",
+        "The time of a linear is flat up to a knee, and that knee lies between 125 and 1000 tokens.",
+        "what the claim above hides",
+        None,
+        knees.judge_knee,
+    ),
+    Claim(
+        "linear-throughput",
+        "Throughput grows in proportion to the batch.",
+        SOURCE,
+        "HOLDS_IF",
+        knees.judge_throughput,
+    ),
+)
+
+
+def _arithmetic(row: Row) -> Claim:
+    """A claim that the specs decide alone; those of the note are all on dense layers in bf16."""
+
+    def judge(_: Sequence[Evidence]) -> list[Finding]:
+        return [replace(row.predicate(), dtype="bf16", architecture="dense")]
+
+    return Claim(row.id, row.statement, row.source, row.expected, judge)
+
+
+CLAIMS = (*map(_arithmetic, ARITHMETIC), *MEASURED)
+"""All of them; a line here or in reports/arithmetic/rows.py adds one."""
+
+
+def judge_all(loaded: Iterable[ResultFile]) -> list[Judged]:
+    """Every claim with each of its findings: overall ones first, those on single linears under them."""
+    evidences = collect(loaded)
+    return [Judged(claim.id, claim.statement, finding) for claim in CLAIMS for finding in _findings(claim, evidences)]
+
+
+def _findings(claim: Claim, evidences: Sequence[Evidence]) -> Iterator[Finding]:
+    found = list(claim.judge(evidences))
+    if not found:
+        missing = "no dense linear over tokens in any file" if evidences else NOTHING
+        found = [Finding(verdict="NOT_MEASURED", condition=missing, provenance="")]
+    yield from found
+
+
+def claims(paths: Sequence[Path], gates: Sequence[str], format: Format, to: Path | None, *, every: bool) -> None:  # noqa: A002
+    """Write the verdicts.
+
+    Raises:
+        UserError: a file cannot be read, a gate names no claim, or the report cannot be written.
+        GateError: a verdict is not the expected one; the report is written all the same.
+    """
+    wanted = gate.parse(gates, {claim.id: claim.expected for claim in CLAIMS})
+    judged = judge_all(map(files.load, paths))
+    output.emit(
+        claims_page.draw_up(judged, every=every, more="" if every else "--all"),
+        [record(one) for one in judged],
+        format,
+        to,
+        paths,
+    )
+    gate.check(wanted, judged)
+
+
+def record(one: Judged) -> dict[str, Any]:
+    """A verdict for a machine."""
+    return {"id": one.id, "statement": one.statement, **asdict(one.finding)}

@@ -1,0 +1,147 @@
+"""Times over tokens in result files, measured or published, ordered so that claims can be judged by them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports import ceilings, machine
+from reports.files import ResultFile
+from reports.finding import Architecture, Finding
+from specs.gpus import Gpu
+from specs.measurement import Measurement
+from specs.roofline import Ceilings
+
+QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
+"""Tables that hold times over tokens, and the kind of layer that they are of."""
+STRENGTH = ("measured", "published", "interpolated", "modelled", "assumed")
+"""Provenances, the strongest first."""
+Key = tuple[str, str, int, str | None, str, str]
+"""What tells series apart: model, layer, tp, distribution, implementation, kernel."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One linear, or the experts of one layer, over tokens, by one implementation; `points` are by tokens."""
+
+    model: str
+    layer: str
+    tp: int
+    distribution: str | None
+    implementation: str
+    kernel: str
+    points: Mapping[int, Measurement]
+
+    @property
+    def part(self) -> str:
+        """What of a model is measured, whoever's implementation it is: `gate_up tp8`, `experts tp1 balanced`."""
+        return " ".join(filter(None, (self.layer, f"tp{self.tp}", self.distribution)))
+
+    @property
+    def seconds(self) -> dict[int, float]:
+        """Medians by tokens, in seconds."""
+        return {tokens: one.median for tokens, one in sorted(self.points.items())}
+
+    @property
+    def maybe_hot(self) -> bool:
+        """Whether a cache may have held the weights: such a series supports no verdict on cold ones."""
+        return any(one.maybe_hot for one in self.points.values())
+
+    @property
+    def shape_published(self) -> bool:
+        """Whether this very shape was measured, if not at these very tokens."""
+        overs = (one.interpolated_over for one in self.points.values())
+        return not any(over and not over.startswith("tokens") for over in overs)
+
+    def at(self, *tokens: int) -> list[Measurement] | None:
+        """The points at these tokens, in their order; None unless all are there."""
+        return [self.points[count] for count in tokens] if all(count in self.points for count in tokens) else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All series of one file, number format and kind of layer.
+
+    Attributes:
+        gpu: slug of the GPU where it is known, else what the file says of the machine.
+        published: whether others measured it.
+        known: the GPU's datasheet row.
+        measured: ceilings of the same file.
+    """
+
+    path: Path
+    gpu: str
+    dtype: str
+    architecture: Architecture
+    published: bool
+    known: Gpu | None
+    measured: Ceilings
+    series: Sequence[Series]
+
+    @property
+    def limits(self) -> Ceilings | None:
+        """The ceilings of the run itself; for published points the datasheet's."""
+        if self.measured.read_bytes_per_second and self.measured.flops_per_second:
+            return self.measured
+        return Ceilings.datasheet(self.known) if self.known else None
+
+    def blank(self, unit: str) -> Finding:
+        """A finding on all of it, to be filled in."""
+        return Finding(
+            verdict="NOT_MEASURED",
+            unit=unit,
+            gpu=self.gpu,
+            dtype=self.dtype,
+            architecture=self.architecture,
+            provenance="published" if self.published else "measured",
+        )
+
+    def parts(self) -> dict[tuple[str, str], list[Series]]:
+        """The series of each model and part: one for each implementation."""
+        found: dict[tuple[str, str], list[Series]] = {}
+        for one in self.series:
+            found.setdefault((one.model, one.part), []).append(one)
+        return found
+
+
+def collect(files: Iterable[ResultFile]) -> list[Evidence]:
+    """What the files hold over tokens, file by file; what was measured from warm caches is left out."""
+    return [evidence for file in files for evidence in _of(file)]
+
+
+def weakest(provenances: Iterable[str]) -> str:
+    """The provenance of a figure that rests on all of these."""
+    return max(provenances, key=lambda one: STRENGTH.index(one) if one in STRENGTH else len(STRENGTH))
+
+
+def gpu_name(file: ResultFile) -> str:
+    """The slug of a file's GPU, or what the file says of its machine."""
+    known = ceilings.known_gpu(file)
+    return known.slug if known else machine.name(file.machine)
+
+
+def _of(file: ResultFile) -> Iterator[Evidence]:
+    kinds: dict[tuple[str, Architecture], dict[Key, dict[str, dict[int, Measurement]]]] = {}
+    for one in file.measurements:
+        case = one.case
+        if case.question not in QUESTIONS or case.cache == "hot" or case.tokens is None or not case.layer:
+            continue
+        kernel = case.kernel if case.op == "moe" else ""  # a linear's implementation may change kernel with the tokens
+        key = (case.model or "", case.layer, case.tp or 1, case.distribution, case.implementation, kernel)
+        group = kinds.setdefault((case.dtype, QUESTIONS[case.question]), {})
+        group.setdefault(key, {}).setdefault(case.launch, {}).setdefault(case.tokens, one)
+    for (dtype, architecture), group in kinds.items():
+        yield Evidence(
+            path=file.path,
+            gpu=gpu_name(file),
+            dtype=dtype,
+            architecture=architecture,
+            published="source" in file.machine,
+            known=ceilings.known_gpu(file),
+            measured=ceilings.measured(file),
+            series=[Series(*key, _device_times(by_launch)) for key, by_launch in group.items()],
+        )
+
+
+def _device_times(by_launch: Mapping[str, dict[int, Measurement]]) -> dict[int, Measurement]:
+    """The points from inside a graph where there are any: the host's launch gaps are another question, not mixed in."""
+    return by_launch.get("graph") or next(iter(by_launch.values()))

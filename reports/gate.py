@@ -1,0 +1,67 @@
+"""`--gate`: verdicts that must be as expected, for use in CI."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reports.finding import OVERALL, VERDICTS, Judged, Verdict
+from specs.errors import UserError
+from specs.lookup import find
+
+KINDS = ("dense", "moe")
+
+
+class GateError(Exception):
+    """Verdicts that are not the expected ones: a line for each."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdict that every overall finding on a claim must have; on measured claims that of one kind of layer."""
+
+    id: str
+    kind: str
+    verdict: Verdict
+
+
+def parse(texts: Sequence[str], expected: Mapping[str, Verdict | None]) -> list[Gate]:
+    """Gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists; an ID alone expects what the ledger does.
+
+    Raises:
+        UserError: no such claim, kind or verdict, or the ledger expects none.
+    """
+    found = []
+    for text in filter(None, (part.strip() for whole in texts for part in whole.split(","))):
+        name, named, verdict = text.partition("=")
+        slug, _, kind = name.partition("/")
+        usual = find(expected, slug, "claim")
+        chosen = verdict.upper().replace("-", "_") if named else usual if kind != "moe" else None
+        if not chosen:
+            raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
+        if chosen not in VERDICTS:
+            raise UserError(f"--gate {text}: no verdict is called {verdict!r}; known: {', '.join(VERDICTS)}")
+        if kind and kind not in KINDS:
+            raise UserError(f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(KINDS)}")
+        found.append(Gate(slug, kind or "dense", chosen))
+    return found
+
+
+def check(gates: Sequence[Gate], judged: Sequence[Judged]) -> None:
+    """Pass if every gate's verdict is found wherever it is asked for, and somewhere.
+
+    Raises:
+        GateError: one is not.
+    """
+    wrong = []
+    for gate in gates:
+        rows = [one.finding for one in judged if one.id == gate.id and one.finding.scope == OVERALL]
+        rows = [row for row in rows if row.architecture in (None, gate.kind)]
+        wrong += [
+            f"{gate.id}: {row.verdict}, not {gate.verdict}"
+            + (f", on {row.gpu}, {row.architecture} layers in {row.dtype}" if row.gpu else "")
+            for row in rows
+            if row.verdict != gate.verdict
+        ]
+        if not rows:
+            wrong.append(f"{gate.id}: no finding on {gate.kind} layers, so not {gate.verdict}")
+    if wrong:
+        raise GateError("\n".join(f"gate: {line}" for line in wrong))

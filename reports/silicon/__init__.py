@@ -1,0 +1,1 @@
+"""Published measurements of silicon, turned into the record that the suites write."""

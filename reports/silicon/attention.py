@@ -1,0 +1,76 @@
+"""Attention tables: decode over a cache of keys and values, and causal prefill, as one rank of a split sees them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from reports.silicon import formats, tables
+from reports.silicon.imported import Imported
+from reports.silicon.points import Source, name, point
+from specs.case import Case
+from specs.dtypes import ITEMSIZE
+from specs.errors import UserError
+from specs.measurement import Measurement
+from specs.parallel import Split
+
+HEADS = ("num_heads", "num_key_value_heads", "head_dim", "window_size")
+KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype", *HEADS)
+TABLES = {"decode": "generation_attention_perf", "prefill": "context_attention_perf"}
+
+
+def read(system: Path, splits: Sequence[Split], dtypes: Sequence[str]) -> Imported:
+    """Decode and prefill attention of one rank of each split, where keys and values have the format of the queries."""
+    imported = Imported()
+    for phase, table in TABLES.items():
+        try:
+            found = tables.read(system, "attention", table, KEY, {"window_size": 0})
+        except UserError as error:
+            imported.not_run[name("attention", phase)] = str(error)
+            continue
+        imported.notes += found.notes
+        ours, rows = formats.known(dtypes), found.rows
+        same = rows["attn_dtype"].isin(ours) & (rows["attn_dtype"] == rows["kv_cache_dtype"])
+        for split in (one for one in splits if one.model.heads):
+            imported.measurements += _points(rows[same & _of_rank(rows, split)], split, phase, ours)
+    return imported
+
+
+def _of_rank(rows: pd.DataFrame, split: Split) -> "pd.Series[bool]":
+    model = split.model
+    heads = [model.heads // split.tp, split.kv_heads_per_rank, model.head_dim, 0]
+    return (rows[list(HEADS)] == heads).all(axis=1) & (rows["beam_width"] == 1)
+
+
+def _points(rows: pd.DataFrame, split: Split, phase: str, ours: Mapping[str, str]) -> Iterator[Measurement]:
+    newest = tables.newest(rows, ["attn_dtype"])
+    several = newest.duplicated(["framework", *KEY], keep=False)  # one framework timed two kernels
+    for row in newest.assign(several=several).itertuples():
+        batch, context = int(row.batch_size), int(row.isl + row.step)
+        dtype, model = ours[row.attn_dtype], split.model
+        heads, kv_heads = model.heads // split.tp, split.kv_heads_per_rank
+        queries = batch * (1 if phase == "decode" else int(row.isl))
+        # causal: a query of a prefill attends to half of the context on average
+        flops = 4 * queries * context * heads * model.head_dim // (1 if phase == "decode" else 2)
+        keys = 2 * batch * context * kv_heads * model.head_dim
+        kernel = row.kernel_source if row.several else None
+        labels = (model, f"tp{split.tp}", phase, f"b{batch}", f"c{context}", dtype, row.framework, kernel)
+        case = Case(
+            name=name("attention", *labels),
+            question="attention",
+            op="attention",
+            implementation=row.framework,
+            kernel=row.kernel_source,
+            dtype=dtype,
+            flops=flops,
+            hbm_bytes=(keys + 2 * queries * heads * model.head_dim) * ITEMSIZE[dtype],
+            model=model.slug,
+            layer=phase,
+            tp=split.tp,
+            pp=1,
+            tokens=queries,
+            context=context,
+            cache="unknown",
+            launch="unknown",
+        )
+        yield point(case, row.seconds, Source(row.framework, row.version, row.kernel_source))

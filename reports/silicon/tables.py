@@ -1,0 +1,124 @@
+"""Reads the tables of one family, all frameworks and versions, into one frame of checked columns."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+from packaging.version import InvalidVersion, Version
+from pandas.api.types import is_string_dtype
+from pyarrow import ArrowException
+
+from specs.errors import UserError
+
+TOLD = ("framework", "version", "device", "kernel_source", "latency")
+"""Columns that every table has to have; latency is in milliseconds."""
+NOTHING: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Rows of one family, with `seconds` in place of the latency, and what was odd about the files."""
+
+    rows: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def read(system: Path, family: str, table: str, key: Sequence[str], usual: Mapping[str, int] = NOTHING) -> Tables:
+    """Every table `<family>/<framework>/<version>/<table>.parquet` of a system.
+
+    Args:
+        system: the system's folder.
+        family: gemm, comm, attention or moe.
+        table: name of the files without their ending.
+        key: columns that tell the points of one table apart.
+        usual: columns among them that older tables lack, and what holds for all their rows.
+
+    Returns:
+        Rows with a rank: 0 for the newest version of each framework, and a note for each file that was passed over.
+
+    Raises:
+        UserError: no file of the family can be used.
+    """
+    found, notes = [], []
+    for path in sorted(system.glob(f"{family}/*/*/{table}.parquet")):
+        where = path.relative_to(system.parent)
+        try:
+            found.append((where, _checked(path, where, key, usual)))
+        except UserError as error:
+            notes.append(str(error))
+    # the rows say which version they are of; where two files say the same, the younger folder
+    found.sort(key=lambda one: (_version(str(one[1]["version"].iloc[0])), _version(one[0].parent.name)), reverse=True)
+    frames: list[pd.DataFrame] = []
+    seen: dict[str, Path] = {}
+    for where, frame in found:
+        content = _content(frame, key)
+        if content in seen:
+            notes.append(f"{where}: holds the figures of {seen[content]} again; passed over")
+            continue
+        seen[content] = where
+        once, repeated = _once(frame, key)
+        if repeated:
+            notes.append(f"{where}: {repeated} points stand in it more than once; their medians are taken")
+        frames.append(once.assign(rank=len(frames)))
+    if not frames:
+        why = f": {notes[0]}" if notes else ""
+        raise UserError(f"{system.name}: no table {family}/*/*/{table}.parquet that can be used{why}")
+    return Tables(pd.concat(frames, ignore_index=True), notes)
+
+
+def newest(rows: pd.DataFrame, series: Sequence[str]) -> pd.DataFrame:
+    """Of each framework's versions the newest that holds a series: versions are never mixed within one."""
+    by = ["framework", *series]
+    return rows[rows["rank"] == rows.groupby(by, sort=False)["rank"].transform("min")]
+
+
+def _version(text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return Version("0")
+
+
+def _checked(path: Path, where: Path, key: Sequence[str], usual: Mapping[str, int]) -> pd.DataFrame:
+    """One table's wanted columns.
+
+    Raises:
+        UserError: it cannot be read, lacks columns, or holds what is no time.
+    """
+    wanted = [*TOLD, *key]
+    try:
+        present = pq.read_schema(path).names
+        absent = [name for name in wanted if name not in present]
+        lacking = [name for name in absent if name not in usual]
+        if lacking:
+            raise UserError(f"{where}: lacks the columns {', '.join(lacking)}; it has {', '.join(present[:12])}")
+        read = pq.read_table(path, columns=[name for name in wanted if name in present]).to_pandas()
+        frame = read.assign(**{name: usual[name] for name in absent})
+    except (OSError, ArrowException) as error:
+        raise UserError(f"{where}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+    seconds = pd.to_numeric(frame.pop("latency"), errors="coerce") * 1e-3
+    if not len(frame) or not seconds.between(0, 3600, inclusive="neither").all():
+        raise UserError(f"{where}: empty, or with latencies that are no time in milliseconds")
+    texts = [name for name in TOLD if name != "latency"]
+    if frame.isna().any(axis=None) or not all(is_string_dtype(frame[name]) for name in texts):
+        raise UserError(f"{where}: has gaps, or other than text in {', '.join(texts)}")
+    frame["framework"] = frame["framework"].str.lower()
+    return frame.assign(seconds=seconds)
+
+
+def _once(frame: pd.DataFrame, key: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """The rows with each point once, and how many points were there more often."""
+    point = [*(name for name in TOLD if name != "latency"), *key]
+    if not frame.duplicated(point).any():
+        return frame, 0
+    once = frame.groupby(point, as_index=False, sort=False)["seconds"]
+    return once.median(), int((once.size()["size"] > 1).sum())
+
+
+def _content(frame: pd.DataFrame, key: Sequence[str]) -> str:
+    """A hash of the figures, whatever framework and version the rows claim."""
+    figures = frame[[*key, "seconds"]].sort_values([*key, "seconds"], ignore_index=True)
+    return hashlib.sha256(pd.util.hash_pandas_object(figures, index=False).values.tobytes()).hexdigest()
