@@ -9,6 +9,7 @@ import typer
 from reports.claims import claims
 from reports.compare import compare
 from reports.gate import GateError
+from reports.html import html
 from reports.output import Format
 from reports.recover import recover
 from reports.show import show
@@ -49,6 +50,17 @@ def _compare(
 ) -> None:
     """Is B faster than A, case by case?"""
     compare((a, b), parse_threshold(threshold), format, to)
+
+
+@app.command("html")
+def _html(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files, own or imported.")],
+    format: Annotated[Format | None, typer.Option("--format", help="Text instead of the page.")] = None,  # noqa: A002
+    to: To = None,
+) -> None:
+    """The whole report as one page (-o report.html); without -o the same in the terminal."""
+    if said := html(paths, format, to):
+        typer.echo(said, err=to is None)
 
 
 @app.command("claims")

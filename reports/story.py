@@ -1,0 +1,78 @@
+"""The report as blocks: what the page shows and the terminal prints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports import ceilings, claims, claims_page, generations, header
+from reports.answer import QUESTION, Answer, answer
+from reports.evidence import Evidence, collect
+from reports.files import ResultFile
+from reports.finding import Judged
+from reports.generations import Generations
+from reports.page import Block, Facts
+
+PUBLISHED = "`python -m reports import aiconfigurator --system h200_sxm -o h200.json`, after `pip install '.[silicon]'`"
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that the files say, judged.
+
+    Attributes:
+        files: what was read.
+        evidences: their times over tokens.
+        judged: every claim.
+        answer: to the question.
+        generations: one linear side by side, where two GPUs have one in common.
+        missing: what the report lacks, and what to do about it.
+    """
+
+    files: Sequence[ResultFile]
+    evidences: Sequence[Evidence]
+    judged: Sequence[Judged]
+    answer: Answer
+    generations: Generations | None
+    missing: Sequence[str]
+
+    def blocks(self) -> list[Block]:
+        """The answer, verdicts, generations, and where each figure comes from."""
+        lines = [self.answer.headline, *self.answer.details, *self.missing]
+        blocks: list[Block] = [Facts(title=QUESTION, rows=tuple(("", line) for line in lines), level=1)]
+        blocks += claims_page.draw_up(self.judged, more="`python -m reports claims --all`")
+        if self.generations:
+            blocks.append(generations.table(self.generations))
+        return [*blocks, *self.provenance()]
+
+    def verdicts(self, *, every: bool = False) -> list[Block]:
+        """A table for each measured claim, and one for all of arithmetic."""
+        return claims_page.draw_up(self.judged, every=every)
+
+    def provenance(self) -> list[Block]:
+        """For each file its machine, source, date, ceilings, and what is missing from it."""
+        found: list[Block] = []
+        for file in self.files:
+            found += [header.above(file, ceilings.measured(file), ceilings.known_gpu(file)), *header.below(file)]
+        return found
+
+    def data(self) -> dict[str, Any]:
+        """For a machine."""
+        return {
+            "question": QUESTION,
+            "answer": self.answer.headline,
+            "details": list(self.answer.details),
+            "missing": list(self.missing),
+            "claims": [claims.record(one) for one in self.judged],
+            "files": [str(file.path) for file in self.files],
+        }
+
+
+def tell(files: Sequence[ResultFile]) -> Story:
+    """Judge what the files hold."""
+    evidences, judged = collect(files), claims.judge_all(files)
+    missing = []
+    if not any(one.published for one in evidences):
+        missing.append(f"No published GPU stands beside this: {PUBLISHED}.")
+    if not any(not one.published for one in evidences):
+        missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
+    return Story(files, evidences, judged, answer(judged), generations.side_by_side(evidences), missing)

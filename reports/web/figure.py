@@ -1,0 +1,75 @@
+"""A plot and the numbers in it."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import altair as alt
+
+Rows = Sequence[Mapping[str, Any]]
+HEIGHT = 260
+"""Pixels; the width is that of the screen."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot.
+
+    Attributes:
+        name: slug, for its place on the page and the name of its CSV file.
+        title: what it shows.
+        note: what to read off it.
+        spec: Vega-Lite.
+        rows: the data points, for the CSV.
+    """
+
+    name: str
+    title: str
+    note: str
+    spec: Mapping[str, Any]
+    rows: Rows
+
+    @property
+    def csv(self) -> str:
+        """The data as CSV, a column for each field."""
+        fields = dict.fromkeys(field for row in self.rows for field in row)
+        text = StringIO()
+        writer = csv.DictWriter(text, list(fields), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in self.rows)
+        return text.getvalue()
+
+
+def data(rows: Rows) -> alt.InlineData:
+    """Rows as a chart takes them, floats to five digits: no plot shows more."""
+    return alt.InlineData(values=[{key: _short(value) for key, value in row.items()} for row in rows])
+
+
+def compiled(chart: Any) -> Mapping[str, Any]:
+    """The chart as Vega-Lite that fills the width of its place."""
+    spec: dict[str, Any] = chart.properties(width="container", height=HEIGHT).to_dict()
+    return spec
+
+
+def log(field: str, title: str, *, values: Sequence[float] | None = None, vertical: bool = False) -> Any:
+    """A logarithmic axis over tokens, seconds or whatever has decades."""
+    axis = alt.Axis(title=title, values=list(values) if values else alt.Undefined, grid=True, labelOverlap=True)
+    kind = alt.Y if vertical else alt.X
+    return kind(f"{field}:Q", scale=alt.Scale(type="log", nice=False), axis=axis)
+
+
+def by_gpu(gpus: Sequence[str]) -> Any:
+    """A colour for each GPU, the same in every plot."""
+    legend = alt.Legend(orient="top", columns=4, symbolOpacity=1)
+    return alt.Color("gpu:N", title=None, scale=alt.Scale(domain=list(gpus)), legend=legend)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -1,0 +1,87 @@
+"""Puts the page together: one file with its styles, scripts and data in it."""
+
+import base64
+from pathlib import Path
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from reports.answer import QUESTION
+from reports.finding import VERDICTS
+from reports.generations import table
+from reports.page import Facts, Table
+from reports.story import Story
+from reports.web import over_tokens, rooflines, speedups
+from reports.web.figure import Figure
+
+HERE = Path(__file__).parent
+MOST_BYTES = 2_000_000
+
+
+def render(story: Story) -> str:
+    """The page as HTML; whatever comes from files is escaped.
+
+    The tables of single linears are left out, and the page says so, where they would make it too large to send.
+    """
+    page = _page(story, linears=True)
+    return page if len(page.encode()) < MOST_BYTES else _page(story, linears=False)
+
+
+def _page(story: Story, *, linears: bool) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["table"] = lambda block: isinstance(block, Table)
+    environment.filters["csv_link"] = _csv_link
+    gpus = list(dict.fromkeys(one.gpu for one in story.evidences))
+    return environment.get_template("page.html.j2").render(
+        question=QUESTION,
+        answer=story.answer,
+        missing=story.missing,
+        verdicts=story.verdicts(),
+        linears=_linears(story) if linears else [],
+        times=_times(story),
+        roofline=rooflines.draw(story.evidences, gpus),
+        speedup=speedups.draw(story.generations, gpus) if story.generations else None,
+        generations=table(story.generations) if story.generations else None,
+        provenance=_by_file(story),
+        verdict_words=VERDICTS,
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        embed=Markup((HERE / "embed.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        vega=Markup(_vega()),  # noqa: S704 - the library's own code
+    )
+
+
+def _linears(story: Story) -> list[Table]:
+    """The findings on single linears, a table for each claim on times."""
+    tables = [block for block in story.verdicts(every=True) if isinstance(block, Table)]
+    return [table for table in tables if table.title != "arithmetic"]
+
+
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it can do without
+
+
+def _times(story: Story) -> list[Figure]:
+    """A plot for each GPU and format of dense layers: of the linear that they share, where they do."""
+    shared = (story.generations.model, story.generations.part) if story.generations else None
+    dense = [one for one in story.evidences if one.architecture == "dense"]
+    return [over_tokens.draw(one, over_tokens.chosen(one, shared)) for one in dense]
+
+
+def _by_file(story: Story) -> list[list[Facts]]:
+    """The blocks of each file: a heading of level 2 opens one."""
+    groups: list[list[Facts]] = []
+    for block in story.provenance():
+        if isinstance(block, Facts):
+            if block.level == 2:
+                groups.append([])
+            groups[-1].append(block)
+    return groups
+
+
+def _csv_link(figure: Figure) -> str:
+    encoded = base64.b64encode(figure.csv.encode()).decode()
+    return f"data:text/csv;charset=utf-8;base64,{encoded}"
