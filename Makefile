@@ -1,4 +1,5 @@
-# Two commands: `make bench` measures this machine, `make test` checks the code. Both set up .venv first.
+# Two commands: `make bench` measures this machine and writes the report, `make test` checks the code. Both set up
+# .venv first.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -9,16 +10,19 @@ PYTHON ?= python3
 CONSTRAINTS := constraints.txt
 BIN := .venv/bin
 # Only a machine whose driver answers gets the CUDA extra, for the CUDA version that torch was built with.
-CUDA := $(shell nvidia-smi >/dev/null 2>&1 && echo '[cu13]')
+CUDA := $(shell nvidia-smi >/dev/null 2>&1 && echo ',cu13')
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS) --editable
 # A stamp for what is installed: changing a requirement makes it anew, and nothing is done twice.
 STAMP := $(shell cat pyproject.toml $(CONSTRAINTS) Makefile | cksum | cut -d' ' -f1)
 READY := .venv/ready-bench-$(STAMP)
 READY_TO_TEST := .venv/ready-test-$(STAMP)
 BENCH_OPTIONS ?=
+# Published GPUs that stand beside this machine in the report.
+SILICON ?= a100_sxm h100_sxm h200_sxm b200_sxm l40s rtx_pro_6000_server
+REPORT ?= build/report.html
 
 help:
-	@echo "make bench   set up, measure this machine, show the numbers (BENCH_OPTIONS='--tokens 1,8' narrows it)"
+	@echo "make bench   set up, measure this machine, write $(REPORT) (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
 	@echo "make gpu     with the python3 that is there: correctness on the GPU, then the suites, into OUT (build/gpu)"
 	@echo "make clean   remove .venv and build"
@@ -28,17 +32,21 @@ setup: $(READY_TO_TEST)
 $(READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v.major}.{v.minor} is too old: 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
-	$(INSTALL) '.$(CUDA)'
+	$(INSTALL) '.[silicon$(CUDA)]'
 	touch $@
 
 $(READY_TO_TEST): $(READY)
-	$(INSTALL) '.[dev]'
+	$(INSTALL) '.[dev,silicon]'
 	touch $@
 
 bench: $(READY)
 	@json=build/$$($(BIN)/python -m suites name).json; failed=0; \
 	$(BIN)/python -m pytest suites/ --benchmark-json="$$json" --benchmark-quiet $(BENCH_OPTIONS) || failed=$$?; \
-	$(BIN)/python -m reports show "$$json" || failed=$$?; exit $$failed
+	$(BIN)/python -m reports show "$$json" || failed=$$?; \
+	mkdir -p build/silicon; published=(); for system in $(SILICON); do \
+		$(BIN)/python -m reports import aiconfigurator --system $$system -o build/silicon/$$system.json >/dev/null || break; \
+		published+=(build/silicon/$$system.json); done; \
+	$(BIN)/python -m reports html "$$json" "$${published[@]}" -o $(REPORT) || failed=$$?; exit $$failed
 
 test: lint
 	$(BIN)/python -m pytest tests
