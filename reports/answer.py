@@ -8,6 +8,8 @@ from reports.finding import OVERALL, Architecture, Finding, Judged
 QUESTION = "Do 125 tokens take as long as 1000?"
 USUAL = "bf16"
 """The format that the headline is about where files hold several."""
+CLOSE = 2
+"""Experts that take less than this many times as long come close to the claim."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ def answer(judged: Sequence[Judged]) -> Answer:
     found = {dtype: _overall(judged, "tokens-125-vs-1000", "dense", dtype) for dtype in _dtypes(judged)}
     if not found:
         text = "Not measured: no file here has times of 125 and of 1000 tokens through a dense layer."
-        return Answer(text, ["Run `pytest suites/`, or `python -m reports import aiconfigurator` for published ones."])
+        experts = _sentences(_experts(_overall(judged, "tokens-125-vs-1000", "moe", USUAL)))
+        return Answer(text, [*experts, "Run `pytest suites/`, or `python -m reports import aiconfigurator`."])
     main, *others = found
     details = [_each(found[main])]
     details += _sentences(_plateau(_overall(judged, "tokens-1-vs-125", "dense", main)))
@@ -65,12 +68,17 @@ def _headline(rows: Sequence[Finding], dtype: str) -> str:
 def _each(rows: Sequence[Finding]) -> str:
     """The ratio and its range on each GPU, the smallest first."""
     known = sorted((row for row in rows if row.value), key=lambda row: row.value or 0)
-    said = ", ".join(f"{row.gpu} {row.value:.1f} ({_range(row)})" for row in known)
+    said = ", ".join(f"{row.label} {row.value:.1f} ({_range(row)})" for row in known)
     return f"t(1000) / t(125), the middle over the linears and its range: {said}." if said else _why(rows)
 
 
 def _range(row: Finding) -> str:
     return _span(row.low, row.high) if row.low and row.high else "no interval"
+
+
+def _exact(row: Finding) -> str:
+    """The range to the digit that the limit of 1.25 has."""
+    return f"{row.low:.2f}–{row.high:.2f}" if row.low and row.high else "no interval"
 
 
 def _plateau(rows: Sequence[Finding]) -> str:
@@ -86,8 +94,8 @@ def _plateau(rows: Sequence[Finding]) -> str:
         )
     elif partly or refuted:
         said.append("as for 125 tokens against one, within 1.25")
-    said += [f"in part on {row.gpu} ({_range(row)})" for row in partly]
-    said += [f"not on {row.gpu} ({_range(row)})" for row in refuted]
+    said += [f"in part on {row.label} ({_exact(row)})" for row in partly]
+    said += [f"not on {row.label} ({_exact(row)})" for row in refuted]
     return "; ".join(said)
 
 
@@ -97,13 +105,15 @@ def _experts(rows: Sequence[Finding]) -> str:
     if not known:
         return ""
     middle = sorted(row.value or 0 for row in known)
-    said = f"fine-grained experts come close, {_span(middle[0], middle[-1])} times in the middle"
-    holding = [row for row in known if row.verdict == "HOLDS"]
-    partly = [row for row in known if row.verdict == "HOLDS_IF"]
-    if holding:
-        said += f"; 1000 tokens do take as long as 125 on {_names(holding)}"
-    counts = [f"{row.gpu} {row.condition.split(' stay')[0]}" for row in partly]
-    return said + (f", and are within 1.25 under conditions only: {', '.join(counts)} cases" if counts else "")
+    close = "fine-grained experts come close" if middle[-1] < CLOSE else "fine-grained experts do not come close"
+    said = [f"{close}: 1000 tokens take {_span(middle[0], middle[-1])} times as long as 125 in the middle"]
+    partly = [f"{row.label} {row.condition.split(' stay')[0]}" for row in known if row.verdict == "HOLDS_IF"]
+    for verdict, words in (("HOLDS", "within 1.25 on"), ("REFUTED", "beyond 1.25 throughout on")):
+        if rows_of := [row for row in known if row.verdict == verdict]:
+            said.append(f"{words} {_names(rows_of)}")
+    if partly:
+        said.append(f"within 1.25 under conditions only on {', '.join(partly)} cases")
+    return "; ".join(said)
 
 
 def _sentences(text: str) -> list[str]:
@@ -111,11 +121,11 @@ def _sentences(text: str) -> list[str]:
 
 
 def _names(rows: Sequence[Finding]) -> str:
-    return ", ".join(dict.fromkeys(str(row.gpu) for row in rows))
+    return ", ".join(dict.fromkeys(str(row.label or row.gpu) for row in rows))
 
 
 def _why(rows: Sequence[Finding]) -> str:
-    return "; ".join(dict.fromkeys(f"{row.gpu}: {row.condition}" for row in rows)) + "."
+    return "; ".join(dict.fromkeys(f"{row.label}: {row.condition}" for row in rows)) + "."
 
 
 def _span(low: float, high: float) -> str:

@@ -51,7 +51,7 @@ def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
     names = ("gpu", "layers", "dtype", *(("model", "part") if every else ()), "verdict")
     columns = [Column(name, number=False) for name in names]
     unit = next((finding.unit for finding in shown if finding.unit), "")
-    columns += [Column(unit or "value"), Column("interval"), Column("from", number=False)]
+    columns += [Column(unit or "value"), Column("interval"), Column("from", number=False), Column("off by")]
     columns.append(Column("condition", number=False, prose=True))
     table = Table(
         title=rows[0].id,
@@ -72,15 +72,16 @@ def _rows(count: int) -> str:
 def _by_subject(findings: Iterable[Finding]) -> list[list[Finding]]:
     groups: dict[tuple[str | None, ...], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.gpu, finding.dtype, finding.architecture), []).append(finding)
+        groups.setdefault((finding.label, finding.dtype, finding.architecture), []).append(finding)
     one_each = all(len(group) == 1 for group in groups.values())
     return [[finding for group in groups.values() for finding in group]] if one_each else list(groups.values())
 
 
 def _row(finding: Finding, *, every: bool) -> tuple[str, ...]:
-    about = (finding.gpu or NONE, finding.architecture or NONE, finding.dtype or NONE)
+    about = (finding.label or finding.gpu or NONE, finding.architecture or NONE, finding.dtype or NONE)
     part = (finding.model or NONE, finding.scope) if every else ()
-    figures = (figure(finding.value, finding.unit), span(finding), finding.provenance)
+    off = units.percent(finding.interpolation_error)
+    figures = (figure(finding.value, finding.unit), span(finding), finding.provenance, off)
     return (*about, *part, finding.verdict, *figures, finding.condition)
 
 

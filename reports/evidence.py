@@ -1,7 +1,7 @@
 """Times over tokens in result files, measured or published, ordered so that claims can be judged by them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reports import ceilings, machine
@@ -66,6 +66,7 @@ class Evidence:
         published: whether others measured it.
         known: the GPU's datasheet row.
         measured: ceilings of the same file.
+        label: the GPU, with its file where several files are of one.
     """
 
     path: Path
@@ -76,6 +77,12 @@ class Evidence:
     known: Gpu | None
     measured: Ceilings
     series: Sequence[Series]
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other GPUs of a report."""
+        return self.label or self.gpu
 
     @property
     def limits(self) -> Ceilings | None:
@@ -93,6 +100,8 @@ class Evidence:
             dtype=self.dtype,
             architecture=self.architecture,
             provenance="published" if self.published else "measured",
+            file=str(self.path),
+            label=self.name,
         )
 
     def parts(self) -> dict[tuple[str, str], list[Series]]:
@@ -105,7 +114,12 @@ class Evidence:
 
 def collect(files: Iterable[ResultFile]) -> list[Evidence]:
     """What the files hold over tokens, file by file; what was measured from warm caches is left out."""
-    return [evidence for file in files for evidence in _of(file)]
+    found = [evidence for file in files for evidence in _of(file)]
+    places: dict[tuple[str, str, str], list[Evidence]] = {}
+    for one in found:
+        places.setdefault((one.gpu, one.dtype, one.architecture), []).append(one)
+    shared = {one.path for alike in places.values() if len(alike) > 1 for one in alike}
+    return [replace(one, label=f"{one.gpu} ({one.path.stem})") if one.path in shared else one for one in found]
 
 
 def weakest(provenances: Iterable[str]) -> str:

@@ -56,6 +56,8 @@ class Figures:
     def _floor(self, ceilings: Ceilings) -> float | None:
         if self._work.wire_bytes_sent_per_rank or is_launch(self.measurement.case):  # no ceiling here is of those
             return None
+        if not self._work.hbm_bytes:  # unknown: nothing computes on nothing
+            return None
         return roofline.floor_seconds(self._work, self.measurement.case.dtype, ceilings) or None
 
     @property

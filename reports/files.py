@@ -1,7 +1,7 @@
 """A result file: what one run of the suites measured, and what it did not."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -48,6 +48,19 @@ class ResultFile:
     options: Mapping[str, Any]
     schema: int
     notes: tuple[str, ...] = ()
+
+
+def load_all(paths: Sequence[Path]) -> list[ResultFile]:
+    """Read several, each once.
+
+    Raises:
+        UserError: as `load`, and where a file is given twice.
+    """
+    places = Counter(path.resolve() for path in paths)
+    twice = next((path for path in paths if places[path.resolve()] > 1), None)
+    if twice:
+        raise UserError(f"{twice}: given twice; its figures would count as two witnesses, so give it once")
+    return [load(path) for path in paths]
 
 
 def load(path: Path) -> ResultFile:

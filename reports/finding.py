@@ -24,12 +24,15 @@ class Finding:
         unit: of value, low and high: bytes, tokens, ratio, …
         condition: what HOLDS_IF depends on, what is missing, or what qualifies the figure.
         gpu: GPU slug, or the machine's name where it has no row; None for arithmetic.
-        dtype: of the cases; None for arithmetic.
-        architecture: dense or moe; None where a claim is of neither.
+        dtype: of the cases; of arithmetic the format that its bytes are counted in.
+        architecture: dense or moe; None where nothing was found.
         cases: names of the cases that were used.
         provenance: arithmetic, datasheet, measured, published, interpolated or assumed; the weakest that was used.
         scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.
         model: slug of the model that the cases are cut from.
+        interpolation_error: the largest of the points used; it is not in the interval.
+        file: where the cases stand.
+        label: the GPU, with its file where several are of one.
     """
 
     verdict: Verdict
@@ -45,6 +48,9 @@ class Finding:
     provenance: str = "arithmetic"
     scope: str = OVERALL
     model: str | None = None
+    interpolation_error: float | None = None
+    file: str | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,14 @@ def parse(texts: Sequence[str], expected: Mapping[str, Verdict | None]) -> list[
         UserError: no such claim, kind or verdict, or the ledger expects none.
     """
     found = []
-    for text in filter(None, (part.strip() for whole in texts for part in whole.split(","))):
-        name, named, verdict = text.partition("=")
+    named = [part.strip() for whole in texts for part in whole.split(",") if part.strip()]
+    if texts and not named:
+        raise UserError("--gate: names no claim; write as in --gate tokens-125-vs-1000=REFUTED")
+    for text in named:
+        name, given, verdict = text.partition("=")
         slug, _, kind = name.partition("/")
         usual = find(expected, slug, "claim")
-        chosen = verdict.upper().replace("-", "_") if named else usual if kind != "moe" else None
+        chosen = verdict.upper().replace("-", "_") if given else usual if kind != "moe" else None
         if not chosen:
             raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
         if chosen not in VERDICTS:

@@ -1,6 +1,6 @@
 """GPU generations side by side: one linear's time on each, beside what their datasheets would explain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -28,6 +28,7 @@ class Entry:
     """
 
     gpu: Gpu
+    name: str
     tokens: int
     seconds: float
     floor: float
@@ -58,13 +59,11 @@ def side_by_side(evidences: Sequence[Evidence]) -> Generations | None:
         for (slug, part), alike in evidence.parts().items():
             cold = [one for one in alike if not one.maybe_hot and one.shape_published]
             if cold and evidence.known:
-                group = best.setdefault((slug, part, evidence.dtype), {})
-                known = group.setdefault(evidence.known.slug, (evidence.known, []))
-                known[1].extend(cold)
+                best.setdefault((slug, part, evidence.dtype), {})[evidence.name] = (evidence.known, cold)
     key = max(best, key=lambda one: (len(best[one]), one[2] == "bf16", _weight(best[one])), default=None)
     if key is None or len(best[key]) < 2:
         return None
-    return Generations(*key, _entries(list(best[key].values())))
+    return Generations(*key, _entries(best[key]))
 
 
 def table(found: Generations) -> Table:
@@ -77,7 +76,7 @@ def table(found: Generations) -> Table:
             tuple(
                 (
                     f"{tokens}",
-                    one.gpu.slug,
+                    one.name,
                     f"{one.seconds * 1e6:,.1f}",
                     units.percent(one.share),
                     f"{one.speedup:.2f}",
@@ -88,9 +87,10 @@ def table(found: Generations) -> Table:
         )
     return Table(
         title="generations",
-        caption=f"{found.model} {found.part} {found.dtype}; the oldest is {found.entries[0].gpu.slug}",
+        caption=f"{found.model} {found.part} {found.dtype}; the oldest is {found.entries[0].name}",
         columns=tuple(Column(name, number=name != "GPU") for name in columns),
         groups=tuple(groups),
+        notes=("published times of 125 and 1000 tokens are interpolated between tabulated ones",),
     )
 
 
@@ -104,19 +104,20 @@ def _weight(group: dict[str, tuple[Gpu, list[Series]]]) -> int:
     return max(one.case.hbm_bytes for _, series in group.values() for one in series[0].points.values())
 
 
-def _entries(group: Sequence[tuple[Gpu, Sequence[Series]]]) -> list[Entry]:
-    ordered = sorted(group, key=lambda one: (generation(one[0]), one[0].hbm_bytes_per_second, one[0].slug))
+def _entries(group: Mapping[str, tuple[Gpu, Sequence[Series]]]) -> list[Entry]:
+    ordered = sorted(group, key=lambda name: (generation(group[name][0]), group[name][0].hbm_bytes_per_second, name))
     found = []
     for tokens in TOKENS:
         oldest: tuple[float, float] | None = None
-        for gpu, series in ordered:
+        for name in ordered:
+            gpu, series = group[name]
             points = [one.points[tokens] for one in series if tokens in one.points]
             floor = _floor(points[0], gpu) if points else None
             if not points or not floor:
                 continue
             seconds = median(one.median for one in points)
             oldest = oldest or (seconds, floor)
-            found.append(Entry(gpu, tokens, seconds, floor, oldest[0] / seconds, oldest[1] / floor))
+            found.append(Entry(gpu, name, tokens, seconds, floor, oldest[0] / seconds, oldest[1] / floor))
     return found
 
 

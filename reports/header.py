@@ -22,9 +22,10 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
         ("machine", machine.describe(file.machine)),
         ("software", machine.software(file.machine)),
         ("source", str(file.machine.get("source") or "")),
-        ("date", _minute(file.datetime)),
+        ("frameworks", _frameworks(file)),
+        ("imported" if "source" in file.machine else "date", _minute(file.datetime)),
         ("commit", _commit(file)),
-        ("measured", ", ".join(counts)),
+        ("points" if "source" in file.machine else "measured", ", ".join(counts)),
         ("ceilings", _peaks(measured) or ("" if "source" in file.machine else NO_CEILINGS)),
     ]
     if gpu:
@@ -34,6 +35,12 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
     elif name := file.machine.get("gpu"):
         rows.append(("datasheet", f"unknown: no row of specs/gpus.py is a {name} of this memory"))
     return Facts(title=str(file.path), rows=tuple((name, text) for name, text in rows if text), level=2)
+
+
+def _frameworks(file: ResultFile) -> str:
+    """What published times were measured in, with versions."""
+    found = {f"{one.framework} {one.version}" for one in file.measurements if one.framework and one.case.op == "linear"}
+    return ", ".join(sorted(found))
 
 
 def below(file: ResultFile) -> list[Facts]:

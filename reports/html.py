@@ -17,7 +17,7 @@ def html(paths: Sequence[Path], format: Format | None, to: Path | None) -> str: 
     Raises:
         UserError: a file cannot be read, the page cannot be written, or a library is missing.
     """
-    story = tell([files.load(path) for path in paths])
+    story = tell(files.load_all(paths))
     if format is not None or to is None:
         output.emit(story.blocks(), story.data(), format or Format.TABLE, to, paths)
         return "" if format is not None else "the page itself: -o report.html"

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 FLAT = 1 / 4
 """Up to this share of the ridge the time is the weights': points there give a."""
@@ -32,7 +33,7 @@ class Overhead:
 
 
 PUBLISHED = Overhead(1.5e-6, 0.5e-6, 2.5e-6)
-"""Inside a graph; the smallest GEMM of the published tables takes 1.5 to 2.5 us as a whole, so o is no more."""
+"""Inside a graph, without quantising: the smallest such GEMM of the published tables takes 1.5 to 2.5 us as a whole."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,16 @@ def fit(seconds: Mapping[int, float], ridge: float, overhead: Overhead) -> Knee 
     return Knee(best, min(found), max(found))
 
 
-def grown(seconds: Mapping[int, float], factor: float = GROWN) -> float | None:
-    """Tokens from which on the time stays above `factor` times that of the fewest; None if it never does.
+class Grown(NamedTuple):
+    """Tokens from which on the time stays above a limit, on a straight line between the points below and above it."""
 
-    Between two points the time is taken as a straight line.
-    """
+    tokens: float
+    below: int
+    above: int
+
+
+def grown(seconds: Mapping[int, float], factor: float = GROWN) -> Grown | None:
+    """Where the time comes to stay above `factor` times that of the fewest tokens; None if it never does."""
     tokens = sorted(seconds)
     limit = factor * seconds[tokens[0]]
     below = [count for count in tokens if seconds[count] <= limit]
@@ -73,7 +79,7 @@ def grown(seconds: Mapping[int, float], factor: float = GROWN) -> float | None:
     if last == tokens[-1]:
         return None
     after = tokens[bisect_left(tokens, last) + 1]
-    return last + (after - last) * (limit - seconds[last]) / (seconds[after] - seconds[last])
+    return Grown(last + (after - last) * (limit - seconds[last]) / (seconds[after] - seconds[last]), last, after)
 
 
 def cliffs(seconds: Mapping[int, float]) -> dict[int, float]:

@@ -7,14 +7,14 @@ from statistics import median
 from reports import knee, overall
 from reports.evidence import Evidence, Series, weakest
 from reports.finding import Finding
-from reports.knee import Knee, Overhead
+from reports.knee import Grown, Knee, Overhead
 from specs.dtypes import ITEMSIZE
 from specs.roofline import ridge_tokens
 
 FEW, MANY = 125, 1000
 """A knee between these explains why they take different times."""
 CLIFFS_NAMED = 3
-NO_DATASHEET = "no peak or bandwidth of this GPU and format in specs/gpus.py"
+NO_DATASHEET = "specs/gpus.py has no peak or bandwidth for it, or its times include quantising, whose cost is unknown"
 
 
 def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
@@ -45,9 +45,12 @@ def ridge(evidence: Evidence) -> float | None:
 
 
 def overhead(evidence: Evidence) -> Overhead | None:
-    """What a launch costs: measured in the same run, or the constant for published times; None if unknown."""
+    """What a launch costs: measured in the same run, or the constant for published times; None if unknown.
+
+    Published times of narrow formats include quantising the activations, which no constant is known for.
+    """
     if evidence.published:
-        return knee.PUBLISHED
+        return knee.PUBLISHED if ITEMSIZE.get(evidence.dtype, 0) > 1 else None
     seconds = evidence.measured.launch_seconds
     return Overhead(seconds, seconds, seconds) if seconds else None
 
@@ -97,7 +100,7 @@ def _knee(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> 
     figures = replace(blank, value=whole.tokens, low=whole.low, high=whole.high)
     if not cold:
         return replace(figures, verdict="UNDERPOWERED", condition=overall.HOT)
-    grown = [tokens for series in used if (tokens := knee.grown(series.seconds))]
+    grown = [rise.tokens for series in used if (rise := knee.grown(series.seconds))]
     said = [f"{knee.GROWN} t(1) at {median(grown):.0f}"] if grown else []
     said += [f"ridge at {corner:.0f}", *_cliffs(used)]
     return _placed(replace(figures, condition="; ".join(said)))
@@ -132,35 +135,37 @@ def _flat(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> 
     begins, ends = max(min(series.points) for series in used), min(max(series.points) for series in used)
     if begins > max(1.0, knee.FLAT * (ridge(evidence) or 0)):
         return replace(blank, condition=f"the sweep begins at {begins} tokens, where the time may grow already")
-    found = [tokens for series in used if (tokens := knee.grown(series.seconds))]
+    found = [one for series in used if (one := knee.grown(series.seconds))]
     if len(found) < len(used):
         return replace(blank, condition=f"the time is still flat where the sweep ends, at {ends} tokens")
     low, high = _spread(evidence, used, found)
-    figures = replace(blank, value=median(found), low=low, high=high)
+    figures = replace(blank, value=median(one.tokens for one in found), low=low, high=high)
     if low is None:
         return replace(figures, condition="a single framework or a single pass gives no interval")
     return _grows(figures) if cold else replace(figures, condition=overall.HOT)
 
 
 def _spread(
-    evidence: Evidence, used: Sequence[Series], found: Sequence[float]
+    evidence: Evidence, used: Sequence[Series], found: Sequence[Grown]
 ) -> tuple[float, float] | tuple[None, None]:
-    """The range over frameworks where published, over passes where measured; none of one alone."""
+    """From the last point below to the first above, over frameworks or over passes; none of a single one."""
     if evidence.published:
         several = len({series.implementation for series in used}) > 1
-        return (min(found), max(found)) if several else (None, None)
+        return (min(one.below for one in found), max(one.above for one in found)) if several else (None, None)
     turns = [_passes(series) for series in used]
     if min(map(len, turns)) == 1:
         return None, None
     ends = [*found, *(one for passes in turns for turn in passes if (one := knee.grown(turn)))]
-    return min(ends), max(ends)
+    return min(one.below for one in ends), max(one.above for one in ends)
 
 
 def _grows(figures: Finding) -> Finding:
     """Throughput is in proportion to the tokens as far as the time is flat: never without end."""
-    if figures.high is not None and figures.high < 2:
+    if figures.high is not None and figures.high <= 2:
         return replace(figures, verdict="REFUTED")
-    return replace(figures, verdict="HOLDS_IF", condition=f"up to {figures.value:.0f} tokens; then the time grows")
+    return replace(
+        figures, verdict="HOLDS_IF", condition=f"up to {figures.low:.0f} tokens; from {figures.high:.0f} on not"
+    )
 
 
 def _overall(evidence: Evidence, rows: Sequence[Finding]) -> Finding:

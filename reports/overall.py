@@ -8,6 +8,7 @@ from reports.evidence import Evidence, weakest
 from reports.finding import DECIDED, Finding
 
 HOT = "the weights may have come from the L2: too few copies were rotated through"
+ODD = "the times are odd: slower than with more tokens"
 
 
 def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding]) -> str:
@@ -18,7 +19,9 @@ def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding
     reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": len(left) - hot - undecided}
     out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
     what = "linears" if evidence.architecture == "dense" else "cases"
-    return f"over {len(used)} {what if len(used) > 1 else what[:-1]}" + (f"; left out {out}" if out else "")
+    between = all(not one.shape_published for row in used for one in evidence.parts()[row.model or "", row.scope])
+    over = f"over {len(used)} {what if len(used) > 1 else what[:-1]}" + " of interpolated shape" * between
+    return over + (f"; left out {out}" if out else "")
 
 
 def decided(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
@@ -40,4 +43,5 @@ def merged(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
         high=max(highs, default=None),
         cases=tuple(dict.fromkeys(name for row in rows for name in row.cases)),
         provenance=weakest(row.provenance for row in rows),
+        interpolation_error=max((row.interpolation_error for row in rows if row.interpolation_error), default=None),
     )

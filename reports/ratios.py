@@ -28,7 +28,7 @@ class Ratio:
     used: Sequence[Measurement]
 
     @classmethod
-    def of(cls, stack: "Stack", before: Sequence[Measurement], after: Sequence[Measurement]) -> "Ratio":
+    def of(cls, stack: Stack, before: Sequence[Measurement], after: Sequence[Measurement]) -> "Ratio":
         """The ratio of the summed times of several linears; of one linear alone that of its medians."""
         if len(before) == 1:
             value = after[0].median / before[0].median
@@ -51,11 +51,16 @@ def _row(evidence: Evidence, slug: str, scope: str, stacks: Sequence[Stack], a: 
     """One linear or one sum of linears, by every implementation that has it cold."""
     blank = replace(evidence.blank("ratio"), scope=scope, model=slug)
     cold = [stack for stack in stacks if not stack.maybe_hot(a, b)]
-    ratios = [ratio for stack in cold or stacks if (ratio := _ratio(stack, a, b))]
+    sound = [stack for stack in cold if not stack.doubted(a, b)]
+    ratios = [ratio for stack in sound or cold or stacks if (ratio := _ratio(stack, a, b))]
     if not ratios:
         return replace(blank, condition=f"no times of both {a} and {b} tokens")
     low, high = _range(ratios, published=evidence.published)
-    verdict, condition = _verdict(ratios, low, high) if cold else ("UNDERPOWERED", overall.HOT)
+    verdict, condition = _verdict(ratios, low, high)
+    if not sound:
+        verdict, condition = "UNDERPOWERED", overall.ODD if cold else overall.HOT
+    elif odd := [stack.series[0].implementation for stack in cold if stack not in sound]:
+        condition = "; ".join(filter(None, (condition, f"without {', '.join(odd)}: slower than with more tokens")))
     used = [one for ratio in ratios for one in ratio.used]
     return replace(
         blank,
@@ -66,6 +71,7 @@ def _row(evidence: Evidence, slug: str, scope: str, stacks: Sequence[Stack], a: 
         condition=condition,
         cases=tuple(one.case.name for one in used),
         provenance=weakest(one.provenance for one in used),
+        interpolation_error=max((one.interpolation_error for one in used if one.interpolation_error), default=None),
     )
 
 

@@ -24,6 +24,10 @@ class Stack:
         """Whether any of it may have been read from a cache at these tokens."""
         return any(one.points[count].maybe_hot for one in self.series for count in tokens if count in one.points)
 
+    def doubted(self, *tokens: int) -> bool:
+        """Whether any of it is odd at these tokens: a linter's mark, such as more time than more tokens take."""
+        return any(one.points[count].doubts for one in self.series for count in tokens if count in one.points)
+
     def sums(self, measurements: Sequence[Measurement]) -> list[tuple[float]]:
         """Sum of the means of one measurement of each series, pass by pass: parts of a whole add up in means."""
         passes = min(len(one.seconds) for one in measurements)

@@ -34,8 +34,8 @@ def _facts(block: Facts) -> RenderableType:
     grid.add_column(no_wrap=True, style="dim", min_width=max((len(name) for name, _ in block.rows), default=0))
     grid.add_column(overflow="fold")
     for name, text in block.rows:
-        grid.add_row(Text(name), Text(text))
-    return Group(Text(block.title, style="bold"), grid)
+        grid.add_row(_plain(name), _plain(text))
+    return Group(_plain(block.title, "bold"), grid)
 
 
 def _table(block: Table) -> RenderableType:
@@ -51,10 +51,18 @@ def _table(block: Table) -> RenderableType:
         )
     for group in block.groups:
         for row in group:
-            grid.add_row(*map(Text, row))
+            grid.add_row(*map(_plain, row))
         grid.add_section()
     title = Text.assemble((block.title, "bold"), ("  " + block.caption if block.caption else "", "dim"))
     return Group(title, grid, *(Text(note, style="dim") for note in block.notes))
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text from a file, with what would steer a terminal made visible."""
+    return Text(
+        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
+        style,
+    )
 
 
 def _least_width(cells: Iterable[str], *, words: bool) -> int:

@@ -1,16 +1,18 @@
 """Attention tables: decode over a cache of keys and values, and causal prefill, as one rank of a split sees them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from reports.silicon import formats, tables
+from reports.silicon import formats, lint, tables
 from reports.silicon.imported import Imported
 from reports.silicon.points import Source, name, point
 from specs.case import Case
 from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
+from specs.gpus import Gpu
 from specs.measurement import Measurement
 from specs.parallel import Split
 
@@ -19,7 +21,7 @@ KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype"
 TABLES = {"decode": "generation_attention_perf", "prefill": "context_attention_perf"}
 
 
-def read(system: Path, splits: Sequence[Split], dtypes: Sequence[str]) -> Imported:
+def read(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequence[str]) -> Imported:
     """Decode and prefill attention of one rank of each split, where keys and values have the format of the queries."""
     imported = Imported()
     for phase, table in TABLES.items():
@@ -32,8 +34,18 @@ def read(system: Path, splits: Sequence[Split], dtypes: Sequence[str]) -> Import
         ours, rows = formats.known(dtypes), found.rows
         same = rows["attn_dtype"].isin(ours) & (rows["attn_dtype"] == rows["kv_cache_dtype"])
         for split in (one for one in splits if one.model.heads):
-            imported.measurements += _points(rows[same & _of_rank(rows, split)], split, phase, ours)
+            for one in _points(rows[same & _of_rank(rows, split)], split, phase, ours):
+                _add(imported, one, gpu)
     return imported
+
+
+def _add(imported: Imported, one: Measurement, gpu: Gpu) -> None:
+    """Take a point, unless it reads keys and values that no cache holds faster than the memory can."""
+    hot, impossible = lint.streamed(one.median, one.case.hbm_bytes, gpu)
+    if impossible:
+        imported.refused[one.case.name] = impossible
+    else:
+        imported.measurements.append(replace(one, maybe_hot=hot or None))
 
 
 def _of_rank(rows: pd.DataFrame, split: Split) -> "pd.Series[bool]":
@@ -50,8 +62,8 @@ def _points(rows: pd.DataFrame, split: Split, phase: str, ours: Mapping[str, str
         dtype, model = ours[row.attn_dtype], split.model
         heads, kv_heads = model.heads // split.tp, split.kv_heads_per_rank
         queries = batch * (1 if phase == "decode" else int(row.isl))
-        # causal: a query of a prefill attends to half of the context on average
-        flops = 4 * queries * context * heads * model.head_dim // (1 if phase == "decode" else 2)
+        attended = context if phase == "decode" else (context + 1) / 2  # causal: half of the context on average
+        flops = int(4 * queries * attended * heads * model.head_dim)
         keys = 2 * batch * context * kv_heads * model.head_dim
         kernel = row.kernel_source if row.several else None
         labels = (model, f"tp{split.tp}", phase, f"b{batch}", f"c{context}", dtype, row.framework, kernel)

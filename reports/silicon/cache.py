@@ -18,21 +18,27 @@ def fetch(key: str, make: Callable[[], tuple[str, str]], folder: Path = FOLDER) 
     """
     place = folder / f"{hashlib.sha256((key + _code()).encode()).hexdigest()[:24]}.txt"
     try:
-        summary, _, content = place.read_text(encoding="utf-8").partition("\0")
-        if content:
+        length, summary, content = place.read_text(encoding="utf-8").split("\0", 2)
+        if content and len(content) == int(length):
             return content, summary, True
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):  # not there, or damaged: made anew
         pass
     content, summary = make()
     beside = place.with_suffix(f".{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside.write_text(f"{summary}\0{content}", encoding="utf-8")
+        beside.write_text(f"{len(content)}\0{summary}\0{content}", encoding="utf-8")
         beside.replace(place)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
     return content, summary, False
+
+
+def state(folder: Path) -> str:
+    """What tells one state of a folder's files from another: their names, sizes and times."""
+    files = ((path, path.stat()) for path in sorted(folder.rglob("*.parquet")))
+    return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
 
 
 def _code() -> str:

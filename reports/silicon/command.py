@@ -27,8 +27,11 @@ def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtype
         if not _list(given):
             raise UserError(f"{option} {given!r}: names none; leave the option out for the usual ones")
     wanted = Wanted(_list(models), tuple(_width(text) for text in _list(widths)), _list(dtypes))
-    key = f"{found.name}\n{found.data}\n{system}\n{wanted}"
-    content, summary, kept = cache.fetch(key, lambda: importer.text(found, system, wanted))
+    key = f"{found.name}\n{cache.state(found.data / system)}\n{system}\n{wanted}"
+    try:
+        content, summary, kept = cache.fetch(key, lambda: importer.text(found, system, wanted))
+    except ImportError as error:
+        raise UserError(f"published silicon: {error.name} is not installed; {package.INSTALL}") from error
     output.write(to, content)
     return f"{summary}\n{to}: written{' from the cache' if kept else ''}"
 

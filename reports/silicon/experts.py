@@ -5,7 +5,7 @@ not.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,24 @@ class Series:
     several: bool
     seconds: Mapping[int, float]
 
-    def measurements(self) -> Iterator[Measurement]:
-        """The tabulated points, and those for the tokens that a claim asks for."""
+    def add_to(self, imported: Imported) -> None:
+        """Add the tabulated points that may be, and those for the tokens that a claim asks for."""
+        refused = {
+            tokens: why for tokens, seconds in self.seconds.items() if (why := self._impossible(tokens, seconds))
+        }
+        imported.refused |= {self._name(tokens): why for tokens, why in refused.items()}
+        kept = {tokens: seconds for tokens, seconds in self.seconds.items() if tokens not in refused}
+        imported.measurements += replace(self, seconds=kept)._measurements()
+
+    def _measurements(self) -> Iterator[Measurement]:
         doubts = lint.dips(self.seconds)
         for tokens, seconds in self.seconds.items():
             yield self._point(tokens, seconds, doubts=doubts.get(tokens, ()))
         for tokens in ASKED:
             if tokens not in self.seconds and (line := between(self.seconds, tokens)):
                 over = {"interpolated_over": f"tokens {line.low}–{line.high}", "interpolation_error": line.error}
-                yield self._point(tokens, line.seconds, provenance="interpolated", **over)
+                odd = lint.inherited(doubts, line.low, line.high)
+                yield self._point(tokens, line.seconds, provenance="interpolated", doubts=odd, **over)
 
     @property
     def _expert(self) -> int:
@@ -59,6 +68,16 @@ class Series:
         """Experts that so many tokens visit at most: all of them do if routing is balanced."""
         return min(self.model.experts, tokens * self.model.top_k)
 
+    def _impossible(self, tokens: int, seconds: float) -> str:
+        """Why a point cannot be true; of unbalanced routing the bytes are not known."""
+        read = self._visited(tokens) * self._expert * ITEMSIZE[self.dtype]
+        return lint.streamed(seconds, read, self.gpu)[1] if self.distribution == "balanced" else ""
+
+    def _name(self, tokens: int) -> str:
+        kernel = self.source.kernel_source if self.several else None
+        labels = (self.model, f"tp{self.tp}", tokens, self.dtype, self.distribution, self.source.framework, kernel)
+        return name("moe", *labels)
+
     def _point(self, tokens: int, seconds: float, **facts: Any) -> Measurement:
         hot = lint.maybe_hot(self._visited(tokens) * self._expert * ITEMSIZE[self.dtype], self.gpu, copies=1)
         return point(self._case(tokens), seconds, self.source, maybe_hot=hot, **facts)
@@ -67,10 +86,8 @@ class Series:
         """Reads each visited expert once, x once, writes y; who visits whom is known for balanced routing alone."""
         model, size, expert = self.model, ITEMSIZE[self.dtype], self._expert
         visited = self._visited(tokens) if self.distribution == "balanced" else 0
-        kernel = self.source.kernel_source if self.several else None
-        labels = (model, f"tp{self.tp}", tokens, self.dtype, self.distribution, self.source.framework, kernel)
         return Case(
-            name=name("moe", *labels),
+            name=self._name(tokens),
             question="moe",
             op="moe",
             implementation=self.source.framework,
@@ -113,7 +130,7 @@ def read(system: Path, gpu: Gpu, models: Sequence[Model], widths: Sequence[int],
         if wanted.empty:
             imported.not_run[name("moe", model, "experts")] = "no table holds experts of these shapes in these formats"
         for series in _split(model, gpu, wanted, ours):
-            imported.measurements += series.measurements()
+            series.add_to(imported)
     return imported
 
 

@@ -67,7 +67,7 @@ def text(package: Package, system: str, wanted: Wanted) -> tuple[str, str]:
     """
     folder, gpu = package.system(system)
     imported = gather(folder, gpu, wanted)
-    if not imported.measurements:
+    if all(one.case.op == "all_reduce" for one in imported.measurements):
         raise UserError(f"{system}: none of its tables holds {', '.join(wanted.models)} in {', '.join(wanted.dtypes)}")
     content = _content(package, system, gpu, wanted, imported)
     return json.dumps(content, allow_nan=False) + "\n", _summary(package, system, imported)
@@ -88,7 +88,7 @@ def gather(folder: Path, gpu: Gpu, wanted: Wanted) -> Imported:
         [
             linears.read(folder, gpu, shards, wanted.dtypes),
             experts.read(folder, gpu, [model(slug) for slug in wanted.models], wanted.widths, wanted.dtypes),
-            attention.read(folder, splits, wanted.dtypes),
+            attention.read(folder, gpu, splits, wanted.dtypes),
             collectives.read(folder),
         ]
     )

@@ -32,6 +32,7 @@ class At(NamedTuple):
     seconds: float
     over: str = ""
     error: float = 0.0
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ def read(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequence[str])
     """
     found = tables.read(system, "gemm", "gemm_perf", KEY)
     imported = Imported(notes=list(found.notes), device=str(found.rows["device"].iloc[0]))
+    absent = set(dtypes)
     for grid in _grids(found.rows, gpu, formats.known(dtypes)):
+        absent.discard(grid.dtype)
         for shard in shards:
             _add(imported, grid, shard)
+    imported.not_run |= {name("linear", dtype): f"no table holds GEMMs in {dtype}" for dtype in absent if shards}
     return imported
 
 
@@ -88,8 +92,9 @@ def _add(imported: Imported, grid: Grid, shard: Shard) -> None:
     if not found:
         why = "lies outside the tabulated shapes" if not linted else "has no point that its memory could serve"
         imported.not_run[_name(grid, shard)] = f"n={shard.n}, k={shard.k} {why}"
+    found = {tokens: at._replace(doubts=doubts.get(tokens, ())) for tokens, at in found.items()}
     for tokens, at in sorted(_with_asked(found).items()):
-        imported.measurements.append(_measurement(grid, shard, tokens, at, hot, doubts.get(tokens, ())))
+        imported.measurements.append(_measurement(grid, shard, tokens, at, hot))
 
 
 def _between_shapes(grid: Grid, shard: Shard) -> tuple[dict[int, At], bool]:
@@ -121,7 +126,8 @@ def _with_asked(found: Mapping[int, At]) -> dict[int, At]:
         if tokens not in found and (line := between(seconds, tokens)):
             low, high = found[line.low], found[line.high]
             over = ", ".join(filter(None, (low.over, f"tokens {line.low}–{line.high}")))
-            asked[tokens] = At(line.seconds, over, line.error + max(low.error, high.error))
+            doubts = lint.inherited({at: found[at].doubts for at in (line.low, line.high)}, line.low, line.high)
+            asked[tokens] = At(line.seconds, over, line.error + max(low.error, high.error), doubts)
     return {**found, **asked}
 
 
@@ -130,7 +136,7 @@ def _name(grid: Grid, shard: Shard, tokens: int | None = None) -> str:
     return name("linear", *labels)
 
 
-def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool, doubts: Sequence[str]) -> Measurement:
+def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool) -> Measurement:
     """Read x and W, write y; fp8 results are bf16."""
     size, out = ITEMSIZE[grid.dtype], max(2, ITEMSIZE[grid.dtype])
     case = Case(
@@ -147,7 +153,7 @@ def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool, doubt
         launch="eager" if grid.eager else "graph",
         **shard._asdict(),
     )
-    facts = {"copies": grid.copies, "maybe_hot": hot, "doubts": tuple(doubts)}
+    facts = {"copies": grid.copies, "maybe_hot": hot, "doubts": tuple(at.doubts)}
     if at.over:
         facts |= {"provenance": "interpolated", "interpolated_over": at.over, "interpolation_error": at.error}
     return point(case, at.seconds, grid.source, **facts)

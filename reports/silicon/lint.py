@@ -16,6 +16,8 @@ COLD = 4
 DIP = 1.25
 """A point that is slower than a later one by more than this is marked: more tokens cannot take less time but by noise,
 or because the library picks a poor kernel below them."""
+REACHED = 0.95
+"""Share of the datasheet's bandwidth that no read from memory reaches: weights of gigabytes stay below 0.93."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,28 @@ def linear(seconds: Mapping[int, float], weight_bytes: float, gpu: Gpu, copies: 
             for tokens, time in seconds.items()
             if time < floor
         }
-    hot = hot or any(time < floor for time in seconds.values())  # what one point got from a cache, its neighbours may
+    hot = hot or any(REACHED * time < floor for time in seconds.values())  # a cache that served one may serve all
     kept = {tokens: time for tokens, time in seconds.items() if tokens not in refused}
     return Linted(kept, hot, dips(kept), refused)
+
+
+def streamed(seconds: float, stream_bytes: float, gpu: Gpu) -> tuple[bool, str]:
+    """Whether a call may have had from a cache what it had to read, and why it cannot be true if it cannot.
+
+    Args:
+        seconds: time of the call.
+        stream_bytes: what it reads once and does not keep: keys and values, or experts.
+        gpu: whose memory it was read from.
+    """
+    share = stream_bytes / gpu.hbm_bytes_per_second / seconds
+    if share > 1 and stream_bytes > l2_bytes(gpu):
+        return True, f"reads {stream_bytes / 1e6:.0f} MB at {share:.2f} times the memory's bandwidth"
+    return share > REACHED, ""
+
+
+def inherited(doubts: Mapping[int, Sequence[str]], low: int, high: int) -> tuple[str, ...]:
+    """What is odd about a point between two: what is odd about either."""
+    return tuple(f"at {tokens} tokens {why}" for tokens in (low, high) for why in doubts.get(tokens, ()))
 
 
 def dips(seconds: Mapping[int, float]) -> dict[int, Sequence[str]]:

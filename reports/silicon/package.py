@@ -40,13 +40,14 @@ class Package:
         Raises:
             UserError: no such system, or none of its GPU in specs/gpus.py.
         """
-        folder = find(self.systems(), name, "system")
-        if name not in GPUS:
+        found = self.systems()
+        known = {slug: folder for slug, folder in found.items() if slug in GPUS}
+        if name in found and name not in known:
             raise UserError(
                 f"system {name!r}: has tables, but specs/gpus.py has no row for its GPU to check them against; "
-                f"add one, or choose among {', '.join(slug for slug in self.systems() if slug in GPUS)}"
+                f"add one, or choose among {', '.join(known)}"
             )
-        return folder, GPUS[name]
+        return find(known, name, "system"), GPUS[name]
 
 
 def installed() -> Package:

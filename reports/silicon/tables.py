@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 from packaging.version import InvalidVersion, Version
-from pandas.api.types import is_string_dtype
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 from pyarrow import ArrowException
 
 from specs.errors import UserError
@@ -16,6 +16,8 @@ from specs.errors import UserError
 TOLD = ("framework", "version", "device", "kernel_source", "latency")
 """Columns that every table has to have; latency is in milliseconds."""
 NOTHING: Mapping[str, int] = {}
+WORDS = ("gemm_dtype", "moe_dtype", "nccl_dtype", "allreduce_dtype", "attn_dtype", "kv_cache_dtype", "distribution")
+"""Columns of a key that hold text, with `op_name`; all others hold numbers."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ def _checked(path: Path, where: Path, key: Sequence[str], usual: Mapping[str, in
     seconds = pd.to_numeric(frame.pop("latency"), errors="coerce") * 1e-3
     if not len(frame) or not seconds.between(0, 3600, inclusive="neither").all():
         raise UserError(f"{where}: empty, or with latencies that are no time in milliseconds")
-    texts = [name for name in TOLD if name != "latency"]
-    if frame.isna().any(axis=None) or not all(is_string_dtype(frame[name]) for name in texts):
-        raise UserError(f"{where}: has gaps, or other than text in {', '.join(texts)}")
+    texts = [*(name for name in TOLD if name != "latency"), *(name for name in key if name in (*WORDS, "op_name"))]
+    odd = [name for name in frame if not (is_string_dtype if name in texts else is_numeric_dtype)(frame[name])]
+    if odd or frame.isna().any(axis=None):
+        raise UserError(f"{where}: has gaps, or other values than it should in {', '.join(odd) or 'a column'}")
     frame["framework"] = frame["framework"].str.lower()
     return frame.assign(seconds=seconds)
 

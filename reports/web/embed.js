@@ -14,7 +14,7 @@
       font: "system-ui, sans-serif",
       view: { stroke: null },
       axis: { ...axis, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
-      legend: { labelColor: text, labelFontSize: 12, symbolType: "stroke", rowPadding: 2 },
+      legend: { columns: window.innerWidth < 640 ? 2 : 4, labelColor: text, labelFontSize: 12, symbolType: "stroke", rowPadding: 2 },
       range: { category: palette() },
     };
   };

@@ -62,7 +62,7 @@ def log(field: str, title: str, *, values: Sequence[float] | None = None, vertic
 
 def by_gpu(gpus: Sequence[str]) -> Any:
     """A colour for each GPU, the same in every plot."""
-    legend = alt.Legend(orient="top", columns=4, symbolOpacity=1)
+    legend = alt.Legend(orient="top", symbolOpacity=1)
     return alt.Color("gpu:N", title=None, scale=alt.Scale(domain=list(gpus)), legend=legend)
 
 

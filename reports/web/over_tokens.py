@@ -33,8 +33,8 @@ def draw(evidence: Evidence, part: tuple[str, str]) -> Figure:
     some = next(iter(series[0].points.values())).case
     shape = f", n={some.n}, k={some.k}" if some.n else ""
     return Figure(
-        name=_slug(f"time-{evidence.gpu}-{evidence.dtype}"),
-        title=f"{evidence.gpu}: {part[0]} {part[1]}{shape}, {evidence.dtype}",
+        name=_slug(f"time-{evidence.name}-{evidence.dtype}"),
+        title=f"{evidence.name}: {part[0]} {part[1]}{shape}, {evidence.dtype}",
         note=_note(evidence, series, corner),
         spec=compiled(alt.layer(*layers)),
         rows=[*rows, *floors],

@@ -1,11 +1,12 @@
 """Puts the page together: one file with its styles, scripts and data in it."""
 
 import base64
+import re
 from pathlib import Path
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reports.answer import QUESTION
 from reports.finding import VERDICTS
@@ -17,6 +18,8 @@ from reports.web.figure import Figure
 
 HERE = Path(__file__).parent
 MOST_BYTES = 2_000_000
+ALL, FEW = 1000, 8
+"""Plots of time against tokens: of every GPU, or of the first few where all would make the page too large."""
 
 
 def render(story: Story) -> str:
@@ -24,24 +27,28 @@ def render(story: Story) -> str:
 
     The tables of single linears are left out, and the page says so, where they would make it too large to send.
     """
-    page = _page(story, linears=True)
-    return page if len(page.encode()) < MOST_BYTES else _page(story, linears=False)
+    for linears, plots in ((True, ALL), (False, ALL), (False, FEW)):
+        page = _page(story, linears=linears, plots=plots)
+        if len(page.encode()) < MOST_BYTES:
+            break
+    return page
 
 
-def _page(story: Story, *, linears: bool) -> str:
+def _page(story: Story, *, linears: bool, plots: int) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["csv_link"] = _csv_link
-    gpus = list(dict.fromkeys(one.gpu for one in story.evidences))
+    environment.filters["code"] = _code
+    gpus = list(dict.fromkeys(one.name for one in story.evidences))
     return environment.get_template("page.html.j2").render(
         question=QUESTION,
         answer=story.answer,
         missing=story.missing,
         verdicts=story.verdicts(),
         linears=_linears(story) if linears else [],
-        times=_times(story),
+        times=_times(story)[:plots],
         roofline=rooflines.draw(story.evidences, gpus),
         speedup=speedups.draw(story.generations, gpus) if story.generations else None,
         generations=table(story.generations) if story.generations else None,
@@ -80,6 +87,11 @@ def _by_file(story: Story) -> list[list[Facts]]:
                 groups.append([])
             groups[-1].append(block)
     return groups
+
+
+def _code(text: str) -> Markup:
+    """Escaped text, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just now
 
 
 def _csv_link(figure: Figure) -> str:

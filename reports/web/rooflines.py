@@ -69,7 +69,7 @@ def _points(evidence: Evidence) -> Iterable[dict[str, Any]]:
                 case, seconds = found[0].case, median(one.median for one in found)
                 intensity = Work(case.flops, case.hbm_bytes).intensity
                 yield {
-                    "gpu": evidence.gpu,
+                    "gpu": evidence.name,
                     "dtype": evidence.dtype,
                     "part": part,
                     "tokens": tokens,

@@ -11,10 +11,10 @@ from reports.web.figure import Figure, by_gpu, compiled, data, log
 
 def draw(found: Generations, gpus: Sequence[str]) -> Figure:
     """A line for each GPU but the oldest; dashed, the ratio of the datasheets' floors."""
-    oldest = found.entries[0].gpu.slug
+    oldest = found.entries[0].name
     rows: list[dict[str, Any]] = [
         {
-            "gpu": one.gpu.slug,
+            "gpu": one.name,
             "tokens": one.tokens,
             "us": one.seconds * 1e6,
             "share_of_floor": one.share,

@@ -217,6 +217,8 @@ def test_a_gate_is_closed_by_any_one_file(write, slow, capsys):
         (f"{RATIO}=MAYBE", "no verdict is called 'MAYBE'; known: HOLDS, REFUTED, "),
         (f"{RATIO}/sparse=HOLDS", "no kind of layer is called 'sparse'; known: dense, moe"),
         ("knee", "no verdict is expected everywhere; name one, as in knee=HOLDS"),
+        ("", "names no claim"),
+        (" ,", "names no claim"),
         ("tp-bytes-layer,knee", "--gate knee: no verdict is expected"),
         (f"{RATIO}/moe", f"{RATIO}/moe"),  # the ledger's verdicts are those on dense layers
     ],

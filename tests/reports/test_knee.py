@@ -95,9 +95,10 @@ def test_grown_is_where_the_time_has_grown_by_a_quarter(planted, flat):
     found = knee.grown(times(roofline(planted, flat)))
     before = max(count for count in TOKENS if count <= exact)
     after = min(count for count in TOKENS if count > exact)
-    assert before <= found <= after
+    assert (found.below, found.above) == (before, after)
+    assert before <= found.tokens <= after
     if before >= planted:
-        assert found == pytest.approx(exact)
+        assert found.tokens == pytest.approx(exact)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,13 @@ def test_grown_is_where_the_time_has_grown_by_a_quarter(planted, flat):
     ],
 )
 def test_grown_takes_the_last_crossing(seconds, tokens):
-    assert knee.grown(seconds) == (tokens if tokens is None else pytest.approx(tokens))
+    found = knee.grown(seconds)
+    assert (found and found.tokens) == (tokens if tokens is None else pytest.approx(tokens))
+    assert found is None or found.below <= tokens <= found.above
 
 
 def test_grown_by_another_factor():
-    assert knee.grown({1: 1.0, 100: 1.0, 200: 3.0}, factor=2) == pytest.approx(150)
+    assert knee.grown({1: 1.0, 100: 1.0, 200: 3.0}, factor=2) == pytest.approx((150, 100, 200))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import pytest
 
 from reports.silicon import attention
+from specs.gpus import GPUS
 from specs.models import MODELS
 from specs.parallel import Split
 from tests.reports.silicon import planted_tables as planted
@@ -16,7 +17,7 @@ def system(tmp_path):
 
 
 def read(system, *splits, dtypes=("bf16",)):
-    return attention.read(system, splits or (LLAMA,), dtypes)
+    return attention.read(system, GPUS["h200_sxm"], splits or (LLAMA,), dtypes)
 
 
 def test_decode_reads_keys_and_values_of_the_whole_context(system):
@@ -43,7 +44,7 @@ def test_prefill_is_causal(system):
     case = imported.measurements[0].case
     assert case.name == "aiconfigurator::attention[llama-3-70b-tp8-prefill-b2-c512-bf16-vllm]"
     assert (case.layer, case.tokens, case.context) == ("prefill", 1024, 512)
-    assert case.flops == 1_073_741_824  # 4 x 1024 queries x 512 / 2 x 8 x 128
+    assert case.flops == 1_075_838_976  # 4 x 1024 queries x 513 / 2 x 8 x 128: a query sees itself and what is before
     # K and V: 2 x 2 x 512 x 128; q and the result: 2 x 1024 x 8 x 128; 2 bytes each
     assert case.hbm_bytes == 524_288 + 4_194_304
     assert [*imported.not_run] == ["aiconfigurator::attention[decode]"]

@@ -1,4 +1,5 @@
 import json
+import os
 from functools import partial
 from importlib import metadata, util
 from importlib.machinery import ModuleSpec
@@ -107,6 +108,13 @@ def test_another_version_of_the_package_is_made_anew(run, data, monkeypatch):
     assert json.loads(to.read_text())["version"] == "10.0.0"
 
 
+def test_changed_tables_are_made_anew(run, data):
+    run()
+    path = next((data / "h200_sxm").rglob("gemm_perf.parquet"))
+    os.utime(path, ns=(0, 0))
+    assert "from the cache" not in run()[2]
+
+
 def test_an_unwritable_cache_is_no_failure(run, kept):
     kept.write_text("a file where the folder should be")
     for _ in range(2):
@@ -115,7 +123,7 @@ def test_an_unwritable_cache_is_no_failure(run, kept):
         assert files.load(to).measurements
 
 
-@pytest.mark.parametrize("left", [b"\xff\xfe", b"", b"a summary alone"])
+@pytest.mark.parametrize("left", [b"\xff\xfe", b"", b"a summary alone", b"900\0a summary\0{ cut sho"])
 def test_an_unreadable_cache_is_made_anew(run, kept, left):
     run()
     (place,) = kept.iterdir()
@@ -185,7 +193,7 @@ def test_a_wrong_option(run, tmp_path, options, said):
 
 def test_an_unknown_system_gets_a_suggestion(run, tmp_path):
     said = refused(run(system="h200"), tmp_path)
-    assert "unknown system 'h200'; did you mean h200_sxm? known: h200_sxm, x9000" in said
+    assert "unknown system 'h200'; did you mean h200_sxm? known: h200_sxm\n" in said
 
 
 def test_a_system_whose_gpu_has_no_row(run, tmp_path):

@@ -44,8 +44,25 @@ def test_an_unknown_l2_is_taken_as_the_largest_of_the_generation(arch, largest):
 
 
 def test_slow_enough_points_stay_as_they_are():
-    seconds = {1: FLOOR, 64: FLOOR * 1.1, 256: FLOOR * 2}  # at the memory's own rate is possible
+    seconds = {1: FLOOR / 0.94, 64: FLOOR * 1.1, 256: FLOOR * 2}
     assert lint.linear(seconds, LARGE, H200) == lint.Linted(seconds, False, {}, {})
+
+
+def test_a_rate_that_no_memory_reaches_is_kept_and_hot():
+    seconds = {1: FLOOR / 0.96, 64: FLOOR * 1.1}  # 96 % of the datasheet
+    assert lint.linear(seconds, LARGE, H200) == lint.Linted(seconds, True, {}, {})
+
+
+def test_what_streams_by_faster_than_memory_is_refused_unless_a_cache_holds_it():
+    assert lint.streamed(FLOOR / 1.5, LARGE, H200) == (True, "reads 134 MB at 1.50 times the memory's bandwidth")
+    assert lint.streamed(1e-6, 30 * MIB, H200) == (True, "")  # 30 MiB fit the L2 of 60
+    assert lint.streamed(FLOOR * 1.2, LARGE, H200) == (False, "")
+
+
+def test_a_point_between_odd_ones_is_odd():
+    doubts = {1024: ("1.34 times the time of 1025 tokens",)}
+    assert lint.inherited(doubts, 769, 1024) == ("at 1024 tokens 1.34 times the time of 1025 tokens",)
+    assert lint.inherited(doubts, 113, 128) == ()
 
 
 def test_a_point_over_the_memorys_bandwidth_is_refused_and_its_series_hot():

@@ -54,14 +54,22 @@ def product(system, tmp_path_factory):
 
 
 def ratio(table, n, k):
+    """T(1000) / t(125); None where a point that it rests on is over 1.25 times as slow as one with more tokens."""
     rows = table[(table["gemm_dtype"] == "bfloat16") & (table["n"] == n) & (table["k"] == k)]
     latency = rows.groupby("m")["latency"].median().sort_index()
-    at_125, at_1000 = np.interp([125, 1000], latency.index.to_numpy(), latency.to_numpy())
+    tokens, times = latency.index.to_numpy(), latency.to_numpy()
+    for at in (125, 1000):
+        for neighbour in (tokens[tokens < at].max(), tokens[tokens > at].min()):
+            later = times[tokens > neighbour].min()
+            if times[tokens == neighbour][0] > 1.25 * later:
+                return None
+    at_125, at_1000 = np.interp([125, 1000], tokens, times)
     return at_1000 / at_125
 
 
 def ratios(gemms, n, k):
-    return [ratio(gemms[framework], n, k) for framework in FRAMEWORKS]
+    found = [ratio(gemms[framework], n, k) for framework in FRAMEWORKS]
+    return [one for one in found if one is not None]
 
 
 def cold(system, n, k):
