@@ -51,7 +51,7 @@ def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
     names = ("gpu", "layers", "dtype", *(("model", "part") if every else ()), "verdict")
     columns = [Column(name, number=False) for name in names]
     unit = next((finding.unit for finding in shown if finding.unit), "")
-    columns += [Column(unit or "value"), Column("interval"), Column("from", number=False), Column("off by")]
+    columns += [Column(unit or "value"), Column("interval"), Column("from", number=False), Column("interp. ±")]
     columns.append(Column("condition", number=False, prose=True))
     table = Table(
         title=rows[0].id,

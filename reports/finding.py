@@ -30,7 +30,8 @@ class Finding:
         provenance: arithmetic, datasheet, measured, published, interpolated or assumed; the weakest that was used.
         scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.
         model: slug of the model that the cases are cut from.
-        interpolation_error: the largest of the points used; it is not in the interval.
+        interpolation_error: of a linear the larger of the points used, by leave-one-out; overall that of the middle
+            linear. It is not in the interval, and cautious: leaving a neighbour out doubles the gap.
         file: where the cases stand.
         label: the GPU, with its file where several are of one.
     """

@@ -35,6 +35,7 @@ def decided(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
 def merged(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
     """The middle figure and the whole range of these rows, its verdict still open; of undecided ones no range."""
     values = [row.value for row in rows if row.value is not None]
+    errors = [row.interpolation_error for row in rows if row.interpolation_error is not None]
     lows, highs = [row.low for row in rows if row.low is not None], [row.high for row in rows if row.high is not None]
     return replace(
         evidence.blank(unit),
@@ -43,5 +44,5 @@ def merged(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
         high=max(highs, default=None),
         cases=tuple(dict.fromkeys(name for row in rows for name in row.cases)),
         provenance=weakest(row.provenance for row in rows),
-        interpolation_error=max((row.interpolation_error for row in rows if row.interpolation_error), default=None),
+        interpolation_error=median(errors) if errors else None,
     )
