@@ -14,11 +14,14 @@ from specs.roofline import ridge_tokens
 FEW, MANY = 125, 1000
 """A knee between these explains why they take different times."""
 CLIFFS_NAMED = 3
+NO_FLAT = "experts have no flat part: with each token more of them are visited"
 NO_DATASHEET = "specs/gpus.py has no peak or bandwidth for it, or its times include quantising, whose cost is unknown"
 
 
 def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """For each GPU and format an overall knee, then that of each linear."""
+    """For each GPU and format an overall knee, then that of each linear; experts have none."""
+    evidences = list(evidences)
+    yield from _of_experts(evidences)
     for evidence in _dense(evidences):
         rows = [_knee(evidence, slug, part, alike) for (slug, part), alike in evidence.parts().items()]
         whole = _overall(evidence, rows)
@@ -28,6 +31,8 @@ def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 def judge_throughput(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """For each GPU and format the tokens up to which throughput grows with them, overall and for each linear."""
+    evidences = list(evidences)
+    yield from _of_experts(evidences)
     for evidence in _dense(evidences):
         rows = [_flat(evidence, slug, part, alike) for (slug, part), alike in evidence.parts().items()]
         whole = _overall(evidence, rows)
@@ -73,8 +78,13 @@ def _passes(series: Series) -> list[dict[int, float]]:
     return [{m: median(one.seconds[turn]) for m, one in series.points.items()} for turn in range(passes)]
 
 
+def _of_experts(evidences: Iterable[Evidence]) -> list[Finding]:
+    """What is said of experts, which have no flat part: with each token more of them are visited."""
+    moe = [evidence for evidence in evidences if evidence.architecture == "moe"]
+    return [replace(evidence.blank("tokens"), condition=NO_FLAT) for evidence in moe]
+
+
 def _dense(evidences: Iterable[Evidence]) -> list[Evidence]:
-    """Experts have no flat part: with each token more of them are visited."""
     return [evidence for evidence in evidences if evidence.architecture == "dense"]
 
 

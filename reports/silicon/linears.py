@@ -1,7 +1,7 @@
 """GEMM tables as the linears of sharded layers: published where a shape is tabulated, interpolated where it is not."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +44,13 @@ class Grid:
     gpu: Gpu
     eager: bool
     series: Mapping[tuple[int, int], Linted]
+    kernels: Mapping[tuple[int, int, int], str]
+
+    def source_of(self, shard: Shard, tokens: int) -> Source:
+        """The source of a point: a tabulated one names its kernel alone, one in between all that the framework has."""
+        return replace(
+            self.source, kernel_source=self.kernels.get((shard.n, shard.k, tokens), self.source.kernel_source)
+        )
 
     @property
     def copies(self) -> int:
@@ -72,7 +79,9 @@ def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[
     wanted = tables.newest(rows[rows["gemm_dtype"].isin(dtypes)], ["gemm_dtype", "n", "k"])
     wanted = wanted.sort_values("seconds", ascending=False)  # of two kernels for one shape the faster stays
     for (framework, theirs), group in wanted.groupby(["framework", "gemm_dtype"]):
-        grid = Grid(Source.of(group), dtypes[theirs], gpu, (framework, theirs) == ONE_COPY, series := {})
+        kernels = dict(zip(zip(group["n"], group["k"], group["m"], strict=True), group["kernel_source"], strict=True))
+        eager = (framework, theirs) == ONE_COPY
+        grid = Grid(Source.of(group), dtypes[theirs], gpu, eager, series := {}, kernels)
         for (n, k), one in group.groupby(["n", "k"]):
             seconds = dict(zip(one["m"].tolist(), one["seconds"].tolist(), strict=True))
             series[n, k] = lint.linear(seconds, n * k * ITEMSIZE[grid.dtype], gpu, grid.copies)
@@ -138,13 +147,14 @@ def _name(grid: Grid, shard: Shard, tokens: int | None = None) -> str:
 
 def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool) -> Measurement:
     """Read x and W, write y; fp8 results are bf16."""
+    source = grid.source_of(shard, tokens)
     size, out = ITEMSIZE[grid.dtype], max(2, ITEMSIZE[grid.dtype])
     case = Case(
         name=_name(grid, shard, tokens),
         question="sweep",
         op="linear",
         implementation=grid.source.framework,
-        kernel=grid.source.kernel_source,
+        kernel=source.kernel_source,
         dtype=grid.dtype,
         flops=2 * tokens * shard.n * shard.k,
         hbm_bytes=(tokens * shard.k + shard.n * shard.k) * size + tokens * shard.n * out,
@@ -156,4 +166,4 @@ def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool) -> Me
     facts = {"copies": grid.copies, "maybe_hot": hot, "doubts": tuple(at.doubts)}
     if at.over:
         facts |= {"provenance": "interpolated", "interpolated_over": at.over, "interpolation_error": at.error}
-    return point(case, at.seconds, grid.source, **facts)
+    return point(case, at.seconds, source, **facts)

@@ -171,7 +171,9 @@ def test_shapes_that_nobody_measured_stay_out_of_the_overall_range(judge):
 
 def test_experts_have_no_flat_part_to_judge():
     evidence = collect([file(experts("balanced", 1.0, 1.1), PUBLISHED)])
-    assert [*knees.judge_knee(evidence), *knees.judge_throughput(evidence)] == []
+    for found in (*knees.judge_knee(evidence), *knees.judge_throughput(evidence)):
+        assert (found.verdict, found.architecture, found.scope) == ("NOT_MEASURED", "moe", "overall")
+        assert found.condition.startswith("experts have no flat part")
 
 
 def test_throughput_grows_up_to_where_the_time_does():

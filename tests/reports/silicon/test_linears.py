@@ -213,3 +213,12 @@ def test_of_two_kernels_for_one_shape_the_order_of_the_rows_does_not_decide(tmp_
         for name in ("one", "other")
     )
     assert one == other
+
+
+def test_each_tabulated_point_names_its_own_kernel(tmp_path):
+    rows = [{**row, "kernel_source": "small" if row["m"] < 64 else "large"} for row in shape(8192, 1024, affine)]
+    planted.gemm(tmp_path, rows)
+    points = {one.case.tokens: one for one in read(tmp_path, O_TP8).measurements}
+    assert (points[1].kernel_source, points[1].case.kernel) == ("small", "small")
+    assert points[128].kernel_source == "large"
+    assert points[125].kernel_source == "large | small"  # between two points: whatever the framework has
