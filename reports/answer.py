@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.finding import OVERALL, Architecture, Finding, Judged
+from reports.finding import Architecture, Finding, Judged, overall_on
+from reports.units import span
 
 QUESTION = "Do 125 tokens take as long as 1000?"
 USUAL = "bf16"
@@ -36,13 +37,12 @@ def answer(judged: Sequence[Judged]) -> Answer:
 
 
 def _overall(judged: Sequence[Judged], slug: str, kind: Architecture, dtype: str) -> list[Finding]:
-    rows = [one.finding for one in judged if one.id == slug and one.finding.scope == OVERALL]
-    return [row for row in rows if row.architecture == kind and row.dtype == dtype]
+    return [row for row in overall_on(judged, slug) if row.architecture == kind and row.dtype == dtype]
 
 
 def _dtypes(judged: Sequence[Judged]) -> list[str]:
     """Formats of dense layers that have a value, the usual one first."""
-    rows = [one.finding for one in judged if one.id == "tokens-125-vs-1000" and one.finding.scope == OVERALL]
+    rows = overall_on(judged, "tokens-125-vs-1000")
     dtypes = {row.dtype for row in rows if row.dtype and row.architecture == "dense"}
     return sorted(dtypes, key=lambda dtype: (dtype != USUAL, dtype))
 
@@ -54,9 +54,9 @@ def _headline(rows: Sequence[Finding], dtype: str) -> str:
     where = "on every system here" if not (holding or open_ones) else f"on {_names(refuted)}"
     parts = []
     if refuted:
-        span = _span(min(row.low or 0 for row in refuted), max(row.high or 0 for row in refuted))
+        times = span(min(row.low or 0 for row in refuted), max(row.high or 0 for row in refuted))
         parts.append(
-            f"No, refuted {where}: 1000 tokens take {span} times as long as 125 through a dense {dtype} linear"
+            f"No, refuted {where}: 1000 tokens take {times} times as long as 125 through a dense {dtype} linear"
         )
     if holding:
         parts.append(f"{'yes' if parts else 'Yes'} on {_names(holding)}, in {dtype}")
@@ -73,7 +73,7 @@ def _each(rows: Sequence[Finding]) -> str:
 
 
 def _range(row: Finding) -> str:
-    return _span(row.low, row.high) if row.low and row.high else "no interval"
+    return span(row.low, row.high) if row.low and row.high else "no interval"
 
 
 def _exact(row: Finding) -> str:
@@ -106,7 +106,7 @@ def _experts(rows: Sequence[Finding]) -> str:
         return ""
     middle = sorted(row.value or 0 for row in known)
     close = "fine-grained experts come close" if middle[-1] < CLOSE else "fine-grained experts do not come close"
-    said = [f"{close}: 1000 tokens take {_span(middle[0], middle[-1])} times as long as 125 in the middle"]
+    said = [f"{close}: 1000 tokens take {span(middle[0], middle[-1])} times as long as 125 in the middle"]
     partly = [f"{row.label} {row.condition.split(' stay')[0]}" for row in known if row.verdict == "HOLDS_IF"]
     for verdict, words in (("HOLDS", "within 1.25 on"), ("REFUTED", "beyond 1.25 throughout on")):
         if rows_of := [row for row in known if row.verdict == verdict]:
@@ -126,9 +126,3 @@ def _names(rows: Sequence[Finding]) -> str:
 
 def _why(rows: Sequence[Finding]) -> str:
     return "; ".join(dict.fromkeys(f"{row.label}: {row.condition}" for row in rows)) + "."
-
-
-def _span(low: float, high: float) -> str:
-    """Two figures, or one where they read the same."""
-    texts = dict.fromkeys((f"{low:.1f}", f"{high:.1f}"))
-    return "–".join(texts)

@@ -81,8 +81,12 @@ CLAIMS = (*map(_arithmetic, ARITHMETIC), *MEASURED)
 
 
 def judge_all(loaded: Iterable[ResultFile]) -> list[Judged]:
+    """Every claim with each of its findings on these files."""
+    return judge(collect(loaded))
+
+
+def judge(evidences: Sequence[Evidence]) -> list[Judged]:
     """Every claim with each of its findings: overall ones first, those on single linears under them."""
-    evidences = collect(loaded)
     return [Judged(claim.id, claim.statement, finding) for claim in CLAIMS for finding in _findings(claim, evidences)]
 
 

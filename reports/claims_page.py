@@ -7,6 +7,9 @@ from reports.finding import OVERALL, Finding, Judged
 from reports.page import Block, Column, Table
 from reports.units import NONE
 
+BY_SPECS = ("arithmetic", "datasheet")
+"""Provenances of findings that need no file."""
+
 
 def draw_up(judged: Sequence[Judged], *, every: bool = False, more: str = "") -> list[Block]:
     """A table for each measured claim and one for all arithmetic; of single linears only with `every`.
@@ -16,15 +19,10 @@ def draw_up(judged: Sequence[Judged], *, every: bool = False, more: str = "") ->
         every: the findings on single linears too.
         more: where those are to be found, if not here.
     """
-    arithmetic = [one for one in judged if one.finding.provenance in ("arithmetic", "datasheet")]
-    page: list[Block] = []
-    for slug in dict.fromkeys(one.id for one in judged):
-        rows = [one for one in judged if one.id == slug and one not in arithmetic]
-        if rows:
-            page.append(_measured(rows, every=every, more=more))
-    if arithmetic:
-        page.append(_arithmetic(arithmetic))
-    return page
+    arithmetic = [one for one in judged if one.finding.provenance in BY_SPECS]
+    slugs = dict.fromkeys(one.id for one in judged if one.finding.provenance not in BY_SPECS)
+    page = [_measured([one for one in judged if one.id == slug], every=every, more=more) for slug in slugs]
+    return [*page, _arithmetic(arithmetic)] if arithmetic else [*page]
 
 
 def figure(value: float | None, unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from reports import ceilings, machine
@@ -36,17 +37,17 @@ class Series:
         """What of a model is measured, whoever's implementation it is: `gate_up tp8`, `experts tp1 balanced`."""
         return " ".join(filter(None, (self.layer, f"tp{self.tp}", self.distribution)))
 
-    @property
+    @cached_property
     def seconds(self) -> dict[int, float]:
         """Medians by tokens, in seconds."""
         return {tokens: one.median for tokens, one in sorted(self.points.items())}
 
-    @property
+    @cached_property
     def maybe_hot(self) -> bool:
         """Whether a cache may have held the weights: such a series supports no verdict on cold ones."""
         return any(one.maybe_hot for one in self.points.values())
 
-    @property
+    @cached_property
     def shape_published(self) -> bool:
         """Whether this very shape was measured, if not at these very tokens."""
         overs = (one.interpolated_over for one in self.points.values())
@@ -104,7 +105,8 @@ class Evidence:
             label=self.name,
         )
 
-    def parts(self) -> dict[tuple[str, str], list[Series]]:
+    @cached_property
+    def parts(self) -> Mapping[tuple[str, str], list[Series]]:
         """The series of each model and part: one for each implementation."""
         found: dict[tuple[str, str], list[Series]] = {}
         for one in self.series:
@@ -149,7 +151,7 @@ def _of(file: ResultFile) -> Iterator[Evidence]:
             gpu=gpu_name(file),
             dtype=dtype,
             architecture=architecture,
-            published="source" in file.machine,
+            published=file.published,
             known=ceilings.known_gpu(file),
             measured=ceilings.measured(file),
             series=[Series(*key, _device_times(by_launch)) for key, by_launch in group.items()],

@@ -10,7 +10,6 @@ from reports.questions import is_launch
 from specs import roofline, statistics
 from specs.measurement import Measurement
 from specs.roofline import Ceilings
-from specs.work import Work
 
 NOISY = 0.2
 """Samples whose middle four fifths spread over more than this share of their median make a noisy case."""
@@ -40,7 +39,7 @@ class Figures:
     def bound(self) -> str | None:
         """Which ceiling sets the floor: memory or compute."""
         case = self.measurement.case
-        return roofline.bound(self._work, case.dtype, self.measured) if self.floor_seconds else None
+        return roofline.bound(case.work, case.dtype, self.measured) if self.floor_seconds else None
 
     @property
     def datasheet_share(self) -> float | None:
@@ -48,17 +47,13 @@ class Figures:
         floor = self._floor(self.datasheet) if self.datasheet else None
         return floor / self.measurement.median if floor else None
 
-    @property
-    def _work(self) -> Work:
-        case = self.measurement.case
-        return Work(case.flops, case.hbm_bytes, case.wire_bytes_sent_per_rank)
-
     def _floor(self, ceilings: Ceilings) -> float | None:
-        if self._work.wire_bytes_sent_per_rank or is_launch(self.measurement.case):  # no ceiling here is of those
+        case = self.measurement.case
+        if case.wire_bytes_sent_per_rank or is_launch(case):  # no ceiling here is of those
             return None
-        if not self._work.hbm_bytes:  # unknown: nothing computes on nothing
+        if not case.hbm_bytes:  # unknown: nothing computes on nothing
             return None
-        return roofline.floor_seconds(self._work, self.measurement.case.dtype, ceilings) or None
+        return roofline.floor_seconds(case.work, case.dtype, ceilings) or None
 
     @property
     def bytes_per_second(self) -> float | None:

@@ -49,6 +49,11 @@ class ResultFile:
     schema: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def published(self) -> bool:
+        """Whether others measured it, and an import wrote it."""
+        return "source" in self.machine
+
 
 def load_all(paths: Sequence[Path]) -> list[ResultFile]:
     """Read several, each once.

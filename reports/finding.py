@@ -1,6 +1,6 @@
 """What a claim was found to be: a verdict, the figure behind it, and what it rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,3 +61,8 @@ class Judged:
     id: str
     statement: str
     finding: Finding
+
+
+def overall_on(judged: Iterable[Judged], slug: str) -> list[Finding]:
+    """The overall findings on one claim."""
+    return [one.finding for one in judged if one.id == slug and one.finding.scope == OVERALL]

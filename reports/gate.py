@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.finding import OVERALL, VERDICTS, Judged, Verdict
+from reports.finding import VERDICTS, Judged, Verdict, overall_on
 from specs.errors import UserError
 from specs.lookup import find
 
@@ -56,8 +56,7 @@ def check(gates: Sequence[Gate], judged: Sequence[Judged]) -> None:
     """
     wrong = []
     for gate in gates:
-        rows = [one.finding for one in judged if one.id == gate.id and one.finding.scope == OVERALL]
-        rows = [row for row in rows if row.architecture in (None, gate.kind)]
+        rows = [row for row in overall_on(judged, gate.id) if row.architecture in (None, gate.kind)]
         wrong += [
             f"{gate.id}: {row.verdict}, not {gate.verdict}"
             + (f", on {row.gpu}, {row.architecture} layers in {row.dtype}" if row.gpu else "")

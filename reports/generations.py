@@ -11,7 +11,6 @@ from specs import roofline
 from specs.gpus import Gpu
 from specs.measurement import Measurement
 from specs.roofline import Ceilings
-from specs.work import Work
 
 TOKENS = (1, 16, 125, 256, 1000, 4096)
 """Decode at small and large batch, the claim's two, and a prefill."""
@@ -56,7 +55,7 @@ def side_by_side(evidences: Sequence[Evidence]) -> Generations | None:
     dense = [one for one in evidences if one.architecture == "dense" and one.known]
     best: dict[tuple[str, str, str], dict[str, tuple[Gpu, list[Series]]]] = {}
     for evidence in dense:
-        for (slug, part), alike in evidence.parts().items():
+        for (slug, part), alike in evidence.parts.items():
             cold = [one for one in alike if not one.maybe_hot and one.shape_published]
             if cold and evidence.known:
                 best.setdefault((slug, part, evidence.dtype), {})[evidence.name] = (evidence.known, cold)
@@ -122,5 +121,4 @@ def _entries(group: Mapping[str, tuple[Gpu, Sequence[Series]]]) -> list[Entry]:
 
 
 def _floor(one: Measurement, gpu: Gpu) -> float | None:
-    work = Work(one.case.flops, one.case.hbm_bytes)
-    return roofline.floor_seconds(work, one.case.dtype, Ceilings.datasheet(gpu))
+    return roofline.floor_seconds(one.case.work, one.case.dtype, Ceilings.datasheet(gpu))

@@ -23,10 +23,10 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
         ("software", machine.software(file.machine)),
         ("source", str(file.machine.get("source") or "")),
         ("frameworks", _frameworks(file)),
-        ("imported" if "source" in file.machine else "date", _minute(file.datetime)),
+        ("imported" if file.published else "date", _minute(file.datetime)),
         ("commit", _commit(file)),
-        ("points" if "source" in file.machine else "measured", ", ".join(counts)),
-        ("ceilings", _peaks(measured) or ("" if "source" in file.machine else NO_CEILINGS)),
+        ("points" if file.published else "measured", ", ".join(counts)),
+        ("ceilings", _peaks(measured) or ("" if file.published else NO_CEILINGS)),
     ]
     if gpu:
         used = {one.case.dtype for one in file.measurements}

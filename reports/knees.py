@@ -1,6 +1,6 @@
 """Claims about the shape of t(m): where the knee lies, and how far throughput grows with the batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -20,23 +20,27 @@ NO_DATASHEET = "specs/gpus.py has no peak or bandwidth for it, or its times incl
 
 def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """For each GPU and format an overall knee, then that of each linear; experts have none."""
-    evidences = list(evidences)
-    yield from _of_experts(evidences)
-    for evidence in _dense(evidences):
-        rows = [_knee(evidence, slug, part, alike) for (slug, part), alike in evidence.parts().items()]
-        whole = _overall(evidence, rows)
-        yield whole if whole.value is None else _placed(whole)
-        yield from rows
+    return _judge(evidences, _knee, _placed)
 
 
 def judge_throughput(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """For each GPU and format the tokens up to which throughput grows with them, overall and for each linear."""
-    evidences = list(evidences)
-    yield from _of_experts(evidences)
-    for evidence in _dense(evidences):
-        rows = [_flat(evidence, slug, part, alike) for (slug, part), alike in evidence.parts().items()]
+    return _judge(evidences, _flat, _grows)
+
+
+def _judge(
+    evidences: Iterable[Evidence],
+    of_linear: Callable[[Evidence, str, str, Sequence[Series]], Finding],
+    verdict: Callable[[Finding], Finding],
+) -> Iterator[Finding]:
+    """An overall finding and one for each linear; of experts that they have no flat part."""
+    for evidence in evidences:
+        if evidence.architecture == "moe":
+            yield replace(evidence.blank("tokens"), condition=NO_FLAT)
+            continue
+        rows = [of_linear(evidence, slug, part, alike) for (slug, part), alike in evidence.parts.items()]
         whole = _overall(evidence, rows)
-        yield whole if whole.value is None else _grows(whole)
+        yield whole if whole.value is None else verdict(whole)
         yield from rows
 
 
@@ -76,16 +80,6 @@ def _passes(series: Series) -> list[dict[int, float]]:
     """The times by tokens that each pass alone gives."""
     passes = min(len(one.seconds) for one in series.points.values())
     return [{m: median(one.seconds[turn]) for m, one in series.points.items()} for turn in range(passes)]
-
-
-def _of_experts(evidences: Iterable[Evidence]) -> list[Finding]:
-    """What is said of experts, which have no flat part: with each token more of them are visited."""
-    moe = [evidence for evidence in evidences if evidence.architecture == "moe"]
-    return [replace(evidence.blank("tokens"), condition=NO_FLAT) for evidence in moe]
-
-
-def _dense(evidences: Iterable[Evidence]) -> list[Evidence]:
-    return [evidence for evidence in evidences if evidence.architecture == "dense"]
 
 
 def _blank(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:

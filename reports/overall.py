@@ -13,20 +13,20 @@ ODD = "the times are odd: slower than with more tokens"
 
 def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding]) -> str:
     """How many linears an overall finding goes by, and how many it leaves out and why."""
-    left = [row for row in rows if (row.model, row.scope) in evidence.parts() and row not in used]
+    left = [row for row in rows if (row.model, row.scope) in evidence.parts and row not in used]
     hot = sum(1 for row in left if row.condition == HOT)
     undecided = sum(1 for row in left if row.verdict not in DECIDED) - hot
     reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": len(left) - hot - undecided}
     out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
     what = "linears" if evidence.architecture == "dense" else "cases"
-    between = all(not one.shape_published for row in used for one in evidence.parts()[row.model or "", row.scope])
+    between = all(not one.shape_published for row in used for one in evidence.parts[row.model or "", row.scope])
     over = f"over {len(used)} {what if len(used) > 1 else what[:-1]}" + " of interpolated shape" * between
     return over + (f"; left out {out}" if out else "")
 
 
 def decided(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
     """The rows to go by: linears that could be judged, of shapes that were measured themselves where there are any."""
-    parts = evidence.parts()
+    parts = evidence.parts
     singles = [row for row in rows if (row.model, row.scope) in parts and row.verdict in DECIDED]
     measured = {key for key, alike in parts.items() if all(one.shape_published for one in alike)}
     return [row for row in singles if (row.model, row.scope) in measured] or singles

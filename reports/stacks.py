@@ -45,7 +45,7 @@ def scopes(evidence: Evidence) -> Iterator[tuple[str, str, list[Stack]]]:
             stacks = [stack for linears in implementations.values() if (stack := build(slug, linears))]
             if stacks:
                 yield slug, f"{scope} tp{tp}", stacks
-    for (slug, part), alike in evidence.parts().items():
+    for (slug, part), alike in evidence.parts.items():
         yield slug, part, [Stack([one]) for one in alike]
 
 

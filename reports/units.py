@@ -77,6 +77,11 @@ def binary_bytes(count: float) -> str:
     return f"{count / 2**10:,.4g} KiB"
 
 
+def span(low: float, high: float) -> str:
+    """Two ratios to one decimal, or one where they read the same."""
+    return "–".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}")))
+
+
 def decimal_bytes(count: float) -> str:
     """A message or an amount of traffic to four digits: 57,344 B, 4.698 GB."""
     for factor, symbol in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from specs.work import Work
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -46,3 +48,8 @@ class Case:
     message_bytes: int | None = None
     context: int | None = None
     distribution: str | None = None
+
+    @property
+    def work(self) -> Work:
+        """The work of one call."""
+        return Work(self.flops, self.hbm_bytes, self.wire_bytes_sent_per_rank)

@@ -64,14 +64,13 @@ class Series:
         """Weights of one expert's slice."""
         return (self.model.up_width + self.model.intermediate) // self.tp * self.model.hidden
 
-    def _visited(self, tokens: int) -> int:
-        """Experts that so many tokens visit at most: all of them do if routing is balanced."""
-        return min(self.model.experts, tokens * self.model.top_k)
+    def _read(self, tokens: int) -> int:
+        """Bytes of the experts that so many tokens visit at most: as many if routing is balanced."""
+        return min(self.model.experts, tokens * self.model.top_k) * self._expert * ITEMSIZE[self.dtype]
 
     def _impossible(self, tokens: int, seconds: float) -> str:
         """Why a point cannot be true; of unbalanced routing the bytes are not known."""
-        read = self._visited(tokens) * self._expert * ITEMSIZE[self.dtype]
-        return lint.streamed(seconds, read, self.gpu)[1] if self.distribution == "balanced" else ""
+        return lint.streamed(seconds, self._read(tokens), self.gpu)[1] if self.distribution == "balanced" else ""
 
     def _name(self, tokens: int) -> str:
         kernel = self.source.kernel_source if self.several else None
@@ -79,13 +78,13 @@ class Series:
         return name("moe", *labels)
 
     def _point(self, tokens: int, seconds: float, **facts: Any) -> Measurement:
-        hot = lint.maybe_hot(self._visited(tokens) * self._expert * ITEMSIZE[self.dtype], self.gpu, copies=1)
+        hot = lint.maybe_hot(self._read(tokens), self.gpu, copies=1)
         return point(self._case(tokens), seconds, self.source, maybe_hot=hot, **facts)
 
     def _case(self, tokens: int) -> Case:
         """Reads each visited expert once, x once, writes y; who visits whom is known for balanced routing alone."""
-        model, size, expert = self.model, ITEMSIZE[self.dtype], self._expert
-        visited = self._visited(tokens) if self.distribution == "balanced" else 0
+        model, size = self.model, ITEMSIZE[self.dtype]
+        activations = tokens * model.hidden * (size + max(2, size))
         return Case(
             name=self._name(tokens),
             question="moe",
@@ -93,8 +92,8 @@ class Series:
             implementation=self.source.framework,
             kernel=self.source.kernel_source,
             dtype=self.dtype,
-            flops=2 * tokens * model.top_k * expert,
-            hbm_bytes=visited * expert * size + (tokens * model.hidden * (size + max(2, size)) if visited else 0),
+            flops=2 * tokens * model.top_k * self._expert,
+            hbm_bytes=self._read(tokens) + activations if self.distribution == "balanced" else 0,
             model=model.slug,
             layer="experts",
             tp=self.tp,
@@ -107,11 +106,7 @@ class Series:
 
 
 def read(system: Path, gpu: Gpu, models: Sequence[Model], widths: Sequence[int], dtypes: Sequence[str]) -> Imported:
-    """The experts of those of `models` that have any, cut over each of `widths` ranks.
-
-    Raises:
-        UserError: the system has no table of MoE that can be used.
-    """
+    """The experts of those of `models` that have any, cut over each of `widths` ranks."""
     ours, imported = formats.known(dtypes), Imported()
     models = [one for one in models if one.experts]
     if not models:

@@ -6,11 +6,10 @@ from typing import Any
 
 import altair as alt
 
-from reports import knee, knees
+from reports import knee, knees, units
 from reports.evidence import Evidence, Series
 from reports.web.figure import Figure, compiled, data, log
 from specs import roofline
-from specs.work import Work
 
 TICKS = (1, 16, 125, 1000, 8192)
 MARKED = (125, 1000)
@@ -18,7 +17,7 @@ MARKED = (125, 1000)
 
 def draw(evidence: Evidence, part: tuple[str, str]) -> Figure:
     """The times of one part of a model by every implementation, cold ones only where there are any."""
-    alike = evidence.parts()[part]
+    alike = evidence.parts[part]
     series = [one for one in alike if not one.maybe_hot] or alike
     rows = [row for one in series for row in _points(one)]
     floors = _floors(evidence, series[0])
@@ -59,8 +58,7 @@ def _floors(evidence: Evidence, series: Series) -> list[dict[str, Any]]:
         return []
     found = []
     for tokens, one in sorted(series.points.items()):
-        work = Work(one.case.flops, one.case.hbm_bytes)
-        if floor := roofline.floor_seconds(work, one.case.dtype, evidence.limits):
+        if floor := roofline.floor_seconds(one.case.work, one.case.dtype, evidence.limits):
             found.append({"by": "roofline", "tokens": tokens, "us": floor * 1e6, "provenance": evidence.limits.origin})
     return found
 
@@ -100,8 +98,7 @@ def _note(evidence: Evidence, series: Sequence[Series], corner: knee.Knee | None
     said = []
     ratios = [b.median / a.median for one in series for a, b in [one.at(*MARKED) or (None, None)] if a and b]
     if ratios:
-        spread = "–".join(dict.fromkeys((f"{min(ratios):.1f}", f"{max(ratios):.1f}")))
-        said.append(f"1000 tokens take {spread} times as long as 125")
+        said.append(f"1000 tokens take {units.span(min(ratios), max(ratios))} times as long as 125")
     if corner:
         said.append(f"knee at {corner.tokens:.0f} tokens ({corner.low:.0f}–{corner.high:.0f}), grey")
     origin = evidence.limits.origin if evidence.limits else ""
@@ -115,8 +112,8 @@ def _slug(text: str) -> str:
 
 def chosen(evidence: Evidence, preferred: tuple[str, str] | None) -> tuple[str, str]:
     """The part to draw: the one that all GPUs share, or the cold one with the most weights."""
-    parts = evidence.parts()
-    if preferred in parts:
+    parts = evidence.parts
+    if preferred and preferred in parts:
         return preferred
     return max(parts, key=lambda part: _rank(parts[part]))
 

@@ -3,14 +3,15 @@
 import base64
 import re
 from pathlib import Path
+from typing import Any
 
 import vl_convert
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from reports import generations
 from reports.answer import QUESTION
 from reports.finding import VERDICTS
-from reports.generations import table
 from reports.page import Facts, Table
 from reports.story import Story
 from reports.web import over_tokens, rooflines, speedups
@@ -18,8 +19,8 @@ from reports.web.figure import Figure
 
 HERE = Path(__file__).parent
 MOST_BYTES = 2_000_000
-ALL, FEW = 1000, 8
-"""Plots of time against tokens: of every GPU, or of the first few where all would make the page too large."""
+FEW = 8
+"""Plots of time against tokens that stay where those of all GPUs would make the page too large."""
 
 
 def render(story: Story) -> str:
@@ -27,37 +28,42 @@ def render(story: Story) -> str:
 
     The tables of single linears are left out, and the page says so, where they would make it too large to send.
     """
-    for linears, plots in ((True, ALL), (False, ALL), (False, FEW)):
-        page = _page(story, linears=linears, plots=plots)
+    template, parts = _template(), _parts(story)
+    linears, times = _linears(story), _times(story)
+    for tables, plots in ((linears, times), ([], times), ([], times[:FEW])):
+        page = template.render(**parts, linears=tables, times=plots)
         if len(page.encode()) < MOST_BYTES:
             break
     return page
 
 
-def _page(story: Story, *, linears: bool, plots: int) -> str:
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["csv_link"] = _csv_link
     environment.filters["code"] = _code
+    return environment.get_template("page.html.j2")
+
+
+def _parts(story: Story) -> dict[str, Any]:
+    """What stands on every page, however large."""
     gpus = list(dict.fromkeys(one.name for one in story.evidences))
-    return environment.get_template("page.html.j2").render(
-        question=QUESTION,
-        answer=story.answer,
-        missing=story.missing,
-        verdicts=story.verdicts(),
-        linears=_linears(story) if linears else [],
-        times=_times(story)[:plots],
-        roofline=rooflines.draw(story.evidences, gpus),
-        speedup=speedups.draw(story.generations, gpus) if story.generations else None,
-        generations=table(story.generations) if story.generations else None,
-        provenance=_by_file(story),
-        verdict_words=VERDICTS,
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        embed=Markup((HERE / "embed.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        vega=Markup(_vega()),  # noqa: S704 - the library's own code
-    )
+    return {
+        "question": QUESTION,
+        "answer": story.answer,
+        "missing": story.missing,
+        "verdicts": story.verdicts(),
+        "roofline": rooflines.draw(story.evidences, gpus),
+        "speedup": speedups.draw(story.generations, gpus) if story.generations else None,
+        "generations": generations.table(story.generations) if story.generations else None,
+        "provenance": _by_file(story),
+        "verdict_words": VERDICTS,
+        "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        "embed": Markup((HERE / "embed.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        "vega": Markup(_vega()),  # noqa: S704 - the library's own code
+    }
 
 
 def _linears(story: Story) -> list[Table]:

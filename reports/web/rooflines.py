@@ -11,7 +11,6 @@ from reports import knees
 from reports.evidence import Evidence, Series
 from reports.web.figure import Figure, by_gpu, compiled, data, log
 from specs.dtypes import ITEMSIZE
-from specs.work import Work
 
 TOKENS = (1, 4, 16, 64, 125, 256, 1000, 4096)
 PARTS = 8
@@ -58,7 +57,7 @@ def _points(evidence: Evidence) -> Iterable[dict[str, Any]]:
     ridge = corner * 2 / ITEMSIZE[evidence.dtype]  # flops a byte: two for each weight and token
     cold = {
         part: series
-        for part, alike in evidence.parts().items()
+        for part, alike in evidence.parts.items()
         if (series := [one for one in alike if not one.maybe_hot and one.shape_published])
     }
     largest = sorted(cold.items(), key=lambda one: -_bytes(one[1][0]))
@@ -67,7 +66,7 @@ def _points(evidence: Evidence) -> Iterable[dict[str, Any]]:
             found = [one.points[tokens] for one in series if tokens in one.points]
             if found:
                 case, seconds = found[0].case, median(one.median for one in found)
-                intensity = Work(case.flops, case.hbm_bytes).intensity
+                intensity = case.work.intensity
                 yield {
                     "gpu": evidence.name,
                     "dtype": evidence.dtype,
