@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from suites.device import current_device
+from kernels.timing.device import current_device
 from suites.doctor import findings
 from suites.environment import result_name
 

@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 
+from kernels.timing.device import current_device
 from specs.models import model
 from specs.parallel import Split
-from suites.device import current_device
 from suites.options import Options, read_options
 from suites.plan import How
 

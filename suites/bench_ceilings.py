@@ -6,9 +6,9 @@ from kernels.copy import TORCH_COPY
 from kernels.launch import TORCH_LAUNCH
 from kernels.linear import TORCH_LINEAR
 from kernels.read import TORCH_READ, TRITON_READ
+from kernels.timing.device import current_device
 from specs.dtypes import ITEMSIZE
 from suites.axes import LAUNCHES, add_how
-from suites.device import current_device
 from suites.plan import How, Measure
 
 READS = {"torch": TORCH_READ, "triton": TRITON_READ}

@@ -8,7 +8,7 @@ import torch
 
 from kernels.kernel import DTYPES
 from kernels.linears import LINEARS
-from suites.device import COLD_FACTOR, Device, gib
+from kernels.timing.device import COLD_FACTOR, Device, gib
 from suites.environment import cpu_name, machine_info, package_version
 from suites.plan import How, why_not
 

@@ -16,9 +16,9 @@ import cpuinfo
 import psutil
 import torch
 
+from kernels.timing.device import Device
+from kernels.timing.telemetry import nvml_handle
 from specs.measurement import SCHEMA
-from suites.device import Device
-from suites.telemetry import nvml_handle
 
 VARIABLES = ("NCCL_", "CUDA_VISIBLE", "CUBLAS", "OMP_", "MKL_", "ONEDNN_", "TORCH_", "TRITON_", "KMP_", "GOMP_")
 """Variables that change what a kernel or a collective does."""

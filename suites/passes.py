@@ -11,13 +11,13 @@ from functools import partial
 
 import torch
 
+from kernels.timing.cuda import CudaTimer
+from kernels.timing.device import Device, gib
+from kernels.timing.host import HostTimer, Timer
+from kernels.timing.pool import Pool
 from specs import statistics
 from suites import ranges
-from suites.cuda_timing import CudaTimer
-from suites.device import Device, gib
 from suites.plan import Entry, rivals
-from suites.pool import Pool
-from suites.timing import HostTimer, Timer
 
 LEAST_PASSES = 6
 MOST_PASSES = 18

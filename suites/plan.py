@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 from kernels.kernel import Kernel
+from kernels.timing.device import COLD_FACTOR, Device
+from kernels.timing.pool import Ruler
 from specs import statistics
 from specs.case import Case
 from specs.measurement import Measurement
 from specs.parallel import Shard
-from suites.device import COLD_FACTOR, Device
-from suites.pool import Ruler
 
 MOST_COPIES = 4096
 

@@ -53,8 +53,8 @@ def json_path(config: pytest.Config) -> Path | None:
 def _check_splits(config: pytest.Config) -> None:
     options = read_options(config)
     if options.model or options.tp or options.pp or options.layer:
+        from kernels.timing.device import current_device
         from suites.axes import SPLITS, splits
-        from suites.device import current_device
 
         kind = current_device().kind
         try:

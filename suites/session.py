@@ -11,10 +11,10 @@ import psutil
 import pytest
 import pytest_benchmark
 
+from kernels.timing.device import current_device
 from specs.measurement import SCHEMA
 from suites import journalling
 from suites.clock import device_clock
-from suites.device import current_device
 from suites.environment import cpu_name, machine_info
 from suites.options import read_options
 from suites.passes import LEAST_PASSES, Run

@@ -46,7 +46,7 @@ def test_modules_import_only_from_lower_floors():
     [
         ("specs/a.py", "import torch"),
         ("kernels/a.py", "from suites.plan import Entry"),
-        ("reports/a.py", "def f():\n    import suites.device"),
+        ("reports/a.py", "def f():\n    import suites.plan"),
         ("suites/a.py", "from reports import show"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 
 import suites.bench_ceilings  # likewise triton, and patches must be met
 import suites.session  # noqa: F401
-from suites import device
+from kernels.timing import device
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from suites import device
+from kernels.timing import device
 from tests.suites.conftest import ROOT
 
 CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: (.*))?$", re.MULTILINE)
@@ -21,8 +21,8 @@ def listed(pytester, monkeypatch):
             gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.PATIENCE["cuda"])
             monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (140 * 2**30, 140 * 2**30))
-            for module in ("axes", "bench_ceilings", "session", "device"):
-                monkeypatch.setattr(f"suites.{module}.current_device", lambda: gpu)
+            for module in ("suites.axes", "suites.bench_ceilings", "suites.session", "kernels.timing.device"):
+                monkeypatch.setattr(f"{module}.current_device", lambda: gpu)
             monkeypatch.setattr("suites.session.machine_info", lambda device: {"gpu": "NVIDIA H200"})
         command = (
             "-p",

@@ -3,7 +3,7 @@ import platform
 import subprocess
 import sys
 
-from suites.device import current_device
+from kernels.timing.device import current_device
 from suites.doctor import findings
 from suites.environment import result_name
 from tests.suites.conftest import ROOT
@@ -21,7 +21,7 @@ def test_every_kernel_is_listed_and_what_is_missing_has_a_remedy():
 
 
 def test_memory_too_short_for_cold_weights_is_said(monkeypatch):
-    monkeypatch.setattr("suites.device.Device.free_bytes", lambda self: 2**20)
+    monkeypatch.setattr("kernels.timing.device.Device.free_bytes", lambda self: 2**20)
     (line,) = [line for line in findings(current_device()) if line.subject == "cold weights"]
     assert not line.works
     assert "rotated-N" in line.remedy

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from kernels.linear import TORCH_LINEAR
+from kernels.timing.device import current_device
+from kernels.timing.host import Sampled
 from specs.case import Case
 from suites import passes
-from suites.device import current_device
 from suites.passes import Run
 from suites.plan import Entry, rivals
-from suites.timing import Sampled
 
 
 def entry(name, implementation="torch", kernel=TORCH_LINEAR, **case):

@@ -231,6 +231,6 @@ def test_a_bench_function_of_another_form_is_refused(bench, source, message):
 
 def test_machine_info_reads_the_environment(monkeypatch):
     monkeypatch.setenv("NCCL_ALGO", "Ring")
-    from suites.device import current_device
+    from kernels.timing.device import current_device
 
     assert machine_info(current_device())["variables"]["NCCL_ALGO"] == "Ring"

@@ -14,9 +14,9 @@ from statistics import median
 
 import torch
 
-from suites.device import Device
-from suites.telemetry import read_load
-from suites.timing import MOST_ROUNDS, Call, Sampled
+from kernels.timing.device import Device
+from kernels.timing.host import MOST_ROUNDS, Call, Sampled
+from kernels.timing.telemetry import read_load
 
 PROBE_CALLS = 16
 LEAST_ROUNDS = 3

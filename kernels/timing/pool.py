@@ -11,7 +11,7 @@ from math import prod
 import torch
 
 from kernels.kernel import DTYPES
-from suites.device import Device
+from kernels.timing.device import Device
 
 ALIGNMENT = 256
 """Bytes that every window starts at a multiple of, as allocators give and 16-byte loads need."""

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
-from suites.device import Device
+from kernels.timing.device import Device
 
 Call = Callable[[], object]
 MOST_ROUNDS = 10

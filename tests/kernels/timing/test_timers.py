@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from suites import cuda_timing, timing
-from suites.cuda_timing import CudaTimer
-from suites.device import Device, Patience
-from suites.timing import HostTimer
+from kernels.timing import cuda as cuda_timing
+from kernels.timing import host as timing
+from kernels.timing.cuda import CudaTimer
+from kernels.timing.device import Device, Patience
+from kernels.timing.host import HostTimer
 
 CPU = Device("cpu", "cpu", 2**20, Patience(10e-3, 60e-3, 0.05, 90.0))
 GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))

@@ -2,12 +2,14 @@
 
 import torch
 
-from suites.device import current_device
-from suites.pool import ALIGNMENT, Pool, Ruler
+from kernels.timing.device import PATIENCE, Device
+from kernels.timing.pool import ALIGNMENT, Pool, Ruler
+
+DEVICE = Device("cpu", "cpu", 2**16, PATIENCE["cpu"])
 
 
 def test_successive_weights_lie_side_by_side_and_wrap_at_the_end():
-    pool = Pool(current_device(), {"fp32": 0})  # 32 x 64 KiB = 2 MiB
+    pool = Pool(DEVICE, {"fp32": 0})  # 32 x 64 KiB = 2 MiB
     first, second, third = (pool.weight(100, 1000, dtype="fp32") for _ in range(3))
     assert second.data_ptr() - first.data_ptr() == -(-first.nbytes // ALIGNMENT) * ALIGNMENT
     assert third.data_ptr() == second.data_ptr() + (second.data_ptr() - first.data_ptr())
@@ -17,18 +19,18 @@ def test_successive_weights_lie_side_by_side_and_wrap_at_the_end():
 
 
 def test_windows_are_aligned_for_wide_loads():
-    pool = Pool(current_device(), {"bf16": 0})
+    pool = Pool(DEVICE, {"bf16": 0})
     offsets = [pool.weight(3, 5, dtype="bf16").data_ptr() for _ in range(4)]
     assert len({offset % ALIGNMENT for offset in offsets}) == 1
 
 
 def test_a_weight_larger_than_the_caches_makes_the_buffer_grow():
-    pool = Pool(current_device(), {"fp32": 3 * 2**20})
+    pool = Pool(DEVICE, {"fp32": 3 * 2**20})
     assert pool.weight(3, 2**18, dtype="fp32").shape == (3, 2**18)
 
 
 def test_every_value_is_random_and_none_is_missing():
-    pool = Pool(current_device(), {"fp32": 5 * 2**24})
+    pool = Pool(DEVICE, {"fp32": 5 * 2**24})
     whole = pool.weight(5 * 2**22, dtype="fp32")
     assert abs(float(whole.mean())) < 0.01
     assert abs(float(whole.std()) - 1) < 0.01
@@ -36,7 +38,7 @@ def test_every_value_is_random_and_none_is_missing():
 
 
 def test_activations_and_outputs_are_one_tensor_for_all_calls_of_a_case():
-    pool = Pool(current_device(), {"fp32": 0})
+    pool = Pool(DEVICE, {"fp32": 0})
     x, out = pool.activation(2, 8, dtype="fp32"), pool.output(2, 8, dtype="fp32")
     assert pool.activation(2, 8, dtype="fp32") is x
     assert torch.isnan(out).all()
