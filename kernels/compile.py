@@ -94,16 +94,14 @@ def compile_for(
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     options = {"num_warps": num_warps, "num_stages": num_stages, **OPTIONS}
     made = triton.compile(source, target=target, options=options)
-    dump = _cuobjdump(made.asm["cubin"])
+    return read_cubin(made.asm["cubin"], arch, made.metadata.shared, made.asm["ptx"])
+
+
+def read_cubin(cubin: bytes, arch: str, shared_bytes: int, ptx: str = "") -> Compiled:
+    """What the machine code says of itself; `shared_bytes` is what a launch asks for beyond what is in the code."""
+    dump = _cuobjdump(cubin)
     usage = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", dump)}
-    return Compiled(
-        arch=arch,
-        registers=usage["REG"],
-        spill_bytes=usage["STACK"] + usage["LOCAL"],
-        shared_bytes=made.metadata.shared,
-        ptx=made.asm["ptx"],
-        sass=dump,
-    )
+    return Compiled(arch, usage["REG"], usage["STACK"] + usage["LOCAL"], shared_bytes, ptx, dump)
 
 
 def _cuobjdump(cubin: bytes) -> str:

@@ -47,6 +47,9 @@ class Kernel:
         rtol: largest accepted ‖out − reference‖ / ‖reference‖, by dtype.
         archs: where it runs: "cpu", "sm_80", …; None for everywhere that torch does.
         tokens: token counts it is made for.
+        missing: one line on a package that it needs and that is not installed, and how to get it; None when all are.
+        configuration: `configuration(arch=…, dtype=…, **shape)` names what `run` chooses there and on what grounds;
+            None for kernels that have nothing to choose.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Kernel:
     rtol: Mapping[str, float]
     archs: tuple[str, ...] | None
     tokens: range = field(default=range(1, 2**31))
+    missing: Callable[[], str | None] = field(default=lambda: None)
+    configuration: Callable[..., str] | None = None
 
     def why_not(self, arch: str, dtype: str) -> str | None:
         """Reason why this kernel cannot run on `arch` ("cpu", "sm_90", …) with `dtype`; None when it can."""
@@ -66,7 +71,7 @@ class Kernel:
             return f"{self.name} runs on {', '.join(self.archs)}; this is {arch}"
         if dtype not in self.rtol:
             return f"{dtype} is not among the dtypes of {self.name}: {', '.join(self.rtol)}"
-        return None
+        return self.missing()
 
     def relative_error(self, inputs: Inputs) -> float:
         """‖out − reference‖ / ‖reference‖ after `run`; NaN if an element of `out` was not written."""
