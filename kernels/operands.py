@@ -1,4 +1,4 @@
-"""The operands of the Triton linears: their types, and what they are asked for before memory is touched."""
+"""The operands of our own linears: their types, and what they are asked for before memory is touched."""
 
 import torch
 
@@ -14,7 +14,7 @@ def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> 
     for name, tensor in {"x": x, "weight": weight, "out": out}.items():
         if not tensor.is_contiguous():
             raise UserError(
-                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; Triton linears take rows that "
+                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; our linears take rows that "
                 f"follow each other without gaps: pass {name}.contiguous()"
             )
     expected = (x.shape[0], weight.shape[0])

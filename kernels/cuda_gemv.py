@@ -1,0 +1,200 @@
+"""Few tokens in CUDA C++: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ for 1 to 4 tokens, by `csrc/gemv.cu` through CuPy.
+
+It is here to keep the Triton kernels honest: same inputs, same checks, and every byte in flight asked for by hand.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kernels.compile import TRITON_ARCHS, Compiled
+from kernels.cuda_compile import STANDARD, compile_cuda
+from kernels.kernel import DTYPES, Kernel
+from kernels.linear import RTOL, inputs, reference, work
+from kernels.operands import check_operands
+from specs.dtypes import ITEMSIZE
+from specs.errors import UserError
+
+SOURCE = Path(__file__).parent / "csrc" / "gemv.cu"
+FORMATS = {"bf16": 1, "fp16": 2, "fp32": 3}
+"""What the source calls them."""
+
+TOKENS = range(1, 5)
+CHUNK_BYTES = 16
+"""The widest load of one thread into shared memory."""
+
+WARPS = 4
+RING_BYTES = 32 * 1024
+"""Of W that a CTA has asked for: two CTAs an SM pass the 40 KiB that memory takes to stay busy, and most SMs hold more.
+
+With the partial sums it stays below the 48 KiB that a launch gets without asking, and 1280 rows still make 320 CTAs.
+"""
+
+MANY_ROWS = 4096
+"""Rows of W from which CTAs of eight make at least three for each of 132 SMs."""
+
+
+class Form(NamedTuple):
+    """One compiled form of the source.
+
+    Attributes:
+        dtype: of all operands.
+        tokens: exactly those of the call.
+        rows: rows of W that a CTA owns.
+        warps: of a CTA, side by side along k.
+        stages: steps along k that are in flight.
+        vector: whether 16 bytes are loaded at a time; False for rows that begin elsewhere than at their multiples.
+    """
+
+    dtype: str
+    tokens: int
+    rows: int
+    warps: int
+    stages: int
+    vector: bool
+
+    def __str__(self) -> str:
+        loads = "vector" if self.vector else "scalar"
+        return f"{self.dtype}-tokens{self.tokens}-rows{self.rows}-warps{self.warps}-stages{self.stages}-{loads}"
+
+    @property
+    def threads(self) -> int:
+        """Threads of a CTA."""
+        return 32 * self.warps
+
+    @property
+    def macros(self) -> dict[str, int]:
+        """What the source is compiled with."""
+        sizes = {"TOKENS": self.tokens, "ROWS": self.rows, "WARPS": self.warps, "STAGES": self.stages}
+        return {"FORMAT": FORMATS[self.dtype], **sizes, "VECTOR": int(self.vector)}
+
+    def ring_bytes(self, k: int | None = None) -> int:
+        """Shared memory that rows of k elements (None: long ones) are streamed through."""
+        stages = self.stages
+        if k is not None:
+            stages = min(stages, -(-k * ITEMSIZE[self.dtype] // (self.threads * CHUNK_BYTES)))
+        return stages * self.rows * self.threads * CHUNK_BYTES
+
+    def shared_bytes(self, k: int | None = None) -> int:
+        """Dynamic shared memory of a launch: the ring, and a partial sum for each warp, row and token (4 for 3)."""
+        return self.ring_bytes(k) + 4 * self.warps * self.rows * (4 if self.tokens == 3 else self.tokens)
+
+
+def tile(*, tokens: int, n: int, dtype: str, vector: bool = True) -> Form:
+    """The form for a shape.
+
+    x is read once for every CTA, through L1 where it fits: tokens / rows bytes of it for a byte of W. So from two
+    tokens on eight rows share it, unless that leaves SMs with less than three CTAs. A step of four rows is
+    4 x 128 threads x 16 bytes = 8 KiB of W, one of eight is 16: four and two of them are RING_BYTES.
+    """
+    rows = 8 if tokens > 1 and n >= MANY_ROWS else 4
+    return Form(dtype, tokens, rows, WARPS, RING_BYTES // (rows * 32 * WARPS * CHUNK_BYTES), vector)
+
+
+def variants(dtype: str) -> list[Form]:
+    """Every compiled form that `tile` can choose."""
+    sizes = [(tokens, n, vector) for vector in (True, False) for tokens in TOKENS for n in (MANY_ROWS - 1, MANY_ROWS)]
+    return list(dict.fromkeys(tile(tokens=tokens, n=n, dtype=dtype, vector=vector) for tokens, n, vector in sizes))
+
+
+def bytes_in_flight(form: Form, k: int | None = None) -> int:
+    """Bytes of W that a CTA has asked memory for and not yet got, for rows of k elements (None: long ones).
+
+    0 for scalar loads: they pass through registers, as many at a time as the compiler sees fit.
+    """
+    if not form.vector:
+        return 0
+    ring = form.ring_bytes(k)
+    return ring if k is None else min(ring, form.rows * k * ITEMSIZE[form.dtype])
+
+
+def compiled(form: Form, arch: str) -> Compiled:
+    """A form compiled for an architecture, with no GPU.
+
+    Raises:
+        UserError: as `kernels.cuda_compile.compile_cuda` does.
+    """
+    return compile_cuda(SOURCE, form.macros, arch, form.shared_bytes())
+
+
+def missing() -> str | None:
+    """One line where CuPy cannot be imported."""
+    try:
+        import cupy  # noqa: F401 - whether it can be is the question
+    except Exception as error:  # an installation that does not fit raises more than ImportError
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        return f"cuda_gemv needs CuPy: pip install -c constraints.txt .[cu13] ({reason})"
+    return None
+
+
+@cache
+def _loaded(form: Form, device: int) -> Any:
+    """The compiled kernel on a device: first calls compile and load it, so that later ones can be captured."""
+    import cupy
+
+    options = (STANDARD, *(f"-D{name}={value}" for name, value in form.macros.items()))
+    with cupy.cuda.Device(device):
+        kernel = cupy.RawModule(code=SOURCE.read_text("utf-8"), options=options).get_function("gemv")
+        if form.shared_bytes() > 48 * 1024:  # more than any launch gets unasked
+            kernel.max_dynamic_shared_size_bytes = form.shared_bytes()
+    return kernel
+
+
+@cache
+def _stream(handle: int, device: int) -> Any:
+    """CuPy's name for a stream of torch's."""
+    import cupy
+
+    return cupy.cuda.ExternalStream(handle, device)  # cached, for CuPy 14 warns at each one made
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """One pass over W for all tokens, on torch's current stream.
+
+    Raises:
+        UserError: more than 4 tokens, a dtype without a form, operands that are strided or do not fit together, or
+            CuPy is missing.
+    """
+    check_operands(x, weight, out)
+    (tokens, k), n = x.shape, weight.shape[0]
+    if tokens not in TOKENS:
+        raise UserError(f"{tokens} tokens; cuda_gemv takes 1 to {TOKENS[-1]}, so use triton_skinny")
+    dtype = next((name for name in FORMATS if DTYPES[name] == x.dtype), None)
+    if dtype is None:
+        raise UserError(f"operands are {x.dtype}; cuda_gemv takes {', '.join(FORMATS)}")
+    reason = missing()
+    if reason is not None:
+        raise UserError(reason)
+    import cupy
+
+    vector = (k * x.element_size() | x.data_ptr() | weight.data_ptr()) % CHUNK_BYTES == 0
+    form = tile(tokens=tokens, n=n, dtype=dtype, vector=vector)
+    stream = torch.cuda.current_stream(x.device)
+    device = stream.device_index
+    kernel = _loaded(form, device)
+    with cupy.cuda.Device(device), _stream(stream.cuda_stream, device):
+        pointers = (x.data_ptr(), weight.data_ptr(), out.data_ptr())
+        kernel((-(-n // form.rows),), (form.threads,), (*pointers, n, k), shared_mem=form.shared_bytes(k))
+
+
+def configuration(*, dtype: str, tokens: int, n: int, **_: object) -> str:
+    """The form for a shape whose rows begin at multiples of 16 bytes, for the record."""
+    return f"{tile(tokens=tokens, n=n, dtype=dtype)} (rule)"
+
+
+CUDA_GEMV = Kernel(
+    name="cuda_gemv",
+    op="linear",
+    implementation="cuda",
+    inputs=inputs,
+    run=run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=TRITON_ARCHS,
+    tokens=TOKENS,
+    missing=missing,
+    configuration=configuration,
+)
