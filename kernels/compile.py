@@ -12,9 +12,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from specs.archs import ARCHS
 from specs.errors import UserError
 
-TRITON_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
+TRITON_ARCHS = tuple(ARCHS)
 """Where the Triton kernels run: bf16 matrix instructions and cp.async came with sm_80."""
 
 OPTIONS = {"enable_fp_fusion": True}
@@ -95,6 +96,12 @@ def compile_for(
     options = {"num_warps": num_warps, "num_stages": num_stages, **OPTIONS}
     made = triton.compile(source, target=target, options=options)
     return read_cubin(made.asm["cubin"], arch, made.metadata.shared, made.asm["ptx"])
+
+
+def compile_variant(variant: Variant, arch: str) -> Compiled:
+    """`compile_for` of a variant."""
+    fn, signature, constexprs, warps, stages = variant
+    return compile_for(fn, signature, constexprs, arch, num_warps=warps, num_stages=stages)
 
 
 def read_cubin(cubin: bytes, arch: str, shared_bytes: int, ptx: str = "") -> Compiled:

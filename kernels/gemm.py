@@ -1,7 +1,7 @@
-"""Many tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on the matrix units, for 5 tokens and more.
+"""Many tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on the matrix units, for 65 tokens and more.
 
 Tiles are computed transposed, yᵀ = W · xᵀ: matrix instructions have at least 64 rows on sm_90 and sm_100,
-and rows of W always fill them where 16 tokens would leave three quarters empty.
+and rows of W always fill them where the last few tokens would not.
 """
 
 from typing import NamedTuple
@@ -65,13 +65,13 @@ class Tile(NamedTuple):
         return {"ROWS": self.rows, "TOKENS": self.tokens, "DEPTH": self.depth, "GROUP": GROUP}
 
 
-DECODE = (Tile(64, 16, 128, 4, 4), Tile(64, 32, 128, 8, 3), Tile(128, 64, 64, 8, 4))
-"""Few tokens: 16 KiB of W a stage, two or three stages in flight a program, to stream W at the speed of memory."""
+NARROW = Tile(128, 64, 64, 8, 4)
+"""Where large tiles would be too few to fill the GPU."""
 
-PREFILL = Tile(128, 128, 64, 8, 3)
-"""Many tokens: 64 multiply-adds for each element loaded; its 96 KiB of stages fit every arch."""
+WIDE = Tile(128, 128, 64, 8, 3)
+"""64 multiply-adds for each element loaded; its 96 KiB of stages fit every arch."""
 
-FP32 = (Tile(64, 16, 32, 4, 3), Tile(64, 32, 32, 8, 3))
+FP32 = Tile(64, 32, 32, 8, 3)
 """No matrix unit multiplies true fp32: plain multiply-adds, whose operands have to fit into registers."""
 
 SMS = 108
@@ -79,18 +79,16 @@ SMS = 108
 
 
 def tile(*, tokens: int, n: int, dtype: torch.dtype) -> Tile:
-    """The narrowest tile that holds all tokens; beyond 64 the large one where it still fills the GPU."""
+    """The large tile where it still fills the GPU."""
     if dtype == torch.float32:
-        return FP32[tokens > FP32[0].tokens]
-    if triton.cdiv(tokens, PREFILL.tokens) * triton.cdiv(n, PREFILL.rows) >= SMS and tokens > DECODE[-1].tokens:
-        return PREFILL
-    return next((narrow for narrow in DECODE if tokens <= narrow.tokens), DECODE[-1])
+        return FP32
+    return WIDE if triton.cdiv(tokens, WIDE.tokens) * triton.cdiv(n, WIDE.rows) >= SMS else NARROW
 
 
 def variants(dtype: str) -> list[Variant]:
     """Every compiled form that `tile` can choose."""
     signature = linear_signature(dtype)
-    tiles = FP32 if dtype == "fp32" else (*DECODE, PREFILL)
+    tiles = (FP32,) if dtype == "fp32" else (NARROW, WIDE)
     return [Variant(_gemm, signature, one.constexprs, one.warps, one.stages) for one in tiles]
 
 
@@ -118,5 +116,5 @@ TRITON_GEMM = Kernel(
     work=work,
     rtol=RTOL,
     archs=TRITON_ARCHS,
-    tokens=range(5, 2**31),
+    tokens=range(65, 2**31),
 )

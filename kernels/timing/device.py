@@ -13,6 +13,8 @@ from specs.gpus import recognise
 COLD_FACTOR = 32
 """Weights rotate through this many times the last-level cache: 4x still leaves 25 % hits where old lines are kept."""
 
+MOST_COPIES = 4096
+
 
 class Patience(NamedTuple):
     """How long to measure.
@@ -55,6 +57,10 @@ class Device:
         """Bytes that cold inputs rotate through; less where memory is short, and the case is then labelled."""
         eighth = self.free_bytes() // 8
         return min(COLD_FACTOR * self.llc_bytes, 1 << max(0, eighth.bit_length() - 1))
+
+    def cold_copies(self, weight_bytes: int) -> int:
+        """Copies of a weight that cold calls rotate through; one of what draws no weight."""
+        return max(1, min(MOST_COPIES, self.cold_bytes // weight_bytes)) if weight_bytes else 1
 
     def lost(self) -> str:
         """Why the device can do no more in this process; empty while it can. A CUDA fault spoils all that follows."""

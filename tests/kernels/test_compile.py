@@ -1,96 +1,141 @@
 """What the compiler makes of every Triton kernel, for GPUs that need not be here."""
 
-import re
-
 import pytest
+import triton
 
-from kernels import gemm, gemv, read
-from kernels.compile import Variant, compile_for
+from kernels import gemm, read, skinny
+from kernels.compile import Variant, compile_variant
 from kernels.draw import FreshDraw
-from kernels.gemv import TRITON_GEMV
+from kernels.inspection.machine_code import MATRIX, family, narrowest_load_bits, opcodes, summary
+from kernels.skinny import TRITON_SKINNY
+from kernels.tuning.choice import choose
+from kernels.tuning.config import Config
+from kernels.tuning.shapes import TOKEN_TILES, shards
+from specs.archs import ARCHS
 from specs.errors import UserError
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
-SHARED_BYTES = {
-    arch: kib * 1024 for arch, kib in {"sm_80": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}.items()
-}
-"""The most that one program may ask for, by the technical specifications in the CUDA C++ programming guide."""
+ARCHES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
+SHARDS = shards()
 
-MATRIX = {"sm_80": "HMMA", "sm_89": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "sm_120": "HMMA"}
-"""The tensor instruction of each generation: by warp, by warp group, by one thread."""
 
-EVERYWHERE = [
-    (variant, arch) for module in (gemv, gemm, read) for variant in module.variants("bf16") for arch in SHARED_BYTES
+def chosen(arch, dtype="bf16"):
+    """Every configuration that a layer of Llama-3-70B is given on an architecture, at any degree and token count."""
+    choices = {
+        choose(arch, dtype, tokens=tokens, n=shard.n, k=shard.k).config for shard in SHARDS for tokens in TOKEN_TILES
+    }
+    return sorted(choices)
+
+
+EVERYWHERE = [(variant, arch) for arch in ARCHES for module in (gemm, read) for variant in module.variants("bf16")]
+SKINNY = [(skinny.variant(config, "bf16"), arch) for arch in ARCHES for config in chosen(arch)]
+DEPENDENT = [
+    (skinny.variant(config, "bf16", dependent=True), arch)
+    for arch in ("sm_90", "sm_100", "sm_120")
+    for config in chosen(arch)
 ]
-FP32 = [(variant, "sm_90") for module in (gemv, gemm, read) for variant in module.variants("fp32")]
-FP16 = [(gemv.variants("fp16")[-1], "sm_90"), (gemm.variants("fp16")[0], "sm_90")]
-
-
-def made(variant, arch):
-    return compile_for(
-        variant.fn,
-        variant.signature,
-        variant.constexprs,
-        arch,
-        num_warps=variant.num_warps,
-        num_stages=variant.num_stages,
-    )
-
-
-def opcodes(sass):
-    return set(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass, re.MULTILINE))
+OTHERS = [
+    *((variant, "sm_90") for dtype in ("fp32", "fp16") for module in (gemm,) for variant in module.variants(dtype)),
+    (read.variants("fp32")[0], "sm_90"),
+    *(
+        (skinny.variant(choose("sm_90", dtype, tokens=tokens, n=1280, k=8192).config, dtype), "sm_90")
+        for dtype in ("fp32", "fp16")
+        for tokens in (1, 16, 64)
+    ),
+]
+TMA = [(skinny.variant(Config(64, 16, 128, 3, 4, 4, tma=True), "bf16"), arch) for arch in ("sm_90", "sm_100", "sm_120")]
 
 
 def faults(compiled):
-    loads = {code for code in opcodes(compiled.sass) if code.startswith(("LDG.", "LDGSTS", "UTMALDG"))}
-    narrow = {code for code in loads if not code.startswith("UTMALDG") and not code.endswith(".128")}
     found = {
         "spills": compiled.spill_bytes > 0,
-        "too much shared memory": compiled.shared_bytes > SHARED_BYTES[compiled.arch],
-        "narrow loads": bool(narrow) or not loads,
+        "too much shared memory": compiled.shared_bytes > ARCHS[compiled.arch].shared_bytes_per_block,
+        "narrow loads": narrowest_load_bits(compiled.sass) != 128,
     }
     return [fault for fault, there in found.items() if there]
 
 
-def has_matrix(compiled):
-    return any(code.split(".")[0] == MATRIX[compiled.arch] for code in opcodes(compiled.sass))
+def multiplies(compiled):
+    return {family(code) for code in opcodes(compiled.sass)} & set(MATRIX)
 
 
 @pytest.mark.parametrize(
     ("variant", "arch"),
-    EVERYWHERE + FP32 + FP16,
+    EVERYWHERE + SKINNY + DEPENDENT + OTHERS + TMA,
     ids=lambda value: f"{value.fn.__name__}-{value}" if isinstance(value, Variant) else value,
 )
 def test_variant_is_clean(variant, arch):
-    compiled = made(variant, arch)
+    compiled = compile_variant(variant, arch)
     assert compiled.registers > 0
     assert faults(compiled) == []
-    tensor = variant.fn is gemm._gemm and variant.signature["x"] != "*fp32"
-    assert has_matrix(compiled) == tensor
+    sizes = variant.constexprs
+    tensor = sizes.get("MATRIX", variant.fn is gemm._gemm) and variant.signature["x"] != "*fp32"
+    assert multiplies(compiled) == ({ARCHS[arch].matrix} if tensor else set())
+    assert ("UTMALDG" in summary(compiled.sass)) == ("tiles" in variant.signature)
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "sm_100", "sm_120"])
+def test_dependent_launch_asks_for_weights_before_it_waits(arch):
+    config = choose(arch, "bf16", tokens=16, n=1280, k=8192).config
+    code = compile_variant(skinny.variant(config, "bf16", dependent=True), arch)
+    ptx = code.ptx
+    launch, wait = ptx.index("griddepcontrol.launch_dependents"), ptx.index("griddepcontrol.wait")
+    assert launch < ptx.index("prefetch.global.L2") < ptx.rindex("prefetch.global.L2") < wait
+    touches = [ptx.index(word) for word in ("cp.async.cg", "st.global", "atom.global") if word in ptx]
+    assert min(touches) > wait
+    assert faults(code) == []
+
+
+def test_programs_can_be_held_up_at_random():
+    config = Config(64, 16, 64, 2, 4, 3)
+    variant = skinny.variant(config, "bf16")
+    held = compile_variant(variant._replace(constexprs={**variant.constexprs, "DELAY": 2000}), "sm_90")
+    assert held.ptx.count("%globaltimer") > 1
+    assert "%globaltimer" not in compile_variant(variant, "sm_90").ptx
+
+
+@pytest.mark.parametrize("ones", [("n",), ("k",), ("n", "k")])
+@pytest.mark.parametrize("config", [Config(4, 1, 1024, 2, 4, 1, matrix=False), Config(64, 16, 64, 2, 4, 3)], ids=str)
+def test_sizes_of_one_which_a_launch_makes_constants_compile(config, ones):
+    variant = skinny.variant(config, "bf16", even=False)
+    signature = {name: kind for name, kind in variant.signature.items() if name not in ones}
+    constants = {**variant.constexprs, **dict.fromkeys(ones, 1)}
+    assert compile_variant(variant._replace(signature=signature, constexprs=constants), "sm_90").registers > 0
+
+
+def test_weights_leave_the_cache_first_where_they_go_straight_to_registers():
+    ptx = compile_variant(skinny.variant(Config(8, 1, 2048, 1, 4, 1, matrix=False), "bf16"), "sm_90").ptx
+    assert "L2::evict_first" in ptx
+    assert "L2::evict_last" in ptx
 
 
 def test_spills_and_too_much_shared_memory_are_caught():
-    wide = gemm.Tile(rows=256, tokens=128, depth=32, warps=4, stages=8)
-    signature = gemm.variants("bf16")[0].signature
-    compiled = made(Variant(gemm._gemm, signature, wide.constexprs, wide.warps, wide.stages), "sm_80")
+    compiled = compile_variant(skinny.variant(Config(256, 128, 32, 2, 4, 8), "bf16"), "sm_80")
     assert faults(compiled) == ["spills", "too much shared memory"]
 
 
 def test_narrow_loads_are_caught():
-    variant = gemv.variants("bf16")[0]
-    assert "narrow loads" in faults(made(variant._replace(constexprs={**variant.constexprs, "CHUNK": 1}), "sm_90"))
+    variant = skinny.variant(Config(8, 1, 2048, 1, 4, 1, matrix=False), "bf16")
+    unaligned = variant._replace(signature=variant.signature | {"k": "i64"}, fn=unpromised(variant.fn, "k"))
+    assert faults(compile_variant(unaligned, "sm_90")) == ["narrow loads"]
+
+
+def unpromised(fn, name):
+    """The kernel where nothing is known of `name`, as in a launch whose k is odd."""
+    return triton.jit(fn.fn, do_not_specialize=["tokens", name])
 
 
 def test_only_nvidia_from_sm_80_compiles():
     variant = read.variants("bf16")[0]
     with pytest.raises(UserError, match=r"'sm_75'.*sm_80, sm_86"):
-        made(variant, "sm_75")
+        compile_variant(variant, "sm_75")
 
 
 @needs_interpreter
 def test_compiles_after_the_interpreter_ran(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    with interpreted(gemv):
-        TRITON_GEMV.run(**TRITON_GEMV.inputs(FreshDraw(8), tokens=1, n=2, k=16, dtype="fp32"))
-    assert faults(made(gemv.variants("fp32")[0], "sm_90")) == []
+    with interpreted(skinny):
+        TRITON_SKINNY.run(**TRITON_SKINNY.inputs(FreshDraw(8), tokens=1, n=2, k=16, dtype="fp32"))
+    config = Config(4, 1, 512, 1, 4, 1, matrix=False)
+    assert faults(compile_variant(skinny.variant(config, "fp32"), "sm_90")) == []
     assert any(tmp_path.iterdir()), "a cached result would have proved nothing"

@@ -9,11 +9,13 @@ import triton.language as tl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import gemm, gemv, linear, read
+from kernels import gemm, linear, read, skinny
 from kernels.draw import FreshDraw
 from kernels.gemm import TRITON_GEMM
-from kernels.gemv import TRITON_GEMV
 from kernels.read import TRITON_READ
+from kernels.skinny import TRITON_SKINNY
+from kernels.tuning.config import Config
+from kernels.workspace import RING, Workspace
 from tests.kernels.interpreter import interpreted, needs_interpreter, stock_dot
 
 pytestmark = needs_interpreter
@@ -29,25 +31,73 @@ def error_of(kernel, module, dtype, **shape):
     return kernel.relative_error(inputs)
 
 
+CONFIGS = (
+    Config(4, 4, 64, 1, 4, 1, matrix=False),
+    Config(2, 4, 64, 3, 4, 3, matrix=False),
+    Config(64, 64, 32, 1, 4, 3),
+    Config(64, 64, 32, 3, 4, 3),
+    Config(64, 64, 64, 2, 4, 3, tma=True),
+)
+SHAPE = {"tokens": st.integers(1, 64), "n": st.integers(1, 150), "k": st.integers(1, 300)}
+
+
 @few
-@given(tokens=st.integers(1, 4), n=st.integers(1, 21), k=st.integers(1, 2500), dtype=DTYPE)
+@given(**SHAPE, dtype=DTYPE)
 @example(tokens=1, n=1, k=1, dtype="bf16")
 @example(tokens=3, n=13, k=1, dtype="fp16")
 @example(tokens=3, n=1, k=1025, dtype="fp32")
-def test_gemv(tokens, n, k, dtype):
-    assert error_of(TRITON_GEMV, gemv, dtype, tokens=tokens, n=n, k=k) <= RTOL[dtype]
-
-
-@pytest.mark.parametrize("tokens", [1, 3])
-def test_gemv_with_four_rows_a_program(monkeypatch, tokens):
-    monkeypatch.setattr(gemv, "MANY_ROWS", 1)
-    assert error_of(TRITON_GEMV, gemv, "fp32", tokens=tokens, n=13, k=1100) <= RTOL["fp32"]
+@example(tokens=64, n=1, k=1, dtype="bf16")
+@example(tokens=17, n=65, k=129, dtype="fp16")  # one past the block on each axis
+def test_skinny_as_it_chooses(tokens, n, k, dtype):
+    assert error_of(TRITON_SKINNY, skinny, dtype, tokens=tokens, n=n, k=k) <= RTOL[dtype]
 
 
 @few
-@given(tokens=st.integers(5, 150), n=st.integers(1, 300), k=st.integers(1, 300), dtype=DTYPE)
-@example(tokens=5, n=1, k=1, dtype="bf16")
-@example(tokens=17, n=65, k=129, dtype="fp16")  # one past the block on each axis
+@given(config=st.sampled_from(CONFIGS), **SHAPE, dtype=DTYPE)
+@example(config=CONFIGS[1], tokens=4, n=4, k=192, dtype="bf16")  # whole tiles, nothing masked
+@example(config=CONFIGS[3], tokens=64, n=128, k=96, dtype="bf16")  # three parts of one step each
+@example(config=CONFIGS[3], tokens=5, n=70, k=33, dtype="fp16")  # the third part has nothing to do
+@example(config=CONFIGS[4], tokens=33, n=70, k=136, dtype="bf16")  # the descriptor reaches beyond n and k
+@example(config=CONFIGS[4], tokens=33, n=70, k=137, dtype="bf16")  # no descriptor: rows begin off 16 bytes
+def test_skinny_in_every_configuration(config, tokens, n, k, dtype):
+    """Partial sums are poisoned with NaN before, and every counter is zero after."""
+    scratch = Workspace(torch.device("cpu"))
+    tokens = min(tokens, config.tokens)
+    inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=tokens, n=n, k=k, dtype=dtype)
+    with interpreted(skinny):
+        for _ in range(RING + 1):  # every slot, and the first one again
+            inputs["out"].fill_(math.nan)
+            scratch.partials.fill_(math.nan)
+            skinny.launch(**inputs, config=config, scratch=scratch)
+            assert TRITON_SKINNY.relative_error(inputs) <= RTOL[dtype]
+            assert not scratch.arrived.any()
+
+
+def test_what_arrived_before_the_call_spoils_it():
+    scratch, config = Workspace(torch.device("cpu")), CONFIGS[3]
+    inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=2, n=64, k=96, dtype="fp32")
+    with interpreted(skinny):
+        skinny.launch(**inputs, config=config, scratch=scratch)
+        scratch.partials.fill_(math.nan)
+        scratch.arrived.fill_(1)
+        inputs["out"].fill_(math.nan)
+        skinny.launch(**inputs, config=config, scratch=scratch)
+    assert math.isnan(TRITON_SKINNY.relative_error(inputs))
+
+
+def test_parts_are_added_in_their_order():
+    """1e8 + 1 − 1e8 is 0 in fp32 in this order, and 1 in another."""
+    x, weight, out = torch.ones(1, 96), torch.zeros(1, 96), torch.full((1, 1), math.nan)
+    weight[0, 0], weight[0, 32], weight[0, 64] = 1e8, 1.0, -1e8
+    with interpreted(skinny):
+        skinny.launch(x, weight, out, CONFIGS[3], scratch=Workspace(torch.device("cpu")))
+    assert out.item() == 0.0
+
+
+@few
+@given(tokens=st.integers(65, 150), n=st.integers(1, 300), k=st.integers(1, 300), dtype=DTYPE)
+@example(tokens=65, n=1, k=1, dtype="bf16")
+@example(tokens=129, n=129, k=65, dtype="fp16")  # one past the block on each axis
 @example(tokens=129, n=6911, k=65, dtype="bf16")  # 2 x 54 large tiles, groups of eight and a last one of six
 def test_gemm(tokens, n, k, dtype):
     assert error_of(TRITON_GEMM, gemm, dtype, tokens=tokens, n=n, k=k) <= RTOL[dtype]
@@ -61,27 +111,27 @@ def test_read(elements, dtype):
     assert error_of(TRITON_READ, read, dtype, elements=elements) <= TRITON_READ.rtol[dtype]
 
 
-def test_gemv_gives_the_same_bits_twice():
-    first = TRITON_GEMV.inputs(FreshDraw(6), tokens=3, n=9, k=1500, dtype="fp32")
+@pytest.mark.parametrize("config", CONFIGS[1::2], ids=str)
+def test_two_calls_give_the_same_bits(config):
+    first = TRITON_SKINNY.inputs(FreshDraw(6), tokens=3, n=70, k=300, dtype="fp32")
     second = first | {"out": torch.full_like(first["out"], math.nan)}
-    with interpreted(gemv):
-        TRITON_GEMV.run(**first)
-        TRITON_GEMV.run(**second)
+    with interpreted(skinny):
+        skinny.launch(**first, config=config)
+        skinny.launch(**second, config=config)
     assert torch.equal(first["out"], second["out"])
 
 
-@pytest.mark.parametrize(("tokens", "n"), [(5, 100), (16, 57344), (17, 100), (64, 100), (65, 1280), (512, 8192)])
-def test_gemm_tile_holds_the_tokens_or_fills_the_gpu(tokens, n):
-    tile = gemm.tile(tokens=tokens, n=n, dtype=torch.bfloat16)
-    assert tile.tokens >= min(tokens, 64)
-    assert tile in (*gemm.DECODE, gemm.PREFILL)
-    assert (tile == gemm.PREFILL) == (tokens > 64 and triton.cdiv(tokens, 128) * triton.cdiv(n, 128) >= 108)
+@pytest.mark.parametrize(("tokens", "n"), [(65, 1280), (128, 57344), (512, 8192)])
+def test_gemm_takes_the_large_tile_where_it_fills_the_gpu(tokens, n):
+    wide = triton.cdiv(tokens, 128) * triton.cdiv(n, 128) >= 108
+    assert gemm.tile(tokens=tokens, n=n, dtype=torch.bfloat16) == (gemm.WIDE if wide else gemm.NARROW)
 
 
 @triton.jit
 def _drops_the_last_element(
-    x, weight, out, tokens, n, k, TOKENS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
-    CHUNK: tl.constexpr, STAGES: tl.constexpr,
+    x, weight, tiles, out, partials, arrived, tokens, n, k, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, MATRIX: tl.constexpr, EVEN: tl.constexpr,
+    PREFETCH: tl.constexpr, DELAY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     for token in range(tokens):
@@ -93,25 +143,32 @@ def _drops_the_last_element(
 
 @triton.jit
 def _leaves_the_last_row(
-    x, weight, out, tokens, n, k, TOKENS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
-    CHUNK: tl.constexpr, STAGES: tl.constexpr,
+    x, weight, tiles, out, partials, arrived, tokens, n, k, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, MATRIX: tl.constexpr, EVEN: tl.constexpr,
+    PREFETCH: tl.constexpr, DELAY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     tl.store(out + row, tl.zeros([ROWS], tl.float32), mask=row < n - 1)
 
 
+def error_with(monkeypatch, fault, **shape):
+    inputs = TRITON_SKINNY.inputs(FreshDraw(5), **shape, dtype="fp32")
+    monkeypatch.setattr(skinny, "_skinny", fault)
+    with interpreted(skinny):
+        skinny.launch(**inputs, config=CONFIGS[0])
+    return TRITON_SKINNY.relative_error(inputs)
+
+
 def test_a_kernel_that_drops_one_product_is_caught(monkeypatch):
-    monkeypatch.setattr(gemv, "_gemv", _drops_the_last_element)
-    assert error_of(TRITON_GEMV, gemv, "fp32", tokens=2, n=5, k=33) > TRITON_GEMV.rtol["fp32"]
+    assert error_with(monkeypatch, _drops_the_last_element, tokens=2, n=5, k=33) > TRITON_SKINNY.rtol["fp32"]
 
 
 def test_a_kernel_that_leaves_an_element_unwritten_gives_nan(monkeypatch):
-    monkeypatch.setattr(gemv, "_gemv", _leaves_the_last_row)
-    assert math.isnan(error_of(TRITON_GEMV, gemv, "fp32", tokens=1, n=5, k=33))
+    assert math.isnan(error_with(monkeypatch, _leaves_the_last_row, tokens=1, n=5, k=33))
 
 
 def test_stock_interpreter_multiplies_bf16_as_integers():
-    inputs = TRITON_GEMM.inputs(FreshDraw(7), tokens=16, n=32, k=64, dtype="bf16")
+    inputs = TRITON_GEMM.inputs(FreshDraw(7), tokens=65, n=32, k=64, dtype="bf16")
     with interpreted(gemm, create_dot=stock_dot):
         TRITON_GEMM.run(**inputs)
     assert TRITON_GEMM.relative_error(inputs) > 1  # once this fails, widened_dot is no longer needed

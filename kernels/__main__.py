@@ -1,0 +1,95 @@
+"""`python -m kernels`: what the compiler makes of the kernels, and the search for their configurations."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kernels.inspection.forms import forms
+from kernels.inspection.rows import row
+from kernels.inspection.table import table
+from kernels.tuning.shapes import MODEL, TP, shards
+from kernels.tuning.table import TUNED
+from kernels.tuning.tune import tune as search_on_gpu
+from kernels.tuning.tune import tune_static
+from specs.archs import arch as find_arch
+from specs.errors import UserError
+
+DTYPES = ("bf16", "fp16", "fp32")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def main() -> None:
+    """What the compiler makes of the kernels, and the search for their configurations."""
+
+
+@app.command()
+def inspect(
+    arch: Annotated[str, typer.Option(help="sm_80, sm_89, sm_90, sm_100, sm_120, …")],
+    form: Annotated[str, typer.Option("--format", help="table or json")] = "table",
+    model: Annotated[str, typer.Option(help="whose sharded linears are inspected")] = MODEL,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32")] = "bf16",
+) -> None:
+    """Registers, spills, shared memory, occupancy, bytes in flight, instructions, predicted time; needs no GPU."""
+    on = find_arch(arch)
+    _one_of("--format", form, ("table", "json"))
+    _one_of("--dtype", dtype, DTYPES)
+    rows = [row(one, on) for one in forms(on, dtype, shards(model, TP))]
+    if form == "json":
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(*table(rows, on), sep="\n")
+
+
+@app.command()
+def tune(
+    budget: Annotated[float, typer.Option(help="seconds to search for")] = 120.0,
+    into: Annotated[Path, typer.Option(help="folder of the tables, and of the journal of what was tried")] = TUNED,
+    model: Annotated[str, typer.Option(help="whose sharded linears are tuned")] = MODEL,
+    tp: Annotated[str, typer.Option(metavar="A,B", help="degrees of tensor parallelism")] = ",".join(map(str, TP)),
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32")] = "bf16",
+    static: Annotated[bool, typer.Option("--static", help="choose by the static model, without a GPU")] = False,
+    arch: Annotated[str, typer.Option(help="with --static: for which architecture")] = "",
+) -> None:
+    """Search configurations on the GPU at hand and write them to kernels/tuned/<arch>.json; goes on where it ended."""
+    _one_of("--dtype", dtype, DTYPES)
+    found = shards(model, _degrees(tp))
+    if not static:
+        if arch:
+            raise UserError(f"--arch {arch} without --static: a search runs on the GPU at hand")
+        path = search_on_gpu(dtype, found, budget, into, typer.echo)
+    elif not arch:
+        raise UserError("--static needs --arch: sm_80, sm_89, sm_90, sm_100, sm_120, …")
+    else:
+        path = tune_static(find_arch(arch), dtype, found, into, typer.echo)
+    typer.echo(f"wrote {path}")
+
+
+def _degrees(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--tp {text!r} is no list of whole numbers; write 1,2,4,8") from None
+
+
+def _one_of(option: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise UserError(f"{option} {word!r} is unknown; choose one of {', '.join(known)}")
+
+
+def run() -> None:
+    """The commands, with a wrong input told in one line."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""What the compiler made of each kernel, and what that promises: no GPU needed."""

@@ -1,0 +1,273 @@
+"""Few tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ for 1 to 64 tokens, W streamed once past all of them.
+
+At these sizes the time is that of reading W. Three things cost beyond it: too few bytes in flight, SMs without
+work, and the latency of the launch.
+
+- A tile is computed transposed, yᵀ = W · xᵀ, so that rows of W and not the few tokens fill the matrix instruction. With
+  up to four tokens plain multiply-adds do as well, and W need not go through shared memory.
+- Where rows alone make too few programs, `split` of them share a tile, each with its part of k. Each leaves an fp32
+  partial sum and counts itself in; the one that arrives last adds the partial sums up in the order of k, whoever came
+  when, and sets the counter back to zero. So one launch does it all, and two calls give the same bits.
+- With dependent launch a program asks for its first bytes of W before it waits for the kernel ahead, on which W does
+  not depend; x, out and the workspace do, and are touched only after the wait.
+
+Eviction hints (W first, x last) reach the hardware where W goes straight to registers; Triton drops them from cp.async.
+"""
+
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.kernel import DTYPES, Kernel
+from kernels.linear import RTOL, inputs, reference, work
+from kernels.operands import check_operands, linear_signature
+from kernels.overlap import prefetch, stall
+from kernels.tuning.choice import arch_of, choose, configuration
+from kernels.tuning.config import Config
+from kernels.workspace import Workspace, workspace
+from specs.archs import ARCHS
+from specs.dtypes import ITEMSIZE
+from specs.errors import UserError
+
+TOKENS = range(1, 65)
+
+
+@triton.jit
+def _on_matrix_units(
+    x: tl.tensor,
+    weight: tl.tensor,
+    tiles: tl.tensor_descriptor,
+    first: int,
+    begin: int,
+    end: int,
+    tokens: int,
+    n: int,
+    k: int,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    STAGES: tl.constexpr,
+    EVEN: tl.constexpr,
+) -> tl.tensor:
+    row, token, column = first + tl.arange(0, ROWS), tl.arange(0, TOKENS), tl.arange(0, DEPTH)
+    weight_row = weight + row.to(tl.int64)[:, None] * k  # int64: n * k passes 2^31 in lm_heads
+    x_row = x + token[None, :] * k
+    total = tl.zeros([ROWS, TOKENS], tl.float32)
+    for start in tl.range(begin, end, DEPTH, num_stages=STAGES):
+        here = start + column
+        given = (token < tokens)[None, :]
+        if tiles is not None:
+            weights = tiles.load([first, start])  # zeros beyond n and k
+        elif EVEN:
+            weights = tl.load(weight_row + here[None, :])
+        else:
+            weights = tl.load(weight_row + here[None, :], mask=(row < n)[:, None] & (here < k)[None, :], other=0.0)
+        if not EVEN:
+            given = given & (here < k)[:, None]
+        values = tl.load(x_row + here[:, None], mask=given, other=0.0)
+        total = tl.dot(weights, values, total, input_precision="ieee")  # else fp32 is rounded to tf32: 5e-4
+    return total
+
+
+@triton.jit
+def _with_multiply_adds(
+    x: tl.tensor,
+    weight: tl.tensor,
+    first: int,
+    begin: int,
+    end: int,
+    tokens: int,
+    n: int,
+    k: int,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    STAGES: tl.constexpr,
+    EVEN: tl.constexpr,
+) -> tl.tensor:
+    # Axes: token, row of W, chunk of 16 bytes, element of the chunk. The last one stays within a thread.
+    CHUNK: tl.constexpr = 128 // weight.dtype.element_ty.primitive_bitwidth
+    row = (first + tl.arange(0, ROWS))[None, :, None, None]
+    token = tl.arange(0, TOKENS)[:, None, None, None]
+    column = tl.arange(0, DEPTH // CHUNK)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
+    weight_row = weight + row.to(tl.int64) * k
+    x_row = x + token * k
+    total = tl.zeros([TOKENS, ROWS, DEPTH // CHUNK], tl.float32)
+    for start in tl.range(begin, end, DEPTH, num_stages=STAGES):
+        here = (start + column)[None, None, :, :]
+        if EVEN:
+            weights = tl.load(weight_row + here, eviction_policy="evict_first")
+            values = tl.load(x_row + here, mask=token < tokens, other=0.0, eviction_policy="evict_last")
+        else:
+            weights = tl.load(weight_row + here, mask=(row < n) & (here < k), other=0.0, eviction_policy="evict_first")
+            given = (token < tokens) & (here < k)
+            values = tl.load(x_row + here, mask=given, other=0.0, eviction_policy="evict_last")
+        total += tl.sum(weights.to(tl.float32) * values.to(tl.float32), axis=3)
+    return tl.trans(tl.sum(total, axis=2))
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _skinny(
+    x: tl.tensor,
+    weight: tl.tensor,
+    tiles: tl.tensor_descriptor,
+    out: tl.tensor,
+    partials: tl.tensor,
+    arrived: tl.tensor,
+    tokens: int,
+    n: int,
+    k: int,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    SPLIT: tl.constexpr,
+    STAGES: tl.constexpr,
+    MATRIX: tl.constexpr,
+    EVEN: tl.constexpr,
+    PREFETCH: tl.constexpr,
+    DELAY: tl.constexpr,
+) -> None:
+    tile, part = tl.program_id(0) // SPLIT, tl.program_id(0) % SPLIT
+    first = tile * ROWS
+    steps = tl.cdiv(tl.cdiv(k, DEPTH), SPLIT)
+    begin = part * steps * DEPTH
+    end = tl.minimum(begin + steps * DEPTH, k)
+    row, token = first + tl.arange(0, ROWS), tl.arange(0, TOKENS)
+    if PREFETCH:
+        tl.extra.cuda.gdc_launch_dependents()  # first thing: the next kernel's programs may wait beside this one's
+        prefetch(weight, row, begin, n, k, PREFETCH)
+        tl.extra.cuda.gdc_wait()
+    if MATRIX:
+        total = _on_matrix_units(x, weight, tiles, first, begin, end, tokens, n, k, ROWS, TOKENS, DEPTH, STAGES, EVEN)
+    else:
+        total = _with_multiply_adds(x, weight, first, begin, end, tokens, n, k, ROWS, TOKENS, DEPTH, STAGES, EVEN)
+    target = out + token[None, :] * n + row[:, None]
+    inside = (row < n)[:, None] & (token < tokens)[None, :]
+    if SPLIT == 1:
+        tl.store(target, total, mask=inside)
+    else:
+        cell = tl.arange(0, ROWS)[:, None] * TOKENS + token[None, :]
+        own = partials + tile.to(tl.int64) * (SPLIT * ROWS * TOKENS) + cell
+        if DELAY:
+            stall(DELAY)
+        tl.store(own + part * (ROWS * TOKENS), total)
+        tl.debug_barrier()  # one thread counts the program in, and its release covers what all have stored
+        if tl.atomic_add(arrived + tile, 1, sem="acq_rel", scope="gpu") == SPLIT - 1:
+            whole = tl.zeros([ROWS, TOKENS], tl.float32)
+            for one in tl.static_range(SPLIT):
+                whole += tl.load(own + one * (ROWS * TOKENS), cache_modifier=".cg")  # L1 knows nothing of the others
+            tl.store(target, whole, mask=inside)
+            tl.store(arrived + tile, 0)
+
+
+def constexprs(config: Config, *, itemsize: int, even: bool, dependent: bool, delay: int = 0) -> dict[str, int]:
+    """Arguments of the kernel that its machine code depends on."""
+    ahead = config.depth * itemsize * max(1, config.stages - 1)
+    return {
+        "ROWS": config.rows,
+        "TOKENS": config.tokens,
+        "DEPTH": config.depth,
+        "SPLIT": config.split,
+        "STAGES": config.stages,
+        "MATRIX": config.matrix,
+        "EVEN": even,
+        "PREFETCH": (1 << ahead.bit_length() - 1) if dependent else 0,
+        "DELAY": delay,
+    }
+
+
+def variant(config: Config, dtype: str, *, even: bool = True, dependent: bool = False) -> Variant:
+    """The compiled form of a configuration; `even` where n and k are whole tiles."""
+    sizes = constexprs(config, itemsize=ITEMSIZE[dtype], even=even, dependent=dependent)
+    signature = linear_signature(dtype) | {"partials": "*fp32", "arrived": "*i32"}
+    if config.tma:
+        signature["tiles"] = f"tensordesc<{dtype}[{config.rows}, {config.depth}]>"
+    given = sizes if config.tma else sizes | {"tiles": None}
+    return Variant(_skinny, signature, given, config.warps, config.stages)
+
+
+def launch(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    config: Config,
+    *,
+    dependent: bool = False,
+    scratch: Workspace | None = None,
+    delay: int = 0,
+) -> None:
+    """Run one configuration.
+
+    Args:
+        x: x[tokens, k]; all three are contiguous and of one dtype.
+        weight: weight[n, k].
+        out: out[tokens, n].
+        config: how to cut the work.
+        dependent: start before the kernel ahead on the stream has ended (sm_90 and later).
+        scratch: own workspace; without it calls on a device share one, and must be on one stream.
+        delay: nanoseconds that programs wait at random before they pass their partial sums on, for tests.
+
+    Raises:
+        UserError: operands that are strided or do not fit together, or more tokens than the configuration holds.
+    """
+    check_operands(x, weight, out)
+    (tokens, k), n = x.shape, weight.shape[0]
+    if tokens > config.tokens:
+        raise UserError(f"{tokens} tokens; this configuration holds {config.tokens}: {config}")
+    partials, arrived = (scratch or workspace(x.device)).turn(config.partial_elements(n), triton.cdiv(n, config.rows))
+    tiles = None
+    if config.tma and k * x.element_size() % 16 == 0:  # a descriptor's strides are whole 16 bytes
+        tiles = TensorDescriptor.from_tensor(weight, [config.rows, config.depth])
+    even = n % config.rows == 0 and k % config.depth == 0
+    sizes = constexprs(config, itemsize=x.element_size(), even=even, dependent=dependent, delay=delay)
+    options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
+    if dependent:
+        options["launch_pdl"] = True
+    _skinny[(config.programs(n),)](x, weight, tiles, out, partials, arrived, tokens, n, k, **sizes, **options)
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: bool = False) -> None:
+    """One launch, with the configuration that is tuned or ruled for this shape.
+
+    Raises:
+        UserError: more than 64 tokens, or operands that are strided or do not fit together.
+    """
+    check_operands(x, weight, out)
+    (tokens, k), n = x.shape, weight.shape[0]
+    if tokens not in TOKENS:
+        raise UserError(f"{tokens} tokens; triton_skinny takes 1 to {TOKENS[-1]}, so use triton_gemm")
+    dtype = next(name for name, known in DTYPES.items() if known == x.dtype)
+    launch(x, weight, out, choose(arch_of(x.device), dtype, tokens=tokens, n=n, k=k).config, dependent=dependent)
+
+
+TRITON_SKINNY = Kernel(
+    name="triton_skinny",
+    op="linear",
+    implementation="triton",
+    inputs=inputs,
+    run=run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=TRITON_ARCHS,
+    tokens=TOKENS,
+    configuration=configuration,
+)
+
+TRITON_SKINNY_PDL = Kernel(
+    name="triton_skinny_pdl",
+    op="linear",
+    implementation="triton-pdl",
+    inputs=inputs,
+    run=partial(run, dependent=True),
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=tuple(name for name, arch in ARCHS.items() if arch.dependent_launch),
+    tokens=TOKENS,
+    configuration=configuration,
+)

@@ -1,0 +1,58 @@
+"""A configuration of the skinny linear: how the work is cut, and what that asks of an SM."""
+
+from typing import NamedTuple
+
+from specs.dtypes import ITEMSIZE
+
+
+class Config(NamedTuple):
+    """One way to cut y[tokens, n] = x[tokens, k] · W[n, k]ᵀ into programs.
+
+    Attributes:
+        rows: rows of W that a program owns.
+        tokens: columns of the tile, at least the tokens of the call; 16 or more for the matrix units.
+        depth: elements of k that a program takes at a time.
+        split: programs that share a tile, each with its part of k.
+        warps: of a program.
+        stages: depth of the software pipeline; 1 loads straight into registers.
+        matrix: multiply on the matrix units, or with plain multiply-adds.
+        tma: fetch W with the bulk tensor copy engine.
+
+    As text: `matrix 128x16x64 /4 w4 s5 tma` is rows x tokens x depth in 4 parts, 4 warps, 5 stages.
+    """
+
+    rows: int
+    tokens: int
+    depth: int
+    split: int
+    warps: int
+    stages: int
+    matrix: bool = True
+    tma: bool = False
+
+    def __str__(self) -> str:
+        path = "matrix" if self.matrix else "multiply-add"
+        parts = f" /{self.split}" if self.split > 1 else ""
+        fetch = " tma" if self.tma else ""
+        return f"{path} {self.rows}x{self.tokens}x{self.depth}{parts} w{self.warps} s{self.stages}{fetch}"
+
+    def in_flight_bytes(self, dtype: str) -> int:
+        """Bytes of W that a program has asked for and not yet got: every stage but the one that it works on.
+
+        Without a pipeline it is the tile itself, whose loads are all issued before the first is used.
+        """
+        return self.rows * self.depth * ITEMSIZE[dtype] * max(1, self.stages - 1)
+
+    def programs(self, n: int) -> int:
+        """Programs of one call with n rows of W."""
+        return -(-n // self.rows) * self.split
+
+    def partial_elements(self, n: int) -> int:
+        """Fp32 partial sums that one call passes between programs; none where a program owns its tile."""
+        return self.programs(n) * self.rows * self.tokens if self.split > 1 else 0
+
+
+def token_tile(tokens: int) -> int:
+    """The tile that holds `tokens` tokens: 1, 2 or 4 for multiply-adds, 16, 32 or 64 for the matrix units."""
+    power = 1 << (tokens - 1).bit_length()
+    return power if power <= 4 else max(16, power)

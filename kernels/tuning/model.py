@@ -1,0 +1,113 @@
+"""The static model: what a configuration should take on a GPU that is not here, by counting bytes and programs.
+
+    t = launch + max(memory, busiest SM, L2, arithmetic) + reduction
+
+It ranks configurations until silicon does; its constants are assumptions, and what comes out is a prediction, never a
+measurement. Launch and read share are what published cuBLAS times of these shapes leave room for; the latency is that
+of memory under load.
+"""
+
+from typing import NamedTuple
+
+from kernels.tuning.config import Config
+from specs.archs import Arch, blocks_per_sm
+from specs.dtypes import ITEMSIZE
+from specs.gpus import Gpu
+
+LATENCY_SECONDS = 1.0e-6
+"""From asking memory for a line to having it, under load: by Little's law 36 KB an SM on H200."""
+LAUNCH_SECONDS = 1.8e-6
+"""From one kernel of a graph to the next, until the first bytes arrive."""
+REDUCTION_SECONDS = 1.0e-6
+"""Storing a partial sum, counting it in and reading the others back: three trips to L2."""
+READ_SHARE = 0.9
+"""Of the datasheet's bandwidth, what reading reaches."""
+L2_BYTES_PER_SECOND = 5.0e12
+"""Of the GPUs so far, and at least L2_FACTOR times the memory's where that is more."""
+L2_FACTOR = 1.5
+SM_BYTES_PER_SECOND = 5.5e10
+"""What one SM draws at most, half of its port of 64 bytes a clock, and at least SM_FACTOR times an equal share."""
+SM_FACTOR = 1.5
+REGISTERS = {True: 128, False: 80}
+"""Of a thread, on the matrix units and with multiply-adds, before a compiler has told."""
+
+
+class Prediction(NamedTuple):
+    """What the model says of one configuration on one GPU for one shape.
+
+    Attributes:
+        seconds: of one call; None where a program does not fit an SM.
+        ctas_per_sm: programs that an SM holds at once, and has to do.
+        in_flight_bytes_per_sm: of W.
+        needed_bytes_per_sm: that keep the memory busy by Little's law.
+    """
+
+    seconds: float | None
+    ctas_per_sm: int
+    in_flight_bytes_per_sm: int
+    needed_bytes_per_sm: int
+
+
+def needed_bytes(gpu: Gpu) -> int:
+    """Bytes that each SM must have asked for at any time to keep the memory busy: latency x bandwidth / SMs.
+
+    Raises:
+        ValueError: the number of SMs is unknown.
+    """
+    if not gpu.sms:
+        raise ValueError(f"{gpu} has no count of SMs")
+    return round(LATENCY_SECONDS * gpu.hbm_bytes_per_second / gpu.sms)
+
+
+def shared_bytes(config: Config, dtype: str) -> int:
+    """Shared memory of a program at most, before a compiler has told: a tile of W and one of x for each stage."""
+    if not config.matrix and config.stages == 1:
+        return 0
+    return config.stages * (config.rows + config.tokens) * config.depth * ITEMSIZE[dtype]
+
+
+def resident(on: Arch, config: Config, dtype: str, *, registers: int | None = None, shared: int | None = None) -> int:
+    """Programs that an SM holds at once; from the compiler's registers and shared bytes where they are known."""
+    return blocks_per_sm(
+        on,
+        registers=REGISTERS[config.matrix] if registers is None else registers,
+        shared_bytes=shared_bytes(config, dtype) if shared is None else shared,
+        warps=config.warps,
+    )
+
+
+def predict(config: Config, gpu: Gpu, ctas: int, dtype: str, *, tokens: int, n: int, k: int) -> Prediction:
+    """Time of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ where an SM holds `ctas` programs."""
+    need, sms = needed_bytes(gpu), gpu.sms or 1
+    programs, itemsize = config.programs(n), ITEMSIZE[dtype]
+    here = min(ctas, -(-programs // sms))
+    in_flight = here * config.in_flight_bytes(dtype)
+    if ctas == 0:
+        return Prediction(None, 0, 0, need)
+    bandwidth = READ_SHARE * gpu.hbm_bytes_per_second
+    weights, activations = n * k * itemsize, tokens * k * itemsize
+    supply = bandwidth * _saturation(in_flight * min(1.0, programs / (sms * here)) / need)
+    memory = (weights + activations + tokens * n * itemsize) / supply
+    port = max(SM_BYTES_PER_SECOND, SM_FACTOR * bandwidth / sms)
+    cache = max(L2_BYTES_PER_SECOND, L2_FACTOR * bandwidth)
+    share = (config.rows + tokens) * -(-k // config.split) * itemsize
+    busiest = -(-programs // sms) * share / min(port, in_flight / LATENCY_SECONDS)
+    partials = 4 * config.partial_elements(n)
+    l2 = (weights + activations * -(-n // config.rows) + 2 * partials) / cache
+    last = 4 * config.split * config.rows * config.tokens / port
+    reduction = REDUCTION_SECONDS + last if config.split > 1 else 0.0
+    seconds = LAUNCH_SECONDS + max(memory, busiest, l2, _arithmetic(config, gpu, dtype, n, k)) + reduction
+    return Prediction(seconds, here, in_flight, need)
+
+
+def _saturation(asked: float) -> float:
+    """Share of the bandwidth that `asked` times the needed bytes in flight draw: 0.84 at 1, 0.98 at 2."""
+    return float(asked / (1 + asked**4) ** 0.25)
+
+
+def _arithmetic(config: Config, gpu: Gpu, dtype: str, n: int, k: int) -> float:
+    """Time of the multiply-adds: padding tokens count, and without matrix units an element of W is widened first."""
+    peak = gpu.flops_per_second
+    if config.matrix and dtype != "fp32":
+        return 2 * n * k * config.tokens / peak[dtype]
+    return 2 * n * k * (config.tokens + 1) / peak["fp32"]

@@ -1,0 +1,40 @@
+"""The rule that serves what no table covers: of the configurations that fit, the one with the fastest prediction.
+
+The static model predicts. What lies within two percent is a tie, which goes to pointers before descriptors, to fewer
+parts of k, to fewer stages and to larger tiles, in this order: each costs something that the model does not see.
+"""
+
+from collections.abc import Iterable
+from math import log
+
+from kernels.tuning.config import Config
+from kernels.tuning.model import Prediction, predict, resident
+from kernels.tuning.space import candidates
+from specs.archs import Arch
+
+TIE = 0.02
+
+
+def rank(configs: Iterable[tuple[Config, Prediction]]) -> list[tuple[Config, Prediction]]:
+    """From the fastest prediction to the slowest, ties in the order above; what does not fit is left out."""
+
+    def key(pair: tuple[Config, Prediction]) -> tuple[float, ...]:
+        config, prediction = pair
+        step = round(log(prediction.seconds or 1.0) / TIE)
+        return step, config.tma, config.split, config.stages, -config.rows, config.warps, -config.depth
+
+    return sorted((pair for pair in configs if pair[1].seconds is not None), key=key)
+
+
+def ranked(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[Config, Prediction]]:
+    """All candidates for a shape with what is predicted on the architecture's representative GPU, best first."""
+    shape = {"tokens": tokens, "n": n, "k": k}
+    return rank(
+        (config, predict(config, on.representative, resident(on, config, dtype), dtype, **shape))
+        for config in candidates(on, dtype, tokens=tokens, k=k)
+    )
+
+
+def rule(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> Config:
+    """The configuration for y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on `on`."""
+    return ranked(on, dtype, tokens=tokens, n=n, k=k)[0][0]

@@ -1,0 +1,20 @@
+"""The shapes that are tuned and inspected: a layer's linears of a model under several degrees of tensor parallelism."""
+
+from collections.abc import Sequence
+
+from specs.models import model
+from specs.parallel import Shard, Split
+
+MODEL = "llama-3-70b"
+TP = (1, 2, 4, 8)
+TOKEN_TILES = (1, 2, 4, 16, 32, 64)
+
+
+def shards(name: str = MODEL, tp: Sequence[int] = TP) -> list[Shard]:
+    """One rank's linears of a layer, each degree after the other; the LM head is no part of a layer.
+
+    Raises:
+        UserError: an unknown model, or a degree that does not divide it.
+    """
+    found = [shard for degree in tp for shard in Split(model(name), degree).linears.values()]
+    return [shard for shard in found if shard.layer != "lm_head"]

@@ -1,0 +1,61 @@
+"""Choosing without silicon: the static model's best few, compiled, and of those the best with real registers.
+
+A configuration that other shapes run with already is taken where it is nearly as good: each one more costs a user the
+time to compile it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import islice
+
+from kernels.compile import compile_variant
+from kernels.skinny import variant
+from kernels.tuning.config import Config
+from kernels.tuning.model import Prediction, predict, resident
+from kernels.tuning.rule import rank, ranked
+from kernels.tuning.shapes import TOKEN_TILES
+from kernels.tuning.table import STATIC, Row
+from specs.archs import Arch
+from specs.parallel import Shard
+
+COMPILED = 4
+"""Candidates that are compiled for a shape, beyond those that spill."""
+NEARLY = 1.03
+"""Over the best prediction, what a configuration that is in use already may take."""
+
+
+@cache
+def programs_per_sm(config: Config, dtype: str, on: Arch) -> int:
+    """Programs that an SM holds, by the compiler's registers and shared memory; 0 where one spills or does not fit."""
+    forms = [variant(config, dtype, dependent=dependent) for dependent in {False, on.dependent_launch}]
+    made = [compile_variant(form, on.name) for form in forms]
+    if any(one.spill_bytes for one in made):
+        return 0
+    return min(resident(on, config, dtype, registers=one.registers, shared=one.shared_bytes) for one in made)
+
+
+def static_rows(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Row]:
+    """A row for each shard and tile of tokens."""
+    used: Counter[Config] = Counter()
+    for tokens in TOKEN_TILES:
+        for shard in shards:
+            row = _static_row(on, dtype, used, tokens=tokens, n=shard.n, k=shard.k)
+            used[row.config] += 1
+            yield row
+
+
+def _static_row(on: Arch, dtype: str, used: Counter[Config], *, tokens: int, n: int, k: int) -> Row:
+    candidates = [config for config, _ in ranked(on, dtype, tokens=tokens, n=n, k=k)]
+
+    def clean(configs: Iterable[Config]) -> Iterator[tuple[Config, Prediction]]:
+        for config in configs:
+            if programs := programs_per_sm(config, dtype, on):
+                yield config, predict(config, on.representative, programs, dtype, tokens=tokens, n=n, k=k)
+
+    told = dict(islice(clean(candidates), COMPILED)) | dict(clean(set(candidates) & set(used)))
+    seconds = {config: prediction.seconds or 0.0 for config, prediction in told.items()}
+    near = [(c, p) for c, p in told.items() if seconds[c] <= NEARLY * min(seconds.values())]
+    most = max(used[config] for config, _ in near)
+    config, _ = rank(pair for pair in near if used[pair[0]] == most)[0]
+    return Row(dtype, tokens, n, k, config, round(seconds[config], 10), STATIC)
