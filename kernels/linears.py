@@ -1,5 +1,6 @@
 """All linears, and which of them serves a token count."""
 
+from kernels.cublaslt import CUBLASLT_LINEAR
 from kernels.cuda_gemv import CUDA_GEMV
 from kernels.gemm import TRITON_GEMM
 from kernels.kernel import Kernel
@@ -12,6 +13,7 @@ IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
 
 LINEARS = (
     TORCH_LINEAR,
+    CUBLASLT_LINEAR,
     TRITON_SKINNY,
     TRITON_GEMM,
     TRITON_SKINNY_PDL,

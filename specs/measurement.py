@@ -30,6 +30,7 @@ class Measurement:
         stopped_by: precision, passes, budget, interrupted, or `error: …` with what ended it.
         throttled: whether the clocks were held back under load; None where nothing tells.
         telemetry: clocks in MHz, power in W and the like during load, by name.
+        configuration: what the kernel chose for this case, and on what grounds; None for one that has no choice.
         provenance: measured, published, interpolated, assumed or modelled.
         framework, version, kernel_source: what a published point was measured in, as its source names it.
         maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
@@ -47,6 +48,7 @@ class Measurement:
     stopped_by: str = "passes"
     throttled: bool | None = None
     telemetry: Mapping[str, float] | None = None
+    configuration: str | None = None
     provenance: str = "measured"
     framework: str | None = None
     version: str | None = None
@@ -84,6 +86,8 @@ class Measurement:
     def extra_info(self) -> dict[str, Any]:
         """All but the samples, for pytest-benchmark's `extra_info`: JSON types only, never NaN."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("case", "seconds")}
+        if self.configuration is None:
+            del own["configuration"]
         derived = {
             "passes": len(self.seconds),
             "pass_rounds": [len(one) for one in self.seconds],

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 
+from kernels.linears import IMPLEMENTATIONS
 from kernels.timing.device import current_device
 from specs.models import model
 from specs.parallel import Split
@@ -16,7 +17,8 @@ SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
 """Default (tp, pp). A laptop shows the cut in two; a GPU what one of eight does under TP8, and a stage of PP8."""
 DTYPES = {"cpu": ("bf16", "fp32"), "cuda": ("bf16",)}
 LAUNCHES = {"cpu": ("eager",), "cuda": ("graph",)}
-IMPLEMENTATIONS = ("torch", "triton")
+RIVALS = {"cpu": ("torch", "triton"), "cuda": IMPLEMENTATIONS}
+"""Implementations that are compared. On a CPU one of Triton's stands for all that need a GPU."""
 
 
 def splits(options: Options, default: Sequence[tuple[int, int]], kind: str) -> list[Split]:
@@ -75,7 +77,7 @@ def add_how(
         "dtype": options.dtype or default_dtypes[kind],
         "cache": options.cache or ("cold",),
         "launch": options.launch or LAUNCHES[kind],
-        "implementation": options.impl or IMPLEMENTATIONS,
+        "implementation": options.impl or RIVALS[kind],
     }
     hows = [How(*values) for values in product(*(axes | dict(fixed or {})).values())]
     metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])

@@ -68,20 +68,23 @@ def _kernels(device: Device) -> Iterator[Line]:
 
 
 def _tools() -> Iterator[Line]:
-    for package, use, remedy in (
-        ("triton", "Triton kernels, compiled for any arch in tests", "pip install triton (Linux)"),
-        ("nvtx", "ranges for Nsight Systems", "pip install nvtx"),
-        ("nvidia-ml-py", "clocks, power and throttling under load", "pip install nvidia-ml-py (needs an NVIDIA GPU)"),
+    cuda = "cu12" if (torch.version.cuda or "13").startswith("12") else "cu13"
+    for packages, use, remedy in (
+        (("triton",), "Triton kernels, compiled for any arch in tests", "pip install triton (Linux)"),
+        (("nvtx",), "ranges for Nsight Systems", "pip install nvtx"),
+        (("nvidia-ml-py",), "clocks, power and throttling under load", _extra(cuda)),
+        (("cupy-cuda13x", "cupy-cuda12x"), "CUDA C++ kernels, raw NCCL", _extra(cuda)),
+        (("nvmath-python",), "cuBLASLt's heuristics", _extra("cublaslt")),
+        (("cuda-bench",), "NVBench, to cross-check the clock", _extra(f"{cuda},clock")),
     ):
-        found = package_version(package)
-        yield Line(found is not None, package, f"{found or 'not installed'}: {use}", remedy)
-    cupy = package_version("cupy-cuda13x") or package_version("cupy-cuda12x")
-    extra = "cu12" if (torch.version.cuda or "13").startswith("12") else "cu13"
-    use = "CUDA C++ kernels, raw NCCL"
-    yield Line(
-        cupy is not None, "cupy", f"{cupy or 'not installed'}: {use}", f"pip install -c constraints.txt .[{extra}]"
-    )
+        found = next(filter(None, map(package_version, packages)), None)
+        subject = packages[0].removesuffix("-cuda13x")
+        yield Line(found is not None, subject, f"{found or 'not installed'}: {use}", remedy)
     for tool, use in (("nsys", "timelines"), ("ncu", "DRAM bytes and kernel counters")):
         found = shutil.which(tool)
         where = "on the PATH" if found else "not on the PATH"
         yield Line(found is not None, tool, f"{where}: {use}", "NVIDIA's Nsight Systems and Nsight Compute")
+
+
+def _extra(name: str) -> str:
+    return f"pip install -c constraints.txt .[{name}] (needs an NVIDIA GPU)"

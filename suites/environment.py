@@ -22,7 +22,10 @@ from specs.measurement import SCHEMA
 
 VARIABLES = ("NCCL_", "CUDA_VISIBLE", "CUBLAS", "OMP_", "MKL_", "ONEDNN_", "TORCH_", "TRITON_", "KMP_", "GOMP_")
 """Variables that change what a kernel or a collective does."""
-PACKAGES = ("torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "numpy", "nvtx", "pytest", "pytest-benchmark")
+PACKAGES = (
+    *("torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cublas", "nvidia-cublas-cu12"),
+    *("numpy", "nvtx", "cuda-bench", "pytest", "pytest-benchmark"),
+)
 
 
 def machine_info(device: Device) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _take(path: Path, entry: Entry, before: Measurement) -> None:
         raise UserError(f"{path}: {entry.case.name} was measured at another shape; start again without --resume")
     entry.seconds = list(before.seconds)
     entry.relative_error, entry.clock, entry.calls = before.relative_error, before.clock, before.calls
-    entry.throttled = before.throttled
+    entry.throttled, entry.configuration = before.throttled, before.configuration
     entry.telemetry = dict(before.telemetry) if before.telemetry else None
 
 

@@ -10,6 +10,9 @@ import pytest
 from specs.errors import UserError
 from specs.models import model
 
+IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
+"""Those of `kernels.linears`, written out: the options are registered before torch is imported."""
+
 LISTS = {
     "--model": "models, by slug (llama-3-70b, …)",
     "--layer": "linears of a layer: qkv, o, gate_up (up where ungated), down, lm_head",
@@ -17,7 +20,7 @@ LISTS = {
     "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",
     "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",
     "--dtype": "fp32, bf16, fp16",
-    "--impl": "implementations: torch, triton",
+    "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}",
     "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
     "--launch": "graph (CUDA graph) or eager",
 }
@@ -50,7 +53,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--model": lambda word: model(word).slug,
         "--layer": _one_of("qkv", "o", "gate_up", "up", "down", "lm_head"),
         "--dtype": _one_of("fp32", "bf16", "fp16"),
-        "--impl": _one_of("torch", "triton"),
+        "--impl": _one_of(*IMPLEMENTATIONS),
         "--cache": _one_of("cold", "hot"),
         "--launch": _one_of("graph", "eager"),
     }

@@ -16,8 +16,6 @@ from specs.case import Case
 from specs.measurement import Measurement
 from specs.parallel import Shard
 
-MOST_COPIES = 4096
-
 
 class How(NamedTuple):
     """How a kernel is run: the axes that every suite has."""
@@ -41,13 +39,15 @@ class Entry:
 
     `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory;
     `turn` counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while
-    `error` only ends it: what was measured before stays.
+    `error` only ends it: what was measured before stays. `arch` is the device's, and `configuration` what an
+    interrupted run noted as the kernel's choice.
     """
 
     case: Case
     kernel: Kernel
     shape: dict[str, int]
     labels: dict[str, Any] = field(default_factory=dict)
+    arch: str = "cpu"
     copies: int = 1
     weight_bytes: int = 0
     need_bytes: int = 0
@@ -62,6 +62,7 @@ class Entry:
     stopped_by: str = "interrupted"
     throttled: bool | None = None
     telemetry: dict[str, float] | None = None
+    configuration: str | None = None
 
     @property
     def open(self) -> bool:
@@ -85,7 +86,17 @@ class Entry:
             stopped_by=self.stopped_by,
             throttled=self.throttled,
             telemetry=self.telemetry,
+            configuration=self._configuration(),
         )
+
+    def _configuration(self) -> str | None:
+        """What the kernel says it chose. Only one that was called in this process knows."""
+        if self.kernel.configuration is None or not self.turn:
+            return self.configuration
+        try:
+            return self.kernel.configuration(arch=self.arch, dtype=self.case.dtype, **self.shape)
+        except Exception as error:  # a label must not cost the samples
+            return f"not told: {type(error).__name__}: {error}".split("\n")[0]
 
 
 def rivals(entries: Iterable[Entry]) -> list[list[Entry]]:
@@ -132,8 +143,7 @@ def _entry(
 ) -> Entry:
     work, ruler = kernel.work(dtype=how.dtype, **shape), Ruler()
     kernel.inputs(ruler, dtype=how.dtype, **shape)
-    cold = max(1, min(MOST_COPIES, device.cold_bytes // ruler.weight_bytes)) if ruler.weight_bytes else 1
-    copies = cold if how.cache == "cold" else 1
+    copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
     truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
     cache = how.cache if how.cache == "hot" or truly_cold or not ruler.weight_bytes else f"rotated-{copies}"
     case = Case(
@@ -156,7 +166,7 @@ def _entry(
         cache=cache,
         launch=how.launch,
     )
-    entry = Entry(case, kernel, shape, copies=copies, weight_bytes=ruler.weight_bytes)
+    entry = Entry(case, kernel, shape, arch=device.arch, copies=copies, weight_bytes=ruler.weight_bytes)
     entry.need_bytes = ruler.weight_bytes + 10 * ruler.other_bytes  # float64 parts and whole of the reference beside
     entry.not_run = why_not(kernel, how, device)
     return entry

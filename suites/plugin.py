@@ -120,11 +120,34 @@ def _refuse_company(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what pytest makes of an axis without values: the options asked for none of this question's cases."""
-    empty = [item for item in items if "NOTSET" in item.name and "measure" in getattr(item, "fixturenames", ())]
-    if empty:
-        config.hook.pytest_deselected(items=empty)
-        items[:] = [item for item in items if item not in empty]
+    """Leave out what pytest makes of an axis without values, and implementations that have nothing for the tokens."""
+    benches = [item for item in items if "measure" in getattr(item, "fixturenames", ())]
+    out = {item for item in benches if "NOTSET" in item.name}
+    out |= _unmade([item for item in benches if item not in out])
+    if out:
+        config.hook.pytest_deselected(items=[item for item in items if item in out])
+        items[:] = [item for item in items if item not in out]
+
+
+def _unmade(benches: list[pytest.Item]) -> set[pytest.Item]:
+    """Linears whose implementation has no kernel for their tokens.
+
+    Raises:
+        pytest.UsageError: that is true of all linears, so the options contradict each other.
+    """
+    params = {item: item.callspec.params for item in benches if hasattr(item, "callspec")}
+    linears = {item: (p["how"].implementation, p["tokens"]) for item, p in params.items() if "shard" in p}
+    if not linears:
+        return set()
+    from kernels.linears import linear, serves
+
+    unmade = {item for item, asked in linears.items() if not serves(*asked)}
+    if len(unmade) == len(linears):
+        try:
+            linear(*next(iter(linears.values())))
+        except UserError as error:
+            raise pytest.UsageError(f"nothing to measure: {error}") from error
+    return unmade
 
 
 @pytest.fixture

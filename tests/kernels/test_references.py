@@ -10,12 +10,14 @@ from kernels import copy, launch, linear, read
 from kernels.copy import TORCH_COPY
 from kernels.draw import FreshDraw
 from kernels.gemm import TRITON_GEMM
-from kernels.gemv import TRITON_GEMV
 from kernels.launch import TORCH_LAUNCH
 from kernels.linear import TORCH_LINEAR
 from kernels.linears import LINEARS
 from kernels.linears import linear as pick
 from kernels.read import TORCH_READ, TRITON_READ
+from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
+from kernels.skinny import launch as run_skinny
+from kernels.tuning.config import Config
 from specs.errors import UserError
 from specs.work import Work
 
@@ -59,7 +61,7 @@ def test_copy_and_launch_references_are_the_input():
     [
         # W 4096 x 1024, x 8 x 1024, y 8 x 4096, 2 bytes each; a multiply and an add for each of 8 x 4096 x 1024
         (TORCH_LINEAR, {"tokens": 8, "n": 4096, "k": 1024}, Work(67_108_864, 2 * (4_194_304 + 8192 + 32_768))),
-        (TRITON_GEMV, {"tokens": 1, "n": 2, "k": 3}, Work(12, 2 * (6 + 3 + 2))),
+        (TRITON_SKINNY, {"tokens": 1, "n": 2, "k": 3}, Work(12, 2 * (6 + 3 + 2))),
         (TRITON_GEMM, {"tokens": 5, "n": 2, "k": 3}, Work(60, 2 * (6 + 15 + 10))),
         (TORCH_READ, {"elements": 1000}, Work(1000, 2000)),
         (TRITON_READ, {"elements": 1000}, Work(1000, 2000)),
@@ -101,24 +103,24 @@ def test_launch_reads_what_the_call_before_wrote():
     assert inputs["out"] == inputs["x"] + 1
 
 
-@pytest.mark.parametrize("tokens", [1, 4, 5, 4096])
-def test_every_implementation_serves_every_token_count_once(tokens):
-    for implementation in ("torch", "triton"):
+@pytest.mark.parametrize("tokens", [1, 4, 5, 64, 65, 4096])
+def test_every_token_count_is_served_once(tokens):
+    for implementation in ("torch", "cublaslt", "triton"):
         fitting = [one for one in LINEARS if one.implementation == implementation and tokens in one.tokens]
         assert fitting == [pick(implementation, tokens)]
 
 
 def test_unknown_linears_are_refused():
-    with pytest.raises(UserError, match=r"'cublas'.*torch, triton"):
+    with pytest.raises(UserError, match=r"'cublas'.*torch, cublaslt, triton"):
         pick("cublas", 1)
     with pytest.raises(UserError, match="0 tokens"):
         pick("triton", 0)
 
 
 def test_why_not_names_the_obstacle():
-    assert TRITON_GEMV.why_not("sm_90", "bf16") is None
+    assert TRITON_SKINNY.why_not("sm_90", "bf16") is None
     assert TORCH_LINEAR.why_not("cpu", "fp32") is None
-    reason = TRITON_GEMV.why_not("cpu", "bf16")
+    reason = TRITON_SKINNY.why_not("cpu", "bf16")
     assert "this is cpu" in reason
     assert "sm_80" in reason
     assert TORCH_READ.why_not("cpu", "fp16") == "fp16 is not among the dtypes of torch_read: fp32, bf16"
@@ -127,7 +129,7 @@ def test_why_not_names_the_obstacle():
 GOOD = {"x": torch.zeros(2, 8), "weight": torch.zeros(4, 8), "out": torch.zeros(2, 4)}
 
 
-@pytest.mark.parametrize("kernel", [TRITON_GEMV, TRITON_GEMM], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", [TRITON_SKINNY, TRITON_SKINNY_PDL, TRITON_GEMM], ids=lambda kernel: kernel.name)
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -144,6 +146,9 @@ def test_operands_that_would_touch_foreign_memory_are_refused(kernel, fault, mes
         kernel.run(**(GOOD | fault))
 
 
-def test_gemv_refuses_more_tokens_than_it_is_made_for():
-    with pytest.raises(UserError, match=r"7 tokens.*1 to 4.*triton_gemm"):
-        TRITON_GEMV.run(torch.zeros(7, 8), torch.zeros(4, 8), torch.zeros(7, 4))
+def test_skinny_refuses_more_tokens_than_it_is_made_for():
+    with pytest.raises(UserError, match=r"65 tokens.*1 to 64.*triton_gemm"):
+        TRITON_SKINNY.run(torch.zeros(65, 8), torch.zeros(4, 8), torch.zeros(65, 4))
+    narrow = Config(4, 2, 64, 1, 4, 1, matrix=False)
+    with pytest.raises(UserError, match=r"3 tokens.*holds 2.*multiply-add 4x2x64"):
+        run_skinny(torch.zeros(3, 8), torch.zeros(4, 8), torch.zeros(3, 4), narrow)

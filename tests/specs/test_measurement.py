@@ -47,6 +47,14 @@ def test_a_measurement_survives_the_result_file():
     assert Measurement.from_benchmark(_entry(MEASURED)) == MEASURED
 
 
+def test_a_choice_survives_and_stays_out_of_files_of_kernels_that_have_none():
+    chosen = replace(MEASURED, configuration="rows 128 depth 64 (static model)")
+    assert Measurement.from_benchmark(_entry(chosen)) == chosen
+    assert _entry(chosen)["extra_info"]["configuration"] == "rows 128 depth 64 (static model)"
+    assert "configuration" not in MEASURED.extra_info()
+    assert Measurement.from_benchmark(_entry(MEASURED)).configuration is None
+
+
 def test_a_single_pass_survives_too():
     single = replace(MEASURED, seconds=((1e-6, 2e-6),), relative_error=None, telemetry=None, throttled=None)
     assert single.interval is None

@@ -2,10 +2,14 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
+from itertools import groupby
 
 import pytest
 import torch
 
+from kernels import linears
+from kernels.linear import TORCH_LINEAR
 from kernels.timing import device
 from tests.suites.conftest import ROOT
 
@@ -60,23 +64,60 @@ def test_on_a_cpu_every_triton_case_is_listed_with_its_reason(listed):
     assert all("this is cpu" in reason for reason in triton)
 
 
-def test_a_gpu_measures_a_70b_under_tp8_and_as_a_stage_of_pp8(listed):
+@pytest.fixture
+def all_made(monkeypatch):
+    """Five implementations, each for the tokens that it is made for; cublaslt's package is missing."""
+    rows = (
+        ("torch", range(1, 2**31)),
+        ("cublaslt", range(1, 2**31)),
+        ("triton", range(1, 65)),
+        ("triton", range(65, 2**31)),
+        ("triton-pdl", range(1, 65)),
+        ("cuda", range(1, 5)),
+    )
+    made = [replace(TORCH_LINEAR, name=name, implementation=name, tokens=tokens) for name, tokens in rows]
+    made[1] = replace(made[1], missing=lambda: "cublaslt needs a package")
+    monkeypatch.setattr(linears, "LINEARS", tuple(made))
+
+
+def implementations(names):
+    """By all else in a linear's case: the implementations that stand next to each other."""
+    parts = [re.fullmatch(r"(llama.*-graph)-(.*)", name).groups() for name in names]
+    return [(case, tuple(one for _, one in rivals)) for case, rivals in groupby(parts, lambda part: part[0])]
+
+
+def test_a_gpu_measures_a_70b_under_tp8_and_as_a_stage_of_pp8(listed, all_made):
     cases = listed("cuda")
-    assert all(not reason for _, _, reason in cases)
+    assert {reason for _, name, reason in cases if not name.endswith("-cublaslt")} == {""}
+    assert {reason for _, name, reason in cases if name.endswith("-cublaslt")} == {"cublaslt needs a package"}
     layers = [name for _, name, _ in cases if "llama" in name]
     assert all(re.match(r"llama-3-70b-(tp8-pp1|tp1-pp8)-", name) for name in layers)
     assert all("-cold-graph-" in name for name in layers)
-    assert len([name for name in layers if name.endswith("-torch")]) == len(layers) / 2
     launches = [name for function, name, _ in cases if function == "bench_launch"]
     assert launches == ["fp32-cold-eager-torch", "fp32-cold-graph-torch"]
 
 
-def test_rivals_stand_next_to_each_other(listed):
-    names = [
-        name for function, name, _ in listed("cuda") if function in ("bench_decode", "bench_prefill", "bench_sweep")
-    ]
-    pairs = zip(names[::2], names[1::2], strict=True)
-    assert all(a.removesuffix("torch") == b.removesuffix("triton") for a, b in pairs)
+def test_rivals_stand_next_to_each_other_and_each_takes_the_tokens_it_is_made_for(listed, all_made):
+    for function in ("bench_decode", "bench_prefill", "bench_sweep"):
+        groups = implementations([name for one, name, _ in listed("cuda") if one == function])
+        assert len({case for case, _ in groups}) == len(groups), "one case stands in two places"
+        for case, rivals in groups:
+            tokens = int(re.search(r"-(\d+)tok-", case)[1])
+            expected = ("torch", "cublaslt", "triton") + ("triton-pdl",) * (tokens <= 64) + ("cuda",) * (tokens <= 4)
+            assert rivals == expected, case
+
+
+def test_a_gpus_decode_batches_hold_those_that_the_figures_are_asked_for(listed, all_made):
+    decode = [name for function, name, _ in listed("cuda") if function == "bench_decode"]
+    assert {1, 8, 16, 32, 64} <= {int(re.search(r"-(\d+)tok-", name)[1]) for name in decode}
+
+
+def test_the_linears_as_they_are_leave_out_only_what_is_not_made(listed):
+    groups = implementations([name for function, name, _ in listed("cuda") if function == "bench_sweep"])
+    for case, rivals in groups:
+        tokens = int(re.search(r"-(\d+)tok-", case)[1])
+        assert rivals == tuple(one for one in linears.IMPLEMENTATIONS if linears.serves(one, tokens)), case
+    assert {"torch", "cublaslt", "triton"} <= set.intersection(*(set(rivals) for _, rivals in groups))
 
 
 def test_the_options_choose(listed):

@@ -2,9 +2,12 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
-from kernels.timing.device import current_device
-from suites.doctor import findings
+from kernels.cublaslt import CUBLASLT_LINEAR
+from kernels.linears import LINEARS
+from kernels.timing.device import PATIENCE, Device, current_device
+from suites.doctor import _kernels, findings
 from suites.environment import result_name
 from tests.suites.conftest import ROOT
 
@@ -15,9 +18,28 @@ def run(*arguments):
 
 def test_every_kernel_is_listed_and_what_is_missing_has_a_remedy():
     lines = {line.subject: line for line in findings(current_device())}
-    assert {"kernel torch_linear", "kernel triton_gemv", "kernel triton_gemm", "torch", "cold weights"} <= set(lines)
+    assert {f"kernel {kernel.name}" for kernel in LINEARS} <= set(lines)
+    assert {"torch", "cold weights", "cupy", "nvmath-python", "cuda-bench"} <= set(lines)
     assert lines["kernel torch_linear"].works
     assert all(line.remedy for line in lines.values() if not line.works)
+
+
+def test_a_package_that_is_there_is_named_with_its_version(monkeypatch):
+    there = {"nvmath-python": "1.0.0", "cupy-cuda12x": "14.0.1"}
+    monkeypatch.setattr("suites.doctor.package_version", there.get)
+    lines = {line.subject: line for line in findings(current_device())}
+    assert lines["nvmath-python"][:3] == (True, "nvmath-python", "1.0.0: cuBLASLt's heuristics")
+    assert lines["cupy"].found.startswith("14.0.1: ")
+    assert lines["cuda-bench"][:3] == (False, "cuda-bench", "not installed: NVBench, to cross-check the clock")
+    assert ",clock]" in lines["cuda-bench"].remedy
+
+
+def test_a_kernel_whose_package_is_missing_says_so_where_it_would_run(monkeypatch):
+    gpu = Device("cuda", "sm_90", 50 * 2**20, PATIENCE["cuda"])
+    absent = replace(CUBLASLT_LINEAR, missing=lambda: "needs a package: pip install it")
+    monkeypatch.setattr("suites.doctor.LINEARS", (absent,))
+    line = next(_kernels(gpu))
+    assert line[1:] == ("kernel cublaslt_linear", "cannot run here", "needs a package: pip install it")
 
 
 def test_memory_too_short_for_cold_weights_is_said(monkeypatch):

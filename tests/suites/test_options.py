@@ -1,7 +1,12 @@
 """A mistake on the command line ends the run with one line, before anything is measured."""
 
+from dataclasses import replace
+
 import pytest
 
+from kernels import linears
+from kernels.linear import TORCH_LINEAR
+from suites import options
 from tests.suites.conftest import GOOD
 
 
@@ -15,7 +20,7 @@ from tests.suites.conftest import GOOD
         ("--model=llama-3-71b", "*--model: unknown model 'llama-3-71b'; did you mean llama-3-70b?*known: *"),
         ("--layer=q_proj", "*--layer: 'q_proj' is unknown; choose from qkv, *"),
         ("--dtype=fp7", "*--dtype: 'fp7' is unknown; choose from fp32, bf16, fp16"),
-        ("--impl=magic", "*--impl: 'magic' is unknown; choose from torch, triton"),
+        ("--impl=magic", "*--impl: 'magic' is unknown; choose from torch, cublaslt, triton, triton-pdl, cuda"),
         ("--cache=warm", "*--cache: 'warm' is unknown; choose from cold, hot"),
         ("--launch=lazy", "*--launch: 'lazy' is unknown; choose from graph, eager"),
         ("--passes=0", "*--passes: '0' is not a whole number*"),
@@ -34,6 +39,53 @@ def test_a_wrong_value_is_refused(bench, option, message):
     result.stderr.fnmatch_lines([message])
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
     assert not bench.json.exists()
+
+
+def test_every_implementation_of_a_linear_can_be_asked_for():
+    assert options.IMPLEMENTATIONS == linears.IMPLEMENTATIONS
+    assert {kernel.implementation for kernel in linears.LINEARS} <= set(options.IMPLEMENTATIONS)
+
+
+SWEEP = """
+from kernels.linears import linear
+
+def pytest_generate_tests(metafunc):
+    from suites.options import read_options
+    options = read_options(metafunc.config)
+    metafunc.parametrize("shard", [Shard("m", 2, 1, "qkv", 64, 32)])
+    metafunc.parametrize("tokens", options.tokens)
+    metafunc.parametrize("how", [COLD._replace(implementation=one) for one in options.impl], ids="-".join)
+
+def bench_linear(measure, shard, tokens, how):
+    measure(linear(how.implementation, tokens), "decode", how, shard, tokens=tokens, n=64, k=32)
+"""
+
+
+@pytest.fixture
+def up_to_four(monkeypatch):
+    """Torch for all tokens, and what calls itself cuda for 1 to 4."""
+    few = replace(TORCH_LINEAR, name="cuda_gemv", implementation="cuda", tokens=range(1, 5))
+    monkeypatch.setattr(linears, "LINEARS", (TORCH_LINEAR, few))
+
+
+def test_an_implementation_that_has_nothing_for_the_tokens_is_deselected_and_not_listed(bench, up_to_four):
+    bench.write(SWEEP)
+    result = bench.run("--passes=1", "--impl=torch,cuda", "--tokens=4,5")
+    result.assert_outcomes(passed=3, deselected=1)
+    assert set(bench.cases()) == {
+        f"bench_linear[shard0-{case}]"
+        for case in ("4-fp32-cold-eager-torch", "4-fp32-cold-eager-cuda", "5-fp32-cold-eager-torch")
+    }
+    assert bench.result()["shardbench"]["not_run"] == []
+
+
+def test_asking_only_for_what_is_not_made_ends_with_one_line(bench, up_to_four):
+    bench.write(SWEEP)
+    result = bench.run("--impl=cuda", "--tokens=16,32")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: nothing to measure: no cuda linear takes 16 tokens: cuda_gemv takes 1 to 4"])
+    assert not bench.json.exists()
+    assert not bench.journal.exists()
 
 
 def test_several_processes_are_refused(bench, monkeypatch):

@@ -49,6 +49,31 @@ def test_an_entry_reads_back_as_the_record_that_wrote_it(bench):
     assert record.extra_info() == entry["extra_info"]
 
 
+CHOOSING = """
+def choice(*, arch, dtype, tokens, n, k):
+    assert (arch, dtype, tokens, n, k) == ("cpu", "fp32", 3, 64, 32)
+    return "rows 128 (static model)"
+
+def broken(**shape):
+    raise KeyError("no such size\\nand more")
+
+def bench_choosing(measure):
+    measure(replace(TORCH_LINEAR, configuration=choice), "decode", COLD, **SHAPE)
+
+def bench_broken_label(measure):
+    measure(replace(TORCH_LINEAR, configuration=broken), "decode", COLD, **SHAPE)
+"""
+
+
+def test_what_a_kernel_chose_is_in_the_record_and_a_broken_label_costs_no_samples(bench):
+    bench.write(CHOOSING, GOOD)
+    bench.run("--passes", "1").assert_outcomes(passed=4)
+    infos = {name: entry["extra_info"] for name, entry in bench.cases().items()}
+    assert infos["bench_choosing"]["configuration"] == "rows 128 (static model)"
+    assert infos["bench_broken_label"]["configuration"] == r"not told: KeyError: 'no such size\nand more'"
+    assert "configuration" not in infos["bench_good"]
+
+
 def test_weights_rotate_through_the_whole_pool_when_cold_and_not_when_hot(bench):
     bench.write(GOOD.replace("COLD,", "COLD._replace(cache='hot'),", 1))
     bench.run("--passes", "1")

@@ -1,0 +1,245 @@
+"""The strongest rival: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ by the fastest of what cuBLASLt's heuristics propose.
+
+cuBLAS behind torch takes the proposal that stands first. Here the first call at a size asks for eight, times each
+one that is right as the suites time a cold case, and keeps the fastest for the process.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from kernels.compile import TRITON_ARCHS
+from kernels.kernel import DTYPES, Kernel
+from kernels.linear import RTOL, TORCH_LINEAR, inputs, reference, work
+from kernels.operands import check_operands
+from kernels.timing.cuda import CudaTimer
+from kernels.timing.device import current_device
+from kernels.timing.pool import ALIGNMENT, Pool
+from specs.errors import UserError
+
+WORKSPACE_BYTES = 32 * 2**20
+CANDIDATES = 8
+"""Proposals to ask for: heuristics order them by promise, and each one more costs its time at every size."""
+SHARE = 0.25
+"""Part of a visit's time for each candidate."""
+
+CUDA_TYPES = {torch.float32: 0, torch.float16: 2, torch.bfloat16: 14}
+"""`cudaDataType_t`; its CUDA_R_32F is the type of the scales too."""
+COMPUTE_32F = 68
+"""`cublasComputeType_t`: sums in fp32, and fp32 operands are not rounded to TF32."""
+TRANSPOSE = 1
+"""`cublasOperation_t`."""
+ONE, ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)
+"""The scales of product and old output: the library reads them from the host while it launches."""
+
+
+@cache
+def library() -> Any:
+    """The bindings of cuBLASLt; they load the library that torch has loaded already."""
+    from nvmath.bindings import cublasLt
+
+    return cublasLt
+
+
+@cache
+def _handle() -> int:
+    return int(library().create())
+
+
+@cache
+def _workspace() -> torch.Tensor:
+    return torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=current_device().kind)
+
+
+def missing() -> str | None:
+    """One line where the bindings cannot be imported."""
+    try:
+        library()
+    except Exception as error:  # a driver or an installation that does not fit raises more than ImportError
+        return f"cublaslt_linear needs nvmath-python: pip install -c constraints.txt .[cublaslt] ({_line(error)})"
+    return None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+class Candidate(NamedTuple):
+    """A proposal of the heuristics: its place among them from 1, its address, the workspace that it uses."""
+
+    number: int
+    address: int
+    workspace_bytes: int
+
+
+class Product:
+    """The product at one size, as cuBLASLt sees it.
+
+    The library counts by columns: rows of W[n, k] are columns of a k x n matrix, those of x and y likewise. So it is
+    asked for y(n x tokens) = W(k x n)ᵀ · x(k x tokens), and nothing is moved.
+    """
+
+    def __init__(self, tokens: int, n: int, k: int, dtype: torch.dtype) -> None:
+        lt, kind = library(), CUDA_TYPES[dtype]
+        self._description = lt.matmul_desc_create(COMPUTE_32F, CUDA_TYPES[torch.float32])
+        self._weight = lt.matrix_layout_create(kind, k, n, k)
+        self._x = lt.matrix_layout_create(kind, k, tokens, k)
+        self._out = lt.matrix_layout_create(kind, n, tokens, n)
+        transposed = lt.MatmulDescAttribute.TRANSA
+        value = np.array([TRANSPOSE], lt.get_matmul_desc_attribute_dtype(transposed))
+        lt.matmul_desc_set_attribute(self._description, int(transposed), value.ctypes.data, value.itemsize)
+        self._proposed = np.zeros(CANDIDATES, lt.matmul_heuristic_result_dtype)
+
+    def candidates(self) -> list[Candidate]:
+        """Ask the heuristics, with 32 MiB of workspace and operands that start at multiples of 256 bytes."""
+        lt, count = library(), np.zeros(1, np.int32)
+        preference, most = lt.matmul_preference_create(), lt.MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES
+        value = np.array([WORKSPACE_BYTES], lt.get_matmul_preference_attribute_dtype(most))
+        try:
+            lt.matmul_preference_set_attribute(preference, int(most), value.ctypes.data, value.itemsize)
+            lt.matmul_algo_get_heuristic(
+                _handle(), self._description, self._weight, self._x, self._out, self._out, preference,
+                CANDIDATES, self._proposed.ctypes.data, count.ctypes.data,
+            )  # fmt: skip
+        finally:
+            lt.matmul_preference_destroy(preference)
+        first = self._proposed.ctypes.data + self._proposed.dtype.fields["algo"][1]
+        return [
+            Candidate(index + 1, first + index * self._proposed.itemsize, int(one["workspace_size"]))
+            for index, one in enumerate(self._proposed[: int(count[0])])
+            if one["state"] == 0
+        ]
+
+    def run(self, candidate: Candidate, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+        """Launch on torch's current stream. A scale of zero for the old output means that it is not read."""
+        y = out.data_ptr()
+        library().matmul(
+            _handle(), self._description,
+            ONE.ctypes.data, weight.data_ptr(), self._weight, x.data_ptr(), self._x,
+            ZERO.ctypes.data, y, self._out, y, self._out,
+            candidate.address, _workspace().data_ptr(), WORKSPACE_BYTES, torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+
+
+class Chosen(NamedTuple):
+    """What a size is computed with from its second call on, and that in words."""
+
+    run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+    told: str
+
+
+_CHOSEN: dict[tuple[int, int, int, torch.dtype], Chosen] = {}
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """One product; the first at a size chooses the algorithm, and cannot be captured in a graph.
+
+    Raises:
+        UserError: operands that are strided, misaligned or do not fit together; a first call during capture.
+        RuntimeError: no candidate gives a right result.
+    """
+    check_operands(x, weight, out)
+    for name, tensor in {"x": x, "weight": weight, "out": out}.items():
+        if tensor.data_ptr() % ALIGNMENT:
+            raise UserError(
+                f"{name} starts {tensor.data_ptr() % ALIGNMENT} bytes past a multiple of {ALIGNMENT}; the algorithms "
+                f"that cublaslt_linear is given need one: pass {name}.clone()"
+            )
+    size = (x.shape[0], weight.shape[0], weight.shape[1], x.dtype)
+    if size not in _CHOSEN:
+        _CHOSEN[size] = _choose(x, weight, out)
+    _CHOSEN[size].run(x, weight, out)
+
+
+def _choose(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Chosen:
+    """Time every candidate that is right, cold, and take the one with the least mean."""
+    if torch.cuda.is_current_stream_capturing():
+        raise UserError("cublaslt_linear times its candidates in the first call at a size: call it before the capture")
+    product = Product(x.shape[0], weight.shape[0], weight.shape[1], x.dtype)
+    candidates, expected, copies = product.candidates(), torch.mm(x, weight.t()), _cold_copies(weight)
+    failures: list[str] = []
+    means: dict[Candidate, float] = {}
+    for one in candidates:
+        try:
+            _check(product, one, x, weight, out, expected)
+            means[one] = _cold_mean(product, one, x, copies, out, min(means.values(), default=None))
+        except Exception as error:  # whatever one proposal raises, another may do
+            failures.append(f"algo {one.number}: {_line(error)}")
+    del copies, expected
+    torch.cuda.empty_cache()
+    if not means:
+        raise RuntimeError(f"none of cuBLASLt's {len(candidates)} candidates can be used; {'; '.join(failures)}")
+    best = min(means, key=means.__getitem__)
+    told = f"algo {best.number} of {len(candidates)}, {best.workspace_bytes / 1e6:.1f} MB workspace (fastest cold"
+    return Chosen(partial(product.run, best), f"{told} of {len(means)} that are right)")
+
+
+def _cold_mean(
+    product: Product,
+    candidate: Candidate,
+    x: torch.Tensor,
+    copies: Sequence[torch.Tensor],
+    out: torch.Tensor,
+    expected: float | None,
+) -> float:
+    """Seconds a call in a graph; `expected` is what another candidate took."""
+    timer = CudaTimer(current_device(), "graph")
+    timer.warm_up([partial(product.run, candidate, x, weight, out) for weight in copies], expected)
+    return fmean(timer.sample(SHARE).seconds)
+
+
+def _check(
+    product: Product,
+    candidate: Candidate,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    expected: torch.Tensor,
+) -> None:
+    out.fill_(float("nan"))
+    product.run(candidate, x, weight, out)
+    judge = replace(TORCH_LINEAR, reference=lambda **_: expected)
+    error, limit = judge.relative_error({"x": x, "weight": weight, "out": out}), RTOL[_name(x.dtype)]
+    if not error <= limit:  # NaN is no less than anything
+        raise RuntimeError(f"relative error {error:.3g} is over {limit:g}")
+
+
+def _cold_copies(weight: torch.Tensor) -> list[torch.Tensor]:
+    """Weights that rotate through 32x the L2, fewer where memory is short; the given one where no second fits."""
+    device = replace(current_device())  # a fresh one measures again how much memory is free
+    count = device.cold_copies(weight.nbytes)
+    if count < 2:
+        return [weight]
+    dtype = _name(weight.dtype)
+    pool = Pool(device, {dtype: weight.nbytes})
+    return [pool.weight(*weight.shape, dtype=dtype) for _ in range(count)]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return next(name for name, known in DTYPES.items() if known is dtype)
+
+
+def configuration(*, arch: str, dtype: str, tokens: int, n: int, k: int) -> str:
+    """The algorithm that was chosen, once a call has."""
+    chosen = _CHOSEN.get((tokens, n, k, DTYPES[dtype]))
+    return chosen.told if chosen else f"heuristics not asked yet on {arch}"
+
+
+CUBLASLT_LINEAR = Kernel(
+    name="cublaslt_linear",
+    op="linear",
+    implementation="cublaslt",
+    inputs=inputs,
+    run=run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=TRITON_ARCHS,
+    missing=missing,
+    configuration=configuration,
+)
