@@ -24,7 +24,7 @@ REPORT ?= build/report.html
 help:
 	@echo "make bench   set up, measure this machine, write $(REPORT) (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
-	@echo "make gpu     with the python3 that is there: correctness on the GPU, then the suites, into OUT (build/gpu)"
+	@echo "make gpu     with the python3 that is there, under 9 minutes: correctness, sanitizer, counters, clocks, suite; into OUT (build/gpu)"
 	@echo "make clean   remove .venv and build"
 
 setup: $(READY_TO_TEST)
@@ -56,19 +56,12 @@ lint: $(READY_TO_TEST)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-# No set-up here: a machine with a GPU may have no network, and has its own torch.
+# No set-up here: a machine with a GPU may have no network, and has its own torch. Where something is missing it says what.
 OUT ?= build/gpu
-GPU_STEPS := pytest tests/gpu, then pytest suites/ --budget 240, into $(OUT)
 gpu:
-	@$(PYTHON) -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || \
-		{ echo "make gpu: torch in $(PYTHON) sees no GPU, so nothing ran. With one it runs: $(GPU_STEPS)"; exit 0; }; \
-	$(PYTHON) -c 'import nvtx, psutil, pytest_benchmark, rich, scipy, triton, typer' || \
-		{ echo "make gpu: $(PYTHON) lacks that package; it installs nothing itself"; exit 1; }; \
-	failed=0; mkdir -p $(OUT); $(PYTHON) -m suites doctor; \
-	$(PYTHON) -m pytest tests/gpu -q -p no:cacheprovider || failed=$$?; \
-	json="$(OUT)/$$($(PYTHON) -m suites name)-$$(git rev-parse --short HEAD 2>/dev/null || echo nogit).json"; \
-	$(PYTHON) -m pytest suites/ --benchmark-json="$$json" --budget 240 || failed=$$?; \
-	$(PYTHON) -m reports show "$$json" || failed=$$?; exit $$failed
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make gpu: Python 3.11 or newer is needed; make gpu PYTHON=python3.12"; exit 1; }; \
+	$(PYTHON) -m suites.gate --out "$(OUT)"
 
 clean:
 	rm -rf .venv build

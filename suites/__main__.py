@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels.timing.device import current_device
+from specs.errors import UserError
 from suites.doctor import findings
 from suites.environment import result_name
+from suites.gate import command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -38,6 +41,21 @@ def doctor(
 def name() -> None:
     """Print <machine>-<date>, the name of a result file made here today."""
     typer.echo(result_name(current_device()))
+
+
+@app.command()
+def gate(
+    only: Annotated[str | None, typer.Option(metavar="STEP,…", help="these steps alone")] = None,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", help="time for all steps")] = command.BUDGET_SECONDS,
+    out: Annotated[Path, typer.Option(help="folder of all that is written")] = Path("build/gpu"),
+    python: Annotated[str, typer.Option(help="the interpreter of every step")] = sys.executable,
+    listed: Annotated[bool, typer.Option("--list", help="show the steps and what they lack, run nothing")] = False,
+) -> None:
+    """Run the GPU gate, as `make gpu` does: correctness, sanitizer, counters, clocks, the suite, the tuner."""
+    try:
+        raise typer.Exit(command.gate(only, budget, out, python, listed=listed))
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Cold is cold: the bytes that each call reads from DRAM, counted by ncu, against the bytes of its weights."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from suites.gate.cases import PROFILED, READ_CASES
+from suites.gate.machine import find_tool
+from suites.gate.ncu import DURATION, READ, CallCounters, by_call, most_passes, profiled, why_no_counters
+from suites.gate.program import leave, options
+from suites.gate.step import Step, Verdict
+
+LEAST_SHARE = 0.97
+"""Of the weight bytes: less, and some came out of a cache."""
+
+STEP = Step(
+    name="dram",
+    purpose="DRAM bytes that a call reads, by ncu, at least 0.97 of its weights: ours, cuBLAS and cuBLASLt",
+    seconds=80,
+    least_seconds=30,
+    kept_seconds=40,
+    command=lambda place, _: place.module("dram"),
+    tools=("ncu",),
+)
+
+
+def command(ncu: str, table: Path) -> list[str]:
+    """The profiled program under ncu; clocks and caches are left alone."""
+    switches = ["--target-processes", "application-only", "--profile-from-start", "off"]
+    untouched = ["--clock-control", "none", "--cache-control", "none"]
+    written = ["--csv", "--print-units", "base", "--log-file", str(table), "--metrics", f"{READ},{DURATION}"]
+    return [ncu, *switches, *untouched, *written, sys.executable, "-m", "suites.gate.profiled_calls"]
+
+
+def judge(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verdict:
+    """Every judged call read what it had to. Numbers are places in PROFILED, from 1."""
+    figures: dict[str, dict[str, float]] = {}
+    for number, case in enumerate(PROFILED, start=1):
+        if counted := calls.get(number):
+            figures[case.name] = {
+                "least_share_read": min(one.read_bytes for one in counted) / case.weight_bytes,
+                "mean_seconds": fmean(one.seconds for one in counted),
+                "kernels_a_call": max(one.kernels for one in counted),
+            }
+    shares = {case.name: figures[case.name]["least_share_read"] for case in READ_CASES if case.name in figures}
+    if not shares:
+        return Verdict("failed", "ncu saw none of the calls", figures)
+    low = [f"{name} {share:.3f}" for name, share in shares.items() if share < LEAST_SHARE]
+    note = f"; ncu ran kernels {passes} times over, later runs may be warm" if passes > 1 else ""
+    if low:
+        return Verdict("failed", f"under {LEAST_SHARE} of the weights from DRAM: {', '.join(low)}{note}", figures)
+    least = min(shares, key=lambda name: shares[name])
+    return Verdict("passed", f"{len(shares)} cases, least {shares[least]:.3f} of the weights ({least}){note}", figures)
+
+
+def read_table(text: str) -> Verdict:
+    """The verdict on ncu's file."""
+    if reason := why_no_counters(text):
+        return Verdict("not_run", f"this machine's counters cannot be read: {reason}")
+    try:
+        return judge(by_call(profiled(text)), most_passes(text))
+    except ValueError as error:
+        return Verdict("failed", str(error))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Profile, read, judge."""
+    asked = options(__doc__, argv)
+    table: Path = asked.out / "ncu.csv"
+    table.unlink(missing_ok=True)
+    status = subprocess.run(command(find_tool("ncu") or "ncu", table)).returncode  # noqa: S603 - NVIDIA's tool on our program
+    text = table.read_text(errors="replace") if table.exists() else ""
+    verdict = read_table(text)
+    if verdict.outcome == "passed" and status != 0:
+        verdict = Verdict("failed", f"ncu ended with status {status}; before that: {verdict.detail}", verdict.figures)
+    return leave(verdict, asked.verdict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""All steps, in their order: what matters most comes first, the tuner takes what is left."""
+
+from suites.gate import arrival, clock, correctness, dram, memcheck, racecheck, suite, table, tune
+from suites.gate.step import Step
+
+STEPS: tuple[Step, ...] = (
+    correctness.STEP,
+    arrival.STEP,
+    suite.STEP,
+    dram.STEP,
+    clock.STEP,
+    memcheck.STEP,
+    racecheck.STEP,
+    tune.STEP,
+    table.STEP,
+)

@@ -1,0 +1,84 @@
+"""The suite itself: 80 points of Llama-3-70B's decode linears, cold, with the ceilings of the same run."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from suites.gate.process import run_limited
+from suites.gate.program import leave, options
+from suites.gate.step import PYTEST, Step, Verdict
+
+IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
+POINTS = ("--model", "llama-3-70b", "--layer", "qkv,o,gate_up,down", "--tp", "1,2,4,8", "--tokens", "1,8,16,32,64")
+
+STEP = Step(
+    name="suite",
+    purpose="pytest suites/: 16 shards of Llama-3-70B x 5 token counts, all implementations, and the ceilings",
+    seconds=260,
+    least_seconds=90,
+    kept_seconds=120,
+    command=lambda place, seconds: place.module("suite", "--seconds", f"{seconds:.0f}"),
+    packages=(*PYTEST, "rich", "typer"),
+)
+
+AROUND_SECONDS = 50.0
+"""Beyond the budget: start, compilation in the first pass, the last case's visit, writing the file."""
+RECOVER_SECONDS = 10.0
+GRACE_SECONDS = 5.0
+"""Shorter than the gate gives this program, so that none of its own stays behind."""
+
+
+def command(path: Path, budget_seconds: float) -> list[str]:
+    """pytest, with a budget."""
+    chosen = [*POINTS, "--impl", ",".join(IMPLEMENTATIONS), "-k", "bench_decode or ceilings"]
+    written = [f"--benchmark-json={path}", "--benchmark-quiet", "--budget", f"{budget_seconds:.0f}"]
+    return [sys.executable, "-m", "pytest", "suites/", "-p", "no:cacheprovider", "--color", "no", *written, *chosen]
+
+
+def result_path(out: Path) -> Path:
+    """<gpu>-<date>-<short commit>.json, as files in reports/data/ are named."""
+    name = _told([sys.executable, "-m", "suites", "name"])
+    commit = _told(["git", "rev-parse", "--short", "HEAD"]) or "nogit"
+    return out / f"{name or 'unnamed'}-{commit}.json"
+
+
+def _told(asked: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(list(asked), capture_output=True, text=True, timeout=60)  # noqa: S603 - git and ourselves
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the suite; make the file from its journal when it did not come to its end."""
+    began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
+    path = result_path(asked.out)
+    path.unlink(missing_ok=True)
+    left = asked.seconds - (time.monotonic() - began) - RECOVER_SECONDS
+    sys.stdout.flush()
+    budget = max(30.0, left - AROUND_SECONDS)
+    status = run_limited(command(path, budget), sys.stdout.buffer, left - GRACE_SECONDS, {}, GRACE_SECONDS)
+    journal = path.with_name(f"{path.name}.journal.jsonl")
+    if not path.exists() and journal.exists():
+        recover = [sys.executable, "-m", "reports", "recover", str(journal), "-o", str(path)]
+        subprocess.run(recover, timeout=60)  # noqa: S603 - our own program
+    return leave(judge(status, path), asked.verdict)
+
+
+def judge(status: int | None, path: Path) -> Verdict:
+    """A file is there, and pytest was content."""
+    if not path.exists():
+        return Verdict("failed", "ended at its limit" if status is None else f"exit status {status}, no {path.name}")
+    figures = {"file": path.name}
+    if status is None:
+        return Verdict("failed", f"ended at its limit; {path.name} holds what its journal had", figures)
+    if status != 0:
+        return Verdict("failed", f"exit status {status}: cases failed, see gate.log and {path.name}", figures)
+    return Verdict("passed", path.name, figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The kernels' table, from the file that the suite has just written."""
+
+import os
+from pathlib import Path
+
+from suites.gate.step import Place, Step, Verdict, by_exit_status
+
+NO_RESULTS = ("gate.json", "nvbench.json")
+ABSENT = "no-result-file.json"
+
+
+def newest_result(out: Path) -> Path | None:
+    """The suite's latest file in `out`; None when there is none."""
+    files = [path for path in out.glob("*.json") if path.name not in NO_RESULTS]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def command(place: Place, _: float) -> list[str]:
+    """`python -m reports kernels FILE`."""
+    result = newest_result(place.out) or place.out / ABSENT
+    return [place.python, "-m", "reports", "kernels", str(result)]
+
+
+def by_table(status: int, output: str) -> Verdict:
+    """The table is its own detail."""
+    if status != 0 and ABSENT in output:
+        return Verdict("not_run", "there is no result file of the suite to make it of")
+    return Verdict("passed", "above") if status == 0 else by_exit_status(status, output)
+
+
+STEP = Step(
+    name="table",
+    purpose="python -m reports kernels: ours beside cuBLAS and cuBLASLt, from the suite's file",
+    seconds=30,
+    least_seconds=3,
+    kept_seconds=15,
+    command=command,
+    packages=("typer", "rich", "scipy"),
+    environment={"COLUMNS": os.environ.get("COLUMNS", "140")},
+    shown=True,
+    judge=by_table,
+)

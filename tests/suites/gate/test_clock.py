@@ -1,0 +1,142 @@
+"""Clocks beside each other: NVBench's file, the limits, and what is said when a part is missing."""
+
+import json
+
+import pytest
+
+from suites.gate import clock
+from suites.gate.agreement import judge, pairs
+from suites.gate.nvbench import benchmark_name, seconds_by_case
+from tests.suites.gate.test_dram import MARKED
+
+
+def summary(tag, value):
+    return {
+        "tag": tag,
+        "name": "x",
+        "hint": "duration",
+        "data": [{"name": "value", "type": "float64", "value": repr(value)}],
+    }
+
+
+def benchmark(name, *summaries, skipped=None):
+    state = {"name": "Device=0", "device": 0, "type_config_index": 0, "axis_values": None, "is_skipped": bool(skipped)}
+    state |= {"skip_reason": skipped} if skipped else {"summaries": list(summaries)}
+    return {"name": name, "index": 0, "devices": [0], "axes": None, "states": [state]}
+
+
+@pytest.fixture
+def nvbench_file(tmp_path):
+    def write(*benchmarks):
+        path = tmp_path / "nvbench.json"
+        path.write_text(json.dumps({"meta": {"argv": []}, "devices": [], "benchmarks": list(benchmarks)}))
+        return path
+
+    return write
+
+
+def test_cold_and_batch_means_are_read_and_a_graph_is_divided_by_its_calls(nvbench_file):
+    path = nvbench_file(
+        benchmark(
+            "o-tp8-m1-triton.cold.1", summary("nv/cold/time/cpu/mean", 1.0), summary("nv/cold/time/gpu/mean", 7e-6)
+        ),
+        benchmark(
+            "o-tp8-m1-triton.batch.95", summary("nv/cold/time/gpu/mean", 1.0), summary("nv/batch/time/gpu/mean", 475e-6)
+        ),
+    )
+    times, without = seconds_by_case(path)
+    assert times == {"o-tp8-m1-triton": {"cold": pytest.approx(7e-6), "batch": pytest.approx(5e-6)}}
+    assert not without
+    assert benchmark_name("o-tp8-m1-triton", "batch", 95) == "o-tp8-m1-triton.batch.95"
+
+
+def test_a_skipped_or_empty_state_gives_a_reason_and_no_time(nvbench_file):
+    path = nvbench_file(benchmark("a.cold.1", skipped="Deadlock"), benchmark("b.batch.2"))
+    assert seconds_by_case(path) == ({}, {"a cold": "Deadlock", "b batch": "no time in it"})
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"benchmarks_of": 1}'])
+def test_a_file_that_nvbench_did_not_finish_is_refused(tmp_path, text):
+    (tmp_path / "nvbench.json").write_text(text)
+    with pytest.raises(ValueError, match=r"nvbench\.json is no NVBench result"):
+        seconds_by_case(tmp_path / "nvbench.json")
+
+
+@pytest.mark.parametrize(
+    ("chain", "batch", "agrees"),
+    [
+        (102.9e-6, 100e-6, True),  # 2.9 % over
+        (97.1e-6, 100e-6, True),
+        (103.1e-6, 100e-6, False),  # 3.1 %
+        (96.9e-6, 100e-6, False),
+        (60e-6, 50e-6, None),  # 50 us is not above 50 us: reported only
+    ],
+)
+def test_nvbench_has_to_agree_within_three_percent_above_50_us(chain, batch, agrees):
+    (pair,) = pairs({"case": {"chain": chain}}, {"case": {"batch": batch}}, {})
+    assert pair.agrees is agrees
+
+
+@pytest.mark.parametrize(
+    ("chain", "duration", "agrees"),
+    [
+        (6.6e-6, 5e-6, True),
+        (6.7e-6, 5e-6, False),
+        (104.4e-6, 100e-6, True),
+        (104.6e-6, 100e-6, False),
+        (3.2e-6, 5e-6, False),
+    ],
+)
+def test_ncu_has_to_agree_within_1500_ns_and_three_percent(chain, duration, agrees):
+    # limits: 1.5 + 0.15 = 1.65 us at 5 us; 1.5 + 3 = 4.5 us at 100 us
+    (pair,) = pairs({"case": {"chain": chain}}, {}, {"case": duration})
+    assert pair.agrees is agrees
+
+
+def test_the_isolated_clock_stands_beside_ncu_unjudged_and_beside_cold_judged():
+    found = pairs({"case": {"isolated": 200e-6}}, {"case": {"cold": 100e-6}}, {"case": 100e-6})
+    assert {pair.other: pair.agrees for pair in found} == {"nvbench cold": False, "ncu": None}
+
+
+def test_a_clock_that_is_apart_fails_with_its_offset():
+    ours = {"a": {"chain": 110e-6}, "b": {"chain": 100e-6}}
+    found = pairs(ours, {"a": {"batch": 100e-6}, "b": {"batch": 100e-6}}, {})
+    verdict = judge(ours, found, [])
+    assert verdict.outcome == "failed"
+    assert verdict.detail == "1 of 2 apart: a chain 110.00 us is +10.00 us (+10.0%) off nvbench batch"
+    assert [pair["agrees"] for pair in verdict.figures["pairs"]] == [False, True]
+
+
+def test_what_could_not_be_compared_is_said_beside_a_pass_and_alone_is_no_pass():
+    ours = {"a": {"chain": 100e-6}}
+    passed = judge(ours, pairs(ours, {}, {"a": 99e-6}), ["NVBench: not installed: cuda-bench"])
+    assert passed.outcome == "passed"
+    assert passed.detail.endswith("; not run: NVBench: not installed: cuda-bench")
+    nothing = judge(ours, [], ["a", "b"])
+    assert (nothing.outcome, nothing.detail) == ("not_run", "nothing to compare with; not run: a; not run: b")
+    assert nothing.figures["ours"] == ours
+
+
+def test_durations_come_from_the_table_of_the_dram_step_or_a_reason(tmp_path):
+    assert clock.ncu_durations(tmp_path / "ncu.csv")[1].endswith("ncu.csv is not there; the dram step writes it")
+    (tmp_path / "ncu.csv").write_text(MARKED)
+    durations, reason = clock.ncu_durations(tmp_path / "ncu.csv")
+    assert list(durations.values()) == [pytest.approx(6.5e-6)]  # calls of 5 + 2 and of 6 us
+    assert reason is None
+    (tmp_path / "ncu.csv").write_text("==ERROR== ERR_NVGPUCTRPERM - no")
+    assert "ERR_NVGPUCTRPERM" in clock.ncu_durations(tmp_path / "ncu.csv")[1]
+
+
+def test_without_cuda_bench_that_part_is_not_run_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(clock, "find_spec", lambda name: None)
+    times, reason = clock.nvbench_times(tmp_path / "nvbench.json", 60)
+    assert (times, reason) == ({}, "NVBench: not installed: cuda-bench, cuda-bindings")
+
+
+def test_an_nvbench_that_hangs_or_dies_costs_its_own_part_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(clock, "why_no_nvbench", lambda: None)
+    monkeypatch.setattr(clock.sys, "executable", "/bin/false")
+    assert clock.nvbench_times(tmp_path / "nvbench.json", 60)[1].startswith(
+        "NVBench: exit status 1, nvbench.json is no"
+    )
+    assert clock.nvbench_times(tmp_path / "nvbench.json", 5)[1] == "NVBench: 5 s are left, it needs 10"

@@ -1,0 +1,197 @@
+"""The programs that need a GPU, run here on the CPU with what they touch of CUDA played by fakes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kernels.compile import compile_for
+from kernels.linear import TORCH_LINEAR
+from kernels.timing.device import Device, current_device
+from suites.gate import clock, exercise, faults, nvbench_run, profiled_calls, suite
+from suites.gate.calls import draw_calls, kernel_of, make_pool
+from suites.gate.cases import GateCase
+from suites.gate.isolated import isolated
+from suites.gate.ncu import MARK
+
+CASE = GateCase("small", 1, "torch")
+
+
+class FakeCuda:
+    """Events on a stream that is `busy` seconds behind the host; each call takes `call` seconds."""
+
+    def __init__(self, monkeypatch, ahead):
+        self.ahead, self.log = list(ahead), []
+        record = self.log.append
+        monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: self)
+        monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: record(f"busy {cycles}"))
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: record("wait"))
+        monkeypatch.setattr(torch.cuda.profiler, "start", lambda: record("start"))
+        monkeypatch.setattr(torch.cuda.profiler, "stop", lambda: record("stop"))
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        monkeypatch.setattr(torch.cuda, "ExternalStream", lambda address: f"stream {address}")
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: record("replay")))
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+
+    def record(self):
+        self.log.append("event")
+
+    def query(self):
+        return not self.ahead.pop(0)
+
+    def elapsed_time(self, end):
+        return 0.25  # milliseconds
+
+    def call(self):
+        self.log.append("call")
+
+
+def test_an_isolated_call_lies_between_two_events_on_a_busy_stream(monkeypatch):
+    cuda = FakeCuda(monkeypatch, ahead=[True, True])
+    found = isolated([cuda.call], current_device(), 2)
+    assert found.seconds == (0.25e-3, 0.25e-3)
+    assert found.late == 0
+    warm_up, first, second = ["call"] * 3 + ["wait"], *[["busy 400000", "event", "call", "event", "wait"]] * 2
+    assert cuda.log == warm_up + first + second
+
+
+def test_a_call_that_the_host_queued_too_late_is_left_out_and_the_stream_kept_busy_for_longer(monkeypatch):
+    cuda = FakeCuda(monkeypatch, ahead=[False, True])
+    found = isolated([cuda.call], current_device(), 1)
+    assert (len(found.seconds), found.late) == (1, 1)
+    assert [line for line in cuda.log if line.startswith("busy")] == ["busy 400000", "busy 800000"]
+
+
+def test_a_host_that_never_catches_up_is_an_error(monkeypatch):
+    cuda = FakeCuda(monkeypatch, ahead=[False] * 10)
+    with pytest.raises(RuntimeError, match="queues calls too slowly: 7 of 7 were late"):
+        isolated([cuda.call], current_device(), 1)
+
+
+def test_ncu_sees_a_mark_and_a_call_and_no_warm_up(monkeypatch):
+    cuda, marks = FakeCuda(monkeypatch, ahead=[]), []
+    monkeypatch.setattr(
+        profiled_calls.Profiler, "_mark", lambda self, number: (marks.append(number), cuda.log.append("mark"))
+    )
+    kernel = replace(TORCH_LINEAR, run=lambda x, weight, out: cuda.call())
+    profiler, pool = profiled_calls.Profiler(current_device()), make_pool(current_device(), [CASE])
+    cuda.log.clear()
+    profiled_calls.profile_case(profiler, 7, CASE, kernel, pool)
+    assert cuda.log == ["call"] * 2 + ["wait", "start", "mark", "call", "wait", "stop"] * 3
+    assert marks[1:] == [7, 7, 7]
+
+
+def test_successive_calls_read_other_addresses():
+    pool = make_pool(current_device(), [CASE])
+    weights = [call.keywords["weight"].data_ptr() for call in draw_calls(CASE, TORCH_LINEAR, pool, 3)]
+    assert len(set(weights)) == 3 or current_device().cold_copies(CASE.weight_bytes) < 3
+
+
+def test_a_case_without_a_kernel_here_has_a_reason():
+    assert kernel_of(CASE, current_device()) is TORCH_LINEAR
+    assert isinstance(kernel_of(replace(CASE, implementation="no-such"), current_device()), str)
+    assert isinstance(kernel_of(replace(CASE, implementation="triton"), current_device()), str)
+
+
+class Bench:
+    """cuda.bench, as far as it is used."""
+
+    def __init__(self):
+        self.named = {}
+
+    def register(self, function):
+        return SimpleNamespace(set_name=lambda name: self.named.__setitem__(name, function))
+
+
+class State:
+    def __init__(self, log):
+        self.log = log
+
+    def set_throttle_threshold(self, share):
+        self.log.append(f"threshold {share}")
+
+    def get_stream(self):
+        return SimpleNamespace(addressof=lambda: 42)
+
+    def exec(self, launch, /, *, batched):
+        self.log.append(f"exec batched={batched}")
+        launch(None)
+        launch(None)
+
+
+def test_nvbench_launches_single_calls_cold_and_graphs_of_a_turn_in_batch(monkeypatch):
+    cuda, bench = FakeCuda(monkeypatch, ahead=[]), Bench()
+    monkeypatch.setattr(
+        nvbench_run, "kernel_of", lambda case, device: replace(TORCH_LINEAR, run=lambda x, weight, out: cuda.call())
+    )
+    monkeypatch.setattr(Device, "cold_copies", lambda self, weight_bytes: 5)
+    assert nvbench_run.register(bench, [CASE]) == 2
+    assert list(bench.named) == ["small-m1-torch.cold.1", "small-m1-torch.batch.5"]
+    bench.named["small-m1-torch.cold.1"](State(cuda.log))
+    warm_up = ["threshold 0.25", "call", "call", "call", "wait"]
+    assert cuda.log == [*warm_up, "exec batched=False", "call", "call"]
+    cuda.log.clear()
+    bench.named["small-m1-torch.batch.5"](State(cuda.log))
+    captured = ["call"] * 5
+    assert cuda.log == [*warm_up, *captured, "replay", "wait", "exec batched=True", "replay", "replay"]
+
+
+def test_the_clock_leaves_ours_before_nvbench_is_begun(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(clock, "our_times", lambda: ({"a": {"chain": 100e-6}}, []))
+    monkeypatch.setattr(clock, "ncu_durations", lambda path: ({"a": 99e-6}, None))
+
+    def theirs(path, seconds):
+        seen.append(json.loads((tmp_path / "verdict.json").read_text()))
+        return {"a": {"batch": 150e-6}}, None
+
+    monkeypatch.setattr(clock, "nvbench_times", theirs)
+    options = ["--out", str(tmp_path), "--verdict", str(tmp_path / "verdict.json"), "--seconds", "60"]
+    assert clock.main(options) == 1
+    assert seen[0]["figures"]["ours"] == {"a": {"chain": 100e-6}}
+    assert json.loads((tmp_path / "verdict.json").read_text())["outcome"] == "failed"
+
+
+def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
+    ours = {kernel.implementation for kernel, _ in exercise.exercises()}
+    assert {"triton", "triton-pdl"} <= ours
+    assert not ours & {"torch", "cublaslt"}
+    shape = {"tokens": 3, "n": 131, "k": 257}
+    assert exercise.exercise(TORCH_LINEAR, shape, current_device()).startswith("right: torch_linear bf16")
+    silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
+    assert exercise.exercise(silent, shape, current_device()).startswith("wrong: ")
+    assert exercise.exercise(replace(TORCH_LINEAR, archs=("sm_90",)), shape, current_device()).startswith("not run: ")
+
+
+def test_mark_and_planted_fault_compile_and_the_mark_is_named_as_the_reader_expects():
+    compile_for(faults._fill, {"out": "*i32", "size": "i32"}, {"SIZE": 256}, "sm_90", num_warps=4, num_stages=1)
+    made = compile_for(profiled_calls._gate_mark, {"marked": "*i32"}, {}, "sm_90", num_warps=4, num_stages=1)
+    assert f".entry {MARK}(" in made.ptx
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+def test_the_planted_race_compiles_and_has_no_barrier(tmp_path):
+    (tmp_path / "race.cu").write_text(faults.RACE)
+    command = ["nvcc", "-arch=sm_90", "-ptx", "-o", str(tmp_path / "race.ptx"), str(tmp_path / "race.cu")]
+    subprocess.run(command, check=True, capture_output=True)
+    ptx = (tmp_path / "race.ptx").read_text()
+    assert "st.shared" in ptx
+    assert "ld.shared" in ptx
+    assert "bar.sync" not in ptx
+
+
+def test_the_suite_is_run_within_its_time_and_its_file_found(monkeypatch, tmp_path):
+    path = tmp_path / "gpu-2026-01-01-abc.json"
+    monkeypatch.setattr(suite, "result_path", lambda out: path)
+    write = f"open({str(path)!r}, 'w').write('{{}}')"
+    monkeypatch.setattr(suite, "command", lambda path, budget: [sys.executable, "-c", write])
+    assert suite.main(["--out", str(tmp_path), "--seconds", "60"]) == 0
+    path.unlink()
+    monkeypatch.setattr(suite, "command", lambda path, budget: [sys.executable, "-c", "import time; time.sleep(60)"])
+    assert suite.main(["--out", str(tmp_path), "--seconds", "16"]) == 1

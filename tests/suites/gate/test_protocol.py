@@ -1,0 +1,32 @@
+"""The counting that the arrival test rests on sees what it is for: planted here, where no GPU is needed."""
+
+import torch
+
+from kernels.workspace import Workspace
+from tests.gpu.protocol import Offences, offences
+
+
+def planted(run, runs=10):
+    scratch, out = Workspace(torch.device("cpu")), torch.zeros(4, dtype=torch.bfloat16)
+    scratch.turn(8, 2)
+    return offences(lambda number: run(number, scratch, out), out, scratch, runs)
+
+
+def test_a_right_protocol_offends_in_nothing():
+    assert planted(lambda number, scratch, out: out.fill_(1)) == Offences(0, 0, 0)
+
+
+def test_other_bits_in_one_run_are_seen():
+    assert planted(lambda number, scratch, out: out.fill_(1.0078125 if number == 3 else 1)) == Offences(1, 0, 0)
+
+
+def test_an_output_that_nobody_writes_is_seen():
+    assert planted(lambda number, scratch, out: None) == Offences(0, 10, 0)
+
+
+def test_a_partial_sum_that_was_read_before_it_was_written_is_seen():
+    assert planted(lambda number, scratch, out: out.copy_(scratch.partials[0, :4])).unwritten == 10
+
+
+def test_a_counter_that_stays_is_seen():
+    assert planted(lambda number, scratch, out: (out.fill_(1), scratch.arrived[1, 1].fill_(1))).counting == 10
