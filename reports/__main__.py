@@ -8,6 +8,7 @@ import typer
 
 from reports.claims import claims
 from reports.compare import compare
+from reports.decode.command import kernels
 from reports.gate import GateError
 from reports.html import html
 from reports.output import Format
@@ -50,6 +51,20 @@ def _compare(
 ) -> None:
     """Is B faster than A, case by case?"""
     compare((a, b), parse_threshold(threshold), format, to)
+
+
+@app.command("kernels")
+def _kernels(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of the suites.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose linears; else llama-3-70b, if there.")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="GPUs alone, a cell for each shape and batch.")] = False,
+    format: As = Format.TABLE,  # noqa: A002
+    to: To = None,
+) -> None:
+    """Decode kernels beside the vendor's library and the floor, and the targets set for them."""
+    kernels(paths, model, format, to, as_grid=grid)
 
 
 @app.command("html")

@@ -27,6 +27,16 @@ def test_the_sample_is_what_show_prints():
     assert not [line for line in lines if line not in printed]
 
 
+def test_the_kernel_table_is_what_the_command_writes():
+    """To renew it, paste what the command in the README prints between the markers."""
+    shown = re.search(r"<!-- kernels: begin -->\n(.*)<!-- kernels: end -->", README, re.DOTALL).group(1)
+    paths = [str(path.relative_to(ROOT)) for path in DATA]
+    command = [sys.executable, "-m", "reports", "kernels", *paths, "--grid", "--format", "markdown"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.count("|") > 100
+    assert shown.strip() == done.stdout.strip()
+
+
 @pytest.mark.parametrize("path", DATA, ids=[path.name for path in DATA])
 def test_a_committed_result_file_reads_and_names_no_host(path):
     file = load(path)

@@ -1,0 +1,1 @@
+"""Decode kernels: ours beside the vendor's library at every sharded linear."""
