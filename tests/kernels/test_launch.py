@@ -1,0 +1,73 @@
+"""A launch compiles what the tests and `inspect` have looked at: the same code, from real arguments, with no GPU."""
+
+import pytest
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+from kernels import gemm, read, skinny
+from kernels.compile import compile_variant
+from kernels.draw import FreshDraw
+from kernels.tuning.config import Config
+
+
+class Absent:
+    """A driver that names a GPU and can do nothing."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 99  # Triton keeps compiled kernels by device: a real one must not meet these
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Kernels as launches would have run them, in order."""
+    made, stock = [], JITFunction.run
+
+    def compiled_only(self, *args, grid, warmup, **options):
+        made.append(stock(self, *args, grid=grid, warmup=True, **options))
+
+    monkeypatch.setattr(JITFunction, "run", compiled_only)
+    monkeypatch.setattr(driver, "_active", Absent())
+    return made
+
+
+CONFIGS = [
+    Config(8, 4, 1024, 1, 4, 1, matrix=False),
+    Config(64, 16, 128, 2, 4, 3),
+    Config(64, 16, 128, 2, 4, 3, tma=True),
+]
+
+
+@pytest.mark.parametrize("dependent", [False, True], ids=["alone", "dependent"])
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_skinny(launched, config, dependent):
+    inputs = skinny.TRITON_SKINNY.inputs(FreshDraw(1), tokens=3, n=256, k=1024, dtype="bf16")
+    skinny.launch(**inputs, config=config, dependent=dependent)
+    (kernel,) = launched
+    looked_at = compile_variant(skinny.variant(config, "bf16", dependent=dependent), "sm_90")
+    assert kernel.asm["ptx"] == looked_at.ptx
+    assert kernel.metadata.launch_pdl == dependent
+
+
+def test_a_shape_of_ragged_edges_compiles_another_form(launched):
+    inputs = skinny.TRITON_SKINNY.inputs(FreshDraw(1), tokens=3, n=250, k=1024, dtype="bf16")
+    skinny.launch(**inputs, config=CONFIGS[1])
+    assert launched[0].asm["ptx"] != compile_variant(skinny.variant(CONFIGS[1], "bf16"), "sm_90").ptx
+
+
+def test_gemm(launched):
+    inputs = gemm.TRITON_GEMM.inputs(FreshDraw(1), tokens=100, n=256, k=1024, dtype="bf16")
+    gemm.run(**inputs)
+    assert launched[0].asm["ptx"] == compile_variant(gemm.variants("bf16")[0], "sm_90").ptx
+
+
+def test_read(launched):
+    inputs = read.TRITON_READ.inputs(FreshDraw(1), elements=65536, dtype="bf16")
+    read.triton_run(**inputs)
+    assert launched[0].asm["ptx"] == compile_variant(read.variants("bf16")[0], "sm_90").ptx
