@@ -15,7 +15,7 @@ from specs.archs import ARCHS
 from specs.errors import UserError
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
-ARCHES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
+ARCHES = tuple(ARCHS)
 SHARDS = shards()
 
 
