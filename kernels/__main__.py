@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def inspect(
 
 @app.command()
 def tune(
-    budget: Annotated[float, typer.Option(help="seconds to search for")] = 120.0,
+    budget: Annotated[float, typer.Option(help="seconds to search for, on a GPU")] = 120.0,
     into: Annotated[Path, typer.Option(help="folder of the tables, and of the journal of what was tried")] = TUNED,
     model: Annotated[str, typer.Option(help="whose sharded linears are tuned")] = MODEL,
     tp: Annotated[str, typer.Option(metavar="A,B", help="degrees of tensor parallelism")] = ",".join(map(str, TP)),
@@ -58,6 +59,8 @@ def tune(
 ) -> None:
     """Search configurations on the GPU at hand and write them to kernels/tuned/<arch>.json; goes on where it ended."""
     _one_of("--dtype", dtype, DTYPES)
+    if not 0 <= budget < inf:
+        raise UserError(f"--budget {budget} is no number of seconds; write 120")
     found = shards(model, _degrees(tp))
     if not static:
         if arch:

@@ -52,7 +52,7 @@ class Compiled:
         arch: sm_90, …
         registers: 32-bit registers a thread.
         spill_bytes: stack and local memory a thread; 0 is what a fast kernel has.
-        shared_bytes: shared memory that a program asks for; sm_90 and later take 1 KiB more for themselves.
+        shared_bytes: shared memory that a program asks for; the system takes 1 KiB more.
         ptx: the intermediate code.
         sass: the machine code, below a summary of its resources.
     """

@@ -234,13 +234,15 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: 
     """One launch, with the configuration that is tuned or ruled for this shape.
 
     Raises:
-        UserError: more than 64 tokens, or operands that are strided or do not fit together.
+        UserError: more than 64 tokens, a dtype that is not ours, or operands that are strided or do not fit together.
     """
     check_operands(x, weight, out)
     (tokens, k), n = x.shape, weight.shape[0]
     if tokens not in TOKENS:
         raise UserError(f"{tokens} tokens; triton_skinny takes 1 to {TOKENS[-1]}, so use triton_gemm")
-    dtype = next(name for name, known in DTYPES.items() if known == x.dtype)
+    dtype = next((name for name, known in DTYPES.items() if known == x.dtype), None)
+    if dtype is None:
+        raise UserError(f"operands are {x.dtype}; triton_skinny takes {', '.join(DTYPES)}")
     launch(x, weight, out, choose(arch_of(x.device), dtype, tokens=tokens, n=n, k=k).config, dependent=dependent)
 
 

@@ -51,7 +51,7 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
         sizes = variant.constexprs
         in_flight = sizes["ROWS"] * sizes["DEPTH"] * itemsize * (variant.num_stages - 1)
         yield _other(gemm.TRITON_GEMM, variant, dtype, in_flight)
-    for variant in read.variants(dtype):
+    for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
         yield _other(read.TRITON_READ, variant, dtype, variant.constexprs["BLOCK"] * itemsize)
 
 

@@ -36,7 +36,7 @@ def summary(sass: str) -> dict[str, int]:
         name = family(opcode)
         if bits := load_bits(opcode):
             found[f"{name}.{bits}"] += count
-        elif name in (*MATRIX, "UTMALDG", "FFMA", "STL", "LDL"):
+        elif name in (*MATRIX, "UTMALDG", "FFMA", "FFMA2", "STL", "LDL"):
             found[name] += count
     return dict(found)
 

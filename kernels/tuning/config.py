@@ -1,5 +1,6 @@
 """A configuration of the skinny linear: how the work is cut, and what that asks of an SM."""
 
+from math import ceil
 from typing import NamedTuple
 
 from specs.dtypes import ITEMSIZE
@@ -36,12 +37,18 @@ class Config(NamedTuple):
         fetch = " tma" if self.tma else ""
         return f"{path} {self.rows}x{self.tokens}x{self.depth}{parts} w{self.warps} s{self.stages}{fetch}"
 
-    def in_flight_bytes(self, dtype: str) -> int:
+    def steps(self, k: int) -> int:
+        """Steps along k that the longest part takes."""
+        return ceil(ceil(k / self.depth) / self.split)
+
+    def in_flight_bytes(self, dtype: str, k: int | None = None) -> int:
         """Bytes of W that a program has asked for and not yet got: every stage but the one that it works on.
 
-        Without a pipeline it is the tile itself, whose loads are all issued before the first is used.
+        Without a pipeline it is the tile itself, whose loads are all issued before the first is used. A part of k
+        (None: a long one) with fewer steps than stages has no more to ask for than it reads.
         """
-        return self.rows * self.depth * ITEMSIZE[dtype] * max(1, self.stages - 1)
+        ahead = max(1, self.stages - 1)
+        return self.rows * self.depth * ITEMSIZE[dtype] * (ahead if k is None else min(ahead, self.steps(k)))
 
     def programs(self, n: int) -> int:
         """Programs of one call with n rows of W."""

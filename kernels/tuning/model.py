@@ -81,7 +81,7 @@ def predict(config: Config, gpu: Gpu, ctas: int, dtype: str, *, tokens: int, n: 
     need, sms = needed_bytes(gpu), gpu.sms or 1
     programs, itemsize = config.programs(n), ITEMSIZE[dtype]
     here = min(ctas, -(-programs // sms))
-    in_flight = here * config.in_flight_bytes(dtype)
+    in_flight = here * config.in_flight_bytes(dtype, k)
     if ctas == 0:
         return Prediction(None, 0, 0, need)
     bandwidth = READ_SHARE * gpu.hbm_bytes_per_second

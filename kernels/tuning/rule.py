@@ -1,11 +1,11 @@
 """The rule that serves what no table covers: of the configurations that fit, the one with the fastest prediction.
 
-The static model predicts. What lies within two percent is a tie, which goes to pointers before descriptors, to fewer
-parts of k, to fewer stages and to larger tiles, in this order: each costs something that the model does not see.
+The static model predicts. What lies within two percent of the best is a tie, which goes to pointers before descriptors,
+to fewer parts of k, to fewer stages and to larger tiles, in this order: each costs something that the model does not
+see. Then comes the best of what is left with its ties, and so on.
 """
 
 from collections.abc import Iterable
-from math import log
 
 from kernels.tuning.config import Config
 from kernels.tuning.model import Prediction, predict, resident
@@ -18,12 +18,21 @@ TIE = 0.02
 def rank(configs: Iterable[tuple[Config, Prediction]]) -> list[tuple[Config, Prediction]]:
     """From the fastest prediction to the slowest, ties in the order above; what does not fit is left out."""
 
-    def key(pair: tuple[Config, Prediction]) -> tuple[float, ...]:
-        config, prediction = pair
-        step = round(log(prediction.seconds or 1.0) / TIE)
-        return step, config.tma, config.split, config.stages, -config.rows, config.warps, -config.depth
+    def seconds(pair: tuple[Config, Prediction]) -> float:
+        return pair[1].seconds or 0.0
 
-    return sorted((pair for pair in configs if pair[1].seconds is not None), key=key)
+    def preference(pair: tuple[Config, Prediction]) -> tuple[int, ...]:
+        config = pair[0]
+        return config.tma, config.split, config.stages, -config.rows, config.warps, -config.depth
+
+    left = sorted((pair for pair in configs if pair[1].seconds is not None), key=seconds)
+    order: list[tuple[Config, Prediction]] = []
+    while left:
+        bound = (1 + TIE) * seconds(left[0])
+        tied = [pair for pair in left if seconds(pair) <= bound]
+        order += sorted(tied, key=preference)
+        left = left[len(tied) :]
+    return order
 
 
 def ranked(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[Config, Prediction]]:

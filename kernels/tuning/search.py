@@ -7,8 +7,8 @@ from math import inf
 from kernels.tuning.config import Config
 from kernels.tuning.space import neighbours
 
-SEEDS = 3
-"""Of the model's ranking, before neighbours of the best have their turn."""
+SEEDS = 4
+"""Leaders of the ranking, before neighbours of the best have their turn."""
 
 
 @dataclass
@@ -16,10 +16,16 @@ class Hunt:
     """The search for one shape class.
 
     Attributes:
+        tokens: the tile.
+        n: rows of W.
+        k: elements of a row.
         ranked: every candidate, the one with the fastest prediction first; one already in use may lead.
         seconds: cold mean of what was tried, by configuration; inf for what was wrong or would not run.
     """
 
+    tokens: int
+    n: int
+    k: int
     ranked: Sequence[Config]
     seconds: dict[Config, float] = field(default_factory=dict)
 
@@ -37,10 +43,18 @@ class Hunt:
         return next(iter([*seeds, *near, *fresh]), None)
 
 
-def rounds(
-    hunts: Sequence[Hunt], trial: Callable[[Hunt, Config], float], time_left: Callable[[], bool]
-) -> Iterator[int]:
-    """Give each hunt one try after another, so that no shape waits for the others; yields the number of each round.
+Try = Callable[[Hunt, Config], float]
+
+
+def leaders_first(ranked: Sequence[Config]) -> list[Config]:
+    """The best of each way to multiply and to fetch leads: no step along one field goes from one way to another."""
+    ways = {(config.matrix, config.tma): config for config in reversed(ranked)}
+    leaders = [config for config in ranked if ways[config.matrix, config.tma] == config]
+    return list(dict.fromkeys([*leaders, *ranked]))
+
+
+def rounds(hunts: Sequence[Hunt], trial: Try, time_left: Callable[[], bool]) -> Iterator[int]:
+    """Give each hunt one try after another, so that no shape waits for the others; yields rounds from 1.
 
     Args:
         hunts: what to search for.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import product
-from math import ceil
 
 from kernels.tuning.config import Config, token_tile
 from kernels.tuning.model import resident
@@ -27,8 +26,7 @@ def candidates(on: Arch, dtype: str, *, tokens: int, k: int) -> Iterator[Config]
     """Every configuration that an SM of `on` has room for and that leaves no program without work."""
     tile = token_tile(tokens)
     for config in (*_on_matrix_units(on, dtype, max(16, tile)), *_with_multiply_adds(dtype, tile)):
-        steps = ceil(ceil(k / config.depth) / config.split)
-        if steps * config.depth * (config.split - 1) < k and resident(on, config, dtype) > 0:
+        if config.steps(k) * config.depth * (config.split - 1) < k and resident(on, config, dtype) > 0:
             yield config
 
 

@@ -12,7 +12,8 @@ from specs.errors import UserError
 
 TUNED = Path(__file__).parent.parent / "tuned"
 SCHEMA = 1
-MEASURED, STATIC = "measured", "static model"
+MEASURED, STATIC = "measured on ", "static model"
+REMEDY = "restore it, or delete it and run python -m kernels tune"
 REACH = 0.5
 """A row serves shapes up to this far in powers of two, in n and in k: a factor of 1.41 either way."""
 
@@ -25,7 +26,7 @@ class Row:
         dtype, tokens, n, k: the shape that was looked at; `tokens` is the tile, 1, 2, 4, 16, 32 or 64.
         config: what was chosen.
         seconds: cold mean of a call where measured, or what the model predicts.
-        basis: MEASURED or STATIC.
+        basis: STATIC, or MEASURED followed by the GPU.
     """
 
     dtype: str
@@ -81,22 +82,20 @@ def load(path: Path) -> Table:
     """Read a table.
 
     Raises:
-        UserError: the file cannot be read, or is no table of this schema.
+        UserError: the file cannot be read, or is no table of this schema and of the architecture in its name.
     """
     try:
         given = json.loads(path.read_text())
         if given["schema"] != SCHEMA:
-            raise UserError(
-                f"{path}: schema {given['schema']}, this version reads {SCHEMA}; run python -m kernels tune"
-            )
+            raise UserError(f"{path}: schema {given['schema']}, this version reads {SCHEMA}; {REMEDY}")
+        if given["arch"] != path.stem:
+            raise UserError(f"{path} is the table of {given['arch']}; {REMEDY}")
         rows = tuple(_row(**row) for row in given["rows"])
         return Table(given["arch"], given["made"], rows)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no table of configurations ({error!r}); restore it or run python -m kernels tune"
-        ) from error
+        raise UserError(f"{path} is no table of configurations ({error!r}); {REMEDY}") from error
 
 
 def _row(config: dict[str, Any], **rest: Any) -> Row:

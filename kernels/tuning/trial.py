@@ -6,13 +6,23 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources
 
 from kernels.skinny import TRITON_SKINNY, launch
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device
 from kernels.timing.pool import Pool, Ruler
 from kernels.tuning.config import Config
-from kernels.workspace import workspace
+from kernels.workspace import Workspace
+from specs.errors import UserError
+
+LASTING = (CompilationError, OutOfResources, UserError)
+"""What would be raised the next time too."""
+
+
+class LostError(Exception):
+    """A configuration took the GPU down: this process can use it no more."""
 
 
 class Bench:
@@ -22,28 +32,34 @@ class Bench:
         device: the GPU.
         dtype: of the operands.
         largest_bytes: of the largest weight that will be asked for.
+
+    Attributes:
+        problem: why the last try gave no time; empty where it gave one.
+        lasting: whether it would give none the next time too: memory that is short, or a clock that is disturbed,
+            passes.
     """
 
     def __init__(self, device: Device, dtype: str, largest_bytes: int) -> None:
         self._device, self._dtype = device, dtype
         self._pool = Pool(device, {dtype: largest_bytes})
-        self.problem = ""
-        """Why the last try gave no time; empty where it gave one."""
+        self.problem, self.lasting = "", True
 
     def seconds(self, config: Config, *, tokens: int, n: int, k: int) -> float:
         """Cold mean of a call; inf where the configuration is wrong or does not run, with `problem` saying why.
 
         Raises:
-            RuntimeError: the GPU is lost to this process.
+            LostError: the GPU is lost to this process.
         """
-        self.problem = ""
+        self.problem, self.lasting = "", True
         try:
             with torch.inference_mode():
                 return self._measured(config, self._inputs(tokens, n, k))
         except Exception as error:  # whatever a compiler or a launch raises is that configuration's
-            self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            said = str(error).strip().splitlines() or ["no message"]
+            self.problem, self.lasting = f"{type(error).__name__}: {said[0]}", isinstance(error, LASTING)
         if lost := self._device.lost():
-            raise RuntimeError(f"{lost} after {config}")
+            self.problem, self.lasting = f"{lost} after {config}", True
+            raise LostError(self.problem)
         return inf
 
     def _inputs(self, tokens: int, n: int, k: int) -> list[dict[str, Any]]:
@@ -54,13 +70,15 @@ class Bench:
         return [TRITON_SKINNY.inputs(self._pool, tokens=tokens, n=n, k=k, dtype=self._dtype) for _ in range(copies)]
 
     def _measured(self, config: Config, inputs: list[dict[str, Any]]) -> float:
-        first = inputs[0]
-        workspace(first["x"].device).partials.fill_(nan)
-        launch(**first, config=config)
+        first, n = inputs[0], inputs[0]["weight"].shape[0]
+        scratch = Workspace(first["x"].device)  # its own: what a faulty configuration leaves there ends with it
+        scratch.turn(config.partial_elements(n), config.programs(n))
+        scratch.partials.fill_(nan)
+        launch(**first, config=config, scratch=scratch)
         error = TRITON_SKINNY.relative_error(first)
         if not error <= TRITON_SKINNY.rtol[self._dtype]:
             self.problem = f"wrong result: relative error {error:.3g}"
             return inf
         timer = CudaTimer(self._device, "graph")
-        timer.warm_up([partial(launch, **one, config=config) for one in inputs], None)
+        timer.warm_up([partial(launch, **one, config=config, scratch=scratch) for one in inputs], None)
         return fmean(timer.sample(1.0).seconds)

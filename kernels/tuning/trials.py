@@ -1,19 +1,21 @@
 """What a search has tried, a line a try, so that the next one goes on from there."""
 
 import json
+import os
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from kernels.tuning.config import Config
+from specs.errors import UserError
 
 
 class Trial(NamedTuple):
     """One try.
 
     Attributes:
-        made: the GPU and the versions that it was made with.
+        made: the GPU, the versions and the kernel that it was made with.
         dtype, tokens, n, k: the shape.
         config: what was tried.
         seconds: cold mean of a call; inf where it was wrong or did not run.
@@ -31,18 +33,40 @@ class Trial(NamedTuple):
 
 
 def write_trial(path: Path, trial: Trial) -> None:
-    """Append a line. inf is no JSON: it becomes null."""
+    """Append a line. inf is no JSON: it becomes null.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     seconds = None if trial.seconds == inf else trial.seconds
-    line = trial._asdict() | {"config": trial.config._asdict(), "seconds": seconds}
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    line = json.dumps(trial._asdict() | {"config": trial.config._asdict(), "seconds": seconds}).encode()
+    try:
+        with path.open("a+b") as file:
+            if file.tell() and not _ends_a_line(file):  # the line before was cut short
+                line = b"\n" + line
+            file.write(line + b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; choose a folder that can be written with --into") from error
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_trials(path: Path, made: dict[str, str]) -> Iterator[Trial]:
-    """Tries made with the same GPU and versions; a last line that was cut short, and foreign ones, are passed over."""
+    """Tries made with the same GPU and versions; a last line that was cut short, and foreign ones, are passed over.
+
+    Raises:
+        UserError: the file is there and cannot be read.
+    """
     if not path.exists():
         return
-    for text in path.read_text().splitlines():
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; move it away") from error
+    for text in lines:
         try:
             line: dict[str, Any] = json.loads(text)
             seconds = inf if line["seconds"] is None else float(line["seconds"])

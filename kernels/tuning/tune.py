@@ -3,21 +3,22 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 
 import torch
 import triton
 
+from kernels import overlap, skinny
 from kernels.timing.device import current_device
-from kernels.tuning.choice import arch_of
 from kernels.tuning.config import Config
 from kernels.tuning.rule import ranked
-from kernels.tuning.search import Hunt, rounds
+from kernels.tuning.search import Hunt, leaders_first, rounds
 from kernels.tuning.shapes import TOKEN_TILES
 from kernels.tuning.static import static_rows
 from kernels.tuning.table import MEASURED, STATIC, TUNED, Row, Table, dump, load
-from kernels.tuning.trial import Bench
+from kernels.tuning.trial import Bench, LostError
 from kernels.tuning.trials import Trial, read_trials, write_trial
 from specs.archs import Arch, arch
 from specs.dtypes import ITEMSIZE
@@ -30,7 +31,7 @@ Say = Callable[[str], object]
 def tune_static(on: Arch, dtype: str, shards: Sequence[Shard], into: Path, say: Say) -> Path:
     """Choose by the static model and the compiler; rows that were measured stay. Returns the file written."""
     table = _table(on.name, into)
-    kept = {(row.dtype, row.tokens, row.n, row.k) for row in table.rows if row.basis == MEASURED}
+    kept = {(row.dtype, row.tokens, row.n, row.k) for row in table.rows if row.basis.startswith(MEASURED)}
     table = _with_made(table, STATIC, _versions() | {"gpu": on.representative.slug})
     for row in static_rows(on, dtype, shards):
         if (row.dtype, row.tokens, row.n, row.k) not in kept:
@@ -43,55 +44,63 @@ def tune(dtype: str, shards: Sequence[Shard], budget_seconds: float, into: Path,
     """Search on the GPU at hand until the budget is spent; the table is on the disk after every round.
 
     Raises:
-        UserError: there is no GPU, or the folder cannot be written.
-        RuntimeError: a configuration took the GPU down; what was tried before is in the journal.
+        UserError: there is no GPU, it is none that has a table, it was lost, or the folder cannot be written.
     """
     end = time.monotonic() + budget_seconds
     device = current_device()
     if device.kind != "cuda":
         raise UserError("no CUDA GPU: torch sees none; --static --arch sm_90 chooses by the static model without one")
-    on = arch(arch_of(torch.device("cuda", torch.cuda.current_device())))
+    on = arch(device.arch)
     made = _versions() | {"gpu": torch.cuda.get_device_name()}
-    table = _with_made(_table(on.name, into), MEASURED, made | {"date": _today()})
+    table = _table(on.name, into)
     journal = _folder(into) / f"{on.name}.trials.jsonl"
-    shapes = [(shard, tokens) for shard in shards for tokens in TOKEN_TILES]
-    hunts = {_key(shard, tokens): _hunt(on, table, dtype, shard, tokens) for shard, tokens in shapes}
-    of = {id(hunt): key for key, hunt in hunts.items()}
-    known = 0
-    for trial in read_trials(journal, made):
-        if trial.dtype == dtype and (hunt := hunts.get((trial.tokens, trial.n, trial.k))):
-            hunt.seconds[trial.config], known = trial.seconds, known + 1
+    hunts = [_hunt(on, table, dtype, shard, tokens) for shard in shards for tokens in TOKEN_TILES]
+    known = _recall(journal, made, dtype, hunts)
     say(f"{made['gpu']}: {len(hunts)} shapes, {known} tries known, {budget_seconds:.0f} s")
+    path = _write(into, _filled(table, dtype, hunts, made))
     bench = Bench(device, dtype, max(shard.n * shard.k for shard in shards) * ITEMSIZE[dtype])
 
     def attempt(hunt: Hunt, config: Config) -> float:
-        tokens, n, k = of[id(hunt)]
-        seconds = bench.seconds(config, tokens=tokens, n=n, k=k)
-        write_trial(journal, Trial(made, dtype, tokens, n, k, config, seconds, bench.problem))
-        return seconds
+        shape = {"tokens": hunt.tokens, "n": hunt.n, "k": hunt.k}
+        tried = Trial(made, dtype, hunt.tokens, hunt.n, hunt.k, config, seconds=inf)
+        try:
+            tried = tried._replace(seconds=bench.seconds(config, **shape), problem=bench.problem)
+        except LostError as error:
+            write_trial(journal, tried._replace(problem=str(error)))
+            raise UserError(f"{error}; what was tried is kept: run it again to go on with another") from error
+        if bench.lasting:
+            write_trial(journal, tried)
+        return tried.seconds
 
-    path = _write(into, table)
-    for number in rounds(list(hunts.values()), attempt, lambda: time.monotonic() < end):
-        path = _write(into, _filled(table, dtype, hunts))
-        say(f"round {number + 1}: {sum(len(hunt.seconds) for hunt in hunts.values())} tries")
-    return _write(into, _filled(table, dtype, hunts)) if any(hunt.seconds for hunt in hunts.values()) else path
-
-
-def _key(shard: Shard, tokens: int) -> tuple[int, int, int]:
-    return tokens, shard.n, shard.k
+    for number in rounds(hunts, attempt, lambda: time.monotonic() < end):
+        path = _write(into, _filled(table, dtype, hunts, made))
+        say(f"round {number}: {sum(len(hunt.seconds) for hunt in hunts)} tries")
+    return _write(into, _filled(table, dtype, hunts, made)) if hunts else path
 
 
 def _hunt(on: Arch, table: Table, dtype: str, shard: Shard, tokens: int) -> Hunt:
     """What the table has now is tried first, so that a new row is never slower than the one it takes the place of."""
-    configs = [config for config, _ in ranked(on, dtype, tokens=tokens, n=shard.n, k=shard.k)]
+    configs = leaders_first([config for config, _ in ranked(on, dtype, tokens=tokens, n=shard.n, k=shard.k)])
     now = table.nearest(dtype, tokens, shard.n, shard.k)
-    return Hunt(list(dict.fromkeys([now.config, *configs] if now else configs)))
+    return Hunt(tokens, shard.n, shard.k, list(dict.fromkeys([now.config, *configs] if now else configs)))
 
 
-def _filled(table: Table, dtype: str, hunts: dict[tuple[int, int, int], Hunt]) -> Table:
-    for (tokens, n, k), hunt in hunts.items():
-        if (best := hunt.best) is not None and hunt.seconds[best] < inf:
-            table = table.with_row(Row(dtype, tokens, n, k, best, hunt.seconds[best], MEASURED))
+def _recall(journal: Path, made: dict[str, str], dtype: str, hunts: Sequence[Hunt]) -> int:
+    """Give the hunts what was tried before; how many tries that were."""
+    by_shape = {(dtype, hunt.tokens, hunt.n, hunt.k): hunt for hunt in hunts}
+    known = 0
+    for trial in read_trials(journal, made):
+        if hunt := by_shape.get((trial.dtype, trial.tokens, trial.n, trial.k)):
+            hunt.seconds[trial.config], known = trial.seconds, known + 1
+    return known
+
+
+def _filled(table: Table, dtype: str, hunts: Sequence[Hunt], made: dict[str, str]) -> Table:
+    basis = MEASURED + made["gpu"]
+    for hunt in hunts:
+        if (best := hunt.best) is not None:
+            table = _with_made(table, basis, made | {"date": datetime.now(UTC).date().isoformat()})
+            table = table.with_row(Row(dtype, hunt.tokens, hunt.n, hunt.k, best, hunt.seconds[best], basis))
     return table
 
 
@@ -106,11 +115,10 @@ def _with_made(table: Table, basis: str, made: dict[str, str]) -> Table:
 
 
 def _versions() -> dict[str, str]:
-    return {"torch": torch.__version__, "triton": triton.__version__}
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+    """What a time depends on beside the GPU; of the kernel a digest, because its tries are void once it changes."""
+    sources = (Path(str(module.__file__)).read_bytes() for module in (skinny, overlap))
+    kernel = sha256(b"".join(sources)).hexdigest()[:12]
+    return {"torch": torch.__version__, "triton": triton.__version__, "kernel": kernel}
 
 
 def _folder(into: Path) -> Path:

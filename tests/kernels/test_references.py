@@ -149,6 +149,8 @@ def test_operands_that_would_touch_foreign_memory_are_refused(kernel, fault, mes
 def test_skinny_refuses_more_tokens_than_it_is_made_for():
     with pytest.raises(UserError, match=r"65 tokens.*1 to 64.*triton_gemm"):
         TRITON_SKINNY.run(torch.zeros(65, 8), torch.zeros(4, 8), torch.zeros(65, 4))
+    with pytest.raises(UserError, match=r"float64; triton_skinny takes fp32, bf16, fp16"):
+        TRITON_SKINNY.run(*(torch.zeros(shape, dtype=torch.float64) for shape in ((1, 8), (4, 8), (1, 4))))
     narrow = Config(4, 2, 64, 1, 4, 1, matrix=False)
     with pytest.raises(UserError, match=r"3 tokens.*holds 2.*multiply-add 4x2x64"):
         run_skinny(torch.zeros(3, 8), torch.zeros(4, 8), torch.zeros(3, 4), narrow)

@@ -1,0 +1,147 @@
+"""One row of `inspect`, from planted machine code, and its line in the table."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from kernels.compile import Compiled
+from kernels.inspection import forms as listing
+from kernels.inspection.forms import Form, forms
+from kernels.inspection.rows import row
+from kernels.inspection.table import table
+from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
+from kernels.tuning.config import Config
+from specs.archs import ARCHS
+from specs.errors import UserError
+from specs.parallel import Shard
+
+QKV = Shard("llama-3-70b", 8, 1, "qkv", 1280, 8192)
+O_PROJ = Shard("llama-3-70b", 8, 1, "o", 8192, 1024)
+CONFIG = Config(64, 16, 128, 3, 4, 4)
+SASS = """
+        /*0000*/                   LDGSTS.E.BYPASS.128 [R5], [R2.64] ;
+        /*0010*/                   HGMMA.64x16x16.F32.BF16 R24, gdesc[UR4], R24 ;
+"""
+MADE = Compiled("sm_90", 90, 0, 81920, "", SASS)
+KEYS = {
+    "kernel", "config", "basis", "dtype", "arch", "gpu", "registers", "spill_bytes", "shared_bytes", "ctas_per_sm",
+    "bytes_in_flight_per_sm", "bytes_needed_per_sm", "instructions", "load_bits", "predicted", "reason",
+}  # fmt: skip
+FIGURES = ("registers", "spill_bytes", "shared_bytes", "ctas_per_sm", "bytes_in_flight_per_sm", "load_bits")
+
+
+def form(kernel=TRITON_SKINNY, made=MADE, **changed):
+    planted = Form(
+        kernel=kernel,
+        config=str(CONFIG),
+        basis="rule",
+        dtype="bf16",
+        warps=4,
+        in_flight_bytes=49152,
+        make=lambda arch: made,
+        cut=CONFIG,
+        serves=((QKV, 16), (O_PROJ, 16)),
+    )
+    return replace(planted, **changed)
+
+
+def test_figures_by_hand():
+    told = row(form(), ARCHS["sm_90"])
+    assert told.keys() == KEYS
+    assert (told["registers"], told["spill_bytes"], told["shared_bytes"]) == (90, 0, 81920)
+    assert told["ctas_per_sm"] == 2  # 228 KiB / 81; 65536 / (96 x 128) registers would hold 5
+    assert told["bytes_in_flight_per_sm"] == 2 * 49152
+    assert told["bytes_needed_per_sm"] == 36364  # 4.8e12 x 1 us / 132
+    assert told["instructions"] == {"LDGSTS.128": 1, "HGMMA": 1}
+    assert (told["load_bits"], told["reason"], told["gpu"]) == (128, None, "h200_sxm")
+    json.dumps(told)
+
+
+def test_each_shape_has_its_prediction_beside_the_floor():
+    qkv, o_proj = row(form(), ARCHS["sm_90"])["predicted"]
+    assert (qkv["layer"], qkv["tp"], qkv["n"], qkv["k"], qkv["tokens"]) == ("qkv", 8, 1280, 8192, 16)
+    assert qkv["ctas_per_sm"] == 1  # 20 tiles in 3 parts are fewer than 132 SMs
+    assert o_proj["ctas_per_sm"] == 2  # 128 tiles in 3 parts would make 3, and 2 fit
+    # (1280 x 8192 + 16 x 8192 + 16 x 1280) x 2 bytes / 4.8 TB/s
+    assert qkv["floor_seconds"] == pytest.approx(21_274_624 / 4.8e12)
+    for one in (qkv, o_proj):
+        assert one["share_of_floor"] == pytest.approx(one["floor_seconds"] / one["seconds"])
+        assert 0 < one["share_of_floor"] < 1
+
+
+def test_what_an_arch_lacks_is_a_reason_and_no_figure():
+    told = row(form(TRITON_SKINNY_PDL), ARCHS["sm_80"])
+    assert told.keys() == KEYS
+    assert "sm_80" in told["reason"]
+    assert "sm_90" in told["reason"]
+    assert [told[figure] for figure in FIGURES] == [None] * len(FIGURES)
+    assert (told["instructions"], told["predicted"]) == ({}, [])
+    assert row(form(), ARCHS["sm_80"])["reason"] is None
+
+
+def test_a_missing_compiler_is_a_reason_too():
+    def missing(arch):
+        raise UserError("nvcc is not on the PATH")
+
+    told = row(form(make=missing), ARCHS["sm_90"])
+    assert told["reason"] == "nvcc is not on the PATH"
+    assert told["registers"] is None
+
+
+def test_what_no_sm_holds_has_no_time():
+    told = row(form(made=replace(MADE, shared_bytes=300_000)), ARCHS["sm_90"])
+    assert (told["ctas_per_sm"], told["bytes_in_flight_per_sm"]) == (0, 0)
+    assert {shape["seconds"] for shape in told["predicted"]} == {None}
+    assert {shape["share_of_floor"] for shape in told["predicted"]} == {None}
+
+
+def test_every_shape_is_served_by_one_form_of_each_kernel_and_forms_are_told_once(monkeypatch):
+    monkeypatch.setattr(listing, "TOKEN_TILES", (1, 4, 16, 64))
+    found = list(forms(ARCHS["sm_90"], "bf16", [QKV, O_PROJ]))
+    served = {}
+    for one in found:
+        served.setdefault(one.kernel.name, []).extend(one.serves)
+    assert served["triton_skinny"] == served["triton_skinny_pdl"]
+    assert sorted(served["triton_skinny"]) == sorted((s, t) for s in (QKV, O_PROJ) for t in (1, 4, 16, 64))
+    assert sorted(served["cuda_gemv"]) == sorted((s, t) for s in (QKV, O_PROJ) for t in (1, 2, 3, 4))
+    assert len({(one.kernel.name, one.config, one.basis) for one in found}) == len(found)
+    assert {"triton_gemm", "triton_read"} <= served.keys()
+
+
+def test_no_kernel_is_listed_in_a_format_that_it_refuses():
+    dtype = "fp16"
+    assert [one.kernel.name for one in forms(ARCHS["sm_90"], dtype, []) if dtype not in one.kernel.rtol] == []
+
+
+def printed(*rows, name="sm_90"):
+    out = io.StringIO()
+    Console(file=out, width=200, markup=False).print(*table(rows, ARCHS[name]), sep="\n")
+    return out.getvalue()
+
+
+def test_the_table_shows_figures_and_what_they_rest_on():
+    told = row(form(), ARCHS["sm_90"])
+    shares = sorted(shape["share_of_floor"] for shape in told["predicted"])
+    text = printed(told)
+    (line,) = [line for line in text.splitlines() if "matrix 64x16x128" in line]
+    # 81920 / 1024 = 80 KiB; 98304 / 1024 = 96 KiB
+    assert (
+        line.split()
+        == (
+            f"skinny matrix 64x16x128 /3 w4 s4 (rule) 90 0 80.0 2 96 HGMMA 1, LDGSTS.128 1 "
+            f"{shares[0]:.0%} – {shares[1]:.0%} 2"
+        ).split()
+    )
+    assert "h200_sxm: 4.80 TB/s, 132 SMs" in text
+    assert "36 KiB in flight" in text  # 36364 / 1024 = 35.5
+    assert "nobody measured it" in text
+
+
+def test_the_table_shows_reasons():
+    text = printed(row(form(), ARCHS["sm_80"]), row(form(TRITON_SKINNY_PDL), ARCHS["sm_80"]), name="sm_80")
+    line = next(line for line in text.splitlines() if line.startswith("skinny pdl"))
+    assert "n/a" in line
+    assert "triton_skinny_pdl needs what sm_80 lacks" in " ".join(text.split())

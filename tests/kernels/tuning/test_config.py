@@ -1,0 +1,74 @@
+"""What a configuration asks for, and which shapes are tuned: by hand."""
+
+import pytest
+
+from kernels.tuning.config import Config, token_tile
+from kernels.tuning.shapes import shards
+from specs.errors import UserError
+
+MATRIX = Config(128, 16, 64, 4, 4, 5)
+STREAM = Config(8, 2, 2048, 1, 4, 1, matrix=False)
+
+
+def test_a_configuration_in_words():
+    assert str(MATRIX._replace(tma=True)) == "matrix 128x16x64 /4 w4 s5 tma"
+    assert str(STREAM) == "multiply-add 8x2x2048 w4 s1"
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "expected"),
+    [
+        (MATRIX, "bf16", 128 * 64 * 2 * 4),  # of five stages one is worked on
+        (MATRIX._replace(stages=2), "bf16", 128 * 64 * 2),
+        (STREAM, "bf16", 8 * 2048 * 2),  # no pipeline: the tile itself
+        (STREAM, "fp32", 8 * 2048 * 4),
+    ],
+)
+def test_bytes_in_flight_by_hand(config, dtype, expected):
+    assert config.in_flight_bytes(dtype) == expected
+
+
+def test_programs_and_partial_sums_by_hand():
+    assert MATRIX.programs(1280) == 40  # 10 tiles in 4 parts
+    assert MATRIX.programs(1281) == 44
+    assert MATRIX.partial_elements(1281) == 44 * 128 * 16
+    assert STREAM.programs(1281) == 161
+    assert STREAM.partial_elements(1281) == 0
+
+
+def test_the_token_tile_holds_the_tokens():
+    tiles = {tokens: token_tile(tokens) for tokens in range(1, 65)}
+    assert [tiles[tokens] for tokens in (1, 2, 3, 4, 5, 8, 16, 17, 32, 33, 64)] == [
+        1,
+        2,
+        4,
+        4,
+        16,
+        16,
+        16,
+        32,
+        32,
+        64,
+        64,
+    ]
+    assert all(tile >= tokens for tokens, tile in tiles.items())
+
+
+def test_a_layer_of_llama_70b_is_four_linears_a_degree():
+    # n: 64 + 2 x 8 heads of 128, hidden 8192, 2 x 28672, hidden; the first and third are cut in n, the others in k
+    found = {(shard.layer, shard.tp): (shard.n, shard.k) for shard in shards()}
+    assert found == {
+        (layer, tp): cut
+        for tp in (1, 2, 4, 8)
+        for layer, cut in {
+            "qkv": (10240 // tp, 8192),
+            "o": (8192, 8192 // tp),
+            "gate_up": (57344 // tp, 8192),
+            "down": (8192, 28672 // tp),
+        }.items()
+    }
+
+
+def test_a_degree_that_does_not_divide_the_model_is_refused():
+    with pytest.raises(UserError, match="tp=3"):
+        shards(tp=(3,))

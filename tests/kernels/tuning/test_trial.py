@@ -1,0 +1,160 @@
+"""One try, with the kernel under the interpreter and a clock that tells what was planted."""
+
+from math import inf, nan
+
+import pytest
+import torch
+
+from kernels import skinny
+from kernels.timing.device import PATIENCE, Device
+from kernels.timing.host import Sampled
+from kernels.tuning import trial
+from kernels.tuning.config import Config
+from kernels.tuning.trial import Bench, LostError
+from tests.kernels.interpreter import interpreted, needs_interpreter
+
+STREAM = Config(2, 2, 512, 1, 4, 1, matrix=False)
+SPLIT = STREAM._replace(split=2)
+SHAPE = {"tokens": 2, "n": 4, "k": 1024}
+WEIGHT_BYTES = 4 * 1024 * 4
+LLC_BYTES = 2048
+COPIES = 4  # 32 x 2048 bytes / 16 KiB
+
+
+class Timer:
+    """Runs every call once, and tells of three samples."""
+
+    def __init__(self, device, launch):
+        assert launch == "graph"
+
+    def warm_up(self, calls, expected):
+        self.made = [call() for call in calls]
+
+    def sample(self, share):
+        return Sampled((1e-6, 2e-6, 6e-6), len(self.made))
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.setattr(trial, "CudaTimer", Timer)
+    return Bench(Device("cpu", "cpu", LLC_BYTES, PATIENCE["cpu"]), "fp32", WEIGHT_BYTES)
+
+
+def tried(bench, config, **shape):
+    with interpreted(skinny):
+        return bench.seconds(config, **SHAPE | shape)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("config", [STREAM, SPLIT, Config(64, 16, 32, 3, 4, 3)], ids=str)
+def test_a_right_configuration_has_the_mean_of_its_samples(bench, config):
+    assert tried(bench, config) == pytest.approx(3e-6)  # (1 + 2 + 6) / 3
+    assert bench.problem == ""
+
+
+@needs_interpreter
+def test_calls_rotate_through_weights_that_no_cache_holds(bench, monkeypatch):
+    seen = []
+    monkeypatch.setattr(trial, "launch", lambda **call: seen.append(call) or skinny.launch(**call))
+    tried(bench, STREAM)
+    timed = seen[1:]  # the first is the one that is checked
+    assert len({call["weight"].data_ptr() for call in timed}) == len(timed) == COPIES
+    assert len({call["x"].data_ptr() for call in timed}) == 1
+
+
+def wrong(**call):
+    skinny.launch(**call)
+    call["out"] *= 1.01
+
+
+def unwritten(**call):
+    skinny.launch(**call)
+    call["out"][-1, -1] = nan
+
+
+def refuses(**call):
+    raise ValueError("shared memory 300000, limit 232448\nand a long trace")
+
+
+@needs_interpreter
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (wrong, "wrong result: relative error 0.01"),
+        (unwritten, "wrong result: relative error nan"),
+        (refuses, "ValueError: shared memory 300000, limit 232448"),
+    ],
+)
+def test_a_wrong_configuration_has_no_time_and_says_why(bench, monkeypatch, fault, problem):
+    monkeypatch.setattr(trial, "launch", fault)
+    assert tried(bench, STREAM) == inf
+    assert bench.problem == problem
+
+
+@needs_interpreter
+def test_a_problem_is_that_of_the_last_try(bench, monkeypatch):
+    with monkeypatch.context() as planted:
+        planted.setattr(trial, "launch", refuses)
+        tried(bench, STREAM)
+    assert tried(bench, STREAM) < inf
+    assert bench.problem == ""
+
+
+@needs_interpreter
+def test_a_timer_that_fails_makes_no_time_up(bench, monkeypatch):
+    def sample(self, share):
+        raise RuntimeError("8 calls took no longer than 4")
+
+    monkeypatch.setattr(Timer, "sample", sample)
+    assert tried(bench, STREAM) == inf
+    assert bench.problem == "RuntimeError: 8 calls took no longer than 4"
+    assert not bench.lasting, "the next time it may not"
+
+
+def test_more_tokens_than_a_configuration_holds_are_a_problem_of_it(bench):
+    assert bench.seconds(STREAM, tokens=3, n=4, k=1024) == inf
+    assert "3 tokens" in bench.problem
+    assert bench.lasting
+
+
+def test_an_exception_without_words_is_a_problem_like_any_other(bench, monkeypatch):
+    def asserts(**call):
+        raise AssertionError
+
+    monkeypatch.setattr(trial, "launch", asserts)
+    assert bench.seconds(STREAM, **SHAPE) == inf
+    assert "AssertionError" in bench.problem
+
+
+def test_a_gpu_that_is_lost_ends_the_search(bench, monkeypatch):
+    monkeypatch.setattr(trial, "launch", refuses)
+    monkeypatch.setattr(Device, "lost", lambda self: "the GPU is lost to this process (unspecified launch failure)")
+    with pytest.raises(LostError, match=r"the GPU is lost .* after multiply-add 2x2x512 w4 s1"):
+        bench.seconds(STREAM, **SHAPE)
+
+
+def test_partial_sums_are_poisoned_and_counters_are_zero_whatever_was_there_before(bench, monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **of: empty(*shape, **of).fill_(7))  # what memory may hold
+    seen = []
+
+    def looks(config, scratch, **call):
+        partials, arrived = scratch.turn(config.partial_elements(4), 2)
+        seen.append(bool(partials.isnan().all()) and not arrived.any() and partials.numel() > 0)
+
+    monkeypatch.setattr(trial, "launch", looks)
+    bench.seconds(SPLIT, **SHAPE)
+    assert seen[0]
+
+
+@needs_interpreter
+def test_a_right_configuration_is_right_after_a_faulty_one(bench, monkeypatch):
+    def leaves_counters_behind(scratch, **call):
+        skinny.launch(scratch=scratch, **call)
+        scratch.arrived.fill_(1)
+        call["out"].fill_(nan)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(trial, "launch", leaves_counters_behind)
+        assert tried(bench, SPLIT) == inf
+    assert tried(bench, SPLIT) < inf

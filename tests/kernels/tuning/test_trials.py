@@ -1,0 +1,82 @@
+"""The journal of tries: what a search on the same GPU and versions may take from it."""
+
+import json
+from math import inf
+
+import pytest
+
+from kernels.tuning.config import Config
+from kernels.tuning.trials import Trial, read_trials, write_trial
+from specs.errors import UserError
+
+MADE = {"gpu": "NVIDIA H200", "torch": "2.13.0", "triton": "3.7.1"}
+CONFIG = Config(64, 16, 128, 3, 4, 4, tma=True)
+RIGHT = Trial(MADE, "bf16", 16, 8192, 1024, CONFIG, 5.7e-6)
+WRONG = Trial(MADE, "bf16", 1, 8192, 1024, CONFIG._replace(split=1), inf, "wrong result: relative error 0.5")
+
+
+@pytest.fixture
+def journal(tmp_path):
+    path = tmp_path / "sm_90.trials.jsonl"
+    for trial in (RIGHT, WRONG):
+        write_trial(path, trial)
+    return path
+
+
+def test_tries_are_known_again_and_what_was_wrong_stays_wrong(journal):
+    assert list(read_trials(journal, MADE)) == [RIGHT, WRONG]
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+    assert "Infinity" not in journal.read_text()
+
+
+@pytest.mark.parametrize("other", [{"gpu": "NVIDIA H100 80GB HBM3"}, {"torch": "2.12.0"}, {"triton": "3.8.0"}])
+def test_tries_of_another_gpu_or_version_are_not(journal, other):
+    theirs = RIGHT._replace(made=MADE | other, seconds=1e-6)
+    write_trial(journal, theirs)
+    assert list(read_trials(journal, MADE)) == [RIGHT, WRONG]
+    assert list(read_trials(journal, MADE | other)) == [theirs]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 100])
+def test_a_last_line_that_was_cut_short_is_passed_over(journal, cut):
+    journal.write_text(journal.read_text()[:-cut])
+    found = list(read_trials(journal, MADE))
+    assert found == ([RIGHT, WRONG] if cut == 1 else [RIGHT])
+
+
+def test_what_follows_a_line_that_was_cut_short_is_kept(journal):
+    journal.write_text(journal.read_text()[:-20])
+    write_trial(journal, RIGHT._replace(n=4096))
+    assert list(read_trials(journal, MADE)) == [RIGHT, RIGHT._replace(n=4096)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[]",
+        "7",
+        '{"benchmarks": []}',
+        '{"made": {}, "seconds": 1e-6, "config": []}',
+        '{"made": {}, "seconds": "soon", "config": {}}',
+    ],
+)
+def test_foreign_lines_are_passed_over(journal, line):
+    journal.write_text(line + "\n" + journal.read_text())
+    assert list(read_trials(journal, MADE)) == [RIGHT, WRONG]
+
+
+def test_a_configuration_of_another_version_is_passed_over(journal):
+    journal.write_text(journal.read_text().replace('"tma"', '"cluster"', 1))
+    assert list(read_trials(journal, MADE)) == [WRONG]
+
+
+def test_no_journal_is_no_tries(tmp_path):
+    assert list(read_trials(tmp_path / "none.jsonl", MADE)) == []
+
+
+def test_a_journal_that_cannot_be_written_or_read_is_told_in_a_line(tmp_path):
+    with pytest.raises(UserError, match="Is a directory"):
+        write_trial(tmp_path, RIGHT)
+    with pytest.raises(UserError, match="Is a directory"):
+        list(read_trials(tmp_path, MADE))

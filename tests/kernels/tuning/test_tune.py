@@ -1,0 +1,257 @@
+"""The whole search on a GPU of the tests' own making: a planted landscape, a planted clock, a real table."""
+
+from collections import Counter
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kernels.timing.device import PATIENCE, Device
+from kernels.tuning import tune
+from kernels.tuning.config import Config
+from kernels.tuning.rule import ranked
+from kernels.tuning.space import candidates
+from kernels.tuning.table import MEASURED, STATIC, Row, Table, dump, load
+from kernels.tuning.trial import LostError
+from kernels.tuning.trials import read_trials
+from specs.archs import ARCHS
+from specs.errors import UserError
+from specs.parallel import Shard
+
+GPU, HOPPER = "NVIDIA Planted", ARCHS["sm_90"]
+OURS = MEASURED + GPU
+SHARDS = [Shard("llama-3-70b", 8, 1, "qkv", 1280, 8192), Shard("llama-3-70b", 8, 1, "o", 8192, 1024)]
+TILES = (1, 16)
+TRY_SECONDS = 2.0
+
+
+class Machine:
+    """A GPU whose every configuration has its time, and a clock that goes on by two seconds a try."""
+
+    def __init__(self):
+        self.now, self.tried, self.wrong, self.deadly, self.into = 100.0, [], set(), None, None
+
+    def seconds(self, config, tokens, n, k):
+        if config in self.wrong:
+            return inf
+        return 1e-6 * (1 + abs(config.split - 4) + abs(config.stages - 4) + (config.rows != 64) + config.tma)
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    machine = Machine()
+    machine.into = tmp_path / "tables"
+
+    class Bench:
+        problem = ""
+        lasting = True
+
+        def __init__(self, device, dtype, largest_bytes):
+            assert largest_bytes == max(shard.n * shard.k for shard in SHARDS) * 2
+
+        def seconds(self, config, **shape):
+            (table,) = machine.into.glob("*.json")
+            load(table)  # whole at any time
+            machine.now += TRY_SECONDS
+            machine.tried.append((config, *shape.values()))
+            if config == machine.deadly:
+                raise LostError(f"the GPU is lost to this process after {config}")
+            seconds = machine.seconds(config, **shape)
+            self.problem = "wrong result" if seconds == inf else ""
+            return seconds
+
+    monkeypatch.setattr(tune, "current_device", lambda: Device("cuda", "sm_90", 2**20, PATIENCE["cuda"]))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: GPU)
+    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
+    monkeypatch.setattr(tune, "Bench", Bench)
+    monkeypatch.setattr(tune, "TOKEN_TILES", TILES)
+    monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
+    return machine
+
+
+def search(machine, tries, say=lambda line: None):
+    """Search for as long as so many tries take; the table then."""
+    return load(tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say))
+
+
+def shape_of(row):
+    return row.tokens, row.n, row.k
+
+
+def test_each_shape_gets_the_best_of_what_was_tried_with_its_seconds(machine):
+    table = search(machine, 40)
+    assert {shape_of(row) for row in table.rows} == {(t, s.n, s.k) for t in TILES for s in SHARDS}
+    for row in table.rows:
+        mine = [config for config, *shape in machine.tried if tuple(shape) == shape_of(row)]
+        assert row.seconds == machine.seconds(row.config, *shape_of(row))
+        assert row.seconds == min(machine.seconds(config, *shape_of(row)) for config in mine)
+        assert (row.dtype, row.basis) == ("bf16", OURS)
+    assert table.made[OURS]["gpu"] == GPU
+    assert table.made[OURS].keys() == {"gpu", "torch", "triton", "kernel", "date"}
+
+
+def test_the_budget_ends_the_search_between_two_tries(machine):
+    for tries in (1, 5, 8):
+        before = len(machine.tried)
+        search(machine, tries)
+        assert len(machine.tried) - before == tries
+    search(machine, 0)
+    assert len(machine.tried) == 14
+
+
+def test_a_search_that_goes_on_repeats_nothing_and_improves(machine):
+    said = []
+    first = search(machine, 12, said.append)
+    second = search(machine, 60, said.append)
+    assert len(machine.tried) == len(set(machine.tried)) == 72
+    assert any("12 tries known" in line for line in said)
+    before, after = ({shape_of(row): row.seconds for row in table.rows} for table in (first, second))
+    assert all(after[shape] <= before[shape] for shape in before)
+    assert sum(after.values()) < sum(before.values())
+
+
+def test_wrong_configurations_are_tried_once_and_never_chosen(machine):
+    found = list(candidates(HOPPER, "bf16", tokens=16, k=8192))
+    machine.wrong = {config for config in found if config.split == 4}  # the best of the landscape are among them
+    table = search(machine, 100)
+    assert any(config in machine.wrong for config, *_ in machine.tried)
+    assert len(machine.tried) == len(set(machine.tried))
+    assert all(row.config not in machine.wrong for row in table.rows)
+
+
+def test_a_shape_for_which_all_fail_keeps_the_row_it_had(machine):
+    machine.wrong = {config for tile in TILES for config in candidates(HOPPER, "bf16", tokens=tile, k=8192)}
+    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=16, k=1024))
+    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=1, k=1024))
+    row = Row("bf16", 16, 1280, 8192, Config(64, 16, 64, 4, 4, 4), 9e-6, STATIC)
+    machine.wrong.add(row.config)
+    machine.into.mkdir()
+    (machine.into / "sm_90.json").write_text(dump(Table("sm_90", rows=(row,))))
+    assert search(machine, 20).rows == (row,)
+
+
+def test_what_the_table_has_is_tried_first_and_stays_where_nothing_is_faster(machine):
+    best = Config(64, 16, 64, 4, 4, 4)  # a cost of 1 us, the least there is
+    machine.into.mkdir()
+    rows = tuple(Row("bf16", 16, s.n, s.k, best, 9e-6, STATIC) for s in SHARDS)
+    (machine.into / "sm_90.json").write_text(dump(Table("sm_90", rows=rows)))
+    table = search(machine, 4)
+    assert Counter(config for config, *_ in machine.tried)[best] == 2
+    assert [row.config for row in table.rows if row.tokens == 16] == [best, best]
+    assert {row.seconds for row in table.rows if row.tokens == 16} == {1e-6}
+
+
+def test_the_committed_table_is_where_a_search_into_another_folder_begins(machine, monkeypatch, tmp_path):
+    committed = tmp_path / "committed"
+    committed.mkdir()
+    other = Row("fp16", 1, 5, 5, Config(4, 1, 1024, 1, 4, 1, matrix=False), 1e-6, STATIC)
+    (committed / "sm_90.json").write_text(dump(Table("sm_90", {STATIC: {"gpu": "h200_sxm"}}, (other,))))
+    monkeypatch.setattr(tune, "TUNED", committed)
+    table = search(machine, 4)
+    assert other in table.rows
+    assert table.made.keys() == {STATIC, OURS}
+    assert load(committed / "sm_90.json").rows == (other,)
+
+
+def test_the_table_is_on_the_disk_after_each_round(machine):
+    lines = []
+
+    def say(line):
+        if line.startswith("round"):
+            lines.append(len(load(machine.into / "sm_90.json").rows))
+
+    search(machine, 9, say)  # two rounds of four shapes, and one try
+    assert lines == [4, 4]
+
+
+def test_the_first_round_is_called_the_first(machine):
+    said = []
+    search(machine, 4, said.append)
+    assert [line for line in said if line.startswith("round")] == ["round 1: 4 tries"]
+
+
+def test_a_search_that_is_cut_off_loses_no_try(machine, monkeypatch):
+    tried = []
+
+    def interrupts(self, config, **shape):
+        tried.append(config)
+        if len(tried) == 3:
+            raise KeyboardInterrupt
+        return 1e-6
+
+    monkeypatch.setattr(Machine, "seconds", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        search(machine, 10)
+    monkeypatch.undo()
+    made = tune._versions() | {"gpu": GPU}
+    assert len(list(read_trials(machine.into / "sm_90.trials.jsonl", made))) == 2
+    load(machine.into / "sm_90.json")
+
+
+def test_what_took_the_gpu_down_is_not_tried_again(machine):
+    machine.deadly = ranked(HOPPER, "bf16", tokens=1, n=1280, k=8192)[0][0]
+    with pytest.raises(UserError, match=r"lost.*run it again"):
+        search(machine, 10)
+    search(machine, 10)
+
+
+def test_rows_of_another_gpu_of_the_arch_keep_its_name(machine, monkeypatch):
+    search(machine, 8)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: "NVIDIA Other")
+    search(machine, 1)  # one of four shapes has its turn
+    assert GPU in (machine.into / "sm_90.json").read_text()
+
+
+@pytest.mark.parametrize("capability", [(8, 7), (12, 1), (7, 5)])
+def test_a_gpu_fills_no_table_but_its_own(machine, monkeypatch, capability):
+    own = "sm_{}{}".format(*capability)
+    monkeypatch.setattr(tune, "current_device", lambda: Device("cuda", own, 2**20, PATIENCE["cuda"]))
+    with pytest.raises(UserError, match=own):
+        search(machine, 1)
+
+
+def test_without_a_gpu_it_says_so_and_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "current_device", lambda: Device("cpu", "cpu", 2**20, PATIENCE["cpu"]))
+    with pytest.raises(UserError, match=r"^no CUDA GPU.*--static --arch sm_90.*$"):
+        tune.tune("bf16", SHARDS, 1.0, tmp_path, print)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(machine, tmp_path):
+    (tmp_path / "file").touch()
+    machine.into = tmp_path / "file"
+    with pytest.raises(UserError, match=r"--into \S*/file: .*choose a folder"):
+        search(machine, 1)
+    machine.into = tmp_path / "file" / "below"
+    with pytest.raises(UserError, match=r"--into \S*/file/below: Not a directory; choose a folder"):
+        search(machine, 1)
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_table(machine, monkeypatch):
+    before = search(machine, 4)
+
+    def full(path, text):
+        path.write_bytes(text[:10].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"sm_90.json: No space left on device; .*--into"):
+        tune._write(machine.into, Table("sm_90"))
+    assert load(machine.into / "sm_90.json") == before
+
+
+def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
+    machine.into.mkdir()
+    path = machine.into / "sm_90.json"
+    path.write_text(dump(Table("sm_90")).replace('"schema": 1', '"schema": 0'))
+    with pytest.raises(UserError, match="delete it and run"):
+        search(machine, 1)
+    path.unlink()
+    search(machine, 1)
+
+
+def test_what_passes_is_not_kept_for_good(machine, monkeypatch):
+    monkeypatch.setattr(tune.Bench, "lasting", False)
+    search(machine, 4)
+    assert not (machine.into / "sm_90.trials.jsonl").exists()
