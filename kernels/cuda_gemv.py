@@ -56,8 +56,8 @@ class Form(NamedTuple):
     vector: bool
 
     def __str__(self) -> str:
-        loads = "vector" if self.vector else "scalar"
-        return f"{self.dtype}-tokens{self.tokens}-rows{self.rows}-warps{self.warps}-stages{self.stages}-{loads}"
+        loads = "" if self.vector else " scalar"
+        return f"{self.rows}x{self.tokens} w{self.warps} s{self.stages}{loads}"
 
     @property
     def threads(self) -> int:

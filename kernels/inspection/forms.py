@@ -1,7 +1,7 @@
 """Every compiled form of our own kernels that an architecture can be asked to run, and for which shapes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from kernels import cuda_gemv, gemm, read, skinny
@@ -14,6 +14,9 @@ from specs.archs import Arch
 from specs.dtypes import ITEMSIZE
 from specs.parallel import Shard
 
+FETCHED = Config(64, 16, 64, 2, 4, 4, tma=True)
+"""What is shown of the bulk tensor copy engine where no shape has chosen it."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -22,13 +25,14 @@ class Form:
     Attributes:
         kernel: the kernel.
         config: what was configured, in words.
-        basis: measured, static model or rule, where there was a choice.
+        basis: measured, static model, rule or not chosen, where there was a choice.
         dtype: of the operands.
         warps: of a program.
         in_flight_bytes: that a program has asked memory for and not yet got.
         make: compiles it for an architecture.
         cut: the configuration that predictions are made from; None where the model does not apply.
         serves: (shard, tokens) of the inspected model that run with it.
+        lacks: what the architecture does not have that this needs; None where it runs.
     """
 
     kernel: Kernel
@@ -40,6 +44,7 @@ class Form:
     make: Callable[[str], Compiled]
     cut: Config | None = None
     serves: tuple[tuple[Shard, int], ...] = ()
+    lacks: str | None = None
 
 
 def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
@@ -48,11 +53,13 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     yield from _cuda(dtype, shards)
     itemsize = ITEMSIZE[dtype]
     for variant in gemm.variants(dtype):
-        sizes = variant.constexprs
-        in_flight = sizes["ROWS"] * sizes["DEPTH"] * itemsize * (variant.num_stages - 1)
-        yield _other(gemm.TRITON_GEMM, variant, dtype, in_flight)
+        rows, tokens, depth = (variant.constexprs[name] for name in ("ROWS", "TOKENS", "DEPTH"))
+        config = f"{rows}x{tokens}x{depth} w{variant.num_warps} s{variant.num_stages}"
+        in_flight = rows * depth * itemsize * (variant.num_stages - 1)
+        yield _other(gemm.TRITON_GEMM, variant, config, dtype, in_flight)
     for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
-        yield _other(read.TRITON_READ, variant, dtype, variant.constexprs["BLOCK"] * itemsize)
+        block = variant.constexprs["BLOCK"] * itemsize
+        yield _other(read.TRITON_READ, variant, f"{block // 1024} KiB w{variant.num_warps}", dtype, block)
 
 
 def _skinny(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
@@ -61,20 +68,32 @@ def _skinny(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
         for tokens in TOKEN_TILES:
             choice = choose(on.name, dtype, tokens=tokens, n=shard.n, k=shard.k)
             served.setdefault((choice.config, choice.basis), []).append((shard, tokens))
-    for kernel, dependent in ((skinny.TRITON_SKINNY, False), (skinny.TRITON_SKINNY_PDL, True)):
-        for (config, basis), shapes in served.items():
-            variant = skinny.variant(config, dtype, dependent=dependent)
-            yield Form(
-                kernel=kernel,
-                config=str(config),
-                basis=basis,
-                dtype=dtype,
-                warps=config.warps,
-                in_flight_bytes=config.in_flight_bytes(dtype),
-                make=partial(compile_variant, variant),
-                cut=config,
-                serves=tuple(shapes),
-            )
+    made = [_one(skinny.TRITON_SKINNY, config, basis, dtype, shapes) for (config, basis), shapes in served.items()]
+    yield from made
+    if dtype != "fp32" and not any(form.cut.tma for form in made if form.cut):
+        tma = _one(skinny.TRITON_SKINNY, FETCHED, "not chosen", dtype, ())
+        yield replace(tma, lacks=None if on.tma else f"{on.name} has no bulk tensor copy engine, sm_90 was the first")
+    if made and not on.dependent_launch:
+        lacks = f"{on.name} has no programmatic dependent launch, sm_90 was the first"
+        yield replace(made[0], kernel=skinny.TRITON_SKINNY_PDL, config="all", basis=None, serves=(), lacks=lacks)
+        return
+    for (config, basis), shapes in served.items():
+        yield _one(skinny.TRITON_SKINNY_PDL, config, basis, dtype, shapes)
+
+
+def _one(kernel: Kernel, config: Config, basis: str, dtype: str, shapes: Sequence[tuple[Shard, int]]) -> Form:
+    dependent = kernel is skinny.TRITON_SKINNY_PDL
+    return Form(
+        kernel=kernel,
+        config=str(config),
+        basis=basis,
+        dtype=dtype,
+        warps=config.warps,
+        in_flight_bytes=config.in_flight_bytes(dtype),
+        make=partial(compile_variant, skinny.variant(config, dtype, dependent=dependent)),
+        cut=config,
+        serves=tuple(shapes),
+    )
 
 
 def _cuda(dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
@@ -100,6 +119,6 @@ def _cuda(dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
         )
 
 
-def _other(kernel: Kernel, variant: Variant, dtype: str, in_flight_bytes: int) -> Form:
+def _other(kernel: Kernel, variant: Variant, config: str, dtype: str, in_flight_bytes: int) -> Form:
     make = partial(compile_variant, variant)
-    return Form(kernel, str(variant), None, dtype, variant.num_warps, in_flight_bytes, make)
+    return Form(kernel, config, None, dtype, variant.num_warps, in_flight_bytes, make)

@@ -36,7 +36,7 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
         "instructions": {},
         "load_bits": None,
         "predicted": [],
-        "reason": _why_not(form, on),
+        "reason": form.lacks,
     }
     if told["reason"] is not None:
         return told
@@ -55,13 +55,6 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
         "load_bits": narrowest_load_bits(made.sass),
         "predicted": [_predicted(form, on, ctas, shard, tokens) for shard, tokens in form.serves],
     }
-
-
-def _why_not(form: Form, on: Arch) -> str | None:
-    """The kernel's own reason, whatever packages are missing here: they are no matter of the architecture."""
-    if form.kernel.archs is not None and on.name not in form.kernel.archs:
-        return f"{form.kernel.name} needs what {on.name} lacks; it runs on {', '.join(form.kernel.archs)}"
-    return None
 
 
 def _predicted(form: Form, on: Arch, ctas: int, shard: Shard, tokens: int) -> dict[str, Any]:

@@ -9,18 +9,24 @@ from rich.table import Table
 from kernels.tuning.model import LATENCY_SECONDS, LAUNCH_SECONDS, READ_SHARE
 from specs.archs import Arch
 
-NUMBERS = ("registers", "spills", "shared KiB", "CTAs/SM", "in flight KiB/SM")
-SHOWN = {"triton_skinny": "skinny", "triton_skinny_pdl": "skinny pdl", "cuda_gemv": "cuda gemv", "triton_gemm": "gemm"}
+NUMBERS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM")
+SHOWN = {
+    "triton_skinny": "skinny",
+    "triton_skinny_pdl": "skinny pdl",
+    "cuda_gemv": "cuda gemv",
+    "triton_gemm": "gemm",
+    "triton_read": "read",
+}
 
 
 def table(rows: Sequence[dict[str, Any]], on: Arch) -> Iterator[RenderableType]:
     """Title, table and what it rests on."""
     gpu = on.representative
-    need = rows[0]["bytes_needed_per_sm"] / 1024
     yield f"{on.name}, by the datasheet of {gpu}: {gpu.hbm_bytes_per_second / 1e12:.2f} TB/s, {gpu.sms} SMs\n"
     grid = Table(box=None, pad_edge=False)
     grid.add_column("kernel", no_wrap=True)
-    grid.add_column("configuration")
+    grid.add_column("configuration", no_wrap=True)
+    grid.add_column("by", no_wrap=True)
     for heading in NUMBERS:
         grid.add_column(heading, justify="right")
     grid.add_column("instructions")
@@ -30,7 +36,7 @@ def table(rows: Sequence[dict[str, Any]], on: Arch) -> Iterator[RenderableType]:
         grid.add_row(*_cells(one))
     yield grid
     yield (
-        f"\nMemory stays busy with {need:.0f} KiB in flight an SM (bandwidth x {LATENCY_SECONDS * 1e6:g} us / SMs). "
+        f"\nneed: what keeps memory busy by Little's law, bandwidth x {LATENCY_SECONDS * 1e6:g} us / SMs. "
         f"'of floor' is modelled, nobody measured it: datasheet floor over predicted time, with "
         f"{LAUNCH_SECONDS * 1e6:g} us a launch and {READ_SHARE:.0%} of the datasheet's bandwidth, slowest to fastest "
         "of the shapes that run so. --format json has each shape."
@@ -39,20 +45,21 @@ def table(rows: Sequence[dict[str, Any]], on: Arch) -> Iterator[RenderableType]:
 
 def _cells(one: dict[str, Any]) -> tuple[str, ...]:
     name = SHOWN.get(one["kernel"], one["kernel"])
-    config = one["config"] + (f" ({one['basis']})" if one["basis"] else "")
+    config, basis = one["config"], one["basis"] or ""
     if one["reason"] is not None:
-        return name, config, "n/a", *("",) * (len(NUMBERS) - 1), one["reason"], "", ""
+        return name, config, basis, *("n/a",) * len(NUMBERS), one["reason"], "", ""
     mix = ", ".join(f"{instruction} {count}" for instruction, count in sorted(one["instructions"].items()))
     shares = [shape["share_of_floor"] for shape in one["predicted"] if shape["share_of_floor"]]
     span = f"{min(shares):.0%} – {max(shares):.0%}" if shares else ""
     return (
         name,
         config,
+        basis,
         str(one["registers"]),
         str(one["spill_bytes"]),
         f"{one['shared_bytes'] / 1024:.1f}",
         str(one["ctas_per_sm"]),
-        f"{one['bytes_in_flight_per_sm'] / 1024:.0f}",
+        f"{one['bytes_in_flight_per_sm'] / 1024:.0f} / {one['bytes_needed_per_sm'] / 1024:.0f}",
         mix,
         span,
         str(len(one["predicted"])) if one["predicted"] else "",

@@ -336,4 +336,4 @@ def test_what_it_is_not_made_for_is_refused(monkeypatch):
 
 def test_its_configuration_says_what_it_rests_on():
     said = CUDA_GEMV.configuration(arch="sm_90", dtype="bf16", tokens=4, n=57344, k=8192)
-    assert said == "bf16-tokens4-rows8-warps4-stages2-vector (rule)"
+    assert said == "8x4 w4 s2 (rule)"

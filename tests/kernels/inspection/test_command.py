@@ -56,7 +56,9 @@ def test_rows_for_sm_90(run, on_one_shape):
         assert (one["bytes_needed_per_sm"], one["gpu"]) == (36364, "h200_sxm")
         matrix = one["config"].startswith("matrix") or one["kernel"] == "triton_gemm"
         assert ("HGMMA" in one["instructions"]) == matrix, one["config"]
-    skinny = [one for one in rows if one["kernel"].startswith("triton_skinny")]
+    (fetched,) = [one for one in rows if one["basis"] == "not chosen"]
+    assert fetched["instructions"]["UTMALDG"] > 0
+    skinny = [one for one in rows if one["kernel"].startswith("triton_skinny") and one is not fetched]
     assert len(skinny) == 4  # a configuration for each tile of tokens, with dependent launch and without
     assert any(one["config"].startswith("matrix") for one in skinny)
     for one in skinny:
@@ -69,11 +71,13 @@ def test_rows_for_sm_90(run, on_one_shape):
 def test_rows_for_sm_80_say_what_it_lacks(run, on_one_shape):
     rows = inspected(run, "sm_80")
     dependent = [one for one in rows if one["kernel"] == "triton_skinny_pdl"]
-    assert len(dependent) == 2
+    assert len(dependent) == 1
     for one in dependent:
         assert "sm_80" in one["reason"]
         assert one["registers"] is one["shared_bytes"] is one["ctas_per_sm"] is one["load_bits"] is None
-    plain = [one for one in rows if one["kernel"] == "triton_skinny"]
+    fetched = [one for one in rows if one["config"].endswith("tma")]
+    assert "bulk tensor copy engine" in fetched[0]["reason"]
+    plain = [one for one in rows if one["kernel"] == "triton_skinny" and one not in fetched]
     assert all(one["reason"] is None and one["registers"] > 0 for one in plain)
     assert any("HMMA" in one["instructions"] for one in plain)
 
