@@ -14,6 +14,7 @@ work, and the latency of the launch.
 Eviction hints (W first, x last) reach the hardware where W goes straight to registers; Triton drops them from cp.async.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -260,16 +261,10 @@ TRITON_SKINNY = Kernel(
     configuration=configuration,
 )
 
-TRITON_SKINNY_PDL = Kernel(
+TRITON_SKINNY_PDL = replace(
+    TRITON_SKINNY,
     name="triton_skinny_pdl",
-    op="linear",
     implementation="triton-pdl",
-    inputs=inputs,
     run=partial(run, dependent=True),
-    reference=reference,
-    work=work,
-    rtol=RTOL,
     archs=tuple(name for name, arch in ARCHS.items() if arch.dependent_launch),
-    tokens=TOKENS,
-    configuration=configuration,
 )
