@@ -12,6 +12,8 @@ def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> 
         UserError: an operand is not contiguous, or shapes or dtypes do not belong together.
     """
     for name, tensor in {"x": x, "weight": weight, "out": out}.items():
+        if tensor.dim() != 2:
+            raise UserError(f"{name} has shape {tuple(tensor.shape)}; x, weight and out have two dimensions")
         if not tensor.is_contiguous():
             raise UserError(
                 f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; our linears take rows that "

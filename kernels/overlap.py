@@ -5,12 +5,17 @@ import triton.language as tl
 
 
 @triton.jit
+def lines(row: tl.tensor, begin: int, n: int, k: int, STEP: tl.constexpr, LINES: tl.constexpr) -> tl.tensor:
+    """Elements of a matrix [n, k] where LINES lines of STEP elements begin in each row, at its end at the latest."""
+    column = tl.minimum(begin + tl.arange(0, LINES) * STEP, k - 1)
+    return tl.minimum(row, n - 1).to(tl.int64)[:, None] * k + column[None, :]
+
+
+@triton.jit
 def prefetch(weight: tl.tensor, row: tl.tensor, begin: int, n: int, k: int, BYTES: tl.constexpr) -> None:
     """Bring the first BYTES of each row of weight[n, k] from column `begin` on into L2, line by line."""
     PER_LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
-    LINES: tl.constexpr = BYTES // 128
-    column = tl.minimum(begin + tl.arange(0, LINES) * PER_LINE, k - 1)
-    where = weight + tl.minimum(row, n - 1).to(tl.int64)[:, None] * k + column[None, :]
+    where = weight + lines(row, begin, n, k, PER_LINE, BYTES // 128)
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [where], dtype=tl.int32, is_pure=False, pack=1
     )

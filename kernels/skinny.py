@@ -221,18 +221,18 @@ def launch(
         raise UserError(f"{tokens} tokens; this configuration holds {config.tokens}: {config}")
     partials, arrived = (scratch or workspace(x.device)).turn(config.partial_elements(n), triton.cdiv(n, config.rows))
     tiles = None
-    if config.tma and k * x.element_size() % 16 == 0:  # a descriptor's strides are whole 16 bytes
+    if config.tma and (k * x.element_size() | weight.data_ptr()) % 16 == 0:  # what a descriptor asks of rows and base
         tiles = TensorDescriptor.from_tensor(weight, [config.rows, config.depth])
-    even = n % config.rows == 0 and k % config.depth == 0
-    sizes = constexprs(config, itemsize=x.element_size(), even=even, dependent=dependent, delay=delay)
+    sizes = constexprs(config, itemsize=x.element_size(), even=config.even(n, k), dependent=dependent, delay=delay)
     options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
     if dependent:
         options["launch_pdl"] = True
-    _skinny[(config.programs(n),)](x, weight, tiles, out, partials, arrived, tokens, n, k, **sizes, **options)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _skinny[(config.programs(n),)](x, weight, tiles, out, partials, arrived, tokens, n, k, **sizes, **options)
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: bool = False) -> None:
-    """One launch, with the configuration that is tuned or ruled for this shape.
+    """One launch, with the configuration that is tuned or ruled for this shape; calls on a device share a workspace.
 
     Raises:
         UserError: more than 64 tokens, a dtype that is not ours, or operands that are strided or do not fit together.

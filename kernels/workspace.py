@@ -5,6 +5,8 @@ from itertools import count
 
 import torch
 
+from specs.errors import UserError
+
 RING = 2
 """Workspaces in turn: with dependent launch one call may begin while the call before it still runs."""
 
@@ -28,7 +30,14 @@ class Workspace:
         self.arrived = torch.empty(RING, 0, dtype=torch.int32, device=device)
 
     def turn(self, partials: int, counters: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next partials[≥ partials] and arrived[≥ counters] of the ring."""
+        """The next partials[≥ partials] and arrived[≥ counters] of the ring.
+
+        Raises:
+            UserError: more is needed than there is while a graph is captured, whose memory is none to keep zeros in.
+        """
+        grows = self.partials.shape[1] < partials or self.arrived.shape[1] < counters
+        if grows and self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise UserError("a first call at a size makes room for partial sums: call it once before the capture")
         if self.partials.shape[1] < partials:
             self._kept.append(self.partials)
             self.partials = torch.empty(RING, _whole(partials), dtype=torch.float32, device=self._device)

@@ -63,34 +63,36 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
 
 
 def _skinny(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
-    served: dict[tuple[Config, str], list[tuple[Shard, int]]] = {}
+    served: dict[tuple[Config, str, bool], list[tuple[Shard, int]]] = {}
     for shard in shards:
         for tokens in TOKEN_TILES:
             choice = choose(on.name, dtype, tokens=tokens, n=shard.n, k=shard.k)
-            served.setdefault((choice.config, choice.basis), []).append((shard, tokens))
-    made = [_one(skinny.TRITON_SKINNY, config, basis, dtype, shapes) for (config, basis), shapes in served.items()]
+            even = choice.config.even(shard.n, shard.k)
+            served.setdefault((choice.config, choice.basis, even), []).append((shard, tokens))
+    made = [_one(skinny.TRITON_SKINNY, *chosen, dtype, shapes) for chosen, shapes in served.items()]
     yield from made
     if dtype != "fp32" and not any(form.cut.tma for form in made if form.cut):
-        tma = _one(skinny.TRITON_SKINNY, FETCHED, "not chosen", dtype, ())
+        tma = _one(skinny.TRITON_SKINNY, FETCHED, "not chosen", True, dtype, ())
         yield replace(tma, lacks=None if on.tma else f"{on.name} has no bulk tensor copy engine, sm_90 was the first")
     if made and not on.dependent_launch:
         lacks = f"{on.name} has no programmatic dependent launch, sm_90 was the first"
         yield replace(made[0], kernel=skinny.TRITON_SKINNY_PDL, config="all", basis=None, serves=(), lacks=lacks)
         return
-    for (config, basis), shapes in served.items():
-        yield _one(skinny.TRITON_SKINNY_PDL, config, basis, dtype, shapes)
+    yield from (_one(skinny.TRITON_SKINNY_PDL, *chosen, dtype, shapes) for chosen, shapes in served.items())
 
 
-def _one(kernel: Kernel, config: Config, basis: str, dtype: str, shapes: Sequence[tuple[Shard, int]]) -> Form:
+def _one(
+    kernel: Kernel, config: Config, basis: str, even: bool, dtype: str, shapes: Sequence[tuple[Shard, int]]
+) -> Form:
     dependent = kernel is skinny.TRITON_SKINNY_PDL
     return Form(
         kernel=kernel,
-        config=str(config),
+        config=str(config) if even else f"{config} masked",
         basis=basis,
         dtype=dtype,
         warps=config.warps,
         in_flight_bytes=config.in_flight_bytes(dtype),
-        make=partial(compile_variant, skinny.variant(config, dtype, dependent=dependent)),
+        make=partial(compile_variant, skinny.variant(config, dtype, even=even, dependent=dependent)),
         cut=config,
         serves=tuple(shapes),
     )

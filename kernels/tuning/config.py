@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from specs.dtypes import ITEMSIZE
 
+UNPIPELINED = 3
+"""Of a tile that goes straight to registers the compiler asks for about a third ahead: 6 loads of 18, 12 of 20."""
+
 
 class Config(NamedTuple):
     """One way to cut y[tokens, n] = x[tokens, k] · W[n, k]ᵀ into programs.
@@ -37,6 +40,10 @@ class Config(NamedTuple):
         fetch = " tma" if self.tma else ""
         return f"{path} {self.rows}x{self.tokens}x{self.depth}{parts} w{self.warps} s{self.stages}{fetch}"
 
+    def even(self, n: int, k: int) -> bool:
+        """Whether n and k are whole tiles, so that nothing of W has to be masked."""
+        return n % self.rows == 0 and k % self.depth == 0
+
     def steps(self, k: int) -> int:
         """Steps along k that the longest part takes."""
         return ceil(ceil(k / self.depth) / self.split)
@@ -44,11 +51,13 @@ class Config(NamedTuple):
     def in_flight_bytes(self, dtype: str, k: int | None = None) -> int:
         """Bytes of W that a program has asked for and not yet got: every stage but the one that it works on.
 
-        Without a pipeline it is the tile itself, whose loads are all issued before the first is used. A part of k
-        (None: a long one) with fewer steps than stages has no more to ask for than it reads.
+        Without a pipeline that is the part of a tile whose loads the compiler issues before it uses the first. A part
+        of k (None: a long one) with fewer steps than stages has no more to ask for than it reads.
         """
-        ahead = max(1, self.stages - 1)
-        return self.rows * self.depth * ITEMSIZE[dtype] * (ahead if k is None else min(ahead, self.steps(k)))
+        tile = self.rows * (self.depth if k is None else min(self.depth, k)) * ITEMSIZE[dtype]
+        if self.stages == 1:
+            return tile // UNPIPELINED
+        return tile * (self.stages - 1 if k is None else min(self.stages - 1, self.steps(k)))
 
     def programs(self, n: int) -> int:
         """Programs of one call with n rows of W."""

@@ -40,7 +40,7 @@ def ranked(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[C
     shape = {"tokens": tokens, "n": n, "k": k}
     return rank(
         (config, predict(config, on.representative, resident(on, config, dtype), dtype, **shape))
-        for config in candidates(on, dtype, tokens=tokens, k=k)
+        for config in candidates(on, dtype, **shape)
     )
 
 

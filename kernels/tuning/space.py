@@ -8,9 +8,9 @@ from kernels.tuning.model import resident
 from specs.archs import WARP, Arch
 from specs.dtypes import ITEMSIZE
 
-ROWS = {True: (64, 128), False: (2, 4, 8)}
+ROWS = {True: (64, 128, 256), False: (2, 4, 8)}
 """Rows of W a program, on the matrix units and with multiply-adds."""
-WARPS = (4, 8)
+WARPS = {True: (4, 8), False: (2, 4, 8)}
 PARTS = (1, 2, 3, 4, 6, 8)
 STAGES = {True: (3, 4, 6), False: (1, 3)}
 DEPTH_BYTES = (128, 256)
@@ -22,8 +22,16 @@ SUMS_PER_THREAD = 64
 """Fp32 sums a thread; more of them spill beside the operands."""
 
 
-def candidates(on: Arch, dtype: str, *, tokens: int, k: int) -> Iterator[Config]:
-    """Every configuration that an SM of `on` has room for and that leaves no program without work."""
+def candidates(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[Config]:
+    """Configurations that an SM of `on` has room for and that leave no program without work.
+
+    Where some cut W into whole tiles only those are taken: masks cost instructions and registers.
+    """
+    fitting = list(_fitting(on, dtype, tokens, k))
+    return [config for config in fitting if config.even(n, k)] or fitting
+
+
+def _fitting(on: Arch, dtype: str, tokens: int, k: int) -> Iterator[Config]:
     tile = token_tile(tokens)
     for config in (*_on_matrix_units(on, dtype, max(16, tile)), *_with_multiply_adds(dtype, tile)):
         if config.steps(k) * config.depth * (config.split - 1) < k and resident(on, config, dtype) > 0:
@@ -35,15 +43,17 @@ def _on_matrix_units(on: Arch, dtype: str, tile: int) -> Iterator[Config]:
         yield from (Config(64, tile, 32, parts, 4 if tile == 16 else 8, 3) for parts in PARTS)
         return
     copies = (False, True) if on.tma else (False,)
-    for rows, size, parts, warps, stages, tma in product(ROWS[True], DEPTH_BYTES, PARTS, WARPS, STAGES[True], copies):
-        if rows * tile <= SUMS_PER_THREAD * warps * WARP and rows * WARPS[0] >= 64 * warps:
+    for rows, size, parts, warps, stages, tma in product(
+        ROWS[True], DEPTH_BYTES, PARTS, WARPS[True], STAGES[True], copies
+    ):
+        if rows * tile <= SUMS_PER_THREAD * warps * WARP and rows >= 16 * warps:
             yield Config(rows, tile, size // ITEMSIZE[dtype], parts, warps, stages, tma=tma)
 
 
 def _with_multiply_adds(dtype: str, tile: int) -> Iterator[Config]:
     if tile > MOST_MULTIPLY_ADD_TOKENS:
         return
-    for rows, chunks, parts, warps, stages in product(ROWS[False], CHUNKS, PARTS, WARPS, STAGES[False]):
+    for rows, chunks, parts, warps, stages in product(ROWS[False], CHUNKS, PARTS, WARPS[False], STAGES[False]):
         depth = chunks * warps * WARP * 16 // ITEMSIZE[dtype]
         if rows * chunks * max(2, tile) <= SUMS_PER_THREAD // 2:
             yield Config(rows, tile, depth, parts, warps, stages, matrix=False)

@@ -26,9 +26,9 @@ NEARLY = 1.03
 
 
 @cache
-def programs_per_sm(config: Config, dtype: str, on: Arch) -> int:
+def programs_per_sm(config: Config, dtype: str, on: Arch, *, even: bool) -> int:
     """Programs that an SM holds, by the compiler's registers and shared memory; 0 where one spills or does not fit."""
-    forms = [variant(config, dtype, dependent=dependent) for dependent in {False, on.dependent_launch}]
+    forms = [variant(config, dtype, even=even, dependent=dependent) for dependent in {False, on.dependent_launch}]
     made = [compile_variant(form, on.name) for form in forms]
     if any(one.spill_bytes for one in made):
         return 0
@@ -50,7 +50,7 @@ def _static_row(on: Arch, dtype: str, used: Counter[Config], *, tokens: int, n: 
 
     def clean(configs: Iterable[Config]) -> Iterator[tuple[Config, Prediction]]:
         for config in configs:
-            if programs := programs_per_sm(config, dtype, on):
+            if programs := programs_per_sm(config, dtype, on, even=config.even(n, k)):
                 yield config, predict(config, on.representative, programs, dtype, tokens=tokens, n=n, k=k)
 
     told = dict(islice(clean(candidates), COMPILED)) | dict(clean(set(candidates) & set(used)))

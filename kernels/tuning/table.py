@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.tuning.config import Config, token_tile
+from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 
 TUNED = Path(__file__).parent.parent / "tuned"
@@ -99,7 +100,17 @@ def load(path: Path) -> Table:
 
 
 def _row(config: dict[str, Any], **rest: Any) -> Row:
-    return Row(**rest, config=Config(**config))
+    row = Row(**rest, config=Config(**config))
+    counts = (row.tokens, row.n, row.k, *row.config[:6])
+    if not all(type(count) is int and count > 0 for count in counts):
+        raise ValueError(f"sizes are whole numbers of at least 1: {row}")
+    if any(count & (count - 1) for count in (row.config.rows, row.config.tokens, row.config.depth, row.config.warps)):
+        raise ValueError(f"rows, tokens, depth and warps are powers of two: {row.config}")
+    if not all(type(flag) is bool for flag in row.config[6:]) or row.dtype not in ITEMSIZE:
+        raise ValueError(f"matrix and tma are true or false, dtype one of {', '.join(ITEMSIZE)}: {row}")
+    if row.config.tokens < row.tokens or (row.basis != STATIC and not row.basis.startswith(MEASURED)):
+        raise ValueError(f"too few tokens, or a basis that is unknown: {row}")
+    return row
 
 
 @cache

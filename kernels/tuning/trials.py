@@ -73,5 +73,5 @@ def read_trials(path: Path, made: dict[str, str]) -> Iterator[Trial]:
             trial = Trial(**line | {"config": Config(**line["config"]), "seconds": seconds})
         except (ValueError, KeyError, TypeError):
             continue
-        if trial.made == made:
+        if trial.made == made and trial.seconds > 0:  # NaN is not
             yield trial

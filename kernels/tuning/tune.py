@@ -14,7 +14,7 @@ from kernels import overlap, skinny
 from kernels.timing.device import current_device
 from kernels.tuning.config import Config
 from kernels.tuning.rule import ranked
-from kernels.tuning.search import Hunt, leaders_first, rounds
+from kernels.tuning.search import SEEDS, Hunt, leaders_first, rounds
 from kernels.tuning.shapes import TOKEN_TILES
 from kernels.tuning.static import static_rows
 from kernels.tuning.table import MEASURED, STATIC, TUNED, Row, Table, dump, load
@@ -30,6 +30,7 @@ Say = Callable[[str], object]
 
 def tune_static(on: Arch, dtype: str, shards: Sequence[Shard], into: Path, say: Say) -> Path:
     """Choose by the static model and the compiler; rows that were measured stay. Returns the file written."""
+    _folder(into)
     table = _table(on.name, into)
     kept = {(row.dtype, row.tokens, row.n, row.k) for row in table.rows if row.basis.startswith(MEASURED)}
     table = _with_made(table, STATIC, _versions() | {"gpu": on.representative.slug})
@@ -96,9 +97,10 @@ def _recall(journal: Path, made: dict[str, str], dtype: str, hunts: Sequence[Hun
 
 
 def _filled(table: Table, dtype: str, hunts: Sequence[Hunt], made: dict[str, str]) -> Table:
+    """The table with the best of each hunt; one that has hardly begun has found nothing yet."""
     basis = MEASURED + made["gpu"]
     for hunt in hunts:
-        if (best := hunt.best) is not None:
+        if (best := hunt.best) is not None and len(hunt.seconds) >= min(SEEDS, len(hunt.ranked)):
             table = _with_made(table, basis, made | {"date": datetime.now(UTC).date().isoformat()})
             table = table.with_row(Row(dtype, hunt.tokens, hunt.n, hunt.k, best, hunt.seconds[best], basis))
     return table

@@ -9,6 +9,7 @@ from reports.decode import grid, table, targets
 from reports.decode.points import DEPENDENT, IMPLEMENTATIONS, LIBRARIES, OURS, Point, Selection, select
 from reports.output import Format
 from reports.page import Block
+from specs.models import model as find_model
 
 
 def kernels(
@@ -29,9 +30,10 @@ def kernels(
         as_grid: of GPUs alone, with a cell for each point.
 
     Raises:
-        UserError: a file cannot be read, or the report cannot be written.
+        UserError: an unknown model, a file that cannot be read, or a report that cannot be written.
     """
-    selections = [select(file, model) for file in files.load_all(paths)]
+    slug = find_model(model).slug if model else None
+    selections = [select(file, slug) for file in files.load_all(paths)]
     page = grid.draw_up(selections) if as_grid else [block for one in selections for block in section(one)]
     output.emit(page, [record(one) for one in selections], format, to, paths)
 

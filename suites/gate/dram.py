@@ -47,8 +47,12 @@ def judge(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verdict:
     shares = {case.name: figures[case.name]["least_share_read"] for case in READ_CASES if case.name in figures}
     if not shares:
         return Verdict("failed", "ncu saw none of the calls", figures)
+    unseen = [case.name for case in READ_CASES if case.name not in figures]
+    if not {"triton", "torch"} <= {case.implementation for case in READ_CASES if case.name in shares}:
+        return Verdict("failed", f"ncu did not see both ours and cuBLAS; not seen: {', '.join(unseen)}", figures)
     low = [f"{name} {share:.3f}" for name, share in shares.items() if share < LEAST_SHARE]
     note = f"; ncu ran kernels {passes} times over, later runs may be warm" if passes > 1 else ""
+    note += f"; not seen: {', '.join(unseen)}" if unseen else ""
     if low:
         return Verdict("failed", f"under {LEAST_SHARE} of the weights from DRAM: {', '.join(low)}{note}", figures)
     least = min(shares, key=lambda name: shares[name])

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -9,7 +11,11 @@ from kernels.draw import FreshDraw
 from kernels.kernel import Kernel
 from kernels.linears import LINEARS
 from kernels.read import TRITON_READ
+from kernels.skinny import TRITON_SKINNY, launch
 from kernels.timing.device import Device, current_device
+from kernels.tuning.config import Config
+from kernels.tuning.table import tuned
+from specs.archs import ARCHS
 from specs.errors import UserError
 
 LIBRARIES = ("torch", "cublaslt")
@@ -27,7 +33,20 @@ def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
             for tokens, n, k in SHAPES:
                 if tokens in kernel.tokens:
                     yield kernel, {"tokens": tokens, "n": n, "k": k}
+    for config in configurations(current_device().arch):
+        kernel = replace(TRITON_SKINNY, name=f"triton_skinny {config}", run=partial(launch, config=config))
+        ragged = {"n": 2 * config.rows + 3, "k": 3 * config.depth * config.split + 8}
+        yield kernel, {"tokens": min(config.tokens, 3), **ragged}
     yield TRITON_READ, {"elements": 2**16 + 3}
+
+
+def configurations(arch: str) -> list[Config]:
+    """One of the table's of each kind, for compiling all would take the step's time, and one with descriptors."""
+    table = tuned(arch)
+    used = [row.config for row in table.rows] if table else []
+    kinds = {(one.matrix, one.tokens, one.split > 1): one for one in used}
+    fetched = [Config(64, 16, 64, 2, 4, 4, tma=True)] if arch in ARCHS and ARCHS[arch].tma else []
+    return [*kinds.values(), *fetched]
 
 
 def exercise(kernel: Kernel, shape: dict[str, int], device: Device) -> str:

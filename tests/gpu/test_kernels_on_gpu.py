@@ -8,6 +8,9 @@ from kernels.draw import FreshDraw
 from kernels.launch import TORCH_LAUNCH
 from kernels.linears import LINEARS
 from kernels.read import TORCH_READ, TRITON_READ
+from kernels.skinny import TRITON_SKINNY, launch
+from kernels.tuning.table import tuned
+from specs.archs import ARCHS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -73,6 +76,26 @@ def test_kernel(arch, kernel, dtype, shape):
     assert inputs["out"].isnan().all(), "unwritten output must show"
     kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
+
+
+TOKENS_OF = {1: 1, 2: 2, 4: 3, 16: 7, 32: 31, 64: 64}
+
+
+@pytest.mark.parametrize("tma", [False, True], ids=["pointers", "descriptors"])
+def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
+    """At 2 rows beyond a tile and 8 elements beyond a step; descriptors are in no table until somebody tunes."""
+    table = tuned(arch)
+    if table is None or (tma and not ARCHS[arch].tma):
+        pytest.skip(f"{arch} has no table, or no descriptors")
+    configs = {row.config for row in table.rows if not tma or row.config.matrix}
+    errors = {}
+    for config in sorted(config._replace(tma=tma) for config in configs):
+        shape = {"tokens": TOKENS_OF[config.tokens], "n": 3 * config.rows + 2, "k": 4 * config.depth * config.split + 8}
+        inputs = TRITON_SKINNY.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+        launch(**inputs, config=config)
+        errors[str(config)] = TRITON_SKINNY.relative_error(inputs)
+    assert errors
+    assert {config: error for config, error in errors.items() if not error <= TRITON_SKINNY.rtol["bf16"]} == {}
 
 
 OURS = [kernel for kernel in LINEARS if kernel.implementation not in ("torch", "cublaslt")]

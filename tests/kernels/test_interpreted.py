@@ -73,6 +73,15 @@ def test_skinny_in_every_configuration(config, tokens, n, k, dtype):
             assert not scratch.arrived.any()
 
 
+def test_weights_that_begin_off_16_bytes_are_fetched_without_a_descriptor():
+    inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=2, n=65, k=128, dtype="bf16")
+    inputs["weight"] = inputs["weight"].view(-1)[4 : 4 + 64 * 128].view(64, 128)
+    inputs["out"] = inputs["out"][:, :64].contiguous()
+    with interpreted(skinny):
+        skinny.launch(**inputs, config=CONFIGS[4], scratch=Workspace(torch.device("cpu")))
+    assert TRITON_SKINNY.relative_error(inputs) <= RTOL["bf16"]
+
+
 def test_what_arrived_before_the_call_spoils_it():
     scratch, config = Workspace(torch.device("cpu")), CONFIGS[3]
     inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=2, n=64, k=96, dtype="fp32")

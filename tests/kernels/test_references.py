@@ -137,6 +137,7 @@ GOOD = {"x": torch.zeros(2, 8), "weight": torch.zeros(4, 8), "out": torch.zeros(
         ({"weight": torch.zeros(4, 16)[:, :8]}, r"weight has .* strides \(16, 1\)"),
         ({"out": torch.zeros(4, 2).t()}, "out has shape"),
         ({"weight": torch.zeros(4, 9)}, "do not belong together"),
+        ({"x": torch.zeros(8)}, r"x has shape \(8,\).*two dimensions"),
         ({"out": torch.zeros(2, 5)}, "do not belong together"),
         ({"x": torch.zeros(2, 8, dtype=torch.float16)}, "convert them to one dtype"),
     ],

@@ -6,6 +6,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from kernels.tuning.config import Config
 from kernels.workspace import RING, Workspace, workspace
+from specs.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -62,3 +63,16 @@ def test_every_turn_starts_where_compiled_code_may_load_16_bytes(config):
 def test_calls_on_a_device_share_one_unless_they_bring_their_own():
     assert workspace(CPU) is workspace(torch.device("cpu"))
     assert Workspace(CPU) is not workspace(CPU)
+
+
+def test_room_is_not_made_while_a_graph_is_captured(monkeypatch):
+    """Zeros that a graph sets would be there only while it is replayed."""
+    space = Workspace(torch.device("cpu"))
+    space.turn(100, 10)
+    space._device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    space.turn(100, 10)
+    with pytest.raises(UserError, match="call it once before the capture"):
+        space.turn(1000, 10)
+    with pytest.raises(UserError, match="call it once before the capture"):
+        space.turn(100, 1000)

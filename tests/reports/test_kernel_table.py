@@ -268,3 +268,10 @@ def test_the_command_in_its_other_forms(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "ask for it with --model" in out
     assert "### targets" in out
+
+
+def test_an_unknown_model_is_told_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["kernels", "any.json", "--model", "llama-3-7b"])
+    assert ended.value.code == 2
+    assert "unknown model 'llama-3-7b'; did you mean" in capsys.readouterr().err

@@ -20,12 +20,25 @@ def test_a_configuration_in_words():
     [
         (MATRIX, "bf16", 128 * 64 * 2 * 4),  # of five stages one is worked on
         (MATRIX._replace(stages=2), "bf16", 128 * 64 * 2),
-        (STREAM, "bf16", 8 * 2048 * 2),  # no pipeline: the tile itself
-        (STREAM, "fp32", 8 * 2048 * 4),
+        (STREAM, "bf16", 10922),  # no pipeline: a third of the tile of 8 x 2048 x 2 bytes
+        (STREAM, "fp32", 21845),
     ],
 )
 def test_bytes_in_flight_by_hand(config, dtype, expected):
     assert config.in_flight_bytes(dtype) == expected
+
+
+def test_bytes_in_flight_end_where_k_does():
+    assert MATRIX.in_flight_bytes("bf16", 4 * 64 * 4) == 128 * 64 * 2 * 4  # 4 parts of 4 steps
+    assert MATRIX.in_flight_bytes("bf16", 4 * 64 * 3) == 128 * 64 * 2 * 3
+    assert STREAM.in_flight_bytes("bf16", 1024) == 8 * 1024 * 2 // 3  # half the tile lies beyond k
+
+
+def test_whole_tiles_by_hand():
+    assert MATRIX.even(1280, 8192)  # 10 x 128, 128 x 64
+    assert not MATRIX.even(1279, 8192)
+    assert not MATRIX.even(1280, 8200)
+    assert not STREAM.even(8192, 1024)  # a step is 2048
 
 
 def test_programs_and_partial_sums_by_hand():

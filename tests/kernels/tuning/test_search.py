@@ -10,7 +10,7 @@ from kernels.tuning.search import SEEDS, Hunt, leaders_first, rounds
 from kernels.tuning.space import candidates
 from specs.archs import ARCHS
 
-ALL = list(candidates(ARCHS["sm_90"], "bf16", tokens=16, k=8192))
+ALL = list(candidates(ARCHS["sm_90"], "bf16", tokens=16, n=8192, k=8192))
 BASE = Config(64, 16, 64, 1, 4, 3)
 
 

@@ -42,10 +42,10 @@ def faults(config, on, dtype, tokens, k):
 
 
 @few
-@given(on=ARCH, tokens=st.integers(1, 64), k=st.integers(1, 30_000))
+@given(on=ARCH, tokens=st.integers(1, 64), n=st.integers(1, 30_000), k=st.integers(1, 30_000))
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_candidate_fits_and_has_work(dtype, on, tokens, k):
-    found = list(candidates(on, dtype, tokens=tokens, k=k))
+def test_every_candidate_fits_and_has_work(dtype, on, tokens, n, k):
+    found = list(candidates(on, dtype, tokens=tokens, n=n, k=k))
     assert found
     assert len(found) == len(set(found))
     assert {fault for config in found for fault in faults(config, on, dtype, tokens, k)} == set()
@@ -72,21 +72,21 @@ def test_no_token_count_is_left_without_a_candidate(on, dtype):
         (tokens, k)
         for tokens in range(1, 65)
         for k in (1, 7, 64, 1025, 8192, 28672)
-        if next(candidates(on, dtype, tokens=tokens, k=k), None) is None
+        if not candidates(on, dtype, tokens=tokens, n=1, k=k)
     ]
     assert empty == []
 
 
 @pytest.mark.parametrize("name", ["sm_90", "sm_100", "sm_120"])
 def test_descriptors_and_pointers_are_both_tried_where_there_is_a_copy_engine(name):
-    found = list(candidates(ARCHS[name], "bf16", tokens=16, k=8192))
+    found = list(candidates(ARCHS[name], "bf16", tokens=16, n=8192, k=8192))
     assert {config.tma for config in found} == {True, False}
-    assert {config.tma for config in candidates(ARCHS[name], "fp32", tokens=16, k=8192)} == {False}
+    assert {config.tma for config in candidates(ARCHS[name], "fp32", tokens=16, n=8192, k=8192)} == {False}
 
 
 def test_up_to_four_tokens_try_both_ways_to_multiply():
     ways = {
-        tokens: {config.matrix for config in candidates(ARCHS["sm_90"], "bf16", tokens=tokens, k=8192)}
+        tokens: {config.matrix for config in candidates(ARCHS["sm_90"], "bf16", tokens=tokens, n=8192, k=8192)}
         for tokens in (1, 4, 5, 64)
     }
     assert ways == {1: {True, False}, 4: {True, False}, 5: {True}, 64: {True}}
@@ -95,9 +95,18 @@ def test_up_to_four_tokens_try_both_ways_to_multiply():
 def test_the_split_is_searched_for_every_shard():
     for shard in shards():
         for tokens in TOKEN_TILES:
-            found = list(candidates(ARCHS["sm_90"], "bf16", tokens=tokens, k=shard.k))
+            found = list(candidates(ARCHS["sm_90"], "bf16", tokens=tokens, n=shard.n, k=shard.k))
             assert len({config.split for config in found}) >= 4, (shard, tokens)
             assert {config.tokens for config in found} <= {token_tile(tokens), max(16, token_tile(tokens))}
+
+
+def test_whole_tiles_are_preferred_where_there_are_any():
+    aligned = candidates(ARCHS["sm_90"], "bf16", tokens=1, n=8192, k=3584)  # 3584 = 7 x 512
+    assert aligned
+    assert all(config.even(8192, 3584) for config in aligned)
+    assert {512} <= {config.depth for config in aligned if not config.matrix} <= {512}
+    assert all(config.depth <= 1024 for config in candidates(ARCHS["sm_90"], "bf16", tokens=1, n=8192, k=1024))
+    assert not any(config.even(8191, 3584) for config in candidates(ARCHS["sm_90"], "bf16", tokens=1, n=8191, k=3584))
 
 
 def test_neighbours_differ_in_one_field_and_come_nearest_first():
@@ -116,7 +125,7 @@ def test_neighbours_differ_in_one_field_and_come_nearest_first():
 @few
 @given(data=st.data(), tokens=st.sampled_from(TOKEN_TILES))
 def test_neighbours_among_candidates(data, tokens):
-    among = list(candidates(ARCHS["sm_90"], "bf16", tokens=tokens, k=8192))
+    among = list(candidates(ARCHS["sm_90"], "bf16", tokens=tokens, n=8192, k=8192))
     start = data.draw(st.sampled_from(among))
     found = neighbours(start, among)
     assert all(sum(old != new for old, new in zip(start, one, strict=True)) == 1 for one in found)

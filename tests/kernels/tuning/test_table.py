@@ -71,6 +71,10 @@ def test_the_nearest_of_several_is_found():
     both = TABLE.with_row(other)
     assert both.nearest("bf16", 16, 9000, 1024) == ROW  # log2(9000 / 8192) = 0.136, log2(10240 / 9000) = 0.186
     assert both.nearest("bf16", 16, 9300, 1024) == other  # 0.183 and 0.139
+    deeper = Row("bf16", 16, 8192, 1280, CONFIG._replace(split=1), 7e-6, MEASURED)
+    both = TABLE.with_row(deeper)
+    assert both.nearest("bf16", 16, 8192, 1100) == ROW  # log2(1100 / 1024) = 0.103, log2(1280 / 1100) = 0.219
+    assert both.nearest("bf16", 16, 8192, 1200) == deeper  # 0.229 and 0.093
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,11 @@ def test_the_nearest_of_several_is_found():
         '{"schema": 1, "arch": "sm_90", "rows": []}',
         '{"schema": 1, "arch": "sm_90", "made": {}, "rows": [{"dtype": "bf16"}]}',
         dump(TABLE).replace('"depth"', '"deep"'),
+        dump(TABLE).replace('"n": 8192', '"n": 0'),
+        dump(TABLE).replace('"rows": 64', '"rows": 7'),
+        dump(TABLE).replace('"rows": 64', '"rows": "four"'),
+        dump(TABLE).replace('"tma": true', '"tma": 1'),
+        dump(TABLE).replace('"basis": "', '"basis": "guessed '),
         "\udcff",
     ],
 )

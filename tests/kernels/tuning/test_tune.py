@@ -66,6 +66,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: GPU)
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
     monkeypatch.setattr(tune, "Bench", Bench)
+    monkeypatch.setattr(tune, "SEEDS", 1)  # a row after a single try
     monkeypatch.setattr(tune, "TOKEN_TILES", TILES)
     monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
     return machine
@@ -113,7 +114,7 @@ def test_a_search_that_goes_on_repeats_nothing_and_improves(machine):
 
 
 def test_wrong_configurations_are_tried_once_and_never_chosen(machine):
-    found = list(candidates(HOPPER, "bf16", tokens=16, k=8192))
+    found = list(candidates(HOPPER, "bf16", tokens=16, n=8192, k=8192))
     machine.wrong = {config for config in found if config.split == 4}  # the best of the landscape are among them
     table = search(machine, 100)
     assert any(config in machine.wrong for config, *_ in machine.tried)
@@ -122,9 +123,9 @@ def test_wrong_configurations_are_tried_once_and_never_chosen(machine):
 
 
 def test_a_shape_for_which_all_fail_keeps_the_row_it_had(machine):
-    machine.wrong = {config for tile in TILES for config in candidates(HOPPER, "bf16", tokens=tile, k=8192)}
-    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=16, k=1024))
-    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=1, k=1024))
+    machine.wrong = {config for tile in TILES for config in candidates(HOPPER, "bf16", tokens=tile, n=8192, k=8192)}
+    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=16, n=8192, k=1024))
+    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=1, n=8192, k=1024))
     row = Row("bf16", 16, 1280, 8192, Config(64, 16, 64, 4, 4, 4), 9e-6, STATIC)
     machine.wrong.add(row.config)
     machine.into.mkdir()
@@ -249,6 +250,12 @@ def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
         search(machine, 1)
     path.unlink()
     search(machine, 1)
+
+
+def test_a_search_that_has_hardly_begun_fills_no_row(machine, monkeypatch):
+    monkeypatch.setattr(tune, "SEEDS", 4)
+    assert search(machine, 12).rows == ()  # three tries for each of four shapes
+    assert len(search(machine, 4).rows) == 4
 
 
 def test_what_passes_is_not_kept_for_good(machine, monkeypatch):

@@ -83,8 +83,12 @@ def test_all_kernels_of_a_call_are_added_up_and_what_comes_before_a_mark_is_left
     assert second.kernels == 1
 
 
+CUBLAS = next(case for case in READ_CASES if case.implementation == "torch")
+
+
 def counted(share, case=READ_CASES[0]):
-    return {
+    seen = {} if case == CUBLAS else counted(1.0, CUBLAS)
+    return seen | {
         PROFILED.index(case) + 1: [
             CallCounters(share * case.weight_bytes, 5e-6, 1),
             CallCounters(2 * case.weight_bytes, 7e-6, 1),
@@ -95,7 +99,7 @@ def counted(share, case=READ_CASES[0]):
 def test_a_call_that_reads_too_little_fails_and_is_named():
     verdict = judge(counted(0.96), 1)
     assert verdict.outcome == "failed"
-    assert verdict.detail == "under 0.97 of the weights from DRAM: o-tp8-m1-triton 0.960"
+    assert verdict.detail.startswith("under 0.97 of the weights from DRAM: o-tp8-m1-triton 0.960; not seen: ")
 
 
 def test_calls_that_read_their_weights_pass_and_leave_their_durations():
@@ -109,6 +113,14 @@ def test_a_case_whose_bytes_are_not_judged_cannot_pass_the_step():
     unjudged = next(case for case in PROFILED if case not in READ_CASES)
     assert judge(counted(1.0, unjudged), 1).outcome == "failed"
     assert judge({}, 1).detail == "ncu saw none of the calls"
+
+
+def test_cases_that_were_not_seen_are_named_and_ours_and_cublas_have_to_be():
+    assert "not seen: " in judge(counted(1.0), 1).detail
+    assert READ_CASES[-1].name in judge(counted(1.0), 1).detail
+    verdict = judge(counted(1.0, CUBLAS), 1)
+    assert verdict.outcome == "failed"
+    assert "both ours and cuBLAS" in verdict.detail
 
 
 def test_kernels_that_ncu_ran_more_than_once_are_said():

@@ -14,6 +14,7 @@ import torch
 from kernels.compile import compile_for
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
+from kernels.tuning.table import tuned
 from suites.gate import clock, exercise, faults, nvbench_run, profiled_calls, suite
 from suites.gate.calls import draw_calls, kernel_of, make_pool
 from suites.gate.cases import GateCase
@@ -156,6 +157,16 @@ def test_the_clock_leaves_ours_before_nvbench_is_begun(monkeypatch, tmp_path):
     assert clock.main(options) == 1
     assert seen[0]["figures"]["ours"] == {"a": {"chain": 100e-6}}
     assert json.loads((tmp_path / "verdict.json").read_text())["outcome"] == "failed"
+
+
+def test_the_exercise_runs_each_kind_of_configuration_that_is_committed():
+    used = exercise.configurations("sm_90")
+    committed = {row.config for row in tuned("sm_90").rows}
+    assert set(used[:-1]) <= committed
+    assert {(one.matrix, one.tokens) for one in used} >= {(one.matrix, one.tokens) for one in committed}
+    assert used[-1].tma
+    assert not any(one.tma for one in exercise.configurations("sm_80"))
+    assert exercise.configurations("sm_70") == []
 
 
 def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
