@@ -37,7 +37,7 @@ def named_with_reasons(output):
 @WITHOUT_GPU
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_gpu_without_a_gpu_names_every_step_and_its_reason_and_is_content(tmp_path):
-    result = run("make", "gpu", f"PYTHON={sys.executable}", f"OUT={tmp_path / 'out'}")
+    result = run("make", "--no-print-directory", "gpu", f"PYTHON={sys.executable}", f"OUT={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"make gpu: torch {torch.__version__} sees no CUDA GPU")
     assert named_with_reasons(result.stdout) == {one.name for one in STEPS}
@@ -47,7 +47,7 @@ def test_make_gpu_without_a_gpu_names_every_step_and_its_reason_and_is_content(t
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_gpu_on_a_bare_interpreter_says_what_is_not_installed(tmp_path):
     venv.create(tmp_path / "bare", symlinks=True)
-    result = run("make", "gpu", f"PYTHON={tmp_path / 'bare/bin/python'}", PYTHONPATH="")
+    result = run("make", "--no-print-directory", "gpu", f"PYTHON={tmp_path / 'bare/bin/python'}", PYTHONPATH="")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("make gpu: torch is not installed")
     assert named_with_reasons(result.stdout) == {one.name for one in STEPS}
