@@ -12,11 +12,12 @@ from rich.console import Console
 from kernels.inspection.forms import forms
 from kernels.inspection.rows import row
 from kernels.inspection.table import table
-from kernels.tuning.shapes import MODEL, TP, shards
+from kernels.tuning.shapes import shards
 from kernels.tuning.table import TUNED
 from kernels.tuning.tune import tune as search_on_gpu
 from kernels.tuning.tune import tune_static
 from specs.archs import arch as find_arch
+from specs.decode import MODEL, TP
 from specs.errors import UserError
 
 DTYPES = ("bf16", "fp16", "fp32")

@@ -8,9 +8,6 @@ from kernels.linear import TORCH_LINEAR
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 from specs.errors import UserError
 
-IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
-"""What a linear can be asked for as, in the order in which rivals are measured."""
-
 LINEARS = (
     TORCH_LINEAR,
     CUBLASLT_LINEAR,

@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 
-from kernels.linears import IMPLEMENTATIONS
 from kernels.timing.device import current_device
+from specs.decode import IMPLEMENTATIONS
 from specs.models import model
 from specs.parallel import Split
 from suites.options import Options, read_options

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
+from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.models import model
-
-IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
-"""Those of `kernels.linears`, written out: the options are registered before torch is imported."""
 
 LISTS = {
     "--model": "models, by slug (llama-3-70b, …)",

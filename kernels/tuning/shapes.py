@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
+from specs.decode import MODEL, TP
 from specs.models import model
 from specs.parallel import Shard, Split
 
-MODEL = "llama-3-70b"
-TP = (1, 2, 4, 8)
 TOKEN_TILES = (1, 2, 4, 16, 32, 64)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from reports import ceilings, files, header, output
 from reports.decode import grid, table, targets
-from reports.decode.points import DEPENDENT, IMPLEMENTATIONS, LIBRARIES, OURS, Point, Selection, select
+from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, select
 from reports.output import Format
 from reports.page import Block
+from specs.decode import IMPLEMENTATIONS
 from specs.models import model as find_model
 
 

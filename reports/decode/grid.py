@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from reports import machine, units
-from reports.decode.points import DEPENDENT, LIBRARIES, MODEL, OURS, Point, Selection
+from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection
 from reports.decode.table import legend, shared, time
-from reports.decode.targets import LAYERS, TOKENS, WIDTHS
 from reports.page import Column, Table
+from specs.decode import LAYERS, MODEL, TOKENS, TP
 from specs.models import model
 from specs.parallel import Split
 
@@ -61,7 +61,7 @@ def _shapes(slug: str | None) -> list[Shape]:
     """The sixteen shapes that the targets are about; of another model what the file has."""
     if slug != MODEL:
         return []
-    linears = [Split(model(MODEL), tp).linear(layer) for layer in LAYERS for tp in WIDTHS]
+    linears = [Split(model(MODEL), tp).linear(layer) for layer in LAYERS for tp in TP]
     return [(one.layer, one.tp, one.n, one.k) for one in linears]
 
 

@@ -10,16 +10,14 @@ from reports.figures import Figures
 from reports.files import ResultFile
 from specs import statistics
 from specs.case import Case
+from specs.decode import IMPLEMENTATIONS, MODEL
 
-MODEL = "llama-3-70b"
-"""The model that is shown where a file has several."""
 MOST_TOKENS = 256
 """Tokens of a decode batch."""
 LIBRARIES = ("torch", "cublaslt")
 OURS = ("triton", "cuda")
 DEPENDENT = ("triton-pdl",)
 """With programmatic dependent launch a kernel starts under the tail of the one before: another question, kept apart."""
-IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
 MEASURE = "`pytest suites/ -k decode --dtype bf16 --benchmark-json=out.json`"
 
 PUBLISHED = "published times of frameworks: `python -m reports html` shows them"

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from reports import units
 from reports.decode import targets
-from reports.decode.points import DEPENDENT, IMPLEMENTATIONS, LIBRARIES, OURS, Point, Selection, Speedup
+from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup
 from reports.decode.targets import Target
 from reports.figures import Figures
 from reports.page import Block, Column, Facts, Table
 from reports.units import NONE
+from specs.decode import IMPLEMENTATIONS
 
 MARKS = {"noisy": "~", "throttled": "!", "contended": "^"}
 """Before a time: what makes it doubtful."""

@@ -6,13 +6,11 @@ from itertools import product
 from statistics import geometric_mean
 from typing import Any, Literal
 
-from reports.decode.points import LIBRARIES, MODEL, Point, Selection, Speedup
+from reports.decode.points import LIBRARIES, Point, Selection, Speedup
 from reports.evidence import gpu_name
+from specs.decode import LAYERS, MODEL, TOKENS, TP
 
 GPU = "h200_sxm"
-LAYERS = ("qkv", "o", "gate_up", "down")
-WIDTHS = (1, 2, 4, 8)
-TOKENS = (1, 8, 16, 32, 64)
 LEAST = 0.97
 MEAN = 1.08
 NARROW = 1.15
@@ -23,7 +21,7 @@ ON_THE_LINE = 90
 
 Key = tuple[str | None, int | None, int | None]
 Ratios = Sequence[tuple[Point, Speedup]]
-ALL: frozenset[Key] = frozenset(product(LAYERS, WIDTHS, TOKENS))
+ALL: frozenset[Key] = frozenset(product(LAYERS, TP, TOKENS))
 SMALL: frozenset[Key] = frozenset(product(("qkv", "o"), (4, 8), TOKENS))
 """Where the library leaves the most."""
 

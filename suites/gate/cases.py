@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass
 
-DTYPE = "bf16"
-ITEMSIZE_BYTES = 2
+from specs.decode import MODEL
+from specs.dtypes import ITEMSIZE
+from specs.models import model
+from specs.parallel import Split
 
-SHARDS = {
-    "small": (1024, 1024),
-    "o-tp8": (8192, 1024),
-    "qkv-tp4": (2560, 8192),
-    "down-tp8": (8192, 3584),
-    "gate_up-tp8": (7168, 8192),
-    "gate_up-tp2": (28672, 8192),
-    "gate_up-tp1": (57344, 8192),
-}
-"""(n, k): hidden 8192, intermediate 28672, 64 heads and 8 kv_heads of 128; `small` is next to nothing but a launch."""
+DTYPE = "bf16"
+
+
+def _shard(layer: str, tp: int) -> tuple[int, int]:
+    one = Split(model(MODEL), tp).linear(layer)
+    return one.n, one.k
+
+
+CUTS = (("o", 8), ("qkv", 4), ("down", 8), ("gate_up", 8), ("gate_up", 2), ("gate_up", 1))
+SHARDS = {"small": (1024, 1024), **{f"{layer}-tp{tp}": _shard(layer, tp) for layer, tp in CUTS}}
+"""(n, k) by name; `small` is next to nothing but a launch."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class GateCase:
     def weight_bytes(self) -> int:
         """W[n, k], which one call has to read from memory."""
         n, k = SHARDS[self.shard]
-        return n * k * ITEMSIZE_BYTES
+        return n * k * ITEMSIZE[DTYPE]
 
 
 CLOCK_CASES = tuple(

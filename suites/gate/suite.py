@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from specs.decode import IMPLEMENTATIONS, LAYERS, MODEL, TOKENS, TP
 from suites.gate.process import run_limited
 from suites.gate.program import leave, options
 from suites.gate.step import PYTEST, Step, Verdict
 
-IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
-POINTS = ("--model", "llama-3-70b", "--layer", "qkv,o,gate_up,down", "--tp", "1,2,4,8", "--tokens", "1,8,16,32,64")
+AXES = {"--model": (MODEL,), "--layer": LAYERS, "--tp": TP, "--tokens": TOKENS, "--impl": IMPLEMENTATIONS}
 
 STEP = Step(
     name="suite",
@@ -32,7 +32,8 @@ GRACE_SECONDS = 5.0
 
 def command(path: Path, budget_seconds: float) -> list[str]:
     """pytest, with a budget."""
-    chosen = [*POINTS, "--impl", ",".join(IMPLEMENTATIONS), "-k", "bench_decode or ceilings"]
+    axes = [word for option, values in AXES.items() for word in (option, ",".join(map(str, values)))]
+    chosen = [*axes, "-k", "bench_decode or ceilings"]
     written = [f"--benchmark-json={path}", "--benchmark-quiet", "--budget", f"{budget_seconds:.0f}"]
     return [sys.executable, "-m", "pytest", "suites/", "-p", "no:cacheprovider", "--color", "no", *written, *chosen]
 

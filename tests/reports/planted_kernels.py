@@ -5,12 +5,13 @@ from itertools import product
 from reports.decode import targets
 from reports.decode.points import select
 from reports.files import load
+from specs.decode import LAYERS, TP
 from specs.models import model
 from specs.parallel import Split
 from tests.reports import planted
 from tests.reports.planted import measured
 
-LINEARS = [Split(model("llama-3-70b"), tp).linear(layer) for layer in targets.LAYERS for tp in targets.WIDTHS]
+LINEARS = [Split(model("llama-3-70b"), tp).linear(layer) for layer in LAYERS for tp in TP]
 O_TP8 = Split(model("llama-3-70b"), 8).linear("o")
 
 

@@ -10,8 +10,8 @@ from reports import terminal
 from reports.__main__ import main
 from reports.decode import grid, targets
 from reports.decode.command import record, section
-from reports.decode.points import IMPLEMENTATIONS
 from reports.markdown import draw
+from specs.decode import IMPLEMENTATIONS
 from specs.models import model
 from specs.parallel import Split
 from tests.reports import planted

@@ -42,8 +42,7 @@ def test_a_wrong_value_is_refused(bench, option, message):
 
 
 def test_every_implementation_of_a_linear_can_be_asked_for():
-    assert options.IMPLEMENTATIONS == linears.IMPLEMENTATIONS
-    assert {kernel.implementation for kernel in linears.LINEARS} <= set(options.IMPLEMENTATIONS)
+    assert {kernel.implementation for kernel in linears.LINEARS} == set(options.IMPLEMENTATIONS)
 
 
 SWEEP = """
