@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels.timing.device import current_device
-from specs.errors import UserError
 from suites.doctor import findings
 from suites.environment import result_name
 from suites.gate import command
@@ -43,19 +41,10 @@ def name() -> None:
     typer.echo(result_name(current_device()))
 
 
-@app.command()
-def gate(
-    only: Annotated[str | None, typer.Option(metavar="STEP,…", help="these steps alone")] = None,
-    budget: Annotated[float, typer.Option(metavar="SECONDS", help="time for all steps")] = command.BUDGET_SECONDS,
-    out: Annotated[Path, typer.Option(help="folder of all that is written")] = Path("build/gpu"),
-    python: Annotated[str, typer.Option(help="the interpreter of every step")] = sys.executable,
-    listed: Annotated[bool, typer.Option("--list", help="show the steps and what they lack, run nothing")] = False,
-) -> None:
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def gate(context: typer.Context) -> None:
     """Run the GPU gate, as `make gpu` does: correctness, sanitizer, counters, clocks, the suite, the tuner."""
-    try:
-        raise typer.Exit(command.gate(only, budget, out, python, listed=listed))
-    except UserError as error:
-        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(command.main(context.args))  # its own options: it has to run without typer too
 
 
 if __name__ == "__main__":
