@@ -65,15 +65,17 @@ class Compiled:
     sass: str = field(repr=False)
 
 
-def compile_for(
-    fn: Any,
-    signature: Mapping[str, str],
-    constexprs: Mapping[str, Any],
-    arch: str,
-    *,
-    num_warps: int,
-    num_stages: int,
-) -> Compiled:
+def check_arch(arch: str) -> None:
+    """Refuse what our kernels are not made for.
+
+    Raises:
+        UserError: `arch` is none of TRITON_ARCHS.
+    """
+    if arch not in TRITON_ARCHS:
+        raise UserError(f"cannot compile for {arch!r}; choose one of {', '.join(TRITON_ARCHS)}")
+
+
+def compile_variant(variant: Variant, arch: str) -> Compiled:
     """Compile as a launch with aligned pointers and sizes divisible by 16 would.
 
     Arguments that the kernel marks `do_not_specialize` stay free of that promise, as they do in a launch.
@@ -81,8 +83,8 @@ def compile_for(
     Raises:
         UserError: `arch` is none that Triton kernels are made for.
     """
-    if arch not in TRITON_ARCHS:
-        raise UserError(f"cannot compile for {arch!r}; choose one of {', '.join(TRITON_ARCHS)}")
+    check_arch(arch)
+    fn, signature, constexprs, warps, stages = variant
     promised = [p.num for p in fn.params if p.name in signature and not p.do_not_specialize]
     source = ASTSource(
         fn,
@@ -93,15 +95,9 @@ def compile_for(
     )
     # Triton adds the "a" of sm_90a and later by itself.
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    options = {"num_warps": num_warps, "num_stages": num_stages, **OPTIONS}
+    options = {"num_warps": warps, "num_stages": stages, **OPTIONS}
     made = triton.compile(source, target=target, options=options)
     return read_cubin(made.asm["cubin"], arch, made.metadata.shared, made.asm["ptx"])
-
-
-def compile_variant(variant: Variant, arch: str) -> Compiled:
-    """`compile_for` of a variant."""
-    fn, signature, constexprs, warps, stages = variant
-    return compile_for(fn, signature, constexprs, arch, num_warps=warps, num_stages=stages)
 
 
 def read_cubin(cubin: bytes, arch: str, shared_bytes: int, ptx: str = "") -> Compiled:

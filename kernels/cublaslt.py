@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from kernels.compile import TRITON_ARCHS
-from kernels.kernel import DTYPES, Kernel
-from kernels.linear import RTOL, TORCH_LINEAR, inputs, reference, work
-from kernels.operands import check_operands
+from kernels.kernel import DTYPES
+from kernels.linear import RTOL, TORCH_LINEAR
+from kernels.operands import check_operands, dtype_of
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import current_device
 from kernels.timing.pool import ALIGNMENT, Pool
@@ -143,14 +143,14 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         UserError: operands that are strided, misaligned or do not fit together; a first call during capture.
         RuntimeError: no candidate gives a right result.
     """
-    check_operands(x, weight, out)
+    tokens, n, k = check_operands(x, weight, out)
     for name, tensor in {"x": x, "weight": weight, "out": out}.items():
         if tensor.data_ptr() % ALIGNMENT:
             raise UserError(
                 f"{name} starts {tensor.data_ptr() % ALIGNMENT} bytes past a multiple of {ALIGNMENT}; the algorithms "
                 f"that cublaslt_linear is given need one: pass {name}.clone()"
             )
-    size = (x.shape[0], weight.shape[0], weight.shape[1], x.dtype)
+    size = (tokens, n, k, x.dtype)
     if size not in _CHOSEN:
         _CHOSEN[size] = _choose(x, weight, out)
     _CHOSEN[size].run(x, weight, out)
@@ -204,7 +204,7 @@ def _check(
     out.fill_(float("nan"))
     product.run(candidate, x, weight, out)
     judge = replace(TORCH_LINEAR, reference=lambda **_: expected)
-    error, limit = judge.relative_error({"x": x, "weight": weight, "out": out}), RTOL[_name(x.dtype)]
+    error, limit = judge.relative_error({"x": x, "weight": weight, "out": out}), RTOL[dtype_of(x, "cublaslt_linear")]
     if not error <= limit:  # NaN is no less than anything
         raise RuntimeError(f"relative error {error:.3g} is over {limit:g}")
 
@@ -215,13 +215,9 @@ def _cold_copies(weight: torch.Tensor) -> list[torch.Tensor]:
     count = device.cold_copies(weight.nbytes)
     if count < 2:
         return [weight]
-    dtype = _name(weight.dtype)
+    dtype = dtype_of(weight, "cublaslt_linear")
     pool = Pool(device, {dtype: weight.nbytes})
     return [pool.weight(*weight.shape, dtype=dtype) for _ in range(count)]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return next(name for name, known in DTYPES.items() if known is dtype)
 
 
 def configuration(*, arch: str, dtype: str, tokens: int, n: int, k: int) -> str:
@@ -230,15 +226,11 @@ def configuration(*, arch: str, dtype: str, tokens: int, n: int, k: int) -> str:
     return chosen.told if chosen else f"heuristics not asked yet on {arch}"
 
 
-CUBLASLT_LINEAR = Kernel(
+CUBLASLT_LINEAR = replace(
+    TORCH_LINEAR,
     name="cublaslt_linear",
-    op="linear",
     implementation="cublaslt",
-    inputs=inputs,
     run=run,
-    reference=reference,
-    work=work,
-    rtol=RTOL,
     archs=TRITON_ARCHS,
     missing=missing,
     configuration=configuration,

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kernels.compile import TRITON_ARCHS, Compiled, read_cubin
+from kernels.compile import Compiled, check_arch, read_cubin
 from specs.errors import UserError
 
 STANDARD = "-std=c++17"
@@ -25,8 +25,7 @@ def compile_cuda(source: Path, macros: Mapping[str, int], arch: str, shared_byte
     Raises:
         UserError: `arch` is none that our kernels are made for, there is no compiler, or it refuses.
     """
-    if arch not in TRITON_ARCHS:
-        raise UserError(f"cannot compile for {arch!r}; choose one of {', '.join(TRITON_ARCHS)}")
+    check_arch(arch)
     nvcc = find_nvcc()
     cubin, ptx = by_nvcc(nvcc, source, macros, arch) if nvcc else (by_nvrtc(source, macros, arch), "")
     return read_cubin(cubin, arch, shared_bytes, ptx)

@@ -3,6 +3,7 @@
 It is here to keep the Triton kernels honest: same inputs, same checks, and every byte in flight asked for by hand.
 """
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +12,8 @@ import torch
 
 from kernels.compile import TRITON_ARCHS, Compiled
 from kernels.cuda_compile import STANDARD, compile_cuda
-from kernels.kernel import DTYPES, Kernel
-from kernels.linear import RTOL, inputs, reference, work
-from kernels.operands import check_operands
+from kernels.linear import TORCH_LINEAR
+from kernels.operands import check_operands, dtype_of
 from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 
@@ -157,13 +157,10 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         UserError: more than 4 tokens, a dtype without a form, operands that are strided or do not fit together, or
             CuPy is missing.
     """
-    check_operands(x, weight, out)
-    (tokens, k), n = x.shape, weight.shape[0]
+    tokens, n, k = check_operands(x, weight, out)
     if tokens not in TOKENS:
         raise UserError(f"{tokens} tokens; cuda_gemv takes 1 to {TOKENS[-1]}, so use triton_skinny")
-    dtype = next((name for name in FORMATS if DTYPES[name] == x.dtype), None)
-    if dtype is None:
-        raise UserError(f"operands are {x.dtype}; cuda_gemv takes {', '.join(FORMATS)}")
+    dtype = dtype_of(x, "cuda_gemv", FORMATS)
     reason = missing()
     if reason is not None:
         raise UserError(reason)
@@ -184,15 +181,11 @@ def configuration(*, dtype: str, tokens: int, n: int, **_: object) -> str:
     return f"{tile(tokens=tokens, n=n, dtype=dtype)} (rule)"
 
 
-CUDA_GEMV = Kernel(
+CUDA_GEMV = replace(
+    TORCH_LINEAR,
     name="cuda_gemv",
-    op="linear",
     implementation="cuda",
-    inputs=inputs,
     run=run,
-    reference=reference,
-    work=work,
-    rtol=RTOL,
     archs=TRITON_ARCHS,
     tokens=TOKENS,
     missing=missing,

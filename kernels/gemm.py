@@ -4,6 +4,7 @@ Tiles are computed transposed, yᵀ = W · xᵀ: matrix instructions have at lea
 and rows of W always fill them where the last few tokens would not.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,7 @@ import triton
 import triton.language as tl
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.kernel import Kernel
-from kernels.linear import RTOL, inputs, reference, work
+from kernels.linear import TORCH_LINEAR
 from kernels.operands import check_operands, linear_signature
 
 GROUP = 8
@@ -98,23 +98,18 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
     Raises:
         UserError: operands that are strided or do not fit together.
     """
-    check_operands(x, weight, out)
-    (tokens, k), n = x.shape, weight.shape[0]
+    tokens, n, k = check_operands(x, weight, out)
     chosen = tile(tokens=tokens, n=n, dtype=x.dtype)
     grid = (triton.cdiv(n, chosen.rows) * triton.cdiv(tokens, chosen.tokens),)
     options = {"num_warps": chosen.warps, "num_stages": chosen.stages, **OPTIONS}
     _gemm[grid](x, weight, out, tokens, n, k, **chosen.constexprs, **options)
 
 
-TRITON_GEMM = Kernel(
+TRITON_GEMM = replace(
+    TORCH_LINEAR,
     name="triton_gemm",
-    op="linear",
     implementation="triton",
-    inputs=inputs,
     run=run,
-    reference=reference,
-    work=work,
-    rtol=RTOL,
     archs=TRITON_ARCHS,
     tokens=range(65, 2**31),
 )

@@ -1,11 +1,23 @@
 """The operands of our own linears: their types, and what they are asked for before memory is touched."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 
+from kernels.kernel import DTYPES
 from specs.errors import UserError
 
 
-def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+class Sizes(NamedTuple):
+    """Of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ."""
+
+    tokens: int
+    n: int
+    k: int
+
+
+def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Sizes:
     """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n].
 
     Raises:
@@ -27,6 +39,19 @@ def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> 
         )
     if not x.dtype == weight.dtype == out.dtype:
         raise UserError(f"x is {x.dtype}, weight {weight.dtype} and out {out.dtype}; convert them to one dtype")
+    return Sizes(x.shape[0], weight.shape[0], weight.shape[1])
+
+
+def dtype_of(tensor: torch.Tensor, kernel: str, known: Iterable[str] = DTYPES) -> str:
+    """Short name of a tensor's dtype.
+
+    Raises:
+        UserError: `kernel` takes none such.
+    """
+    name = next((name for name in known if DTYPES[name] == tensor.dtype), None)
+    if name is None:
+        raise UserError(f"operands are {tensor.dtype}; {kernel} takes {', '.join(known)}")
+    return name
 
 
 def linear_signature(dtype: str) -> dict[str, str]:

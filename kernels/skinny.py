@@ -23,9 +23,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.kernel import DTYPES, Kernel
-from kernels.linear import RTOL, inputs, reference, work
-from kernels.operands import check_operands, linear_signature
+from kernels.linear import TORCH_LINEAR
+from kernels.operands import Sizes, check_operands, dtype_of, linear_signature
 from kernels.overlap import prefetch, stall
 from kernels.tuning.choice import arch_of, choose, configuration
 from kernels.tuning.config import Config
@@ -215,20 +214,33 @@ def launch(
     Raises:
         UserError: operands that are strided or do not fit together, or more tokens than the configuration holds.
     """
-    check_operands(x, weight, out)
-    (tokens, k), n = x.shape, weight.shape[0]
-    if tokens > config.tokens:
-        raise UserError(f"{tokens} tokens; this configuration holds {config.tokens}: {config}")
-    partials, arrived = (scratch or workspace(x.device)).turn(config.partial_elements(n), triton.cdiv(n, config.rows))
+    sizes = check_operands(x, weight, out)
+    if sizes.tokens > config.tokens:
+        raise UserError(f"{sizes.tokens} tokens; this configuration holds {config.tokens}: {config}")
+    _start(x, weight, out, sizes, config, scratch or workspace(x.device), dependent, delay)
+
+
+def _start(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    sizes: Sizes,
+    config: Config,
+    scratch: Workspace,
+    dependent: bool,
+    delay: int = 0,
+) -> None:
+    tokens, n, k = sizes
+    partials, arrived = scratch.turn(config.partial_elements(n), triton.cdiv(n, config.rows))
     tiles = None
     if config.tma and (k * x.element_size() | weight.data_ptr()) % 16 == 0:  # what a descriptor asks of rows and base
         tiles = TensorDescriptor.from_tensor(weight, [config.rows, config.depth])
-    sizes = constexprs(config, itemsize=x.element_size(), even=config.even(n, k), dependent=dependent, delay=delay)
+    constants = constexprs(config, itemsize=x.element_size(), even=config.even(n, k), dependent=dependent, delay=delay)
     options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
     if dependent:
         options["launch_pdl"] = True
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        _skinny[(config.programs(n),)](x, weight, tiles, out, partials, arrived, tokens, n, k, **sizes, **options)
+        _skinny[(config.programs(n),)](x, weight, tiles, out, partials, arrived, tokens, n, k, **constants, **options)
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: bool = False) -> None:
@@ -237,25 +249,20 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: 
     Raises:
         UserError: more than 64 tokens, a dtype that is not ours, or operands that are strided or do not fit together.
     """
-    check_operands(x, weight, out)
-    (tokens, k), n = x.shape, weight.shape[0]
+    sizes = check_operands(x, weight, out)
+    tokens, n, k = sizes
     if tokens not in TOKENS:
         raise UserError(f"{tokens} tokens; triton_skinny takes 1 to {TOKENS[-1]}, so use triton_gemm")
-    dtype = next((name for name, known in DTYPES.items() if known == x.dtype), None)
-    if dtype is None:
-        raise UserError(f"operands are {x.dtype}; triton_skinny takes {', '.join(DTYPES)}")
-    launch(x, weight, out, choose(arch_of(x.device), dtype, tokens=tokens, n=n, k=k).config, dependent=dependent)
+    dtype = dtype_of(x, "triton_skinny")
+    config = choose(arch_of(x.device), dtype, tokens=tokens, n=n, k=k).config
+    _start(x, weight, out, sizes, config, workspace(x.device), dependent)
 
 
-TRITON_SKINNY = Kernel(
+TRITON_SKINNY = replace(
+    TORCH_LINEAR,
     name="triton_skinny",
-    op="linear",
     implementation="triton",
-    inputs=inputs,
     run=run,
-    reference=reference,
-    work=work,
-    rtol=RTOL,
     archs=TRITON_ARCHS,
     tokens=TOKENS,
     configuration=configuration,

@@ -71,7 +71,7 @@ def _skinny(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
             served.setdefault((choice.config, choice.basis, even), []).append((shard, tokens))
     made = [_one(skinny.TRITON_SKINNY, *chosen, dtype, shapes) for chosen, shapes in served.items()]
     yield from made
-    if dtype != "fp32" and not any(form.cut.tma for form in made if form.cut):
+    if dtype != "fp32" and not any(config.tma for config, _, _ in served):
         tma = _one(skinny.TRITON_SKINNY, FETCHED, "not chosen", True, dtype, ())
         yield replace(tma, lacks=None if on.tma else f"{on.name} has no bulk tensor copy engine, sm_90 was the first")
     if made and not on.dependent_launch:

@@ -33,7 +33,7 @@ def choose(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Choice:
     """
     table = tuned(name)
     row = table.nearest(dtype, tokens, n, k) if table else None
-    if table and row:
+    if row:
         return Choice(row.config, row.basis)
     return Choice(rule(arch(name), dtype, tokens=tokens, n=n, k=k), "rule")
 

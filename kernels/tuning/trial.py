@@ -12,9 +12,10 @@ from triton.runtime.errors import OutOfResources
 from kernels.skinny import TRITON_SKINNY, launch
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device
-from kernels.timing.pool import Pool, Ruler
+from kernels.timing.pool import Pool
 from kernels.tuning.config import Config
 from kernels.workspace import Workspace
+from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 
 LASTING = (CompilationError, OutOfResources, UserError)
@@ -63,9 +64,7 @@ class Bench:
         return inf
 
     def _inputs(self, tokens: int, n: int, k: int) -> list[dict[str, Any]]:
-        ruler = Ruler()
-        TRITON_SKINNY.inputs(ruler, tokens=tokens, n=n, k=k, dtype=self._dtype)
-        copies = self._device.cold_copies(ruler.weight_bytes)
+        copies = self._device.cold_copies(n * k * ITEMSIZE[self._dtype])
         self._pool.forget()
         return [TRITON_SKINNY.inputs(self._pool, tokens=tokens, n=n, k=k, dtype=self._dtype) for _ in range(copies)]
 

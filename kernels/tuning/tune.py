@@ -58,7 +58,7 @@ def tune(dtype: str, shards: Sequence[Shard], budget_seconds: float, into: Path,
     hunts = [_hunt(on, table, dtype, shard, tokens) for shard in shards for tokens in TOKEN_TILES]
     known = _recall(journal, made, dtype, hunts)
     say(f"{made['gpu']}: {len(hunts)} shapes, {known} tries known, {budget_seconds:.0f} s")
-    path = _write(into, _filled(table, dtype, hunts, made))
+    _write(into, _filled(table, dtype, hunts, made))
     bench = Bench(device, dtype, max(shard.n * shard.k for shard in shards) * ITEMSIZE[dtype])
 
     def attempt(hunt: Hunt, config: Config) -> float:
@@ -74,9 +74,9 @@ def tune(dtype: str, shards: Sequence[Shard], budget_seconds: float, into: Path,
         return tried.seconds
 
     for number in rounds(hunts, attempt, lambda: time.monotonic() < end):
-        path = _write(into, _filled(table, dtype, hunts, made))
+        _write(into, _filled(table, dtype, hunts, made))
         say(f"round {number}: {sum(len(hunt.seconds) for hunt in hunts)} tries")
-    return _write(into, _filled(table, dtype, hunts, made)) if hunts else path
+    return _write(into, _filled(table, dtype, hunts, made))
 
 
 def _hunt(on: Arch, table: Table, dtype: str, shard: Shard, tokens: int) -> Hunt:

@@ -20,6 +20,7 @@ from kernels.cuda_compile import compile_cuda
 from kernels.cuda_gemv import CUDA_GEMV, MANY_ROWS, Form, bytes_in_flight, compiled, tile, variants
 from kernels.draw import FreshDraw
 from kernels.inspection.machine_code import family, narrowest_load_bits, opcodes
+from kernels.kernel import DTYPES
 from specs.archs import ARCHS, blocks_per_sm
 from specs.errors import UserError
 from tests.kernels.cuda_on_cpu.host import GUARD, OnCpu, bits, guarded, needs_gxx
@@ -258,7 +259,7 @@ def rounded_alike(monkeypatch, dtype, fault=None):
     # The kernel adds up two operands, exactly in fp32: the upper half of the value's bits, and what is left of it.
     high = (wide.view(torch.int32) & -65536).view(torch.float32)
     low = torch.where(high.isfinite(), wide - high, 0.0)
-    weight = torch.stack([high, low], 1).to(cuda_gemv.DTYPES[dtype])
+    weight = torch.stack([high, low], 1).to(DTYPES[dtype])
     x, out = torch.ones(1, 2, dtype=weight.dtype), torch.empty(1, len(wide), dtype=weight.dtype)
     OnCpu(monkeypatch, x, weight, out, fault=fault)
     cuda_gemv._loaded.cache_clear()

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kernels.compile import compile_for
+from kernels.compile import Variant, compile_variant
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
 from kernels.tuning.table import tuned
@@ -181,8 +181,8 @@ def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
 
 
 def test_mark_and_planted_fault_compile_and_the_mark_is_named_as_the_reader_expects():
-    compile_for(faults._fill, {"out": "*i32", "size": "i32"}, {"SIZE": 256}, "sm_90", num_warps=4, num_stages=1)
-    made = compile_for(profiled_calls._gate_mark, {"marked": "*i32"}, {}, "sm_90", num_warps=4, num_stages=1)
+    compile_variant(Variant(faults._fill, {"out": "*i32", "size": "i32"}, {"SIZE": 256}, 4, 1), "sm_90")
+    made = compile_variant(Variant(profiled_calls._gate_mark, {"marked": "*i32"}, {}, 4, 1), "sm_90")
     assert f".entry {MARK}(" in made.ptx
 
 
