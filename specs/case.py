@@ -21,7 +21,9 @@ class Case:
         tokens, n, k: rows of x, rows of W and the length they share, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
         cache: cold, hot, rotated-6 or unknown: whether the caches could hold the weights from one call to the next.
         launch: graph, eager or unknown.
-        ranks: how many ranks ran it; message_bytes: size of the message, where there is one.
+        ranks: how many ranks ran it; message_bytes: size of the message, where there is one, as specs/bus.py means it.
+        gap_seconds: idle time before each call; 0 where calls follow one another.
+        pair: ranks that send and receive, `0-1`, where a call is between two of several.
         context: tokens that each query attends to, where there is attention.
         distribution: how tokens were dealt to experts: balanced, power_law_1.2, …
     """
@@ -46,6 +48,8 @@ class Case:
     launch: str = "eager"
     ranks: int = 1
     message_bytes: int | None = None
+    gap_seconds: float = 0.0
+    pair: str | None = None
     context: int | None = None
     distribution: str | None = None
 

@@ -31,6 +31,11 @@ class Measurement:
         throttled: whether the clocks were held back under load; None where nothing tells.
         telemetry: clocks in MHz, power in W and the like during load, by name.
         configuration: what the kernel chose for this case, and on what grounds; None for one that has no choice.
+        skew_seconds: seconds a call by which the slowest rank was behind the fastest, the median over samples, each of
+            which is the slowest's time; None for one rank.
+        algorithm: ring, tree, nvls, … and the protocol, where the library tells; None where nothing does.
+        transport: the one kind of link that all ranks talk over: nvlink, pcie, loopback, …; None for several and for
+            unknown.
         provenance: measured, published, interpolated, assumed or modelled.
         framework, version, kernel_source: what a published point was measured in, as its source names it.
         maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
@@ -49,6 +54,9 @@ class Measurement:
     throttled: bool | None = None
     telemetry: Mapping[str, float] | None = None
     configuration: str | None = None
+    skew_seconds: float | None = None
+    algorithm: str | None = None
+    transport: str | None = None
     provenance: str = "measured"
     framework: str | None = None
     version: str | None = None
@@ -86,8 +94,9 @@ class Measurement:
     def extra_info(self) -> dict[str, Any]:
         """All but the samples, for pytest-benchmark's `extra_info`: JSON types only, never NaN."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("case", "seconds")}
-        if self.configuration is None:
-            del own["configuration"]
+        for name in ("configuration", "skew_seconds", "algorithm", "transport"):
+            if own[name] is None:
+                del own[name]
         derived = {
             "passes": len(self.seconds),
             "pass_rounds": [len(one) for one in self.seconds],

@@ -1,0 +1,1 @@
+"""What ranks say to each other: one file a collective, and the libraries that carry it."""

@@ -1,0 +1,100 @@
+"""The nouns `Backend`, a library that carries messages, and `Communicator`, one rank's connection through it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from comm.world import World
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""torch's name for each short dtype name that messages may have."""
+
+
+class Communicator:
+    """One rank's connection to the others. A backend overrides what it offers and lists it in `Backend.methods`.
+
+    On a GPU every method queues its work on the current stream and returns; on a CPU it returns when the
+    message is where it belongs.
+
+    Args:
+        world: the ranks.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def buffer(self, elements: int, dtype: str) -> torch.Tensor:
+        """Room for a message or a result in memory that this backend can use at once; its values are undefined."""
+        return torch.empty(elements, dtype=DTYPES[dtype], device=self.world.device)
+
+    def barrier(self) -> None:
+        """Hold this rank's stream, on a CPU this rank, until all are there."""
+        raise NotImplementedError
+
+    def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Write the sum over ranks of message to `out`, which is `message` where the backend works in place."""
+        raise NotImplementedError
+
+    def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Write the ranks' messages to `out`, one after another."""
+        raise NotImplementedError
+
+    def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Write this rank's part of the sum over ranks of message to `out`."""
+        raise NotImplementedError
+
+    def broadcast(self, message: torch.Tensor, root: int) -> None:
+        """Give every rank the root's message."""
+        raise NotImplementedError
+
+    def send(self, message: torch.Tensor, to: int) -> None:
+        """Send to a rank that receives."""
+        raise NotImplementedError
+
+    def recv(self, out: torch.Tensor, source: int) -> None:
+        """Receive from a rank that sends."""
+        raise NotImplementedError
+
+    def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
+        """Send and receive at the same time."""
+        raise NotImplementedError
+
+    def copy_to(self, message: torch.Tensor, to: int, out: torch.Tensor) -> None:
+        """Write the message into memory of another rank's device, where `out` lies, without that rank's help."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the other ranks."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One library.
+
+    Attributes:
+        name: what `--impl` and result files call it.
+        methods: the methods of its communicator that it offers.
+        in_place: those among them whose result is written over the message.
+        why_not: `why_not(world)` gives one line on what it lacks here and how to get it; None when it can start.
+        connect: `connect(world)` joins the other ranks, on every rank alike. torch.distributed is initialised then.
+        graph: whether its calls can be captured in a CUDA graph.
+        kinds: kinds of devices that it serves.
+        most_bytes: the longest message that it is made for; None without a limit.
+        dtypes: formats of messages that it adds up.
+        algorithm: what it always runs, one-shot or two-shot; None where the library chooses.
+    """
+
+    name: str
+    methods: frozenset[str]
+    why_not: Callable[[World], str | None]
+    connect: Callable[[World], Communicator]
+    in_place: frozenset[str] = frozenset()
+    graph: bool = True
+    kinds: frozenset[str] = frozenset({"cuda"})
+    most_bytes: int | None = None
+    dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    algorithm: str | None = None
+
+    def __str__(self) -> str:
+        return self.name

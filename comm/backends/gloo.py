@@ -1,0 +1,28 @@
+"""gloo through torch.distributed: collectives between CPUs, over TCP also on one host. It comes with torch."""
+
+import torch.distributed as dist
+
+from comm.backend import Backend, Communicator
+from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator
+from comm.world import World
+
+
+def why_not(_: World) -> str | None:
+    """Some builds of torch lack it."""
+    return None if dist.is_gloo_available() else "this torch is built without gloo; install one that has it"
+
+
+def connect(world: World) -> Communicator:
+    """A group of its own, so that its traffic mixes with no other's."""
+    return TorchCommunicator(world, dist.new_group(backend="gloo"))
+
+
+GLOO = Backend(
+    name="gloo",
+    methods=METHODS,
+    in_place=IN_PLACE,
+    why_not=why_not,
+    connect=connect,
+    graph=False,
+    kinds=frozenset({"cpu"}),
+)

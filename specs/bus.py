@@ -1,0 +1,79 @@
+"""What nccl-tests means by algbw and busbw, for every operation between ranks; docs/busbw.md derives the factors.
+
+`message_bytes` is what nccl-tests prints as `size`: of an all-gather the whole that every rank ends with, of a
+reduce-scatter the whole that every rank begins with, of everything else what one rank sends or holds.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from specs.lookup import find
+
+
+class Traffic(NamedTuple):
+    """How an operation's time becomes a bandwidth.
+
+    Attributes:
+        bus_factor: busbw / algbw for so many ranks; None where the time holds more than the transfer.
+        sent: bytes that the busiest rank sends, as a multiple of the message, for so many ranks; in a ring where
+            several rank do.
+        in_turn: messages that follow one another within one call: a ping-pong is two.
+    """
+
+    bus_factor: Callable[[int], float] | None
+    sent: Callable[[int], float]
+    in_turn: int = 1
+
+
+def _all_reduce(ranks: int) -> float:
+    """A reduce-scatter and an all-gather."""
+    return 2 * _part(ranks)
+
+
+def _part(ranks: int) -> float:
+    """Of n parts a rank has one already: n − 1 of them cross its link."""
+    return (ranks - 1) / ranks
+
+
+def _once(_: int) -> float:
+    return 1.0
+
+
+TRAFFIC: dict[str, Traffic] = {
+    "all_reduce": Traffic(_all_reduce, _all_reduce),
+    "all_reduce_rmsnorm": Traffic(None, _all_reduce),
+    "all_gather": Traffic(_part, _part),
+    "reduce_scatter": Traffic(_part, _part),
+    "broadcast": Traffic(_once, _once),
+    "send_recv": Traffic(_once, _once),
+    "exchange": Traffic(_once, _once),
+    "ring_shift": Traffic(_once, _once),
+    "ping_pong": Traffic(_once, _once, in_turn=2),
+    "peer_copy": Traffic(_once, _once),
+}
+"""Every operation between ranks."""
+
+
+def bytes_sent_per_rank(op: str, ranks: int, message_bytes: int) -> int:
+    """Bytes that the busiest rank sends in one call.
+
+    Raises:
+        UserError: no such operation.
+    """
+    return round(find(TRAFFIC, op, "collective").sent(ranks) * message_bytes)
+
+
+def algbw(op: str, message_bytes: int, seconds: float) -> float | None:
+    """Algorithm bandwidth in bytes a second: message over time; None where the time holds more than the transfer."""
+    traffic = TRAFFIC.get(op)
+    if traffic is None or traffic.bus_factor is None:
+        return None
+    return traffic.in_turn * message_bytes / seconds
+
+
+def busbw(op: str, ranks: int, message_bytes: int, seconds: float) -> float | None:
+    """Bus bandwidth in bytes a second: algbw times the factor, to be held against one direction of a link."""
+    found = algbw(op, message_bytes, seconds)
+    if found is None or (factor := TRAFFIC[op].bus_factor) is None:
+        return None
+    return found * factor(ranks)
