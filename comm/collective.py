@@ -24,7 +24,7 @@ class Role(NamedTuple):
     Attributes:
         rank, ranks: this one of how many.
         elements: length of the message as specs/bus.py means it.
-        row: elements of one row of it: hidden, where a norm follows; else all of them.
+        row: elements of one row of it that belong together: hidden, where a norm follows; else 1.
         in_place: whether the backend writes the result over the message.
         source, target: the two ranks that talk, where the others only wait.
     """

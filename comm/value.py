@@ -5,6 +5,8 @@ does not agree. Integers whose sum over all ranks stays below 2^7 are exact in e
 summation.
 """
 
+from functools import cache
+
 import torch
 
 from comm.collective import Value
@@ -19,15 +21,19 @@ def amplitude(ranks: int) -> int:
     return max(1, MOST // (ranks + 1))  # one more for the residual
 
 
-def predictable(ranks: int, turn: int, device: torch.device) -> Value:
+@cache
+def _table(most: int, device: torch.device) -> torch.Tensor:
+    table = torch.randint(-most, most + 1, (PRIME,), generator=torch.Generator().manual_seed(PRIME))
+    table[table == 0] = 1  # zeros would hide what was never written, and cost less power
+    return table.to(torch.float32).to(device)
+
+
+def predictable(ranks: int, turn: int) -> Value:
     """The values of a round; another `turn` enters the table elsewhere, so that stale results show."""
     most = amplitude(ranks)
-    generator = torch.Generator().manual_seed(PRIME)
-    table = torch.randint(-most, most + 1, (PRIME,), generator=generator).to(torch.float32).to(device)
-    table[table == 0] = 1.0  # zeros would hide what was never written, and cost less power
 
     def value(rank: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return table[(index + (rank + 3) * 7919 + turn * 104_729) % PRIME]
+        return _table(most, index.device)[(index + (rank + 3) * 7919 + turn * 104_729) % PRIME]
 
     return value
 

@@ -15,6 +15,7 @@ class World:
         kind: torch's device name, cpu or cuda.
         launcher: who started the ranks: own (the suites), torchrun, srun or mpirun.
         timeout_seconds: how long a rank waits for the others.
+        generation: how often the ranks of this run have been started.
         overlapping: several ranks share one GPU: a functional check, whose times say nothing of a link.
     """
 
@@ -26,6 +27,7 @@ class World:
     launcher: str = "own"
     timeout_seconds: float = 60.0
     overlapping: bool = False
+    generation: int = 1
 
     @property
     def device(self) -> torch.device:

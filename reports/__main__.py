@@ -11,6 +11,7 @@ from reports.compare import compare
 from reports.decode.command import kernels
 from reports.gate import GateError
 from reports.html import html
+from reports.nccl_tests.command import import_nccl_tests
 from reports.output import Format
 from reports.recover import recover
 from reports.show import show
@@ -117,6 +118,17 @@ def _aiconfigurator(
 ) -> None:
     """Published tables of real GPUs, from the package aiconfigurator-core (extra `silicon`)."""
     typer.echo(import_aiconfigurator(system, to, model, tp, dtype))
+
+
+@importers.command("nccl-tests")
+def _nccl_tests(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="What *_perf printed, or what its -J wrote.")],
+    to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="The GPU, where they give no known name.")] = None,
+    op: Annotated[str | None, typer.Option(metavar="NAME", help="Operation, where they do not name it.")] = None,
+) -> None:
+    """Times that nccl-tests or rccl-tests took: all_reduce_perf, all_gather_perf, sendrecv_perf and the like."""
+    typer.echo(import_nccl_tests(paths, to, gpu, op))
 
 
 def main(arguments: list[str] | None = None) -> None:

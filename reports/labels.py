@@ -3,19 +3,28 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from reports import units
 from reports.page import Column
-from reports.units import NONE, binary_bytes
+from reports.units import NONE
 from specs.case import Case
+from specs.sizes import binary_bytes
 
-NAMED = ("tp", "pp", "ranks", "tokens", "n", "k")
+NAMED = ("tp", "pp", "ranks", "pair", "gap_seconds", "tokens", "n", "k")
 """Fields whose value says nothing without their name."""
 FIELDS = ("model", "layer", "op", *NAMED, "message_bytes", "dtype", "implementation", "cache", "launch")
-TITLES = {"implementation": "impl", "message_bytes": "message"}
+TITLES = {"implementation": "impl", "message_bytes": "message", "gap_seconds": "gap"}
 
 
-def choose(cases: Sequence[Case]) -> tuple[tuple[Column, ...], list[tuple[str, ...]], str]:
-    """Columns that differ between the cases, their cells for each case, and a caption of what does not differ."""
-    fields = ["kernel" if f == "implementation" and not _one_kernel_each(cases) else f for f in FIELDS]
+def choose(
+    cases: Sequence[Case], among: Sequence[str] = FIELDS
+) -> tuple[tuple[Column, ...], list[tuple[str, ...]], str]:
+    """Columns that differ between the cases, their cells for each case, and a caption of what does not differ.
+
+    Args:
+        cases: what stands in the table.
+        among: fields that may tell them apart, in the order of the columns.
+    """
+    fields = ["kernel" if f == "implementation" and not _one_kernel_each(cases) else f for f in among]
     if all(case.layer for case in cases):  # model, layer and tp say what n and k are
         fields = [field for field in fields if field not in ("n", "k")]
     varying = [field for field in fields if not _same(cases, field)]
@@ -47,11 +56,13 @@ def _text(case: Case, field: str) -> str:
     value = getattr(case, field)
     if value is None:
         return NONE
+    if field == "gap_seconds":
+        return units.one(units.SECONDS, value) if value else "none"
     return binary_bytes(value) if field == "message_bytes" else str(value)
 
 
 def _shared(case: Case, field: str) -> str:
     value = getattr(case, field)
-    if value is None or (field == "ranks" and value == 1):
+    if value is None or (field == "ranks" and value == 1) or (field == "gap_seconds" and not value):
         return ""
-    return f"{field} {value}" if field in NAMED else _text(case, field)
+    return f"{TITLES.get(field, field)} {_text(case, field)}" if field in NAMED else _text(case, field)

@@ -52,6 +52,16 @@ def one(quantity: Quantity, value: float) -> str:
     return f"{fitting(value)} {fitting.symbol}"
 
 
+def microseconds(seconds: float | None) -> str:
+    """A time in microseconds to three digits or more: 5.23, 52.3, 52,300."""
+    return digits(seconds * 1e6) if seconds else NONE
+
+
+def digits(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:,.{_decimals(value, 3)}f}"
+
+
 def percent(share: float | None) -> str:
     """A share of one to two digits or more: 0.07%, 4.2%, 97%, 104%."""
     if share is None:
@@ -67,14 +77,6 @@ def ratio(value: float) -> str:
 def width(share: float | None) -> str:
     """Half-width of an interval; past 100 % its size says nothing more."""
     return ">100%" if share is not None and share > 1 else percent(share)
-
-
-def binary_bytes(count: float) -> str:
-    """A capacity in KiB, MiB or GiB."""
-    for factor, symbol in ((2**30, "GiB"), (2**20, "MiB")):
-        if count >= factor:
-            return f"{count / factor:,.4g} {symbol}"
-    return f"{count / 2**10:,.4g} KiB"
 
 
 def span(low: float, high: float) -> str:

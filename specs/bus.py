@@ -54,6 +54,13 @@ TRAFFIC: dict[str, Traffic] = {
 """Every operation between ranks."""
 
 
+IMPLEMENTATIONS = (
+    *("gloo", "mpi", "nccl", "rccl", "cupy-nccl"),
+    *("symm-one-shot", "symm-two-shot", "symm-multimem", "triton-one-shot", "peer"),
+)
+"""What carries messages, by the names of `--impl` and of result files."""
+
+
 def bytes_sent_per_rank(op: str, ranks: int, message_bytes: int) -> int:
     """Bytes that the busiest rank sends in one call.
 

@@ -9,8 +9,8 @@ from kernels.timing.device import current_device
 from specs.decode import IMPLEMENTATIONS
 from specs.models import model
 from specs.parallel import Split
+from suites.how import How
 from suites.options import Options, read_options
-from suites.plan import How
 
 MODELS = {"cpu": ("llama-3.2-1b",), "cuda": ("llama-3-70b",)}
 SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
@@ -77,7 +77,12 @@ def add_how(
         "dtype": options.dtype or default_dtypes[kind],
         "cache": options.cache or ("cold",),
         "launch": options.launch or LAUNCHES[kind],
-        "implementation": options.impl or RIVALS[kind],
+        "implementation": _asked(options, RIVALS[kind]),
     }
     hows = [How(*values) for values in product(*(axes | dict(fixed or {})).values())]
     metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])
+
+
+def _asked(options: Options, usual: Sequence[str]) -> Sequence[str]:
+    """The implementations of kernels among those that were asked for."""
+    return usual if options.impl is None else [name for name in options.impl if name in IMPLEMENTATIONS]

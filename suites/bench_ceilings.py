@@ -9,7 +9,8 @@ from kernels.read import TORCH_READ, TRITON_READ
 from kernels.timing.device import current_device
 from specs.dtypes import ITEMSIZE
 from suites.axes import LAUNCHES, add_how
-from suites.plan import How, Measure
+from suites.how import How
+from suites.plan import Measure
 
 READS = {"torch": TORCH_READ, "triton": TRITON_READ}
 EDGES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}

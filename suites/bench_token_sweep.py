@@ -5,7 +5,8 @@ import pytest
 from kernels.linears import linear
 from specs.parallel import Shard
 from suites.axes import add_how, add_shards
-from suites.plan import How, Measure
+from suites.how import How
+from suites.plan import Measure
 
 TOKENS = {
     "cpu": (1, 2, 16, 64, 125, 256, 1000),

@@ -10,7 +10,8 @@ from kernels.kernel import DTYPES
 from kernels.linears import LINEARS
 from kernels.timing.device import COLD_FACTOR, Device, gib
 from suites.environment import cpu_name, machine_info, package_version
-from suites.plan import How, why_not
+from suites.how import How
+from suites.kernel_case import why_not
 
 
 class Line(NamedTuple):

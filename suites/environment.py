@@ -63,6 +63,7 @@ def gpu_info() -> dict[str, Any]:
         "sms": properties.multi_processor_count,
         "l2_bytes": properties.L2_cache_size,
         "gpu_memory_bytes": properties.total_memory,
+        "links": gpu_links(torch.cuda.device_count()),
         "peer_access": torch.cuda.device_count() > 1 and torch.cuda.can_device_access_peer(0, 1),
     }
     if (found := nvml_handle()) is None:
@@ -87,6 +88,27 @@ def gpu_info() -> dict[str, Any]:
         except (nvml.NVMLError, AttributeError):  # what NVML calls deprecated, a newer binding leaves out
             facts[name] = None
     return facts
+
+
+def gpu_links(gpus: int) -> dict[str, str]:
+    """What joins each pair of the first GPUs, nvlink or pcie: {"0-1": "nvlink"}; empty where NVML is silent."""
+    if (found := nvml_handle()) is None:
+        return {}
+    nvml, _ = found
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(gpus)]
+        return {
+            f"{a}-{b}": "nvlink" if _nvlink(nvml, handles[a], handles[b]) else "pcie"
+            for a in range(gpus)
+            for b in range(a + 1, gpus)
+        }
+    except (nvml.NVMLError, AttributeError):
+        return {}
+
+
+def _nvlink(nvml: Any, a: Any, b: Any) -> bool:
+    status = nvml.nvmlDeviceGetP2PStatus(a, b, nvml.NVML_P2P_CAPS_INDEX_NVLINK)
+    return bool(status == nvml.NVML_P2P_STATUS_OK)
 
 
 def _active_links(nvml: Any, handle: Any) -> int:

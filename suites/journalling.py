@@ -7,7 +7,7 @@ from typing import Any
 from specs import journal
 from specs.errors import UserError
 from specs.measurement import Measurement
-from suites.plan import Entry
+from suites.entry import Entry
 
 SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda")
 """Facts of the machine that must not differ between the halves of a run."""
@@ -64,10 +64,7 @@ def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> tupl
 def _take(path: Path, entry: Entry, before: Measurement) -> None:
     if before.case != entry.case:
         raise UserError(f"{path}: {entry.case.name} was measured at another shape; start again without --resume")
-    entry.seconds = list(before.seconds)
-    entry.relative_error, entry.clock, entry.calls = before.relative_error, before.clock, before.calls
-    entry.throttled, entry.configuration = before.throttled, before.configuration
-    entry.telemetry = dict(before.telemetry) if before.telemetry else None
+    entry.take(before)
 
 
 def _identity(fact: object) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from specs import bus
 from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.models import model
+from specs.sizes import parse_bytes
 
 LISTS = {
     "--model": "models, by slug (llama-3-70b, …)",
@@ -18,9 +20,11 @@ LISTS = {
     "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",
     "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",
     "--dtype": "fp32, bf16, fp16",
-    "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}",
+    "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}; of collectives {', '.join(bus.IMPLEMENTATIONS)}",
     "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
     "--launch": "graph (CUDA graph) or eager",
+    "--message": "messages of collectives: 16KiB, 1MiB, …",
+    "--gap": "idle milliseconds before each call of a collective; 0 is back-to-back",
 }
 
 
@@ -37,7 +41,10 @@ class Options:
     impl: tuple[str, ...] | None
     cache: tuple[str, ...] | None
     launch: tuple[str, ...] | None
+    message: tuple[int, ...] | None
+    gap: tuple[float, ...] | None
     ranks: int | None
+    rank_timeout: float
     passes: int | None
     budget: float | None
     resume: bool
@@ -51,13 +58,22 @@ def add_options(parser: pytest.Parser) -> None:
         "--model": lambda word: model(word).slug,
         "--layer": _one_of("qkv", "o", "gate_up", "up", "down", "lm_head"),
         "--dtype": _one_of("fp32", "bf16", "fp16"),
-        "--impl": _one_of(*IMPLEMENTATIONS),
+        "--impl": _one_of(*IMPLEMENTATIONS, *bus.IMPLEMENTATIONS),
         "--cache": _one_of("cold", "hot"),
         "--launch": _one_of("graph", "eager"),
+        "--message": parse_bytes,
+        "--gap": _milliseconds,
     }
     for name, text in LISTS.items():
         group.addoption(name, type=_list_of(checks.get(name, _positive)), default=None, metavar="A,B,…", help=text)
-    group.addoption("--ranks", type=_positive, metavar="N", help="ranks on a CPU; no suite uses them yet")
+    group.addoption("--ranks", type=_positive, metavar="N", help="ranks that talk (default: one a GPU, 2 on a CPU)")
+    group.addoption(
+        "--rank-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="after which a rank that does not answer is given up (default: 60)",
+    )
     group.addoption(
         "--passes", type=_positive, metavar="N", help="exactly N passes (default: 6, more for noisy cases in budget)"
     )
@@ -70,7 +86,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_options(config: pytest.Config) -> Options:
     """The options as one value."""
-    return Options(**{name: config.getoption(f"--{name}") for name in Options.__dataclass_fields__})
+    return Options(**{name: config.getoption(name) for name in Options.__dataclass_fields__})
 
 
 def _list_of(check: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
@@ -99,6 +115,10 @@ def _positive(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
     return int(word)
+
+
+def _milliseconds(word: str) -> float:
+    return 0.0 if word == "0" else _seconds(word) / 1000
 
 
 def _seconds(word: str) -> float:

@@ -8,7 +8,6 @@ samples into pytest-benchmark, skips the case with the reason it cannot run here
 torch is imported only once there is something to measure: the plugin is loaded for unit tests too.
 """
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import pytest
 from specs.errors import UserError
 from specs.measurement import SCHEMA
 from suites.options import add_options, read_options
+from suites.world.place import find_place
 
 if TYPE_CHECKING:
     from suites.session import Session  # noqa: F401  # named in a string below
@@ -37,9 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.option.benchmark_timer = "suites.clock.device_clock"
     config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
+    if _follows():
+        config.option.benchmark_json = None  # rank 0 writes
+        config.option.verbose, config.option.no_header, config.option.no_summary = -2, True, True
     if path := json_path(config):
         _make_writable(path)
     _check_splits(config)
+
+
+def _follows() -> bool:
+    """Whether a launcher started this process as another rank than 0."""
+    try:
+        place = find_place()
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+    return place is not None and place.rank > 0
 
 
 def json_path(config: pytest.Config) -> Path | None:
@@ -102,6 +114,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         if read_options(config).list:
             ours.list()
             return True
+        if not ours.ranks.leads:
+            ours.follow()
+            return True
         ours.measure()
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
@@ -112,10 +127,6 @@ def _refuse_company(config: pytest.Config) -> None:
     """Several processes on one device would time each other and write the same files."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         raise pytest.UsageError("pytest-xdist: workers would time each other; run the suites without -n")
-    if (world := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise pytest.UsageError(
-            f"WORLD_SIZE is {world}: no suite communicates yet; start one process, without torchrun"
-        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -192,7 +203,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What did not run and why, and what to do next."""
-    if (ours := config.stash.get(SESSION, None)) is None or read_options(config).list:
+    if (ours := config.stash.get(SESSION, None)) is None or read_options(config).list or not ours.ranks.leads:
         return
     line = terminalreporter.write_line
     for reason, count in Counter(entry.not_run for entry in ours.plan if entry.not_run).most_common():

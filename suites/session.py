@@ -1,6 +1,9 @@
 """One run of the suites: plan, journal and passes held together for the pytest plugin."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,14 +15,28 @@ import pytest
 import pytest_benchmark
 
 from kernels.timing.device import current_device
+from specs.case import Case
 from specs.measurement import SCHEMA
+from specs.sizes import binary_bytes
 from suites import journalling
 from suites.clock import device_clock
+from suites.entry import Entry
 from suites.environment import cpu_name, machine_info
+from suites.kernel_bench import KernelBench
+from suites.kernel_case import KernelEntry
 from suites.options import read_options
 from suites.passes import LEAST_PASSES, Run
-from suites.plan import Entry, describe
+from suites.plan import describe
 from suites.progress import ProgressLine
+from suites.world.crew import Crew
+from suites.world.follow import follow
+from suites.world.lead import JoinedRanks
+from suites.world.link import Muster
+from suites.world.own import OwnRanks
+from suites.world.rank_bench import PATIENCE as RANK_PATIENCE
+from suites.world.rank_bench import RankBench
+from suites.world.rank_case import RankEntry
+from suites.world.ranks import plan_ranks, rank_environment, rank_info
 
 BUSY_CORES = 0.3
 
@@ -37,9 +54,10 @@ class Session:
         self._config, self._options, self._device = config, read_options(config), current_device()
         self.json = json
         self.journal = journalling.journal_path(self.json)
-        self.plan = [describe(item, self._device) for item in items]
+        self.ranks = plan_ranks(self._options.ranks, self._device.kind)
+        self.plan = [describe(item, self._device, self.ranks) for item in items]
         self.entries = {entry.case.name: entry for entry in self.plan}
-        self.machine_info = machine_info(self._device)
+        self.machine_info = machine_info(self._device) | rank_info(self.ranks)
         self.finished = False
         self.written = False
         self.replayed = 0
@@ -63,7 +81,7 @@ class Session:
         """Print each case with its work, and the reason of those that cannot run here."""
         line = self._reporter.write_line
         for entry in self.plan:
-            work = f"{entry.case.flops / 1e9:.3g} GFLOP, {entry.case.hbm_bytes / 1e6:.3g} MB"
+            work = _work(entry.case)
             line(f"{entry.case.name}: {work}" + (f"; not here: {entry.not_run}" if entry.not_run else ""))
         line(f"{len(self.plan)} cases, {self.runnable} can run here")
 
@@ -73,16 +91,57 @@ class Session:
         Raises:
             UserError: the journal cannot be written, or belongs to another run.
         """
-        self._begin_journal()
-        budget = self._options.budget or self._device.patience.budget_seconds
-        passes = 1 if self._config.option.benchmark_disable else self._options.passes
-        progress = ProgressLine(self._reporter, passes or LEAST_PASSES)
-        self._introduce(budget)
-        started = monotonic()
-        record = partial(journalling.write_entry, self.journal)
-        Run(self.plan, self._device, passes, budget, record, progress).measure()
+        kernels = [entry for entry in self.plan if isinstance(entry, KernelEntry)]
+        collectives = [entry for entry in self.plan if isinstance(entry, RankEntry)]
+        with ExitStack() as stack:
+            crew = stack.enter_context(self._assembled()) if any(entry.open for entry in collectives) else None
+            self._begin_journal()
+            budgets = self._budgets(kernels, collectives)
+            self._introduce(sum(budgets))
+            started = monotonic()
+            passes = 1 if self._config.option.benchmark_disable else self._options.passes
+            progress = ProgressLine(self._reporter, passes or LEAST_PASSES)
+            run = partial(Run, passes=passes, record=partial(journalling.write_entry, self.journal), progress=progress)
+            if kernels:
+                run(kernels, KernelBench(self._device, kernels), budget_seconds=budgets[0]).measure()
+            if crew:
+                run(collectives, self._rank_bench(crew, collectives), budget_seconds=budgets[1]).measure()
+                self.machine_info["hosts"] = crew.hosts
         self.finished = True
         progress.done(f"measured {self.measured} of {self.runnable} cases in {monotonic() - started:.0f} s")
+
+    def follow(self) -> None:
+        """Keep one rank for the process that leads, until it has measured everything.
+
+        Raises:
+            UserError: that process cannot be reached, has other cases, or is gone.
+        """
+        if self.ranks.place and any(isinstance(entry, RankEntry) and entry.open for entry in self.plan):
+            follow(self.ranks.place, self._digest(), self._options.rank_timeout, rank_environment(self.ranks))
+
+    def _assembled(self) -> AbstractContextManager[Crew]:
+        timeout = self._options.rank_timeout
+        muster: Muster = OwnRanks(self.ranks.count, rank_environment(self.ranks))
+        if self.ranks.place:
+            muster = JoinedRanks(self.ranks.place, self._digest(), timeout, rank_environment(self.ranks))
+        return closing(Crew(muster, self.ranks.kind, timeout))
+
+    def _rank_bench(self, crew: Crew, entries: Sequence[RankEntry]) -> RankBench:
+        return RankBench(crew, self.ranks.kind, self._device.free_bytes(), entries)
+
+    def _digest(self) -> str:
+        """What tells this plan from another: every rank has to have the same."""
+        told = [(entry.case.name, entry.task.told()) for entry in self.plan if isinstance(entry, RankEntry)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def _budgets(self, kernels: Sequence[Entry], collectives: Sequence[Entry]) -> tuple[float, float]:
+        """Seconds for kernels and for collectives: the usual ones, or what was asked for in the same proportion."""
+        usual = (
+            self._device.patience.budget_seconds if any(entry.open for entry in kernels) else 0.0,
+            RANK_PATIENCE[self.ranks.kind].budget_seconds if any(entry.open for entry in collectives) else 0.0,
+        )
+        factor = self._options.budget / sum(usual) if self._options.budget and sum(usual) else 1.0
+        return usual[0] * factor, usual[1] * factor
 
     def replay(self, entry: Entry, benchmark: Any) -> None:
         """Hand an entry's samples to pytest-benchmark."""
@@ -142,3 +201,10 @@ class Session:
         others = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
         if others > BUSY_CORES:
             say(f"other processes keep {others:.1f} cores busy: expect noise, or end them first")
+
+
+def _work(case: Case) -> str:
+    """What one call does, for a list of cases."""
+    if case.message_bytes is not None:
+        return f"{case.ranks} ranks, message {binary_bytes(case.message_bytes)}"
+    return f"{case.flops / 1e9:.3g} GFLOP, {case.hbm_bytes / 1e6:.3g} MB"

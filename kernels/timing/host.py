@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from math import ceil
@@ -77,7 +78,7 @@ class HostTimer:
         """Samples of at least the device's span, one after another."""
         wanted = share * self._device.patience.visit_seconds / (self._calls * self._once)
         rounds = min(MOST_ROUNDS, max(1, int(wanted)))
-        before = _cpu_seconds()
+        before = cpu_seconds()
         enabled = gc.isenabled()
         gc.disable()
         try:
@@ -85,7 +86,7 @@ class HostTimer:
         finally:
             if enabled:
                 gc.enable()
-        return Sampled(seconds, self._calls, telemetry=_contention(before, _cpu_seconds()))
+        return Sampled(seconds, self._calls, telemetry=contention(before, cpu_seconds()))
 
     def _elapsed(self, count: int) -> float:
         calls = list(islice(self._turn, count))
@@ -96,8 +97,8 @@ class HostTimer:
         return time.perf_counter() - start
 
 
-class _CpuSeconds(NamedTuple):
-    """CPU time so far: of all processors, spent by anyone here, spent by this process, taken by the hypervisor."""
+class CpuSeconds(NamedTuple):
+    """CPU time so far: of all processors, spent by anyone here, spent by the run itself, taken by the hypervisor."""
 
     total: float
     busy: float
@@ -105,14 +106,19 @@ class _CpuSeconds(NamedTuple):
     steal: float
 
 
-def _cpu_seconds() -> _CpuSeconds:
-    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+def cpu_seconds(others: Sequence[int] = ()) -> CpuSeconds:
+    """Read them; `others` are processes of the run besides this one."""
+    machine, own = psutil.cpu_times(), 0.0
+    for process in (None, *others):
+        with suppress(psutil.Error):
+            times = psutil.Process(process).cpu_times()
+            own += times.user + times.system
     steal = getattr(machine, "steal", 0.0)
     idle = machine.idle + getattr(machine, "iowait", 0.0)
-    return _CpuSeconds(sum(machine), sum(machine) - idle - steal, own.user + own.system, steal)
+    return CpuSeconds(sum(machine), sum(machine) - idle - steal, own, steal)
 
 
-def _contention(before: _CpuSeconds, after: _CpuSeconds) -> dict[str, float] | None:
+def contention(before: CpuSeconds, after: CpuSeconds) -> dict[str, float] | None:
     """Shares of the CPU time that went to other processes and to other machines: the usual causes of noise."""
     total, busy, own, steal = (b - a for a, b in zip(before, after, strict=True))
     if total <= 0:

@@ -15,8 +15,8 @@ from reports.arithmetic.setting import (
     times_sent_system_wide,
 )
 from reports.finding import Finding, Verdict
-from reports.units import binary_bytes
 from specs import wire
+from specs.sizes import binary_bytes
 
 ALL_REDUCES = 2
 ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN = 28_672, 57_344

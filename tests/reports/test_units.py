@@ -53,11 +53,6 @@ def test_ratio(value, said):
     assert units.ratio(value) == said
 
 
-@pytest.mark.parametrize(("count", "said"), [(32 * 2**20, "32 MiB"), (3 * 2**29, "1.5 GiB"), (512, "0.5 KiB")])
-def test_binary_bytes(count, said):
-    assert units.binary_bytes(count) == said
-
-
 @pytest.mark.parametrize(
     ("share", "said"), [(None, "–"), (0.042, "4.2%"), (1.0, "100%"), (1.01, ">100%"), (7e9, ">100%")]
 )

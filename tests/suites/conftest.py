@@ -20,7 +20,7 @@ from dataclasses import replace
 import pytest, torch
 from kernels.linear import TORCH_LINEAR
 from specs.parallel import Shard
-from suites.plan import How
+from suites.how import How
 
 COLD = How("fp32", "cold", "eager", "torch")
 SHAPE = dict(tokens=3, n=64, k=32)

@@ -17,11 +17,14 @@ from tests.suites.conftest import ROOT
 CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: (.*))?$", re.MULTILINE)
 
 
+OF_RANKS = ("bench_collective", "bench_point_to_point", "bench_peer_copy", "bench_tp", "bench_pp")
+
+
 @pytest.fixture
 def listed(pytester, monkeypatch):
     """The plan of the repository's own suites on a device of the given kind: (function, id, reason)."""
 
-    def listed(kind, *options):
+    def listed(kind, *options, alone=True):
         if kind == "cuda":
             gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.PATIENCE["cuda"])
             monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -41,7 +44,8 @@ def listed(pytester, monkeypatch):
         )
         result = pytester.runpytest_inprocess(*command, *options)
         assert result.ret == 0, result.stderr.str()
-        return [(function, name, reason) for function, name, _, reason in CASE.findall(result.stdout.str())]
+        found = [(function, name, reason) for function, name, _, reason in CASE.findall(result.stdout.str())]
+        return [case for case in found if (case[0] in OF_RANKS) != alone]
 
     return listed
 
@@ -138,3 +142,22 @@ def test_an_ungated_model_has_its_own_layers(listed):
         if f == "bench_decode"
     }
     assert names == {"qkv", "o", "up", "down", "lm_head"}
+
+
+def test_two_ranks_of_a_cpu_measure_every_operation_and_list_each_absent_backend_once(listed):
+    cases = listed("cpu", alone=False)
+    here = [name for _, name, reason in cases if not reason]
+    assert {name.split("-")[0] for name in here} == {
+        "all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "exchange", "ring_shift", "ping_pong",
+        "all_reduce_rmsnorm",
+    }  # fmt: skip
+    for part in ("-1KiB-", "-256MiB-", "-gap1ms-", "-hidden-", "-hidden+residual-"):
+        assert any(part in name for name in here), part
+    absent = [name for _, name, reason in cases if reason and name.startswith("all_reduce-")]
+    assert len(absent) == len(set(absent)) == len({name.split("eager-")[1] for name in absent})
+
+
+def test_one_gpu_lists_its_collectives_with_the_reason(listed):
+    reasons = [reason for _, _, reason in listed("cuda", alone=False)]
+    assert 1 <= len(reasons) < 20
+    assert all(reason for reason in reasons)

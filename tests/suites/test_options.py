@@ -20,7 +20,7 @@ from tests.suites.conftest import GOOD
         ("--model=llama-3-71b", "*--model: unknown model 'llama-3-71b'; did you mean llama-3-70b?*known: *"),
         ("--layer=q_proj", "*--layer: 'q_proj' is unknown; choose from qkv, *"),
         ("--dtype=fp7", "*--dtype: 'fp7' is unknown; choose from fp32, bf16, fp16"),
-        ("--impl=magic", "*--impl: 'magic' is unknown; choose from torch, cublaslt, triton, triton-pdl, cuda"),
+        ("--impl=magic", "*--impl: 'magic' is unknown; choose from torch, cublaslt, triton, triton-pdl, cuda, gloo, *"),
         ("--cache=warm", "*--cache: 'warm' is unknown; choose from cold, hot"),
         ("--launch=lazy", "*--launch: 'lazy' is unknown; choose from graph, eager"),
         ("--passes=0", "*--passes: '0' is not a whole number*"),
@@ -85,14 +85,6 @@ def test_asking_only_for_what_is_not_made_ends_with_one_line(bench, up_to_four):
     result.stderr.fnmatch_lines(["ERROR: nothing to measure: no cuda linear takes 16 tokens: cuda_gemv takes 1 to 4"])
     assert not bench.json.exists()
     assert not bench.journal.exists()
-
-
-def test_several_processes_are_refused(bench, monkeypatch):
-    bench.write(GOOD)
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    result = bench.run()
-    assert result.ret == 4
-    result.stderr.fnmatch_lines(["*WORLD_SIZE is 8: no suite communicates yet*"])
 
 
 def test_a_missing_folder_for_the_json_is_made(bench):

@@ -10,15 +10,17 @@ from kernels.timing.device import current_device
 from kernels.timing.host import Sampled
 from specs.case import Case
 from suites import passes
+from suites.entry import rivals
+from suites.kernel_bench import KernelBench
+from suites.kernel_case import KernelEntry
 from suites.passes import Run
-from suites.plan import Entry, rivals
 
 
 def entry(name, implementation="torch", kernel=TORCH_LINEAR, **case):
     shape = {"tokens": 2, "n": 8, "k": 16}
     facts = {"question": "decode", "op": "linear", "kernel": kernel.name, "dtype": "fp32", "flops": 1, "hbm_bytes": 1}
     case = Case(name=name, implementation=implementation, **{**facts, **shape, **case})
-    return Entry(case, kernel, shape, copies=2, weight_bytes=8 * 16 * 4)
+    return KernelEntry(case=case, kernel=kernel, shape=shape, copies=2, weight_bytes=8 * 16 * 4)
 
 
 class Timer:
@@ -46,8 +48,9 @@ def run(monkeypatch):
             visits.append(entry.case.name)
             return Timer(lambda: samples(entry))
 
-        monkeypatch.setattr(Run, "_timer", timer)
-        Run(entries, current_device(), passes_, budget, lambda entry: None, lambda *_: None).measure()
+        monkeypatch.setattr(KernelBench, "_timer", timer)
+        bench = KernelBench(current_device(), entries)
+        Run(entries, bench, passes_, budget, lambda entry: None, lambda *_: None).measure()
         return visits
 
     return run

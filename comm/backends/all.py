@@ -1,0 +1,14 @@
+"""Every library that can carry messages."""
+
+from comm.backend import Backend
+from comm.backends.cupy_nccl import CUPY_NCCL
+from comm.backends.gloo import GLOO
+from comm.backends.mpi import MPI
+from comm.backends.nccl import NCCL
+from comm.backends.peer import PEER
+from comm.backends.symmetric import SYMM_MULTIMEM, SYMM_ONE_SHOT, SYMM_TWO_SHOT
+from comm.backends.triton_one_shot import TRITON_ONE_SHOT
+
+ROWS = (GLOO, MPI, NCCL, CUPY_NCCL, SYMM_ONE_SHOT, SYMM_TWO_SHOT, SYMM_MULTIMEM, TRITON_ONE_SHOT, PEER)
+BACKENDS: dict[str, Backend] = {row.name: row for row in ROWS}
+"""By name; a line here adds one."""

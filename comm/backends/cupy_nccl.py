@@ -1,0 +1,155 @@
+"""NCCL called directly, through CuPy: no process group, no watchdog, one call into the library for each collective.
+
+All-reduce goes out of place, which torch.distributed does not offer: the message stays, and calls can follow one
+another without its values growing.
+"""
+
+import warnings
+from importlib.util import find_spec
+from itertools import count
+from typing import Any
+
+import torch
+from torch.distributed.distributed_c10d import _get_default_store
+
+from comm.backend import Backend, Communicator
+from comm.backends.needs import first_line, gpus, nccl_for_shared_gpu
+from comm.world import World
+from specs.errors import UserError
+
+TYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
+"""ncclDataType_t; older CuPy has no name for bfloat16."""
+SUM = 0
+"""ncclSum."""
+UNIQUE_ID = "cupy-nccl unique id {}"
+_turn = count()
+
+
+class CupyNcclCommunicator(Communicator):
+    """An NCCL communicator. Every call goes to torch's current stream, so graphs capture it.
+
+    Args:
+        world: the ranks.
+        nccl: the module `cupy.cuda.nccl`.
+        unique_id: what rank 0 was given for all.
+    """
+
+    def __init__(self, world: World, nccl: Any, unique_id: Any) -> None:
+        super().__init__(world)
+        self._nccl = nccl
+        self._token = torch.zeros(1, device=world.device)  # before NCCL looks which device is current
+        self._ranks = nccl.NcclCommunicator(world.ranks, unique_id, world.rank)
+
+    def barrier(self) -> None:
+        """An all-reduce of four bytes."""
+        self.all_reduce(self._token, self._token)
+
+    def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Out of place."""
+        self._ranks.allReduce(*_both(message, out), *_what(message), SUM, _stream())
+
+    def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """NCCL counts what a rank sends."""
+        self._ranks.allGather(*_both(message, out), *_what(message), _stream())
+
+    def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """NCCL counts what a rank receives."""
+        self._ranks.reduceScatter(*_both(message, out), *_what(out), SUM, _stream())
+
+    def broadcast(self, message: torch.Tensor, root: int) -> None:
+        """In place."""
+        self._ranks.broadcast(*_both(message, message), *_what(message), root, _stream())
+
+    def send(self, message: torch.Tensor, to: int) -> None:
+        """To rank `to`."""
+        self._ranks.send(message.data_ptr(), *_what(message), to, _stream())
+
+    def recv(self, out: torch.Tensor, source: int) -> None:
+        """From rank `source`."""
+        self._ranks.recv(out.data_ptr(), *_what(out), source, _stream())
+
+    def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
+        """Both in one group, so that neither waits for the other."""
+        self._nccl.groupStart()
+        self.send(message, to)
+        self.recv(out, source)
+        self._nccl.groupEnd()
+
+    def close(self) -> None:
+        """Without waiting for the others, one of which may be gone."""
+        self._ranks.abort()
+
+
+def _both(message: torch.Tensor, out: torch.Tensor) -> tuple[int, int]:
+    return message.data_ptr(), out.data_ptr()
+
+
+def _what(counted: torch.Tensor) -> tuple[int, int]:
+    return counted.numel(), TYPES[counted.dtype]
+
+
+def _stream() -> int:
+    return int(torch.cuda.current_stream().cuda_stream)
+
+
+def load() -> Any:
+    """`cupy.cuda.nccl`; None where CuPy finds no NCCL, which it warns of at length."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from cupy.cuda import nccl
+    return nccl if nccl.available else None
+
+
+def why_not(world: World) -> str | None:
+    """GPUs, CuPy, and an NCCL that it finds: torch's own where both are of one CUDA."""
+    if reason := gpus(world):
+        return reason
+    extra = f"cu{(torch.version.cuda or '13').split('.')[0]}"
+    if torch.version.hip:
+        return "CuPy is set up here for CUDA only; rccl is the same library through torch"
+    if find_spec("cupy") is None:
+        return f"CuPy is not installed; `pip install -c constraints.txt .[{extra}]`"
+    if (nccl := load()) is None:
+        return f"CuPy finds no NCCL; `pip install nvidia-nccl-{extra}`"
+    return nccl_for_shared_gpu(world, nccl.get_version())
+
+
+def connect(world: World) -> Communicator:
+    """Rank 0 draws the unique id, which goes through the store of torch's default group.
+
+    Raises:
+        UserError: NCCL does not come together.
+    """
+    nccl, store, key = load(), _get_default_store(), UNIQUE_ID.format(next(_turn))
+    if world.rank == 0:
+        store.set(key, as_text(nccl.get_unique_id()))
+    try:
+        communicator = CupyNcclCommunicator(world, nccl, as_cupy_has_it(store.get(key).decode()))
+        communicator.barrier()
+        torch.cuda.synchronize(world.device)
+    except RuntimeError as error:  # NcclError is one, and so is what a store raises that waited too long
+        raise UserError(f"cupy-nccl does not start: {first_line(error)}; NCCL_DEBUG=WARN says more") from error
+    return communicator
+
+
+def as_text(unique_id: Any) -> str:
+    """For the store; CuPy 14 hands over bytes, older ones a tuple of signed chars."""
+    return bytes(one & 0xFF for one in unique_id).hex()
+
+
+def as_cupy_has_it(told: str) -> Any:
+    """The form in which this CuPy takes it."""
+    import cupy
+
+    unique_id = bytes.fromhex(told)
+    if int(cupy.__version__.split(".")[0]) >= 14:
+        return unique_id
+    return tuple(one - 256 if one > 127 else one for one in unique_id)
+
+
+CUPY_NCCL = Backend(
+    name="cupy-nccl",
+    methods=frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"}),
+    why_not=why_not,
+    connect=connect,
+)

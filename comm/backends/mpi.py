@@ -1,0 +1,116 @@
+"""MPI through mpi4py, between CPUs: what the machine's own MPI takes, beside gloo.
+
+mpi4py calls MPI_Init when it is imported, so that is done by `connect`: a rank is a child of the process that mpirun
+started, the parent never speaks MPI, and one process at each place may, once.
+"""
+
+import importlib
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from comm.backend import Backend, Communicator
+from comm.world import World
+from specs.errors import UserError
+
+START = "mpirun -n 2 python -m pytest suites/bench_collectives.py --impl mpi"
+INSTALL = "pip install mpi4py, beside an MPI such as Debian's openmpi-bin and libopenmpi-dev"
+
+
+class MpiCommunicator(Communicator):
+    """A communicator of its own, so that its traffic mixes with no other's.
+
+    Args:
+        world: the ranks.
+        mpi: the module `mpi4py.MPI`.
+    """
+
+    def __init__(self, world: World, mpi: Any) -> None:
+        super().__init__(world)
+        self._mpi, self._ranks = mpi, mpi.COMM_WORLD.Dup()
+
+    def barrier(self) -> None:
+        """Returns when all are there."""
+        self._ranks.Barrier()
+
+    def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Out of place: MPI can do both, and so the message stays what it was and repeated calls do not overflow."""
+        self._ranks.Allreduce(message.numpy(), out.numpy(), op=self._mpi.SUM)
+
+    def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Bytes, of any format."""
+        self._ranks.Allgather(_bytes(message), _bytes(out))
+
+    def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Parts of equal length."""
+        self._ranks.Reduce_scatter_block(message.numpy(), out.numpy(), op=self._mpi.SUM)
+
+    def broadcast(self, message: torch.Tensor, root: int) -> None:
+        """From rank `root`."""
+        self._ranks.Bcast(_bytes(message), root)
+
+    def send(self, message: torch.Tensor, to: int) -> None:
+        """Returns when the message may be written over, which of a short one is before it has arrived."""
+        self._ranks.Send(_bytes(message), to)
+
+    def recv(self, out: torch.Tensor, source: int) -> None:
+        """From rank `source`."""
+        self._ranks.Recv(_bytes(out), source)
+
+    def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
+        """Both at once, in one call."""
+        self._ranks.Sendrecv(_bytes(message), to, 0, _bytes(out), source, 0)
+
+    def close(self) -> None:
+        """End MPI, on all ranks: one that exits without is a crash to mpirun, which then kills the others."""
+        self._ranks.Free()
+        self._mpi.Finalize()
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    """The tensor's memory for numpy, which knows no bf16."""
+    return tensor.view(torch.uint8).numpy()
+
+
+def why_not(world: World) -> str | None:
+    """It needs mpi4py, and a launcher that tells MPI where its ranks are."""
+    if find_spec("mpi4py") is None:
+        return f"mpi4py is not installed; {INSTALL}"
+    if world.launcher not in ("mpirun", "srun"):
+        return f"MPI ranks are started by mpirun or srun, and these by {world.launcher}; {START}"
+    if world.generation > 1:
+        return "MPI starts once in a run, and a lost rank had all of them started anew; run the rest with --resume"
+    return None
+
+
+def connect(world: World) -> Communicator:
+    """Start MPI in this process.
+
+    Raises:
+        UserError: there is no MPI library, or it sees other ranks than the launcher told.
+    """
+    importlib.import_module("mpi4py").rc(thread_level="funneled")  # of a rank's threads one talks
+    try:
+        mpi = importlib.import_module("mpi4py.MPI")
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"mpi4py finds no MPI library ({' '.join(str(error).split())[:150]}); {INSTALL}") from error
+    found = mpi.COMM_WORLD.Get_rank(), mpi.COMM_WORLD.Get_size()
+    if found != (world.rank, world.ranks):
+        mpi.Finalize()
+        raise UserError(
+            f"MPI calls this rank {found[0]} of {found[1]}, its launcher rank {world.rank} of {world.ranks}; "
+            f"start it with the mpirun of the MPI that mpi4py loads: {START}"
+        )
+    return MpiCommunicator(world, mpi)
+
+
+MPI = Backend(
+    name="mpi",
+    methods=frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"}),
+    why_not=why_not,
+    connect=connect,
+    graph=False,
+    kinds=frozenset({"cpu"}),
+    dtypes=("fp32",),  # the standard has sums of neither 16-bit format
+)

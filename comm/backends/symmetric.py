@@ -1,0 +1,136 @@
+"""PyTorch's symmetric memory: memory of all ranks' GPUs mapped into every rank, and all-reduce kernels that use it.
+
+One-shot: each rank adds up all messages itself. Two-shot: each adds up one part and writes it to all. Multimem:
+two-shot where the switch does the adding up, on NVSwitch systems from Hopper on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed._symmetric_memory as symm_mem
+from torch._C._distributed_c10d import _SymmetricMemory
+
+from comm.backend import DTYPES, Backend, Communicator
+from comm.backends.needs import first_line, gpus, one_host, overlapping_memory
+from comm.world import World
+from specs.errors import UserError
+
+AllReduce = Callable[[torch.Tensor, torch.Tensor, str], object]
+"""(message, out, name of the group)."""
+METHODS = frozenset({"all_reduce"})
+DTYPES_ADDED = ("fp32", "bf16")
+"""What torch's kernels are compiled for."""
+
+
+def share(elements: int, dtype: torch.dtype, world: World) -> tuple[torch.Tensor, Any]:
+    """Memory that all ranks reach, and torch's handle on it; on every rank alike.
+
+    Each one is an allocation of its own. `symm_mem.empty` would take it from a pool, where ranks may be given different
+    offsets once memory is used again, while torch's all-reduce kernels count from where an allocation begins.
+
+    Raises:
+        UserError: the GPUs do not reach one another's memory.
+    """
+    try:
+        memory = _SymmetricMemory.empty_strided_p2p((elements,), (1,), dtype, world.device)
+        handle = symm_mem.rendezvous(memory, group_name())
+    except RuntimeError as error:
+        raise UserError(f"symmetric memory does not start: {first_line(error)}") from error
+    return memory, handle
+
+
+class SymmetricCommunicator(Communicator):
+    """Ranks whose messages lie in shared memory.
+
+    Args:
+        world: the ranks.
+        all_reduce: torch's operator.
+        multicast: whether it needs an address at which all ranks' memory is written and read at once.
+
+    Raises:
+        UserError: the memory cannot be shared, or there is no such address.
+    """
+
+    def __init__(self, world: World, all_reduce: AllReduce, *, multicast: bool = False) -> None:
+        super().__init__(world)
+        self._token, self._handle = share(1024, torch.float32, world)
+        self._all_reduce, self._group = all_reduce, group_name()
+        if multicast and not self._handle.multicast_ptr:
+            raise UserError(f"{world.device} has no multicast to its peers; it takes NVSwitch and Hopper or later")
+
+    def buffer(self, elements: int, dtype: str) -> torch.Tensor:
+        """Shared memory. All ranks call this together, with the same sizes in the same order."""
+        return share(elements, DTYPES[dtype], self.world)[0]
+
+    def barrier(self) -> None:
+        """On the stream, with flags of the token's own."""
+        self._handle.barrier(channel=0)
+
+    def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Out of place or over the message, as `Backend.in_place` says."""
+        self._all_reduce(message, out, self._group)
+
+
+def group_name() -> Any:
+    """Of torch's default group, through whose store the ranks find one another."""
+    return dist.distributed_c10d._get_default_group().group_name
+
+
+def one_shot(message: torch.Tensor, out: torch.Tensor, group: str) -> None:
+    """Out of place."""
+    torch.ops.symm_mem.one_shot_all_reduce_out(message, "sum", group, out)
+
+
+def two_shot(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
+    """In place: the form that takes any number of ranks."""
+    torch.ops.symm_mem.two_shot_all_reduce_(message, "sum", group)
+
+
+def multimem(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
+    """In place."""
+    torch.ops.symm_mem.multimem_all_reduce_(message, "sum", group)
+
+
+def why_not(world: World) -> str | None:
+    """GPUs of one host."""
+    return gpus(world) or one_host(world) or overlapping_memory(world)
+
+
+def why_not_multimem(world: World) -> str | None:
+    """The same, and a GPU for each rank: whether there is multicast is known when they are connected."""
+    if torch.version.hip:
+        return "multicast is NVIDIA's; on ROCm take symm-one-shot or symm-two-shot"
+    if world.kind == "cuda" and world.overlapping:
+        return "ranks share a GPU, and a GPU has no multicast to itself; it needs a GPU for each rank"
+    return why_not(world)
+
+
+SYMM_ONE_SHOT = Backend(
+    name="symm-one-shot",
+    methods=METHODS,
+    why_not=why_not,
+    connect=partial(SymmetricCommunicator, all_reduce=one_shot),
+    dtypes=DTYPES_ADDED,
+    algorithm="one-shot",
+)
+SYMM_TWO_SHOT = Backend(
+    name="symm-two-shot",
+    methods=METHODS,
+    in_place=METHODS,
+    why_not=why_not,
+    connect=partial(SymmetricCommunicator, all_reduce=two_shot),
+    dtypes=DTYPES_ADDED,
+    algorithm="two-shot",
+)
+SYMM_MULTIMEM = Backend(
+    name="symm-multimem",
+    methods=METHODS,
+    in_place=METHODS,
+    why_not=why_not_multimem,
+    connect=partial(SymmetricCommunicator, all_reduce=multimem, multicast=True),
+    dtypes=DTYPES_ADDED,
+    algorithm="two-shot",
+)

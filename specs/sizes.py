@@ -1,0 +1,25 @@
+"""Sizes in powers of two, as messages and memory have them: shown, and read from what a user typed."""
+
+import re
+
+from specs.errors import UserError
+
+STEPS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def binary_bytes(count: float) -> str:
+    """A capacity or a message in KiB, MiB or GiB."""
+    factor, symbol = next((step for step in STEPS if count >= step[0]), STEPS[-1])
+    return f"{count / factor:,.4g} {symbol}"
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of 16KiB, 1MiB or 4096.
+
+    Raises:
+        UserError: no size, or a decimal unit, which would be another size than meant.
+    """
+    found = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", text)
+    if not found or not int(found[1]):
+        raise UserError(f"{text!r} is no size; write bytes as 4096, 16KiB or 1MiB")
+    return int(found[1]) * {symbol: factor for factor, symbol in STEPS}.get(found[2], 1)

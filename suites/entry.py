@@ -1,0 +1,100 @@
+"""A case of the run: what has been measured of it so far, and why there is no more."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from math import inf
+from typing import Any
+
+from specs import statistics
+from specs.case import Case
+from specs.measurement import Measurement
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """What every case has, whatever measures it.
+
+    `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory; `turn`
+    counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while `error` only ends
+    it: what was measured before stays. `configuration` is what an interrupted run noted as the kernel's choice.
+    """
+
+    case: Case
+    labels: dict[str, Any] = field(default_factory=dict)
+    copies: int = 1
+    need_bytes: int = 0
+    clock: str = ""
+    not_run: str | None = None
+    failed: str | None = None
+    error: str | None = None
+    turn: int = 0
+    relative_error: float | None = None
+    seconds: list[tuple[float, ...]] = field(default_factory=list)
+    calls: int = 1
+    stopped_by: str = "interrupted"
+    throttled: bool | None = None
+    telemetry: dict[str, float] | None = None
+    configuration: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to measure."""
+        return self.not_run is None and self.failed is None
+
+    @property
+    def half_width(self) -> float:
+        """Relative half-width of the interval so far."""
+        return statistics.half_width(self.seconds) if self.seconds else inf
+
+    def measurement(self) -> Measurement:
+        """What has been measured so far, as the record."""
+        return Measurement(
+            case=self.case,
+            seconds=tuple(self.seconds),
+            clock=self.clock,
+            relative_error=self.relative_error,
+            copies=self.copies,
+            calls=self.calls,
+            stopped_by=self.stopped_by,
+            throttled=self.throttled,
+            telemetry=self.telemetry,
+            configuration=self.configuration,
+        )
+
+    def check(self, error: float, limit: float) -> None:
+        """Keep the error of a result; the case fails if it is too large or NaN."""
+        if error <= limit:
+            self.relative_error = error
+            return
+        unwritten = " (an element of the output was not written, or is NaN)" if error != error else ""
+        self.failed = f"wrong result: relative error {error:.3g} is over {limit:g}{unwritten}; not timed"
+
+    def note_load(self, telemetry: dict[str, float] | None) -> None:
+        """Keep what was read under load: shares as means over the visits so far, all else as the last reading."""
+        if telemetry is None or self.telemetry is None:
+            self.telemetry = telemetry or self.telemetry
+            return
+        visits = len(self.seconds)
+        means = {
+            name: (self.telemetry[name] * visits + value) / (visits + 1)
+            for name, value in telemetry.items()
+            if name.endswith("_share") and name in self.telemetry
+        }
+        self.telemetry = telemetry | means
+
+    def take(self, before: Measurement) -> None:
+        """Go on from what an interrupted run has measured."""
+        self.seconds = list(before.seconds)
+        self.relative_error, self.clock, self.calls = before.relative_error, before.clock, before.calls
+        self.throttled, self.configuration = before.throttled, before.configuration
+        self.telemetry = dict(before.telemetry) if before.telemetry else None
+
+
+def rivals(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Neighbours that differ only in implementation, which have to be timed side by side."""
+
+    def shared(entry: Entry) -> Case:
+        return replace(entry.case, name="", implementation="", kernel="")
+
+    return [list(group) for _, group in groupby(entries, shared)]

@@ -1,0 +1,178 @@
+"""All ranks as one: started together, told the same, ended together when one is lost.
+
+The parent watches. A rank that dies closes its pipe, one that is stopped falls silent, one that hangs says where it is:
+whatever happens, a command is over after its limit, and the reason names the rank.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import wait
+
+import psutil
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from comm.world import World
+from suites.world.link import CaseRefusedError, Link, Muster, RankLostError
+from suites.world.wire import Message
+
+GRACE_SECONDS = 2.0
+"""How long the others are waited for once one rank has failed: whoever caused it may be about to say so."""
+FAREWELL_SECONDS = 3.0
+SILENT_SECONDS = 3.5
+"""A rank tells once a second that it lives; after this time it does not."""
+SECONDARY = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
+"""What a rank says when it is another's death that it noticed."""
+
+
+class Crew:
+    """The ranks of a run.
+
+    Args:
+        muster: where they come from.
+        kind: cpu or cuda.
+        timeout_seconds: the longest that starting, or one command, may take.
+    """
+
+    def __init__(self, muster: Muster, kind: str, timeout_seconds: float) -> None:
+        self._muster, self._kind, self._timeout = muster, kind, timeout_seconds
+        self._links: list[Link] = []
+        self._store: TCPStore | None = None
+        self._generation = self._turn = 0
+        self.hosts = 1
+
+    @property
+    def running(self) -> bool:
+        """Whether the ranks are there."""
+        return bool(self._links)
+
+    @property
+    def processes(self) -> list[int]:
+        """The ranks' processes on this host."""
+        return [link.pid for link in self._links if hasattr(link, "pid")]
+
+    def start(self) -> None:
+        """Start all ranks and let them find each other.
+
+        Raises:
+            RankLostError: one does not arrive.
+        """
+        self._generation += 1
+        self._links = self._muster.start()
+        self._store = TCPStore(self._muster.address, 0, is_master=True, wait_for_workers=False)
+        threads = max(1, (psutil.cpu_count(logical=False) or 1) // len(self._links))
+        common = {"store": (self._muster.address, self._store.port), "generation": self._generation, "threads": threads}
+        worlds = self._worlds()
+        replies = self.ask("join", common, "joining the others", lambda rank: {"world": asdict(worlds[rank])})
+        self.hosts = len({reply["host"] for reply in replies})
+
+    def _worlds(self) -> list[World]:
+        """The parent's limit ends a wait, not the ranks': a rank that gives up says nothing of who is to blame."""
+        ranks, launcher, patience = len(self._links), self._muster.launcher, 2 * self._timeout + GRACE_SECONDS
+        return [World(link.rank, ranks, *link.local, self._kind, launcher, patience) for link in self._links]
+
+    def ask(
+        self, command: str, arguments: Message, doing: str, each: Callable[[int], Message] = lambda _: {}
+    ) -> list[Message]:
+        """Tell every rank the same and wait for all answers, in the order of ranks.
+
+        Args:
+            command: what to do.
+            arguments: what with.
+            doing: what a reason calls it.
+            each: what a rank is told besides.
+
+        Raises:
+            CaseRefusedError: a rank cannot, and all are well.
+            RankLostError: a rank is gone or hangs. The others were ended too.
+        """
+        self._turn += 1
+        try:
+            for link in self._links:
+                link.tell({"do": command, "with": {**arguments, **each(link.rank)}, "turn": self._turn})
+            replies = self._collect(doing)
+            failed = {rank: reply["failed"] for rank, reply in replies.items() if "failed" in reply}
+            if failed and command == "draw":
+                raise CaseRefusedError(_told(failed, ""))
+            if failed:
+                raise RankLostError(_told(failed, f" while {doing}"))
+        except BaseException as error:
+            if not isinstance(error, CaseRefusedError):
+                self.end()
+            raise
+        return [replies[link.rank] for link in self._links]
+
+    def _collect(self, doing: str) -> dict[int, Message]:
+        links = {link.rank: link for link in self._links}
+        replies: dict[int, Message] = {}
+        beats: dict[int, tuple[float, Message]] = {rank: (time.monotonic(), {}) for rank in links}
+        died: dict[int, str] = {}
+        deadline, in_grace = time.monotonic() + self._timeout, False
+        while missing := [links[rank] for rank in links if rank not in replies and rank not in died]:
+            ready = wait([link.wire.connection for link in missing], timeout=max(0.0, deadline - time.monotonic()))
+            if not ready and time.monotonic() >= deadline:
+                break
+            for link in missing:
+                if link.wire.connection in ready:
+                    message = link.hear()
+                    if "died" in message:
+                        died[link.rank] = message["died"]
+                    elif "beat" in message:
+                        beats[link.rank] = time.monotonic(), message
+                    elif message.get("turn") == self._turn:
+                        replies[link.rank] = message
+            if not in_grace and (died or any("failed" in reply for reply in replies.values())):
+                in_grace, deadline = True, min(deadline, time.monotonic() + GRACE_SECONDS)
+        if died:
+            raise RankLostError(f"{_each(died)} while {doing}")
+        if missing and any("failed" in reply for reply in replies.values()):
+            failed = {rank: reply["failed"] for rank, reply in replies.items() if "failed" in reply}
+            raise RankLostError(_told(failed, f" while {doing}"))
+        if missing:
+            for link in missing:
+                link.give_up()
+            raise RankLostError(_silent(missing, beats, doing, self._timeout))
+        return replies
+
+    def end(self) -> None:
+        """End every rank's process; nothing to do where none runs."""
+        links, self._links, self._store = self._links, [], None
+        for link in links:
+            link.end()
+
+    def close(self) -> None:
+        """End the ranks for good."""
+        for link in self._links:
+            link.tell({"do": "end"})
+        deadline, open_ones = time.monotonic() + FAREWELL_SECONDS, list(self._links)
+        while open_ones and (left := deadline - time.monotonic()) > 0:
+            ready = wait([link.wire.connection for link in open_ones], timeout=left)
+            open_ones = [one for one in open_ones if one.wire.connection not in ready or "died" not in one.hear()]
+        self.end()
+        self._muster.close()
+
+
+def _told(failed: dict[int, str], doing: str) -> str:
+    """What went wrong first: not what a rank noticed of another's failure, and once where all say the same."""
+    causes = {rank: why for rank, why in failed.items() if not any(word in why.lower() for word in SECONDARY)} or failed
+    if len(set(causes.values())) == 1 and len(causes) > 1:
+        return f"every rank failed{doing}: {next(iter(causes.values()))}"
+    return "; ".join(f"rank {rank} failed{doing}: {why}" for rank, why in list(causes.items())[:2])
+
+
+def _each(died: dict[int, str]) -> str:
+    return ", ".join(f"rank {rank} {how}" for rank, how in died.items())
+
+
+def _silent(missing: Sequence[Link], beats: dict[int, tuple[float, Message]], doing: str, limit: float) -> str:
+    """Who does not answer: those that give no sign of life, or else all that were waited for and where they are."""
+    now = time.monotonic()
+    stopped = [link.rank for link in missing if now - beats[link.rank][0] > SILENT_SECONDS]
+    if stopped:
+        return f"{_ranks(stopped)} stopped answering while {doing}; given up after {limit:g} s"
+    where = "; ".join(f"rank {link.rank} is in {beats[link.rank][1].get('in') or 'unknown code'}" for link in missing)
+    return f"{_ranks([link.rank for link in missing])} did not finish {doing} within {limit:g} s ({where})"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

@@ -1,0 +1,89 @@
+"""One rank's process: started with a pipe, watched, and ended by its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+
+from suites.world.wire import Message, Wire
+
+ROOT = Path(__file__).parent.parent.parent
+WORKER = (sys.executable, "-m", "suites.world.worker")
+"""The program of a rank; its last argument is the pipe's file descriptor."""
+LAST_WORDS = 3
+"""Lines of a dead rank's output that are told."""
+
+
+class Keeper:
+    """The process of one rank on this host.
+
+    Args:
+        rank: its number.
+        environment: variables that it is given besides this process's own.
+        log: file of what it prints.
+        local: its number on this host, and how many ranks the host has.
+    """
+
+    def __init__(self, rank: int, environment: Mapping[str, str], log: Path, local: tuple[int, int]) -> None:
+        self.rank, self.local, self._log = rank, local, log
+        ours, theirs = Pipe()
+        self.wire = Wire(ours)
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [*WORKER, str(theirs.fileno())],
+                env={**os.environ, "PYTHONPATH": path, **environment},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the parent; what the rank starts ends with it
+            )
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def tell(self, message: Message) -> bool:
+        """Send a command; False when the rank is gone."""
+        return self.wire.tell(message)
+
+    def hear(self) -> Message:
+        """What the rank said; how it ended when it is gone."""
+        return self.wire.hear() or {"died": self._how()}
+
+    def give_up(self) -> None:
+        """It is this process that keeps it."""
+
+    def end(self) -> None:
+        """End the rank and all that it started, stopped or not."""
+        if self._process.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+        self.wire.close()
+
+    def _how(self) -> str:
+        try:
+            status = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        if status < 0:
+            name = signal.Signals(-status).name
+            return f"was killed by {name}" + (" (out of memory? see the kernel's log)" if name == "SIGKILL" else "")
+        words = " | ".join(self.last_words())
+        return f"ended with status {status}" + (f": {words}" if words else "")
+
+    def last_words(self) -> list[str]:
+        """The last lines that the rank printed."""
+        try:
+            lines = self._log.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        return [line.strip()[:200] for line in lines if line.strip()][-LAST_WORDS:]

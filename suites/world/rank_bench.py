@@ -1,0 +1,154 @@
+"""Measures collectives: every rank is told the same, and the slowest of them makes the sample.
+
+How many calls a sample spans and how many samples there are is decided here, from the slowest rank's time, and told to
+all: ranks that calibrate themselves make different counts of calls, and wait for each other for ever.
+"""
+
+from collections.abc import Sequence
+from math import ceil, isnan, log2, nan
+
+from comm.collectives import COLLECTIVES
+from kernels.timing.device import Patience
+from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
+from specs import statistics
+from suites.entry import Entry
+from suites.world.crew import Crew
+from suites.world.link import RankLostError
+from suites.world.rank_case import RankEntry
+from suites.world.wire import Message
+
+PATIENCE = {"cpu": Patience(5e-3, 30e-3, 0.05, 45.0), "cuda": Patience(1e-3, 30e-3, 0.01, 120.0)}
+"""A visit has a fixed price besides: ranks are told, buffers filled, barriers passed."""
+PROBE_CALLS = 64
+SHORT_BYTES = 2**20
+MOST_IN_A_ROW = 3
+"""Cases that may end a rank one after another before the machine is taken to be at fault."""
+GROWTH_BITS = {"fp32": 110, "bf16": 110, "fp16": 6}
+"""Doublings from 2^7 before a format overflows, with some to spare."""
+
+
+class RankBench:
+    """What visits to collectives share: the ranks, and which cases were checked.
+
+    Args:
+        crew: all ranks.
+        kind: cpu or cuda.
+        free_bytes: memory of a device; cases that do not fit fail at once.
+        entries: all cases.
+    """
+
+    def __init__(self, crew: Crew, kind: str, free_bytes: int, entries: Sequence[RankEntry]) -> None:
+        self._crew, self._kind = crew, kind
+        self.patience = PATIENCE[kind]
+        self._numbers = {id(entry): number for number, entry in enumerate(entries)}
+        self._verified: set[int] = set()
+        self._lost, self._in_a_row, self._drawn = "", 0, 0
+        for entry in entries:
+            if entry.open and entry.need_bytes > 0.8 * free_bytes:
+                entry.failed = (
+                    f"out of memory: needs about {entry.need_bytes / 2**30:.2f} GiB on all ranks of this host, "
+                    f"{free_bytes / 2**30:.2f} GiB are free; try a smaller --message or fewer --ranks"
+                )
+
+    def lost(self) -> str:
+        """Why no more ranks are started; empty while they are."""
+        return self._lost
+
+    def told(self, _: Entry, error: Exception) -> str:
+        """One line on what ended a case."""
+        if isinstance(error, RankLostError):
+            self._in_a_row += 1
+            if self._in_a_row >= MOST_IN_A_ROW and not self._lost:
+                self._lost = f"{MOST_IN_A_ROW} cases in a row ended a rank, the last: {error}"
+        text = " ".join(str(error).split())
+        if "OutOfMemoryError" in text or "MemoryError" in text or "can't allocate memory" in text:
+            return f"out of memory: {text}; try a smaller --message or fewer --ranks"
+        return text
+
+    def visit(self, entry: RankEntry, share: float) -> tuple[float, ...]:
+        """Samples of one visit; none where a result is wrong."""
+        self._start()
+        number = self._numbers[id(entry)]
+        first = number not in self._verified
+        self._draw(entry, entry.calls if entry.seconds else _probe_calls(entry))
+        if first and not self._right(entry, number):
+            return ()
+        if entry.once is None:
+            self._probe(entry)
+        calls, rounds = self._sizes(entry, share)
+        before = cpu_seconds(self._crew.processes)
+        found = self._sample(entry, calls, rounds + 1)[1:]  # the first warms up
+        if self._kind == "cpu":
+            entry.note_load(contention(before, cpu_seconds(self._crew.processes)))
+        entry.calls, self._in_a_row = calls, 0
+        entry.skews += [slowest - fastest for slowest, fastest in found if slowest > 0]
+        return tuple(slowest for slowest, _ in found if slowest > 0)
+
+    def _start(self) -> None:
+        if not self._crew.running:
+            try:
+                self._crew.start()
+            except RankLostError as error:
+                self._lost = str(error)
+                raise
+
+    def _draw(self, entry: RankEntry, calls: int) -> None:
+        """Set the case up for so many calls a sample: an all-reduce in place doubles each buffer only so often."""
+        self._drawn = calls
+        spans = 1 if self._kind == "cpu" else 4  # n and 2n calls, and the first replay of a graph of each
+        growth = spans * calls * log2(max(2, entry.case.ranks))
+        entry.copies = max(1, ceil(growth / GROWTH_BITS[entry.case.dtype])) if entry.case.op == "all_reduce" else 1
+        label = {"name": entry.case.name, "question": entry.case.question, "number": self._numbers[id(entry)]}
+        told = {"task": entry.task.told(), "copies": entry.copies, "label": label}
+        self._crew.ask("draw", told, f"setting up {entry.title}")
+
+    def _right(self, entry: RankEntry, number: int) -> bool:
+        """Whether every rank's result is right; the worst error is kept."""
+        replies = self._crew.ask("check", {"turn": number + 1}, f"checking {entry.title}")
+        entry.check(_worst(replies), COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
+        if entry.failed is None:
+            self._verified.add(number)
+        return entry.failed is None
+
+    def _probe(self, entry: RankEntry) -> None:
+        """Learn how long a call takes, the barrier's part in it shrinking with the calls."""
+        if entry.seconds:
+            entry.once = statistics.pooled_median(entry.seconds)
+            return
+        entry.once = min(slowest for slowest, _ in self._sample(entry, 1, 2))
+        calls = min(_probe_calls(entry), ceil(self.patience.span_seconds / max(entry.once, 1e-9)))
+        if calls > 1 and not entry.case.gap_seconds:
+            ((again, _),) = self._sample(entry, calls, 1)
+            entry.once = min(entry.once, again) if again > 0 else entry.once
+
+    def _sizes(self, entry: RankEntry, share: float) -> tuple[int, int]:
+        """Calls that a sample spans, and samples."""
+        once = max(entry.once or 0.0, 1e-7)
+        spans = 1 if self._kind == "cpu" else 3
+        if entry.case.gap_seconds:
+            calls, each = 1, once + entry.case.gap_seconds
+        else:
+            calls = max(1, ceil(self.patience.span_seconds / once))
+            each = spans * calls * once
+            if calls > self._drawn:
+                self._draw(entry, calls)
+        return calls, min(MOST_ROUNDS, max(1, int(share * self.patience.visit_seconds / each)))
+
+    def _sample(self, entry: RankEntry, calls: int, rounds: int) -> list[tuple[float, float]]:
+        """Of each round the slowest rank's seconds a call, and the fastest's."""
+        replies = self._crew.ask("sample", {"calls": calls, "rounds": rounds}, f"timing {entry.title}")
+        entry.clock = str(replies[0]["clock"])
+        talking = [reply for rank, reply in enumerate(replies) if entry.pair is None or rank in entry.pair]
+        rounds_of = zip(*(reply["seconds"] for reply in talking), strict=True)
+        return [(max(one), min(one)) for one in rounds_of]
+
+
+def _probe_calls(entry: RankEntry) -> int:
+    """Many of what is short; a long message's time is known after two."""
+    return PROBE_CALLS if (entry.case.message_bytes or 0) <= SHORT_BYTES else 2
+
+
+def _worst(replies: Sequence[Message]) -> float:
+    """The largest error; NaN, which JSON has not, where a rank found an element that was not written."""
+    errors = [float(reply["error"]) for reply in replies if reply["error"] is not None]  # float("nan") is one
+    return nan if any(map(isnan, errors)) else max(errors, default=nan)

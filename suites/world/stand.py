@@ -1,0 +1,183 @@
+"""A rank at its work: it joins the others, sets a case up, checks it, and times it, each when it is told to."""
+
+import hashlib
+import platform
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import cycle
+from math import isnan
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from comm.backend import Backend, Communicator
+from comm.backends.all import BACKENDS
+from comm.check import relative_error
+from comm.collective import Buffers, Collective, Role
+from comm.collectives import COLLECTIVES
+from comm.value import fill, predictable
+from comm.world import World
+from specs.errors import UserError
+from suites import ranges
+from suites.world.clocks import Clock, CudaClock, HostClock
+from suites.world.task import Task
+
+Reply = dict[str, Any]
+
+
+class Stand:
+    """What a rank keeps between commands: the world, its connections, and the case that is set up."""
+
+    def __init__(self) -> None:
+        self._communicators: dict[str, Communicator] = {}
+        self._case: Case | None = None
+        self._world: World | None = None
+
+    def do(self, command: str, arguments: Reply) -> Reply:
+        """Carry out a command and say what came of it."""
+        doing: dict[str, Callable[..., Reply]] = {
+            "join": self._join,
+            "draw": self._draw,
+            "check": self._check,
+            "sample": self._sample,
+        }
+        return doing[command](**arguments)
+
+    def close(self) -> None:
+        """Let go of the other ranks, which do the same."""
+        self._case = None
+        for communicator in self._communicators.values():
+            with suppress(Exception):
+                communicator.close()
+
+    def _join(self, world: Reply, store: tuple[str, int], generation: int, threads: int) -> Reply:
+        torch.set_num_threads(threads)
+        self._world = World(**world, generation=generation)
+        if self._world.kind == "cuda":
+            torch.cuda.set_device(self._world.device)
+        limit = timedelta(seconds=self._world.timeout_seconds)
+        shared = TCPStore(*store, is_master=False, timeout=limit)
+        dist.init_process_group(
+            "gloo" if self._world.kind == "cpu" else "cpu:gloo,cuda:nccl",
+            store=PrefixStore(f"generation {generation}", shared),
+            rank=self._world.rank,
+            world_size=self._world.ranks,
+            timeout=limit,
+        )
+        dist.monitored_barrier(timeout=limit)
+        host = hashlib.sha256(f"{platform.node()} {uuid.getnode()}".encode()).hexdigest()
+        return {"host": host[:16]}
+
+    def _draw(self, task: Reply, copies: int, label: Reply) -> Reply:
+        self._case = None  # its memory goes before the next one's comes
+        asked, world = Task(**task), self._joined()
+        backend = BACKENDS[asked.backend]
+        if reason := backend.why_not(world):
+            raise UserError(reason)
+        self._case = Case(asked, backend, self._connect(backend, world), copies, label)
+        return {}
+
+    def _check(self, turn: int) -> Reply:
+        """One call on fresh values and poisoned results, held against the reference."""
+        case = self._set_up()
+        with case.marked("warm-up"):
+            error = case.check(turn)
+        return {"error": "nan" if error is not None and isnan(error) else error}
+
+    def _sample(self, calls: int, rounds: int) -> Reply:
+        case = self._set_up()
+        with case.marked("timed"):
+            return {"seconds": case.sample(calls, rounds), "clock": case.clock.name}
+
+    def _connect(self, backend: Backend, world: World) -> Communicator:
+        if backend.name not in self._communicators:
+            self._communicators[backend.name] = backend.connect(world)
+        return self._communicators[backend.name]
+
+    def _joined(self) -> World:
+        if self._world is None:
+            raise UserError("told to run a case before it was told to join the others")
+        return self._world
+
+    def _set_up(self) -> "Case":
+        if self._case is None:
+            raise UserError("told to run a case before one was set up")
+        return self._case
+
+
+class Case:
+    """A case on this rank.
+
+    Args:
+        task: what is asked.
+        backend, communicator: what carries it.
+        copies: buffers that calls rotate through, so that an all-reduce in place multiplies each only so often.
+        label: name, question and number of the case, for its ranges.
+    """
+
+    def __init__(
+        self, task: Task, backend: Backend, communicator: Communicator, copies: int, label: Mapping[str, Any]
+    ) -> None:
+        self._task, self._communicator, self._label = task, communicator, label
+        self._collective: Collective = COLLECTIVES[task.op]
+        world = communicator.world
+        self._role: Role = task.role(world, in_place=self._collective.method in backend.in_place)
+        self._buffers = [self._room() for _ in range(copies)]
+        self.clock: Clock = HostClock() if world.kind == "cpu" else CudaClock(task.launch == "graph")
+        self._turn = cycle(self._buffers)
+
+    @contextmanager
+    def marked(self, part: str) -> Iterator[None]:
+        """NVTX ranges: the case, and in it warm-up or timed."""
+        name, question, number = (self._label[key] for key in ("name", "question", "number"))
+        with ranges.mark(name, question, number), ranges.mark(part, question, number):
+            yield
+
+    def check(self, turn: int) -> float | None:
+        """Relative error of one call; NaN where something was not written, None where this rank is given nothing."""
+        buffers, world = self._buffers[0], self._communicator.world
+        value = predictable(world.ranks, turn)
+        self._fill(buffers, turn)
+        self._communicator.barrier()
+        self._collective.run(self._communicator, buffers, self._role)
+        if world.kind != "cpu":
+            torch.cuda.synchronize()
+        return relative_error(self._collective, buffers, value, self._role)
+
+    def sample(self, calls: int, rounds: int) -> list[float]:
+        """Seconds a call, for each round."""
+        fresh, barrier = self._fresh, self._communicator.barrier
+        for buffers in self._buffers:
+            self._fill(buffers, 0)
+        if self._task.gap_seconds:
+            return self.clock.after_gap(self._call, fresh, barrier, self._task.gap_seconds, rounds)
+        return self.clock.spans(self._call, fresh, barrier, calls, rounds)
+
+    def _call(self, count: int) -> None:
+        run, communicator, role = self._collective.run, self._communicator, self._role
+        for _ in range(count):
+            run(communicator, next(self._turn), role)
+
+    def _fresh(self) -> None:
+        if self._collective.grows(self._role):
+            for buffers in self._buffers:
+                self._fill(buffers, 0)
+
+    def _room(self) -> Buffers:
+        parts = self._collective.parts(self._role)
+        return {name: self._buffer(name, part.elements) for name, part in parts.items()}
+
+    def _buffer(self, name: str, elements: int) -> torch.Tensor:
+        """Room in memory that the backend can send from; a copy's target lies with the rank that is copied to."""
+        if self._collective.method == "copy_to" and name == "out":
+            return self._communicator.buffer_at(self._task.target, elements, self._task.dtype)
+        return self._communicator.buffer(elements, self._task.dtype)
+
+    def _fill(self, buffers: Buffers, turn: int) -> None:
+        world = self._communicator.world
+        for name, part in self._collective.parts(self._role).items():
+            fill(buffers[name], predictable(world.ranks, turn), part.holds)
