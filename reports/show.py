@@ -4,6 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reports import ceilings, files, header, output, tables
+from reports.communication import fit, point, reference, series
+from reports.communication import tables as between_ranks
+from reports.communication.point import Point
+from reports.communication.reference import NOTHING, References
 from reports.figures import Figures
 from reports.files import ResultFile
 from reports.output import Format
@@ -19,10 +23,15 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
     """
     page: list[Block] = []
     data = []
-    for file in map(files.load, paths):
+    loaded = [files.load(path) for path in paths]
+    references = reference.gather(loaded)
+    for file in loaded:
         figures = read(file)
-        page += section(file, figures)
-        data += [{"file": str(file.path), **one.record()} for one in figures]
+        if format is Format.JSON:
+            found = point.points(file, figures, references)
+            data += [{"file": str(file.path), **one.figures.record(), **one.record()} for one in found]
+        else:
+            page += section(file, figures, references)
     output.emit(page, data, format, to, paths)
 
 
@@ -33,7 +42,16 @@ def read(file: ResultFile) -> list[Figures]:
     return [Figures(measurement, measured, datasheet) for measurement in file.measurements]
 
 
-def section(file: ResultFile, figures: Iterable[Figures]) -> list[Block]:
+def section(file: ResultFile, figures: Iterable[Figures], references: References = NOTHING) -> list[Block]:
     """One file: what it is, its tables, what is missing."""
     above = header.above(file, ceilings.measured(file), ceilings.known_gpu(file))
-    return [above, *tables.draw_up(figures), *header.below(file)]
+    found = point.points(file, figures, references)
+    general = [one.figures for one in found if not point.between_ranks(one.case)]
+    communication = [one for one in found if point.between_ranks(one.case)]
+    return [above, *tables.draw_up(general), *_communication(communication), *header.below(file)]
+
+
+def _communication(points: Sequence[Point]) -> list[Block]:
+    """Tables of operations between ranks, and latency and bandwidth fitted to them."""
+    fitted = [found for one in series.collect(points) if (found := fit.fit(one))]
+    return [*between_ranks.draw_up(points), *between_ranks.fits(fitted)]

@@ -6,6 +6,8 @@ from typing import Any
 
 from reports import ceilings, claims, claims_page, generations, header
 from reports.answer import QUESTION, Answer, answer
+from reports.communication import chapter
+from reports.communication.chapter import Chapter
 from reports.evidence import Evidence, collect
 from reports.files import ResultFile
 from reports.finding import Judged
@@ -25,6 +27,7 @@ class Story:
         judged: every claim.
         answer: to the question.
         generations: one linear side by side, where two GPUs have one in common.
+        communication: what was measured and published of operations between ranks.
         missing: what the report lacks, and what to do about it.
     """
 
@@ -33,16 +36,17 @@ class Story:
     judged: Sequence[Judged]
     answer: Answer
     generations: Generations | None
+    communication: Chapter
     missing: Sequence[str]
 
     def blocks(self) -> list[Block]:
-        """The answer, verdicts, generations, and where each figure comes from."""
+        """The answer, verdicts, generations, communication, and where each figure comes from."""
         lines = [self.answer.headline, *self.answer.details, *self.missing]
         blocks: list[Block] = [Facts(title=QUESTION, rows=tuple(("", line) for line in lines), level=1)]
         blocks += claims_page.draw_up(self.judged, more="`python -m reports claims --all`")
         if self.generations:
             blocks.append(generations.table(self.generations))
-        return [*blocks, *self.provenance()]
+        return [*blocks, *self.communication.blocks(), *self.provenance()]
 
     def verdicts(self, *, every: bool = False) -> list[Block]:
         """A table for each measured claim, and one for all of arithmetic."""
@@ -63,6 +67,7 @@ class Story:
             "details": list(self.answer.details),
             "missing": list(self.missing),
             "claims": [claims.record(one) for one in self.judged],
+            "communication": self.communication.data(),
             "files": [str(file.path) for file in self.files],
         }
 
@@ -76,4 +81,5 @@ def tell(files: Sequence[ResultFile]) -> Story:
         missing.append(f"No published GPU stands beside this: {PUBLISHED}.")
     if all(file.published for file in files):
         missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
-    return Story(files, evidences, judged, answer(judged), generations.side_by_side(evidences), missing)
+    side_by_side = generations.side_by_side(evidences)
+    return Story(files, evidences, judged, answer(judged), side_by_side, chapter.write(files), missing)

@@ -11,6 +11,7 @@ from reports.units import NONE, percent
 from specs.case import Case
 
 Cell = Callable[[Figures], str]
+NOTES = Column("notes", number=False, prose=True)
 
 
 def draw_up(figures: Iterable[Figures]) -> list[Table]:
@@ -22,8 +23,8 @@ def _table(question: str, figures: Sequence[Figures]) -> Table:
     groups = _series(figures) if question == "sweep" else [list(figures)]
     figures = [one for group in groups for one in group]
     labelled, names, caption = labels.choose([one.measurement.case for one in figures])
-    everywhere = [word for word in figures[0].warnings() if all(word in one.warnings() for one in figures)]
-    columns = [*_numbers(figures), (Column("notes", number=False, prose=True), _notes(everywhere))]
+    everywhere = shared_warnings(figures)
+    columns = [*_numbers(figures), (NOTES, _notes(everywhere))]
     if question == "sweep":
         columns.insert(2, _growth(groups))
     name = iter(names)
@@ -54,6 +55,11 @@ def _numbers(figures: Sequence[Figures]) -> list[tuple[Column, Cell]]:
         (Column("of\nsheet"), lambda f: percent(f.datasheet_share)),
         (Column("noise"), lambda f: percent(f.noise)),
     ]
+
+
+def shared_warnings(figures: Sequence[Figures]) -> list[str]:
+    """What to mind about all rows: it stands in the caption."""
+    return [word for word in figures[0].warnings() if all(word in one.warnings() for one in figures)]
 
 
 def _notes(everywhere: Container[str]) -> Cell:

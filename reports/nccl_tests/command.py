@@ -116,6 +116,7 @@ def _machine(runs: Sequence[tuple[Path, Run]], gpu: str | None) -> resultfile.Re
         "shardbench_schema": SCHEMA,
         "device": "cuda",
         "gpu": found,
+        "hosts": max(run.hosts for _, run in runs),
         **({one.library: one.library_version} if one.library_version else {}),
         "source": f"{one.library}-tests{version}, imported; not timed by shardbench",
     }

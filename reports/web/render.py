@@ -14,7 +14,7 @@ from reports.answer import QUESTION
 from reports.finding import VERDICTS
 from reports.page import Facts, Table
 from reports.story import Story
-from reports.web import over_tokens, rooflines, speedups
+from reports.web import communication, over_tokens, rooflines, speedups
 from reports.web.figure import Figure
 
 HERE = Path(__file__).parent
@@ -26,12 +26,14 @@ FEW = 8
 def render(story: Story) -> str:
     """The page as HTML; whatever comes from files is escaped.
 
-    The tables of single linears are left out, and the page says so, where they would make it too large to send.
+    The tables of single linears, then those of every message, are left out, and the page says so, where they would make
+    it too large to send.
     """
     template, parts = _template(), _parts(story)
     linears, times = _linears(story), _times(story)
-    for tables, plots in ((linears, times), ([], times), ([], times[:FEW])):
-        page = template.render(**parts, linears=tables, times=plots)
+    every = communication.every_size(story.communication)
+    for tables, sizes, plots in ((linears, every, times), ([], every, times), ([], {}, times), ([], {}, times[:FEW])):
+        page = template.render(**parts, linears=tables, every_size=sizes, times=plots)
         if len(page.encode()) < MOST_BYTES:
             break
     return page
@@ -58,6 +60,7 @@ def _parts(story: Story) -> dict[str, Any]:
         "roofline": rooflines.draw(story.evidences, gpus),
         "speedup": speedups.draw(story.generations, gpus) if story.generations else None,
         "generations": generations.table(story.generations) if story.generations else None,
+        "communication": communication.section(story.communication),
         "provenance": _by_file(story),
         "verdict_words": VERDICTS,
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
