@@ -32,6 +32,10 @@ class Communicator:
         """The same in another rank's memory, where a backend can write to that without the rank's help."""
         return self.buffer(elements, dtype)
 
+    def path(self, rank: int) -> str | None:  # noqa: ARG002
+        """How a message to a rank goes, where this rank knows: `peer` directly, `host` through the host's memory."""
+        return None
+
     def barrier(self) -> None:
         """Hold this rank's stream, on a CPU this rank, until all are there."""
         raise NotImplementedError

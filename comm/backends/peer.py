@@ -36,9 +36,9 @@ class PeerCommunicator(Communicator):
             raise ValueError(f"out lies on {out.device}, not with rank {to}; take it from buffer_at")
         out.copy_(message, non_blocking=True)
 
-    def transport(self, to: int) -> str:
+    def path(self, rank: int) -> str:
         """`peer` where the GPUs reach each other's memory; `host` where the driver stages the copy in the host's."""
-        return DIRECT if torch.cuda.can_device_access_peer(self.world.device.index, to) else STAGED
+        return DIRECT if torch.cuda.can_device_access_peer(self.world.device.index, rank) else STAGED
 
 
 def why_not(world: World) -> str | None:

@@ -23,7 +23,11 @@ def plan(steps: Sequence[Step], machine: Machine) -> list[str]:
 
 def shouts(results: Iterable[Result]) -> list[str]:
     """What nobody may overlook."""
-    wrong = {"correctness": "WRONG RESULTS", "arrival": "SPLIT-K ARRIVALS ARE NOT SAFE"}
+    wrong = {
+        "correctness": "WRONG RESULTS",
+        "arrival": "SPLIT-K ARRIVALS ARE NOT SAFE",
+        "ranks": "ALL-REDUCES ARE NOT SAFE",
+    }
     red = [one.step for one in results if one.outcome == "failed" and one.step in wrong]
     return [f"!!! {wrong[name]}: the {name} step failed, so no time measured here counts !!!" for name in red]
 

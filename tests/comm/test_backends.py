@@ -291,7 +291,7 @@ def test_a_peer_copy_lands_with_the_rank_that_is_named_and_says_how(monkeypatch)
     made = peer.PeerCommunicator(world())
     asked = []
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *pair: asked.append(pair) or pair == (0, 1))
-    assert (made.transport(1), made.transport(2)) == ("peer", "host")
+    assert (made.path(1), made.path(2)) == ("peer", "host")
     assert asked == [(0, 1), (0, 2)]
     with pytest.raises(ValueError, match="out lies on cpu, not with rank 1"):
         made.copy_to(torch.ones(2), 1, torch.zeros(2))

@@ -1,0 +1,49 @@
+"""Runs every collective that gloo carries once on this rank and prints its error: RANK RANKS PORT."""
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+
+from comm.backends.gloo import GLOO
+from comm.check import relative_error
+from comm.collective import Role
+from comm.collectives import COLLECTIVES
+from comm.value import fill, predictable
+from comm.world import World
+
+HIDDEN = 96
+
+
+def run(communicator, collective, dtype, elements):
+    """The error of one call; None for a rank that is given nothing."""
+    world = communicator.world
+    row = HIDDEN if "norm" in collective.op else 1
+    in_place = collective.method in GLOO.in_place
+    role = Role(world.rank, world.ranks, elements, row, in_place, source=world.ranks - 1, target=0)
+    value, parts = predictable(world.ranks, 4), collective.parts(role)
+    buffers = {name: communicator.buffer(part.elements, dtype) for name, part in parts.items()}
+    for name, part in parts.items():
+        fill(buffers[name], value, part.holds)
+    communicator.barrier()
+    collective.run(communicator, buffers, role)
+    return relative_error(collective, buffers, value, role)
+
+
+def main():
+    rank, ranks, port = map(int, sys.argv[1:])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    communicator = GLOO.connect(World(rank, ranks, rank, ranks, "cpu"))
+    errors = {
+        f"{op} {dtype}": run(communicator, collective, dtype, elements)
+        for op, collective in COLLECTIVES.items()
+        if collective.method in GLOO.methods
+        for dtype, elements in (("bf16", HIDDEN * 700 * ranks), ("fp32", HIDDEN * ranks), ("fp16", HIDDEN * 3 * ranks))
+    }
+    print(json.dumps(errors))  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    main()
