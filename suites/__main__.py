@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels.timing.device import current_device
+from specs.errors import UserError
+from specs.sizes import parse_bytes
 from suites.doctor import findings
 from suites.environment import result_name
 from suites.gate import command
@@ -39,6 +41,26 @@ def doctor(
 def name() -> None:
     """Print <machine>-<date>, the name of a result file made here today."""
     typer.echo(result_name(current_device()))
+
+
+@app.command()
+def overhead(
+    message: Annotated[str, typer.Option(help="Message, as 16MiB.")] = "16MiB",
+    ranks: Annotated[int, typer.Option(help="Ranks on this CPU.")] = 2,
+    blocks: Annotated[int, typer.Option(help="ABBA blocks.", min=2)] = 12,
+) -> None:
+    """What the probes add to a bare loop of the same gloo all-reduce."""
+    from suites.world.overhead import measure  # torch.distributed, which the other commands can do without
+
+    try:
+        found = measure(ranks, parse_bytes(message), blocks)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(
+        f"gloo all_reduce {message}, {ranks} ranks, {blocks} ABBA blocks: bare {found.bare * 1e3:.3f} ms, "
+        f"ours {found.ours * 1e3:.3f} ms, ratio {found.ratio:.3f} (95 %: {found.low:.3f} to {found.high:.3f})"
+    )
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

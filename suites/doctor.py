@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 import torch
 
+from comm.backends.all import BACKENDS
+from comm.collectives import COLLECTIVES
 from kernels.kernel import DTYPES
 from kernels.linears import LINEARS
 from kernels.timing.device import COLD_FACTOR, Device, gib
+from specs.errors import UserError
 from suites.environment import cpu_name, machine_info, package_version
 from suites.how import How
 from suites.kernel_case import why_not
+from suites.world.ranks import plan_ranks
 
 
 class Line(NamedTuple):
@@ -27,6 +31,7 @@ def findings(device: Device) -> Iterator[Line]:
     """All findings, the most fundamental first."""
     yield from _machine(device)
     yield from _kernels(device)
+    yield from _ranks(device)
     yield from _tools()
 
 
@@ -35,8 +40,6 @@ def _machine(device: Device) -> Iterator[Line]:
     if device.kind == "cuda":
         yield Line(True, "GPU", f"{facts['gpu']}, {device.arch}, {facts['sms']} SMs, {gib(facts['gpu_memory_bytes'])}")
         yield Line(facts["driver"] is not None, "driver", str(facts["driver"]), "pip install nvidia-ml-py")
-        if facts["gpus"] > 1:
-            yield Line(True, "GPUs", f"{facts['gpus']}; the suites so far use the first")
     else:
         yield Line(False, "GPU", "torch sees none; the CPU is measured instead", _gpu_remedy())
         yield Line(True, "CPU", f"{cpu_name()}, {facts['threads']} threads, torch uses {facts['torch_threads']}")
@@ -68,6 +71,24 @@ def _kernels(device: Device) -> Iterator[Line]:
     yield Line(graph, "launch graph", "CUDA graphs" if graph else "cannot run here", "a CUDA GPU; eager works")
 
 
+def _ranks(device: Device) -> Iterator[Line]:
+    """Who can talk to whom, and through what."""
+    try:
+        ranks = plan_ranks(None, device.kind)
+    except UserError as error:
+        yield Line(False, "ranks", "the launcher's variables cannot be used", str(error))
+        return
+    found = f"{ranks.count}, started by {'the suites' if ranks.place is None else ranks.place.launcher}"
+    alone = ranks.why_not()
+    yield Line(alone is None, "ranks", found, alone or "")
+    for backend in BACKENDS.values():
+        lacks = backend.why_not(ranks.world)
+        if ranks.kind not in backend.kinds:
+            lacks = f"it is for {' and '.join(sorted(backend.kinds))}, and the ranks are on {ranks.kind}"
+        ops = [op for op, collective in COLLECTIVES.items() if collective.method in backend.methods]
+        yield Line(lacks is None, f"backend {backend}", ", ".join(ops), lacks or "")
+
+
 def _tools() -> Iterator[Line]:
     cuda = "cu12" if (torch.version.cuda or "13").startswith("12") else "cu13"
     for packages, use, remedy in (
@@ -76,6 +97,7 @@ def _tools() -> Iterator[Line]:
         (("nvidia-ml-py",), "clocks, power and throttling under load", _extra(cuda)),
         (("cupy-cuda13x", "cupy-cuda12x"), "CUDA C++ kernels, raw NCCL", _extra(cuda)),
         (("nvmath-python",), "cuBLASLt's heuristics", _extra("cublaslt")),
+        (("mpi4py",), "MPI between CPUs, under mpirun or srun", "pip install mpi4py, beside an MPI"),
         (("cuda-bench",), "NVBench, to cross-check the clock", _extra(f"{cuda},clock")),
     ):
         found = next(filter(None, map(package_version, packages)), None)

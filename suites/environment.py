@@ -20,7 +20,24 @@ from kernels.timing.device import Device
 from kernels.timing.telemetry import nvml_handle
 from specs.measurement import SCHEMA
 
-VARIABLES = ("NCCL_", "CUDA_VISIBLE", "CUBLAS", "OMP_", "MKL_", "ONEDNN_", "TORCH_", "TRITON_", "KMP_", "GOMP_")
+VARIABLES = (
+    "NCCL_",
+    "RCCL_",
+    "UCCL_",
+    "GLOO_",
+    "FI_",
+    "UCX_",
+    "OMPI_MCA_",
+    "CUDA_VISIBLE",
+    "CUBLAS",
+    "OMP_",
+    "MKL_",
+    "ONEDNN_",
+    "TORCH_",
+    "TRITON_",
+    "KMP_",
+    "GOMP_",
+)
 """Variables that change what a kernel or a collective does."""
 PACKAGES = (
     *("torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cublas", "nvidia-cublas-cu12"),
@@ -90,6 +107,7 @@ def gpu_info() -> dict[str, Any]:
     return facts
 
 
+@cache
 def gpu_links(gpus: int) -> dict[str, str]:
     """What joins each pair of the first GPUs, nvlink or pcie: {"0-1": "nvlink"}; empty where NVML is silent."""
     if (found := nvml_handle()) is None:

@@ -9,7 +9,7 @@ from specs.errors import UserError
 from specs.measurement import Measurement
 from suites.entry import Entry
 
-SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda")
+SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda", "ranks")
 """Facts of the machine that must not differ between the halves of a run."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import pytest_benchmark
+import torch
 
 from kernels.timing.device import current_device
 from specs.case import Case
@@ -37,6 +38,7 @@ from suites.world.rank_bench import PATIENCE as RANK_PATIENCE
 from suites.world.rank_bench import RankBench
 from suites.world.rank_case import RankEntry
 from suites.world.ranks import plan_ranks, rank_environment, rank_info
+from suites.world.survey import survey
 
 BUSY_CORES = 0.3
 
@@ -55,6 +57,8 @@ class Session:
         self.json = json
         self.journal = journalling.journal_path(self.json)
         self.ranks = plan_ranks(self._options.ranks, self._device.kind)
+        if self.ranks.place and self.ranks.kind == "cuda":
+            torch.cuda.set_device(self.ranks.place.local_rank)  # else every process of a host would open the first
         self.plan = [describe(item, self._device, self.ranks) for item in items]
         self.entries = {entry.case.name: entry for entry in self.plan}
         self.machine_info = machine_info(self._device) | rank_info(self.ranks)
@@ -105,6 +109,9 @@ class Session:
             if kernels:
                 run(kernels, KernelBench(self._device, kernels), budget_seconds=budgets[0]).measure()
             if crew:
+                if self.ranks.kind == "cuda":
+                    torch.cuda.empty_cache()  # the kernels' pool, which the first GPU's rank may need
+                survey(crew, collectives)
                 run(collectives, self._rank_bench(crew, collectives), budget_seconds=budgets[1]).measure()
                 self.machine_info["hosts"] = crew.hosts
         self.finished = True

@@ -115,7 +115,8 @@ class CudaClock:
             return lambda: calls(count)
         if count not in self._captured:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # NCCL's watchdog asks events meanwhile, in a thread of its own
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 calls(count)
             self._captured[count] = graph.replay
         return self._captured[count]

@@ -5,7 +5,7 @@ whatever happens, a command is over after its limit, and the reason names the ra
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import wait
 
@@ -21,6 +21,7 @@ GRACE_SECONDS = 2.0
 FAREWELL_SECONDS = 3.0
 SILENT_SECONDS = 3.5
 """A rank tells once a second that it lives; after this time it does not."""
+NOTHING: Mapping[str, str] = {}
 SECONDARY = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
 """What a rank says when it is another's death that it noticed."""
 
@@ -51,17 +52,20 @@ class Crew:
         """The ranks' processes on this host."""
         return [link.pid for link in self._links if hasattr(link, "pid")]
 
-    def start(self) -> None:
+    def start(self, first: Mapping[str, str] = NOTHING) -> None:
         """Start all ranks and let them find each other.
+
+        Args:
+            first: variables of rank 0 alone.
 
         Raises:
             RankLostError: one does not arrive.
         """
         self._generation += 1
-        self._links = self._muster.start()
+        self._links = self._muster.start(first)
         self._store = TCPStore(self._muster.address, 0, is_master=True, wait_for_workers=False)
         threads = max(1, (psutil.cpu_count(logical=False) or 1) // len(self._links))
-        common = {"store": (self._muster.address, self._store.port), "generation": self._generation, "threads": threads}
+        common = {"store": (self._muster.address, self._store.port), "threads": threads}
         worlds = self._worlds()
         replies = self.ask("join", common, "joining the others", lambda rank: {"world": asdict(worlds[rank])})
         self.hosts = len({reply["host"] for reply in replies})
@@ -69,7 +73,10 @@ class Crew:
     def _worlds(self) -> list[World]:
         """The parent's limit ends a wait, not the ranks': a rank that gives up says nothing of who is to blame."""
         ranks, launcher, patience = len(self._links), self._muster.launcher, 2 * self._timeout + GRACE_SECONDS
-        return [World(link.rank, ranks, *link.local, self._kind, launcher, patience) for link in self._links]
+        return [
+            World(link.rank, ranks, *link.local, self._kind, launcher, patience, generation=self._generation)
+            for link in self._links
+        ]
 
     def ask(
         self, command: str, arguments: Message, doing: str, each: Callable[[int], Message] = lambda _: {}

@@ -46,7 +46,7 @@ def follow(place: Place, plan: str, timeout_seconds: float, environment: dict[st
                     if "refused" in command:
                         raise UserError(command["refused"])
                     if command["do"] == "over":
-                        wire.connection.poll(timeout_seconds)  # until rank 0 has written: launchers end all with the first
+                        wire.connection.poll(timeout_seconds)  # launchers end all with the first
                         return
                     generation = command.get("generation", generation)
                     keeper = _obey(command, keeper, place, environment, log)

@@ -74,11 +74,11 @@ class Keeper:
             status = self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             return "closed its connection"
-        if status < 0:
-            name = signal.Signals(-status).name
-            return f"was killed by {name}" + (" (out of memory? see the kernel's log)" if name == "SIGKILL" else "")
+        if status == -signal.SIGKILL:  # from outside: it had no time for words
+            return "was killed by SIGKILL (out of memory? see the kernel's log)"
         words = " | ".join(self.last_words())
-        return f"ended with status {status}" + (f": {words}" if words else "")
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return how + (f": {words}" if words else "")
 
     def last_words(self) -> list[str]:
         """The last lines that the rank printed."""

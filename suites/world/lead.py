@@ -3,6 +3,7 @@
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from specs.errors import UserError
@@ -124,13 +125,13 @@ class JoinedRanks:
             for other in self._others.values():
                 other.tell({"do": "beat"})
 
-    def start(self) -> list[Link]:
+    def start(self, first: Mapping[str, str]) -> list[Link]:
         """This host's process, and every other keeper's."""
         for other in self._others.values():
             other.start()
         local = self._place.local_rank, self._place.local_ranks
-        first = Keeper(0, self._environment, Path(self._logs.name) / "rank-0.log", local)
-        links: list[Link] = [first]
+        log = Path(self._logs.name) / "rank-0.log"
+        links: list[Link] = [Keeper(0, {**self._environment, **first}, log, local)]
         return links + [self._others[rank] for rank in sorted(self._others)]
 
     def close(self) -> None:

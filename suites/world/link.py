@@ -1,5 +1,6 @@
 """How the parent reaches one rank: a process of its own on this host, or one that another process keeps for it."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from suites.world.wire import Message, Wire
@@ -36,8 +37,8 @@ class Muster(Protocol):
     address: str
     launcher: str
 
-    def start(self) -> list[Link]:
-        """Start every rank's process anew.
+    def start(self, first: Mapping[str, str]) -> list[Link]:
+        """Start every rank's process anew; rank 0's is given the variables `first` besides.
 
         Raises:
             RankLostError: one of them cannot be started any more.

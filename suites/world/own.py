@@ -23,10 +23,11 @@ class OwnRanks:
         self.ranks, self._environment = ranks, environment
         self._logs = tempfile.TemporaryDirectory(prefix="shardbench-ranks-")
 
-    def start(self) -> list[Link]:
+    def start(self, first: Mapping[str, str]) -> list[Link]:
         """A process for each."""
+        own = [{**self._environment, **(first if rank == 0 else {})} for rank in range(self.ranks)]
         return [
-            Keeper(rank, self._environment, Path(self._logs.name) / f"rank-{rank}.log", (rank, self.ranks))
+            Keeper(rank, own[rank], Path(self._logs.name) / f"rank-{rank}.log", (rank, self.ranks))
             for rank in range(self.ranks)
         ]
 

@@ -16,12 +16,6 @@ LAUNCHERS = {
     "mpirun (MPICH)": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 }
 """Variables by which each launcher tells a process its rank, the ranks, and both on its host."""
-
-
-NO_STEP = ("4294967291", "4294967290", "batch", "interactive")
-"""What Slurm calls the step of a batch script, by number in older versions."""
-
-
 NO_STEP = ("4294967291", "4294967290", "batch", "interactive")
 """What Slurm calls the step of a batch script, by number in older versions."""
 

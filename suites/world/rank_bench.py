@@ -100,7 +100,9 @@ class RankBench:
         entry.copies = max(1, ceil(growth / GROWTH_BITS[entry.case.dtype])) if entry.case.op == "all_reduce" else 1
         label = {"name": entry.case.name, "question": entry.case.question, "number": self._numbers[id(entry)]}
         told = {"task": entry.task.told(), "copies": entry.copies, "label": label}
-        self._crew.ask("draw", told, f"setting up {entry.title}")
+        replies = self._crew.ask("draw", told, f"setting up {entry.title}")
+        if replies[entry.task.source].get("path") == "host":  # staged there by the driver
+            entry.transport = "host"
 
     def _right(self, entry: RankEntry, number: int) -> bool:
         """Whether every rank's result is right; the worst error is kept."""

@@ -15,7 +15,7 @@ from specs.models import MODELS
 from specs.sizes import binary_bytes
 from suites.entry import Entry
 from suites.how import RankHow
-from suites.world.ranks import Ranks
+from suites.world.ranks import Ranks, transport
 from suites.world.task import Task
 
 ALONE, WITH_RESIDUAL = "hidden", "hidden+residual"
@@ -112,6 +112,7 @@ def rank_entry(
     here = ranks.count if ranks.kind == "cpu" else 1
     entry = RankEntry(case=case, task=task, pair=pair, need_bytes=3 * message_bytes * here)
     entry.algorithm = backend.algorithm
+    entry.transport = None if backend.name == "mpi" else transport(ranks, pair)  # MPI has ways of its own within a host
     entry.not_run = why_not(ranks, collective, backend, how, message_bytes)
     return entry
 

@@ -66,16 +66,24 @@ def rank_info(ranks: Ranks) -> dict[str, Any]:
     """For `machine_info`."""
     if ranks.count == 1:
         return {"ranks": 1}
-    return {"ranks": ranks.count, "launcher": ranks.world.launcher, "transport": transport(ranks)}
+    return {
+        "ranks": ranks.count,
+        "hosts": ranks.world.hosts,
+        "launcher": ranks.world.launcher,
+        "transport": transport(ranks),
+    }
 
 
-def transport(ranks: Ranks) -> str | None:
-    """The one kind of link that all ranks talk over; None for several, or where nothing tells."""
+def transport(ranks: Ranks, pair: tuple[int, int] | None = None) -> str | None:
+    """The one kind of link that all ranks, or a pair of them, talk over; None for several, or where nothing tells."""
     if ranks.kind == "cpu":
         return "loopback" if ranks.world.hosts == 1 else "network"
     if ranks.world.hosts > 1:
         return None
-    kinds = set(gpu_links(ranks.count).values())
+    links = gpu_links(ranks.count)
+    if pair:
+        return links.get("-".join(map(str, sorted(pair))))
+    kinds = set(links.values())
     return kinds.pop() if len(kinds) == 1 else None
 
 

@@ -54,21 +54,21 @@ class Stand:
             with suppress(Exception):
                 communicator.close()
 
-    def _join(self, world: Reply, store: tuple[str, int], generation: int, threads: int) -> Reply:
+    def _join(self, world: Reply, store: tuple[str, int], threads: int) -> Reply:
         torch.set_num_threads(threads)
-        self._world = World(**world, generation=generation)
+        self._world = World(**world)
         if self._world.kind == "cuda":
             torch.cuda.set_device(self._world.device)
         limit = timedelta(seconds=self._world.timeout_seconds)
         shared = TCPStore(*store, is_master=False, timeout=limit)
         dist.init_process_group(
             "gloo" if self._world.kind == "cpu" else "cpu:gloo,cuda:nccl",
-            store=PrefixStore(f"generation {generation}", shared),
+            store=PrefixStore(f"generation {self._world.generation}", shared),
             rank=self._world.rank,
             world_size=self._world.ranks,
             timeout=limit,
         )
-        dist.monitored_barrier(timeout=limit)
+        dist.all_reduce(torch.zeros(1))  # on the CPU: NCCL is for those cases alone that ask for it
         host = hashlib.sha256(f"{platform.node()} {uuid.getnode()}".encode()).hexdigest()
         return {"host": host[:16]}
 
@@ -78,8 +78,9 @@ class Stand:
         backend = BACKENDS[asked.backend]
         if reason := backend.why_not(world):
             raise UserError(reason)
-        self._case = Case(asked, backend, self._connect(backend, world), copies, label)
-        return {}
+        communicator = self._connect(backend, world)
+        self._case = Case(asked, backend, communicator, copies, label)
+        return {"path": communicator.path(asked.target)}
 
     def _check(self, turn: int) -> Reply:
         """One call on fresh values and poisoned results, held against the reference."""

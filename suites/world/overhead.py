@@ -1,0 +1,111 @@
+"""What the probes add to a bare loop of the same all-reduce, in ABBA blocks: `python -m suites overhead`."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from comm.all_reduce import ALL_REDUCE
+from specs import statistics
+from specs.errors import UserError
+from suites.how import RankHow
+from suites.world.crew import Crew
+from suites.world.keeper import ROOT
+from suites.world.own import OwnRanks
+from suites.world.rank_bench import RankBench
+from suites.world.rank_case import RankEntry, rank_entry
+from suites.world.ranks import plan_ranks, rank_environment
+
+TIMEOUT_SECONDS = 60.0
+SPAN_SECONDS = 0.1
+"""What one turn of the bare loop takes, as a visit to a case does."""
+
+
+class Overhead(NamedTuple):
+    """Seconds a call of both, and their ratio with its 95 % interval."""
+
+    bare: float
+    ours: float
+    ratio: float
+    low: float
+    high: float
+
+
+def measure(ranks: int, message_bytes: int, blocks: int) -> Overhead:
+    """Bare, ours, ours, bare, so many times; an interval needs two blocks.
+
+    Raises:
+        UserError: the case cannot run here.
+    """
+    plan = plan_ranks(ranks, "cpu")
+    if plan.place:
+        raise UserError("overhead starts its own ranks; run it without a launcher")
+    how = RankHow("bf16", "eager", 0.0, "gloo")
+    entry = rank_entry("overhead", plan, ALL_REDUCE, "overhead", how, None, message_bytes=message_bytes)
+    if entry.not_run:
+        raise UserError(entry.not_run)
+    environment = rank_environment(plan)
+    bare, ours = [], []
+    with closing(Crew(OwnRanks(ranks, environment), "cpu", TIMEOUT_SECONDS)) as crew:
+        bench = RankBench(crew, "cpu", 2**62, [entry])
+        with _loop(ranks, message_bytes, environment) as loop:
+            _visit(bench, entry)
+            count = max(2, round(SPAN_SECONDS / loop(2)))
+            for _ in range(blocks):
+                first = [loop(count)]
+                middle = [*_visit(bench, entry), *_visit(bench, entry)]
+                bare.append((*first, loop(count)))
+                ours.append(tuple(middle))
+    low, high = statistics.ratio_interval(bare, ours) or (0.0, float("inf"))
+    medians = statistics.pooled_median(bare), statistics.pooled_median(ours)
+    return Overhead(*medians, medians[1] / medians[0], low, high)
+
+
+def _visit(bench: RankBench, entry: RankEntry) -> tuple[float, ...]:
+    samples = bench.visit(entry, 1.0)
+    if entry.failed or not samples:
+        raise UserError(f"overhead: {entry.failed or 'no samples'}")
+    return samples
+
+
+@contextmanager
+def _loop(ranks: int, message_bytes: int, environment: dict[str, str]) -> Iterator["Loop"]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "suites.world.bare", *map(str, (rank, ranks, port, message_bytes))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        yield Loop(processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+class Loop:
+    """The bare loop's processes: a call makes so many all-reduces and gives rank 0's seconds for one."""
+
+    def __init__(self, processes: list["subprocess.Popen[str]"]) -> None:
+        self._processes = processes
+
+    def __call__(self, count: int) -> float:
+        """Let all ranks make `count` calls."""
+        for process in self._processes:
+            if process.stdin:
+                print(count, file=process.stdin, flush=True)
+        answers = [process.stdout.readline() if process.stdout else "" for process in self._processes]
+        if not all(answers):
+            raise UserError("overhead: the bare loop ended; gloo's message is above")
+        return float(answers[0])
