@@ -9,6 +9,7 @@ from specs.errors import UserError
 
 PORT = 29_500
 """Where rank 0 listens unless MASTER_PORT says otherwise: torch's own default."""
+MOST_PORT = 65_535
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
@@ -92,14 +93,17 @@ def _address(launcher: str, environment: Mapping[str, str], *, alone: bool) -> s
 
 def first_host(nodes: str) -> str:
     """The first of Slurm's node list: gpu[003-010,12],login -> gpu003."""
-    found = re.match(r"([^\[,]+)(?:\[(\d+))?", nodes)
+    found = re.match(r"(?:[^\[\],]|\[\d[^\]]*\])+", nodes)
     if not found:
         raise UserError(f"SLURM_STEP_NODELIST is {nodes!r}, which names no host; set MASTER_ADDR to that of rank 0")
-    return found[1] + (found[2] or "")
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", found[0])
 
 
 def _port(launcher: str, environment: Mapping[str, str]) -> int:
     if "MASTER_PORT" in environment:
-        return _number("MASTER_PORT", environment["MASTER_PORT"])
+        port = _number("MASTER_PORT", environment["MASTER_PORT"])
+        if not 0 < port <= MOST_PORT:
+            raise UserError(f"MASTER_PORT is {port}; ports go from 1 to {MOST_PORT}")
+        return port
     job = environment.get("SLURM_JOB_ID", "") if launcher == "srun" else ""
     return 20_000 + int(job) % 20_000 if job.isdecimal() else PORT  # two jobs on one host must not meet

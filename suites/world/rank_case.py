@@ -10,8 +10,10 @@ from comm.collective import Collective
 from specs import bus
 from specs.case import Case
 from specs.dtypes import ITEMSIZE
+from specs.errors import UserError
 from specs.measurement import Measurement
 from specs.models import MODELS
+from specs.parallel import Split
 from specs.sizes import binary_bytes
 from suites.entry import Entry
 from suites.how import RankHow
@@ -113,8 +115,18 @@ def rank_entry(
     entry = RankEntry(case=case, task=task, pair=pair, need_bytes=3 * message_bytes * here)
     entry.algorithm = backend.algorithm
     entry.transport = None if backend.name == "mpi" else transport(ranks, pair)  # MPI has ways of its own within a host
-    entry.not_run = why_not(ranks, collective, backend, how, message_bytes)
+    entry.not_run = _not_cut(part) or why_not(ranks, collective, backend, how, message_bytes)
     return entry
+
+
+def _not_cut(part: Shipment | None) -> str | None:
+    """Why the model cannot be cut over so many ranks."""
+    try:
+        if part:
+            Split(MODELS[part.model], part.tp, part.pp)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def why_not(ranks: Ranks, collective: Collective, backend: Backend, how: RankHow, message_bytes: int) -> str | None:
