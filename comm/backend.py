@@ -28,6 +28,9 @@ class Communicator:
         """Room for a message or a result in memory that this backend can use at once; its values are undefined."""
         return torch.empty(elements, dtype=DTYPES[dtype], device=self.world.device)
 
+    def reuse(self) -> None:
+        """Let the buffers that were given be given again: the case that had them is over."""
+
     def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:  # noqa: ARG002
         """The same in another rank's memory, where a backend can write to that without the rank's help."""
         return self.buffer(elements, dtype)

@@ -4,6 +4,7 @@ One-shot: each rank adds up all messages itself. Two-shot: each adds up one part
 two-shot where the switch does the adding up, on NVSwitch systems from Hopper on.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -58,12 +59,26 @@ class SymmetricCommunicator(Communicator):
         super().__init__(world)
         self._token, self._handle = share(1024, torch.float32, world)
         self._all_reduce, self._group = all_reduce, group_name()
+        self._kept: dict[tuple[int, str], list[torch.Tensor]] = defaultdict(list)
+        self._given: Counter[tuple[int, str]] = Counter()
         if multicast and not self._handle.multicast_ptr:
             raise UserError(f"{world.device} has no multicast to its peers; it takes NVSwitch and Hopper or later")
 
     def buffer(self, elements: int, dtype: str) -> torch.Tensor:
-        """Shared memory. All ranks call this together, with the same sizes in the same order."""
-        return share(elements, DTYPES[dtype], self.world)[0]
+        """Shared memory. All ranks call this together, with the same sizes in the same order.
+
+        It is kept and given again: to share it anew costs every visit to a case an exchange between all ranks.
+        """
+        key = elements, dtype
+        kept, taken = self._kept[key], self._given[key]
+        self._given[key] += 1
+        if taken == len(kept):
+            kept.append(share(elements, DTYPES[dtype], self.world)[0])
+        return kept[taken]
+
+    def reuse(self) -> None:
+        """From the first of each size again."""
+        self._given.clear()
 
     def barrier(self) -> None:
         """On the stream, with flags of the token's own."""

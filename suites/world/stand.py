@@ -85,6 +85,7 @@ class Stand:
         if reason := backend.why_not(world):
             raise UserError(reason)
         communicator = self._connect(backend, world)
+        communicator.reuse()
         self._case = Case(asked, backend, communicator, copies, label)
         return {"path": communicator.path(asked.target)}
 

@@ -254,6 +254,16 @@ def test_torchs_operators_are_given_what_their_schemas_ask_for(monkeypatch, name
     assert ("all_reduce" in row.in_place) == ("input" in written)
 
 
+def test_shared_memory_is_kept_and_given_again_to_the_next_case(monkeypatch):
+    FakeMemory(monkeypatch)
+    communicator = BACKENDS["symm-one-shot"].connect(world(kind="cpu"))
+    first = [communicator.buffer(8, "bf16"), communicator.buffer(8, "bf16"), communicator.buffer(16, "bf16")]
+    assert len({one.data_ptr() for one in first}) == 3
+    communicator.reuse()
+    again = [communicator.buffer(8, "bf16"), communicator.buffer(8, "bf16"), communicator.buffer(16, "bf16")]
+    assert [one.data_ptr() for one in again] == [one.data_ptr() for one in first]
+
+
 def test_multimem_without_a_multicast_address_does_not_connect(monkeypatch):
     FakeMemory(monkeypatch)
     with pytest.raises(UserError, match="no multicast to its peers; it takes NVSwitch"):
