@@ -64,7 +64,7 @@ def add_collectives(
         for message, dtype, launch, gap in _axes(options, ladder[ranks.kind], ranks)
         for how in _hows(options, op, ranks, message, dtype, launch, gap)
     ]
-    ids = [f"{op}-{binary_bytes(message).replace(' ', '')}-{how}" for op, message, how in cases]
+    ids = [f"{op}-{ranks.count}ranks-{binary_bytes(message).replace(' ', '')}-{how}" for op, message, how in cases]
     metafunc.parametrize(("op", "message", "how"), cases, ids=ids)
 
 
@@ -128,7 +128,8 @@ def add_shipments(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: Ranks, *
         for backend in backends_for(op, options)
         if options.impl is not None or not (_cannot(backend, ranks) or (launch == "graph" and not backend.graph))
     ]
-    metafunc.parametrize(("op", "shipment", "how"), cases, ids=["-".join(map(str, case)) for case in cases])
+    ids = [f"{op}-{ranks.count}ranks-{shipment}-{how}" for op, shipment, how in cases]
+    metafunc.parametrize(("op", "shipment", "how"), cases, ids=ids)
 
 
 def backends_for(op: str, options: Options) -> list[Backend]:
