@@ -42,7 +42,7 @@ int NVTX_API InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get_export_table)
     NvtxFunctionTable table;
     unsigned int size;
     if (!callbacks || !callbacks->GetModuleFunctionTable(NVTX_CB_MODULE_CORE2, &table, &size)) return 0;
-    if (!(record = fopen(getenv("NVTX_RECORD"), "w"))) return 0;
+    if (!(record = fopen(getenv("NVTX_RECORD"), "a"))) return 0;
     *table[NVTX_CBID_CORE2_DomainCreateA] = (NvtxFunctionPointer)create_domain;
     *table[NVTX_CBID_CORE2_DomainRegisterStringA] = (NvtxFunctionPointer)register_string;
     *table[NVTX_CBID_CORE2_DomainNameCategoryA] = (NvtxFunctionPointer)name_category;

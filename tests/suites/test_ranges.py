@@ -70,3 +70,27 @@ def test_categories_are_the_questions(events):
     names = {fields[1]: fields[2] for kind, *fields in events if kind == "category"}
     pushed = [names[fields[1]] for kind, *fields in events if kind == "push"]
     assert pushed == (["decode"] * 3 + ["prefill"] * 3) * 2
+
+
+def test_every_rank_marks_its_visits_to_a_case(recorder, tmp_path):
+    record = tmp_path / "record.tsv"
+    environment = os.environ | {"NVTX_INJECTION64_PATH": str(recorder), "NVTX_RECORD": str(record)}
+    options = ["--impl=gloo", "--message=16KiB", "--gap=0", "--passes=2", f"--benchmark-json={tmp_path / 'out.json'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "suites/bench_collectives.py",
+        "-k",
+        "broadcast",
+    ]
+    done = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pushed = [line.split("\t")[-1] for line in record.read_text().splitlines() if line.startswith("push")]
+    case = "suites/bench_collectives.py::bench_collective[broadcast-2ranks-16KiB-bf16-eager-gloo]"
+    assert set(pushed) == {case, "warm-up", "timed"}
+    # checked once; two samples to learn its time, one in each of two passes: on both ranks
+    assert pushed.count("warm-up") == 2
+    assert pushed.count(case) == pushed.count("warm-up") + pushed.count("timed") == 2 + 2 * 4
