@@ -1,9 +1,8 @@
-"""What NCCL says of its choices with NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=INIT,GRAPH,P2P,TUNING. Text in, facts out.
+"""What NCCL says of its choices with NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=TUNING. Text in, facts out.
 
     NCCL INFO AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}
     NCCL INFO AllReduce: 16384 Bytes -> Algo 1 proto 0 time 12.300000                        (before 2.24)
     NCCL INFO AllReduce [Symmetric]: 16384 Bytes -> Kernel AllReduce_AGxLL_R nchannels 4 …   (from 2.27)
-    NCCL INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM/read
 
 The bytes are the larger of what a rank sends and receives: what nccl-tests and specs/bus.py call the message. Only the
 symmetric kernels are told with the bytes that a rank sends, so of them those count whose ranks send the message.
@@ -27,7 +26,6 @@ _CHOICE = re.compile(
     r"(?P<op>[A-Z][A-Za-z]+)(?: \[[^\]]+\])?: (?P<bytes>\d+) Bytes -> "
     r"(?:Algo (?P<algorithm>\w+) proto (?P<protocol>\w+)|Kernel (?P<kernel>\w+))"
 )
-_TRANSPORT = re.compile(r"\[\d+\] -> \d+\[\d+\](?: \[(?:send|receive)\])? via (?P<kind>P2P|SHM|NET/[A-Za-z]+)")
 
 
 def choices(log: str) -> dict[tuple[str, int], str]:
@@ -52,8 +50,3 @@ def _named(word: str, names: tuple[str, ...]) -> str | None:
         return names[int(word)] if int(word) < len(names) else None
     plain = word.upper().replace("_", "")
     return next((name for name in names if _NAMES.get(plain, plain).upper() == name.upper()), None)
-
-
-def transports(log: str) -> frozenset[str]:
-    """Every kind of connection between ranks: P2P, SHM, NET/IB, NET/Socket. One alone can be held against a link."""
-    return frozenset(line["kind"] for line in _TRANSPORT.finditer(log))

@@ -31,8 +31,8 @@ class Measurement:
         throttled: whether the clocks were held back under load; None where nothing tells.
         telemetry: clocks in MHz, power in W and the like during load, by name.
         configuration: what the kernel chose for this case, and on what grounds; None for one that has no choice.
-        skew_seconds: seconds a call by which the slowest rank was behind the fastest, the median over samples, each of
-            which is the slowest's time; None for one rank.
+        skew_seconds: by how much the slowest rank was behind the fastest at the end of a sample, the median over
+            samples, each of which is the slowest's time; None for one rank.
         algorithm: ring, tree, nvls, … and the protocol, where the library tells; None where nothing does.
         transport: the one kind of link that all ranks talk over: nvlink, pcie, loopback, …; None for several and for
             unknown.

@@ -9,7 +9,7 @@ STEPS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 def binary_bytes(count: float) -> str:
     """A capacity or a message in KiB, MiB or GiB."""
-    factor, symbol = next((step for step in STEPS if count >= step[0]), STEPS[-1])
+    factor, symbol = next((step for step in STEPS if count >= step[0]), (1, "B"))
     return f"{count / factor:,.4g} {symbol}"
 
 

@@ -110,11 +110,11 @@ def gpu_info() -> dict[str, Any]:
 @cache
 def gpu_links(gpus: int) -> dict[str, str]:
     """What joins each pair of the first GPUs, nvlink or pcie: {"0-1": "nvlink"}; empty where NVML is silent."""
-    if (found := nvml_handle()) is None:
+    found = [handle for index in range(gpus) if (handle := nvml_handle(index))]
+    if len(found) < gpus or not found:
         return {}
-    nvml, _ = found
+    nvml, handles = found[0][0], [handle for _, handle in found]
     try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(gpus)]
         return {
             f"{a}-{b}": "nvlink" if _nvlink(nvml, handles[a], handles[b]) else "pcie"
             for a in range(gpus)

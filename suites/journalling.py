@@ -9,7 +9,7 @@ from specs.errors import UserError
 from specs.measurement import Measurement
 from suites.entry import Entry
 
-SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda", "ranks")
+SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda", "nccl", "ranks", "launcher", "variables")
 """Facts of the machine that must not differ between the halves of a run."""
 
 
@@ -69,4 +69,6 @@ def _take(path: Path, entry: Entry, before: Measurement) -> None:
 
 def _identity(fact: object) -> str:
     """A processor is known by its name: the rest of its facts holds the clock of the moment."""
-    return str(fact.get("brand_raw")) if isinstance(fact, dict) else str(fact)
+    if isinstance(fact, dict):
+        return str(fact["brand_raw"] if "brand_raw" in fact else dict(sorted(fact.items())))
+    return str(fact)

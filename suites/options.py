@@ -118,7 +118,13 @@ def _positive(word: str) -> int:
 
 
 def _milliseconds(word: str) -> float:
-    return 0.0 if word == "0" else _seconds(word) / 1000
+    try:
+        gap = float(word)
+    except ValueError:
+        gap = -1.0
+    if not 0 <= gap < 1e4:
+        raise ArgumentTypeError(f"{word!r} is no gap in milliseconds; 0 is back-to-back, 10000 too long")
+    return gap / 1000
 
 
 def _seconds(word: str) -> float:

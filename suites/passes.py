@@ -64,8 +64,8 @@ class Run:
         """Run all passes. An error in one case is noted on its entry; the others go on."""
         self._run_passes()
         for entry in self._entries:
-            if self._lost and entry.open and not entry.seconds:
-                entry.failed = f"not reached: {self._lost}; start a new process and go on with --resume"
+            if self._lost and entry.open and entry.error is None and self._wants(entry, len(entry.seconds)):
+                self._give_up(entry, f"not reached: {self._lost}; start a new process and go on with --resume")
             entry.stopped_by = self._stopped_by(entry)
             if entry.not_run is None:  # what cannot run here stands in the journal from the start
                 self._record(entry)

@@ -9,17 +9,21 @@ torch is imported only once there is something to measure: the plugin is loaded 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from specs import bus
+from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.measurement import SCHEMA
 from suites.options import add_options, read_options
 from suites.world.place import find_place
 
 if TYPE_CHECKING:
+    from suites.entry import Entry
     from suites.session import Session  # noqa: F401  # named in a string below
 
 SESSION = pytest.StashKey["Session"]()
@@ -42,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.verbose, config.option.no_header, config.option.no_summary = -2, True, True
     if path := json_path(config):
         _make_writable(path)
-    _check_splits(config)
+    _check_splits_and_ranks(config)
 
 
 def _follows() -> bool:
@@ -62,8 +66,16 @@ def json_path(config: pytest.Config) -> Path | None:
     return asked if isinstance(asked, Path | None) else Path(asked.name)
 
 
-def _check_splits(config: pytest.Config) -> None:
+def _check_splits_and_ranks(config: pytest.Config) -> None:
     options = read_options(config)
+    if options.ranks is not None:
+        from kernels.timing.device import current_device
+        from suites.world.ranks import plan_ranks
+
+        try:
+            plan_ranks(options.ranks, current_device().kind)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from error
     if options.model or options.tp or options.pp or options.layer:
         from kernels.timing.device import current_device
         from suites.axes import SPLITS, splits
@@ -135,6 +147,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     benches = [item for item in items if "measure" in getattr(item, "fixturenames", ())]
     out = {item for item in benches if "NOTSET" in item.name}
     out |= _unmade([item for item in benches if item not in out])
+    if out and len(out) == len(benches) and (asked := read_options(config).impl):
+        raise pytest.UsageError(
+            f"nothing to measure: these suites have nothing by {', '.join(asked)}; linears are by "
+            f"{', '.join(IMPLEMENTATIONS)}, messages by {', '.join(bus.IMPLEMENTATIONS)}"
+        )
     if out:
         config.hook.pytest_deselected(items=[item for item in items if item in out])
         items[:] = [item for item in items if item not in out]
@@ -195,10 +212,18 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that measured nothing is no success: pytest-benchmark writes no JSON for it."""
+    """A run that measured nothing, or lost a case half way, is no success."""
     ours = session.config.stash.get(SESSION, None)
-    if ours and ours.finished and not ours.measured and session.exitstatus == pytest.ExitCode.OK:
+    short = ours and ours.finished and (not ours.measured or any(entry.error is not None for entry in ours.plan))
+    if short and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _by_reason(entries: "Iterable[Entry]") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        found.setdefault(entry.error or "", []).append(entry.case.name)
+    return found
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -208,6 +233,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     line = terminalreporter.write_line
     for reason, count in Counter(entry.not_run for entry in ours.plan if entry.not_run).most_common():
         line(f"not run here: {count} case{'s' if count > 1 else ''}: {reason}")
+    for reason, cases in _by_reason(entry for entry in ours.plan if entry.error is not None).items():
+        more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+        line(f"ended early, with what was measured before: {cases[0]}{more}: {reason}")
+    if not ours.begun:
+        return
     if not ours.finished:
         line(f"interrupted: what was measured is in {ours.journal}; go on with --resume, or make a result file of it:")
         line(f"  python -m reports recover {ours.journal} -o {ours.recovered_path}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest_benchmark
 import torch
 
 from kernels.timing.device import current_device
+from specs import journal
 from specs.case import Case
 from specs.measurement import SCHEMA
 from specs.sizes import binary_bytes
@@ -32,7 +33,7 @@ from suites.progress import ProgressLine
 from suites.world.crew import Crew
 from suites.world.follow import follow
 from suites.world.lead import JoinedRanks
-from suites.world.link import Muster
+from suites.world.link import Muster, RankLostError
 from suites.world.own import OwnRanks
 from suites.world.rank_bench import PATIENCE as RANK_PATIENCE
 from suites.world.rank_bench import RankBench
@@ -58,11 +59,12 @@ class Session:
         self.journal = journalling.journal_path(self.json)
         self.ranks = plan_ranks(self._options.ranks, self._device.kind)
         if self.ranks.place and self.ranks.kind == "cuda":
-            torch.cuda.set_device(self.ranks.place.local_rank)  # else every process of a host would open the first
+            # else every process of a host would open the first
+            torch.cuda.set_device(min(self.ranks.place.local_rank, torch.cuda.device_count() - 1))
         self.plan = [describe(item, self._device, self.ranks) for item in items]
         self.entries = {entry.case.name: entry for entry in self.plan}
         self.machine_info = machine_info(self._device) | rank_info(self.ranks)
-        self.finished = False
+        self.begun = self.finished = False
         self.written = False
         self.replayed = 0
 
@@ -100,6 +102,7 @@ class Session:
         with ExitStack() as stack:
             crew = stack.enter_context(self._assembled()) if any(entry.open for entry in collectives) else None
             self._begin_journal()
+            self.begun = True
             budgets = self._budgets(kernels, collectives)
             self._introduce(sum(budgets))
             started = monotonic()
@@ -112,8 +115,9 @@ class Session:
                 if self.ranks.kind == "cuda":
                     torch.cuda.empty_cache()  # the kernels' pool, which the first GPU's rank may need
                 survey(crew, collectives)
-                run(collectives, self._rank_bench(crew, collectives), budget_seconds=budgets[1]).measure()
-                self.machine_info["hosts"] = crew.hosts
+                bench = RankBench(crew, self.ranks, self._device.free_bytes(), collectives)
+                self._note_hosts(crew, bench)
+                run(collectives, bench, budget_seconds=budgets[1]).measure()
         self.finished = True
         progress.done(f"measured {self.measured} of {self.runnable} cases in {monotonic() - started:.0f} s")
 
@@ -133,8 +137,12 @@ class Session:
             muster = JoinedRanks(self.ranks.place, self._digest(), timeout, rank_environment(self.ranks))
         return closing(Crew(muster, self.ranks.kind, timeout))
 
-    def _rank_bench(self, crew: Crew, entries: Sequence[RankEntry]) -> RankBench:
-        return RankBench(crew, self.ranks.kind, self._device.free_bytes(), entries)
+    def _note_hosts(self, crew: Crew, bench: RankBench) -> None:
+        """On how many hosts the ranks are is known when they have met: a launcher may start several groups on one."""
+        with suppress(RankLostError):  # every case tells it, as it is visited
+            bench.assemble()
+            self.machine_info["hosts"] = crew.hosts
+            journal.append(self.journal, "run", self._header())
 
     def _digest(self) -> str:
         """What tells this plan from another: every rank has to have the same."""
@@ -164,6 +172,7 @@ class Session:
             "options": {name: value for name, value in vars(self._options).items() if value},
             "not_run": [{"case": e.case.name, "reason": e.not_run} for e in self.plan if e.not_run is not None],
             "failed": [{"case": e.case.name, "reason": e.failed} for e in self.plan if e.failed is not None],
+            "ended": [{"case": e.case.name, "reason": e.error} for e in self.plan if e.error is not None],
         }
 
     @property

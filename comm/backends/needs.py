@@ -20,6 +20,8 @@ def gpus(world: World) -> str | None:
     if world.kind != "cuda":
         return f"it moves messages between GPUs and the ranks are on {world.kind}; run it where torch sees a GPU"
     there, needed = torch.cuda.device_count(), 1 if world.overlapping else world.local_ranks
+    if there == 1 < needed and world.launcher != "own":
+        return f"each of {needed} ranks sees one GPU of its host; let each see all (no --gpus-per-task)"
     if there < needed:
         return f"{needed} ranks need {needed} GPUs, torch sees {there} on this host; start {max(there, 1)} or add GPUs"
     return None

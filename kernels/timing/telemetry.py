@@ -14,14 +14,14 @@ HELD_BACK = {
 
 
 @cache
-def nvml_handle() -> tuple[Any, Any] | None:
-    """NVML and the handle of torch's first GPU; None without the `nvidia-ml-py` package or an NVIDIA driver."""
+def nvml_handle(index: int = 0) -> tuple[Any, Any] | None:
+    """NVML and the handle of one of torch's GPUs, whatever masks there are; None without `nvidia-ml-py` or a driver."""
     try:
         import pynvml
         import torch
 
         pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(0).uuid)
+        uuid = str(torch.cuda.get_device_properties(index).uuid)
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
     except Exception:  # NVML raises its own errors for each thing that may be missing; each means: nothing to read
         return None

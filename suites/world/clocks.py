@@ -29,6 +29,9 @@ class Clock(Protocol):
     def after_gap(self, calls: Calls, fresh: Step, barrier: Step, gap_seconds: float, rounds: int) -> list[float]:
         """For each round the seconds of one call after the device and the links were idle for so long."""
 
+    def prepared(self, call: Step) -> Step:
+        """A call in the form in which it is timed."""
+
 
 class HostClock:
     """perf_counter, where calls return when their work is done."""
@@ -47,6 +50,10 @@ class HostClock:
             idle_until(time.perf_counter() + gap_seconds)
 
         return self._rounds(lambda: calls(1), fresh, idle, rounds)
+
+    def prepared(self, call: Step) -> Step:
+        """As it is."""
+        return call
 
     def _rounds(self, timed: Step, fresh: Step, barrier: Step, rounds: int) -> list[float]:
         found, enabled = [], gc.isenabled()
@@ -98,7 +105,7 @@ class CudaClock:
         return [(long - short) / count for short, long in zip(spans[::2], spans[1::2], strict=True)]
 
     def after_gap(self, calls: Calls, fresh: Step, barrier: Step, gap_seconds: float, rounds: int) -> list[float]:
-        """One call on a device that has had nothing to do."""
+        """One call on a device that has had nothing to do: the host's launch is in it, and whoever comes last."""
         part, found = self._part(calls, 1), []
         for _ in range(rounds):
             fresh()
@@ -110,15 +117,18 @@ class CudaClock:
             found.append(start.elapsed_time(end) / 1000)
         return found
 
-    def _part(self, calls: Calls, count: int) -> Step:
+    def prepared(self, call: Step) -> Step:
+        """Captured where it is replayed; nothing of it has run then."""
         if not self._graph:
-            return lambda: calls(count)
+            return call
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL's watchdog asks events meanwhile
+            call()
+        return graph.replay
+
+    def _part(self, calls: Calls, count: int) -> Step:
         if count not in self._captured:
-            graph = torch.cuda.CUDAGraph()
-            # NCCL's watchdog asks events meanwhile, in a thread of its own
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                calls(count)
-            self._captured[count] = graph.replay
+            self._captured[count] = self.prepared(lambda: calls(count))
         return self._captured[count]
 
 

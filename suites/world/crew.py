@@ -22,6 +22,7 @@ FAREWELL_SECONDS = 3.0
 SILENT_SECONDS = 3.5
 """A rank tells once a second that it lives; after this time it does not."""
 NOTHING: Mapping[str, str] = {}
+JOINING = "joining the others"
 SECONDARY = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
 """What a rank says when it is another's death that it noticed."""
 
@@ -64,10 +65,13 @@ class Crew:
         self._generation += 1
         self._links = self._muster.start(first)
         self._store = TCPStore(self._muster.address, 0, is_master=True, wait_for_workers=False)
-        threads = max(1, (psutil.cpu_count(logical=False) or 1) // len(self._links))
-        common = {"store": (self._muster.address, self._store.port), "threads": threads}
-        worlds = self._worlds()
-        replies = self.ask("join", common, "joining the others", lambda rank: {"world": asdict(worlds[rank])})
+        cores, worlds = psutil.cpu_count(logical=False) or 1, self._worlds()
+        replies = self.ask(
+            "join",
+            {"store": (self._muster.address, self._store.port)},
+            JOINING,
+            lambda rank: {"world": asdict(worlds[rank]), "threads": max(1, cores // worlds[rank].local_ranks)},
+        )
         self.hosts = len({reply["host"] for reply in replies})
 
     def _worlds(self) -> list[World]:
@@ -174,6 +178,9 @@ def _each(died: dict[int, str]) -> str:
 def _silent(missing: Sequence[Link], beats: dict[int, tuple[float, Message]], doing: str, limit: float) -> str:
     """Who does not answer: those that give no sign of life, or else all that were waited for and where they are."""
     now = time.monotonic()
+    unheard = [link.rank for link in missing if not beats[link.rank][1]]
+    if unheard and doing == JOINING:
+        return f"{_ranks(unheard)} did not start within {limit:g} s; look for what hangs, or raise --rank-timeout"
     stopped = [link.rank for link in missing if now - beats[link.rank][0] > SILENT_SECONDS]
     if stopped:
         return f"{_ranks(stopped)} stopped answering while {doing}; given up after {limit:g} s"

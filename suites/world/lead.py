@@ -98,7 +98,7 @@ class JoinedRanks:
             wire.close()  # something else knocked at the port
             return
         rank = RemoteRank(wire, hello)
-        self._others_or_twice(rank)
+        self._add(rank)
         if hello["ranks"] != self.ranks:
             self._refuse(
                 f"wrong world size: rank {rank.rank} was started as one of {hello['ranks']}, rank 0 as one of "
@@ -109,7 +109,7 @@ class JoinedRanks:
                 f"rank {rank.rank} has other cases than rank 0; give every rank the same options and the same commit"
             )
 
-    def _others_or_twice(self, rank: RemoteRank) -> None:
+    def _add(self, rank: RemoteRank) -> None:
         if rank.rank in self._others or rank.rank == 0:
             rank.wire.tell({"refused": f"there is a rank {rank.rank} already"})
             self._refuse(f"two processes say they are rank {rank.rank}; each rank is started once")

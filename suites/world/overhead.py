@@ -50,7 +50,7 @@ def measure(ranks: int, message_bytes: int, blocks: int) -> Overhead:
     environment = rank_environment(plan)
     bare, ours = [], []
     with closing(Crew(OwnRanks(ranks, environment), "cpu", TIMEOUT_SECONDS)) as crew:
-        bench = RankBench(crew, "cpu", 2**62, [entry])
+        bench = RankBench(crew, plan, 2**62, [entry])
         with _loop(ranks, message_bytes, environment) as loop:
             _visit(bench, entry)
             count = max(2, round(SPAN_SECONDS / loop(2)))

@@ -6,6 +6,7 @@ all: ranks that calibrate themselves make different counts of calls, and wait fo
 
 from collections.abc import Sequence
 from math import ceil, isnan, log2, nan
+from statistics import median
 
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import Patience
@@ -15,12 +16,19 @@ from suites.entry import Entry
 from suites.world.crew import Crew
 from suites.world.link import RankLostError
 from suites.world.rank_case import RankEntry
+from suites.world.ranks import Ranks, transport
 from suites.world.wire import Message
 
-PATIENCE = {"cpu": Patience(5e-3, 30e-3, 0.05, 45.0), "cuda": Patience(1e-3, 30e-3, 0.01, 120.0)}
+PATIENCE = {"cpu": Patience(5e-3, 30e-3, 0.05, 45.0), "cuda": Patience(1e-3, 30e-3, 0.01, 480.0)}
 """A visit has a fixed price besides: ranks are told, buffers filled, barriers passed."""
 PROBE_CALLS = 64
 SHORT_BYTES = 2**20
+OWN_WAYS = ("mpi",)
+"""Libraries that choose within a host between memory and network, and do not tell."""
+MOST_CALLS = 5000
+"""In a sample: what an empty call of a microsecond fills the span with."""
+MOST_STARTS = 2
+"""Times that ranks which once ran are started anew in vain before the run ends."""
 MOST_IN_A_ROW = 3
 """Cases that may end a rank one after another before the machine is taken to be at fault."""
 GROWTH_BITS = {"fp32": 110, "bf16": 110, "fp16": 6}
@@ -32,17 +40,18 @@ class RankBench:
 
     Args:
         crew: all ranks.
-        kind: cpu or cuda.
+        ranks: how many, and of what kind.
         free_bytes: memory of a device; cases that do not fit fail at once.
         entries: all cases.
     """
 
-    def __init__(self, crew: Crew, kind: str, free_bytes: int, entries: Sequence[RankEntry]) -> None:
-        self._crew, self._kind = crew, kind
-        self.patience = PATIENCE[kind]
+    def __init__(self, crew: Crew, ranks: Ranks, free_bytes: int, entries: Sequence[RankEntry]) -> None:
+        self._crew, self._ranks, self._kind, self._entries = crew, ranks, ranks.kind, entries
+        self.patience = PATIENCE[ranks.kind]
         self._numbers = {id(entry): number for number, entry in enumerate(entries)}
         self._verified: set[int] = set()
-        self._lost, self._in_a_row, self._drawn = "", 0, 0
+        self._lost, self._in_a_row, self._drawn, self._failed_starts = "", 0, 0, 0
+        self._came = False
         for entry in entries:
             if entry.open and entry.need_bytes > 0.8 * free_bytes:
                 entry.failed = (
@@ -67,30 +76,45 @@ class RankBench:
 
     def visit(self, entry: RankEntry, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong."""
-        self._start()
+        self.assemble()
         number = self._numbers[id(entry)]
         first = number not in self._verified
         self._draw(entry, entry.calls if entry.seconds else _probe_calls(entry))
         if first and not self._right(entry, number):
             return ()
-        if entry.once is None:
-            self._probe(entry)
+        self._learn(entry)
         calls, rounds = self._sizes(entry, share)
         before = cpu_seconds(self._crew.processes)
         found = self._sample(entry, calls, rounds + 1)[1:]  # the first warms up
         if self._kind == "cpu":
             entry.note_load(contention(before, cpu_seconds(self._crew.processes)))
+        found = [one for one in found if one[0] > 0]  # a hiccup of a host can make T(n) longer than T(2n)
+        if not found:
+            raise RuntimeError(f"{2 * calls} calls took no longer than {calls} in any sample")
         entry.calls, self._in_a_row = calls, 0
-        entry.skews += [slowest - fastest for slowest, fastest in found if slowest > 0]
-        return tuple(slowest for slowest, _ in found if slowest > 0)
+        entry.skews += [calls * (slowest - fastest) for slowest, fastest in found]
+        return tuple(slowest for slowest, _ in found)
 
-    def _start(self) -> None:
-        if not self._crew.running:
-            try:
-                self._crew.start()
-            except RankLostError as error:
+    def assemble(self) -> None:
+        """Start the ranks unless they run; ranks that are new check every case again.
+
+        Raises:
+            RankLostError: one does not arrive. Those that never came are not tried again, nor others time after time.
+        """
+        if self._crew.running:
+            return
+        self._verified.clear()
+        try:
+            self._crew.start()
+        except RankLostError as error:
+            self._failed_starts += 1
+            if not self._came or self._failed_starts >= MOST_STARTS:
                 self._lost = str(error)
-                raise
+            raise
+        self._came, self._failed_starts = True, 0
+        for entry in self._entries:
+            if entry.case.implementation not in OWN_WAYS:
+                entry.transport = transport(self._ranks, self._crew.hosts, entry.pair)
 
     def _draw(self, entry: RankEntry, calls: int) -> None:
         """Set the case up for so many calls a sample: an all-reduce in place doubles each buffer only so often."""
@@ -112,25 +136,30 @@ class RankBench:
             self._verified.add(number)
         return entry.failed is None
 
-    def _probe(self, entry: RankEntry) -> None:
-        """Learn how long a call takes, the barrier's part in it shrinking with the calls."""
+    def _learn(self, entry: RankEntry) -> None:
+        """How long a call takes: from the samples so far, in the first visit from a few more calls.
+
+        On a CPU a first single call says how many those may be. On a GPU it would not: T(2) − T(1) of a call that takes
+        as long as two events differ can be anything, so there it is the median of longer ones.
+        """
         if entry.seconds:
             entry.once = statistics.pooled_median(entry.seconds)
             return
-        entry.once = min(slowest for slowest, _ in self._sample(entry, 1, 2))
-        calls = min(_probe_calls(entry), ceil(self.patience.span_seconds / max(entry.once, 1e-9)))
-        if calls > 1 and not entry.case.gap_seconds:
-            ((again, _),) = self._sample(entry, calls, 1)
-            entry.once = min(entry.once, again) if again > 0 else entry.once
+        calls, rounds = _probe_calls(entry), 3
+        if self._kind == "cpu" or entry.case.gap_seconds:
+            entry.once = min(slowest for slowest, _ in self._sample(entry, 1, 2))
+            calls, rounds = min(calls, ceil(self.patience.span_seconds / max(entry.once, 1e-9))), 1
+        if not entry.case.gap_seconds and calls > 1:
+            entry.once = median(slowest for slowest, _ in self._sample(entry, calls, rounds))
 
     def _sizes(self, entry: RankEntry, share: float) -> tuple[int, int]:
         """Calls that a sample spans, and samples."""
-        once = max(entry.once or 0.0, 1e-7)
+        once = max(entry.once or 0.0, 1e-6)
         spans = 1 if self._kind == "cpu" else 3
         if entry.case.gap_seconds:
             calls, each = 1, once + entry.case.gap_seconds
         else:
-            calls = max(1, ceil(self.patience.span_seconds / once))
+            calls = min(MOST_CALLS, ceil(self.patience.span_seconds / once))
             each = spans * calls * once
             if calls > self._drawn:
                 self._draw(entry, calls)

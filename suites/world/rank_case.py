@@ -17,7 +17,7 @@ from specs.parallel import Split
 from specs.sizes import binary_bytes
 from suites.entry import Entry
 from suites.how import RankHow
-from suites.world.ranks import Ranks, transport
+from suites.world.ranks import Ranks
 from suites.world.task import Task
 
 ALONE, WITH_RESIDUAL = "hidden", "hidden+residual"
@@ -114,7 +114,6 @@ def rank_entry(
     here = ranks.count if ranks.kind == "cpu" else 1
     entry = RankEntry(case=case, task=task, pair=pair, need_bytes=3 * message_bytes * here)
     entry.algorithm = backend.algorithm
-    entry.transport = None if backend.name == "mpi" else transport(ranks, pair)  # MPI has ways of its own within a host
     entry.not_run = _not_cut(part) or why_not(ranks, collective, backend, how, message_bytes)
     return entry
 
@@ -145,6 +144,8 @@ def why_not(ranks: Ranks, collective: Collective, backend: Backend, how: RankHow
         return f"launch graph: {backend} cannot be captured in a CUDA graph; use --launch eager"
     if backend.most_bytes is not None and message_bytes > backend.most_bytes:
         return f"{backend} is made for messages up to {binary_bytes(backend.most_bytes)}"
-    if collective.divided and message_bytes % (ranks.count * ITEMSIZE[how.dtype]):
-        return f"{collective}: {message_bytes} bytes are no whole elements for each of {ranks.count} ranks"
+    whole = ITEMSIZE[how.dtype] * (ranks.count if collective.divided else 1)
+    if message_bytes % whole:
+        parts = f", a part for each of {ranks.count} ranks" if collective.divided else ""
+        return f"{message_bytes} bytes are no whole {how.dtype} elements{parts}; give a multiple of {whole}"
     return None

@@ -70,15 +70,14 @@ def rank_info(ranks: Ranks) -> dict[str, Any]:
         "ranks": ranks.count,
         "hosts": ranks.world.hosts,
         "launcher": ranks.world.launcher,
-        "transport": transport(ranks),
     }
 
 
-def transport(ranks: Ranks, pair: tuple[int, int] | None = None) -> str | None:
+def transport(ranks: Ranks, hosts: int, pair: tuple[int, int] | None) -> str | None:
     """The one kind of link that all ranks, or a pair of them, talk over; None for several, or where nothing tells."""
     if ranks.kind == "cpu":
-        return "loopback" if ranks.world.hosts == 1 else "network"
-    if ranks.world.hosts > 1:
+        return "loopback" if hosts == 1 else "network"
+    if hosts > 1:
         return None
     links = gpu_links(ranks.count)
     if pair:

@@ -40,7 +40,7 @@ def survey(crew: Crew, entries: Sequence[RankEntry]) -> None:
 
 def _run(crew: Crew, log: Path, entries: Sequence[RankEntry]) -> None:
     """Each case once, with rank 0's NCCL logging."""
-    telling = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,GRAPH,TUNING", "NCCL_DEBUG_FILE": str(log)}
+    telling = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "TUNING", "NCCL_DEBUG_FILE": str(log)}
     try:
         crew.start(telling)
         for number, entry in enumerate(entries):

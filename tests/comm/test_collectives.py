@@ -20,25 +20,35 @@ LIMIT_SECONDS = 120
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2 ranks", "3 ranks"])
-def errors(request):
-    """By rank what each collective's error was."""
+def ranks(request, tmp_path_factory):
+    """What each rank told: whether the barrier waited for the last one, and each collective's error."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("gloo")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.comm.gloo_ranks"]
-    ranks = [
+    processes = [
         subprocess.Popen(
-            [*command, str(rank), str(request.param), str(port)],
+            [*command, str(rank), str(request.param), str(port), str(folder)],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
         )
         for rank in range(request.param)
     ]  # fmt: skip
     try:
-        return [json.loads(one.communicate(timeout=LIMIT_SECONDS)[0].splitlines()[-1]) for one in ranks]
+        return [json.loads(one.communicate(timeout=LIMIT_SECONDS)[0].splitlines()[-1]) for one in processes]
     finally:
-        for one in ranks:
+        for one in processes:
             one.kill()
             one.wait()
+
+
+@pytest.fixture(scope="module")
+def errors(ranks):
+    return [one["errors"] for one in ranks]
+
+
+def test_a_barrier_holds_every_rank_until_the_last_has_come(ranks):
+    assert all(one["waited"] for one in ranks)
 
 
 def test_every_result_is_right_to_the_bit_or_to_its_rounding(errors):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comm.nccl_log import choices, transports
+from comm.nccl_log import choices
 
 PREFIX = "node-1:4711:4802 [0] NCCL INFO "
 NEW = "AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}"
@@ -62,22 +62,3 @@ def test_a_size_for_which_nccl_chose_differently_has_no_answer_and_others_keep_t
     third = "AllReduce: 32768 Bytes -> Algo TREE proto LL channel{Lo..Hi}={0..3}"
     assert choices("\n".join([NEW, NEW, third])) == {("all_reduce", 16384): "ring LL", ("all_reduce", 32768): "tree LL"}
     assert choices("\n".join([NEW, other, third])) == {("all_reduce", 32768): "tree LL"}
-
-
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [
-        ("Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM", "P2P"),
-        ("Channel 03/1 : 6[6] -> 7[7] via P2P/CUMEM/read", "P2P"),
-        ("Channel 00/0 : 0[0] -> 1[1] via P2P/direct pointer", "P2P"),
-        ("Channel 00/0 : 0[0] -> 1[1] via P2P/indirect/3[3]", "P2P"),
-        ("Channel 00 : 0[0] -> 1[1] via SHM/direct/direct", "SHM"),
-        ("Channel 00/0 : 7[7] -> 8[0] [send] via NET/IB/0/GDRDMA", "NET/IB"),
-        ("Channel 00/0 : 7[7] -> 8[0] [receive] via NET/Socket/1", "NET/Socket"),
-    ],
-)
-def test_a_transport_is_read_and_several_are_told_apart_from_one(line, kind):
-    assert transports(PREFIX + line) == {kind}
-    shared = PREFIX + "Channel 01 : 2[2] -> 3[3] via SHM/direct/direct"
-    assert transports(f"{PREFIX}{line}\n{shared}") == {kind, "SHM"}
-    assert transports(PREFIX + "Using network Socket") == frozenset()

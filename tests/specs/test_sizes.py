@@ -4,7 +4,7 @@ from specs.errors import UserError
 from specs.sizes import binary_bytes, parse_bytes
 
 
-@pytest.mark.parametrize(("count", "said"), [(32 * 2**20, "32 MiB"), (3 * 2**29, "1.5 GiB"), (512, "0.5 KiB")])
+@pytest.mark.parametrize(("count", "said"), [(32 * 2**20, "32 MiB"), (3 * 2**29, "1.5 GiB"), (512, "512 B")])
 def test_a_size_is_shown_in_powers_of_two(count, said):
     assert binary_bytes(count) == said
 
