@@ -98,7 +98,7 @@ def _make_writable(path: Path) -> None:
         with path.open("ab"):
             pass
         if not existed:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have tried at the same moment
     except OSError as error:
         raise pytest.UsageError(
             f"--benchmark-json {path}: cannot be written ({error.strerror}); choose a folder that can"

@@ -38,7 +38,7 @@ from suites.world.own import OwnRanks
 from suites.world.rank_bench import PATIENCE as RANK_PATIENCE
 from suites.world.rank_bench import RankBench
 from suites.world.rank_case import RankEntry
-from suites.world.ranks import plan_ranks, rank_environment, rank_info
+from suites.world.ranks import plan_ranks, rank_environment, rank_info, transport
 from suites.world.survey import survey
 
 BUSY_CORES = 0.3
@@ -141,7 +141,7 @@ class Session:
         """On how many hosts the ranks are is known when they have met: a launcher may start several groups on one."""
         with suppress(RankLostError):  # every case tells it, as it is visited
             bench.assemble()
-            self.machine_info["hosts"] = crew.hosts
+            self.machine_info |= {"hosts": crew.hosts, "transport": transport(self.ranks, crew.hosts, None)}
             journal.append(self.journal, "run", self._header())
 
     def _digest(self) -> str:

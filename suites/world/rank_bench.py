@@ -103,6 +103,8 @@ class RankBench:
         """
         if self._crew.running:
             return
+        if self._lost:
+            raise RankLostError(self._lost)
         self._verified.clear()
         try:
             self._crew.start()
