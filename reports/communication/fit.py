@@ -17,6 +17,8 @@ from specs import bus, statistics
 from specs.statistics import Passes
 
 LEAST_SIZES = 4
+NOTHING_SAID = 10
+"""Factor either way beyond which an interval is left out."""
 LEAST_SPAN = 16
 """The largest message over the smallest."""
 SEEN = 0.01
@@ -135,14 +137,17 @@ def _again(passes: Mapping[int, Passes], middle: Mapping[int, float]) -> tuple[l
 
 
 def _interval(value: float | None, found: Sequence[float | None], source: str | None) -> Interval | None:
-    """Student's t on the logarithms over passes, around the value; of figures with one left out, their range."""
+    """Student's t on the logarithms over passes, around the value; of figures with one left out, their range.
+
+    None too where it is so wide, as that of two passes on a busy machine, that it says nothing.
+    """
     seen = [one for one in found if one is not None]
     if value is None or source is None or len(seen) < len(found):
         return None
     if source == "leaving out a size":
         return min(seen), max(seen)
     factor = 1 + statistics.half_width([(one,) for one in seen])
-    return value / factor, value * factor
+    return (value / factor, value * factor) if factor < NOTHING_SAID else None
 
 
 def _solve(seconds: Mapping[int, float]) -> Line:

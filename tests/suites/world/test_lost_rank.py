@@ -99,5 +99,6 @@ def test_a_rank_that_is_lost_in_a_later_pass_costs_no_sample(late):
 
 
 def test_a_rank_that_is_lost_in_a_later_pass_is_told_and_the_run_is_no_success(late):
-    assert any(re.search(KILLED.format(1, "timing", STRUCK), line) for line in late.output.splitlines())
+    (line,) = (line for line in late.output.splitlines() if line.startswith("ended early"))
+    assert re.search(rf"-{STRUCK}KiB-.*: {KILLED.format(1, 'timing', STRUCK)}$", line)
     assert late.status == 1

@@ -29,6 +29,12 @@ def test_a_count_that_cannot_talk_is_refused(asked):
         plan_ranks(asked, "cpu")
 
 
+def test_the_command_line_says_so_in_one_line(start):
+    run = start("--ranks=65").wait()
+    assert run.status == 4
+    assert run.errors() == ["ERROR: --ranks 65: between 2 and 64 ranks talk on a CPU"]
+
+
 def test_a_launcher_decides_the_count(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
