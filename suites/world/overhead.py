@@ -20,8 +20,8 @@ from suites.world.rank_case import RankEntry, rank_entry
 from suites.world.ranks import plan_ranks, rank_environment
 
 TIMEOUT_SECONDS = 60.0
-SPAN_SECONDS = 0.1
-"""What one turn of the bare loop takes, as a visit to a case does."""
+SAMPLES = 2
+"""Of the bare loop in each of its turns; a visit to a case of some ms has as many."""
 
 
 class Overhead(NamedTuple):
@@ -53,11 +53,11 @@ def measure(ranks: int, message_bytes: int, blocks: int) -> Overhead:
         bench = RankBench(crew, plan, 2**62, [entry])
         with _loop(ranks, message_bytes, environment) as loop:
             _visit(bench, entry)
-            count = max(2, round(SPAN_SECONDS / loop(2)))
-            for _ in range(blocks):
-                first = [loop(count)]
+            for _ in range(blocks):  # as many calls a sample and samples on both sides: means have longer tails
+                count = entry.calls
+                first = [loop(count) for _ in range(SAMPLES)]
                 middle = [*_visit(bench, entry), *_visit(bench, entry)]
-                bare.append((*first, loop(count)))
+                bare.append((*first, *(loop(count) for _ in range(SAMPLES))))
                 ours.append(tuple(middle))
     low, high = statistics.ratio_interval(bare, ours) or (0.0, float("inf"))
     medians = statistics.pooled_median(bare), statistics.pooled_median(ours)
