@@ -21,6 +21,8 @@ GAP_SECONDS = 1e-3
 GAP_BYTES = 16 * 2**10
 """One token's hidden state of a 70B model in bf16: the message whose latency decides."""
 DTYPES = ("bf16",)
+LAUNCHES = {"cpu": ("eager",), "cuda": ("graph", "eager")}
+"""Other than of kernels, both on a GPU: the method decides what a message costs."""
 AFTER_GAPS = ("all_reduce", "send_recv", "ping_pong")
 """What a step waits for first."""
 TELLS_ABSENCE = ("all_reduce", "peer_copy")
@@ -78,8 +80,7 @@ def _whole(op: str, rung: int, dtype: str, ranks: Ranks) -> int:
 
 
 def _axes(options: Options, op: str, ladder: Sequence[int], ranks: Ranks) -> list[tuple[int, str, str, float]]:
-    usual = ("eager",) if ranks.kind == "cpu" else ("graph", "eager")
-    messages, launches = options.message or ladder, options.launch or usual
+    messages, launches = options.message or ladder, options.launch or LAUNCHES[ranks.kind]
     found = list(product(messages, options.dtype or DTYPES, launches, options.gap or (0.0,)))
     if options.gap is None and op in AFTER_GAPS:
         found += product(
@@ -121,7 +122,7 @@ def add_shipments(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: Ranks, *
     """
     options = read_options(metafunc.config)
     contents = (ALONE,) if under_tp else (ALONE, WITH_RESIDUAL)
-    launches = options.launch or (("eager",) if ranks.kind == "cpu" else ("graph", "eager"))
+    launches = options.launch or LAUNCHES[ranks.kind]
     tp, pp = (ranks.count, 1) if under_tp else (1, ranks.count)
     shipments = [
         Shipment(name, tp, pp, tokens, content)

@@ -131,10 +131,12 @@ class Session:
             follow(self.ranks.place, self._digest(), self._options.rank_timeout, rank_environment(self.ranks))
 
     def _assembled(self) -> AbstractContextManager[Crew]:
-        timeout = self._options.rank_timeout
-        muster: Muster = OwnRanks(self.ranks.count, rank_environment(self.ranks))
+        timeout, environment = self._options.rank_timeout, rank_environment(self.ranks)
+        muster: Muster
         if self.ranks.place:
-            muster = JoinedRanks(self.ranks.place, self._digest(), timeout, rank_environment(self.ranks))
+            muster = JoinedRanks(self.ranks.place, self._digest(), timeout, environment)
+        else:
+            muster = OwnRanks(self.ranks.count, environment)
         return closing(Crew(muster, self.ranks.kind, timeout))
 
     def _note_hosts(self, crew: Crew, bench: RankBench) -> None:

@@ -14,13 +14,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from comm.world import World
 from suites.world.link import CaseRefusedError, Link, Muster, RankLostError
-from suites.world.wire import Message
+from suites.world.wire import SILENT_SECONDS, Message
 
 GRACE_SECONDS = 2.0
 """How long the others are waited for once one rank has failed: whoever caused it may be about to say so."""
 FAREWELL_SECONDS = 3.0
-SILENT_SECONDS = 3.5
-"""A rank tells once a second that it lives; after this time it does not."""
 NOTHING: Mapping[str, str] = {}
 JOINING = "joining the others"
 SECONDARY = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
@@ -102,7 +100,7 @@ class Crew:
             for link in self._links:
                 link.tell({"do": command, "with": {**arguments, **each(link.rank)}, "turn": self._turn})
             replies = self._collect(doing)
-            failed = {rank: reply["failed"] for rank, reply in replies.items() if "failed" in reply}
+            failed = _failed(replies)
             if failed and command == "draw":
                 raise CaseRefusedError(_told(failed, ""))
             if failed:
@@ -132,12 +130,11 @@ class Crew:
                         beats[link.rank] = time.monotonic(), message
                     elif message.get("turn") == self._turn:
                         replies[link.rank] = message
-            if not in_grace and (died or any("failed" in reply for reply in replies.values())):
+            if not in_grace and (died or _failed(replies)):
                 in_grace, deadline = True, min(deadline, time.monotonic() + GRACE_SECONDS)
         if died:
             raise RankLostError(f"{_each(died)} while {doing}")
-        if missing and any("failed" in reply for reply in replies.values()):
-            failed = {rank: reply["failed"] for rank, reply in replies.items() if "failed" in reply}
+        if missing and (failed := _failed(replies)):
             raise RankLostError(_told(failed, f" while {doing}"))
         if missing:
             for link in missing:
@@ -161,6 +158,11 @@ class Crew:
             open_ones = [one for one in open_ones if one.wire.connection not in ready or "died" not in one.hear()]
         self.end()
         self._muster.close()
+
+
+def _failed(replies: Mapping[int, Message]) -> dict[int, str]:
+    """By rank, why it could not do what it was told."""
+    return {rank: reply["failed"] for rank, reply in replies.items() if "failed" in reply}
 
 
 def _told(failed: dict[int, str], doing: str) -> str:

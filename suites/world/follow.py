@@ -9,9 +9,7 @@ from specs.errors import UserError
 from suites.world.keeper import Keeper
 from suites.world.meeting import reach
 from suites.world.place import Place
-from suites.world.wire import Message
-
-BEAT_SECONDS = 1.0
+from suites.world.wire import BEAT_SECONDS, Message
 
 
 def follow(place: Place, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:

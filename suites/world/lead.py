@@ -11,10 +11,8 @@ from suites.world.keeper import Keeper
 from suites.world.link import Link, RankLostError
 from suites.world.meeting import listen, to_wire
 from suites.world.place import Place
-from suites.world.wire import Message, Wire
+from suites.world.wire import BEAT_SECONDS, SILENT_SECONDS, Message, Wire
 
-BEAT_SECONDS = 1.0
-SILENT_SECONDS = 3.5
 HELLO_SECONDS = 5.0
 
 

@@ -138,7 +138,7 @@ def why_not(ranks: Ranks, collective: Collective, backend: Backend, how: RankHow
         return reason
     if collective.method not in backend.methods:
         return f"{backend} has no {collective}"
-    if collective.rtol.keys().isdisjoint({how.dtype}) or how.dtype not in backend.dtypes:
+    if how.dtype not in collective.rtol or how.dtype not in backend.dtypes:
         return f"{backend} adds up {', '.join(backend.dtypes)}, not {how.dtype}"
     if how.launch == "graph" and not (backend.graph and ranks.kind == "cuda"):
         return f"launch graph: {backend} cannot be captured in a CUDA graph; use --launch eager"

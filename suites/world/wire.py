@@ -9,6 +9,10 @@ from threading import Lock
 from typing import Any
 
 Message = dict[str, Any]
+BEAT_SECONDS = 1.0
+"""How often a process tells that it lives."""
+SILENT_SECONDS = 3.5
+"""After which it is taken not to."""
 
 
 class Wire:

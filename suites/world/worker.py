@@ -13,9 +13,8 @@ from multiprocessing.connection import Connection
 from types import FrameType
 
 from suites.world.stand import Stand
-from suites.world.wire import Wire
+from suites.world.wire import BEAT_SECONDS, Wire
 
-BEAT_SECONDS = 1.0
 PARENT_GONE = 3
 FAREWELL_SECONDS = 2.0
 """MPI wants its end told, which all ranks have to do together."""
