@@ -30,6 +30,8 @@ def follow(place: Place, plan: str, timeout_seconds: float, environment: dict[st
         }
     )
     keeper: Keeper | None = None
+    silent = f"at {place.address}:{place.port} has said nothing"
+    why = "another program may listen there: set MASTER_PORT to a free port, the same on every rank"
     with tempfile.TemporaryDirectory(prefix="shardbench-ranks-") as logs:
         log, heard, beaten, generation = Path(logs) / f"rank-{place.rank}.log", time.monotonic(), 0.0, 0
         try:
@@ -39,6 +41,7 @@ def follow(place: Place, plan: str, timeout_seconds: float, environment: dict[st
                 now = time.monotonic()
                 if wire.connection in ready:
                     heard, command = now, wire.hear()
+                    silent, why = "has been silent", "its host or the network is gone"
                     if command is None:
                         raise UserError(f"{place}: rank 0's process is gone; what it measured is in its journal")
                     if "refused" in command:
@@ -49,9 +52,7 @@ def follow(place: Place, plan: str, timeout_seconds: float, environment: dict[st
                     generation = command.get("generation", generation)
                     keeper = _obey(command, keeper, place, environment, log)
                 if now - heard > timeout_seconds:
-                    raise UserError(
-                        f"{place}: rank 0 has been silent for {timeout_seconds:g} s, its host or the network is gone"
-                    )
+                    raise UserError(f"{place}: rank 0 {silent} for {timeout_seconds:g} s; {why}")
                 if keeper and keeper.wire.connection in ready:
                     message = keeper.hear()
                     wire.tell({**message, "generation": generation})

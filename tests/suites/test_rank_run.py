@@ -66,10 +66,10 @@ def test_a_case_says_how_many_ranks_which_message_and_the_bytes_that_one_sends(m
     assert cases["send_recv", 12288].wire_bytes_sent_per_rank == 12288
 
 
-def test_the_slowest_rank_makes_the_sample_and_the_skew_is_kept(measured):
+def test_the_skew_of_the_ranks_and_how_it_was_timed_are_kept(measured):
     for one in measured.measurements:
         assert one.skew_seconds is not None
-        assert 0 <= one.skew_seconds <= max(one.samples)
+        assert one.skew_seconds >= 0  # at the end of a sample of many calls, so it may be longer than one call
         assert one.clock == "perf_counter"
         assert one.transport == "loopback"
 

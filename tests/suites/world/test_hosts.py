@@ -61,7 +61,7 @@ def test_when_the_cable_is_cut_both_hosts_end_with_a_line(start, hosts):
     assert silent in first.output.splitlines()
     assert set(first.measured) == {BEFORE} == set(first.written)
     assert second.errors() == [
-        f"ERROR: rank 1 of 2: rank 0 has been silent for {TIMEOUT} s, its host or the network is gone"
+        f"ERROR: rank 1 of 2: rank 0 has been silent for {TIMEOUT} s; its host or the network is gone"
     ]
     assert (first.status, second.status) == (1, 4)
     assert len(first.ranks()) == 2

@@ -43,7 +43,8 @@ def test_a_port_in_use_is_named_with_what_to_do(pair):
     assert_refused(
         first, rf"rank 0 cannot listen on 127\.0\.0\.1:{port} \(Address already in use.*set MASTER_PORT to .*"
     )
-    assert_refused(second, rf"rank 1 of 2: rank 0 .* {SHORT} s.*")
+    looked = rf"rank 1 of 2: rank 0 at 127\.0\.0\.1:{port} has said nothing for {SHORT} s"
+    assert_refused(second, rf"{looked}; another program may listen there: set MASTER_PORT to .*")
 
 
 def test_processes_that_were_told_other_world_sizes_refuse(pair):
