@@ -12,12 +12,16 @@ class FreshDraw:
         self._generator = torch.Generator(device).manual_seed(seed)
         self._device = device
 
-    def _normal(self, *shape: int, dtype: str) -> torch.Tensor:
+    def _normal(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - each is another
         return torch.randn(*shape, generator=self._generator, device=self._device).to(DTYPES[dtype])
 
     weight = _normal
     activation = _normal
 
-    def output(self, *shape: int, dtype: str) -> torch.Tensor:
+    def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - likewise
         """NaN everywhere, so that an unwritten element shows."""
         return torch.full(shape, float("nan"), dtype=DTYPES[dtype], device=self._device)
+
+    def integers(self, values: torch.Tensor) -> torch.Tensor:
+        """On the device."""
+        return values.to(self._device)

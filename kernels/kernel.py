@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isnan, nan, sqrt
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,10 @@ SLICE = 2**22
 """Elements that a check widens to float64 at a time: 32 MiB, because fresh pages cost more than the arithmetic."""
 
 Inputs = dict[str, torch.Tensor]
-"""Named tensors of one call; `out` is the one that `run` writes in full."""
+"""Named tensors of one call; `out` is the one that `run` writes in full, unless the kernel names its outputs."""
+
+Result = torch.Tensor | tuple[torch.Tensor, ...]
+"""What a reference gives: one tensor for each output, in the kernel's order."""
 
 
 class Draw(Protocol):
@@ -25,11 +28,17 @@ class Draw(Protocol):
     def weight(self, *shape: int, dtype: str) -> torch.Tensor:
         """Standard normal values that a call streams once: another copy for each call when caches must be cold."""
 
-    def activation(self, *shape: int, dtype: str) -> torch.Tensor:
-        """Standard normal values that the op before has just written: the same tensor for each call."""
+    def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
+        """Standard normal values that the op before has just written: the same tensor for each call.
 
-    def output(self, *shape: int, dtype: str) -> torch.Tensor:
-        """Room for a result, poisoned with NaN so that an unwritten element shows."""
+        `name` tells several of one shape apart.
+        """
+
+    def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
+        """Room for a result, poisoned with NaN so that an unwritten element shows; `name` as above."""
+
+    def integers(self, values: torch.Tensor) -> torch.Tensor:
+        """These whole numbers, lengths or a page table, where the kernel runs."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,15 @@ class Kernel:
         name: unique name, such as torch_linear or triton_gemv.
         op: what it computes: linear, read, copy, launch, …
         implementation: torch, triton, cuda, …
-        inputs: `inputs(draw, *, dtype, **shape)` gives the tensors of one call, `out` among them.
-        run: `run(**inputs)` writes `out`.
-        reference: `reference(**inputs without out)` gives the result in float64, or exactly in less.
+        inputs: `inputs(draw, *, dtype, **shape)` gives the tensors of one call, the outputs among them.
+        run: `run(**inputs)` writes the outputs.
+        reference: `reference(**inputs without outputs)` gives the results in float64, or exactly in less.
         work: `work(*, dtype, **shape)` gives the flops and least bytes of one call.
         rtol: largest accepted ‖out − reference‖ / ‖reference‖, by dtype.
         archs: where it runs: "cpu", "sm_80", …; None for everywhere that torch does.
         tokens: token counts it is made for.
         missing: one line on a package that it needs and that is not installed, and how to get it; None when all are.
+        outputs: names of the tensors that `run` writes in full.
         configuration: `configuration(arch=…, dtype=…, **shape)` names what `run` chooses there and on what grounds;
             None for kernels that have nothing to choose.
     """
@@ -57,12 +67,13 @@ class Kernel:
     implementation: str
     inputs: Callable[..., Inputs]
     run: Callable[..., Any]
-    reference: Callable[..., torch.Tensor]
+    reference: Callable[..., Result]
     work: Callable[..., Work]
     rtol: Mapping[str, float]
     archs: tuple[str, ...] | None
     tokens: range = field(default=range(1, 2**31))
     missing: Callable[[], str | None] = field(default=lambda: None)
+    outputs: tuple[str, ...] = ("out",)
     configuration: Callable[..., str] | None = None
 
     def why_not(self, arch: str, dtype: str) -> str | None:
@@ -74,12 +85,17 @@ class Kernel:
         return self.missing()
 
     def relative_error(self, inputs: Inputs) -> float:
-        """‖out − reference‖ / ‖reference‖ after `run`; NaN if an element of `out` was not written."""
-        given = {name: tensor for name, tensor in inputs.items() if name != "out"}
-        expected = self.reference(**given)
-        wrong, whole = 0.0, 0.0
-        for out, right in zip(*(t.reshape(-1).split(SLICE) for t in (inputs["out"], expected)), strict=True):
-            exact = right.to(torch.float64)
-            wrong += float(torch.sum((out.to(torch.float64) - exact) ** 2))
-            whole += float(torch.sum(exact**2))
-        return sqrt(wrong / whole)
+        """‖out − reference‖ / ‖reference‖ after `run`, of all outputs the largest; NaN where one was not written."""
+        expected = self.reference(**{name: tensor for name, tensor in inputs.items() if name not in self.outputs})
+        results = expected if isinstance(expected, tuple) else (expected,)
+        errors = [_error(inputs[name], right) for name, right in zip(self.outputs, results, strict=True)]
+        return nan if any(map(isnan, errors)) else max(errors)
+
+
+def _error(out: torch.Tensor, expected: torch.Tensor) -> float:
+    wrong, whole = 0.0, 0.0
+    for part, right in zip(*(t.reshape(-1).split(SLICE) for t in (out, expected)), strict=True):
+        exact = right.to(torch.float64)
+        wrong += float(torch.sum((part.to(torch.float64) - exact) ** 2))
+        whole += float(torch.sum(exact**2))
+    return sqrt(wrong / whole)

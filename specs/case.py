@@ -25,6 +25,8 @@ class Case:
         gap_seconds: idle time before each call; 0 where calls follow one another.
         pair: ranks that send and receive, `0-1`, where a call is between two of several.
         context: tokens that each query attends to, where there is attention.
+        batch: sequences that the tokens belong to, where there is attention: as many as tokens in decode.
+        per_layer: how often a layer makes this call, where it is a part of one.
         distribution: how tokens were dealt to experts: balanced, power_law_1.2, …
     """
 
@@ -51,6 +53,8 @@ class Case:
     gap_seconds: float = 0.0
     pair: str | None = None
     context: int | None = None
+    batch: int | None = None
+    per_layer: int | None = None
     distribution: str | None = None
 
     @property

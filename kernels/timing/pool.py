@@ -53,13 +53,17 @@ class Pool:
         self._start[dtype] = start + -(-count // step) * step
         return buffer[start : start + count].view(shape)
 
-    def activation(self, *shape: int, dtype: str) -> torch.Tensor:
+    def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
         """One tensor for all calls of a case: the op before has just written it."""
-        return self._keep("activation", shape, dtype, self._fill_random)
+        return self._keep(f"activation {name}", shape, dtype, self._fill_random)
 
-    def output(self, *shape: int, dtype: str) -> torch.Tensor:
+    def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
         """One tensor for all calls of a case, poisoned with NaN."""
-        return self._keep("output", shape, dtype, lambda tensor: tensor.fill_(float("nan")))
+        return self._keep(f"output {name}", shape, dtype, lambda tensor: tensor.fill_(float("nan")))
+
+    def integers(self, values: torch.Tensor) -> torch.Tensor:
+        """On the device; drawn anew for each call, for they belong to its weights."""
+        return values.to(self._device.kind)
 
     def _keep(self, role: str, shape: tuple[int, ...], dtype: str, fill: Fill) -> torch.Tensor:
         key = (role, shape, dtype)
@@ -102,10 +106,15 @@ class Ruler:
         self.weight_bytes += tensor.nbytes
         return tensor
 
-    def activation(self, *shape: int, dtype: str) -> torch.Tensor:
+    def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - each counts
         """Count a tensor that every call shares."""
         tensor = torch.empty(shape, dtype=DTYPES[dtype], device="meta")
         self.other_bytes += tensor.nbytes
         return tensor
 
     output = activation
+
+    def integers(self, values: torch.Tensor) -> torch.Tensor:
+        """Count them with what every call shares."""
+        self.other_bytes += values.nbytes
+        return values.to("meta")

@@ -1,6 +1,7 @@
 """References, work and refusals of every kernel, by hand on tiny cases; no Triton runs here."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,3 +156,21 @@ def test_skinny_refuses_more_tokens_than_it_is_made_for():
     narrow = Config(4, 2, 64, 1, 4, 1, matrix=False)
     with pytest.raises(UserError, match=r"3 tokens.*holds 2.*multiply-add 4x2x64"):
         run_skinny(torch.zeros(3, 8), torch.zeros(4, 8), torch.zeros(3, 4), narrow)
+
+
+def planted(outputs, reference):
+    return replace(TORCH_COPY, outputs=outputs, reference=reference)
+
+
+def test_the_worst_of_several_outputs_counts_and_one_that_is_not_written_gives_nan():
+    two = planted(("out", "key"), lambda source: (source, 2 * source))
+    source = torch.tensor([3.0, 4.0])
+    assert two.relative_error({"source": source, "out": source, "key": 2 * source}) == 0
+    assert two.relative_error({"source": source, "out": source, "key": 3 * source}) == 0.5
+    assert math.isnan(two.relative_error({"source": source, "out": torch.full((2,), math.nan), "key": 3 * source}))
+
+
+def test_an_output_without_a_reference_is_no_check():
+    both = planted(("out", "key"), lambda source: source)
+    with pytest.raises(ValueError, match="shorter"):
+        both.relative_error(dict.fromkeys(("source", "out", "key"), torch.ones(2)))

@@ -48,6 +48,14 @@ def test_activations_and_outputs_are_one_tensor_for_all_calls_of_a_case():
     assert torch.isnan(pool.output(2, 8, dtype="fp32")).all()
 
 
+def test_tensors_of_one_shape_are_told_apart_by_name():
+    pool = Pool(DEVICE, {"fp32": 0})
+    x, residual = pool.activation(2, 8, dtype="fp32"), pool.activation(2, 8, dtype="fp32", name="residual")
+    assert residual is not x
+    assert pool.activation(2, 8, dtype="fp32", name="residual") is residual
+    assert pool.output(2, 8, dtype="fp32", name="sum") is not pool.output(2, 8, dtype="fp32")
+
+
 def test_the_ruler_counts_bytes_without_taking_them():
     ruler = Ruler()
     ruler.weight(10**6, 10**6, dtype="bf16")
