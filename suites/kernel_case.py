@@ -59,11 +59,13 @@ def kernel_entry(
         layer=shard.layer if shard else None,
         tp=shard.tp if shard else None,
         pp=shard.pp if shard else None,
-        tokens=shape.get("tokens"),
+        tokens=shape.get("tokens", shape.get("batch")),
         n=shape.get("n"),
         k=shape.get("k"),
         cache=cache,
         launch=how.launch,
+        context=shape.get("context"),
+        batch=shape.get("batch"),
     )
     return KernelEntry(
         case=case,
