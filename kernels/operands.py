@@ -1,4 +1,4 @@
-"""The operands of our own linears: their types, and what they are asked for before memory is touched."""
+"""The operands of our own kernels: their types, and what they are asked for before memory is touched."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -17,29 +17,53 @@ class Sizes(NamedTuple):
     k: int
 
 
-def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Sizes:
+def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: bool = False) -> Sizes:
     """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n].
 
+    With swiglu rows of W are gates and ups, and out[tokens, n / 2] is half as wide.
+
     Raises:
-        UserError: an operand is not contiguous, or shapes or dtypes do not belong together.
+        UserError: an operand is not contiguous, shapes or dtypes do not belong together, or a gate has no up.
     """
-    for name, tensor in {"x": x, "weight": weight, "out": out}.items():
+    operands = {"x": x, "weight": weight, "out": out}
+    for name, tensor in operands.items():
         if tensor.dim() != 2:
             raise UserError(f"{name} has shape {tuple(tensor.shape)}; x, weight and out have two dimensions")
+    check_whole(**operands)
+    tokens, (n, k) = x.shape[0], weight.shape
+    if swiglu and n % 2:
+        raise UserError(f"weight has {n} rows; SwiGLU takes a gate and an up for each feature: an even number of rows")
+    if x.shape[1] != k or out.shape != (tokens, n // 2 if swiglu else n):
+        raise misfit(f"x[tokens, k], weight[n, k] and out[tokens, {'n / 2' if swiglu else 'n'}]", **operands)
+    return Sizes(tokens, n, k)
+
+
+def check_whole(**operands: torch.Tensor) -> None:
+    """Refuse operands with gaps between their rows, or of several dtypes.
+
+    Raises:
+        UserError: one is not contiguous, or they are not of one dtype.
+    """
+    for name, tensor in operands.items():
         if not tensor.is_contiguous():
             raise UserError(
-                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; our linears take rows that "
+                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; our kernels take rows that "
                 f"follow each other without gaps: pass {name}.contiguous()"
             )
-    expected = (x.shape[0], weight.shape[0])
-    if x.shape[1] != weight.shape[1] or out.shape != expected:
-        raise UserError(
-            f"x{list(x.shape)}, weight{list(weight.shape)} and out{list(out.shape)} do not belong together; "
-            "they must be x[tokens, k], weight[n, k] and out[tokens, n]"
-        )
-    if not x.dtype == weight.dtype == out.dtype:
-        raise UserError(f"x is {x.dtype}, weight {weight.dtype} and out {out.dtype}; convert them to one dtype")
-    return Sizes(x.shape[0], weight.shape[0], weight.shape[1])
+    if len({tensor.dtype for tensor in operands.values()}) > 1:
+        kinds = _listed(f"{name} {tensor.dtype}" for name, tensor in operands.items())
+        raise UserError(f"{kinds} are of several dtypes; convert them to one dtype")
+
+
+def misfit(must: str, **operands: torch.Tensor) -> UserError:
+    """The error for shapes that do not belong together, where `must` says what they have to be."""
+    found = _listed(f"{name}{list(tensor.shape)}" for name, tensor in operands.items())
+    return UserError(f"{found} do not belong together; they must be {must}")
+
+
+def _listed(words: Iterable[str]) -> str:
+    *ahead, last = words
+    return f"{', '.join(ahead)} and {last}"
 
 
 def dtype_of(tensor: torch.Tensor, kernel: str, known: Iterable[str] = DTYPES) -> str:

@@ -11,6 +11,9 @@ work, and the latency of the launch.
 - With dependent launch a program asks for its first bytes of W before it waits for the kernel ahead, on which W does
   not depend; x, out and the workspace do, and are touched only after the wait.
 
+With SWIGLU rows of W alternate between gate and up (kernels/gated.py), and out[tokens, n / 2] = silu(gate) · up is made
+of the whole fp32 sums: where programs share a tile, by the one that arrives last.
+
 Eviction hints (W first, x last) reach the hardware where W goes straight to registers; Triton drops them from cp.async.
 """
 
@@ -23,6 +26,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.gated import gated
 from kernels.linear import TORCH_LINEAR
 from kernels.operands import Sizes, check_operands, dtype_of, linear_signature
 from kernels.overlap import prefetch, stall
@@ -129,6 +133,7 @@ def _skinny(
     MATRIX: tl.constexpr,
     EVEN: tl.constexpr,
     PREFETCH: tl.constexpr,
+    SWIGLU: tl.constexpr,
     DELAY: tl.constexpr,
 ) -> None:
     tile, part = tl.program_id(0) // SPLIT, tl.program_id(0) % SPLIT
@@ -136,19 +141,20 @@ def _skinny(
     steps = tl.cdiv(tl.cdiv(k, DEPTH), SPLIT)
     begin = part * steps * DEPTH
     end = tl.minimum(begin + steps * DEPTH, k)
-    row, token = first + tl.arange(0, ROWS), tl.arange(0, TOKENS)
     if PREFETCH:
         tl.extra.cuda.gdc_launch_dependents()  # first thing: the next kernel's programs may wait beside this one's
-        prefetch(weight, row, begin, n, k, PREFETCH)
+        prefetch(weight, first + tl.arange(0, ROWS), begin, n, k, PREFETCH)
         tl.extra.cuda.gdc_wait()
     if MATRIX:
         total = _on_matrix_units(x, weight, tiles, first, begin, end, tokens, n, k, ROWS, TOKENS, DEPTH, STAGES, EVEN)
     else:
         total = _with_multiply_adds(x, weight, first, begin, end, tokens, n, k, ROWS, TOKENS, DEPTH, STAGES, EVEN)
-    target = out + token[None, :] * n + row[:, None]
-    inside = (row < n)[:, None] & (token < tokens)[None, :]
+    FOLD: tl.constexpr = 2 if SWIGLU else 1  # rows of W that make a column of out
+    row, token = first // FOLD + tl.arange(0, ROWS // FOLD), tl.arange(0, TOKENS)
+    target = out + token[None, :] * (n // FOLD) + row[:, None]
+    inside = (row < n // FOLD)[:, None] & (token < tokens)[None, :]
     if SPLIT == 1:
-        tl.store(target, total, mask=inside)
+        tl.store(target, gated(total, ROWS, TOKENS) if SWIGLU else total, mask=inside)
     else:
         cell = tl.arange(0, ROWS)[:, None] * TOKENS + token[None, :]
         own = partials + tile.to(tl.int64) * (SPLIT * ROWS * TOKENS) + cell
@@ -160,11 +166,13 @@ def _skinny(
             whole = tl.zeros([ROWS, TOKENS], tl.float32)
             for one in tl.static_range(SPLIT):
                 whole += tl.load(own + one * (ROWS * TOKENS), cache_modifier=".cg")  # L1 knows nothing of the others
-            tl.store(target, whole, mask=inside)
+            tl.store(target, gated(whole, ROWS, TOKENS) if SWIGLU else whole, mask=inside)
             tl.store(arrived + tile, 0)
 
 
-def constexprs(config: Config, *, itemsize: int, even: bool, dependent: bool, delay: int = 0) -> dict[str, int]:
+def constexprs(
+    config: Config, *, itemsize: int, even: bool, dependent: bool, swiglu: bool, delay: int = 0
+) -> dict[str, int]:
     """Arguments of the kernel that its machine code depends on."""
     ahead = config.depth * itemsize * max(1, config.stages - 1)
     return {
@@ -176,13 +184,14 @@ def constexprs(config: Config, *, itemsize: int, even: bool, dependent: bool, de
         "MATRIX": config.matrix,
         "EVEN": even,
         "PREFETCH": (1 << ahead.bit_length() - 1) if dependent else 0,
+        "SWIGLU": swiglu,
         "DELAY": delay,
     }
 
 
-def variant(config: Config, dtype: str, *, even: bool = True, dependent: bool = False) -> Variant:
+def variant(config: Config, dtype: str, *, even: bool = True, dependent: bool = False, swiglu: bool = False) -> Variant:
     """The compiled form of a configuration; `even` where n and k are whole tiles."""
-    sizes = constexprs(config, itemsize=ITEMSIZE[dtype], even=even, dependent=dependent)
+    sizes = constexprs(config, itemsize=ITEMSIZE[dtype], even=even, dependent=dependent, swiglu=swiglu)
     signature = linear_signature(dtype) | {"partials": "*fp32", "arrived": "*i32"}
     if config.tma:
         signature["tiles"] = f"tensordesc<{dtype}[{config.rows}, {config.depth}]>"
@@ -197,6 +206,7 @@ def launch(
     config: Config,
     *,
     dependent: bool = False,
+    swiglu: bool = False,
     scratch: Workspace | None = None,
     delay: int = 0,
 ) -> None:
@@ -205,19 +215,20 @@ def launch(
     Args:
         x: x[tokens, k]; all three are contiguous and of one dtype.
         weight: weight[n, k].
-        out: out[tokens, n].
+        out: out[tokens, n], or out[tokens, n / 2] with swiglu.
         config: how to cut the work.
         dependent: start before the kernel ahead on the stream has ended (sm_90 and later).
+        swiglu: rows of W alternate between gate and up, and out is silu(gate) · up.
         scratch: own workspace; without it calls on a device share one, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their partial sums on, for tests.
 
     Raises:
         UserError: operands that are strided or do not fit together, or more tokens than the configuration holds.
     """
-    sizes = check_operands(x, weight, out)
+    sizes = check_operands(x, weight, out, swiglu=swiglu)
     if sizes.tokens > config.tokens:
         raise UserError(f"{sizes.tokens} tokens; this configuration holds {config.tokens}: {config}")
-    _start(x, weight, out, sizes, config, scratch or workspace(x.device), dependent, delay)
+    _start(x, weight, out, sizes, config, scratch or workspace(x.device), dependent, swiglu, delay)
 
 
 def _start(
@@ -228,6 +239,7 @@ def _start(
     config: Config,
     scratch: Workspace,
     dependent: bool,
+    swiglu: bool,
     delay: int = 0,
 ) -> None:
     tokens, n, k = sizes
@@ -235,7 +247,8 @@ def _start(
     tiles = None
     if config.tma and (k * x.element_size() | weight.data_ptr()) % 16 == 0:  # what a descriptor asks of rows and base
         tiles = TensorDescriptor.from_tensor(weight, [config.rows, config.depth])
-    constants = constexprs(config, itemsize=x.element_size(), even=config.even(n, k), dependent=dependent, delay=delay)
+    itemsize, even = x.element_size(), config.even(n, k)
+    constants = constexprs(config, itemsize=itemsize, even=even, dependent=dependent, swiglu=swiglu, delay=delay)
     options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
     if dependent:
         options["launch_pdl"] = True
@@ -243,19 +256,23 @@ def _start(
         _skinny[(config.programs(n),)](x, weight, tiles, out, partials, arrived, tokens, n, k, **constants, **options)
 
 
-def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: bool = False) -> None:
+def run(
+    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: bool = False, swiglu: bool = False
+) -> None:
     """One launch, with the configuration that is tuned or ruled for this shape; calls on a device share a workspace.
+
+    `dependent` and `swiglu` are those of `launch`.
 
     Raises:
         UserError: more than 64 tokens, a dtype that is not ours, or operands that are strided or do not fit together.
     """
-    sizes = check_operands(x, weight, out)
+    sizes = check_operands(x, weight, out, swiglu=swiglu)
     tokens, n, k = sizes
     if tokens not in TOKENS:
         raise UserError(f"{tokens} tokens; triton_skinny takes 1 to {TOKENS[-1]}, so use triton_gemm")
     dtype = dtype_of(x, "triton_skinny")
     config = choose(arch_of(x.device), dtype, tokens=tokens, n=n, k=k).config
-    _start(x, weight, out, sizes, config, workspace(x.device), dependent)
+    _start(x, weight, out, sizes, config, workspace(x.device), dependent, swiglu)
 
 
 TRITON_SKINNY = replace(

@@ -58,6 +58,7 @@ def interpreted(*modules: ModuleType, create_dot: Any = widened_dot) -> Iterator
     with ExitStack() as swaps, warnings.catch_warnings():
         # triton 3.6 turns arrays into loop bounds, which numpy refuses from 2.4 and until then warns of
         warnings.filterwarnings("ignore", "Conversion of an array with ndim > 0", DeprecationWarning)
+        swaps.enter_context(np.errstate(over="ignore"))  # exp of a far gate is infinite, on a GPU without a word
         swaps.enter_context(patch.object(InterpreterBuilder, "create_dot", create_dot))
         for module, form in [(tl, LibraryFunction), *((module, InterpretedFunction) for module in modules)]:
             for name, function in list(vars(module).items()):

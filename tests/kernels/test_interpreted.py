@@ -140,7 +140,7 @@ def test_gemm_takes_the_large_tile_where_it_fills_the_gpu(tokens, n):
 def _drops_the_last_element(
     x, weight, tiles, out, partials, arrived, tokens, n, k, ROWS: tl.constexpr, TOKENS: tl.constexpr,
     DEPTH: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, MATRIX: tl.constexpr, EVEN: tl.constexpr,
-    PREFETCH: tl.constexpr, DELAY: tl.constexpr,
+    PREFETCH: tl.constexpr, SWIGLU: tl.constexpr, DELAY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     for token in range(tokens):
@@ -154,7 +154,7 @@ def _drops_the_last_element(
 def _leaves_the_last_row(
     x, weight, tiles, out, partials, arrived, tokens, n, k, ROWS: tl.constexpr, TOKENS: tl.constexpr,
     DEPTH: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, MATRIX: tl.constexpr, EVEN: tl.constexpr,
-    PREFETCH: tl.constexpr, DELAY: tl.constexpr,
+    PREFETCH: tl.constexpr, SWIGLU: tl.constexpr, DELAY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     tl.store(out + row, tl.zeros([ROWS], tl.float32), mask=row < n - 1)

@@ -1,0 +1,105 @@
+"""Gate and up projection with SwiGLU: y[tokens, n / 2] = silu(x · gateᵀ) · (x · upᵀ) for x[tokens, k] and W[n, k].
+
+W holds both projections, n rows for n / 2 features. Torch has the gates first, then the ups, and writes both to memory
+before it multiplies them; ours has them alternate (kernels/gated.py), which makes SwiGLU the epilogue of the linear and
+its output half as wide.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from kernels import linear, skinny
+from kernels.kernel import SLICE, Draw, Inputs, Kernel
+from kernels.pick import pick
+from kernels.swiglu import torch_run as torch_swiglu
+from specs.dtypes import ITEMSIZE
+from specs.work import Work
+
+TORCH_RTOL = {"fp32": 2e-5, "bf16": 8e-3, "fp16": 2e-3}
+"""Twice a linear's: gate, up, silu and the product are rounded one after the other, 1.1e-3 each for bf16."""
+
+
+def work(*, tokens: int, n: int, k: int, dtype: str) -> Work:
+    """Read W and x once, write half as much as a linear. The flops are the linear's: SwiGLU adds next to none."""
+    elements = n * k + tokens * k + tokens * (n // 2)
+    return Work(flops=2 * tokens * n * k, hbm_bytes=elements * ITEMSIZE[dtype])
+
+
+def inputs(draw: Draw, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
+    """x[tokens, k], weight[n, k] and out[tokens, n / 2]; n is even."""
+    return {
+        "x": draw.activation(tokens, k, dtype=dtype),
+        "weight": draw.weight(n, k, dtype=dtype),
+        "out": draw.output(tokens, n // 2, dtype=dtype),
+    }
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """Three kernels, and between them both projections and silu(gate), which torch allocates."""
+    torch_swiglu(torch.mm(x, weight.t()), out)
+
+
+def halves(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The formula in float64, where W has all gates first."""
+    return _gated(x, *weight.chunk(2))
+
+
+def alternating(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The formula in float64, where rows of W are gate and up by turns."""
+    return _gated(x, weight[0::2], weight[1::2])
+
+
+def _gated(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    wide, rows = x.to(torch.float64), max(1, SLICE // gate.shape[1])
+    parts = zip(gate.split(rows), up.split(rows), strict=True)
+    products = ((wide @ one.to(torch.float64).t(), wide @ other.to(torch.float64).t()) for one, other in parts)
+    return torch.cat([torch.nn.functional.silu(one) * other for one, other in products], dim=1)
+
+
+TORCH_GATE_UP = Kernel(
+    name="torch_gate_up",
+    op="gate_up_swiglu",
+    implementation="torch",
+    inputs=inputs,
+    run=run,
+    reference=halves,
+    work=work,
+    rtol=TORCH_RTOL,
+    archs=None,
+)
+
+TRITON_SKINNY_GATE_UP = replace(
+    skinny.TRITON_SKINNY,
+    name="triton_skinny_gate_up",
+    op=TORCH_GATE_UP.op,
+    inputs=inputs,
+    run=partial(skinny.run, swiglu=True),
+    reference=alternating,
+    work=work,
+    rtol=linear.RTOL,
+)
+
+TRITON_SKINNY_GATE_UP_PDL = replace(
+    TRITON_SKINNY_GATE_UP,
+    name="triton_skinny_gate_up_pdl",
+    implementation=skinny.TRITON_SKINNY_PDL.implementation,
+    run=partial(skinny.run, swiglu=True, dependent=True),
+    archs=skinny.TRITON_SKINNY_PDL.archs,
+)
+
+GATE_UPS = (
+    TORCH_GATE_UP,
+    TRITON_SKINNY_GATE_UP,
+    TRITON_SKINNY_GATE_UP_PDL,
+)
+
+
+def gate_up(implementation: str, tokens: int) -> Kernel:
+    """The gate and up projection of `implementation` that is made for `tokens` tokens.
+
+    Raises:
+        UserError: no such implementation, or none of its kernels takes that many tokens.
+    """
+    return pick(GATE_UPS, implementation, tokens)

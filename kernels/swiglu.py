@@ -1,0 +1,124 @@
+"""SwiGLU alone: out[tokens, intermediate] = silu(gate) · up, where gate_up[tokens, 2 · intermediate] is gate, then up.
+
+What a layer spends on it where no linear has it in its epilogue (kernels/gate_up.py).
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.kernel import Draw, Inputs, Kernel
+from kernels.operands import check_whole, dtype_of, misfit
+from specs.dtypes import ITEMSIZE
+from specs.work import Work
+
+RTOL = {"fp32": 5e-6, "bf16": 4e-3, "fp16": 1e-3}
+"""torch rounds silu and then the product, 1.1e-3 each for bf16; the GPU's exponential and division cost fp32 1e-6."""
+
+BLOCK_BYTES = 2048
+"""Of gate and of up, a program: 16 bytes for each of its threads."""
+WARPS = 4
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def _swiglu(gate_up: tl.tensor, out: tl.tensor, intermediate: int, blocks: int, BLOCK: tl.constexpr) -> None:
+    token = (tl.program_id(0) // blocks).to(tl.int64)  # int64: 32k tokens of 57344 pass 2^31 bytes
+    column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    inside = column < intermediate
+    first = gate_up + token * 2 * intermediate + column
+    gate = tl.load(first, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(first + intermediate, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token * intermediate + column, gate * tl.sigmoid(gate) * up, mask=inside)
+
+
+class Sizes(NamedTuple):
+    """Of gate_up[tokens, 2 · intermediate]."""
+
+    tokens: int
+    intermediate: int
+
+
+def work(*, tokens: int, intermediate: int, dtype: str) -> Work:
+    """Read gate and up, write out. An exponential, an addition, a division and two products each count as one flop."""
+    elements = tokens * intermediate
+    return Work(flops=5 * elements, hbm_bytes=3 * elements * ITEMSIZE[dtype])
+
+
+def inputs(draw: Draw, *, tokens: int, intermediate: int, dtype: str) -> Inputs:
+    """gate_up[tokens, 2 · intermediate] and out[tokens, intermediate]."""
+    return {
+        "gate_up": draw.activation(tokens, 2 * intermediate, dtype=dtype),
+        "out": draw.output(tokens, intermediate, dtype=dtype),
+    }
+
+
+def torch_run(gate_up: torch.Tensor, out: torch.Tensor) -> None:
+    """Two kernels, and between them silu(gate)[tokens, intermediate], which torch allocates."""
+    gate, up = gate_up.chunk(2, dim=1)
+    torch.mul(torch.nn.functional.silu(gate), up, out=out)
+
+
+def triton_run(gate_up: torch.Tensor, out: torch.Tensor) -> None:
+    """One launch; a program takes 2 KiB of a token's gate and the up that belongs to it.
+
+    Raises:
+        UserError: operands that are strided or do not fit together, or a dtype that is not ours.
+    """
+    sizes = check(gate_up, out)
+    block = BLOCK_BYTES // gate_up.element_size()
+    blocks = triton.cdiv(sizes.intermediate, block)
+    with torch.cuda.device_of(gate_up):
+        _swiglu[(sizes.tokens * blocks,)](
+            gate_up, out, sizes.intermediate, blocks, BLOCK=block, num_warps=WARPS, **OPTIONS
+        )
+
+
+def check(gate_up: torch.Tensor, out: torch.Tensor) -> Sizes:
+    """Refuse what would read or write outside of gate_up[tokens, 2 · intermediate] and out[tokens, intermediate].
+
+    Raises:
+        UserError: an operand is strided, shapes or dtypes do not belong together, or the dtype is not ours.
+    """
+    check_whole(gate_up=gate_up, out=out)
+    dtype_of(gate_up, "triton_swiglu")
+    if out.dim() != 2 or gate_up.shape != (out.shape[0], 2 * out.shape[1]):
+        must = "gate_up[tokens, 2 · intermediate] and out[tokens, intermediate]"
+        raise misfit(must, gate_up=gate_up, out=out)
+    return Sizes(*out.shape)
+
+
+def reference(gate_up: torch.Tensor) -> torch.Tensor:
+    """The formula in float64."""
+    gate, up = gate_up.to(torch.float64).chunk(2, dim=1)
+    return gate * torch.sigmoid(gate) * up
+
+
+def variants(dtype: str) -> list[Variant]:
+    """The one compiled form."""
+    signature = {"gate_up": f"*{dtype}", "out": f"*{dtype}", "intermediate": "i32", "blocks": "i32"}
+    return [Variant(_swiglu, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, WARPS, 1)]
+
+
+TORCH_SWIGLU = Kernel(
+    name="torch_swiglu",
+    op="swiglu",
+    implementation="torch",
+    inputs=inputs,
+    run=torch_run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=None,
+)
+
+TRITON_SWIGLU = replace(
+    TORCH_SWIGLU,
+    name="triton_swiglu",
+    implementation="triton",
+    run=triton_run,
+    archs=TRITON_ARCHS,
+)
