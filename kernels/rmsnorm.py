@@ -1,0 +1,171 @@
+"""RMSNorm of the residual stream: total = x + residual, out = total / sqrt(mean(total²) + eps) · weight.
+
+`total` is rounded to the dtype once, and it is the rounded one that is normed, as in torch: what the layers after this
+one add to and what this norm has seen are the same numbers. x, residual, out and total are [tokens, hidden].
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.kernel import Draw, Inputs, Kernel
+from kernels.operands import check_whole, dtype_of, misfit
+from specs.archs import WARP
+from specs.dtypes import ITEMSIZE
+from specs.errors import UserError
+from specs.work import Work
+
+EPS = 1e-5
+RTOL = {"fp32": 2e-6, "bf16": 4e-3, "fp16": 1e-3}
+"""out is rounded once, for bf16 1.1e-3; sum, root and two products cost fp32 a few 1e-7. total is exact or nearly."""
+
+MOST_HIDDEN = 16384
+"""A row of it stays in the registers of one program."""
+ELEMENTS = 1024
+"""A program has at least: with narrow rows several of them."""
+MOST_WARPS = 16
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _rmsnorm(
+    x: tl.tensor,
+    residual: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    total: tl.tensor,
+    tokens: int,
+    hidden: int,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EPS: tl.constexpr,
+) -> None:
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    place = row.to(tl.int64) * hidden + column  # int64: 256k tokens of 8192 pass 2^31 elements
+    inside = (row < tokens) & (column < hidden)
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    gain = tl.load(weight + column, mask=column < hidden, other=0.0).to(tl.float32)
+    rounded = value.to(total.dtype.element_ty)
+    tl.store(total + place, rounded, mask=inside)
+    value = rounded.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value, axis=1, keep_dims=True) / hidden + EPS)
+    tl.store(out + place, value * scale * gain, mask=inside)
+
+
+class Cut(NamedTuple):
+    """What one program has: `rows` tokens of up to `columns` elements, and `warps`."""
+
+    rows: int
+    columns: int
+    warps: int
+
+
+def cut(*, hidden: int, itemsize: int) -> Cut:
+    """One row a program where it is wide enough; two pieces of 16 bytes a thread while there are warps for it."""
+    columns = triton.next_power_of_2(hidden)
+    rows = max(1, ELEMENTS // columns)
+    pieces = rows * columns * itemsize // 16
+    return Cut(rows, columns, min(MOST_WARPS, max(1, pieces // (2 * WARP))))
+
+
+def work(*, tokens: int, hidden: int, dtype: str) -> Work:
+    """Read x, residual and weight, write out and total. An addition, a square, its sum, and two products an element."""
+    return Work(flops=5 * tokens * hidden, hbm_bytes=(4 * tokens + 1) * hidden * ITEMSIZE[dtype])
+
+
+def inputs(draw: Draw, *, tokens: int, hidden: int, dtype: str) -> Inputs:
+    """X and residual[tokens, hidden], weight[hidden], out and total[tokens, hidden]."""
+    return {
+        "x": draw.activation(tokens, hidden, dtype=dtype, name="x"),
+        "residual": draw.activation(tokens, hidden, dtype=dtype, name="residual"),
+        "weight": draw.activation(hidden, dtype=dtype, name="weight"),
+        "out": draw.output(tokens, hidden, dtype=dtype, name="out"),
+        "total": draw.output(tokens, hidden, dtype=dtype, name="total"),
+    }
+
+
+def torch_run(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
+) -> None:
+    """An addition, torch's norm, which allocates its result and knows no `out`, and the copy that brings it there."""
+    torch.add(x, residual, out=total)
+    out.copy_(torch.nn.functional.rms_norm(total, (total.shape[1],), weight, EPS))
+
+
+def triton_run(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
+) -> None:
+    """One launch; `total` may be `x` or `residual` itself.
+
+    Raises:
+        UserError: rows of more than 16384, operands that are strided or do not fit together, or a dtype not ours.
+    """
+    tokens, hidden = check(x, residual, weight, out, total)
+    rows, columns, warps = cut(hidden=hidden, itemsize=x.element_size())
+    sizes = {"ROWS": rows, "COLUMNS": columns, "EPS": EPS}
+    with torch.cuda.device_of(x):
+        _rmsnorm[(triton.cdiv(tokens, rows),)](
+            x, residual, weight, out, total, tokens, hidden, **sizes, num_warps=warps, **OPTIONS
+        )
+
+
+def check(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
+) -> tuple[int, int]:
+    """Tokens and hidden, once nothing outside of the operands can be touched.
+
+    Raises:
+        UserError: rows are too wide, an operand is strided, or shapes or dtypes do not belong together.
+    """
+    operands = {"x": x, "residual": residual, "weight": weight, "out": out, "total": total}
+    check_whole(**operands)
+    dtype_of(x, "triton_rmsnorm")
+    if x.dim() != 2 or weight.shape != x.shape[1:] or not x.shape == residual.shape == out.shape == total.shape:
+        raise misfit("weight[hidden] and the others [tokens, hidden]", **operands)
+    tokens, hidden = x.shape
+    if hidden > MOST_HIDDEN:
+        raise UserError(f"hidden {hidden}; triton_rmsnorm takes rows of up to {MOST_HIDDEN}, so use torch_rmsnorm")
+    return tokens, hidden
+
+
+def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Out in float64 and total as rounded once."""
+    total = (x.to(torch.float64) + residual.to(torch.float64)).to(x.dtype)
+    wide = total.to(torch.float64)
+    scale = torch.rsqrt((wide * wide).mean(dim=1, keepdim=True) + EPS)
+    return wide * scale * weight.to(torch.float64), total
+
+
+def variant(hidden: int, dtype: str) -> Variant:
+    """The compiled form for rows of `hidden`."""
+    rows, columns, warps = cut(hidden=hidden, itemsize=ITEMSIZE[dtype])
+    pointers = dict.fromkeys(("x", "residual", "weight", "out", "total"), f"*{dtype}")
+    sizes = {"ROWS": rows, "COLUMNS": columns, "EPS": EPS}
+    return Variant(_rmsnorm, pointers | {"tokens": "i32", "hidden": "i32"}, sizes, warps, 1)
+
+
+TORCH_RMSNORM = Kernel(
+    name="torch_rmsnorm",
+    op="rmsnorm",
+    implementation="torch",
+    inputs=inputs,
+    run=torch_run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=None,
+    outputs=("out", "total"),
+)
+
+TRITON_RMSNORM = replace(
+    TORCH_RMSNORM,
+    name="triton_rmsnorm",
+    implementation="triton",
+    run=triton_run,
+    archs=TRITON_ARCHS,
+)

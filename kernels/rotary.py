@@ -1,0 +1,222 @@
+"""Rotary embedding, and the hand-over of keys and values: from qkv to queries and to the slots of a KV cache.
+
+Column i of a head's first half turns with column i of its second half, as Llama has it in transformers:
+first' = first · cos − second · sin, second' = second · cos + first · sin. Values are copied. `key` and `value` may have
+any stride between tokens, so that they can be rows of a cache.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.kernel import Draw, Inputs, Kernel
+from kernels.operands import check_whole, dtype_of, misfit
+from specs.dtypes import ITEMSIZE
+from specs.errors import UserError
+from specs.work import Work
+
+RTOL = {"fp32": 1e-6, "bf16": 4e-3, "fp16": 1e-3}
+"""cos and sin are fp32 and the result is rounded once, for bf16 1.1e-3; fp32 rounds two products and a sum."""
+
+PAIRS = 1024
+"""Of elements that turn together, a program: 16 bytes of bf16 from each half for each thread, 16 heads of 128."""
+WARPS = 4
+
+
+@triton.jit(do_not_specialize=["heads", "kv_heads"])
+def _rotary(
+    qkv: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    out: tl.tensor,
+    key: tl.tensor,
+    value: tl.tensor,
+    heads: int,
+    kv_heads: int,
+    key_stride: int,
+    value_stride: int,
+    HALF: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    HEADS: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)  # int64: 256k tokens of 10240 pass 2^31 elements
+    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    within = column < HALF
+    turned = head < heads + kv_heads
+    every = head < heads + 2 * kv_heads
+    place = head * (2 * HALF) + column
+    source = qkv + token * (heads + 2 * kv_heads) * (2 * HALF) + place
+    first = tl.load(source, mask=within & every, other=0.0)
+    second = tl.load(source + HALF, mask=within & every, other=0.0)
+    along = tl.load(cos + token * HALF + column, mask=within, other=0.0)
+    across = tl.load(sin + token * HALF + column, mask=within, other=0.0)
+    wide, other = first.to(tl.float32), second.to(tl.float32)
+    first = tl.where(turned, (wide * along - other * across).to(first.dtype), first)
+    second = tl.where(turned, (other * along + wide * across).to(first.dtype), second)
+
+    query = out + token * heads * (2 * HALF) + place
+    tl.store(query, first, mask=within & (head < heads))
+    tl.store(query + HALF, second, mask=within & (head < heads))
+    slot = key + token * key_stride + place - heads * (2 * HALF)
+    tl.store(slot, first, mask=within & turned & (head >= heads))
+    tl.store(slot + HALF, second, mask=within & turned & (head >= heads))
+    slot = value + token * value_stride + place - (heads + kv_heads) * (2 * HALF)
+    tl.store(slot, first, mask=within & every & (head >= heads + kv_heads))
+    tl.store(slot + HALF, second, mask=within & every & (head >= heads + kv_heads))
+
+
+def constexprs(head_dim: int) -> dict[str, int]:
+    """Arguments of the kernel that its machine code depends on."""
+    columns = triton.next_power_of_2(head_dim // 2)
+    return {"HALF": head_dim // 2, "COLUMNS": columns, "HEADS": max(1, PAIRS // columns)}
+
+
+class Sizes(NamedTuple):
+    """Of qkv[tokens, (heads + 2 · kv_heads) · head_dim]."""
+
+    tokens: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def work(*, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Work:
+    """Read qkv and write it turned, read fp32 cos and sin, half a head each; two products and a sum where it turns."""
+    moved = 2 * tokens * (heads + 2 * kv_heads) * head_dim * ITEMSIZE[dtype]
+    angles = tokens * head_dim * ITEMSIZE["fp32"]
+    return Work(flops=3 * tokens * (heads + kv_heads) * head_dim, hbm_bytes=moved + angles)
+
+
+def inputs(draw: Draw, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Inputs:
+    """qkv[tokens, (heads + 2 · kv_heads) · head_dim], fp32 cos and sin[tokens, head_dim / 2], queries, keys and values.
+
+    out[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim]. `kv_heads` is there for the reference,
+    which sees no outputs and so would not know where in qkv the keys begin.
+    """
+    return {
+        "qkv": draw.activation(tokens, (heads + 2 * kv_heads) * head_dim, dtype=dtype),
+        "cos": draw.activation(tokens, head_dim // 2, dtype="fp32", name="cos"),
+        "sin": draw.activation(tokens, head_dim // 2, dtype="fp32", name="sin"),
+        "kv_heads": draw.integers(torch.tensor(kv_heads)),
+        "out": draw.output(tokens, heads, head_dim, dtype=dtype, name="out"),
+        "key": draw.output(tokens, kv_heads, head_dim, dtype=dtype, name="key"),
+        "value": draw.output(tokens, kv_heads, head_dim, dtype=dtype, name="value"),
+    }
+
+
+def torch_run(
+    qkv: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    kv_heads: torch.Tensor | None = None,  # noqa: ARG001 - the reference's
+) -> None:
+    """Six kernels: all products with cos, which torch allocates in fp32, each half of queries and keys, and a copy."""
+    (tokens, heads, head_dim), half = out.shape, cos.shape[1]
+    rows = qkv.view(tokens, -1, head_dim)
+    turning = rows[:, : heads + key.shape[1]].unflatten(2, (2, half))
+    along, across = turning * cos[:, None, None], sin[:, None]
+    for target, part in ((out, slice(heads)), (key, slice(heads, None))):
+        torch.addcmul(along[:, part, 0], turning[:, part, 1], across, value=-1, out=target[..., :half])
+        torch.addcmul(along[:, part, 1], turning[:, part, 0], across, out=target[..., half:])
+    value.copy_(rows[:, heads + key.shape[1] :])
+
+
+def triton_run(
+    qkv: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    kv_heads: torch.Tensor | None = None,  # noqa: ARG001 - the reference's
+) -> None:
+    """One launch; a program takes a few heads of one token, 16 of them with heads of 128.
+
+    Raises:
+        UserError: operands that do not fit together, or gaps elsewhere than between tokens of key and value.
+    """
+    sizes = check(qkv, cos, sin, out, key, value)
+    constants = constexprs(sizes.head_dim)
+    grid = (sizes.tokens, triton.cdiv(sizes.heads + 2 * sizes.kv_heads, constants["HEADS"]))
+    counts = (sizes.heads, sizes.kv_heads, key.stride(0), value.stride(0))
+    with torch.cuda.device_of(qkv):
+        _rotary[grid](qkv, cos, sin, out, key, value, *counts, **constants, num_warps=WARPS, **OPTIONS)
+
+
+def check(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> Sizes:
+    """Refuse what would read or write outside of the operands.
+
+    Raises:
+        UserError: gaps within a token, a head_dim that has no half, or shapes or dtypes that do not belong together.
+    """
+    operands = {"qkv": qkv, "cos": cos, "sin": sin, "out": out, "key": key, "value": value}
+    if out.dim() != 3 or key.dim() != 3 or out.shape[2] % 2:
+        raise misfit("out[tokens, heads, head_dim] and key[tokens, kv_heads, head_dim] of an even head_dim", **operands)
+    sizes = Sizes(out.shape[0], out.shape[1], key.shape[1], out.shape[2])
+    tokens, heads, kv_heads, head_dim = sizes
+    expected = {
+        "qkv": (tokens, (heads + 2 * kv_heads) * head_dim),
+        **dict.fromkeys(("cos", "sin"), (tokens, head_dim // 2)),
+        **dict.fromkeys(("key", "value"), (tokens, kv_heads, head_dim)),
+    }
+    if any(operands[name].shape != shape for name, shape in expected.items()):
+        must = "qkv[tokens, (heads + 2 · kv_heads) · head_dim], cos and sin[tokens, head_dim / 2], "
+        raise misfit(must + "out[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim]", **operands)
+    check_whole(qkv=qkv, out=out, key=key[:1], value=value[:1])
+    check_whole(cos=cos, sin=sin)
+    dtype_of(qkv, "triton_rotary")
+    if cos.dtype != torch.float32:
+        raise UserError(f"cos and sin are {cos.dtype}; triton_rotary takes fp32, for bf16 angles cost a digit")
+    return sizes
+
+
+def reference(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, kv_heads: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries and keys in float64, values as they are."""
+    heads = qkv.unflatten(1, (-1, 2 * cos.shape[1]))
+    keys = int(kv_heads)
+    turning, values = heads[:, : heads.shape[1] - keys].to(torch.float64), heads[:, heads.shape[1] - keys :]
+    first, second = turning.chunk(2, dim=2)
+    along, across = cos[:, None].to(torch.float64), sin[:, None].to(torch.float64)
+    turned = torch.cat((first * along - second * across, second * along + first * across), dim=2)
+    return turned[:, : turned.shape[1] - keys], turned[:, turned.shape[1] - keys :], values
+
+
+def variant(head_dim: int, dtype: str) -> Variant:
+    """The compiled form for heads of `head_dim`."""
+    given = dict.fromkeys(("qkv", "out", "key", "value"), f"*{dtype}") | dict.fromkeys(("cos", "sin"), "*fp32")
+    counts = dict.fromkeys(("heads", "kv_heads", "key_stride", "value_stride"), "i32")
+    return Variant(_rotary, given | counts, constexprs(head_dim), WARPS, 1)
+
+
+TORCH_ROTARY = Kernel(
+    name="torch_rotary",
+    op="rotary",
+    implementation="torch",
+    inputs=inputs,
+    run=torch_run,
+    reference=reference,
+    work=work,
+    rtol=RTOL,
+    archs=None,
+    outputs=("out", "key", "value"),
+)
+
+TRITON_ROTARY = replace(
+    TORCH_ROTARY,
+    name="triton_rotary",
+    implementation="triton",
+    run=triton_run,
+    archs=TRITON_ARCHS,
+)
