@@ -1,13 +1,12 @@
 """Every compiled form of our own kernels that an architecture can be asked to run, and for which shapes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from kernels import cuda_gemv, gemm, read, skinny
-from kernels.compile import Compiled, Variant, compile_variant
-from kernels.kernel import Kernel
-from kernels.tuning.choice import choose
+from kernels.inspection.form import Form, configured, plain, served
+from kernels.inspection.pieces import pieces
 from kernels.tuning.config import Config
 from kernels.tuning.shapes import TOKEN_TILES
 from specs.archs import Arch
@@ -16,35 +15,6 @@ from specs.parallel import Shard
 
 FETCHED = Config(64, 16, 64, 2, 4, 4, tma=True)
 """What is shown of the bulk tensor copy engine where no shape has chosen it."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """One kernel in one configuration.
-
-    Attributes:
-        kernel: the kernel.
-        config: what was configured, in words.
-        basis: measured, static model, rule or not chosen, where there was a choice.
-        dtype: of the operands.
-        warps: of a program.
-        in_flight_bytes: that a program has asked memory for and not yet got.
-        make: compiles it for an architecture.
-        cut: the configuration that predictions are made from; None where the model does not apply.
-        serves: (shard, tokens) of the inspected model that run with it.
-        lacks: what the architecture does not have that this needs; None where it runs.
-    """
-
-    kernel: Kernel
-    config: str
-    basis: str | None
-    dtype: str
-    warps: int
-    in_flight_bytes: int
-    make: Callable[[str], Compiled]
-    cut: Config | None = None
-    serves: tuple[tuple[Shard, int], ...] = ()
-    lacks: str | None = None
 
 
 def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
@@ -56,55 +26,35 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
         rows, tokens, depth = (variant.constexprs[name] for name in ("ROWS", "TOKENS", "DEPTH"))
         config = f"{rows}x{tokens}x{depth} w{variant.num_warps} s{variant.num_stages}"
         in_flight = rows * depth * itemsize * (variant.num_stages - 1)
-        yield _other(gemm.TRITON_GEMM, variant, config, dtype, in_flight)
+        yield plain(gemm.TRITON_GEMM, variant, config, dtype, in_flight)
     for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
         block = variant.constexprs["BLOCK"] * itemsize
-        yield _other(read.TRITON_READ, variant, f"{block // 1024} KiB w{variant.num_warps}", dtype, block)
+        yield plain(read.TRITON_READ, variant, f"{block // 1024} KiB w{variant.num_warps}", dtype, block)
+    yield from pieces(on, dtype, shards)
 
 
 def _skinny(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
-    served: dict[tuple[Config, str, bool], list[tuple[Shard, int]]] = {}
-    for shard in shards:
-        for tokens in TOKEN_TILES:
-            choice = choose(on.name, dtype, tokens=tokens, n=shard.n, k=shard.k)
-            even = choice.config.even(shard.n, shard.k)
-            served.setdefault((choice.config, choice.basis, even), []).append((shard, tokens))
-    made = [_one(skinny.TRITON_SKINNY, *chosen, dtype, shapes) for chosen, shapes in served.items()]
+    found = served(on, dtype, shards, TOKEN_TILES)
+    made = [configured(skinny.TRITON_SKINNY, *chosen, dtype, shapes) for chosen, shapes in found.items()]
     yield from made
-    if dtype != "fp32" and not any(config.tma for config, _, _ in served):
-        tma = _one(skinny.TRITON_SKINNY, FETCHED, "not chosen", True, dtype, ())
+    if dtype != "fp32" and not any(config.tma for config, _, _ in found):
+        tma = configured(skinny.TRITON_SKINNY, FETCHED, "not chosen", True, dtype, ())
         yield replace(tma, lacks=None if on.tma else f"{on.name} has no bulk tensor copy engine, sm_90 was the first")
     if made and not on.dependent_launch:
         lacks = f"{on.name} has no programmatic dependent launch, sm_90 was the first"
         yield replace(made[0], kernel=skinny.TRITON_SKINNY_PDL, config="all", basis=None, serves=(), lacks=lacks)
         return
-    yield from (_one(skinny.TRITON_SKINNY_PDL, *chosen, dtype, shapes) for chosen, shapes in served.items())
-
-
-def _one(
-    kernel: Kernel, config: Config, basis: str, even: bool, dtype: str, shapes: Sequence[tuple[Shard, int]]
-) -> Form:
-    dependent = kernel is skinny.TRITON_SKINNY_PDL
-    return Form(
-        kernel=kernel,
-        config=str(config) if even else f"{config} masked",
-        basis=basis,
-        dtype=dtype,
-        warps=config.warps,
-        in_flight_bytes=config.in_flight_bytes(dtype),
-        make=partial(compile_variant, skinny.variant(config, dtype, even=even, dependent=dependent)),
-        cut=config,
-        serves=tuple(shapes),
-    )
+    for chosen, shapes in found.items():
+        yield configured(skinny.TRITON_SKINNY_PDL, *chosen, dtype, shapes, dependent=True)
 
 
 def _cuda(dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
-    served: dict[cuda_gemv.Form, list[tuple[Shard, int]]] = {}
+    found: dict[cuda_gemv.Form, list[tuple[Shard, int]]] = {}
     for shard in shards:
         for tokens in cuda_gemv.TOKENS:
             form = cuda_gemv.tile(tokens=tokens, n=shard.n, dtype=dtype)
-            served.setdefault(form, []).append((shard, tokens))
-    for form, shapes in served.items():
+            found.setdefault(form, []).append((shard, tokens))
+    for form, shapes in found.items():
         step = form.threads * cuda_gemv.CHUNK_BYTES // ITEMSIZE[dtype]
         # Every stage of its ring is in flight, where Triton's pipeline works on one.
         cut = Config(form.rows, form.tokens, step, 1, form.warps, form.stages + 1, matrix=False)
@@ -119,8 +69,3 @@ def _cuda(dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
             cut=cut,
             serves=tuple(shapes),
         )
-
-
-def _other(kernel: Kernel, variant: Variant, config: str, dtype: str, in_flight_bytes: int) -> Form:
-    make = partial(compile_variant, variant)
-    return Form(kernel, config, None, dtype, variant.num_warps, in_flight_bytes, make)

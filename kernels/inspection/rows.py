@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kernels.inspection.forms import Form
+from kernels.inspection.form import Form
 from kernels.inspection.machine_code import narrowest_load_bits, summary
 from kernels.tuning.model import needed_bytes, predict
 from specs.archs import Arch, blocks_per_sm

@@ -16,6 +16,11 @@ SHOWN = {
     "cuda_gemv": "cuda gemv",
     "triton_gemm": "gemm",
     "triton_read": "read",
+    "triton_skinny_gate_up": "skinny gate_up",
+    "triton_skinny_gate_up_pdl": "skinny gate_up pdl",
+    "triton_rmsnorm": "rmsnorm",
+    "triton_rotary": "rotary",
+    "triton_swiglu": "swiglu",
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 import triton
 
-from kernels import gemm, read, skinny
+from kernels import gemm, read, rmsnorm, rotary, skinny, swiglu
 from kernels.compile import Variant, compile_variant
 from kernels.draw import FreshDraw
 from kernels.inspection.machine_code import MATRIX, family, narrowest_load_bits, opcodes, summary
@@ -19,11 +19,11 @@ ARCHES = tuple(ARCHS)
 SHARDS = shards()
 
 
-def chosen(arch, dtype="bf16"):
+def chosen(arch, dtype="bf16", shards=SHARDS):
     """Every (configuration, whole tiles) that a layer of Llama-3-70B runs with at any degree and token count."""
     configs = [
         (choose(arch, dtype, tokens=tokens, n=shard.n, k=shard.k).config, shard)
-        for shard in SHARDS
+        for shard in shards
         for tokens in TOKEN_TILES
     ]
     return sorted({(config, config.even(shard.n, shard.k)) for config, shard in configs})
@@ -45,6 +45,21 @@ OTHERS = [
         for tokens in (1, 16, 64)
     ),
 ]
+PIECES = [
+    *((variant, arch) for arch in ARCHES for variant in swiglu.variants("bf16")),
+    *((rmsnorm.variant(hidden, "bf16"), arch) for arch in ARCHES for hidden in (4096, 8192, 16384)),
+    *((rotary.variant(128, "bf16"), arch) for arch in ARCHES),
+    *((rmsnorm.variant(hidden, "fp32"), "sm_90") for hidden in (2048, 16384)),
+    *((rmsnorm.variant(512, dtype), "sm_90") for dtype in ("bf16", "fp16")),
+    *((rotary.variant(*given), "sm_90") for given in ((64, "bf16"), (96, "bf16"), (128, "fp16"), (128, "fp32"))),
+    *((swiglu.variants(dtype)[0], "sm_90") for dtype in ("fp32", "fp16")),
+]
+GATE_UPS = [shard for shard in SHARDS if shard.layer == "gate_up"]
+GATE_UP = [
+    (skinny.variant(config, "bf16", even=even, dependent=ARCHS[arch].dependent_launch, swiglu=True), arch)
+    for arch in ARCHES
+    for config, even in chosen(arch, shards=GATE_UPS)
+]
 TMA = [(skinny.variant(Config(64, 16, 128, 3, 4, 4, tma=True), "bf16"), arch) for arch in ("sm_90", "sm_100", "sm_120")]
 
 
@@ -63,7 +78,7 @@ def multiplies(compiled):
 
 @pytest.mark.parametrize(
     ("variant", "arch"),
-    EVERYWHERE + SKINNY + DEPENDENT + OTHERS + TMA,
+    EVERYWHERE + SKINNY + DEPENDENT + PIECES + GATE_UP + OTHERS + TMA,
     ids=lambda value: f"{value.fn.__name__}-{value}" if isinstance(value, Variant) else value,
 )
 def test_variant_is_clean(variant, arch):

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from kernels.compile import Compiled
 from kernels.inspection import forms as listing
-from kernels.inspection.forms import Form, forms
+from kernels.inspection.form import Form
+from kernels.inspection.forms import forms
 from kernels.inspection.rows import row
 from kernels.inspection.table import table
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
