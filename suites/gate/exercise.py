@@ -8,10 +8,14 @@ from functools import partial
 import torch
 
 from kernels.draw import FreshDraw
+from kernels.gate_up import GATE_UPS
 from kernels.kernel import Kernel
 from kernels.linears import LINEARS
 from kernels.read import TRITON_READ
+from kernels.rmsnorm import TRITON_RMSNORM
+from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY, launch
+from kernels.swiglu import TRITON_SWIGLU
 from kernels.timing.device import Device, current_device
 from kernels.tuning.config import Config
 from kernels.tuning.table import tuned
@@ -23,21 +27,32 @@ LIBRARIES = ("torch", "cublaslt")
 
 SHAPES = [(1, 131, 1032), (3, 131, 257), (16, 384, 1032), (64, 130, 520), (129, 131, 257)]
 """(tokens, n, k): n no multiple of a block; k a multiple of 8, so that rows stay aligned to 16 bytes, and odd."""
+PIECES: tuple[tuple[Kernel, dict[str, int]], ...] = (
+    (TRITON_RMSNORM, {"tokens": 7, "hidden": 200}),
+    (TRITON_RMSNORM, {"tokens": 3, "hidden": 5001}),
+    (TRITON_ROTARY, {"tokens": 3, "heads": 15, "kv_heads": 3, "head_dim": 96}),
+    (TRITON_ROTARY, {"tokens": 2, "heads": 5, "kv_heads": 1, "head_dim": 66}),
+    (TRITON_SWIGLU, {"tokens": 3, "intermediate": 1032}),
+    (TRITON_SWIGLU, {"tokens": 3, "intermediate": 1027}),
+)
+"""Rows, heads and blocks that fill no program, with rows aligned to 16 bytes and not."""
 DTYPE = "bf16"
 
 
 def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
     """Kernels and what they are called with."""
-    for kernel in LINEARS:
+    for kernel in (*LINEARS, *GATE_UPS):
         if kernel.implementation not in LIBRARIES:
             for tokens, n, k in SHAPES:
                 if tokens in kernel.tokens:
-                    yield kernel, {"tokens": tokens, "n": n, "k": k}
+                    rows = n + n % 2 if kernel in GATE_UPS else n  # a gate has an up
+                    yield kernel, {"tokens": tokens, "n": rows, "k": k}
     for config in configurations(current_device().arch):
         kernel = replace(TRITON_SKINNY, name=f"triton_skinny {config}", run=partial(launch, config=config))
         ragged = {"n": 2 * config.rows + 3, "k": 3 * config.depth * config.split + 8}
         yield kernel, {"tokens": min(config.tokens, 3), **ragged}
     yield TRITON_READ, {"elements": 2**16 + 3}
+    yield from PIECES
 
 
 def configurations(arch: str) -> list[Config]:

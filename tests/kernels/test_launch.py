@@ -5,9 +5,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from kernels import gemm, read, skinny
+from kernels import gemm, read, rmsnorm, rotary, skinny, swiglu
 from kernels.compile import compile_variant
 from kernels.draw import FreshDraw
+from kernels.gate_up import TRITON_SKINNY_GATE_UP
 from kernels.tuning.config import Config
 
 
@@ -55,6 +56,13 @@ def test_skinny(launched, config, dependent):
     assert kernel.metadata.launch_pdl == dependent
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_skinny_with_swiglu(launched, config):
+    inputs = TRITON_SKINNY_GATE_UP.inputs(FreshDraw(1), tokens=3, n=256, k=1024, dtype="bf16")
+    skinny.launch(**inputs, config=config, swiglu=True)
+    assert launched[0].asm["ptx"] == compile_variant(skinny.variant(config, "bf16", swiglu=True), "sm_90").ptx
+
+
 def test_a_shape_of_ragged_edges_compiles_another_form(launched):
     inputs = skinny.TRITON_SKINNY.inputs(FreshDraw(1), tokens=3, n=250, k=1024, dtype="bf16")
     skinny.launch(**inputs, config=CONFIGS[1])
@@ -71,3 +79,18 @@ def test_read(launched):
     inputs = read.TRITON_READ.inputs(FreshDraw(1), elements=65536, dtype="bf16")
     read.triton_run(**inputs)
     assert launched[0].asm["ptx"] == compile_variant(read.variants("bf16")[0], "sm_90").ptx
+
+
+PIECES = [
+    (rmsnorm.TRITON_RMSNORM, {"tokens": 3, "hidden": 8192}, rmsnorm.variant(8192, "bf16")),
+    (rmsnorm.TRITON_RMSNORM, {"tokens": 16, "hidden": 512}, rmsnorm.variant(512, "bf16")),
+    (rotary.TRITON_ROTARY, {"tokens": 16, "heads": 8, "kv_heads": 1, "head_dim": 128}, rotary.variant(128, "bf16")),
+    (swiglu.TRITON_SWIGLU, {"tokens": 3, "intermediate": 3584}, swiglu.variants("bf16")[0]),
+]
+
+
+@pytest.mark.parametrize(("kernel", "shape", "variant"), PIECES, ids=lambda value: getattr(value, "name", None))
+def test_pieces(launched, kernel, shape, variant):
+    kernel.run(**kernel.inputs(FreshDraw(1), **shape, dtype="bf16"))
+    assert launched[0].asm["ptx"] == compile_variant(variant, "sm_90").ptx
+    assert launched[0].metadata.num_warps == variant.num_warps

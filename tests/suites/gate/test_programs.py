@@ -173,6 +173,8 @@ def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
     ours = {kernel.implementation for kernel, _ in exercise.exercises()}
     assert {"triton", "triton-pdl"} <= ours
     assert not ours & {"torch", "cublaslt"}
+    ops = {kernel.op for kernel, _ in exercise.exercises()}
+    assert ops == {"linear", "read", "gate_up_swiglu", "rmsnorm", "rotary", "swiglu"}
     shape = {"tokens": 3, "n": 131, "k": 257}
     assert exercise.exercise(TORCH_LINEAR, shape, current_device()).startswith("right: torch_linear bf16")
     silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
