@@ -43,8 +43,9 @@ def _rotary(
     COLUMNS: tl.constexpr,
     HEADS: tl.constexpr,
 ) -> None:
-    token = tl.program_id(0).to(tl.int64)  # int64: 256k tokens of 10240 pass 2^31 elements
-    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
+    blocks = tl.cdiv(heads + 2 * kv_heads, HEADS)
+    token = (tl.program_id(0) // blocks).to(tl.int64)  # int64: 256k tokens of 10240 pass 2^31 elements
+    head = (tl.program_id(0) % blocks * HEADS + tl.arange(0, HEADS))[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     within = column < HALF
     turned = head < heads + kv_heads
@@ -145,7 +146,7 @@ def triton_run(
     """
     sizes = check(qkv, cos, sin, out, key, value)
     constants = constexprs(sizes.head_dim)
-    grid = (sizes.tokens, triton.cdiv(sizes.heads + 2 * sizes.kv_heads, constants["HEADS"]))
+    grid = (sizes.tokens * triton.cdiv(sizes.heads + 2 * sizes.kv_heads, constants["HEADS"]),)
     counts = (sizes.heads, sizes.kv_heads, key.stride(0), value.stride(0))
     with torch.cuda.device_of(qkv):
         _rotary[grid](qkv, cos, sin, out, key, value, *counts, **constants, num_warps=WARPS, **OPTIONS)

@@ -24,8 +24,9 @@ BLOCK_BYTES = 2048
 WARPS = 4
 
 
-@triton.jit(do_not_specialize=["blocks"])
-def _swiglu(gate_up: tl.tensor, out: tl.tensor, intermediate: int, blocks: int, BLOCK: tl.constexpr) -> None:
+@triton.jit
+def _swiglu(gate_up: tl.tensor, out: tl.tensor, intermediate: int, BLOCK: tl.constexpr) -> None:
+    blocks = tl.cdiv(intermediate, BLOCK)
     token = (tl.program_id(0) // blocks).to(tl.int64)  # int64: 32k tokens of 57344 pass 2^31 bytes
     column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     inside = column < intermediate
@@ -70,11 +71,9 @@ def triton_run(gate_up: torch.Tensor, out: torch.Tensor) -> None:
     """
     sizes = check(gate_up, out)
     block = BLOCK_BYTES // gate_up.element_size()
-    blocks = triton.cdiv(sizes.intermediate, block)
+    grid = (sizes.tokens * triton.cdiv(sizes.intermediate, block),)
     with torch.cuda.device_of(gate_up):
-        _swiglu[(sizes.tokens * blocks,)](
-            gate_up, out, sizes.intermediate, blocks, BLOCK=block, num_warps=WARPS, **OPTIONS
-        )
+        _swiglu[grid](gate_up, out, sizes.intermediate, BLOCK=block, num_warps=WARPS, **OPTIONS)
 
 
 def check(gate_up: torch.Tensor, out: torch.Tensor) -> Sizes:
@@ -99,7 +98,7 @@ def reference(gate_up: torch.Tensor) -> torch.Tensor:
 
 def variants(dtype: str) -> list[Variant]:
     """The one compiled form."""
-    signature = {"gate_up": f"*{dtype}", "out": f"*{dtype}", "intermediate": "i32", "blocks": "i32"}
+    signature = {"gate_up": f"*{dtype}", "out": f"*{dtype}", "intermediate": "i32"}
     return [Variant(_swiglu, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, WARPS, 1)]
 
 

@@ -130,6 +130,17 @@ def test_sizes_of_one_which_a_launch_makes_constants_compile(config, ones):
     assert compile_variant(variant._replace(signature=signature, constexprs=constants), "sm_90").registers > 0
 
 
+@pytest.mark.parametrize(
+    ("variant", "one"),
+    [(rmsnorm.variant(1, "bf16"), "hidden"), (swiglu.variants("bf16")[0], "intermediate")],
+    ids=["rmsnorm", "swiglu"],
+)
+def test_rows_of_one_element_compile(variant, one):
+    signature = {name: kind for name, kind in variant.signature.items() if name != one}
+    constants = {**variant.constexprs, one: 1}
+    assert compile_variant(variant._replace(signature=signature, constexprs=constants), "sm_90").registers > 0
+
+
 def test_weights_leave_the_cache_first_where_they_go_straight_to_registers():
     ptx = compile_variant(skinny.variant(Config(8, 1, 2048, 1, 4, 1, matrix=False), "bf16"), "sm_90").ptx
     assert "L2::evict_first" in ptx

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from kernels import rmsnorm
 from kernels.draw import FreshDraw
-from kernels.rmsnorm import EPS, TORCH_RMSNORM, TRITON_RMSNORM
+from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
+from kernels.timing.device import current_device
+from kernels.timing.pool import Pool
 from specs.errors import UserError
 from specs.work import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
@@ -69,6 +71,11 @@ def test_reference_by_hand():
 def test_work_by_hand():
     # x, residual, out and total 2 x 8, weight 8, 2 bytes each; five flops an element
     assert TORCH_RMSNORM.work(tokens=2, hidden=8, dtype="bf16") == Work(80, 2 * (4 * 16 + 8))
+
+
+def test_in_a_pool_no_two_tensors_of_a_call_are_one():
+    inputs = TORCH_RMSNORM.inputs(Pool(current_device(), {}), tokens=8, hidden=8, dtype="fp32")
+    assert len({tensor.data_ptr() for tensor in inputs.values()}) == len(inputs)
 
 
 @pytest.mark.parametrize("dtype", list(TORCH_RMSNORM.rtol))

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from kernels import rotary
 from kernels.draw import FreshDraw
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
+from kernels.timing.device import current_device
+from kernels.timing.pool import Pool
 from specs.errors import UserError
 from specs.work import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
@@ -94,6 +96,11 @@ def test_work_by_hand():
     # for each of (4 + 2) x 16; all of it for 3 tokens
     shape = {"tokens": 3, "heads": 4, "kv_heads": 2, "head_dim": 16}
     assert TORCH_ROTARY.work(**shape, dtype="bf16") == Work(3 * 3 * 96, 3 * (2 * 128 * 2 + 2 * 8 * 4))
+
+
+def test_in_a_pool_no_two_tensors_of_a_call_are_one():
+    inputs = TORCH_ROTARY.inputs(Pool(current_device(), {}), tokens=4, heads=2, kv_heads=2, head_dim=4, dtype="fp32")
+    assert len({tensor.data_ptr() for tensor in inputs.values()}) == len(inputs)
 
 
 @pytest.mark.parametrize("dtype", list(TORCH_ROTARY.rtol))
