@@ -45,7 +45,7 @@ def _rmsnorm(
 ) -> None:
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
-    place = row.to(tl.int64) * hidden + column  # int64: 256k tokens of 8192 pass 2^31 elements
+    place = row.to(tl.int64) * hidden + column  # int64: 256k tokens of 8192 are 2^31 elements
     inside = (row < tokens) & (column < hidden)
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     value += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)

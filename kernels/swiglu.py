@@ -27,7 +27,7 @@ WARPS = 4
 @triton.jit
 def _swiglu(gate_up: tl.tensor, out: tl.tensor, intermediate: int, BLOCK: tl.constexpr) -> None:
     blocks = tl.cdiv(intermediate, BLOCK)
-    token = (tl.program_id(0) // blocks).to(tl.int64)  # int64: 32k tokens of 57344 pass 2^31 bytes
+    token = (tl.program_id(0) // blocks).to(tl.int64)  # int64: 40k tokens of 57344 pass 2^31 elements
     column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     inside = column < intermediate
     first = gate_up + token * 2 * intermediate + column
