@@ -25,7 +25,7 @@ def pieces(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     for head_dim in dict.fromkeys(one.head_dim for one in models if one.head_dim):
         yield _rotary(head_dim, dtype)
     for variant in swiglu.variants(dtype):
-        words = f"{swiglu.BLOCK_BYTES // 1024} KiB w{variant.num_warps}"
+        words = f"2 x {swiglu.BLOCK_BYTES // 1024} KiB w{variant.num_warps}"
         yield plain(swiglu.TRITON_SWIGLU, variant, words, dtype, 2 * swiglu.BLOCK_BYTES)
 
 
