@@ -171,8 +171,8 @@ def test_the_exercise_runs_each_kind_of_configuration_that_is_committed():
 
 def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
     ours = {kernel.implementation for kernel, _ in exercise.exercises()}
-    assert {"triton", "triton-pdl"} <= ours
-    assert not ours & {"torch", "cublaslt"}
+    assert {"triton", "triton-pdl", "triton-paged"} <= ours
+    assert not ours & {"torch", "cublaslt", "flash-attn", "flashinfer"}
     shape = {"tokens": 3, "n": 131, "k": 257}
     assert exercise.exercise(TORCH_LINEAR, shape, current_device()).startswith("right: torch_linear bf16")
     silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
