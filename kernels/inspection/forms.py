@@ -6,6 +6,7 @@ from functools import partial
 
 from kernels import cuda_gemv, gemm, read, skinny
 from kernels.compile import Compiled, Variant, compile_variant
+from kernels.inspection import attention_forms
 from kernels.kernel import Kernel
 from kernels.tuning.choice import choose
 from kernels.tuning.config import Config
@@ -51,6 +52,7 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     """All forms for `on`, decode kernels first."""
     yield from _skinny(on, dtype, shards)
     yield from _cuda(dtype, shards)
+    yield from (replace(_other(*one), basis="rule") for one in attention_forms.variants(on, dtype, shards))
     itemsize = ITEMSIZE[dtype]
     for variant in gemm.variants(dtype):
         rows, tokens, depth = (variant.constexprs[name] for name in ("ROWS", "TOKENS", "DEPTH"))
