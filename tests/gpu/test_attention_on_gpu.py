@@ -1,4 +1,4 @@
-"""Attention on a real GPU: every implementation at sharded shapes, ours at ragged lengths and in any order of arrival."""
+"""Attention on a real GPU: every implementation at sharded shapes, ours at ragged lengths and any order of arrival."""
 
 import pytest
 import torch
