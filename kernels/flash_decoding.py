@@ -56,7 +56,7 @@ def _merged(
     top = tl.max(seen, axis=0)
     whole = tl.where(row < GROUP, 0.0, 1.0)  # nothing is divided by zero in padded rows
     total = tl.zeros([ROWS, HEAD_DIM], tl.float32)
-    for one in tl.static_range(FAN):
+    for one in tl.range(0, FAN, loop_unroll_factor=4):  # all 16 at once would take registers that make it spill
         given = (row < GROUP) & (one < count)
         own = tl.load(tops + one * CELL, mask=given, other=LEAST, cache_modifier=".cg")
         fade = tl.exp2(own - top)
