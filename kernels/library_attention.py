@@ -9,7 +9,7 @@ that is not timed, as engines do it once a step for all layers.
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
@@ -80,8 +80,22 @@ def run_flash_attn(
     become(out, flash_attn().flash_attn_with_kvcache(query[:, None], key, value, cache_seqlens=lengths))
 
 
+class Plan(NamedTuple):
+    """FlashInfer's wrapper, planned for the pages of these sequences."""
+
+    wrapper: Any
+    table: torch.Tensor
+    lengths: torch.Tensor
+
+    def serves(self, table: torch.Tensor, lengths: torch.Tensor) -> bool:
+        """Whether it holds for these too; on a GPU that waits for it."""
+        return torch.equal(self.table, table) and torch.equal(self.lengths, lengths)
+
+
+_PLANS: dict[tuple[object, ...], Plan] = {}
+"""The last plan for each size: the copies that a case rotates through have equal tables."""
 _PLANNED = WeakIdKeyDictionary()
-"""By page table: FlashInfer's wrapper, planned for it."""
+"""By page table: its plan."""
 
 
 @cache
@@ -97,19 +111,31 @@ def run_flashinfer(
     lengths: torch.Tensor,
     out: torch.Tensor,
 ) -> None:
-    """One call over pages; the first with a page table plans, and cannot be captured in a graph.
+    """One call over pages; the first with a page table plans.
+
+    A table that is first met while a graph is captured, where nothing can be compared, is taken for that of the last
+    plan at these sizes.
 
     Raises:
-        UserError: a first call during capture.
+        UserError: a first call at these sizes during capture.
     """
     if table not in _PLANNED:
-        if torch.cuda.is_current_stream_capturing():
-            raise UserError("flashinfer plans in the first call with a page table: call it before the capture")
-        _PLANNED[table] = _plan(query, key_pages, table, lengths)
-    _PLANNED[table].run(query, (key_pages, value_pages), out=out)
+        _PLANNED[table] = _planned(query, key_pages, table, lengths)
+    _PLANNED[table].wrapper.run(query, (key_pages, value_pages), out=out)
 
 
-def _plan(query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Any:
+def _planned(query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Plan:
+    sizes = (query.device, query.dtype, query.shape, key_pages.shape, table.shape)
+    plan, capturing = _PLANS.get(sizes), torch.cuda.is_current_stream_capturing()
+    if plan is None and capturing:
+        raise UserError("flashinfer plans in the first call at a size: call it before the capture")
+    if plan is None or not (capturing or plan.serves(table, lengths)):
+        wrapper = _wrapper(query, key_pages, table, lengths)
+        plan = _PLANS[sizes] = Plan(wrapper, table.clone(), lengths.clone())
+    return plan
+
+
+def _wrapper(query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Any:
     page_size = key_pages.shape[1]
     used = (lengths.cpu() + page_size - 1) // page_size
     first_page = torch.cat([torch.zeros(1, dtype=torch.int32), used.cumsum(0).to(torch.int32)])

@@ -186,7 +186,8 @@ class Wrapper:
             TORCH_DECODE_ATTENTION.run(*one, out[b : b + 1])
 
 
-def test_flashinfer_plans_once_for_a_page_table(monkeypatch, cleared):
+def test_flashinfer_plans_once_for_equal_page_tables_and_never_during_a_capture(monkeypatch, cleared):
+    monkeypatch.setattr(library_attention, "_PLANS", {})
     monkeypatch.setattr(library_attention, "import_module", as_library(BatchDecodeWithPagedKVCacheWrapper=Wrapper))
     monkeypatch.setattr(library_attention, "WORKSPACE_BYTES", 16)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
@@ -197,7 +198,15 @@ def test_flashinfer_plans_once_for_a_page_table(monkeypatch, cleared):
         FLASHINFER_DECODE.run(**inputs)
         assert FLASHINFER_DECODE.relative_error(inputs) <= FLASHINFER_DECODE.rtol["fp16"]
     assert Wrapper.made == 1
-    other = inputs | {"table": inputs["table"].clone()}
+    moved = inputs | {"table": inputs["table"].flip(0)}
+    FLASHINFER_DECODE.run(**moved)
+    assert FLASHINFER_DECODE.relative_error(moved) <= FLASHINFER_DECODE.rtol["fp16"]
+    assert Wrapper.made == 2
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    copied = moved | {"table": moved["table"].clone()}
+    FLASHINFER_DECODE.run(**copied)
+    assert FLASHINFER_DECODE.relative_error(copied) <= FLASHINFER_DECODE.rtol["fp16"]
+    assert Wrapper.made == 2
+    larger = FLASHINFER_DECODE.inputs(FreshDraw(1), **(DECODED | {"batch": 4}), page_size=16, dtype="fp16")
     with pytest.raises(UserError, match="call it before the capture"):
-        FLASHINFER_DECODE.run(**other)
+        FLASHINFER_DECODE.run(**larger)
