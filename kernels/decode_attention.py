@@ -51,13 +51,15 @@ def constexprs(choice: Choice, *, group: int, head_dim: int, page: int, delay: i
 def variant(choice: Choice, dtype: str, *, group: int, head_dim: int, page: int = 0) -> Variant:
     """The compiled form of a choice for `group` query heads a kv head."""
     tensors = dict.fromkeys(("query", "key", "value", "out"), f"*{dtype}")
-    integers = ("context", "kv_heads", "split", "query_stride", "block_stride", "token_stride", "head_stride")
-    signature = tensors | {"lengths": "*i32", "partials": "*fp32", "arrived": "*i32"} | dict.fromkeys(integers, "i32")
+    strides = ("query_stride", "block_stride", "token_stride", "head_stride", "table_stride")
+    integers = dict.fromkeys(("context", "kv_heads", "split", *strides), "i32")
+    signature = tensors | {"lengths": "*i32", "partials": "*fp32", "arrived": "*i32"} | integers
     given = constexprs(choice, group=group, head_dim=head_dim, page=page)
     if page:
-        signature |= {"table": "*i32", "table_stride": "i32"}
-    constants = given if page else given | {"table": None, "table_stride": 0}
-    return Variant(flash_decode, signature, constants, choice.cut.warps, choice.cut.stages)
+        signature["table"] = "*i32"
+    return Variant(
+        flash_decode, signature, given if page else given | {"table": None}, choice.cut.warps, choice.cut.stages
+    )
 
 
 def launch(

@@ -66,7 +66,7 @@ def _merged(
     return top, whole, total
 
 
-@triton.jit(do_not_specialize=["context", "split"])
+@triton.jit(do_not_specialize=["context", "kv_heads", "split", "table_stride"])
 def flash_decode(
     query: tl.tensor,
     key: tl.tensor,
