@@ -125,6 +125,22 @@ def test_views_of_a_cache_and_of_queries_beside_keys():
 
 
 @needs_interpreter
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((3, 17, 1, 64), (2**30, 128, 64, 1)), ((1, 17, 1, 64), (2**31, 2**27, 64, 1))]
+)
+def test_rows_beyond_2_31_elements_are_found(shape, strides):
+    """By a far sequence and by a far token; of 4.3e9 bytes the rows that are used alone take memory."""
+    sizes = {"batch": shape[0], "context": 17, "heads": 4, "kv_heads": 1, "dtype": "fp16"}
+    inputs, room = drawn(**sizes), torch.empty(2**31 + 2**13, dtype=torch.float16)
+    expected = after(inputs, 2).clone()
+    for offset, name in ((0, "key"), (64, "value")):
+        far = room.as_strided(shape, strides, offset)
+        far.copy_(inputs[name])
+        inputs[name] = far
+    assert torch.equal(after(inputs, 2), expected)
+
+
+@needs_interpreter
 def test_what_lies_behind_the_length_is_not_read():
     inputs = drawn(lengths=[149, 20])
     expected = after(inputs, 3).clone()
