@@ -9,7 +9,7 @@ from reports.units import NONE
 from specs.case import Case
 from specs.sizes import binary_bytes
 
-NAMED = ("tp", "pp", "ranks", "pair", "gap_seconds", "tokens", "n", "k")
+NAMED = ("tp", "pp", "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k")
 """Fields whose value says nothing without their name."""
 FIELDS = ("model", "layer", "op", *NAMED, "message_bytes", "dtype", "implementation", "cache", "launch")
 TITLES = {"implementation": "impl", "message_bytes": "message", "gap_seconds": "gap"}
@@ -34,7 +34,7 @@ def choose(
         columns.append(Column("case", number=False))
         rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]
     shared = [_shared(cases[0], field) for field in fields if _same(cases, field)]
-    return tuple(columns), rows, " · ".join(filter(None, shared))
+    return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may be one word
 
 
 def _same(cases: Sequence[Case], field: str) -> bool:

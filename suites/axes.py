@@ -64,6 +64,7 @@ def add_how(
     metafunc: pytest.Metafunc,
     fixed: Mapping[str, Sequence[str]] | None = None,
     default_dtypes: Mapping[str, Sequence[str]] = DTYPES,
+    rivals: Mapping[str, Sequence[str]] = RIVALS,
 ) -> None:
     """Parametrise `how`, implementations innermost: rivals must stand next to each other.
 
@@ -71,18 +72,19 @@ def add_how(
         metafunc: pytest's view of the bench function.
         fixed: axes of `How` that the options do not touch here, because the question settles them.
         default_dtypes: dtypes by device kind, where the options ask for none.
+        rivals: likewise implementations; those of a GPU are all that can be asked for.
     """
     options, kind = read_options(metafunc.config), current_device().kind
     axes = {
         "dtype": options.dtype or default_dtypes[kind],
         "cache": options.cache or ("cold",),
         "launch": options.launch or LAUNCHES[kind],
-        "implementation": _asked(options, RIVALS[kind]),
+        "implementation": _asked(options, rivals, kind),
     }
     hows = [How(*values) for values in product(*(axes | dict(fixed or {})).values())]
     metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])
 
 
-def _asked(options: Options, usual: Sequence[str]) -> Sequence[str]:
-    """The implementations of kernels among those that were asked for."""
-    return usual if options.impl is None else [name for name in options.impl if name in IMPLEMENTATIONS]
+def _asked(options: Options, rivals: Mapping[str, Sequence[str]], kind: str) -> Sequence[str]:
+    """The rivals among the implementations that were asked for."""
+    return rivals[kind] if options.impl is None else [name for name in options.impl if name in rivals["cuda"]]

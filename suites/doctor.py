@@ -8,6 +8,7 @@ import torch
 
 from comm.backends.all import BACKENDS
 from comm.collectives import COLLECTIVES
+from kernels.attentions import DECODE, PREFILL
 from kernels.kernel import DTYPES
 from kernels.linears import LINEARS
 from kernels.timing.device import COLD_FACTOR, Device, gib
@@ -62,7 +63,7 @@ def _gpu_remedy() -> str:
 
 def _kernels(device: Device) -> Iterator[Line]:
     launch = "graph" if device.kind == "cuda" else "eager"
-    for kernel in LINEARS:
+    for kernel in (*LINEARS, *DECODE, *PREFILL):
         reasons = {d: why_not(kernel, How(d, "cold", launch, kernel.implementation), device) for d in DTYPES}
         can = [dtype for dtype, reason in reasons.items() if reason is None]
         cannot = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))

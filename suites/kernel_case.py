@@ -45,6 +45,7 @@ def kernel_entry(
     copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
     truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
     cache = how.cache if how.cache == "hot" or truly_cold or not ruler.weight_bytes else f"rotated-{copies}"
+    prompt = kernel.op == "attention" and "batch" not in shape  # one sequence, which attends to itself
     case = Case(
         name=name,
         question=question,
@@ -64,8 +65,8 @@ def kernel_entry(
         k=shape.get("k"),
         cache=cache,
         launch=how.launch,
-        context=shape.get("context"),
-        batch=shape.get("batch"),
+        context=shape["tokens"] if prompt else shape.get("context"),
+        batch=1 if prompt else shape.get("batch"),
     )
     return KernelEntry(
         case=case,

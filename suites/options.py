@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from specs import bus
+from specs import attention, bus
 from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.models import model
@@ -15,12 +15,14 @@ from specs.sizes import parse_bytes
 
 LISTS = {
     "--model": "models, by slug (llama-3-70b, …)",
-    "--layer": "linears of a layer: qkv, o, gate_up (up where ungated), down, lm_head",
+    "--layer": "parts of a layer: qkv, attention, o, gate_up (up where ungated), down, lm_head",
     "--tp": "tensor-parallel degrees",
     "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",
     "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",
+    "--context": "tokens that each sequence of a decode batch has in its KV cache",
     "--dtype": "fp32, bf16, fp16",
-    "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}; of collectives {', '.join(bus.IMPLEMENTATIONS)}",
+    "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}; of attention {', '.join(attention.IMPLEMENTATIONS)}; of "
+    f"collectives {', '.join(bus.IMPLEMENTATIONS)}",
     "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
     "--launch": "graph (CUDA graph) or eager",
     "--message": "messages of collectives: 16KiB, 1MiB, …",
@@ -37,6 +39,7 @@ class Options:
     tp: tuple[int, ...] | None
     pp: tuple[int, ...] | None
     tokens: tuple[int, ...] | None
+    context: tuple[int, ...] | None
     dtype: tuple[str, ...] | None
     impl: tuple[str, ...] | None
     cache: tuple[str, ...] | None
@@ -56,9 +59,9 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("shardbench", "shardbench suites (lists are separated by commas)")
     checks: dict[str, Callable[[str], Any]] = {
         "--model": lambda word: model(word).slug,
-        "--layer": _one_of("qkv", "o", "gate_up", "up", "down", "lm_head"),
+        "--layer": _one_of("qkv", attention.LAYER, "o", "gate_up", "up", "down", "lm_head"),
         "--dtype": _one_of("fp32", "bf16", "fp16"),
-        "--impl": _one_of(*IMPLEMENTATIONS, *bus.IMPLEMENTATIONS),
+        "--impl": _one_of(*dict.fromkeys((*IMPLEMENTATIONS, *bus.IMPLEMENTATIONS, *attention.IMPLEMENTATIONS))),
         "--cache": _one_of("cold", "hot"),
         "--launch": _one_of("graph", "eager"),
         "--message": parse_bytes,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specs import bus
+from specs import attention, bus
 from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.measurement import SCHEMA
@@ -84,7 +84,7 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
         try:
             for split in splits(options, SPLITS[kind], kind):
                 for layer in options.layer or ():
-                    split.linear(layer)
+                    attention.heads_of(split) if layer == attention.LAYER else split.linear(layer)
         except UserError as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -150,7 +150,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out and len(out) == len(benches) and (asked := read_options(config).impl):
         raise pytest.UsageError(
             f"nothing to measure: these suites have nothing by {', '.join(asked)}; linears are by "
-            f"{', '.join(IMPLEMENTATIONS)}, messages by {', '.join(bus.IMPLEMENTATIONS)}"
+            f"{', '.join(IMPLEMENTATIONS)}, attention by {', '.join(attention.IMPLEMENTATIONS)}, messages by "
+            f"{', '.join(bus.IMPLEMENTATIONS)}"
         )
     if out:
         config.hook.pytest_deselected(items=[item for item in items if item in out])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from kernels import cuda_gemv, gemm, read, skinny
+from kernels.inspection import attention_forms
 from kernels.inspection.form import Form, configured, plain, served
 from kernels.inspection.pieces import pieces
 from kernels.tuning.config import Config
@@ -21,6 +22,7 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     """All forms for `on`, decode kernels first."""
     yield from _skinny(on, dtype, shards)
     yield from _cuda(dtype, shards)
+    yield from (replace(plain(*one), basis="rule") for one in attention_forms.variants(on, dtype, shards))
     itemsize = ITEMSIZE[dtype]
     for variant in gemm.variants(dtype):
         rows, tokens, depth = (variant.constexprs[name] for name in ("ROWS", "TOKENS", "DEPTH"))

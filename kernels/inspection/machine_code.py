@@ -44,7 +44,7 @@ def summary(sass: str) -> dict[str, int]:
 def narrowest_load_bits(sass: str) -> int | None:
     """Bits of the narrowest load that is no read back of what other programs left; None where there is none.
 
-    Those are marked STRONG: partial sums of other programs, a few bytes beside the weights.
+    Those are marked STRONG: partial sums of other programs, lengths and page tables, a few bytes beside the weights.
     """
     streamed = (code for code in opcodes(sass) if ".STRONG" not in code)
     return min((bits for code in streamed if (bits := load_bits(code))), default=None)

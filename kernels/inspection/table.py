@@ -14,6 +14,8 @@ SHOWN = {
     "triton_skinny": "skinny",
     "triton_skinny_pdl": "skinny pdl",
     "cuda_gemv": "cuda gemv",
+    "triton_decode_attention": "attention",
+    "triton_paged_attention": "attn paged",
     "triton_gemm": "gemm",
     "triton_read": "read",
     "triton_skinny_gate_up": "gate_up",

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from kernels.attentions import DECODE
 from kernels.draw import FreshDraw
 from kernels.gate_up import GATE_UPS
 from kernels.kernel import Kernel
@@ -20,13 +21,16 @@ from kernels.timing.device import Device, current_device
 from kernels.tuning.config import Config
 from kernels.tuning.table import tuned
 from specs.archs import ARCHS
+from specs.attention import PAGE_SIZE, PAGED
 from specs.errors import UserError
 
-LIBRARIES = ("torch", "cublaslt")
+LIBRARIES = ("torch", "cublaslt", "flash-attn", "flashinfer")
 """Not ours to prove."""
 
 SHAPES = [(1, 131, 1032), (3, 131, 257), (16, 384, 1032), (64, 130, 520), (129, 131, 257)]
 """(tokens, n, k): n no multiple of a block; k a multiple of 8, so that rows stay aligned to 16 bytes, and odd."""
+SEQUENCES = [(3, 130), (2, 1030), (1, 20003)]
+"""(batch, context): decode attention whose parts are one, several, and so many that they are added up twice."""
 PIECES: tuple[tuple[Kernel, dict[str, int]], ...] = (
     (TRITON_RMSNORM, {"tokens": 7, "hidden": 200}),
     (TRITON_RMSNORM, {"tokens": 3, "hidden": 5001}),
@@ -51,6 +55,10 @@ def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
         kernel = replace(TRITON_SKINNY, name=f"triton_skinny {config}", run=partial(launch, config=config))
         ragged = {"n": 2 * config.rows + 3, "k": 3 * config.depth * config.split + 8}
         yield kernel, {"tokens": min(config.tokens, 3), **ragged}
+    for kernel in (one for one in DECODE if one.implementation not in LIBRARIES):
+        for batch, context in SEQUENCES:
+            shape = {"batch": batch, "context": context, "heads": 8, "kv_heads": 1, "head_dim": 128}
+            yield kernel, shape | ({"page_size": PAGE_SIZE} if kernel.implementation in PAGED else {})
     yield TRITON_READ, {"elements": 2**16 + 3}
     yield from PIECES
 

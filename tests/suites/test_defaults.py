@@ -8,7 +8,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from kernels import linears
+from kernels import attentions, linears
 from kernels.linear import TORCH_LINEAR
 from kernels.timing import device
 from specs.decode import IMPLEMENTATIONS
@@ -60,6 +60,7 @@ def test_a_cpu_measures_at_least_sixty_cases_of_its_default_model(listed):
         assert any(part in name for name in layers), part
     assert set(Counter(function for function, _ in here)) == {
         "bench_decode", "bench_prefill", "bench_sweep", "bench_read", "bench_copy", "bench_matmul", "bench_launch",
+        "bench_decode_attention", "bench_prefill_attention",
     }  # fmt: skip
 
 
@@ -83,6 +84,9 @@ def all_made(monkeypatch):
     made = [replace(TORCH_LINEAR, name=name, implementation=name, tokens=tokens) for name, tokens in rows]
     made[1] = replace(made[1], missing=lambda: "cublaslt needs a package")
     monkeypatch.setattr(linears, "LINEARS", tuple(made))
+    for name in ("DECODE", "PREFILL"):
+        there = tuple(replace(kernel, missing=lambda: None) for kernel in getattr(attentions, name))
+        monkeypatch.setattr(attentions, name, there)
 
 
 def implementations(names):
@@ -112,6 +116,18 @@ def test_rivals_stand_next_to_each_other_and_each_takes_the_tokens_it_is_made_fo
             assert rivals == expected, case
 
 
+def test_rivals_of_attention_stand_next_to_each_other_over_batches_and_contexts(listed, all_made):
+    groups = implementations([name for one, name, _ in listed("cuda") if one == "bench_decode_attention"])
+    assert {rivals for _, rivals in groups} == {("torch", "triton", "triton-paged", "flash-attn", "flashinfer")}
+    asked = [
+        re.search(r"llama-3-70b-tp(\d)-pp\d-attention-(\d+)tok-(\d+)ctx-bf16", case).groups() for case, _ in groups
+    ]
+    assert len(set(asked)) == len(asked) == 2 * 3 * 3
+    assert ("1", "32", "8192") in asked  # what the target is set for
+    prompts = implementations([name for one, name, _ in listed("cuda") if one == "bench_prefill_attention"])
+    assert [rivals for _, rivals in prompts] == [("torch", "flash-attn")] * 4
+
+
 def test_a_gpus_decode_batches_hold_those_that_the_figures_are_asked_for(listed, all_made):
     decode = [name for function, name, _ in listed("cuda") if function == "bench_decode"]
     assert {1, 8, 16, 32, 64} <= {int(re.search(r"-(\d+)tok-", name)[1]) for name in decode}
@@ -133,6 +149,22 @@ def test_the_options_choose(listed):
     assert len(names) == 8
     assert all("-down-1tok-fp16-" in name for name in names)
     assert {function for function, _, _ in cases} >= {"bench_read", "bench_matmul", "bench_prefill", "bench_sweep"}
+
+
+def test_attention_alone_at_the_contexts_asked_for(listed):
+    options = (
+        "--model=llama-3-8b",
+        "--tp=1,4",
+        "--layer=attention",
+        "--tokens=2,600",
+        "--context=100,4096",
+    )
+    cases = {name: function for function, name, _ in listed("cpu", *options, "--impl=triton-paged,torch,cuda")}
+    attention = [name for name, function in cases.items() if function.endswith("_attention")]
+    # decode: 1 model x 2 tp x 1 of 2 token counts x 2 contexts x 2 implementations; prefill: 2 tp x torch
+    assert len(attention) == 8 + 2
+    assert "llama-3-8b-tp4-pp1-attention-2tok-100ctx-bf16-cold-eager-triton-paged" in attention
+    assert not [name for name, function in cases.items() if function in ("bench_decode", "bench_sweep")]
 
 
 def test_an_ungated_model_has_its_own_layers(listed):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from kernels.attentions import DECODE, PREFILL
 from kernels.cublaslt import CUBLASLT_LINEAR
 from kernels.linears import LINEARS
 from kernels.timing.device import PATIENCE, Device, current_device
@@ -18,7 +19,7 @@ def run(*arguments):
 
 def test_every_kernel_is_listed_and_what_is_missing_has_a_remedy():
     lines = {line.subject: line for line in findings(current_device())}
-    assert {f"kernel {kernel.name}" for kernel in LINEARS} <= set(lines)
+    assert {f"kernel {kernel.name}" for kernel in (*LINEARS, *DECODE, *PREFILL)} <= set(lines)
     assert {"torch", "cold weights", "cupy", "nvmath-python", "cuda-bench"} <= set(lines)
     assert lines["kernel torch_linear"].works
     assert all(line.remedy for line in lines.values() if not line.works)

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from kernels import linears
+from kernels import attention_operands as operands
+from kernels import attentions, linears
 from kernels.linear import TORCH_LINEAR
+from specs import attention
 from suites import options
 from tests.suites.conftest import GOOD
 
@@ -18,7 +20,9 @@ from tests.suites.conftest import GOOD
         ("--tokens=1,,2", "*--tokens: '1,,2' has an empty member*"),
         ("--tokens=-4", "*--tokens: '-4' is not a whole number of at least 1"),
         ("--model=llama-3-71b", "*--model: unknown model 'llama-3-71b'; did you mean llama-3-70b?*known: *"),
-        ("--layer=q_proj", "*--layer: 'q_proj' is unknown; choose from qkv, *"),
+        ("--layer=q_proj", "*--layer: 'q_proj' is unknown; choose from qkv, attention, *"),
+        ("--context=0", "*--context: '0' is not a whole number of at least 1"),
+        ("--context=8k", "*--context: '8k' is not a whole number of at least 1"),
         ("--dtype=fp7", "*--dtype: 'fp7' is unknown; choose from fp32, bf16, fp16"),
         ("--impl=magic", "*--impl: 'magic' is unknown; choose from torch, cublaslt, triton, triton-pdl, cuda, gloo, *"),
         ("--cache=warm", "*--cache: 'warm' is unknown; choose from cold, hot"),
@@ -29,12 +33,13 @@ from tests.suites.conftest import GOOD
         ("--ranks=none", "*--ranks: 'none' is not a whole number*"),
         ("--tp=3", "*ERROR: llama-3.2-1b: tp=3 must divide 32 heads and intermediate 8192*choose among 1, 2*"),
         ("--layer=up", "*ERROR: unknown layer of llama-3.2-1b 'up'*known: qkv, o, gate_up, down, lm_head*"),
+        ("--layer=attention --model=deepseek-v3", "ERROR: deepseek-v3: its attention is not grouped-query *"),
         ("--pp=17", "*ERROR: llama-3.2-1b: pp=17 exceeds its 16 layers*"),
     ],
 )
 def test_a_wrong_value_is_refused(bench, option, message):
     bench.write(GOOD)
-    result = bench.run(option)
+    result = bench.run(*option.split())
     assert result.ret == 4
     result.stderr.fnmatch_lines([message])
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
@@ -43,6 +48,13 @@ def test_a_wrong_value_is_refused(bench, option, message):
 
 def test_every_implementation_of_a_linear_can_be_asked_for():
     assert {kernel.implementation for kernel in linears.LINEARS} == set(options.IMPLEMENTATIONS)
+
+
+def test_every_implementation_of_attention_can_be_asked_for_in_the_order_of_its_kernels():
+    assert tuple(kernel.implementation for kernel in attentions.DECODE) == attention.IMPLEMENTATIONS
+    assert {kernel.implementation for kernel in attentions.PREFILL} <= set(attention.IMPLEMENTATIONS)
+    paged = {kernel.implementation for kernel in attentions.DECODE if kernel.inputs is operands.paged_inputs}
+    assert paged == set(attention.PAGED)
 
 
 SWEEP = """

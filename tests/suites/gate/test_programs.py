@@ -171,10 +171,10 @@ def test_the_exercise_runs_each_kind_of_configuration_that_is_committed():
 
 def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
     ours = {kernel.implementation for kernel, _ in exercise.exercises()}
-    assert {"triton", "triton-pdl"} <= ours
-    assert not ours & {"torch", "cublaslt"}
+    assert {"triton", "triton-pdl", "triton-paged"} <= ours
+    assert not ours & {"torch", "cublaslt", "flash-attn", "flashinfer"}
     ops = {kernel.op for kernel, _ in exercise.exercises()}
-    assert ops == {"linear", "read", "gate_up_swiglu", "rmsnorm", "rotary", "swiglu"}
+    assert ops == {"linear", "read", "gate_up_swiglu", "rmsnorm", "rotary", "swiglu", "attention"}
     shape = {"tokens": 3, "n": 131, "k": 257}
     assert exercise.exercise(TORCH_LINEAR, shape, current_device()).startswith("right: torch_linear bf16")
     silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
@@ -203,8 +203,10 @@ def test_the_suite_is_run_within_its_time_and_its_file_found(monkeypatch, tmp_pa
     path = tmp_path / "gpu-2026-01-01-abc.json"
     monkeypatch.setattr(suite, "result_path", lambda out: path)
     write = f"open({str(path)!r}, 'w').write('{{}}')"
-    monkeypatch.setattr(suite, "command", lambda path, budget: [sys.executable, "-c", write])
+    monkeypatch.setattr(suite, "command", lambda path, budget, cases, axes: [sys.executable, "-c", write])
     assert suite.main(["--out", str(tmp_path), "--seconds", "60"]) == 0
     path.unlink()
-    monkeypatch.setattr(suite, "command", lambda path, budget: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(
+        suite, "command", lambda path, budget, cases, axes: [sys.executable, "-c", "import time; time.sleep(60)"]
+    )
     assert suite.main(["--out", str(tmp_path), "--seconds", "16"]) == 1
