@@ -8,7 +8,7 @@ from reports import ceilings, claims, claims_page, generations, header
 from reports.answer import QUESTION, Answer, answer
 from reports.communication import chapter
 from reports.communication.chapter import Chapter
-from reports.evidence import Evidence, collect
+from reports.evidence import Evidence, collect, over_tokens
 from reports.files import ResultFile
 from reports.finding import Judged
 from reports.generations import Generations
@@ -78,8 +78,8 @@ class Story:
 
 def tell(files: Sequence[ResultFile]) -> Story:
     """Judge what the files hold."""
-    evidences = collect(files)
-    judged = claims.judge(evidences)
+    collected = collect(files)
+    evidences, judged = over_tokens(collected), claims.judge(collected)
     missing = []
     if not any(file.published for file in files):
         missing.append(f"No published GPU stands beside this: {PUBLISHED}.")
