@@ -153,6 +153,12 @@ def gpu_name(file: ResultFile) -> str:
     return known.slug if known else machine.name(file.machine)
 
 
+def name_among(file: ResultFile, files: Iterable[ResultFile]) -> str:
+    """That of a file's machine, with the file where several are of one."""
+    alike = [one for one in files if machine.name(one.machine) == machine.name(file.machine)]
+    return f"{gpu_name(file)} ({file.path.stem})" if len(alike) > 1 else gpu_name(file)
+
+
 def _of(file: ResultFile) -> Iterator[Evidence]:
     kinds: dict[tuple[str, Architecture], dict[Key, dict[str, dict[int, Measurement]]]] = {}
     singles: dict[tuple[str, Architecture], list[Measurement]] = {}

@@ -1,10 +1,11 @@
-"""The report's chapter on whole layers: a ledger for each, and what the cheapest says in words."""
+"""The report's chapter on whole layers: a ledger for each, and what the fastest say in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports import ceilings, machine, units
+from reports import units
+from reports.evidence import name_among
 from reports.files import ResultFile
 from reports.ledger import layers, table
 from reports.ledger.account import Ledger, account
@@ -17,50 +18,50 @@ WORDS = {
     "attention": "in attention",
     "norms": "in norms",
     "launch gaps": "between launches",
+    "fusion gain": "",
 }
+WORTH = 0.005
+"""Share of a layer below which a sentence passes over it."""
 
 
 @dataclass(frozen=True)
 class Accounts:
-    """The ledgers of one file."""
+    """The ledgers of one file; `name` tells its machine from the others of a report."""
 
+    name: str
     file: ResultFile
     ledgers: Sequence[Ledger]
-
-    @property
-    def name(self) -> str:
-        """The machine."""
-        gpu = ceilings.known_gpu(self.file)
-        return gpu.slug if gpu else machine.name(self.file.machine)
 
     def tables(self) -> list[Table]:
         """Shares, and parts alone."""
         return table.draw_up(self.ledgers)
 
     def sentences(self) -> list[str]:
-        """Of the fewest and of the most tokens of a batch the fastest layer, once each."""
-        decode = [one for one in self.ledgers if one.layer.case.tokens == one.layer.case.batch]
-        counts = {one.layer.case.tokens or 0 for one in decode}
-        found = []
-        for tokens in sorted({min(counts), max(counts)} if counts else ()):
-            alike = [one for one in decode if one.layer.case.tokens == tokens]
-            found.append(self._sentence(min(alike, key=lambda one: one.seconds.mean)))
-        return found
+        """For each split of each model the fastest layer at the fewest and at the most tokens of a batch."""
+        splits: dict[tuple[str | None, int | None, str], dict[int, list[Ledger]]] = {}
+        for one in self.ledgers:
+            case = one.layer.case
+            if case.tokens and case.tokens == case.batch:
+                by_tokens = splits.setdefault((case.model, case.tp, case.dtype), {})
+                by_tokens.setdefault(case.tokens, []).append(one)
+        ends = [by_tokens[end] for by_tokens in splits.values() for end in sorted({min(by_tokens), max(by_tokens)})]
+        return [self._sentence(min(alike, key=lambda one: one.seconds.mean)) for alike in ends]
 
     def _sentence(self, one: Ledger) -> str:
         case = one.layer.case
-        shares = [f"{units.percent(share.mean)} {said}" for name, said in WORDS.items() if (share := one.share(name))]
-        shape = f"tp {case.tp}, {units.counted(case.tokens or 0, 'token')} and context {case.context}"
-        text = (
-            f"On {self.name} a layer of {case.model} at {shape} takes "
-            f"{units.one(units.SECONDS, one.seconds.mean)} with {case.implementation}: {', '.join(shares)}"
-        )
-        if (fusion := one.share("fusion gain")) and abs(fusion.mean) >= 0.005:
-            text += f"; fusion {'saves' if fusion.mean < 0 else 'costs'} {units.percent(abs(fusion.mean))}"
+        shares = {name: share.mean for name in WORDS if (share := one.share(name)) and abs(share.mean) >= WORTH}
+        fusion = shares.pop("fusion gain", 0.0)
+        said = [", ".join(f"{units.percent(share)} {WORDS[name]}" for name, share in shares.items())]
+        said += [f"fusion {'saves' if fusion < 0 else 'costs'} {units.percent(abs(fusion))}"] if fusion else []
         if one.ratio:
-            text += f"; it takes {one.ratio.mean:.2f} times as long as its parts alone"
-            text += f" ({one.verdict or table.SINGLE})"
-        return text + (f"; missing: {'; '.join(one.layer.gaps)}." if one.layer.gaps else ".")
+            why = one.verdict or table.SINGLE
+            said.append(f"together its parts take {one.ratio.mean:.2f} times as long as alone ({why})")
+        said += [f"missing: {'; '.join(one.layer.gaps)}"] if one.layer.gaps else []
+        return (
+            f"On {self.name} a {case.dtype} layer of {case.model} at tp {case.tp}, "
+            f"{units.counted(case.tokens or 0, 'token')} and context {case.context} takes "
+            f"{units.one(units.SECONDS, one.seconds.mean)} with {case.implementation}: {'; '.join(filter(None, said))}."
+        )
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,7 @@ class Chapter:
 
 def write(files: Sequence[ResultFile]) -> Chapter:
     """The ledgers of those files that hold whole layers."""
-    found = [Accounts(file, [account(layer) for layer in layers.collect(file)]) for file in files]
+    found = [
+        Accounts(name_among(file, files), file, [account(layer) for layer in layers.collect(file)]) for file in files
+    ]
     return Chapter([one for one in found if one.ledgers])

@@ -41,7 +41,7 @@ def _draw(name: str, subject: Subject, ledgers: Sequence[Ledger]) -> Figure:
     contexts = {ledger.layer.case.context for ledger in ledgers if _is_decode(ledger)}
     rows = [row for ledger in ledgers for row in _rows(ledger, with_context=len(contexts) > 1)]
     items = [item for item in ITEMS if any(row["item"] == item for row in rows)]
-    legend = alt.Legend(orient="top", symbolType="square")
+    legend = alt.Legend(orient="top", symbolType="square", columns=3)
     shares = [alt.Tooltip(f"{field}:Q", format=".1%") for field in ("share", "low", "high")]
     bars = (
         alt.Chart(data(rows))
