@@ -6,6 +6,7 @@ from pathlib import Path
 from reports import ceilings, files, header, output
 from reports.ledger import chapter
 from reports.ledger.chapter import Accounts
+from reports.ledger.layers import QUESTION
 from reports.output import Format
 from reports.page import Block
 from specs.errors import UserError
@@ -19,9 +20,12 @@ def ledger(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # n
     Raises:
         UserError: a file cannot be read, none holds a whole layer, or the report cannot be written.
     """
-    found = chapter.write(files.load_all(paths))
+    loaded = files.load_all(paths)
+    found = chapter.write(loaded)
     if not found:
-        raise UserError(f"{', '.join(map(str, paths))}: no whole layer among the cases; {MEASURE}")
+        lost = any(f"bench_{QUESTION}" in name for file in loaded for name in (*file.failed, *file.not_run))
+        why = "those in it failed or were not run, and `python -m reports show` says why" if lost else MEASURE
+        raise UserError(f"{', '.join(map(str, paths))}: no whole layer among the cases; {why}")
     page = [block for one in found.accounts for block in _section(one)]
     output.emit(page, found.data(), format, to, paths)
 

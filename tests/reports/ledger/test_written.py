@@ -133,6 +133,9 @@ def test_a_file_without_layers_says_how_to_get_them(capsys, tmp_path):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no whole layer among the cases; `pytest suites/bench_layer.py" in said
+    lost = planted.write(tmp_path / "x.json", parts(), failed=[(case().name, "wrong result")])
+    assert ran("ledger", lost) == 2
+    assert "those in it failed or were not run, and `python -m reports show` says why" in capsys.readouterr().err
 
 
 def test_the_page_has_a_bar_for_each_layer_and_says_it_in_words(said, path, tmp_path):
