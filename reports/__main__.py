@@ -11,6 +11,7 @@ from reports.compare import compare
 from reports.decode.command import kernels
 from reports.gate import GateError
 from reports.html import html
+from reports.ledger.command import ledger
 from reports.nccl_tests.command import import_nccl_tests
 from reports.output import Format
 from reports.recover import recover
@@ -66,6 +67,16 @@ def _kernels(
 ) -> None:
     """Decode kernels beside the vendor's library and the floor, and the targets set for them."""
     kernels(paths, model, format, to, as_grid=grid)
+
+
+@app.command("ledger")
+def _ledger(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of the suites.")],
+    format: As = Format.TABLE,  # noqa: A002
+    to: To = None,
+) -> None:
+    """Where the time of a whole layer goes: linears, attention, norms, launches, fusion, caches."""
+    ledger(paths, format, to)
 
 
 @app.command("html")

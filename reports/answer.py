@@ -25,11 +25,13 @@ def answer(judged: Sequence[Judged]) -> Answer:
     """What the verdicts on dense layers say first, then what does hold, then on experts and other formats."""
     found = {dtype: _overall(judged, "tokens-125-vs-1000", "dense", dtype) for dtype in _dtypes(judged)}
     if not found:
-        text = "Not measured: no file here has times of 125 and of 1000 tokens through a dense layer."
+        text = "Not measured: no file here has times of 125 and of 1000 tokens through the linears of a dense layer."
+        whole = _sentences(_whole(_overall(judged, "tokens-125-vs-1000", "whole", USUAL)))
         experts = _sentences(_experts(_overall(judged, "tokens-125-vs-1000", "moe", USUAL)))
-        return Answer(text, [*experts, "Run `pytest suites/`, or `python -m reports import aiconfigurator`."])
+        return Answer(text, [*whole, *experts, "Run `pytest suites/`, or `python -m reports import aiconfigurator`."])
     main, *others = found
     details = [_each(found[main])]
+    details += _sentences(_whole(_overall(judged, "tokens-125-vs-1000", "whole", main)))
     details += _sentences(_plateau(_overall(judged, "tokens-1-vs-125", "dense", main)))
     details += _sentences(_experts(_overall(judged, "tokens-125-vs-1000", "moe", main)))
     details += [_headline(found[dtype], dtype) for dtype in others]
@@ -74,6 +76,12 @@ def _each(rows: Sequence[Finding]) -> str:
 
 def _range(row: Finding) -> str:
     return span(row.low, row.high) if row.low and row.high else "no interval"
+
+
+def _whole(rows: Sequence[Finding]) -> str:
+    """The same of whole layers with attention."""
+    said = [f"{row.value:.1f} ({_range(row)}) times as long on {row.label}" for row in rows if row.value]
+    return f"1000 tokens take a whole layer, with attention, {', '.join(said)}" if said else ""
 
 
 def _exact(row: Finding) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reports import claims_page, files, gate, knees, output, ratios
+from reports import claims_page, files, gate, knees, output, ratios, utilisation
 from reports.arithmetic.rows import ARITHMETIC, Row
 from reports.evidence import Evidence, collect
 from reports.files import ResultFile
@@ -63,6 +63,13 @@ MEASURED = (
         SOURCE,
         "HOLDS_IF",
         knees.judge_throughput,
+    ),
+    Claim(
+        "tp-utilisation",
+        "Tensor parallelism uses all of the memory bandwidth in decode: one token at 95 % of it or more.",
+        SOURCE,
+        None,
+        utilisation.judge,
     ),
 )
 

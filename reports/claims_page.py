@@ -7,6 +7,8 @@ from reports.finding import OVERALL, Finding, Judged
 from reports.page import Block, Column, Table
 from reports.units import NONE
 
+ORDER = ("dense", "whole", "moe")
+"""Linears, then the layers made of them, then experts."""
 BY_SPECS = ("arithmetic", "datasheet")
 """Provenances of findings that need no file."""
 
@@ -31,6 +33,8 @@ def figure(value: float | None, unit: str) -> str:
         return NONE
     if unit == "ratio":
         return f"{value:.2f}"
+    if unit == "share":
+        return units.percent(value)
     if unit in ("bytes", "bytes a token"):
         return units.decimal_bytes(value)
     return f"{value:,.0f}"
@@ -45,7 +49,7 @@ def span(finding: Finding) -> str:
 
 def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
     shown = [one.finding for one in rows if every or one.finding.scope == OVERALL]
-    shown.sort(key=lambda finding: finding.architecture == "moe")
+    shown.sort(key=lambda finding: ORDER.index(finding.architecture or "dense"))
     names = ("gpu", "layers", "dtype", *(("model", "part") if every else ()), "verdict")
     columns = [Column(name, number=False) for name in names]
     unit = next((finding.unit for finding in shown if finding.unit), "")
@@ -56,11 +60,16 @@ def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
         caption=rows[0].statement,
         columns=tuple(columns),
         groups=tuple(tuple(_row(one, every=every) for one in group) for group in _by_subject(shown)),
-        notes=(f"{_rows(len(rows) - len(shown))} on single linears: {more}",)
+        notes=(f"{_rows(len(rows) - len(shown))} on {_singles(rows)}: {more}",)
         if more and len(rows) > len(shown)
         else (),
     )
     return table.without_empty(NONE)
+
+
+def _singles(rows: Iterable[Judged]) -> str:
+    """What the rows that are not shown are on."""
+    return "single linears" + " and layers" * any(one.finding.architecture == "whole" for one in rows)
 
 
 def _rows(count: int) -> str:

@@ -8,25 +8,29 @@ from pathlib import Path
 from reports import ceilings, machine
 from reports.files import ResultFile
 from reports.finding import Architecture, Finding
+from specs.case import Case
 from specs.gpus import Gpu
 from specs.measurement import Measurement
 from specs.roofline import Ceilings
 
 QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
-"""Tables that hold times over tokens, and the kind of layer that they are of."""
+"""Tables that hold times over tokens of one linear or of experts, and the kind of layer that they are of."""
+DECODE = ("decode", "sweep", "layer")
+"""Tables that hold linears of decode; where several have the same one, the first counts."""
 STRENGTH = ("measured", "published", "interpolated", "modelled", "assumed")
 """Provenances, the strongest first."""
-Key = tuple[str, str, int, str | None, str, str]
-"""What tells series apart: model, layer, tp, distribution, implementation, kernel."""
+Key = tuple[str, str, int, int | None, str | None, str, str]
+"""What tells series apart: model, layer, tp, context, distribution, implementation, kernel."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One linear, or the experts of one layer, over tokens, by one implementation; `points` are by tokens."""
+    """One linear, the experts of a layer, or all of it, over tokens, by one implementation; `points` are by tokens."""
 
     model: str
     layer: str
     tp: int
+    context: int | None
     distribution: str | None
     implementation: str
     kernel: str
@@ -35,7 +39,7 @@ class Series:
     @property
     def part(self) -> str:
         """What of a model is measured, whoever's implementation it is: `gate_up tp8`, `experts tp1 balanced`."""
-        return " ".join(filter(None, (self.layer, f"tp{self.tp}", self.distribution)))
+        return part(self.layer, self.tp, self.context, self.distribution)
 
     @cached_property
     def seconds(self) -> dict[int, float]:
@@ -67,6 +71,8 @@ class Evidence:
         published: whether others measured it.
         known: the GPU's datasheet row.
         measured: ceilings of the same file.
+        reading: the read that `measured` has its bandwidth from.
+        singles: linears, or whole layers, that one token goes through: those of decode tables too.
         label: the GPU, with its file where several files are of one.
     """
 
@@ -77,7 +83,9 @@ class Evidence:
     published: bool
     known: Gpu | None
     measured: Ceilings
+    reading: Measurement | None
     series: Sequence[Series]
+    singles: Sequence[Measurement]
     label: str = ""
 
     @property
@@ -114,8 +122,18 @@ class Evidence:
         return found
 
 
+def part(layer: str, tp: int, context: int | None = None, distribution: str | None = None) -> str:
+    """What tells parts of a model apart: `gate_up tp8`, `layer tp8 ctx2048`, `experts tp1 balanced`."""
+    return " ".join(filter(None, (layer, f"tp{tp}", f"ctx{context}" if context else "", distribution)))
+
+
+def over_tokens(evidences: Iterable[Evidence]) -> list[Evidence]:
+    """Those that hold times over tokens: a file may have linears at one token alone."""
+    return [one for one in evidences if one.series]
+
+
 def collect(files: Iterable[ResultFile]) -> list[Evidence]:
-    """What the files hold over tokens, file by file; what was measured from warm caches is left out."""
+    """What the files hold over tokens and at one, file by file; what was measured from warm caches is left out."""
     found = [evidence for file in files for evidence in _of(file)]
     places: dict[tuple[str, str, str], list[Evidence]] = {}
     for one in found:
@@ -135,17 +153,28 @@ def gpu_name(file: ResultFile) -> str:
     return known.slug if known else machine.name(file.machine)
 
 
+def name_among(file: ResultFile, files: Iterable[ResultFile]) -> str:
+    """That of a file's machine, with the file where several are of one."""
+    alike = [one for one in files if machine.name(one.machine) == machine.name(file.machine)]
+    return f"{gpu_name(file)} ({file.path.stem})" if len(alike) > 1 else gpu_name(file)
+
+
 def _of(file: ResultFile) -> Iterator[Evidence]:
     kinds: dict[tuple[str, Architecture], dict[Key, dict[str, dict[int, Measurement]]]] = {}
+    singles: dict[tuple[str, Architecture], list[Measurement]] = {}
     for one in file.measurements:
         case = one.case
-        if case.question not in QUESTIONS or case.cache == "hot" or case.tokens is None or not case.layer:
+        if case.cache == "hot" or case.tokens is None or not case.layer:
             continue
-        kernel = case.kernel if case.op == "moe" else ""  # a linear's implementation may change kernel with the tokens
-        key = (case.model or "", case.layer, case.tp or 1, case.distribution, case.implementation, kernel)
-        group = kinds.setdefault((case.dtype, QUESTIONS[case.question]), {})
-        group.setdefault(key, {}).setdefault(case.launch, {}).setdefault(case.tokens, one)
-    for (dtype, architecture), group in kinds.items():
+        if kind := _kind(case):
+            kernel = case.kernel if case.op == "moe" else ""  # a linear's implementation may change it with the tokens
+            context = case.context if kind == "whole" else None
+            key = (case.model or "", case.layer, case.tp or 1, context, case.distribution, case.implementation, kernel)
+            group = kinds.setdefault((case.dtype, kind), {})
+            group.setdefault(key, {}).setdefault(case.launch, {}).setdefault(case.tokens, one)
+        if case.tokens == 1 and (kind == "whole" or (case.op == "linear" and case.question in DECODE)):
+            singles.setdefault((case.dtype, "whole" if kind == "whole" else "dense"), []).append(one)
+    for dtype, architecture in dict.fromkeys([*singles, *kinds]):
         yield Evidence(
             path=file.path,
             gpu=gpu_name(file),
@@ -154,8 +183,20 @@ def _of(file: ResultFile) -> Iterator[Evidence]:
             published=file.published,
             known=ceilings.known_gpu(file),
             measured=ceilings.measured(file),
-            series=[Series(*key, _device_times(by_launch)) for key, by_launch in group.items()],
+            reading=ceilings.read(file),
+            series=[
+                Series(*key, _device_times(by_launch))
+                for key, by_launch in kinds.get((dtype, architecture), {}).items()
+            ],
+            singles=singles.get((dtype, architecture), []),
         )
+
+
+def _kind(case: Case) -> Architecture | None:
+    """What a case has times over tokens of: of whole layers those of decode, each sequence with one token."""
+    if case.question == "layer":
+        return "whole" if case.op == "layer" and case.batch == case.tokens else None
+    return QUESTIONS.get(case.question)
 
 
 def _device_times(by_launch: Mapping[str, dict[int, Measurement]]) -> dict[int, Measurement]:

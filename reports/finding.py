@@ -8,7 +8,8 @@ Verdict = Literal["HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED"
 VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED")
 DECIDED: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
 """Verdicts that the data were enough for."""
-Architecture = Literal["dense", "moe"]
+Architecture = Literal["dense", "whole", "moe"]
+"""What was measured: the linears of dense layers, whole dense layers with attention, or experts."""
 OVERALL = "overall"
 """Scope of the one row that answers for a whole GPU and architecture."""
 
@@ -21,11 +22,11 @@ class Finding:
         verdict: HOLDS, REFUTED, HOLDS_IF, UNDERPOWERED or NOT_MEASURED: never HOLDS for want of data.
         value: the figure that decides, in `unit`; None where there is none.
         low, high: interval on it: from passes where measured, over frameworks where published.
-        unit: of value, low and high: bytes, tokens, ratio, …
+        unit: of value, low and high: bytes, tokens, ratio, share, …
         condition: what HOLDS_IF depends on, what is missing, or what qualifies the figure.
         gpu: GPU slug, or the machine's name where it has no row; None for arithmetic.
         dtype: of the cases; of arithmetic the format that its bytes are counted in.
-        architecture: dense or moe; None where nothing was found.
+        architecture: dense, whole or moe; None where nothing was found.
         cases: names of the cases that were used.
         provenance: arithmetic, datasheet, measured, published, interpolated or assumed; the weakest that was used.
         scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.

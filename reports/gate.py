@@ -7,7 +7,7 @@ from reports.finding import VERDICTS, Judged, Verdict, overall_on
 from specs.errors import UserError
 from specs.lookup import find
 
-KINDS = ("dense", "moe")
+KINDS = ("dense", "whole", "moe")
 
 
 class GateError(Exception):
@@ -26,6 +26,8 @@ class Gate:
 def parse(texts: Sequence[str], expected: Mapping[str, Verdict | None]) -> list[Gate]:
     """Gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists; an ID alone expects what the ledger does.
 
+    Whole layers and experts are gated with a verdict of their own: `ID/whole=VERDICT`.
+
     Raises:
         UserError: no such claim, kind or verdict, or the ledger expects none.
     """
@@ -37,7 +39,7 @@ def parse(texts: Sequence[str], expected: Mapping[str, Verdict | None]) -> list[
         name, given, verdict = text.partition("=")
         slug, _, kind = name.partition("/")
         usual = find(expected, slug, "claim")
-        chosen = verdict.upper().replace("-", "_") if given else usual if kind != "moe" else None
+        chosen = verdict.upper().replace("-", "_") if given else usual if kind in ("", "dense") else None
         if not chosen:
             raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
         if chosen not in VERDICTS:

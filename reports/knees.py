@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import median
 
 from reports import knee, overall
-from reports.evidence import Evidence, Series, weakest
+from reports.evidence import Evidence, Series, over_tokens, weakest
 from reports.finding import Finding
 from reports.knee import Grown, Knee, Overhead
 from specs.dtypes import ITEMSIZE
@@ -33,8 +33,13 @@ def _judge(
     of_linear: Callable[[Evidence, str, str, Sequence[Series]], Finding],
     verdict: Callable[[Finding], Finding],
 ) -> Iterator[Finding]:
-    """An overall finding and one for each linear; of experts that they have no flat part."""
-    for evidence in evidences:
+    """An overall finding and one for each linear; of experts that they have no flat part.
+
+    A whole layer has no single knee: attention grows with the batch from the first token on.
+    """
+    for evidence in over_tokens(evidences):
+        if evidence.architecture == "whole":
+            continue
         if evidence.architecture == "moe":
             yield replace(evidence.blank("tokens"), condition=NO_FLAT)
             continue

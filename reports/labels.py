@@ -9,10 +9,14 @@ from reports.units import NONE
 from specs.case import Case
 from specs.sizes import binary_bytes
 
-NAMED = ("tp", "pp", "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k")
+NAMED = ("tp", "pp", "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k", "per_layer")
 """Fields whose value says nothing without their name."""
 FIELDS = ("model", "layer", "op", *NAMED, "message_bytes", "dtype", "implementation", "cache", "launch")
-TITLES = {"implementation": "impl", "message_bytes": "message", "gap_seconds": "gap"}
+TITLES = {"implementation": "impl", "message_bytes": "message", "gap_seconds": "gap", "per_layer": "calls"}
+OF_PARTS = tuple(field for field in FIELDS if field != "op")
+"""Of whole layers and their parts: the part says what is done."""
+OF_LAYERS = tuple(field for field in OF_PARTS if field not in ("layer", "per_layer"))
+"""Of whole layers alone."""
 
 
 def choose(
@@ -29,7 +33,8 @@ def choose(
         fields = [field for field in fields if field not in ("n", "k")]
     varying = [field for field in fields if not _same(cases, field)]
     rows = [tuple(_text(case, field) for field in varying) for case in cases]
-    columns = [Column(TITLES.get(field, field), number=field in (*NAMED, "message_bytes")) for field in varying]
+    titles = TITLES | ({"layer": "part"} if among is OF_PARTS else {})
+    columns = [Column(titles.get(field, field), number=field in (*NAMED, "message_bytes")) for field in varying]
     if not varying or len(set(rows)) < len(rows):
         columns.append(Column("case", number=False))
         rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]

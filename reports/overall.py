@@ -18,7 +18,7 @@ def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding
     undecided = sum(1 for row in left if row.verdict not in DECIDED) - hot
     reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": len(left) - hot - undecided}
     out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
-    what = "linears" if evidence.architecture == "dense" else "cases"
+    what = {"dense": "linears", "whole": "layers", "moe": "cases"}[evidence.architecture]
     between = all(not one.shape_published for row in used for one in evidence.parts[row.model or "", row.scope])
     over = f"over {len(used)} {what if len(used) > 1 else what[:-1]}" + " of interpolated shape" * between
     return over + (f"; left out {out}" if out else "")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from specs.case import Case
 
-ORDER = ("decode", "prefill", "attention", "sweep", "ceilings")
+ORDER = ("decode", "prefill", "attention", "sweep", "layer", "ceilings")
 
 T = TypeVar("T")
 

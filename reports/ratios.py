@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from reports import overall
-from reports.evidence import Evidence, weakest
+from reports.evidence import Evidence, over_tokens, weakest
 from reports.finding import Finding, Verdict
 from reports.stacks import Stack, scopes
 from specs import statistics
@@ -41,7 +41,7 @@ class Ratio:
 
 def judge(evidences: Iterable[Evidence], a: int, b: int) -> Iterator[Finding]:
     """For each GPU, format and kind of layer an overall finding, then one for each model, layer and linear."""
-    for evidence in evidences:
+    for evidence in over_tokens(evidences):
         rows = [_row(evidence, slug, scope, stacks, a, b) for slug, scope, stacks in scopes(evidence)]
         yield _overall(evidence, rows)
         yield from rows
@@ -55,7 +55,7 @@ def _row(evidence: Evidence, slug: str, scope: str, stacks: Sequence[Stack], a: 
     ratios = [ratio for stack in sound or cold or stacks if (ratio := _ratio(stack, a, b))]
     if not ratios:
         return replace(blank, condition=f"no times of both {a} and {b} tokens")
-    low, high = _range(ratios, published=evidence.published)
+    low, high = reach(ratios, published=evidence.published)
     verdict, condition = _verdict(ratios, low, high)
     if not sound:
         verdict, condition = "UNDERPOWERED", overall.ODD if cold else overall.HOT
@@ -82,7 +82,7 @@ def _ratio(stack: Stack, a: int, b: int) -> Ratio | None:
     return Ratio.of(stack, [before for before, _ in pairs], [after for _, after in pairs])
 
 
-def _range(ratios: Sequence[Ratio], *, published: bool) -> tuple[float | None, float | None]:
+def reach(ratios: Sequence[Ratio], *, published: bool) -> tuple[float | None, float | None]:
     """Over frameworks where published, over passes where measured; nothing where there is but one of them."""
     if published:
         values = [ratio.value for ratio in ratios]
@@ -127,7 +127,7 @@ def _within(judged: Sequence[Finding]) -> str:
     everywhere = sum(1 for row in judged if row.verdict == "HOLDS")
     text = f"{len(some)} of {len(judged)} stay within {AS_LONG} in a framework, {everywhere} in all"
     ways = Counter(_dealt(row) for row in judged)
-    if len(ways) > 1:  # of experts, how the tokens were dealt to them decides
+    if len(ways) > 1:  # of experts, how the tokens were dealt to them decides; of whole layers, their context
         count = Counter(map(_dealt, some))
         text += f" ({', '.join(f'{way} {count[way]} of {of}' for way, of in sorted(ways.items()))})"
     named = sorted(some, key=lambda row: row.verdict)[:NAMED]
@@ -135,5 +135,5 @@ def _within(judged: Sequence[Finding]) -> str:
 
 
 def _dealt(row: Finding) -> str:
-    """The distribution in a scope such as `experts tp1 balanced`; empty for dense linears."""
+    """What a scope such as `experts tp1 balanced` or `layer tp1 ctx512` ends in; empty for dense linears."""
     return " ".join(row.scope.split()[2:])

@@ -10,6 +10,7 @@ from reports.communication.point import Point
 from reports.communication.reference import NOTHING, References
 from reports.figures import Figures
 from reports.files import ResultFile
+from reports.ledger import chapter as layers
 from reports.output import Format
 from reports.page import Block
 from specs.roofline import Ceilings
@@ -48,7 +49,12 @@ def section(file: ResultFile, figures: Iterable[Figures], references: References
     found = point.points(file, figures, references)
     general = [one.figures for one in found if not point.between_ranks(one.case)]
     communication = [one for one in found if point.between_ranks(one.case)]
-    return [above, *tables.draw_up(general), *_communication(communication), *header.below(file)]
+    return [above, *tables.draw_up(general), *_ledger(file), *_communication(communication), *header.below(file)]
+
+
+def _ledger(file: ResultFile) -> list[Block]:
+    """Where the time of whole layers goes."""
+    return [block for one in layers.write([file]).accounts for block in one.tables()]
 
 
 def _communication(points: Sequence[Point]) -> list[Block]:

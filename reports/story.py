@@ -8,10 +8,11 @@ from reports import ceilings, claims, claims_page, generations, header
 from reports.answer import QUESTION, Answer, answer
 from reports.communication import chapter
 from reports.communication.chapter import Chapter
-from reports.evidence import Evidence, collect
+from reports.evidence import Evidence, collect, over_tokens
 from reports.files import ResultFile
 from reports.finding import Judged
 from reports.generations import Generations
+from reports.ledger import chapter as layer_chapter
 from reports.page import Block, Facts
 
 PUBLISHED = "`python -m reports import aiconfigurator --system h200_sxm -o h200.json`, after `pip install '.[silicon]'`"
@@ -27,6 +28,7 @@ class Story:
         judged: every claim.
         answer: to the question.
         generations: one linear side by side, where two GPUs have one in common.
+        layers: ledgers of whole layers.
         communication: what was measured and published of operations between ranks.
         missing: what the report lacks, and what to do about it.
     """
@@ -36,17 +38,18 @@ class Story:
     judged: Sequence[Judged]
     answer: Answer
     generations: Generations | None
+    layers: layer_chapter.Chapter
     communication: Chapter
     missing: Sequence[str]
 
     def blocks(self) -> list[Block]:
-        """The answer, verdicts, generations, communication, and where each figure comes from."""
+        """The answer, verdicts, generations, layers, communication, and where each figure comes from."""
         lines = [self.answer.headline, *self.answer.details, *self.missing]
         blocks: list[Block] = [Facts(title=QUESTION, rows=tuple(("", line) for line in lines), level=1)]
         blocks += claims_page.draw_up(self.judged, more="`python -m reports claims --all`")
         if self.generations:
             blocks.append(generations.table(self.generations))
-        return [*blocks, *self.communication.blocks(), *self.provenance()]
+        return [*blocks, *self.layers.blocks(), *self.communication.blocks(), *self.provenance()]
 
     def verdicts(self, *, every: bool = False) -> list[Block]:
         """A table for each measured claim, and one for all of arithmetic."""
@@ -67,6 +70,7 @@ class Story:
             "details": list(self.answer.details),
             "missing": list(self.missing),
             "claims": [claims.record(one) for one in self.judged],
+            "layers": self.layers.data(),
             "communication": self.communication.data(),
             "files": [str(file.path) for file in self.files],
         }
@@ -74,12 +78,13 @@ class Story:
 
 def tell(files: Sequence[ResultFile]) -> Story:
     """Judge what the files hold."""
-    evidences = collect(files)
-    judged = claims.judge(evidences)
+    collected = collect(files)
+    evidences, judged = over_tokens(collected), claims.judge(collected)
     missing = []
     if not any(file.published for file in files):
         missing.append(f"No published GPU stands beside this: {PUBLISHED}.")
     if all(file.published for file in files):
         missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
     side_by_side = generations.side_by_side(evidences)
-    return Story(files, evidences, judged, answer(judged), side_by_side, chapter.write(files), missing)
+    layers, communication = layer_chapter.write(files), chapter.write(files)
+    return Story(files, evidences, judged, answer(judged), side_by_side, layers, communication, missing)

@@ -20,9 +20,10 @@ def draw_up(figures: Iterable[Figures]) -> list[Table]:
 
 
 def _table(question: str, figures: Sequence[Figures]) -> Table:
-    groups = _series(figures) if question == "sweep" else [list(figures)]
+    groups = _groups(question, figures)
     figures = [one for group in groups for one in group]
-    labelled, names, caption = labels.choose([one.measurement.case for one in figures])
+    among = labels.OF_PARTS if question == "layer" else labels.FIELDS
+    labelled, names, caption = labels.choose([one.measurement.case for one in figures], among)
     everywhere = shared_warnings(figures)
     columns = [*_numbers(figures), (NOTES, _notes(everywhere))]
     if question == "sweep":
@@ -77,6 +78,23 @@ def _without_peak(figures: Iterable[Figures]) -> tuple[str, ...]:
         and f.measurement.case.dtype not in f.measured.flops_per_second
     }
     return tuple(f"no floor for {dtype}: this file has no matmul ceiling of that dtype" for dtype in lacking)
+
+
+def _groups(question: str, figures: Sequence[Figures]) -> list[list[Figures]]:
+    """What stands together: series over tokens, a layer with its parts, else all."""
+    if question == "sweep":
+        return _series(figures)
+    return _layers(figures) if question == "layer" else [list(figures)]
+
+
+def _layers(figures: Iterable[Figures]) -> list[list[Figures]]:
+    """A whole layer under each launch, and its parts, by every implementation at one shape."""
+    groups: dict[tuple[object, ...], list[Figures]] = {}
+    for one in figures:
+        case = one.measurement.case
+        shape = case.tokens, case.batch, case.context
+        groups.setdefault((case.model, case.tp, case.pp, *shape, case.dtype), []).append(one)
+    return list(groups.values())
 
 
 def _series(figures: Iterable[Figures]) -> list[list[Figures]]:

@@ -84,6 +84,11 @@ def span(low: float, high: float) -> str:
     return "–".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}")))
 
 
+def counted(count: int, what: str) -> str:
+    """1 token, 2 tokens."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def decimal_bytes(count: float) -> str:
     """A message or an amount of traffic to four digits: 57,344 B, 4.698 GB."""
     for factor, symbol in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):

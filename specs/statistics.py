@@ -70,3 +70,14 @@ def noise(passes: Passes) -> float:
 def mean(passes: Passes) -> float:
     """Mean in seconds over all samples: what a sum of parts must add up."""
     return fmean(sample for one in passes for sample in one)
+
+
+def mean_interval(figures: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval around the mean of one figure a pass, in its unit; None for a single pass.
+
+    Sums, differences and shares are no times: they may be negative, so this is Student's t on the figures themselves.
+    """
+    if len(figures) < 2:
+        return None
+    middle, reach = fmean(figures), _student(confidence, len(figures) - 1) * sqrt(variance(figures) / len(figures))
+    return middle - reach, middle + reach

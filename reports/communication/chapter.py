@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports import ceilings, machine, units
+from reports import units
 from reports.communication import fit, point, published, reference, series, tables
 from reports.communication.fit import Fit
 from reports.communication.point import Point
 from reports.communication.published import SIZES, Published
 from reports.communication.series import Series
+from reports.evidence import name_among
 from reports.figures import Figures
 from reports.files import ResultFile
 from reports.page import Block, Facts, Table
@@ -129,16 +130,9 @@ def write(files: Sequence[ResultFile]) -> Chapter:
         figures = [Figures(one, Ceilings(None, {}), None) for one in taken if point.between_ranks(one.case)]
         if found := series.collect(point.points(file, figures, references)):
             found.sort(key=lambda one: OPS.index(one.case.op))
-            measured.append(Measured(_name(file, files), file, [(one, fit.fit(one)) for one in found]))
+            measured.append(Measured(name_among(file, files), file, [(one, fit.fit(one)) for one in found]))
     return Chapter(measured, published.collect(files))
 
 
 def _belongs(question: str, op: str, provenance: str) -> bool:
     return question == "communication" and op in OPS and provenance == "measured"
-
-
-def _name(file: ResultFile, files: Sequence[ResultFile]) -> str:
-    gpu = ceilings.known_gpu(file)
-    name = gpu.slug if gpu else machine.name(file.machine)
-    alike = [one for one in files if machine.name(one.machine) == machine.name(file.machine)]
-    return f"{name} ({file.path.stem})" if len(alike) > 1 else name

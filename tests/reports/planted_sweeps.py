@@ -34,7 +34,7 @@ def series(time, tokens=TOKENS, *, rng=None, passes=6, between=0.01, facts=None,
     case = planted.case(**{"question": "sweep", "cache": "cold"} | changes)
     found = []
     for count in tokens:
-        labels = (case.question, case.model, case.layer, case.tp, count, case.dtype, case.distribution)
+        labels = (case.question, case.model, case.layer, case.tp, count, case.context, case.dtype, case.distribution)
         name = "-".join(map(str, (*labels, case.implementation, case.kernel, case.cache, case.launch)))
         one = planted.replace(case, name=f"suites/bench_token_sweep.py::bench_sweep[{name}]", tokens=count)
         if rng:
@@ -97,3 +97,10 @@ def findings(judge, measurements, machine=planted.CPU, **facts):
 
 def seeded(seed):
     return random.Random(seed)
+
+
+def layers(time, tokens=TOKENS, *, context=512, **how):
+    """Whole layers in decode: as many sequences as tokens."""
+    whole = {"question": "layer", "op": "layer", "layer": "layer", "kernel": "torch_layer", "tp": 1, "context": context}
+    found = series(time, tokens, **whole | how)
+    return [planted.replace(one, case=planted.replace(one.case, batch=one.case.tokens)) for one in found]

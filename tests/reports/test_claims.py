@@ -92,7 +92,13 @@ def test_every_claim_is_one_slug_and_one_statement():
     ids = [claim.id for claim in CLAIMS]
     assert [slug for slug, count in Counter(ids).items() if count > 1] == []
     assert all(re.fullmatch(r"[a-z0-9]+([-.][a-zA-Z0-9]+)*", slug) for slug in ids)
-    assert {row.id for row in ARITHMETIC} | {RATIO, "tokens-1-vs-125", "knee", "linear-throughput"} == set(ids)
+    assert {row.id for row in ARITHMETIC} | {
+        RATIO,
+        "tokens-1-vs-125",
+        "knee",
+        "linear-throughput",
+        "tp-utilisation",
+    } == set(ids)
     assert all(claim.statement.endswith(".") and claim.source for claim in CLAIMS)
     assert {claim.expected for claim in CLAIMS} <= {*VERDICTS, None}
 
@@ -116,7 +122,7 @@ def test_json_keeps_to_the_contract(said, measured, slow, mixed):
         for key, kind in CONTRACT.items():
             assert isinstance(row[key], kind), key
         assert row["verdict"] in VERDICTS
-        assert row["architecture"] in ("dense", "moe", None)
+        assert row["architecture"] in ("dense", "whole", "moe", None)
         assert (row["low"] is None) == (row["high"] is None)
         assert row["low"] is None or row["low"] <= row["value"] <= row["high"]
         assert row["condition"] or row["verdict"] in ("HOLDS", "REFUTED")
@@ -136,7 +142,7 @@ def test_measured_claims_name_machine_and_cases(said, measured):
     "measurements",
     [
         [],
-        [planted.measured(planted.case(), 1.0), *planted.ceilings()],
+        [planted.measured(planted.case(tokens=2), 1.0), *planted.ceilings()],
         series(roofline(200), (64,)),
         [*series(roofline(200), cache="hot"), *ceilings(10e9, 2e12, 2e-6)],
     ],
@@ -215,7 +221,7 @@ def test_a_gate_is_closed_by_any_one_file(write, slow, capsys):
     [
         ("tokens-125-vs-100", f"unknown claim 'tokens-125-vs-100'; did you mean {RATIO}?"),
         (f"{RATIO}=MAYBE", "no verdict is called 'MAYBE'; known: HOLDS, REFUTED, "),
-        (f"{RATIO}/sparse=HOLDS", "no kind of layer is called 'sparse'; known: dense, moe"),
+        (f"{RATIO}/sparse=HOLDS", "no kind of layer is called 'sparse'; known: dense, whole, moe"),
         ("knee", "no verdict is expected everywhere; name one, as in knee=HOLDS"),
         ("", "names no claim"),
         (" ,", "names no claim"),

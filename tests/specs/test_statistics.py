@@ -107,3 +107,9 @@ def test_a_real_difference_is_found():
     slower = [[1.2 * sample for sample in one] for one in _passes(random_, between=0.01)]
     low, high = statistics.ratio_interval(base, slower)
     assert 1.1 < low < 1.2 < high < 1.3
+
+
+def test_interval_on_a_mean_may_reach_below_nought():
+    # −1, 0 and 4: mean 1, variance 7, of the mean 7/3, sd 1.527525; t(0.975, 2) = 4.302653
+    assert statistics.mean_interval([-1.0, 0.0, 4.0]) == pytest.approx((1 - 6.572411, 1 + 6.572411), rel=1e-6)
+    assert statistics.mean_interval([1.0]) is None
