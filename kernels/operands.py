@@ -17,8 +17,8 @@ class Sizes(NamedTuple):
     k: int
 
 
-def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Sizes:
-    """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n].
+def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, gated: bool = False) -> Sizes:
+    """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n]; gated: n / 2.
 
     Raises:
         UserError: an operand is not contiguous, or shapes or dtypes do not belong together.
@@ -31,11 +31,12 @@ def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> 
                 f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; our linears take rows that "
                 f"follow each other without gaps: pass {name}.contiguous()"
             )
-    expected = (x.shape[0], weight.shape[0])
+    parts = 2 if gated else 1
+    expected = (x.shape[0], weight.shape[0] / parts)  # odd rows of gate and up fit no out
     if x.shape[1] != weight.shape[1] or out.shape != expected:
         raise UserError(
             f"x{list(x.shape)}, weight{list(weight.shape)} and out{list(out.shape)} do not belong together; "
-            "they must be x[tokens, k], weight[n, k] and out[tokens, n]"
+            f"they must be x[tokens, k], weight[n, k] and out[tokens, {'n / 2' if gated else 'n'}]"
         )
     if not x.dtype == weight.dtype == out.dtype:
         raise UserError(f"x is {x.dtype}, weight {weight.dtype} and out {out.dtype}; convert them to one dtype")

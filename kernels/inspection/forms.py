@@ -1,11 +1,13 @@
 """Every compiled form of our own kernels that an architecture can be asked to run, and for which shapes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
-from kernels import cuda_gemv, gemm, read, skinny
-from kernels.compile import Compiled, Variant, compile_variant
+from kernels import cuda_gemv, read, skinny
+from kernels.compile import compile_variant
+from kernels.inspection.form import Form
+from kernels.inspection.gemm_forms import gemm_forms
 from kernels.kernel import Kernel
 from kernels.tuning.choice import choose
 from kernels.tuning.config import Config
@@ -18,48 +20,12 @@ FETCHED = Config(64, 16, 64, 2, 4, 4, tma=True)
 """What is shown of the bulk tensor copy engine where no shape has chosen it."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """One kernel in one configuration.
-
-    Attributes:
-        kernel: the kernel.
-        config: what was configured, in words.
-        basis: measured, static model, rule or not chosen, where there was a choice.
-        dtype: of the operands.
-        warps: of a program.
-        in_flight_bytes: that a program has asked memory for and not yet got.
-        make: compiles it for an architecture.
-        cut: the configuration that predictions are made from; None where the model does not apply.
-        serves: (shard, tokens) of the inspected model that run with it.
-        lacks: what the architecture does not have that this needs; None where it runs.
-    """
-
-    kernel: Kernel
-    config: str
-    basis: str | None
-    dtype: str
-    warps: int
-    in_flight_bytes: int
-    make: Callable[[str], Compiled]
-    cut: Config | None = None
-    serves: tuple[tuple[Shard, int], ...] = ()
-    lacks: str | None = None
-
-
 def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     """All forms for `on`, decode kernels first."""
     yield from _skinny(on, dtype, shards)
     yield from _cuda(dtype, shards)
-    itemsize = ITEMSIZE[dtype]
-    for variant in gemm.variants(dtype):
-        rows, tokens, depth = (variant.constexprs[name] for name in ("ROWS", "TOKENS", "DEPTH"))
-        config = f"{rows}x{tokens}x{depth} w{variant.num_warps} s{variant.num_stages}"
-        in_flight = rows * depth * itemsize * (variant.num_stages - 1)
-        yield _other(gemm.TRITON_GEMM, variant, config, dtype, in_flight)
-    for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
-        block = variant.constexprs["BLOCK"] * itemsize
-        yield _other(read.TRITON_READ, variant, f"{block // 1024} KiB w{variant.num_warps}", dtype, block)
+    yield from gemm_forms(on, dtype, shards)
+    yield from _read(dtype)
 
 
 def _skinny(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
@@ -121,6 +87,9 @@ def _cuda(dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
         )
 
 
-def _other(kernel: Kernel, variant: Variant, config: str, dtype: str, in_flight_bytes: int) -> Form:
-    make = partial(compile_variant, variant)
-    return Form(kernel, config, None, dtype, variant.num_warps, in_flight_bytes, make)
+def _read(dtype: str) -> Iterator[Form]:
+    for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
+        block = variant.constexprs["BLOCK"] * ITEMSIZE[dtype]
+        config = f"{block // 1024} KiB w{variant.num_warps}"
+        make = partial(compile_variant, variant)
+        yield Form(read.TRITON_READ, config, None, dtype, variant.num_warps, block, make)

@@ -15,6 +15,7 @@ SHOWN = {
     "triton_skinny_pdl": "skinny pdl",
     "cuda_gemv": "cuda gemv",
     "triton_gemm": "gemm",
+    "triton_gemm_gate_up": "gemm gate+up",
     "triton_read": "read",
 }
 
