@@ -93,7 +93,7 @@ def _gemm(
                 for left in tl.range(0, ROWS, PIECE):
                     piece = own + left + tl.arange(0, PIECE)[None, :]
                     whole = tl.zeros([TOKENS, PIECE], tl.float32)
-                    for one in tl.static_range(SPLIT):
+                    for one in tl.range(SPLIT, num_stages=1):
                         whole += tl.load(piece + one * (ROWS * TOKENS), cache_modifier=".cg")  # not of this SM's L1
                     store(whole, out, out_tiles, first_token, first_row + left, tokens, n, PIECE, TOKENS, PIECE, SWIGLU)
                 tl.store(arrived + tile, 0)
@@ -132,7 +132,7 @@ def constexprs(config: Config, *, even: bool, swiglu: bool, delay: int = 0) -> d
         "SPLIT": config.split,
         "STAGES": config.stages,
         "GROUP": GROUP,
-        "PIECE": min(config.rows, 2 * PIECE if swiglu else PIECE),
+        "PIECE": PIECE,
         "EVEN": even,
         "SWIGLU": swiglu,
         "DELAY": delay,
@@ -144,7 +144,7 @@ def _blocks(config: Config, swiglu: bool) -> dict[str, list[int]]:
     return {
         "x_tiles": [config.tokens, config.depth],
         "weight_tiles": [config.rows, config.depth],
-        "out_tiles": [config.tokens, min(config.rows // 2 if swiglu else config.rows, PIECE)],
+        "out_tiles": [config.tokens, PIECE // 2 if swiglu else PIECE],
     }
 
 
@@ -155,6 +155,7 @@ def launch(
     config: Config,
     *,
     swiglu: bool = False,
+    programs: int | None = None,
     scratch: Workspace | None = None,
     delay: int = 0,
 ) -> None:
@@ -166,6 +167,7 @@ def launch(
         out: out[tokens, n], with swiglu out[tokens, n / 2].
         config: how to cut the work.
         swiglu: rows of W are gates and ups in turn, and out = silu(gate) · up.
+        programs: how many take turns; None for as many as the GPU holds at a time.
         scratch: own workspace; without it calls on a device share one, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their partial sums on, for tests.
 
@@ -173,7 +175,7 @@ def launch(
         UserError: operands that are strided or do not fit together, or a dtype that is not ours.
     """
     sizes = check_operands(x, weight, out, gated=swiglu)
-    _start(x, weight, out, sizes, config, swiglu, scratch or workspace(x.device), delay)
+    _start(x, weight, out, sizes, config, swiglu, scratch or workspace(x.device), programs, delay)
 
 
 def _start(
@@ -184,6 +186,7 @@ def _start(
     config: Config,
     swiglu: bool,
     scratch: Workspace,
+    programs: int | None = None,
     delay: int = 0,
 ) -> None:
     tokens, n, k = sizes
@@ -197,7 +200,7 @@ def _start(
     even = tiles["weight_tiles"] is not None or k % config.depth == 0
     constants = constexprs(config, even=even, swiglu=swiglu, delay=delay)
     options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
-    at_once = min(units, _programs_at_once(x.device, config, dtype_of(x, "triton_gemm")))
+    at_once = min(units, programs or _programs_at_once(x.device, config, dtype_of(x, "triton_gemm")))
     with torch.cuda.device_of(x):  # Triton launches on the current device
         _gemm[(at_once,)](
             x, weight, out, **tiles, partials=partials, arrived=arrived, tokens=tokens, n=n, k=k, **constants, **options

@@ -13,7 +13,7 @@ from kernels import gemm
 from kernels.compile import Variant, compile_variant
 from kernels.skinny import variant
 from kernels.tuning.config import FEW_TOKENS, Config
-from kernels.tuning.kinds import kind
+from kernels.tuning.kinds import GEMM, SKINNY, kind
 from kernels.tuning.model import Prediction
 from kernels.tuning.rule import rank, ranked
 from kernels.tuning.shapes import TOKEN_CLASSES
@@ -21,8 +21,8 @@ from kernels.tuning.table import STATIC, Row
 from specs.archs import Arch
 from specs.parallel import Shard
 
-COMPILED = 4
-"""Candidates that are compiled for a shape, beyond those that spill."""
+COMPILED = {SKINNY: 4, GEMM: 1}
+"""Candidates that are compiled for a shape, beyond those that spill: a GEMM's registers are mostly its sums."""
 NEARLY = 1.03
 """Over the best prediction, what a configuration that is in use already may take."""
 
@@ -41,8 +41,7 @@ def _forms(config: Config, dtype: str, on: Arch, tokens: int, even: bool) -> lis
     """What calls of so many tokens run of a configuration where rows begin at 16 bytes."""
     if tokens <= FEW_TOKENS:
         return [variant(config, dtype, even=even, dependent=dependent) for dependent in {False, on.dependent_launch}]
-    masked = {True, config.tma}  # whatever the shape: only k is masked, and not for the copy engine
-    return [gemm.variant(config, dtype, even=whole, swiglu=swiglu) for whole in masked for swiglu in (False, True)]
+    return [gemm.variant(config, dtype, even=even or config.tma, swiglu=swiglu) for swiglu in (False, True)]
 
 
 def static_rows(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Row]:
@@ -57,14 +56,14 @@ def static_rows(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Row]:
 
 def _static_row(on: Arch, dtype: str, used: Counter[Config], *, tokens: int, n: int, k: int) -> Row:
     candidates = [config for config, _ in ranked(on, dtype, tokens=tokens, n=n, k=k)]
-    predict = kind(tokens).predict
+    known = kind(tokens)
 
     def clean(configs: Iterable[Config]) -> Iterator[tuple[Config, Prediction]]:
         for config in configs:
             if programs := programs_per_sm(config, dtype, on, tokens=tokens, even=config.even(n, k)):
-                yield config, predict(config, on.representative, programs, dtype, tokens=tokens, n=n, k=k)
+                yield config, known.predict(config, on.representative, programs, dtype, tokens=tokens, n=n, k=k)
 
-    told = dict(islice(clean(candidates), COMPILED)) | dict(clean(set(candidates) & set(used)))
+    told = dict(islice(clean(candidates), COMPILED[known])) | dict(clean(set(candidates) & set(used)))
     seconds = {config: prediction.seconds or 0.0 for config, prediction in told.items()}
     near = [(c, p) for c, p in told.items() if seconds[c] <= NEARLY * min(seconds.values())]
     most = max(used[config] for config, _ in near)

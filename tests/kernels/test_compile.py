@@ -1,4 +1,4 @@
-"""What the compiler makes of the Triton kernels of few tokens and of reading, for GPUs that need not be here."""
+"""What the compiler makes of the Triton kernels but the GEMM, for GPUs that need not be here."""
 
 import pytest
 import triton

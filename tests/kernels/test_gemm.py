@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels import gemm, gemm_tile, linear
 from kernels.draw import FreshDraw
-from kernels.gemm import PROGRAMS_WITHOUT_GPU, TRITON_GEMM
+from kernels.gemm import TRITON_GEMM
 from kernels.gemm_gate_up import TRITON_GEMM_GATE_UP
 from kernels.tuning.config import Config
 from kernels.tuning.gemm_space import FP32
@@ -178,20 +178,16 @@ def walked(tokens, n):
     return out[:, 0].tolist(), out[:, 1].tolist()
 
 
-def test_a_few_programs_take_all_tiles(monkeypatch):
-    """One program alone, three, and more than there are tiles give the same bits."""
-    inputs, results = drawn(TRITON_GEMM, "fp32", tokens=130, n=130, k=40), []
-    for programs in (1, PROGRAMS_WITHOUT_GPU, 100):
-        monkeypatch.setattr(gemm, "PROGRAMS_WITHOUT_GPU", programs)
-        gemm._programs_at_once.cache_clear()
+@pytest.mark.parametrize("config", CONFIGS[:2], ids=str)
+def test_however_many_programs_take_turns_the_bits_are_the_same(config):
+    inputs, results = drawn(TRITON_GEMM, "fp32", tokens=130, n=130, k=100), []
+    for programs in (1, 2, 7, 1000):
         inputs["out"].fill_(math.nan)
         with interpreted(gemm, gemm_tile):
-            gemm.launch(**inputs, config=CONFIGS[0])
+            gemm.launch(**inputs, config=config, programs=programs, scratch=Workspace(CPU))
+        assert TRITON_GEMM.relative_error(inputs) <= RTOL["fp32"]
         results.append(inputs["out"].clone())
-    gemm._programs_at_once.cache_clear()
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
-    assert TRITON_GEMM.relative_error(inputs) <= RTOL["fp32"]
+    assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 def test_rows_of_y_beyond_2_31_elements_are_found():

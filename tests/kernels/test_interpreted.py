@@ -1,4 +1,4 @@
-"""The Triton kernels of few tokens and of reading under the interpreter: odd sizes, every dtype, output poisoned with NaN."""
+"""The Triton kernels but the GEMM under the interpreter: odd sizes, every dtype, output poisoned with NaN."""
 
 import math
 
