@@ -1,4 +1,4 @@
-"""The static model: what a configuration should take on a GPU that is not here, by counting bytes and programs.
+"""The static model of the skinny linear: what a configuration should take on a GPU that is not here.
 
     t = launch + max(memory, busiest SM, L2, arithmetic) + reduction
 

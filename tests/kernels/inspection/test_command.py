@@ -53,7 +53,7 @@ def test_rows_for_sm_90(run, on_one_shape):
     for one in rows:
         assert one["spill_bytes"] == 0
         assert 0 < one["shared_bytes"] + 1 <= ARCHS["sm_90"].shared_bytes_per_block
-        assert one["load_bits"] == 128
+        assert one["load_bits"] == 128 or "UTMALDG" in one["instructions"]
         assert one["ctas_per_sm"] > 0
         assert (one["bytes_needed_per_sm"], one["gpu"]) == (36364, "h200_sxm")
         matrix = one["config"].startswith("matrix")
