@@ -34,10 +34,14 @@ TENSOR_COLUMNS = 512
 """Of an SM's tensor memory, 128 lanes of 4 bytes each; a program that asks for more than is left waits."""
 
 
-def shared_bytes(config: Config, dtype: str) -> int:
-    """Shared memory of a program at most, before a compiler has told: its stages, and a piece of the result."""
-    stage = (config.rows + config.tokens) * config.depth
-    return (config.stages * stage + config.tokens * min(STAGED_COLUMNS, config.rows)) * ITEMSIZE[dtype]
+def shared_bytes(on: Arch, config: Config, dtype: str) -> int:
+    """Shared memory of a program, before a compiler has told: its stages, and a piece of the result on its way out.
+
+    Warps that multiply from registers (HMMA) have one stage there.
+    """
+    stages = config.stages - (on.matrix == "HMMA")
+    piece = config.tokens * STAGED_COLUMNS if config.tma and config.split == 1 else 0
+    return (stages * (config.rows + config.tokens) * config.depth + piece) * ITEMSIZE[dtype]
 
 
 def resident(on: Arch, config: Config, dtype: str, *, registers: int | None = None, shared: int | None = None) -> int:
@@ -47,7 +51,7 @@ def resident(on: Arch, config: Config, dtype: str, *, registers: int | None = No
     blocks = blocks_per_sm(
         on,
         registers=min(255, sums + OTHER_REGISTERS) if registers is None else registers,
-        shared_bytes=shared_bytes(config, dtype) if shared is None else shared,
+        shared_bytes=shared_bytes(on, config, dtype) if shared is None else shared,
         warps=config.warps,
     )
     if not in_tensor_memory:

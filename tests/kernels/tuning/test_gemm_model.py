@@ -59,7 +59,7 @@ def test_without_matrix_units_a_prediction_is_that_of_multiply_adds():
 
 def test_programs_that_an_sm_holds_by_hand():
     # 4 x 384 x 64 x 2 bytes and a piece of 128 x 64 x 2 = 208 KiB; 128 sums and 100 more registers x 256 threads
-    assert gemm_model.shared_bytes(WIDE, "bf16") == 208 * 1024
+    assert gemm_model.shared_bytes(HOPPER, WIDE, "bf16") == 208 * 1024
     assert resident(HOPPER, WIDE, "bf16") == 1
     assert (
         resident(HOPPER, Config(64, 64, 64, 1, 4, 3, tma=True), "bf16") == 3
