@@ -40,7 +40,8 @@ def shared_bytes(on: Arch, config: Config, dtype: str) -> int:
     Warps that multiply from registers (HMMA) have one stage there.
     """
     stages = config.stages - (on.matrix == "HMMA")
-    piece = config.tokens * STAGED_COLUMNS if config.tma and config.split == 1 else 0
+    alone = config.split == 1 or config.rows == STAGED_COLUMNS  # else the piece takes the place of a stage that is done
+    piece = config.tokens * STAGED_COLUMNS if config.tma and alone else 0
     return (stages * (config.rows + config.tokens) * config.depth + piece) * ITEMSIZE[dtype]
 
 
