@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from kernels import linear, skinny
+from kernels import gemm, linear, skinny
 from kernels.kernel import SLICE, Draw, Inputs, Kernel
 from kernels.pick import pick
 from kernels.swiglu import torch_run as torch_swiglu
@@ -89,10 +89,18 @@ TRITON_SKINNY_GATE_UP_PDL = replace(
     archs=skinny.TRITON_SKINNY_PDL.archs,
 )
 
+TRITON_GEMM_GATE_UP = replace(
+    TRITON_SKINNY_GATE_UP,
+    name="triton_gemm_gate_up",
+    run=partial(gemm.run, swiglu=True),
+    tokens=gemm.TRITON_GEMM.tokens,
+)
+
 GATE_UPS = (
     TORCH_GATE_UP,
     TRITON_SKINNY_GATE_UP,
     TRITON_SKINNY_GATE_UP_PDL,
+    TRITON_GEMM_GATE_UP,
 )
 
 

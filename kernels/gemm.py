@@ -1,22 +1,46 @@
 """Many tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on the matrix units, for 65 tokens and more.
 
-Tiles are computed transposed, yᵀ = W · xᵀ: matrix instructions have at least 64 rows on sm_90 and sm_100,
-and rows of W always fill them where the last few tokens would not.
+At 128 and 256 tokens the time is still that of reading W, beyond that of the multiply-adds. What costs beyond them:
+SMs without work, loads that wait for the epilogue of the tile before, and W or x from memory once more than needed.
+
+- A tile is computed as y = x · Wᵀ: columns of the accumulator are neighbours in y, so that it goes out in whole lines.
+- Programs stay: one grid fills the SMs, and each program takes tile after tile. They walk in groups of row blocks by
+  all tokens, so that what runs at a time shares its W and x in L2.
+- Where tiles would leave SMs idle, `split` programs share one, each with its part of k, by the protocol of
+  kernels/skinny.py: the last to arrive adds the partial sums in the order of k, so two calls give the same bits.
+- Where the arch has it and rows begin at 16 bytes, the bulk tensor copy engine fetches x and W and stores y.
+- The epilogue takes a tile in pieces of 64 columns: staged whole it would take the room of a pipeline stage.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from functools import cache
 
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.gemm_tile import place, product, store
 from kernels.linear import TORCH_LINEAR
-from kernels.operands import check_operands, linear_signature
+from kernels.operands import Sizes, check_operands, dtype_of, linear_signature
+from kernels.overlap import stall
+from kernels.tuning.choice import arch_of, choose, configuration
+from kernels.tuning.config import Config
+from kernels.tuning.gemm_model import resident
+from kernels.workspace import Workspace, workspace
+from specs.archs import arch
+
+TOKENS = range(65, 2**31)
 
 GROUP = 8
-"""Row blocks that are walked together, so that the x they share is still in L2."""
+"""Row blocks that are walked together: 8 x 256 rows by the 16 x 128 tokens that 132 SMs take at a time are a square."""
+
+PIECE = 64
+"""Columns of y that the epilogue takes at a time: 128 bytes, what the copy engine stores of a row at best."""
+
+PROGRAMS_WITHOUT_GPU = 3
+"""Of the interpreter: few, so that each takes several tiles."""
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -24,85 +48,184 @@ def _gemm(
     x: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
+    x_tiles: tl.tensor_descriptor,
+    weight_tiles: tl.tensor_descriptor,
+    out_tiles: tl.tensor_descriptor,
+    partials: tl.tensor,
+    arrived: tl.tensor,
     tokens: int,
     n: int,
     k: int,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     DEPTH: tl.constexpr,
+    SPLIT: tl.constexpr,
+    STAGES: tl.constexpr,
     GROUP: tl.constexpr,
+    PIECE: tl.constexpr,
+    EVEN: tl.constexpr,
+    SWIGLU: tl.constexpr,
+    DELAY: tl.constexpr,
 ) -> None:
-    row_blocks, in_group = tl.cdiv(n, ROWS), GROUP * tl.cdiv(tokens, TOKENS)
-    first, within = tl.program_id(0) // in_group * GROUP, tl.program_id(0) % in_group
-    height = tl.minimum(row_blocks - first, GROUP)
-    row = (first + within % height) * ROWS + tl.arange(0, ROWS)
-    token = (within // height * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)  # int64: tokens * n passes 2^31
-    column = tl.arange(0, DEPTH)
-    weight_row = weight + row.to(tl.int64)[:, None] * k
-    x_row = x + token[None, :] * k
-    total = tl.zeros([ROWS, TOKENS], tl.float32)
-    for start in tl.range(0, k, DEPTH):
-        here = start + column
-        weights = tl.load(weight_row + here[None, :], mask=(row < n)[:, None] & (here < k)[None, :], other=0.0)
-        values = tl.load(x_row + here[:, None], mask=(token < tokens)[None, :] & (here < k)[:, None], other=0.0)
-        total = tl.dot(weights, values, total, input_precision="ieee")  # else fp32 is rounded to tf32: 5e-4
-    inside = (row < n)[:, None] & (token < tokens)[None, :]
-    tl.store(out + token[None, :] * n + row[:, None], total, mask=inside)
+    row_blocks, token_blocks = tl.cdiv(n, ROWS), tl.cdiv(tokens, TOKENS)
+    steps = tl.cdiv(tl.cdiv(k, DEPTH), SPLIT)
+    units = row_blocks * token_blocks * SPLIT
+    # Flattened, a loop asks for the next tile while it stores this one; pointers would cost it registers.
+    for unit in tl.range(tl.program_id(0), units, tl.num_programs(0), flatten=weight_tiles is not None):
+        tile, part = unit // SPLIT, unit % SPLIT
+        row_block, token_block = place(tile, row_blocks, token_blocks, GROUP)
+        first_row, first_token = row_block * ROWS, token_block * TOKENS
+        begin = part * steps * DEPTH
+        end = tl.minimum(begin + steps * DEPTH, k)
+        total = product(
+            x, weight, x_tiles, weight_tiles, first_token, first_row, begin, end, tokens, n, k,
+            ROWS, TOKENS, DEPTH, STAGES, EVEN,
+        )  # fmt: skip
+        if SPLIT == 1:
+            store(total, out, out_tiles, first_token, first_row, tokens, n, ROWS, TOKENS, PIECE, SWIGLU)
+        else:
+            own = partials + tl.cast(tile, tl.int64) * (SPLIT * ROWS * TOKENS) + tl.arange(0, TOKENS)[:, None] * ROWS
+            if DELAY:
+                stall(DELAY)
+            tl.store(own + part * (ROWS * TOKENS) + tl.arange(0, ROWS)[None, :], total)
+            tl.debug_barrier()  # one thread counts the program in, and its release covers what all have stored
+            if tl.atomic_add(arrived + tile, 1, sem="acq_rel", scope="gpu") == SPLIT - 1:
+                for left in tl.range(0, ROWS, PIECE):
+                    piece = own + left + tl.arange(0, PIECE)[None, :]
+                    whole = tl.zeros([TOKENS, PIECE], tl.float32)
+                    for one in tl.range(SPLIT, num_stages=1):
+                        whole += tl.load(piece + one * (ROWS * TOKENS), cache_modifier=".cg")  # not of this SM's L1
+                    store(whole, out, out_tiles, first_token, first_row + left, tokens, n, PIECE, TOKENS, PIECE, SWIGLU)
+                tl.store(arrived + tile, 0)
 
 
-class Tile(NamedTuple):
-    """What one program computes: `rows` of W by `tokens`, `depth` of k at a time, in `stages` by `warps`."""
+def variant(
+    config: Config, dtype: str, *, even: bool = True, fetched: bool | None = None, swiglu: bool = False
+) -> Variant:
+    """The compiled form of a configuration.
 
-    rows: int
-    tokens: int
-    depth: int
-    warps: int
-    stages: int
-
-    @property
-    def constexprs(self) -> dict[str, int]:
-        """Arguments of the kernel."""
-        return {"ROWS": self.rows, "TOKENS": self.tokens, "DEPTH": self.depth, "GROUP": GROUP}
-
-
-NARROW = Tile(128, 64, 64, 8, 4)
-"""Where large tiles would be too few to fill the GPU."""
-
-WIDE = Tile(128, 128, 64, 8, 3)
-"""64 multiply-adds for each element loaded; its 96 KiB of stages fit every arch."""
-
-FP32 = Tile(64, 32, 32, 8, 3)
-"""No matrix unit multiplies true fp32: plain multiply-adds, whose operands have to fit into registers."""
-
-SMS = 108
-"""Programs that give every SM of an A100 one."""
+    Args:
+        config: how to cut the work.
+        dtype: of the operands.
+        even: k is a whole number of steps, or fetched: nothing is masked.
+        fetched: through descriptors; None for what the configuration says, which odd rows cannot have.
+        swiglu: with the epilogue of gate and up.
+    """
+    constants = constexprs(config, even=even, swiglu=swiglu)
+    signature = linear_signature(dtype) | {"partials": "*fp32", "arrived": "*i32"}
+    if config.tma if fetched is None else fetched:
+        kinds = {
+            name: f"tensordesc<{dtype}[{', '.join(map(str, block))}]>"
+            for name, block in _blocks(config, swiglu).items()
+        }
+        return Variant(_gemm, signature | kinds, constants, config.warps, config.stages)
+    absent = dict.fromkeys(_blocks(config, swiglu))
+    return Variant(_gemm, signature, constants | absent, config.warps, config.stages)
 
 
-def tile(*, tokens: int, n: int, dtype: torch.dtype) -> Tile:
-    """The large tile where it still fills the GPU."""
-    if dtype == torch.float32:
-        return FP32
-    return WIDE if triton.cdiv(tokens, WIDE.tokens) * triton.cdiv(n, WIDE.rows) >= SMS else NARROW
+def constexprs(config: Config, *, even: bool, swiglu: bool, delay: int = 0) -> dict[str, int]:
+    """Arguments of the kernel that its machine code depends on."""
+    return {
+        "ROWS": config.rows,
+        "TOKENS": config.tokens,
+        "DEPTH": config.depth,
+        "SPLIT": config.split,
+        "STAGES": config.stages,
+        "GROUP": GROUP,
+        "PIECE": PIECE,
+        "EVEN": even,
+        "SWIGLU": swiglu,
+        "DELAY": delay,
+    }
 
 
-def variants(dtype: str) -> list[Variant]:
-    """Every compiled form that `tile` can choose."""
-    signature = linear_signature(dtype)
-    tiles = (FP32,) if dtype == "fp32" else (NARROW, WIDE)
-    return [Variant(_gemm, signature, one.constexprs, one.warps, one.stages) for one in tiles]
+def _blocks(config: Config, swiglu: bool) -> dict[str, list[int]]:
+    """What each descriptor moves at a time."""
+    return {
+        "x_tiles": [config.tokens, config.depth],
+        "weight_tiles": [config.rows, config.depth],
+        "out_tiles": [config.tokens, PIECE // 2 if swiglu else PIECE],
+    }
 
 
-def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """One launch, one tile of y a program.
+def launch(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    config: Config,
+    *,
+    swiglu: bool = False,
+    programs: int | None = None,
+    scratch: Workspace | None = None,
+    delay: int = 0,
+) -> None:
+    """Run one configuration.
+
+    Args:
+        x: x[tokens, k]; all three are contiguous and of one dtype.
+        weight: weight[n, k].
+        out: out[tokens, n], with swiglu out[tokens, n / 2].
+        config: how to cut the work.
+        swiglu: rows of W are gates and ups in turn, and out = silu(gate) · up.
+        programs: how many take turns; None for as many as the GPU holds at a time.
+        scratch: own workspace; without it calls on a device share one, and must be on one stream.
+        delay: nanoseconds that programs wait at random before they pass their partial sums on, for tests.
 
     Raises:
-        UserError: operands that are strided or do not fit together.
+        UserError: operands that are strided or do not fit together, or a dtype that is not ours.
     """
-    tokens, n, k = check_operands(x, weight, out)
-    chosen = tile(tokens=tokens, n=n, dtype=x.dtype)
-    grid = (triton.cdiv(n, chosen.rows) * triton.cdiv(tokens, chosen.tokens),)
-    options = {"num_warps": chosen.warps, "num_stages": chosen.stages, **OPTIONS}
-    _gemm[grid](x, weight, out, tokens, n, k, **chosen.constexprs, **options)
+    sizes = check_operands(x, weight, out, swiglu=swiglu)
+    _start(x, weight, out, sizes, config, swiglu, scratch or workspace(x.device), programs, delay)
+
+
+def _start(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    sizes: Sizes,
+    config: Config,
+    swiglu: bool,
+    scratch: Workspace,
+    programs: int | None = None,
+    delay: int = 0,
+) -> None:
+    tokens, n, k = sizes
+    units = config.programs(n, tokens)
+    partials, arrived = scratch.turn(config.partial_elements(n, tokens), units // config.split)
+    tiles: dict[str, TensorDescriptor | None] = dict.fromkeys(_blocks(config, swiglu))
+    operands = {"x_tiles": x, "weight_tiles": weight, "out_tiles": out}
+    if config.tma and not any((one.stride(0) * one.element_size() | one.data_ptr()) % 16 for one in operands.values()):
+        blocks = _blocks(config, swiglu)
+        tiles = {name: TensorDescriptor.from_tensor(one, blocks[name]) for name, one in operands.items()}
+    even = tiles["weight_tiles"] is not None or k % config.depth == 0
+    constants = constexprs(config, even=even, swiglu=swiglu, delay=delay)
+    options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
+    at_once = min(units, programs or _programs_at_once(x.device, config, dtype_of(x, "triton_gemm")))
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _gemm[(at_once,)](
+            x, weight, out, **tiles, partials=partials, arrived=arrived, tokens=tokens, n=n, k=k, **constants, **options
+        )  # fmt: skip
+
+
+@cache
+def _programs_at_once(device: torch.device, config: Config, dtype: str) -> int:
+    """Programs that the GPU holds at a time; each stays and takes every so many-th tile."""
+    if device.type != "cuda":
+        return PROGRAMS_WITHOUT_GPU
+    per_sm = resident(arch(arch_of(device)), config, dtype)
+    return max(1, per_sm) * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: bool = False) -> None:
+    """One launch, with the configuration that is tuned or ruled for this shape; calls on a device share a workspace.
+
+    Raises:
+        UserError: a dtype that is not ours, or operands that are strided or do not fit together.
+    """
+    sizes = check_operands(x, weight, out, swiglu=swiglu)
+    tokens, n, k = sizes
+    config = choose(arch_of(x.device), dtype_of(x, "triton_gemm"), tokens=max(tokens, TOKENS[0]), n=n, k=k).config
+    _start(x, weight, out, sizes, config, swiglu, workspace(x.device))
 
 
 TRITON_GEMM = replace(
@@ -111,5 +234,6 @@ TRITON_GEMM = replace(
     implementation="triton",
     run=run,
     archs=TRITON_ARCHS,
-    tokens=range(65, 2**31),
+    tokens=TOKENS,
+    configuration=configuration,
 )

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from kernels import cuda_gemv, gemm, read, skinny
+from kernels import cuda_gemv, read, skinny
 from kernels.inspection import attention_forms
 from kernels.inspection.form import Form, configured, plain, served
+from kernels.inspection.gemm_forms import gemm_forms
 from kernels.inspection.pieces import pieces
 from kernels.tuning.config import Config
 from kernels.tuning.shapes import TOKEN_TILES
@@ -23,15 +24,8 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     yield from _skinny(on, dtype, shards)
     yield from _cuda(dtype, shards)
     yield from (replace(plain(*one), basis="rule") for one in attention_forms.variants(on, dtype, shards))
-    itemsize = ITEMSIZE[dtype]
-    for variant in gemm.variants(dtype):
-        rows, tokens, depth = (variant.constexprs[name] for name in ("ROWS", "TOKENS", "DEPTH"))
-        config = f"{rows}x{tokens}x{depth} w{variant.num_warps} s{variant.num_stages}"
-        in_flight = rows * depth * itemsize * (variant.num_stages - 1)
-        yield plain(gemm.TRITON_GEMM, variant, config, dtype, in_flight)
-    for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
-        block = variant.constexprs["BLOCK"] * itemsize
-        yield plain(read.TRITON_READ, variant, f"{block // 1024} KiB w{variant.num_warps}", dtype, block)
+    yield from gemm_forms(on, dtype, shards)
+    yield from _read(dtype)
     yield from pieces(on, dtype, shards)
 
 
@@ -71,3 +65,9 @@ def _cuda(dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
             cut=cut,
             serves=tuple(shapes),
         )
+
+
+def _read(dtype: str) -> Iterator[Form]:
+    for variant in read.variants(dtype) if dtype in read.TRITON_READ.rtol else ():
+        block = variant.constexprs["BLOCK"] * ITEMSIZE[dtype]
+        yield plain(read.TRITON_READ, variant, f"{block // 1024} KiB w{variant.num_warps}", dtype, block)

@@ -4,7 +4,8 @@ from typing import Any
 
 from kernels.inspection.form import Form
 from kernels.inspection.machine_code import narrowest_load_bits, summary
-from kernels.tuning.model import needed_bytes, predict
+from kernels.tuning.kinds import kind
+from kernels.tuning.model import needed_bytes
 from specs.archs import Arch, blocks_per_sm
 from specs.errors import UserError
 from specs.parallel import Shard
@@ -60,7 +61,7 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
 def _predicted(form: Form, on: Arch, ctas: int, shard: Shard, tokens: int) -> dict[str, Any]:
     assert form.cut is not None  # noqa: S101 - only forms with a cut serve shapes
     shape = {"tokens": tokens, "n": shard.n, "k": shard.k}
-    prediction = predict(form.cut, on.representative, ctas, form.dtype, **shape)
+    prediction = kind(tokens).predict(form.cut, on.representative, ctas, form.dtype, **shape)
     work = form.kernel.work(dtype=form.dtype, **shape)
     floor = floor_seconds(work, form.dtype, Ceilings.datasheet(on.representative))
     share = floor / prediction.seconds if floor and prediction.seconds else None

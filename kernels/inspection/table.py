@@ -17,6 +17,7 @@ SHOWN = {
     "triton_decode_attention": "attention",
     "triton_paged_attention": "attn paged",
     "triton_gemm": "gemm",
+    "triton_gemm_gate_up": "gemm gate+up",
     "triton_read": "read",
     "triton_skinny_gate_up": "gate_up",
     "triton_skinny_gate_up_pdl": "gate_up pdl",

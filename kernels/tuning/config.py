@@ -1,9 +1,14 @@
-"""A configuration of the skinny linear: how the work is cut, and what that asks of an SM."""
+"""A configuration of a linear: how the work is cut, and what that asks of an SM."""
 
 from math import ceil
 from typing import NamedTuple
 
 from specs.dtypes import ITEMSIZE
+
+FEW_TOKENS = 64
+"""What the skinny linear takes; beyond it is the GEMM's."""
+MOST_TOKENS = 8192
+"""Twice as many tokens are twice as many tiles: nothing that a configuration could change."""
 
 UNPIPELINED = 3
 """Of a tile that goes straight to registers the compiler asks for about a third ahead: 6 loads of 18, 12 of 20."""
@@ -14,13 +19,13 @@ class Config(NamedTuple):
 
     Attributes:
         rows: rows of W that a program owns.
-        tokens: columns of the tile, at least the tokens of the call; 16 or more for the matrix units.
+        tokens: of the tile: at least those of the call up to 64 tokens, 16 or more for the matrix units.
         depth: elements of k that a program takes at a time.
         split: programs that share a tile, each with its part of k.
         warps: of a program.
         stages: depth of the software pipeline; 1 loads straight into registers.
         matrix: multiply on the matrix units, or with plain multiply-adds.
-        tma: fetch W with the bulk tensor copy engine.
+        tma: use the bulk tensor copy engine: for W up to 64 tokens, beyond for x, W and y.
 
     As text: `matrix 128x16x64 /4 w4 s5 tma` is rows x tokens x depth in 4 parts, 4 warps, 5 stages.
     """
@@ -59,16 +64,20 @@ class Config(NamedTuple):
             return tile // UNPIPELINED
         return tile * (self.stages - 1 if k is None else min(self.stages - 1, self.steps(k)))
 
-    def programs(self, n: int) -> int:
-        """Programs of one call with n rows of W."""
-        return -(-n // self.rows) * self.split
+    def programs(self, n: int, tokens: int = 1) -> int:
+        """Parts of tiles in one call with n rows of W: up to 64 tokens a program each, beyond what programs share."""
+        return -(-n // self.rows) * -(-tokens // self.tokens) * self.split
 
-    def partial_elements(self, n: int) -> int:
+    def partial_elements(self, n: int, tokens: int = 1) -> int:
         """Fp32 partial sums that one call passes between programs; none where a program owns its tile."""
-        return self.programs(n) * self.rows * self.tokens if self.split > 1 else 0
+        return self.programs(n, tokens) * self.rows * self.tokens if self.split > 1 else 0
 
 
 def token_tile(tokens: int) -> int:
-    """The tile that holds `tokens` tokens: 1, 2 or 4 for multiply-adds, 16, 32 or 64 for the matrix units."""
+    """The class of shapes that `tokens` tokens belong to.
+
+    Up to 64 it is the tile that holds them: 1, 2 or 4 for multiply-adds, 16, 32 or 64 for the matrix units. Beyond it
+    is the next power of two, and MOST_TOKENS for all that are more.
+    """
     power = 1 << (tokens - 1).bit_length()
-    return power if power <= 4 else max(16, power)
+    return power if power <= 4 else min(max(16, power), MOST_TOKENS)

@@ -1,4 +1,4 @@
-"""The static model: what a configuration should take on a GPU that is not here, by counting bytes and programs.
+"""The static model of the skinny linear: what a configuration should take on a GPU that is not here.
 
     t = launch + max(memory, busiest SM, L2, arithmetic) + reduction
 
@@ -86,7 +86,7 @@ def predict(config: Config, gpu: Gpu, ctas: int, dtype: str, *, tokens: int, n: 
         return Prediction(None, 0, 0, need)
     bandwidth = READ_SHARE * gpu.hbm_bytes_per_second
     weights, activations = n * k * itemsize, tokens * k * itemsize
-    supply = bandwidth * _saturation(in_flight * min(1.0, programs / (sms * here)) / need)
+    supply = bandwidth * saturation(in_flight * min(1.0, programs / (sms * here)) / need)
     memory = (weights + activations + tokens * n * itemsize) / supply
     port = max(SM_BYTES_PER_SECOND, SM_FACTOR * bandwidth / sms)
     cache = max(L2_BYTES_PER_SECOND, L2_FACTOR * bandwidth)
@@ -100,7 +100,7 @@ def predict(config: Config, gpu: Gpu, ctas: int, dtype: str, *, tokens: int, n: 
     return Prediction(seconds, here, in_flight, need)
 
 
-def _saturation(asked: float) -> float:
+def saturation(asked: float) -> float:
     """Share of the bandwidth that `asked` times the needed bytes in flight draw: 0.84 at 1, 0.98 at 2."""
     return float(asked / (1 + asked**4) ** 0.25)
 

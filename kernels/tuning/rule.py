@@ -8,8 +8,8 @@ see. Then comes the best of what is left with its ties, and so on.
 from collections.abc import Iterable
 
 from kernels.tuning.config import Config
-from kernels.tuning.model import Prediction, predict, resident
-from kernels.tuning.space import candidates
+from kernels.tuning.kinds import kind
+from kernels.tuning.model import Prediction
 from specs.archs import Arch
 
 TIE = 0.02
@@ -37,10 +37,10 @@ def rank(configs: Iterable[tuple[Config, Prediction]]) -> list[tuple[Config, Pre
 
 def ranked(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[Config, Prediction]]:
     """All candidates for a shape with what is predicted on the architecture's representative GPU, best first."""
-    shape = {"tokens": tokens, "n": n, "k": k}
+    shape, known = {"tokens": tokens, "n": n, "k": k}, kind(tokens)
     return rank(
-        (config, predict(config, on.representative, resident(on, config, dtype), dtype, **shape))
-        for config in candidates(on, dtype, **shape)
+        (config, known.predict(config, on.representative, known.resident(on, config, dtype), dtype, **shape))
+        for config in known.candidates(on, dtype, **shape)
     )
 
 

@@ -7,6 +7,10 @@ from specs.models import model
 from specs.parallel import Shard, Split
 
 TOKEN_TILES = (1, 2, 4, 16, 32, 64)
+"""Of the skinny linear, which holds all tokens in a tile."""
+GEMM_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
+"""Of the GEMM: each stands for all counts from its half on, the last one for all beyond it too."""
+TOKEN_CLASSES = (*TOKEN_TILES, *GEMM_TOKENS)
 
 
 def shards(name: str = MODEL, tp: Sequence[int] = TP) -> list[Shard]:

@@ -1,4 +1,4 @@
-"""The configurations that are worth a try for a shape, and which of them lie next to each other."""
+"""The configurations of the skinny linear that are worth a try for a shape; which of any lie next to each other."""
 
 from collections.abc import Iterator
 from itertools import product

@@ -7,12 +7,12 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
-from kernels.tuning.config import Config, token_tile
+from kernels.tuning.config import FEW_TOKENS, Config, token_tile
 from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 
 TUNED = Path(__file__).parent.parent / "tuned"
-SCHEMA = 1
+SCHEMA = 2
 MEASURED, STATIC = "measured on ", "static model"
 REMEDY = "restore it, or delete it and run python -m kernels tune"
 REACH = 0.5
@@ -24,7 +24,7 @@ class Row:
     """The configuration of one shape class.
 
     Attributes:
-        dtype, tokens, n, k: the shape that was looked at; `tokens` is the tile, 1, 2, 4, 16, 32 or 64.
+        dtype, tokens, n, k: the shape that was looked at; `tokens` is the class, see `token_tile`.
         config: what was chosen.
         seconds: cold mean of a call where measured, or what the model predicts.
         basis: STATIC, or MEASURED followed by the GPU.
@@ -60,7 +60,7 @@ class Table:
     rows: tuple[Row, ...] = ()
 
     def nearest(self, dtype: str, tokens: int, n: int, k: int) -> Row | None:
-        """The row nearest to a shape, by its tile of tokens; None where none is in reach."""
+        """The row nearest to a shape, by its class of tokens; None where none is in reach."""
         tile = token_tile(tokens)
         distances = [(distance, row) for row in self.rows if (distance := row.distance(dtype, tile, n, k)) is not None]
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
@@ -108,7 +108,7 @@ def _row(config: dict[str, Any], **rest: Any) -> Row:
         raise ValueError(f"rows, tokens, depth and warps are powers of two: {row.config}")
     if not all(type(flag) is bool for flag in row.config[6:]) or row.dtype not in ITEMSIZE:
         raise ValueError(f"matrix and tma are true or false, dtype one of {', '.join(ITEMSIZE)}: {row}")
-    if row.config.tokens < row.tokens or (row.basis != STATIC and not row.basis.startswith(MEASURED)):
+    if row.config.tokens < min(row.tokens, FEW_TOKENS) or (row.basis != STATIC and not row.basis.startswith(MEASURED)):
         raise ValueError(f"too few tokens, or a basis that is unknown: {row}")
     return row
 

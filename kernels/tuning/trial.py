@@ -9,11 +9,12 @@ import torch
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources
 
-from kernels.skinny import TRITON_SKINNY, launch
+from kernels import gemm, skinny
+from kernels.linear import TORCH_LINEAR
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device
 from kernels.timing.pool import Pool
-from kernels.tuning.config import Config
+from kernels.tuning.config import FEW_TOKENS, Config
 from kernels.workspace import Workspace
 from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
@@ -24,6 +25,12 @@ LASTING = (CompilationError, OutOfResources, UserError)
 
 class LostError(Exception):
     """A configuration took the GPU down: this process can use it no more."""
+
+
+def launch(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, config: Config, scratch: Workspace) -> None:
+    """Run a configuration of the kernel that serves so many tokens."""
+    kernel = skinny if x.shape[0] <= FEW_TOKENS else gemm
+    kernel.launch(x, weight, out, config, scratch=scratch)
 
 
 class Bench:
@@ -66,16 +73,17 @@ class Bench:
     def _inputs(self, tokens: int, n: int, k: int) -> list[dict[str, Any]]:
         copies = self._device.cold_copies(n * k * ITEMSIZE[self._dtype])
         self._pool.forget()
-        return [TRITON_SKINNY.inputs(self._pool, tokens=tokens, n=n, k=k, dtype=self._dtype) for _ in range(copies)]
+        return [TORCH_LINEAR.inputs(self._pool, tokens=tokens, n=n, k=k, dtype=self._dtype) for _ in range(copies)]
 
     def _measured(self, config: Config, inputs: list[dict[str, Any]]) -> float:
-        first, n = inputs[0], inputs[0]["weight"].shape[0]
+        first = inputs[0]
+        tokens, n = first["out"].shape
         scratch = Workspace(first["x"].device)  # its own: what a faulty configuration leaves there ends with it
-        scratch.turn(config.partial_elements(n), config.programs(n))
+        scratch.turn(config.partial_elements(n, tokens), config.programs(n, tokens))
         scratch.partials.fill_(nan)
         launch(**first, config=config, scratch=scratch)
-        error = TRITON_SKINNY.relative_error(first)
-        if not error <= TRITON_SKINNY.rtol[self._dtype]:
+        error = TORCH_LINEAR.relative_error(first)
+        if not error <= TORCH_LINEAR.rtol[self._dtype]:
             self.problem = f"wrong result: relative error {error:.3g}"
             return inf
         timer = CudaTimer(self._device, "graph")

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 import triton
 
-from kernels import overlap, skinny
+from kernels import gated, gemm, overlap, skinny
 from kernels.timing.device import current_device
 from kernels.tuning.config import Config
 from kernels.tuning.rule import ranked
 from kernels.tuning.search import SEEDS, Hunt, leaders_first, rounds
-from kernels.tuning.shapes import TOKEN_TILES
+from kernels.tuning.shapes import TOKEN_CLASSES
 from kernels.tuning.static import static_rows
 from kernels.tuning.table import MEASURED, STATIC, TUNED, Row, Table, dump, load
 from kernels.tuning.trial import Bench, LostError
@@ -55,7 +55,7 @@ def tune(dtype: str, shards: Sequence[Shard], budget_seconds: float, into: Path,
     made = _versions() | {"gpu": torch.cuda.get_device_name()}
     table = _table(on.name, into)
     journal = _folder(into) / f"{on.name}.trials.jsonl"
-    hunts = [_hunt(on, table, dtype, shard, tokens) for shard in shards for tokens in TOKEN_TILES]
+    hunts = [_hunt(on, table, dtype, shard, tokens) for shard in shards for tokens in TOKEN_CLASSES]
     known = _recall(journal, made, dtype, hunts)
     say(f"{made['gpu']}: {len(hunts)} shapes, {known} tries known, {budget_seconds:.0f} s")
     _write(into, _filled(table, dtype, hunts, made))
@@ -117,8 +117,8 @@ def _with_made(table: Table, basis: str, made: dict[str, str]) -> Table:
 
 
 def _versions() -> dict[str, str]:
-    """What a time depends on beside the GPU; of the kernel a digest, because its tries are void once it changes."""
-    sources = (Path(str(module.__file__)).read_bytes() for module in (skinny, overlap))
+    """What a time depends on beside the GPU; of the kernels a digest, because tries are void once one changes."""
+    sources = (Path(str(module.__file__)).read_bytes() for module in (skinny, gemm, gated, overlap))
     kernel = sha256(b"".join(sources)).hexdigest()[:12]
     return {"torch": torch.__version__, "triton": triton.__version__, "kernel": kernel}
 

@@ -1,11 +1,11 @@
-"""`kernels`: how near the decode kernels of each file come to the floor, and to what the library does."""
+"""`kernels`: how near the kernels of each file come to the floor, and to what the library does."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reports import ceilings, files, header, output
-from reports.decode import grid, table, targets
+from reports.decode import grid, many_tokens, table, targets
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, select
 from reports.output import Format
 from reports.page import Block
@@ -21,7 +21,7 @@ def kernels(
     *,
     as_grid: bool = False,
 ) -> None:
-    """Write for each file its decode kernels beside the library's; as JSON a list with an object for each file.
+    """Write for each file its kernels beside the library's; as JSON a list with an object for each file.
 
     Args:
         paths: result files.
@@ -49,6 +49,7 @@ def section(selection: Selection) -> list[Block]:
 def record(selection: Selection) -> dict[str, Any]:
     """For a machine: SI units, medians, None where there is nothing to say."""
     judged = [(ours, target) for ours in (OURS, DEPENDENT) for target in targets.judge(selection.points, ours)]
+    judged += [(OURS, target) for target in many_tokens.judge(selection.points, OURS)]
     return {
         "file": str(selection.file.path),
         "gpu": selection.file.machine.get("gpu"),

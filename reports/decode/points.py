@@ -12,12 +12,11 @@ from specs import statistics
 from specs.case import Case
 from specs.decode import IMPLEMENTATIONS, MODEL
 
-MOST_TOKENS = 256
-"""Tokens of a decode batch."""
 LIBRARIES = ("torch", "cublaslt")
 OURS = ("triton", "cuda")
 DEPENDENT = ("triton-pdl",)
 """With programmatic dependent launch a kernel starts under the tail of the one before: another question, kept apart."""
+QUESTIONS = ("decode", "prefill", "sweep")
 MEASURE = "`pytest suites/ -k decode --dtype bf16 --benchmark-json=out.json`"
 
 PUBLISHED = "published times of frameworks: `python -m reports html` shows them"
@@ -80,7 +79,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a file holds of one model's decode linears.
+    """What a file holds of one model's linears in decode and prefill.
 
     Attributes:
         file: where it stands.
@@ -98,23 +97,23 @@ class Selection:
 
 
 def select(file: ResultFile, model: str | None = None) -> Selection:
-    """The bf16 decode linears of a model, cold and in a graph (on a CPU: eager); of a sweep where there is no decode.
+    """The bf16 linears of a model, cold and in a graph (on a CPU: eager); of a sweep where there is nothing else.
 
     Args:
         file: what was measured.
         model: whose linears; without it `MODEL` where the file has that, else the file's first.
     """
     launch = "graph" if file.machine.get("gpu") else "eager"
-    linears = [figures for figures in show.read(file) if _is_decode(figures.measurement.case)]
+    linears = [figures for figures in show.read(file) if _is_linear(figures.measurement.case)]
     fitting = [figures for figures in linears if not _unfit(figures.measurement.case, launch)]
     models = list(dict.fromkeys(figures.measurement.case.model for figures in fitting))
     chosen = model or (MODEL if MODEL in models or not models else models[0])
     own = [figures for figures in fitting if figures.measurement.case.model == chosen]
-    decode = [figures for figures in own if figures.measurement.case.question == "decode"]
-    points = _points(decode or own)
+    asked = [figures for figures in own if figures.measurement.case.question != "sweep"]
+    points = _points(asked or own)
     left_out = _left_out(linears, launch)
     if not points:
-        kind = f"a decode linear of {chosen} in bf16, cold, {launch}, by {_listed(IMPLEMENTATIONS)}"
+        kind = f"a linear of {chosen} in bf16, cold, {launch}, by {_listed(IMPLEMENTATIONS)}"
         held = f" ({left_out})" if left_out else ""
         note = f"none of {len(file.measurements)} cases is {kind}{held}; {_advice(file, models)}"
         return Selection(file, None, launch, (), [note])
@@ -122,10 +121,10 @@ def select(file: ResultFile, model: str | None = None) -> Selection:
     return Selection(file, chosen, launch, points, [*notes, *_missing(points)])
 
 
-def _is_decode(case: Case) -> bool:
-    if case.op != "linear" or case.dtype != "bf16" or case.question not in ("decode", "sweep"):
+def _is_linear(case: Case) -> bool:
+    if case.op != "linear" or case.dtype != "bf16" or case.question not in QUESTIONS:
         return False
-    return bool(case.layer and case.tp and case.n and case.k) and 0 < _tokens(case) <= MOST_TOKENS
+    return bool(case.layer and case.tp and case.n and case.k and case.tokens)
 
 
 def _tokens(case: Case) -> int:
@@ -133,7 +132,7 @@ def _tokens(case: Case) -> int:
 
 
 def _unfit(case: Case, launch: str) -> str | None:
-    """Why a decode linear is not of this table, in a word or two."""
+    """Why a linear is not of this table, in a word or two."""
     if case.implementation not in IMPLEMENTATIONS:
         return f"by {case.implementation}"
     if case.cache != "cold":
@@ -154,7 +153,7 @@ def _points(figures: Iterable[Figures]) -> list[Point]:
 
 
 def _left_out(linears: Iterable[Figures], launch: str) -> str:
-    """How many decode linears are of another kind: `240 by vllm, 12 eager`."""
+    """How many linears are of another kind: `240 by vllm, 12 eager`."""
     reasons = Counter(reason for figures in linears if (reason := _unfit(figures.measurement.case, launch)))
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 

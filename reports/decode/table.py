@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from reports import units
-from reports.decode import targets
+from reports.decode import many_tokens, targets
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup
 from reports.decode.targets import Target
 from reports.figures import Figures
@@ -31,7 +31,7 @@ def draw_up(selection: Selection) -> list[Block]:
     page: list[Block] = [_reading(points), *(_layer(selection, own, choices) for own in by_layer)]
     if choices:
         page.append(_configurations(points, choices))
-    page += _targets(selection)
+    page += [*_targets(selection), _many_tokens(selection)]
     return [*page, mind] if mind.rows else page
 
 
@@ -64,7 +64,7 @@ def _reading(points: Sequence[Point]) -> Facts:
         rows.append(("of floor", f"of the better of {ours}, by the ceilings of this run"))
     if any(point.speedup(DEPENDENT) for point in points):
         rows.append(("pdl", "with programmatic dependent launch: in no other column"))
-    return Facts(title="decode kernels", rows=tuple(rows), level=3)
+    return Facts(title="kernels", rows=tuple(rows), level=3)
 
 
 def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choice, int]) -> Table:
@@ -146,14 +146,26 @@ def _targets(selection: Selection) -> list[Block]:
     return [_judged(selection, WITHOUT, OURS, f"{WITH}: not measured", remark)]
 
 
+def _many_tokens(selection: Selection) -> Table:
+    """Dependent launch is no matter there: a launch is little beside what follows it."""
+    judged = many_tokens.judge(selection.points, OURS)
+    return _verdicts("targets from 128 tokens on", " and ".join(OURS), judged, targets.set_for_another(selection))
+
+
 def _judged(selection: Selection, launch: str, ours: Sequence[str], *notes: str) -> Table:
+    judged = targets.judge(selection.points, ours)
+    read = "read is the read ceiling of this run"
+    return _verdicts("targets", f"{launch}: {' and '.join(ours)}", judged, read, *notes)
+
+
+def _verdicts(title: str, caption: str, judged: Sequence[Target], *notes: str) -> Table:
     texts = (Column("target", number=False), Column("verdict", number=False))
     table = Table(
-        title="targets",
+        title=title,
         columns=(*texts, Column("figure"), Column("points"), Column("remark", number=False, prose=True)),
-        groups=(tuple(map(_target, targets.judge(selection.points, ours))),),
-        caption=f"{launch}: {' and '.join(ours)}",
-        notes=tuple(filter(None, ("read is the read ceiling of this run", *notes))),
+        groups=(tuple(map(_target, judged)),),
+        caption=caption,
+        notes=tuple(filter(None, notes)),
     )
     return table.without_empty(NONE)
 

@@ -67,14 +67,14 @@ class Target:
 
 def judge(points: Sequence[Point], ours: Sequence[str]) -> list[Target]:
     """Every target, held against the best of `ours`."""
-    ratios = [(point, speedup) for point in points if _key(point) in ALL and (speedup := point.speedup(ours))]
-    small = [(point, speedup) for point, speedup in ratios if _key(point) in SMALL]
+    ratios = [(point, speedup) for point in points if key(point) in ALL and (speedup := point.speedup(ours))]
+    small = [(point, speedup) for point, speedup in ratios if key(point) in SMALL]
     narrow = "qkv, o at tp 4, 8"
     return [
-        _every(f"every point ≥ {LEAST}x", LEAST, ratios, len(ALL)),
-        _mean(f"geometric mean ≥ {MEAN}x", MEAN, ratios, len(ALL)),
-        _every(f"{narrow}: every point ≥ {NARROW}x", NARROW, small, len(SMALL)),
-        _mean(f"{narrow}: geometric mean ≥ {NARROW}x", NARROW, small, len(SMALL)),
+        every(f"every point ≥ {LEAST}x", LEAST, ratios, len(ALL)),
+        mean(f"geometric mean ≥ {MEAN}x", MEAN, ratios, len(ALL)),
+        every(f"{narrow}: every point ≥ {NARROW}x", NARROW, small, len(SMALL)),
+        mean(f"{narrow}: geometric mean ≥ {NARROW}x", NARROW, small, len(SMALL)),
         _on_the_line(points, ours),
     ]
 
@@ -85,11 +85,12 @@ def set_for_another(selection: Selection) -> str:
     return "" if (gpu, selection.model) == (GPU, MODEL) else f"set for {GPU} and {MODEL}; this is {gpu}"
 
 
-def _key(point: Point) -> Key:
+def key(point: Point) -> Key:
+    """What a target names a point by: layer, tp, tokens."""
     return point.case.layer, point.case.tp, point.case.tokens
 
 
-def _every(target: str, bound: float, ratios: Ratios, of: int) -> Target:
+def every(target: str, bound: float, ratios: Ratios, of: int) -> Target:
     """A single point below decides against it; for it, all have to be there."""
     worst, speedup = min(ratios, key=lambda one: one[1].ratio, default=(None, None))
     if worst is None or speedup is None:
@@ -99,7 +100,7 @@ def _every(target: str, bound: float, ratios: Ratios, of: int) -> Target:
     return Target(target, met, speedup.ratio, len(ratios), of, _remarks(f"least at {worst.name}", lack))
 
 
-def _mean(target: str, bound: float, ratios: Ratios, of: int) -> Target:
+def mean(target: str, bound: float, ratios: Ratios, of: int) -> Target:
     """All have to be there; with one library missing the ratios can only be too large."""
     if not ratios:
         return Target(target, None, None, 0, of)
@@ -115,7 +116,7 @@ def _on_the_line(points: Sequence[Point], ours: Sequence[str]) -> Target:
     """
     target = f"t ≤ {LAUNCH_SECONDS * 1e6:g} us + bytes / ({READ_SHARE} read) at {ON_THE_LINE}%"
     of, read = len(ALL), next((point.read_bytes_per_second for point in points), None)
-    own = [best.measurement for point in points if _key(point) in ALL and (best := point.best(ours))]
+    own = [best.measurement for point in points if key(point) in ALL and (best := point.best(ours))]
     if not own:
         return Target(target, None, None, 0, of)
     if not read:

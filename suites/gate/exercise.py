@@ -7,9 +7,10 @@ from functools import partial
 
 import torch
 
+from kernels import gemm
 from kernels.attentions import DECODE
 from kernels.draw import FreshDraw
-from kernels.gate_up import GATE_UPS
+from kernels.gate_up import GATE_UPS, TRITON_GEMM_GATE_UP
 from kernels.kernel import Kernel
 from kernels.linears import LINEARS
 from kernels.read import TRITON_READ
@@ -18,7 +19,7 @@ from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY, launch
 from kernels.swiglu import TRITON_SWIGLU
 from kernels.timing.device import Device, current_device
-from kernels.tuning.config import Config
+from kernels.tuning.config import FEW_TOKENS, Config
 from kernels.tuning.table import tuned
 from specs.archs import ARCHS
 from specs.attention import PAGE_SIZE, PAGED
@@ -59,14 +60,29 @@ def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
         for batch, context in SEQUENCES:
             shape = {"batch": batch, "context": context, "heads": 8, "kv_heads": 1, "head_dim": 128}
             yield kernel, shape | ({"page_size": PAGE_SIZE} if kernel.implementation in PAGED else {})
+    yield from gemms(current_device().arch)
     yield TRITON_READ, {"elements": 2**16 + 3}
     yield from PIECES
+
+
+def gemms(arch: str) -> Iterator[tuple[Kernel, dict[str, int]]]:
+    """The GEMM with more tiles than programs, split and whole, by pointers and descriptors, with and without SwiGLU."""
+    whole = Config(64, 64, 64, 1, 4, 3)
+    configs = [whole, whole._replace(split=2)]
+    if arch in ARCHS and ARCHS[arch].tma:
+        configs += [config._replace(tma=True) for config in configs]
+    for config in configs:
+        ragged = {"tokens": 129, "n": 2 * config.rows + 16, "k": 3 * config.depth * config.split + 8}
+        for kernel, swiglu in ((gemm.TRITON_GEMM, False), (TRITON_GEMM_GATE_UP, True)):
+            run = partial(gemm.launch, config=config, swiglu=swiglu, programs=2)
+            yield replace(kernel, name=f"{kernel.name} {config}", run=run), ragged
+    yield TRITON_GEMM_GATE_UP, {"tokens": 129, "n": 262, "k": 257}
 
 
 def configurations(arch: str) -> list[Config]:
     """One of the table's of each kind, for compiling all would take the step's time, and one with descriptors."""
     table = tuned(arch)
-    used = [row.config for row in table.rows] if table else []
+    used = [row.config for row in table.rows if row.tokens <= FEW_TOKENS] if table else []
     kinds = {(one.matrix, one.tokens, one.split > 1): one for one in used}
     fetched = [Config(64, 16, 64, 2, 4, 4, tma=True)] if arch in ARCHS and ARCHS[arch].tma else []
     return [*kinds.values(), *fetched]

@@ -3,10 +3,14 @@
 import pytest
 import torch
 
+from kernels import gemm
 from kernels.draw import FreshDraw
+from kernels.gemm import TRITON_GEMM
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL, launch
 from kernels.tuning.choice import arch_of, choose
+from kernels.tuning.config import Config
 from kernels.workspace import Workspace
+from specs.archs import ARCHS
 from tests.gpu.protocol import Offences, offences
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
@@ -58,6 +62,22 @@ def test_dependent_launches_in_a_row_keep_their_partial_sums_apart():
 
     assert case.offences(eight, RUNS // 8) == Offences(0, 0, 0)
     assert TRITON_SKINNY.relative_error(case.inputs) <= TRITON_SKINNY.rtol["bf16"]
+
+
+@pytest.mark.parametrize("tma", [False, True], ids=["pointers", "descriptors"])
+def test_any_order_of_arrival_gives_the_gemm_the_same_bits_too(tma):
+    device = torch.device("cuda", torch.cuda.current_device())
+    if tma and not ARCHS[arch_of(device)].tma:
+        pytest.skip("no copy engine")
+    inputs = TRITON_GEMM.inputs(FreshDraw(1, "cuda"), tokens=129, n=1280, k=8192, dtype="bf16")
+    config, scratch = Config(128, 64, 64, 4, 4, 3, tma=tma), Workspace(device)
+
+    def launch_gemm(number):
+        gemm.launch(**inputs, config=config, scratch=scratch, delay=DELAYS[number % len(DELAYS)])
+
+    launch_gemm(0)
+    assert offences(launch_gemm, inputs["out"], scratch, RUNS // 2) == Offences(0, 0, 0)
+    assert TRITON_GEMM.relative_error(inputs) <= TRITON_GEMM.rtol["bf16"]
 
 
 def test_counters_that_start_one_too_high_are_caught():

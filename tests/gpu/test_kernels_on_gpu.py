@@ -3,12 +3,16 @@
 import pytest
 import torch
 
+from kernels import gemm
 from kernels.copy import TORCH_COPY
 from kernels.draw import FreshDraw
+from kernels.gemm import TRITON_GEMM
+from kernels.gate_up import TRITON_GEMM_GATE_UP
 from kernels.launch import TORCH_LAUNCH
 from kernels.linears import LINEARS
 from kernels.read import TORCH_READ, TRITON_READ
 from kernels.skinny import TRITON_SKINNY, launch
+from kernels.tuning.config import FEW_TOKENS
 from kernels.tuning.table import tuned
 from specs.archs import ARCHS
 
@@ -29,7 +33,8 @@ SHARDS = {
 # Each line of these compiles: all shards in bf16, every token count and the other dtypes at one shard each.
 WANTED = [
     *(("bf16", shard, tokens) for shard in SHARDS for tokens in (1, 16, 64, 128)),
-    *(("bf16", "o-tp8", tokens) for tokens in (2, 3, 4, 5, 8, 32, 33, 100, 2048)),
+    *(("bf16", "o-tp8", tokens) for tokens in (2, 3, 4, 5, 8, 32, 33, 100, 129, 256, 512, 2048, 8192)),
+    *(("bf16", shard, tokens) for shard in ("qkv-tp8", "down-tp8") for tokens in (129, 256, 512, 2048)),
     *((dtype, "down-tp8", tokens) for dtype in ("fp32", "fp16") for tokens in (1, 16, 100)),
 ]
 LINEAR_CASES = [
@@ -78,6 +83,18 @@ def test_kernel(arch, kernel, dtype, shape):
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
 
 
+def gate_up(tokens, n=SHARDS["gate_up-tp8"][0], k=8192):
+    return pytest.param(TRITON_GEMM_GATE_UP, "bf16", {"tokens": tokens, "n": n, "k": k}, id=f"gate-up-{tokens}x{n}x{k}")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "shape"),
+    [*(gate_up(tokens) for tokens in (128, 129, 512, 2048)), gate_up(129, 1000, 1032), gate_up(70, 262, 257)],
+)
+def test_gate_and_up(arch, kernel, dtype, shape):
+    test_kernel(arch, kernel, dtype, shape)
+
+
 TOKENS_OF = {1: 1, 2: 2, 4: 3, 16: 7, 32: 31, 64: 64}
 
 
@@ -87,7 +104,8 @@ def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
     table = tuned(arch)
     if table is None or (tma and not ARCHS[arch].tma):
         pytest.skip(f"{arch} has no table, or no descriptors")
-    configs = {row.config for row in table.rows if not tma or row.config.matrix}
+    rows = [row for row in table.rows if row.tokens <= FEW_TOKENS]
+    configs = {row.config for row in rows if not tma or row.config.matrix}
     errors = {}
     for config in sorted(config._replace(tma=tma) for config in configs):
         shape = {"tokens": TOKENS_OF[config.tokens], "n": 3 * config.rows + 2, "k": 4 * config.depth * config.split + 8}
@@ -96,6 +114,21 @@ def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
         errors[str(config)] = TRITON_SKINNY.relative_error(inputs)
     assert errors
     assert {config: error for config, error in errors.items() if not error <= TRITON_SKINNY.rtol["bf16"]} == {}
+
+
+@pytest.mark.parametrize("swiglu", [False, True], ids=["linear", "swiglu"])
+def test_every_gemm_of_the_table_at_ragged_sizes(arch, swiglu):
+    """One token beyond a tile, 16 rows beyond two, 8 elements beyond a step; two programs take all tiles in turn."""
+    table, kernel, errors = tuned(arch), TRITON_GEMM_GATE_UP if swiglu else TRITON_GEMM, {}
+    if table is None:
+        pytest.skip(f"{arch} has no table")
+    for config in sorted({row.config for row in table.rows if row.tokens > FEW_TOKENS}):
+        shape = {"tokens": config.tokens + 1, "n": 2 * config.rows + 16, "k": 4 * config.depth * config.split + 8}
+        inputs = kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+        gemm.launch(**inputs, config=config, swiglu=swiglu, programs=2 * config.split)
+        errors[str(config)] = kernel.relative_error(inputs)
+    assert errors
+    assert {config: error for config, error in errors.items() if not error <= kernel.rtol["bf16"]} == {}
 
 
 OURS = [kernel for kernel in LINEARS if kernel.implementation not in ("torch", "cublaslt")]

@@ -1,4 +1,4 @@
-"""Every Triton kernel under the interpreter: odd sizes, every dtype, output poisoned with NaN."""
+"""The Triton kernels but the GEMM under the interpreter: odd sizes, every dtype, output poisoned with NaN."""
 
 import math
 
@@ -9,14 +9,13 @@ import triton.language as tl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import gemm, linear, read, skinny
+from kernels import linear, read, skinny
 from kernels.draw import FreshDraw
-from kernels.gemm import TRITON_GEMM
 from kernels.read import TRITON_READ
 from kernels.skinny import TRITON_SKINNY
 from kernels.tuning.config import Config
 from kernels.workspace import RING, Workspace
-from tests.kernels.interpreter import interpreted, needs_interpreter, stock_dot
+from tests.kernels.interpreter import interpreted, needs_interpreter
 
 pytestmark = needs_interpreter
 few = settings(max_examples=5, deadline=None, derandomize=True, database=None)
@@ -104,15 +103,6 @@ def test_parts_are_added_in_their_order():
 
 
 @few
-@given(tokens=st.integers(65, 150), n=st.integers(1, 300), k=st.integers(1, 300), dtype=DTYPE)
-@example(tokens=65, n=1, k=1, dtype="bf16")
-@example(tokens=129, n=129, k=65, dtype="fp16")  # one past the block on each axis
-@example(tokens=129, n=6911, k=65, dtype="bf16")  # 2 x 54 large tiles, groups of eight and a last one of six
-def test_gemm(tokens, n, k, dtype):
-    assert error_of(TRITON_GEMM, gemm, dtype, tokens=tokens, n=n, k=k) <= RTOL[dtype]
-
-
-@few
 @given(elements=st.integers(1, 60_000), dtype=st.sampled_from(["fp32", "bf16"]))
 @example(elements=1, dtype="fp32")
 @example(elements=8193, dtype="bf16")
@@ -128,12 +118,6 @@ def test_two_calls_give_the_same_bits(config):
         skinny.launch(**first, config=config)
         skinny.launch(**second, config=config)
     assert torch.equal(first["out"], second["out"])
-
-
-@pytest.mark.parametrize(("tokens", "n"), [(65, 1280), (128, 57344), (512, 8192)])
-def test_gemm_takes_the_large_tile_where_it_fills_the_gpu(tokens, n):
-    wide = triton.cdiv(tokens, 128) * triton.cdiv(n, 128) >= 108
-    assert gemm.tile(tokens=tokens, n=n, dtype=torch.bfloat16) == (gemm.WIDE if wide else gemm.NARROW)
 
 
 @triton.jit
@@ -174,13 +158,3 @@ def test_a_kernel_that_drops_one_product_is_caught(monkeypatch):
 
 def test_a_kernel_that_leaves_an_element_unwritten_gives_nan(monkeypatch):
     assert math.isnan(error_with(monkeypatch, _leaves_the_last_row, tokens=1, n=5, k=33))
-
-
-def test_stock_interpreter_multiplies_bf16_as_integers():
-    inputs = TRITON_GEMM.inputs(FreshDraw(7), tokens=65, n=32, k=64, dtype="bf16")
-    with interpreted(gemm, create_dot=stock_dot):
-        TRITON_GEMM.run(**inputs)
-    assert TRITON_GEMM.relative_error(inputs) > 1  # once this fails, widened_dot is no longer needed
-    with interpreted(gemm):
-        TRITON_GEMM.run(**inputs)
-    assert TRITON_GEMM.relative_error(inputs) <= RTOL["bf16"]

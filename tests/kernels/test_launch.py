@@ -8,7 +8,7 @@ from triton.runtime.jit import JITFunction
 from kernels import gemm, read, rmsnorm, rotary, skinny, swiglu
 from kernels.compile import compile_variant
 from kernels.draw import FreshDraw
-from kernels.gate_up import TRITON_SKINNY_GATE_UP
+from kernels.gate_up import TRITON_GEMM_GATE_UP, TRITON_SKINNY_GATE_UP
 from kernels.tuning.config import Config
 
 
@@ -69,10 +69,20 @@ def test_a_shape_of_ragged_edges_compiles_another_form(launched):
     assert launched[0].asm["ptx"] != compile_variant(skinny.variant(CONFIGS[1], "bf16"), "sm_90").ptx
 
 
-def test_gemm(launched):
-    inputs = gemm.TRITON_GEMM.inputs(FreshDraw(1), tokens=100, n=256, k=1024, dtype="bf16")
-    gemm.run(**inputs)
-    assert launched[0].asm["ptx"] == compile_variant(gemm.variants("bf16")[0], "sm_90").ptx
+@pytest.mark.parametrize("swiglu", [False, True], ids=["linear", "swiglu"])
+@pytest.mark.parametrize("config", [Config(128, 64, 64, 2, 4, 3), Config(128, 128, 64, 1, 8, 4, tma=True)], ids=str)
+def test_gemm(launched, config, swiglu):
+    kernel = TRITON_GEMM_GATE_UP if swiglu else gemm.TRITON_GEMM
+    inputs = kernel.inputs(FreshDraw(1), tokens=100, n=256, k=1024, dtype="bf16")
+    gemm.launch(**inputs, config=config, swiglu=swiglu)
+    assert launched[0].asm["ptx"] == compile_variant(gemm.variant(config, "bf16", swiglu=swiglu), "sm_90").ptx
+
+
+def test_gemm_without_descriptors_where_rows_begin_off_16_bytes(launched):
+    config = Config(128, 64, 64, 1, 4, 3, tma=True)
+    inputs = gemm.TRITON_GEMM.inputs(FreshDraw(1), tokens=100, n=250, k=1024, dtype="bf16")  # rows of y: 500 bytes
+    gemm.launch(**inputs, config=config)
+    assert "cp.async.bulk.tensor" not in launched[0].asm["ptx"]
 
 
 def test_read(launched):

@@ -66,7 +66,11 @@ def test_each_side_of_dependent_launch_is_judged_by_itself(selected):
     chosen = selected(all_points(lambda *_: times))
     assert [met for met, _ in verdicts(chosen)] == [True, False, False, False, None]
     assert [met for met, _ in verdicts(chosen, DEPENDENT)] == [True, True, True, True, None]
-    assert [one["dependent_launch"] for one in record(chosen)["targets"]] == [False] * 5 + [True] * 5
+    assert [one["dependent_launch"] for one in record(chosen)["targets"]] == [
+        *(False,) * 5,
+        *(True,) * 5,
+        *(False,) * 4,
+    ]
     assert "targets  with dependent launch: triton-pdl\n" in terminal.draw(section(chosen), width=100)
 
 

@@ -8,13 +8,16 @@ import pytest
 from rich.console import Console
 
 from kernels.compile import Compiled
+from kernels.gemm import TRITON_GEMM
 from kernels.inspection import forms as listing
+from kernels.inspection import gemm_forms
 from kernels.inspection.form import Form
 from kernels.inspection.forms import forms
 from kernels.inspection.rows import row
 from kernels.inspection.table import table
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 from kernels.tuning.config import Config
+from kernels.tuning.gemm_model import predict
 from specs.archs import ARCHS
 from specs.errors import UserError
 from specs.parallel import Shard
@@ -100,6 +103,7 @@ def test_what_no_sm_holds_has_no_time():
 
 def test_every_shape_is_served_by_one_form_of_each_kernel_and_forms_are_told_once(monkeypatch):
     monkeypatch.setattr(listing, "TOKEN_TILES", (1, 4, 16, 64))
+    monkeypatch.setattr(gemm_forms, "GEMM_TOKENS", (128, 2048))
     found = list(forms(ARCHS["sm_90"], "bf16", [QKV, O_PROJ]))
     served = {}
     for one in found:
@@ -108,7 +112,22 @@ def test_every_shape_is_served_by_one_form_of_each_kernel_and_forms_are_told_onc
     assert sorted(served["triton_skinny"]) == sorted((s, t) for s in (QKV, O_PROJ) for t in (1, 4, 16, 64))
     assert sorted(served["cuda_gemv"]) == sorted((s, t) for s in (QKV, O_PROJ) for t in (1, 2, 3, 4))
     assert len({(one.kernel.name, one.config, one.basis) for one in found}) == len(found)
-    assert {"triton_gemm", "triton_read"} <= served.keys()
+    assert sorted(served["triton_gemm"]) == sorted((s, t) for s in (QKV, O_PROJ) for t in (128, 2048))
+    assert "triton_read" in served
+
+
+def test_the_epilogue_of_gate_and_up_serves_gate_up_alone(monkeypatch):
+    monkeypatch.setattr(gemm_forms, "GEMM_TOKENS", (128, 2048))
+    gate_up = Shard("llama-3-70b", 8, 1, "gate_up", 7168, 8192)
+    found = [one for one in forms(ARCHS["sm_90"], "bf16", [QKV, gate_up]) if one.kernel.op == "gate_up_swiglu"]
+    assert sorted(shape for one in found for shape in one.serves) == [(gate_up, 128), (gate_up, 2048)]
+
+
+def test_many_tokens_are_predicted_by_the_model_of_the_gemm():
+    cut = Config(256, 128, 64, 1, 8, 4, tma=True)
+    told = row(form(TRITON_GEMM, cut=cut, serves=((QKV, 8192),)), ARCHS["sm_90"])
+    expected = predict(cut, ARCHS["sm_90"].representative, 2, "bf16", tokens=8192, n=1280, k=8192)
+    assert told["predicted"][0]["seconds"] == expected.seconds
 
 
 def test_no_kernel_is_listed_in_a_format_that_it_refuses():

@@ -49,6 +49,19 @@ def test_programs_and_partial_sums_by_hand():
     assert STREAM.partial_elements(1281) == 0
 
 
+def test_beyond_64_tokens_a_class_ends_at_a_power_of_two_and_the_last_one_nowhere():
+    assert [token_tile(tokens) for tokens in (65, 128, 129, 256, 257, 8192, 8193, 10**6)] == [
+        *(128, 128, 256, 256, 512, 8192, 8192, 8192)
+    ]
+
+
+def test_tiles_of_many_tokens_by_hand():
+    tile = Config(128, 64, 64, 3, 4, 4)
+    assert tile.programs(300, 130) == 27  # 3 x 3 tiles in three parts
+    assert tile.partial_elements(300, 130) == 27 * 128 * 64
+    assert tile._replace(split=1).partial_elements(300, 130) == 0
+
+
 def test_the_token_tile_holds_the_tokens():
     tiles = {tokens: token_tile(tokens) for tokens in range(1, 65)}
     assert [tiles[tokens] for tokens in (1, 2, 3, 4, 5, 8, 16, 17, 32, 33, 64)] == [

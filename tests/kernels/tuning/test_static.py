@@ -68,8 +68,8 @@ def test_a_configuration_that_spills_where_launches_are_dependent_is_not_chosen_
     monkeypatch.setattr(static, "compile_variant", compiles)
     static.programs_per_sm.cache_clear()
     config = Config(64, 16, 128, 1, 4, 4)
-    assert static.programs_per_sm(config, "bf16", AMPERE, even=True) > 0
-    assert static.programs_per_sm(config, "bf16", ARCHS["sm_90"], even=True) == 0
+    assert static.programs_per_sm(config, "bf16", AMPERE, tokens=16, even=True) > 0
+    assert static.programs_per_sm(config, "bf16", ARCHS["sm_90"], tokens=16, even=True) == 0
     static.programs_per_sm.cache_clear()
 
 

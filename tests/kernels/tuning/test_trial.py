@@ -5,7 +5,7 @@ from math import inf, nan
 import pytest
 import torch
 
-from kernels import skinny
+from kernels import gemm, gemm_tile, skinny
 from kernels.timing.device import PATIENCE, Device
 from kernels.timing.host import Sampled
 from kernels.tuning import trial
@@ -50,6 +50,13 @@ def tried(bench, config, **shape):
 def test_a_right_configuration_has_the_mean_of_its_samples(bench, config):
     assert tried(bench, config) == pytest.approx(3e-6)  # (1 + 2 + 6) / 3
     assert bench.problem == ""
+
+
+@needs_interpreter
+@pytest.mark.parametrize("split", [1, 2])
+def test_beyond_64_tokens_the_gemm_is_tried(bench, split):
+    with interpreted(gemm, gemm_tile):
+        assert bench.seconds(Config(64, 64, 32, split, 4, 3), tokens=70, n=4, k=1024) == pytest.approx(3e-6)
 
 
 @needs_interpreter

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kernels.timing.device import PATIENCE, Device
-from kernels.tuning import tune
+from kernels.tuning import gemm_space, tune
 from kernels.tuning.config import Config
 from kernels.tuning.rule import ranked
 from kernels.tuning.space import candidates
@@ -67,7 +67,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
     monkeypatch.setattr(tune, "Bench", Bench)
     monkeypatch.setattr(tune, "SEEDS", 1)  # a row after a single try
-    monkeypatch.setattr(tune, "TOKEN_TILES", TILES)
+    monkeypatch.setattr(tune, "TOKEN_CLASSES", TILES)
     monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
     return machine
 
@@ -91,6 +91,21 @@ def test_each_shape_gets_the_best_of_what_was_tried_with_its_seconds(machine):
         assert (row.dtype, row.basis) == ("bf16", OURS)
     assert table.made[OURS]["gpu"] == GPU
     assert table.made[OURS].keys() == {"gpu", "torch", "triton", "kernel", "date"}
+
+
+def test_the_gemm_is_searched_for_among_its_own_configurations(machine, monkeypatch):
+    monkeypatch.setattr(tune, "TOKEN_CLASSES", (16, 256))
+    first = search(machine, 12)
+    table = search(machine, 60)
+    assert len(machine.tried) == len(set(machine.tried)) == 72
+    for shard in SHARDS:
+        shape = {"tokens": 256, "n": shard.n, "k": shard.k}
+        mine = [config for config, *sizes in machine.tried if sizes == [*shape.values()]]
+        assert set(mine) <= set(gemm_space.candidates(HOPPER, "bf16", **shape))
+        (row,) = [row for row in table.rows if shape_of(row) == (*shape.values(),)]
+        assert row.seconds == min(machine.seconds(config, **shape) for config in mine)
+        assert table.nearest("bf16", 129, shard.n, shard.k) == row
+        assert row.seconds <= next(one.seconds for one in first.rows if shape_of(one) == shape_of(row))
 
 
 def test_the_budget_ends_the_search_between_two_tries(machine):
@@ -245,7 +260,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_table(machine, monkeypatch):
 def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
     machine.into.mkdir()
     path = machine.into / "sm_90.json"
-    path.write_text(dump(Table("sm_90")).replace('"schema": 1', '"schema": 0'))
+    path.write_text(dump(Table("sm_90")).replace('"schema": 2', '"schema": 0'))
     with pytest.raises(UserError, match="delete it and run"):
         search(machine, 1)
     path.unlink()

@@ -14,6 +14,7 @@ import torch
 from kernels.compile import Variant, compile_variant
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
+from kernels.tuning.config import FEW_TOKENS
 from kernels.tuning.table import tuned
 from suites.gate import clock, exercise, faults, nvbench_run, profiled_calls, suite
 from suites.gate.calls import draw_calls, kernel_of, make_pool
@@ -161,12 +162,25 @@ def test_the_clock_leaves_ours_before_nvbench_is_begun(monkeypatch, tmp_path):
 
 def test_the_exercise_runs_each_kind_of_configuration_that_is_committed():
     used = exercise.configurations("sm_90")
-    committed = {row.config for row in tuned("sm_90").rows}
+    committed = {row.config for row in tuned("sm_90").rows if row.tokens <= FEW_TOKENS}
     assert set(used[:-1]) <= committed
     assert {(one.matrix, one.tokens) for one in used} >= {(one.matrix, one.tokens) for one in committed}
     assert used[-1].tma
     assert not any(one.tma for one in exercise.configurations("sm_80"))
     assert exercise.configurations("sm_70") == []
+
+
+@pytest.mark.parametrize(("arch", "tma"), [("sm_80", {False}), ("sm_90", {False, True})])
+def test_the_exercise_runs_the_gemm_by_every_path(arch, tma):
+    """Ragged in tokens, n and k; k and n / 2 multiples of 8, for descriptors need rows at 16 bytes."""
+    found = [(shape, kernel.run.keywords) for kernel, shape in exercise.gemms(arch) if "config" in kernel.run.keywords]
+    paths = {(told["config"].tma, told["config"].split > 1, told["swiglu"]) for _, told in found}
+    assert paths == {(fetch, split, swiglu) for fetch in tma for split in (False, True) for swiglu in (False, True)}
+    for shape, told in found:
+        config = told["config"]
+        assert shape["tokens"] % config.tokens and shape["n"] % config.rows and shape["k"] % config.depth  # noqa: PT018
+        assert shape["k"] % 8 == shape["n"] // 2 % 8 == 0
+        assert config.programs(shape["n"], shape["tokens"]) > 2 * told["programs"]
 
 
 def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
