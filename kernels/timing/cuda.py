@@ -50,7 +50,8 @@ class CudaTimer:
     def sample(self, share: float) -> Sampled:
         """Samples one behind the other, with the clocks read while they run.
 
-        A hiccup of the host between two eager launches can make T(n) longer than T(2n): such samples are left out.
+        A hiccup of the host between two eager launches can make T(n) longer than T(2n): such samples are left out, and
+        for each of them the longest, since as many hiccups fall into T(2n).
 
         Raises:
             RuntimeError: 2n calls took no longer than n in most samples.
@@ -68,7 +69,7 @@ class CudaTimer:
         if median(seconds) <= 0:
             raise RuntimeError(f"{2 * self._calls} calls took no longer than {self._calls}: {median(seconds)} s a call")
         ((throttled, telemetry),) = load
-        return Sampled(tuple(one for one in seconds if one > 0), self._calls, throttled, telemetry)
+        return Sampled(_without_hiccups(seconds), self._calls, throttled, telemetry)
 
     def _probe(self, count: int) -> float:
         probe = self._runner(count)
@@ -88,6 +89,12 @@ class CudaTimer:
         with torch.cuda.graph(graph):
             self._launch(count)
         return graph.replay
+
+
+def _without_hiccups(seconds: Sequence[float]) -> tuple[float, ...]:
+    """What is a time, less as many of the longest as were none: a mean of what is merely positive is too long."""
+    longest = sorted(range(len(seconds)), key=lambda at: seconds[at])[len(seconds) - sum(one <= 0 for one in seconds) :]
+    return tuple(one for at, one in enumerate(seconds) if one > 0 and at not in longest)
 
 
 def _milliseconds(parts: Sequence[Call], meanwhile: Callable[[], object] = lambda: None) -> list[float]:

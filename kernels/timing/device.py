@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Patience(NamedTuple):
     budget_seconds: float
 
 
-PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 95.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
+PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 130.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
 """A CPU's samples span more than a scheduler's tick, and visits are short so that a busy machine grants many."""
 
 
@@ -59,8 +60,8 @@ class Device:
         return min(COLD_FACTOR * self.llc_bytes, 1 << max(0, eighth.bit_length() - 1))
 
     def cold_copies(self, weight_bytes: int) -> int:
-        """Copies of a weight that cold calls rotate through; one of what draws no weight."""
-        return max(1, min(MOST_COPIES, self.cold_bytes // weight_bytes)) if weight_bytes else 1
+        """Copies of a weight that cold calls rotate through, together no less than cold_bytes; one of no weight."""
+        return max(1, min(MOST_COPIES, ceil(self.cold_bytes / weight_bytes))) if weight_bytes else 1
 
     def lost(self) -> str:
         """Why the device can do no more in this process; empty while it can. A CUDA fault spoils all that follows."""

@@ -31,7 +31,11 @@ class Pool:
 
     def __init__(self, device: Device, window_bytes: dict[str, int]) -> None:
         self._device = device
-        self._bytes = {dtype: max(device.cold_bytes, size) for dtype, size in window_bytes.items()}
+        # Room for one window beyond cold_bytes, so that the last copy of any size is no part of the first.
+        self._bytes = {
+            dtype: size if size >= device.cold_bytes else device.cold_bytes + size
+            for dtype, size in window_bytes.items()
+        }
         self._buffers: dict[str, torch.Tensor] = {}
         self._start: dict[str, int] = {}
         self._kept: dict[tuple[object, ...], torch.Tensor] = {}

@@ -1,5 +1,7 @@
 """Cold means other addresses: every weight is the next window of a buffer larger than the caches."""
 
+from itertools import pairwise
+
 import torch
 
 from kernels.timing.device import PATIENCE, Device
@@ -62,3 +64,13 @@ def test_the_ruler_counts_bytes_without_taking_them():
     ruler.activation(10**6, 10**6, dtype="fp32")
     ruler.output(1, dtype="fp32")
     assert (ruler.weight_bytes, ruler.other_bytes) == (2 * 10**12, 4 * 10**12 + 4)
+
+
+def test_the_copies_of_a_weight_of_any_size_lie_apart_and_outgrow_the_caches_together():
+    largest = 2**20
+    for elements in (2**18 // 10 * one for one in range(1, 11)):  # of fp32, up to the largest
+        pool, size = Pool(DEVICE, {"fp32": largest}), 4 * elements
+        copies = DEVICE.cold_copies(size)
+        starts = sorted(pool.weight(elements, dtype="fp32").data_ptr() for _ in range(copies))
+        assert copies * size >= DEVICE.cold_bytes
+        assert all(later - sooner >= size for sooner, later in pairwise(starts))
