@@ -12,10 +12,11 @@ from rich.console import Console
 from kernels.inspection.forms import forms
 from kernels.inspection.rows import row
 from kernels.inspection.table import table
+from kernels.tuning.books import ATTENTION
 from kernels.tuning.shapes import shards
 from kernels.tuning.table import TUNED
+from kernels.tuning.tune import PARTS, tune_static
 from kernels.tuning.tune import tune as search_on_gpu
-from kernels.tuning.tune import tune_static
 from specs.archs import arch as find_arch
 from specs.decode import MODEL, TP
 from specs.errors import UserError
@@ -52,26 +53,32 @@ def inspect(
 def tune(
     budget: Annotated[float, typer.Option(help="seconds to search for, on a GPU")] = 120.0,
     into: Annotated[Path, typer.Option(help="folder of the tables, and of the journal of what was tried")] = TUNED,
-    model: Annotated[str, typer.Option(help="whose sharded linears are tuned")] = MODEL,
+    model: Annotated[str, typer.Option(help="whose shards are tuned")] = MODEL,
     tp: Annotated[str, typer.Option(metavar="A,B", help="degrees of tensor parallelism")] = ",".join(map(str, TP)),
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32")] = "bf16",
+    only: Annotated[str, typer.Option(help="linears or attention; without it both")] = "",
     static: Annotated[bool, typer.Option("--static", help="choose by the static model, without a GPU")] = False,
     arch: Annotated[str, typer.Option(help="with --static: for which architecture")] = "",
 ) -> None:
-    """Search configurations on the GPU at hand and write them to kernels/tuned/<arch>.json; goes on where it ended."""
+    """Search configurations on the GPU at hand and write them to kernels/tuned/; goes on where it ended."""
     _one_of("--dtype", dtype, DTYPES)
     if not 0 <= budget < inf:
         raise UserError(f"--budget {budget} is no number of seconds; write 120")
+    if only:
+        _one_of("--only", only, tuple(PARTS))
     found = shards(model, _degrees(tp))
     if not static:
         if arch:
             raise UserError(f"--arch {arch} without --static: a search runs on the GPU at hand")
-        path = search_on_gpu(dtype, found, budget, into, typer.echo)
+        paths = search_on_gpu(dtype, found, budget, into, typer.echo, (only,) if only else tuple(PARTS))
     elif not arch:
         raise UserError("--static needs --arch: sm_80, sm_89, sm_90, sm_100, sm_120, …")
+    elif only == ATTENTION:
+        raise UserError("--static --only attention: without a measurement attention is cut by its rule, with no table")
     else:
-        path = tune_static(find_arch(arch), dtype, found, into, typer.echo)
-    typer.echo(f"wrote {path}")
+        paths = [tune_static(find_arch(arch), dtype, found, into, typer.echo)]
+    for path in paths:
+        typer.echo(f"wrote {path}")
 
 
 def _degrees(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How decode attention is cut into programs: a rule by architecture and count of SMs, with no search at run time.
+"""How decode attention is cut into programs, and the rule that cuts what no table covers, by architecture and SMs.
 
 A step is one tile of K and V: 32 KiB, or 16 where an SM has only 100 KiB of shared memory. Either leaves room for two
 programs of three stages an SM, which is what keeps its memory busy while one of them is in its softmax.
@@ -27,11 +27,28 @@ PER_SM = 2
 
 
 class Cut(NamedTuple):
-    """What one program does: `block` tokens of K and V at a time, in `stages` by `warps`."""
+    """One way to cut a call into programs.
+
+    Attributes:
+        block: tokens of K and V that a program takes at a time.
+        warps: of a program.
+        stages: depth of the software pipeline.
+        split: programs that share the tokens of one sequence and kv head.
+    """
 
     block: int
     warps: int
     stages: int
+    split: int = 1
+
+    def __str__(self) -> str:
+        parts = f" /{self.split}" if self.split > 1 else ""
+        return f"{self.block} tokens{parts} w{self.warps} s{self.stages}"
+
+    @property
+    def levels(self) -> int:
+        """How often partial results are added up: not at all, once, or groups of 16 and then their sums."""
+        return levels(self.split)
 
     def in_flight_bytes(self, dtype: str, head_dim: int) -> int:
         """Bytes of K and V that a program has asked for and not yet got while it works on a tile.
@@ -39,22 +56,6 @@ class Cut(NamedTuple):
         Triton keeps a buffer less than there are stages and fills the one just read at the end of a step.
         """
         return 2 * self.block * head_dim * ITEMSIZE[dtype] * (self.stages - 2)
-
-
-class Choice(NamedTuple):
-    """A cut, and how many programs share the tokens of one sequence and kv head."""
-
-    cut: Cut
-    split: int
-
-    def __str__(self) -> str:
-        parts = f" /{self.split}" if self.split > 1 else ""
-        return f"{self.cut.block} tokens{parts} w{self.cut.warps} s{self.cut.stages} (rule)"
-
-    @property
-    def levels(self) -> int:
-        """How often partial results are added up: not at all, once, or groups of 16 and then their sums."""
-        return levels(self.split)
 
     def cells(self, pairs: int) -> int:
         """Partial results that one call passes between programs, of `pairs` of a sequence and a kv head."""
@@ -70,8 +71,8 @@ def levels(split: int) -> int:
     return 0 if split == 1 else 1 if split <= FAN else 2
 
 
-def cut(on: Arch, dtype: str, head_dim: int) -> Cut:
-    """The tile that the shared memory of an SM allows."""
+def tile(on: Arch, dtype: str, head_dim: int) -> Cut:
+    """Whole sequences in the tile that the shared memory of an SM allows."""
     tile_bytes = 2**15 if on.shared_bytes >= 2**17 else 2**14
     return Cut(block=tile_bytes // (2 * head_dim * ITEMSIZE[dtype]), warps=4, stages=3)
 
@@ -91,14 +92,10 @@ def split(pairs: int, steps: int, sms: int) -> int:
     return min(range(1, max(1, min(FAN * FAN, steps // LEAST_STEPS)) + 1), key=duration)
 
 
-def choose(name: str, sms: int, dtype: str, *, batch: int, context: int, kv_heads: int, head_dim: int) -> Choice:
-    """What a call runs with on the architecture `name` with `sms` SMs.
-
-    Raises:
-        UserError: the architecture's limits are unknown.
-    """
-    one = cut(find_arch(name), dtype, head_dim)
-    return Choice(one, split(batch * kv_heads, ceil(context / one.block), sms))
+def rule(on: Arch, sms: int, dtype: str, *, pairs: int, context: int, head_dim: int) -> Cut:
+    """The cut of `pairs` of a sequence and a kv head, each of `context` tokens, on a GPU of `sms` SMs."""
+    one = tile(on, dtype, head_dim)
+    return one._replace(split=split(pairs, ceil(context / one.block), sms))
 
 
 @cache

@@ -1,7 +1,7 @@
 """One query a sequence: out[b, h] = softmax(q[b, h] · K[b, g]ᵀ / √head_dim) · V[b, g], g the kv head of query head h.
 
 The time is that of reading K and V. They stream once, past all query heads of their kv head at the same time. What a
-program does is in kernels/flash_decoding.py, how many there are in kernels/attention_cut.py.
+program does is in kernels/flash_decoding.py, how many there are in kernels/attention_cut.py, or in a table.
 
 - Where batch x kv_heads make too few programs, `split` of them share a sequence, each with its part of the tokens that
   this sequence has: short ones are cut as finely as long ones. Each leaves maximum, sum and accumulator, and counts
@@ -18,12 +18,13 @@ from dataclasses import replace
 import torch
 
 from kernels import attention_operands as operands
-from kernels.attention_cut import FAN, Choice, choose, sms_of, sms_of_arch
+from kernels.attention_cut import FAN, Cut, sms_of, sms_of_arch
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.flash_decoding import flash_decode
 from kernels.kernel import Kernel
 from kernels.operands import dtype_of
 from kernels.timing.device import current_device
+from kernels.tuning.attention_choice import choose
 from kernels.tuning.choice import arch_of
 from kernels.workspace import Workspace, workspace
 
@@ -33,33 +34,36 @@ def rows(group: int) -> int:
     return max(16, 1 << (group - 1).bit_length())
 
 
-def constexprs(choice: Choice, *, group: int, head_dim: int, page: int, delay: int = 0) -> dict[str, int]:
+def room(cut: Cut, *, pairs: int, group: int, head_dim: int) -> tuple[int, int]:
+    """Fp32 elements of partial results, and counters, that one call takes of its workspace."""
+    return cut.cells(pairs) * rows(group) * (head_dim + 2), cut.counters(pairs)
+
+
+def constexprs(cut: Cut, *, group: int, head_dim: int, page: int, delay: int = 0) -> dict[str, int]:
     """Arguments of the kernel that its machine code depends on; `page` is 0 for a contiguous cache."""
     return {
         "GROUP": group,
         "ROWS": rows(group),
         "HEAD_DIM": head_dim,
-        "BLOCK": choice.cut.block,
+        "BLOCK": cut.block,
         "PAGE": page,
-        "LEVELS": choice.levels,
+        "LEVELS": cut.levels,
         "FAN": FAN,
-        "STAGES": choice.cut.stages,
+        "STAGES": cut.stages,
         "DELAY": delay,
     }
 
 
-def variant(choice: Choice, dtype: str, *, group: int, head_dim: int, page: int = 0) -> Variant:
-    """The compiled form of a choice for `group` query heads a kv head."""
+def variant(cut: Cut, dtype: str, *, group: int, head_dim: int, page: int = 0) -> Variant:
+    """The compiled form of a cut for `group` query heads a kv head."""
     tensors = dict.fromkeys(("query", "key", "value", "out"), f"*{dtype}")
     strides = ("query_stride", "block_stride", "token_stride", "head_stride", "table_stride")
     integers = dict.fromkeys(("context", "kv_heads", "split", *strides), "i32")
     signature = tensors | {"lengths": "*i32", "partials": "*fp32", "arrived": "*i32"} | integers
-    given = constexprs(choice, group=group, head_dim=head_dim, page=page)
+    given = constexprs(cut, group=group, head_dim=head_dim, page=page)
     if page:
         signature["table"] = "*i32"
-    return Variant(
-        flash_decode, signature, given if page else given | {"table": None}, choice.cut.warps, choice.cut.stages
-    )
+    return Variant(flash_decode, signature, given if page else given | {"table": None}, cut.warps, cut.stages)
 
 
 def launch(
@@ -68,13 +72,13 @@ def launch(
     value: torch.Tensor,
     lengths: torch.Tensor,
     out: torch.Tensor,
-    choice: Choice,
+    cut: Cut,
     *,
     table: torch.Tensor | None = None,
     scratch: Workspace | None = None,
     delay: int = 0,
 ) -> None:
-    """Run one choice.
+    """Run one cut.
 
     Args:
         query: query[batch, heads, head_dim], the heads of a sequence without gaps.
@@ -83,7 +87,7 @@ def launch(
         value: as key, with the same strides.
         lengths: lengths[batch] int32, from 1 to context: tokens that each sequence has.
         out: out[batch, heads, head_dim], contiguous.
-        choice: how to cut the work.
+        cut: how to cut the work.
         table: table[batch, pages a sequence] int32: where the pages of each sequence are.
         scratch: own workspace; without it calls on a device share one, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their results on, for tests.
@@ -95,7 +99,7 @@ def launch(
         sizes = operands.check(query, key, value, lengths, out)
     else:
         sizes = operands.check_paged(query, key, value, table, lengths, out)
-    _start(query, key, value, lengths, out, sizes, choice, table, scratch or workspace(query.device), delay)
+    _start(query, key, value, lengths, out, sizes, cut, table, scratch or workspace(query.device), delay)
 
 
 def _start(
@@ -105,33 +109,32 @@ def _start(
     lengths: torch.Tensor,
     out: torch.Tensor,
     sizes: operands.Sizes,
-    choice: Choice,
+    cut: Cut,
     table: torch.Tensor | None,
     scratch: Workspace,
     delay: int = 0,
 ) -> None:
     group, pairs = sizes.heads // sizes.kv_heads, sizes.batch * sizes.kv_heads
-    cell = rows(group) * (sizes.head_dim + 2)
-    partials, arrived = scratch.turn(choice.cells(pairs) * cell, choice.counters(pairs))
+    partials, arrived = scratch.turn(*room(cut, pairs=pairs, group=group, head_dim=sizes.head_dim))
     page, table_stride = (0, 0) if table is None else (key.shape[1], table.stride(0))
-    constants = constexprs(choice, group=group, head_dim=sizes.head_dim, page=page, delay=delay)
-    options = {"num_warps": choice.cut.warps, "num_stages": choice.cut.stages, **OPTIONS}
+    constants = constexprs(cut, group=group, head_dim=sizes.head_dim, page=page, delay=delay)
+    options = {"num_warps": cut.warps, "num_stages": cut.stages, **OPTIONS}
     strides = (query.stride(0), *key.stride()[:3], table_stride)
     with torch.cuda.device_of(query):  # Triton launches on the current device
-        flash_decode[(pairs * choice.split,)](
+        flash_decode[(pairs * cut.split,)](
             query, key, value, table, lengths, out, partials, arrived,
-            sizes.context, sizes.kv_heads, choice.split, *strides, **constants, **options,
+            sizes.context, sizes.kv_heads, cut.split, *strides, **constants, **options,
         )  # fmt: skip
 
 
 def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
-    """One launch over a contiguous cache, cut by the rule; calls on a device share a workspace.
+    """One launch over a contiguous cache, cut as the table or the rule says; calls on a device share a workspace.
 
     Raises:
         UserError: a dtype that is not ours, or operands that do not fit together.
     """
     sizes = operands.check(query, key, value, lengths, out)
-    _start(query, key, value, lengths, out, sizes, _chosen(query, sizes), None, workspace(query.device))
+    _start(query, key, value, lengths, out, sizes, _chosen(query, sizes, 0), None, workspace(query.device))
 
 
 def run_paged(
@@ -148,21 +151,20 @@ def run_paged(
         UserError: as above.
     """
     sizes = operands.check_paged(query, key_pages, value_pages, table, lengths, out)
-    choice = _chosen(query, sizes)
-    _start(query, key_pages, value_pages, lengths, out, sizes, choice, table, workspace(query.device))
+    cut = _chosen(query, sizes, key_pages.shape[1])
+    _start(query, key_pages, value_pages, lengths, out, sizes, cut, table, workspace(query.device))
 
 
-def _chosen(query: torch.Tensor, sizes: operands.Sizes) -> Choice:
+def _chosen(query: torch.Tensor, sizes: operands.Sizes, page_size: int) -> Cut:
     dtype, device = dtype_of(query, "triton_decode_attention"), query.device
-    shape = {"batch": sizes.batch, "context": sizes.context, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim}
-    return choose(arch_of(device), sms_of(device), dtype, **shape)
+    return choose(arch_of(device), sms_of(device), dtype, **sizes._asdict(), page_size=page_size).config
 
 
-def configuration(*, arch: str, dtype: str, batch: int, context: int, kv_heads: int, head_dim: int, **_: int) -> str:
+def configuration(*, arch: str, dtype: str, page_size: int = 0, **shape: int) -> str:
     """The choice in words, for the record: on the GPU at hand, else on the one that stands for `arch`."""
     here = current_device()
     sms = sms_of(torch.device(here.kind)) if here.arch == arch else sms_of_arch(arch)
-    return str(choose(arch, sms, dtype, batch=batch, context=context, kv_heads=kv_heads, head_dim=head_dim))
+    return str(choose(arch, sms, dtype, **shape, page_size=page_size))
 
 
 TRITON_DECODE_ATTENTION = Kernel(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from kernels import cuda_gemv, read, skinny
-from kernels.inspection import attention_forms
+from kernels.inspection.attention_forms import attention_forms
 from kernels.inspection.form import Form, configured, plain, served
 from kernels.inspection.gemm_forms import gemm_forms
 from kernels.inspection.pieces import pieces
@@ -23,7 +23,7 @@ def forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
     """All forms for `on`, decode kernels first."""
     yield from _skinny(on, dtype, shards)
     yield from _cuda(dtype, shards)
-    yield from (replace(plain(*one), basis="rule") for one in attention_forms.variants(on, dtype, shards))
+    yield from attention_forms(on, dtype, shards)
     yield from gemm_forms(on, dtype, shards)
     yield from _read(dtype)
     yield from pieces(on, dtype, shards)

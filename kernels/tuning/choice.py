@@ -1,7 +1,7 @@
 """The configuration that a call runs with: a table's where one covers the shape, else the rule's. No search."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -14,10 +14,13 @@ WITHOUT_GPU = "sm_80"
 """Whose configurations calls on CPU tensors take, which only Triton's interpreter makes."""
 
 
-class Choice(NamedTuple):
+Kind = TypeVar("Kind")
+
+
+class Choice(NamedTuple, Generic[Kind]):
     """A configuration, and what it rests on: measured, static model, or rule."""
 
-    config: Config
+    config: Kind
     basis: str
 
     def __str__(self) -> str:
@@ -25,7 +28,7 @@ class Choice(NamedTuple):
 
 
 @cache
-def choose(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Choice:
+def choose(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Choice[Config]:
     """What y[tokens, n] = x[tokens, k] · W[n, k]ᵀ runs with on the architecture `name`.
 
     Raises:

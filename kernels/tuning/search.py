@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from kernels.tuning.config import Config
 from kernels.tuning.space import neighbours
+from kernels.tuning.subject import Subject
 
 SEEDS = 4
 """Leaders of the ranking, before neighbours of the best have their turn."""
@@ -16,34 +18,30 @@ class Hunt:
     """The search for one shape class.
 
     Attributes:
-        tokens: the tile.
-        n: rows of W.
-        k: elements of a row.
+        shape: what stands for the class.
         ranked: every candidate, the one with the fastest prediction first; one already in use may lead.
         seconds: cold mean of what was tried, by configuration; inf for what was wrong or would not run.
     """
 
-    tokens: int
-    n: int
-    k: int
-    ranked: Sequence[Config]
-    seconds: dict[Config, float] = field(default_factory=dict)
+    shape: Subject
+    ranked: Sequence[Any]
+    seconds: dict[Any, float] = field(default_factory=dict)
 
     @property
-    def best(self) -> Config | None:
-        """The fastest of what was tried and right."""
+    def best(self) -> Any:
+        """The fastest of what was tried and right; None where nothing was."""
         right = {config: seconds for config, seconds in self.seconds.items() if seconds < inf}
         return min(right, key=lambda config: right[config]) if right else None
 
-    def next(self) -> Config | None:
-        """What to try now: the first few of the ranking, then neighbours of the best, then the rest."""
+    def next(self) -> Any:
+        """What to try now: the first few of the ranking, then neighbours of the best, then the rest; at last None."""
         fresh = [config for config in self.ranked if config not in self.seconds]
         seeds = [config for config in self.ranked[:SEEDS] if config not in self.seconds]
         near = neighbours(self.best, fresh) if self.best else []
         return next(iter([*seeds, *near, *fresh]), None)
 
 
-Try = Callable[[Hunt, Config], float]
+Try = Callable[[Hunt, Any], float]
 
 
 def leaders_first(ranked: Sequence[Config]) -> list[Config]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import TypeVar
 
 from kernels.tuning.config import Config, token_tile
 from kernels.tuning.model import resident
@@ -59,11 +60,15 @@ def _with_multiply_adds(dtype: str, tile: int) -> Iterator[Config]:
             yield Config(rows, tile, depth, parts, warps, stages, matrix=False)
 
 
-def neighbours(config: Config, among: list[Config]) -> list[Config]:
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+
+def neighbours(config: Numbers, among: list[Numbers]) -> list[Numbers]:
     """Those of `among` that differ from `config` in one field, the nearest values of numbers first."""
+    return sorted((one for one in among if apart(config, one)[0] == 1), key=lambda one: apart(config, one))
 
-    def steps(other: Config) -> tuple[int, float]:
-        changed = [(old, new) for old, new in zip(config, other, strict=True) if old != new]
-        return len(changed), sum(abs(float(new) - float(old)) / max(float(old), 1.0) for old, new in changed)
 
-    return sorted((one for one in among if steps(one)[0] == 1), key=steps)
+def apart(config: Numbers, other: Numbers) -> tuple[int, float]:
+    """In how many fields two configurations differ, and by how much in all."""
+    changed = [(old, new) for old, new in zip(config, other, strict=True) if old != new]
+    return len(changed), sum(abs(float(new) - float(old)) / max(float(old), 1.0) for old, new in changed)

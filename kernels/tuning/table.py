@@ -1,11 +1,12 @@
 """Configurations by architecture and shape: `kernels/tuned/<arch>.json`, on what grounds, and the nearest row."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import log2
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from kernels.tuning.config import FEW_TOKENS, Config, token_tile
 from specs.dtypes import ITEMSIZE
@@ -38,15 +39,39 @@ class Row:
     seconds: float
     basis: str
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What a row is of: a table has one row a shape."""
+        return self.dtype, self.tokens, self.n, self.k
+
     def distance(self, dtype: str, tokens: int, n: int, k: int) -> float | None:
-        """How far a shape is from this one in powers of two; None where it is out of reach."""
+        """How far a shape is from this one in powers of two; None where it is out of reach or of another class."""
         along_n, along_k = abs(log2(n / self.n)), abs(log2(k / self.k))
-        near = dtype == self.dtype and tokens == self.tokens and max(along_n, along_k) <= REACH
+        near = dtype == self.dtype and token_tile(tokens) == self.tokens and max(along_n, along_k) <= REACH
         return along_n + along_k if near else None
 
 
+class AnyRow(Protocol):
+    """A linear's row, or one of attention."""
+
+    @property
+    def config(self) -> Any:
+        """A NamedTuple."""
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What a row is of."""
+
+    @property
+    def distance(self) -> Callable[..., float | None]:
+        """From a shape, in the order of `shape`; None where it is out of reach."""
+
+
+Kind = TypeVar("Kind", bound=AnyRow)
+
+
 @dataclass(frozen=True)
-class Table:
+class Table(Generic[Kind]):
     """All rows of one architecture.
 
     Attributes:
@@ -57,41 +82,48 @@ class Table:
 
     arch: str
     made: dict[str, dict[str, str]] = field(default_factory=dict)
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Kind, ...] = ()
 
-    def nearest(self, dtype: str, tokens: int, n: int, k: int) -> Row | None:
-        """The row nearest to a shape, by its class of tokens; None where none is in reach."""
-        tile = token_tile(tokens)
-        distances = [(distance, row) for row in self.rows if (distance := row.distance(dtype, tile, n, k)) is not None]
+    def nearest(self, *shape: Any) -> Kind | None:
+        """The row nearest to a shape, given in the order of a row's fields; None where none is in reach."""
+        distances = [(distance, row) for row in self.rows if (distance := row.distance(*shape)) is not None]
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
 
-    def with_row(self, row: Row) -> "Table":
+    def with_row(self, row: Kind) -> "Table[Kind]":
         """This table with `row` in the place of the one of the same shape."""
-        shape = (row.dtype, row.tokens, row.n, row.k)
-        others = (one for one in self.rows if (one.dtype, one.tokens, one.n, one.k) != shape)
-        return replace(self, rows=tuple(sorted((*others, row), key=lambda one: (one.dtype, one.tokens, one.n, one.k))))
+        others = (one for one in self.rows if one.shape != row.shape)
+        return replace(self, rows=tuple(sorted((*others, row), key=lambda one: one.shape)))
 
 
-def dump(table: Table) -> str:
+def dump(table: Table[Any]) -> str:
     """A table as JSON, a line a row so that a change of one shows as one."""
     rows = ",\n".join("    " + json.dumps(asdict(row) | {"config": row.config._asdict()}) for row in table.rows)
     head = {"schema": SCHEMA, "arch": table.arch, "made": table.made}
     return json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "rows": [\n' + rows + "\n  ]\n}\n"
 
 
-def load(path: Path) -> Table:
-    """Read a table.
+def load(path: Path) -> Table[Row]:
+    """Read a table of linears.
 
     Raises:
         UserError: the file cannot be read, or is no table of this schema and of the architecture in its name.
+    """
+    return read_table(path, _row)
+
+
+def read_table(path: Path, read_row: Callable[..., Kind]) -> Table[Kind]:
+    """Read a table whose rows `read_row` makes of their fields.
+
+    Raises:
+        UserError: as above.
     """
     try:
         given = json.loads(path.read_text())
         if given["schema"] != SCHEMA:
             raise UserError(f"{path}: schema {given['schema']}, this version reads {SCHEMA}; {REMEDY}")
-        if given["arch"] != path.stem:
+        if given["arch"] != path.name.split(".")[0]:
             raise UserError(f"{path} is the table of {given['arch']}; {REMEDY}")
-        rows = tuple(_row(**row) for row in given["rows"])
+        rows = tuple(read_row(**row) for row in given["rows"])
         return Table(given["arch"], given["made"], rows)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
@@ -114,7 +146,7 @@ def _row(config: dict[str, Any], **rest: Any) -> Row:
 
 
 @cache
-def tuned(arch: str, folder: Path = TUNED) -> Table | None:
+def tuned(arch: str, folder: Path = TUNED) -> Table[Row] | None:
     """The table of an architecture; None if there is none."""
     path = folder / f"{arch}.json"
     return load(path) if path.exists() else None

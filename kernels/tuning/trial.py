@@ -9,14 +9,12 @@ import torch
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources
 
-from kernels import gemm, skinny
-from kernels.linear import TORCH_LINEAR
+from kernels.kernel import Inputs
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device
 from kernels.timing.pool import Pool
-from kernels.tuning.config import FEW_TOKENS, Config
+from kernels.tuning.subject import Subject
 from kernels.workspace import Workspace
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 
 LASTING = (CompilationError, OutOfResources, UserError)
@@ -27,19 +25,13 @@ class LostError(Exception):
     """A configuration took the GPU down: this process can use it no more."""
 
 
-def launch(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, config: Config, scratch: Workspace) -> None:
-    """Run a configuration of the kernel that serves so many tokens."""
-    kernel = skinny if x.shape[0] <= FEW_TOKENS else gemm
-    kernel.launch(x, weight, out, config, scratch=scratch)
-
-
 class Bench:
     """Tries configurations for one shape after another.
 
     Args:
         device: the GPU.
         dtype: of the operands.
-        largest_bytes: of the largest weight that will be asked for.
+        largest_bytes: of the most that a call will stream.
 
     Attributes:
         problem: why the last try gave no time; empty where it gave one.
@@ -48,11 +40,11 @@ class Bench:
     """
 
     def __init__(self, device: Device, dtype: str, largest_bytes: int) -> None:
-        self._device, self._dtype = device, dtype
+        self._device = device
         self._pool = Pool(device, {dtype: largest_bytes})
         self.problem, self.lasting = "", True
 
-    def seconds(self, config: Config, *, tokens: int, n: int, k: int) -> float:
+    def seconds(self, shape: Subject, config: Any) -> float:
         """Cold mean of a call; inf where the configuration is wrong or does not run, with `problem` saying why.
 
         Raises:
@@ -61,7 +53,7 @@ class Bench:
         self.problem, self.lasting = "", True
         try:
             with torch.inference_mode():
-                return self._measured(config, self._inputs(tokens, n, k))
+                return self._measured(shape, config)
         except Exception as error:  # whatever a compiler or a launch raises is that configuration's
             said = str(error).strip().splitlines() or ["no message"]
             self.problem, self.lasting = f"{type(error).__name__}: {said[0]}", isinstance(error, LASTING)
@@ -70,22 +62,24 @@ class Bench:
             raise LostError(self.problem)
         return inf
 
-    def _inputs(self, tokens: int, n: int, k: int) -> list[dict[str, Any]]:
-        copies = self._device.cold_copies(n * k * ITEMSIZE[self._dtype])
+    def _inputs(self, shape: Subject) -> list[Inputs]:
         self._pool.forget()
-        return [TORCH_LINEAR.inputs(self._pool, tokens=tokens, n=n, k=k, dtype=self._dtype) for _ in range(copies)]
+        return [shape.inputs(self._pool) for _ in range(self._device.cold_copies(shape.streamed_bytes))]
 
-    def _measured(self, config: Config, inputs: list[dict[str, Any]]) -> float:
-        first = inputs[0]
-        tokens, n = first["out"].shape
-        scratch = Workspace(first["x"].device)  # its own: what a faulty configuration leaves there ends with it
-        scratch.turn(config.partial_elements(n, tokens), config.programs(n, tokens))
+    def _measured(self, shape: Subject, config: Any) -> float:
+        if refused := shape.refused(config, self._device.arch):
+            self.problem = refused
+            return inf
+        inputs = self._inputs(shape)
+        first, kernel = inputs[0], shape.kernel
+        scratch = Workspace(first["out"].device)  # its own: what a faulty configuration leaves there ends with it
+        scratch.turn(*shape.room(config))
         scratch.partials.fill_(nan)
-        launch(**first, config=config, scratch=scratch)
-        error = TORCH_LINEAR.relative_error(first)
-        if not error <= TORCH_LINEAR.rtol[self._dtype]:
+        shape.launch(config, scratch, **first)
+        error = kernel.relative_error(first)
+        if not error <= kernel.rtol[shape.dtype]:
             self.problem = f"wrong result: relative error {error:.3g}"
             return inf
         timer = CudaTimer(self._device, "graph")
-        timer.warm_up([partial(launch, **one, config=config, scratch=scratch) for one in inputs], None)
+        timer.warm_up([partial(shape.launch, config, scratch, **one) for one in inputs], None)
         return fmean(timer.sample(1.0).seconds)

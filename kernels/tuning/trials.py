@@ -2,12 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from kernels.tuning.config import Config
 from specs.errors import UserError
 
 
@@ -16,18 +15,15 @@ class Trial(NamedTuple):
 
     Attributes:
         made: the GPU, the versions and the kernel that it was made with.
-        dtype, tokens, n, k: the shape.
+        shape: for which.
         config: what was tried.
         seconds: cold mean of a call; inf where it was wrong or did not run.
         problem: why, then.
     """
 
     made: dict[str, str]
-    dtype: str
-    tokens: int
-    n: int
-    k: int
-    config: Config
+    shape: Any
+    config: Any
     seconds: float
     problem: str = ""
 
@@ -39,7 +35,8 @@ def write_trial(path: Path, trial: Trial) -> None:
         UserError: the file cannot be written.
     """
     seconds = None if trial.seconds == inf else trial.seconds
-    line = json.dumps(trial._asdict() | {"config": trial.config._asdict(), "seconds": seconds}).encode()
+    told = {"config": trial.config._asdict(), "seconds": seconds, "problem": trial.problem}
+    line = json.dumps({"made": trial.made} | trial.shape._asdict() | told).encode()
     try:
         with path.open("a+b") as file:
             if file.tell() and not _ends_a_line(file):  # the line before was cut short
@@ -54,8 +51,16 @@ def _ends_a_line(file: IO[bytes]) -> bool:
     return file.read(1) == b"\n"
 
 
-def read_trials(path: Path, made: dict[str, str]) -> Iterator[Trial]:
+def read_trials(
+    path: Path, made: dict[str, str], shape: Callable[..., Any], config: Callable[..., Any]
+) -> Iterator[Trial]:
     """Tries made with the same GPU and versions; a last line that was cut short, and foreign ones, are passed over.
+
+    Args:
+        path: the journal.
+        made: with what.
+        shape: makes one of its fields.
+        config: likewise.
 
     Raises:
         UserError: the file is there and cannot be read.
@@ -69,9 +74,10 @@ def read_trials(path: Path, made: dict[str, str]) -> Iterator[Trial]:
     for text in lines:
         try:
             line: dict[str, Any] = json.loads(text)
-            seconds = inf if line["seconds"] is None else float(line["seconds"])
-            trial = Trial(**line | {"config": Config(**line["config"]), "seconds": seconds})
-        except (ValueError, KeyError, TypeError):
+            seconds, problem = line.pop("seconds"), line.pop("problem")
+            tried_with, tried = line.pop("made"), config(**line.pop("config"))
+            trial = Trial(tried_with, shape(**line), tried, inf if seconds is None else float(seconds), problem)
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
         if trial.made == made and trial.seconds > 0:  # NaN is not
             yield trial

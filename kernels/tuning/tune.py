@@ -1,48 +1,67 @@
-"""`python -m kernels tune`: fill an architecture's table, by measuring on its GPU or by the static model."""
+"""`python -m kernels tune`: fill an architecture's tables, by measuring on its GPU or by the static model."""
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from hashlib import sha256
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
-import triton
 
-from kernels import gated, gemm, overlap, skinny
 from kernels.timing.device import current_device
-from kernels.tuning.config import Config
-from kernels.tuning.rule import ranked
-from kernels.tuning.search import SEEDS, Hunt, leaders_first, rounds
-from kernels.tuning.shapes import TOKEN_CLASSES
+from kernels.tuning import books
+from kernels.tuning.book import Book, folder, with_made, write
+from kernels.tuning.books import ATTENTION, LINEARS, Bound
+from kernels.tuning.search import Hunt, rounds
 from kernels.tuning.static import static_rows
-from kernels.tuning.table import MEASURED, STATIC, TUNED, Row, Table, dump, load
+from kernels.tuning.table import MEASURED, STATIC, load
 from kernels.tuning.trial import Bench, LostError
-from kernels.tuning.trials import Trial, read_trials, write_trial
 from specs.archs import Arch, arch
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.parallel import Shard
 
 Say = Callable[[str], object]
 
+PARTS = {LINEARS: books.linears, ATTENTION: books.attention}
+"""What can be tuned, each part into a table of its own."""
+
 
 def tune_static(on: Arch, dtype: str, shards: Sequence[Shard], into: Path, say: Say) -> Path:
-    """Choose by the static model and the compiler; rows that were measured stay. Returns the file written."""
-    _folder(into)
-    table = _table(on.name, into)
-    kept = {(row.dtype, row.tokens, row.n, row.k) for row in table.rows if row.basis.startswith(MEASURED)}
-    table = _with_made(table, STATIC, _versions() | {"gpu": on.representative.slug})
+    """Choose for linears by the static model and the compiler; rows that were measured stay. Returns the file written.
+
+    Attention that nobody has measured is cut by its rule, which needs no table.
+    """
+    path = folder(into) / f"{on.name}.json"
+    table = books.table_at(path, load)
+    kept = {row.shape for row in table.rows if row.basis.startswith(MEASURED)}
+    table = with_made(table, STATIC, books.versions(LINEARS) | {"gpu": on.representative.slug})
     for row in static_rows(on, dtype, shards):
-        if (row.dtype, row.tokens, row.n, row.k) not in kept:
+        if row.shape not in kept:
             table = table.with_row(row)
-    say(f"{on.name}: {len(table.rows)} rows, {len(kept)} of them measured")
-    return _write(into, table)
+    say(f"{on.name}: {len(table.rows)} rows, {len(kept)} of them measured; attention keeps to its rule")
+    return write(path, table)
 
 
-def tune(dtype: str, shards: Sequence[Shard], budget_seconds: float, into: Path, say: Say) -> Path:
-    """Search on the GPU at hand until the budget is spent; the table is on the disk after every round.
+def tune(
+    dtype: str,
+    shards: Sequence[Shard],
+    budget_seconds: float,
+    into: Path,
+    say: Say,
+    parts: Sequence[str] = tuple(PARTS),
+) -> list[Path]:
+    """Search on the GPU at hand until the budget is spent; the tables are on the disk after every round.
+
+    Args:
+        dtype: of the operands.
+        shards: whose linears and, by model and degree, whose attention.
+        budget_seconds: for all parts together, which have tries in proportion to their shapes.
+        into: folder of the tables.
+        say: told of the progress, a line at a time.
+        parts: of PARTS.
+
+    Returns:
+        The files written.
 
     Raises:
         UserError: there is no GPU, it is none that has a table, it was lost, or the folder cannot be written.
@@ -51,93 +70,34 @@ def tune(dtype: str, shards: Sequence[Shard], budget_seconds: float, into: Path,
     device = current_device()
     if device.kind != "cuda":
         raise UserError("no CUDA GPU: torch sees none; --static --arch sm_90 chooses by the static model without one")
-    on = arch(device.arch)
-    made = _versions() | {"gpu": torch.cuda.get_device_name()}
-    table = _table(on.name, into)
-    journal = _folder(into) / f"{on.name}.trials.jsonl"
-    hunts = [_hunt(on, table, dtype, shard, tokens) for shard in shards for tokens in TOKEN_CLASSES]
-    known = _recall(journal, made, dtype, hunts)
-    say(f"{made['gpu']}: {len(hunts)} shapes, {known} tries known, {budget_seconds:.0f} s")
-    _write(into, _filled(table, dtype, hunts, made))
-    bench = Bench(device, dtype, max(shard.n * shard.k for shard in shards) * ITEMSIZE[dtype])
+    bound = Bound(arch(device.arch), device, torch.cuda.get_device_name(), dtype, shards, folder(into), say)
+    opened = [PARTS[part](bound) for part in parts]
+    home = {hunt.shape: book for book in opened for hunt in book.hunts}
+    known = sum(book.recall() for book in opened)
+    say(f"{bound.gpu}: {len(home)} shapes, {known} tries known, {budget_seconds:.0f} s")
+    for book in opened:
+        book.fill()
+    bench = Bench(device, dtype, max((shape.streamed_bytes for shape in home), default=0))
 
-    def attempt(hunt: Hunt, config: Config) -> float:
-        shape = {"tokens": hunt.tokens, "n": hunt.n, "k": hunt.k}
-        tried = Trial(made, dtype, hunt.tokens, hunt.n, hunt.k, config, seconds=inf)
+    def attempt(hunt: Hunt, config: Any) -> float:
+        book, seconds = home[hunt.shape], inf
         try:
-            tried = tried._replace(seconds=bench.seconds(config, **shape), problem=bench.problem)
+            seconds = bench.seconds(hunt.shape, config)
         except LostError as error:
-            write_trial(journal, tried._replace(problem=str(error)))
+            book.record(hunt, config, seconds, str(error))
             raise UserError(f"{error}; what was tried is kept: run it again to go on with another") from error
         if bench.lasting:
-            write_trial(journal, tried)
-        return tried.seconds
+            book.record(hunt, config, seconds, bench.problem)
+        return seconds
 
-    for number in rounds(hunts, attempt, lambda: time.monotonic() < end):
-        _write(into, _filled(table, dtype, hunts, made))
-        say(f"round {number}: {sum(len(hunt.seconds) for hunt in hunts)} tries")
-    return _write(into, _filled(table, dtype, hunts, made))
-
-
-def _hunt(on: Arch, table: Table, dtype: str, shard: Shard, tokens: int) -> Hunt:
-    """What the table has now is tried first, so that a new row is never slower than the one it takes the place of."""
-    configs = leaders_first([config for config, _ in ranked(on, dtype, tokens=tokens, n=shard.n, k=shard.k)])
-    now = table.nearest(dtype, tokens, shard.n, shard.k)
-    return Hunt(tokens, shard.n, shard.k, list(dict.fromkeys([now.config, *configs] if now else configs)))
+    for number in rounds(_in_proportion(opened), attempt, lambda: time.monotonic() < end):
+        for book in opened:
+            book.fill()
+        say(f"round {number}: {sum(len(hunt.seconds) for book in opened for hunt in book.hunts)} tries")
+    return [book.fill() for book in opened]
 
 
-def _recall(journal: Path, made: dict[str, str], dtype: str, hunts: Sequence[Hunt]) -> int:
-    """Give the hunts what was tried before; how many tries that were."""
-    by_shape = {(dtype, hunt.tokens, hunt.n, hunt.k): hunt for hunt in hunts}
-    known = 0
-    for trial in read_trials(journal, made):
-        if hunt := by_shape.get((trial.dtype, trial.tokens, trial.n, trial.k)):
-            hunt.seconds[trial.config], known = trial.seconds, known + 1
-    return known
-
-
-def _filled(table: Table, dtype: str, hunts: Sequence[Hunt], made: dict[str, str]) -> Table:
-    """The table with the best of each hunt; one that has hardly begun has found nothing yet."""
-    basis = MEASURED + made["gpu"]
-    for hunt in hunts:
-        if (best := hunt.best) is not None and len(hunt.seconds) >= min(SEEDS, len(hunt.ranked)):
-            table = _with_made(table, basis, made | {"date": datetime.now(UTC).date().isoformat()})
-            table = table.with_row(Row(dtype, hunt.tokens, hunt.n, hunt.k, best, hunt.seconds[best], basis))
-    return table
-
-
-def _table(name: str, into: Path) -> Table:
-    """The table in `into`, else the committed one, else an empty one."""
-    paths = (folder / f"{name}.json" for folder in (into, TUNED))
-    return next((load(path) for path in paths if path.exists()), Table(name))
-
-
-def _with_made(table: Table, basis: str, made: dict[str, str]) -> Table:
-    return Table(table.arch, table.made | {basis: made}, table.rows)
-
-
-def _versions() -> dict[str, str]:
-    """What a time depends on beside the GPU; of the kernels a digest, because tries are void once one changes."""
-    sources = (Path(str(module.__file__)).read_bytes() for module in (skinny, gemm, gated, overlap))
-    kernel = sha256(b"".join(sources)).hexdigest()[:12]
-    return {"torch": torch.__version__, "triton": triton.__version__, "kernel": kernel}
-
-
-def _folder(into: Path) -> Path:
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--into {into}: {error.strerror}; choose a folder that can be written") from error
-    return into
-
-
-def _write(into: Path, table: Table) -> Path:
-    """Whole or not at all: a reader never meets half a table."""
-    path = _folder(into) / f"{table.arch}.json"
-    half = path.with_suffix(".half")
-    try:
-        half.write_text(dump(table))
-        half.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; choose a folder that can be written with --into") from error
-    return path
+def _in_proportion(opened: Sequence[Book]) -> list[Hunt]:
+    """All hunts, those of each book spread over the whole: a budget that ends within a round has served them all."""
+    places = [((at + 0.5) / len(book.hunts), hunt) for book in opened for at, hunt in enumerate(book.hunts)]
+    return [hunt for _, hunt in sorted(places, key=lambda place: place[0])]

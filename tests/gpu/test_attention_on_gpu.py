@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from kernels.attention_cut import Choice, choose, sms_of
+from kernels.attention_cut import tile
 from kernels.attentions import DECODE, PREFILL
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch
 from kernels.draw import FreshDraw
 from kernels.tuning.choice import arch_of
 from kernels.workspace import Workspace
+from specs.archs import ARCHS
 from specs.attention import PAGED
 from tests.gpu.protocol import Offences, offences
 
@@ -100,14 +101,13 @@ class Parts:
     def __init__(self, split):
         device = torch.device("cuda", torch.cuda.current_device())
         shape = {"batch": 2, "context": 4096, **sizes("llama-3-70b-tp8")}
-        bare = {name: shape[name] for name in ("batch", "context", "kv_heads", "head_dim")}
-        self.choice = Choice(choose(arch_of(device), sms_of(device), "bf16", **bare).cut, split)
+        self.cut = tile(ARCHS[arch_of(device)], "bf16", shape["head_dim"])._replace(split=split)
         self.inputs = TRITON_DECODE_ATTENTION.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
         self.scratch = Workspace(device)
         self.launch(0)
 
     def launch(self, delay):
-        launch(**self.inputs, choice=self.choice, scratch=self.scratch, delay=delay)
+        launch(**self.inputs, cut=self.cut, scratch=self.scratch, delay=delay)
 
     def offences(self, run, runs=RUNS):
         return offences(run, self.inputs["out"], self.scratch, runs)

@@ -6,8 +6,8 @@ import torch
 from kernels import gemm
 from kernels.copy import TORCH_COPY
 from kernels.draw import FreshDraw
-from kernels.gemm import TRITON_GEMM
 from kernels.gate_up import TRITON_GEMM_GATE_UP
+from kernels.gemm import TRITON_GEMM
 from kernels.launch import TORCH_LAUNCH
 from kernels.linears import LINEARS
 from kernels.read import TORCH_READ, TRITON_READ

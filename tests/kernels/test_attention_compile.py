@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.attention_cut import Choice, cut
+from kernels.attention_cut import tile
 from kernels.compile import Variant, compile_variant
 from kernels.decode_attention import variant
 from specs.archs import ARCHS, blocks_per_sm
@@ -12,8 +12,8 @@ LLAMA = {"group": 8, "head_dim": 128}
 
 
 def form(arch, split, dtype="bf16", page=0, group=8, head_dim=128):
-    choice = Choice(cut(ARCHS[arch], dtype, head_dim), split)
-    return variant(choice, dtype, group=group, head_dim=head_dim, page=page), arch
+    cut = tile(ARCHS[arch], dtype, head_dim)._replace(split=split)
+    return variant(cut, dtype, group=group, head_dim=head_dim, page=page), arch
 
 
 FORMS = [

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from kernels.attention_cut import FAN, Choice, Cut, choose, cut, levels, sms_of, split
+from kernels.attention_cut import FAN, Cut, levels, sms_of, split, tile
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
+from kernels.tuning.attention_choice import choose
 from specs.archs import ARCHS
 from specs.errors import UserError
 
@@ -39,16 +40,19 @@ def test_a_part_has_two_steps_at_least_and_results_two_levels_at_most(pairs, ste
 
 
 def test_tiles_take_32_kib_or_16_where_shared_memory_is_short():
-    blocks = {name: cut(arch, "bf16", 128).block for name, arch in ARCHS.items()}
+    blocks = {name: tile(arch, "bf16", 128).block for name, arch in ARCHS.items()}
     assert blocks == {"sm_80": 64, "sm_86": 32, "sm_89": 32, "sm_90": 64, "sm_100": 64, "sm_103": 64, "sm_120": 32}
-    assert (cut(ARCHS["sm_90"], "bf16", 64).block, cut(ARCHS["sm_90"], "fp32", 128).block) == (128, 32)
+    assert (tile(ARCHS["sm_90"], "bf16", 64).block, tile(ARCHS["sm_90"], "fp32", 128).block) == (128, 32)
 
 
 def test_room_for_partial_results_by_hand():
     assert (levels(1), levels(16), levels(17), levels(256)) == (0, 1, 2, 2)
-    assert (Choice(CUT, 1).cells(8), Choice(CUT, 1).counters(8)) == (0, 0)
-    assert (Choice(CUT, 16).cells(8), Choice(CUT, 16).counters(8)) == (8 * 17, 8 * 2)
-    assert (Choice(CUT, 33).cells(8), Choice(CUT, 33).counters(8)) == (8 * 36, 8 * 4)  # 33 parts and 3 groups of them
+    assert (CUT._replace(split=1).cells(8), CUT._replace(split=1).counters(8)) == (0, 0)
+    assert (CUT._replace(split=16).cells(8), CUT._replace(split=16).counters(8)) == (8 * 17, 8 * 2)
+    assert (CUT._replace(split=33).cells(8), CUT._replace(split=33).counters(8)) == (
+        8 * 36,
+        8 * 4,
+    )  # 33 parts and 3 groups of them
 
 
 def test_two_tiles_in_flight_keep_memory_busy():
@@ -65,7 +69,7 @@ def test_the_choice_is_told():
 
 def test_an_unknown_arch_is_refused():
     with pytest.raises(UserError, match="sm_75"):
-        choose("sm_75", 40, "bf16", batch=1, context=1, kv_heads=1, head_dim=128)
+        choose("sm_75", 40, "bf16", batch=1, context=1, heads=1, kv_heads=1, head_dim=128)
 
 
 def test_without_a_gpu_the_rule_counts_the_sms_of_an_a100():

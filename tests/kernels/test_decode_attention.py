@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import attention_operands, decode_attention, flash_decoding
-from kernels.attention_cut import Choice, Cut
+from kernels.attention_cut import Cut
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch
 from kernels.draw import FreshDraw
 from kernels.workspace import RING, Workspace
@@ -29,11 +29,11 @@ def drawn(kernel=TRITON_DECODE_ATTENTION, dtype="fp32", lengths=None, **shape):
     return inputs
 
 
-def started(inputs, choice, **options):
+def started(inputs, cut, **options):
     pages = {"key": inputs.get("key_pages"), "value": inputs.get("value_pages"), "table": inputs.get("table")}
     operands = {name: inputs[name] for name in ("query", "lengths", "out")}
     launch(**operands, **({name: inputs[name] for name in ("key", "value")} if "key" in inputs else pages),
-           choice=choice, **options)  # fmt: skip
+           cut=cut, **options)  # fmt: skip
 
 
 def after(inputs, split, cut=SMALL, scratch=None):
@@ -42,7 +42,7 @@ def after(inputs, split, cut=SMALL, scratch=None):
     scratch = scratch or Workspace(CPU)
     scratch.partials.fill_(math.nan)
     with interpreted(flash_decoding, decode_attention):
-        started(inputs, Choice(cut, split), scratch=scratch)
+        started(inputs, cut._replace(split=split), scratch=scratch)
     assert not scratch.arrived.any(), "a counter is left above zero"
     return inputs["out"]
 
@@ -184,7 +184,7 @@ def test_what_arrived_before_the_call_spoils_it(split):
     scratch.arrived.fill_(1)
     inputs["out"].fill_(math.nan)
     with interpreted(flash_decoding, decode_attention):
-        started(inputs, Choice(SMALL, split), scratch=scratch)
+        started(inputs, SMALL._replace(split=split), scratch=scratch)
     assert math.isnan(TRITON_DECODE_ATTENTION.relative_error(inputs))
 
 

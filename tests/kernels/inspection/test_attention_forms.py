@@ -1,13 +1,13 @@
 """Which forms of decode attention `inspect` shows: one for each different machine code of a model's shards."""
 
-from kernels.inspection.attention_forms import variants
+from kernels.inspection.attention_forms import attention_forms
 from kernels.inspection.forms import forms
 from kernels.tuning.shapes import shards
 from specs.archs import ARCHS
 
 
 def told(arch, *degrees, model="llama-3-70b"):
-    return [(kernel.name, config) for kernel, _, config, _, _ in variants(ARCHS[arch], "bf16", shards(model, degrees))]
+    return [(one.kernel.name, one.config) for one in attention_forms(ARCHS[arch], "bf16", shards(model, degrees))]
 
 
 def test_each_code_once_with_and_without_pages():

@@ -105,6 +105,8 @@ def test_the_table_is_the_default_and_fits_no_terminal_but_a_pipe(run, on_one_sh
         (("tune", "--tp", "3"), "tp=3"),
         (("tune", "--arch", "sm_90"), "--arch sm_90 without --static"),
         (("tune", "--static"), "--static needs --arch"),
+        (("tune", "--only", "gemm"), "--only 'gemm' is unknown; choose one of linears, attention"),
+        (("tune", "--static", "--arch", "sm_90", "--only", "attention"), "attention is cut by its rule, with no table"),
         (("tune", "--static", "--arch", "sm_75"), "unknown architecture 'sm_75'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -120,12 +122,15 @@ def test_a_wrong_word_is_answered_in_a_line(run, arguments, said):
 
 def test_tune_hands_its_options_on(run, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(command, "search_on_gpu", lambda *given: calls.append(given) or tmp_path / "sm_90.json")
+    monkeypatch.setattr(command, "search_on_gpu", lambda *given: calls.append(given) or [tmp_path / "sm_90.json"])
     monkeypatch.setattr(command, "tune_static", lambda *given: calls.append(given) or tmp_path / "sm_80.json")
     code, out, _ = run("tune", "--budget", "7", "--into", str(tmp_path), "--tp", "4,8")
     assert (code, out) == (0, f"wrote {tmp_path}/sm_90.json\n")
-    dtype, shards, budget, into, _ = calls[0]
+    dtype, shards, budget, into, _, parts = calls[0]
+    assert parts == ("linears", "attention")
     assert (dtype, budget, into, {shard.tp for shard in shards}, len(shards)) == ("bf16", 7.0, tmp_path, {4, 8}, 8)
+    run("tune", "--only", "attention")
+    assert calls.pop(1)[5] == ("attention",)
     run("tune", "--static", "--arch", "sm_80", "--dtype", "fp16")
     assert (calls[1][0], calls[1][1], len(calls[1][2])) == (ARCHS["sm_80"], "fp16", 16)
 

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from kernels.tuning.config import Config
+from kernels.tuning.linear_shape import LinearShape
 from kernels.tuning.search import SEEDS, Hunt, leaders_first, rounds
 from kernels.tuning.space import candidates
 from specs.archs import ARCHS
@@ -15,7 +16,7 @@ BASE = Config(64, 16, 64, 1, 4, 3)
 
 
 def hunting(ranked, seconds=None):
-    return Hunt(16, 8192, 8192, ranked, {} if seconds is None else seconds)
+    return Hunt(LinearShape("bf16", 16, 8192, 8192), ranked, {} if seconds is None else seconds)
 
 
 def always():

@@ -30,7 +30,7 @@ def test_choosing_statically_keeps_what_was_measured(monkeypatch, tmp_path):
     assert table.rows == (measured, *better[1:])
     assert table.made[MEASURED] == {"gpu": "NVIDIA H200"}
     assert table.made[STATIC]["gpu"] == "h200_sxm"
-    assert said == ["sm_90: 3 rows, 1 of them measured"]
+    assert said == ["sm_90: 3 rows, 1 of them measured; attention keeps to its rule"]
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from kernels.timing.device import PATIENCE, Device
 from kernels.timing.host import Sampled
 from kernels.tuning import trial
 from kernels.tuning.config import Config
+from kernels.tuning.linear_shape import LinearShape
 from kernels.tuning.trial import Bench, LostError
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 STREAM = Config(2, 2, 512, 1, 4, 1, matrix=False)
 SPLIT = STREAM._replace(split=2)
-SHAPE = {"tokens": 2, "n": 4, "k": 1024}
+SHAPE = LinearShape("fp32", 2, 4, 1024)
 WEIGHT_BYTES = 4 * 1024 * 4
 LLC_BYTES = 2048
 COPIES = 4  # 32 x 2048 bytes / 16 KiB
@@ -40,9 +41,17 @@ def bench(monkeypatch):
     return Bench(Device("cpu", "cpu", LLC_BYTES, PATIENCE["cpu"]), "fp32", WEIGHT_BYTES)
 
 
-def tried(bench, config, **shape):
+LAUNCH = skinny.launch
+
+
+def plant(monkeypatch, launch):
+    """Have calls of the skinny linear end in `launch`."""
+    monkeypatch.setattr(skinny, "launch", launch)
+
+
+def tried(bench, config):
     with interpreted(skinny):
-        return bench.seconds(config, **SHAPE | shape)
+        return bench.seconds(SHAPE, config)
 
 
 @needs_interpreter
@@ -56,13 +65,13 @@ def test_a_right_configuration_has_the_mean_of_its_samples(bench, config):
 @pytest.mark.parametrize("split", [1, 2])
 def test_beyond_64_tokens_the_gemm_is_tried(bench, split):
     with interpreted(gemm, gemm_tile):
-        assert bench.seconds(Config(64, 64, 32, split, 4, 3), tokens=70, n=4, k=1024) == pytest.approx(3e-6)
+        assert bench.seconds(SHAPE._replace(tokens=70), Config(64, 64, 32, split, 4, 3)) == pytest.approx(3e-6)
 
 
 @needs_interpreter
 def test_calls_rotate_through_weights_that_no_cache_holds(bench, monkeypatch):
     seen = []
-    monkeypatch.setattr(trial, "launch", lambda **call: seen.append(call) or skinny.launch(**call))
+    plant(monkeypatch, lambda **call: seen.append(call) or LAUNCH(**call))
     tried(bench, STREAM)
     timed = seen[1:]  # the first is the one that is checked
     assert len({call["weight"].data_ptr() for call in timed}) == len(timed) == COPIES
@@ -70,12 +79,12 @@ def test_calls_rotate_through_weights_that_no_cache_holds(bench, monkeypatch):
 
 
 def wrong(**call):
-    skinny.launch(**call)
+    LAUNCH(**call)
     call["out"] *= 1.01
 
 
 def unwritten(**call):
-    skinny.launch(**call)
+    LAUNCH(**call)
     call["out"][-1, -1] = nan
 
 
@@ -93,7 +102,7 @@ def refuses(**call):
     ],
 )
 def test_a_wrong_configuration_has_no_time_and_says_why(bench, monkeypatch, fault, problem):
-    monkeypatch.setattr(trial, "launch", fault)
+    plant(monkeypatch, fault)
     assert tried(bench, STREAM) == inf
     assert bench.problem == problem
 
@@ -101,7 +110,7 @@ def test_a_wrong_configuration_has_no_time_and_says_why(bench, monkeypatch, faul
 @needs_interpreter
 def test_a_problem_is_that_of_the_last_try(bench, monkeypatch):
     with monkeypatch.context() as planted:
-        planted.setattr(trial, "launch", refuses)
+        plant(planted, refuses)
         tried(bench, STREAM)
     assert tried(bench, STREAM) < inf
     assert bench.problem == ""
@@ -119,7 +128,7 @@ def test_a_timer_that_fails_makes_no_time_up(bench, monkeypatch):
 
 
 def test_more_tokens_than_a_configuration_holds_are_a_problem_of_it(bench):
-    assert bench.seconds(STREAM, tokens=3, n=4, k=1024) == inf
+    assert bench.seconds(SHAPE._replace(tokens=3), STREAM) == inf
     assert "3 tokens" in bench.problem
     assert bench.lasting
 
@@ -128,16 +137,16 @@ def test_an_exception_without_words_is_a_problem_like_any_other(bench, monkeypat
     def asserts(**call):
         raise AssertionError
 
-    monkeypatch.setattr(trial, "launch", asserts)
-    assert bench.seconds(STREAM, **SHAPE) == inf
+    plant(monkeypatch, asserts)
+    assert bench.seconds(SHAPE, STREAM) == inf
     assert "AssertionError" in bench.problem
 
 
 def test_a_gpu_that_is_lost_ends_the_search(bench, monkeypatch):
-    monkeypatch.setattr(trial, "launch", refuses)
+    plant(monkeypatch, refuses)
     monkeypatch.setattr(Device, "lost", lambda self: "the GPU is lost to this process (unspecified launch failure)")
     with pytest.raises(LostError, match=r"the GPU is lost .* after multiply-add 2x2x512 w4 s1"):
-        bench.seconds(STREAM, **SHAPE)
+        bench.seconds(SHAPE, STREAM)
 
 
 def test_partial_sums_are_poisoned_and_counters_are_zero_whatever_was_there_before(bench, monkeypatch):
@@ -149,19 +158,19 @@ def test_partial_sums_are_poisoned_and_counters_are_zero_whatever_was_there_befo
         partials, arrived = scratch.turn(config.partial_elements(4), 2)
         seen.append(bool(partials.isnan().all()) and not arrived.any() and partials.numel() > 0)
 
-    monkeypatch.setattr(trial, "launch", looks)
-    bench.seconds(SPLIT, **SHAPE)
+    plant(monkeypatch, looks)
+    bench.seconds(SHAPE, SPLIT)
     assert seen[0]
 
 
 @needs_interpreter
 def test_a_right_configuration_is_right_after_a_faulty_one(bench, monkeypatch):
     def leaves_counters_behind(scratch, **call):
-        skinny.launch(scratch=scratch, **call)
+        LAUNCH(scratch=scratch, **call)
         scratch.arrived.fill_(1)
         call["out"].fill_(nan)
 
     with monkeypatch.context() as planted:
-        planted.setattr(trial, "launch", leaves_counters_behind)
+        plant(planted, leaves_counters_behind)
         assert tried(bench, SPLIT) == inf
     assert tried(bench, SPLIT) < inf

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kernels.timing.device import PATIENCE, Device
-from kernels.tuning import gemm_space, tune
+from kernels.tuning import book, books, gemm_space, tune
 from kernels.tuning.config import Config
+from kernels.tuning.linear_shape import LinearShape
 from kernels.tuning.rule import ranked
 from kernels.tuning.space import candidates
 from kernels.tuning.table import MEASURED, STATIC, Row, Table, dump, load
@@ -51,14 +52,15 @@ def machine(monkeypatch, tmp_path):
         def __init__(self, device, dtype, largest_bytes):
             assert largest_bytes == max(shard.n * shard.k for shard in SHARDS) * 2
 
-        def seconds(self, config, **shape):
+        def seconds(self, shape, config):
             (table,) = machine.into.glob("*.json")
             load(table)  # whole at any time
             machine.now += TRY_SECONDS
-            machine.tried.append((config, *shape.values()))
+            _, *sizes = shape
+            machine.tried.append((config, *sizes))
             if config == machine.deadly:
                 raise LostError(f"the GPU is lost to this process after {config}")
-            seconds = machine.seconds(config, **shape)
+            seconds = machine.seconds(config, *sizes)
             self.problem = "wrong result" if seconds == inf else ""
             return seconds
 
@@ -66,15 +68,16 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: GPU)
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
     monkeypatch.setattr(tune, "Bench", Bench)
-    monkeypatch.setattr(tune, "SEEDS", 1)  # a row after a single try
-    monkeypatch.setattr(tune, "TOKEN_CLASSES", TILES)
-    monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
+    monkeypatch.setattr(book, "SEEDS", 1)  # a row after a single try
+    monkeypatch.setattr(books, "TOKEN_CLASSES", TILES)
+    monkeypatch.setattr(books, "TUNED", tmp_path / "none committed")
     return machine
 
 
 def search(machine, tries, say=lambda line: None):
     """Search for as long as so many tries take; the table then."""
-    return load(tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say))
+    (path,) = tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say, [books.LINEARS])
+    return load(path)
 
 
 def shape_of(row):
@@ -94,7 +97,7 @@ def test_each_shape_gets_the_best_of_what_was_tried_with_its_seconds(machine):
 
 
 def test_the_gemm_is_searched_for_among_its_own_configurations(machine, monkeypatch):
-    monkeypatch.setattr(tune, "TOKEN_CLASSES", (16, 256))
+    monkeypatch.setattr(books, "TOKEN_CLASSES", (16, 256))
     first = search(machine, 12)
     table = search(machine, 60)
     assert len(machine.tried) == len(set(machine.tried)) == 72
@@ -164,7 +167,7 @@ def test_the_committed_table_is_where_a_search_into_another_folder_begins(machin
     committed.mkdir()
     other = Row("fp16", 1, 5, 5, Config(4, 1, 1024, 1, 4, 1, matrix=False), 1e-6, STATIC)
     (committed / "sm_90.json").write_text(dump(Table("sm_90", {STATIC: {"gpu": "h200_sxm"}}, (other,))))
-    monkeypatch.setattr(tune, "TUNED", committed)
+    monkeypatch.setattr(books, "TUNED", committed)
     table = search(machine, 4)
     assert other in table.rows
     assert table.made.keys() == {STATIC, OURS}
@@ -191,7 +194,7 @@ def test_the_first_round_is_called_the_first(machine):
 def test_a_search_that_is_cut_off_loses_no_try(machine, monkeypatch):
     tried = []
 
-    def interrupts(self, config, **shape):
+    def interrupts(self, config, *sizes):
         tried.append(config)
         if len(tried) == 3:
             raise KeyboardInterrupt
@@ -201,8 +204,8 @@ def test_a_search_that_is_cut_off_loses_no_try(machine, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         search(machine, 10)
     monkeypatch.undo()
-    made = tune._versions() | {"gpu": GPU}
-    assert len(list(read_trials(machine.into / "sm_90.trials.jsonl", made))) == 2
+    made = books.versions(books.LINEARS) | {"gpu": GPU}
+    assert len(list(read_trials(machine.into / "sm_90.trials.jsonl", made, LinearShape, Config))) == 2
     load(machine.into / "sm_90.json")
 
 
@@ -253,7 +256,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_table(machine, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match=r"sm_90.json: No space left on device; .*--into"):
-        tune._write(machine.into, Table("sm_90"))
+        book.write(machine.into / "sm_90.json", Table("sm_90"))
     assert load(machine.into / "sm_90.json") == before
 
 
@@ -268,7 +271,7 @@ def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
 
 
 def test_a_search_that_has_hardly_begun_fills_no_row(machine, monkeypatch):
-    monkeypatch.setattr(tune, "SEEDS", 4)
+    monkeypatch.setattr(book, "SEEDS", 4)
     assert search(machine, 12).rows == ()  # three tries for each of four shapes
     assert len(search(machine, 4).rows) == 4
 

@@ -1,0 +1,73 @@
+"""The candidates of decode attention: the rule's first, all of them fit, and the compiler agrees on their size."""
+
+from itertools import pairwise
+
+import pytest
+
+from kernels.attention_cut import FAN, Cut, rule
+from kernels.compile import compile_variant
+from kernels.decode_attention import variant
+from kernels.tuning import attention_shape
+from kernels.tuning.attention_shape import AttentionShape
+from kernels.tuning.attention_space import candidates, shared_bytes
+from kernels.tuning.space import apart
+from specs.archs import ARCHS
+
+RANK = AttentionShape("bf16", 32, 8192, 8, 1, 128)
+SMS = 132
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("shape", [RANK, RANK._replace(batch=1, context=1024), RANK._replace(dtype="fp32", batch=128)])
+def test_the_rule_leads_and_what_follows_fits_and_moves_away_from_it(arch, shape):
+    on = ARCHS[arch]
+    first, *others = found = candidates(on, SMS, shape)
+    assert first == rule(on, SMS, shape.dtype, pairs=shape.pairs, context=shape.context, head_dim=128)
+    assert len(found) == len(set(found))
+    assert all(shared_bytes(cut, shape) <= on.shared_bytes_per_block for cut in found)
+    assert all(1 <= cut.split <= FAN * FAN for cut in found)
+    assert all(apart(first, one) <= apart(first, other) for one, other in pairwise(others))
+    assert {cut.warps for cut in found} == {2, 4, 8}
+
+
+def test_parts_are_half_as_many_as_many_and_twice_the_rules():
+    # 32 pairs of 128 steps of 64 tokens: the rule has 8 parts on 132 SMs
+    found = candidates(ARCHS["sm_90"], SMS, RANK)
+    assert {cut.split for cut in found if cut.block == 64} == {4, 8, 16}
+
+
+def test_where_shared_memory_is_short_large_tiles_have_fewer_stages():
+    # 2 x 128 x 128 x 2 bytes are 64 KiB a stage but one; an SM of sm_120 has 99 KiB for a program
+    stages = {cut.stages for cut in candidates(ARCHS["sm_120"], SMS, RANK) if cut.block == 128}
+    assert stages == {2}
+
+
+@pytest.mark.parametrize("cut", [Cut(32, 2, 4), Cut(128, 2, 3, FAN)], ids=str)
+def test_the_compiler_asks_for_about_as_much_shared_memory(cut):
+    compiled = compile_variant(variant(cut, "bf16", group=8, head_dim=128), "sm_90")
+    assert compiled.spill_bytes == 0
+    assert compiled.shared_bytes == pytest.approx(shared_bytes(cut, RANK), rel=0.1)  # versions differ in a few rows
+
+
+def test_what_spills_is_refused_and_each_code_compiled_once(monkeypatch):
+    asked = []
+
+    def compiles(code, arch):
+        asked.append(code)
+        return type("Compiled", (), {"spill_bytes": 16 if code.num_warps == 8 else 0})
+
+    monkeypatch.setattr(attention_shape, "compile_variant", compiles)
+    attention_shape._spill_bytes.cache_clear()
+    try:
+        assert RANK.refused(Cut(128, 8, 3, 4), "sm_90") == "spills 16 bytes a thread"
+        assert RANK.refused(Cut(128, 8, 3, 16), "sm_90") == "spills 16 bytes a thread"  # parts are no other code
+        assert RANK.refused(Cut(128, 4, 3, 16), "sm_90") == ""
+        assert RANK.refused(Cut(128, 4, 3, 17), "sm_90") == ""  # a level more is
+    finally:
+        attention_shape._spill_bytes.cache_clear()
+    assert [(code.num_warps, code.constexprs["LEVELS"]) for code in asked] == [(8, 1), (4, 1), (4, 2)]
+
+
+def test_bytes_of_a_cache_by_hand():
+    assert RANK.streamed_bytes == 2 * 32 * 8192 * 128 * 2
+    assert RANK._replace(context=65, page_size=64).streamed_bytes == 2 * 32 * 128 * 128 * 2  # two pages
