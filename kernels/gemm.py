@@ -140,7 +140,7 @@ def constexprs(config: Config, *, even: bool, swiglu: bool, delay: int = 0) -> d
 
 
 def _blocks(config: Config, swiglu: bool) -> dict[str, list[int]]:
-    """What each descriptor moves at a time."""
+    """Tokens or rows, and columns, that each descriptor moves at a time."""
     return {
         "x_tiles": [config.tokens, config.depth],
         "weight_tiles": [config.rows, config.depth],

@@ -1,7 +1,8 @@
 """The noun `Kernel`: everything that the suites, the tests and the tuner need to know of one kernel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import isnan, nan, sqrt
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ SLICE = 2**22
 
 Inputs = dict[str, torch.Tensor]
 """Named tensors of one call; `out` is the one that `run` writes in full, unless the kernel names its outputs."""
+
+Step = tuple[str, Callable[[], object]]
+"""A named part of a call."""
 
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 """What a reference gives: one tensor for each output, in the kernel's order."""
@@ -58,6 +62,7 @@ class Kernel:
         tokens: token counts it is made for.
         missing: one line on a package that it needs and that is not installed, and how to get it; None when all are.
         outputs: names of the tensors that `run` writes in full.
+        steps: `steps(**inputs)` gives a call as named steps, which a timeline shows one by one; None for what has none.
         configuration: `configuration(arch=…, dtype=…, **shape)` names what `run` chooses there and on what grounds;
             None for kernels that have nothing to choose.
     """
@@ -74,6 +79,7 @@ class Kernel:
     tokens: range = field(default=range(1, 2**31))
     missing: Callable[[], str | None] = field(default=lambda: None)
     outputs: tuple[str, ...] = ("out",)
+    steps: Callable[..., Sequence[Step]] | None = None
     configuration: Callable[..., str] | None = None
 
     def why_not(self, arch: str, dtype: str) -> str | None:
@@ -83,6 +89,18 @@ class Kernel:
         if dtype not in self.rtol:
             return f"{dtype} is not among the dtypes of {self.name}: {', '.join(self.rtol)}"
         return self.missing()
+
+    def call(self, inputs: Inputs) -> Callable[[], object]:
+        """One call on these tensors, which is what gets timed; a call of several steps has them bound beforehand."""
+        if self.steps is None:
+            return partial(self.run, **inputs)
+        steps = [step for _, step in self.steps(**inputs)]
+
+        def run() -> None:
+            for step in steps:
+                step()
+
+        return run
 
     def relative_error(self, inputs: Inputs) -> float:
         """‖out − reference‖ / ‖reference‖ after `run`, of all outputs the largest; NaN where one was not written."""

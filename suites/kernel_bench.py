@@ -1,10 +1,10 @@
 """Measures kernels on one device: inputs from a pool larger than the caches, a check before the first time."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
+from kernels.kernel import Step
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device, Patience, gib
 from kernels.timing.host import HostTimer, Timer
@@ -54,7 +54,7 @@ class KernelBench:
         with torch.inference_mode(), ranges.mark(case.name, case.question, number):
             self._pool.forget()
             inputs = [entry.kernel.inputs(self._pool, dtype=case.dtype, **entry.shape) for _ in range(entry.copies)]
-            calls = [partial(entry.kernel.run, **one) for one in inputs]
+            calls = [entry.kernel.call(one) for one in inputs]
             start = entry.turn % len(calls)  # go on behind the copy that the visit before read last
             calls = calls[start:] + calls[:start]
             with ranges.mark("warm-up", case.question, number):
@@ -64,6 +64,8 @@ class KernelBench:
                     if entry.failed is not None:
                         return ()
                     self._verified.add(number)
+                    if entry.kernel.steps:
+                        self._show(entry.kernel.steps(**inputs[start]), case.question, number)
                 timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
             with ranges.mark("timed", case.question, number):
                 sampled = timer.sample(share)
@@ -73,6 +75,12 @@ class KernelBench:
         if sampled.throttled is not None:  # once throttled, a case stays labelled
             entry.throttled = bool(entry.throttled) or sampled.throttled
         return sampled.seconds
+
+    def _show(self, steps: Sequence[Step], question: str, number: int) -> None:
+        """One call outside the samples whose steps a timeline shows by name."""
+        for name, step in steps:
+            with ranges.mark(name, question, number):
+                step()
 
     def _timer(self, entry: Entry) -> Timer:
         return CudaTimer(self._device, entry.case.launch) if self._device.kind == "cuda" else HostTimer(self._device)

@@ -6,6 +6,7 @@ from kernels.kernel import Kernel
 from kernels.timing.device import COLD_FACTOR, Device
 from kernels.timing.pool import Ruler
 from specs.case import Case
+from specs.layer import LayerPart
 from specs.measurement import Measurement
 from specs.parallel import Shard
 from suites.entry import Entry
@@ -37,7 +38,13 @@ class KernelEntry(Entry):
 
 
 def kernel_entry(
-    name: str, device: Device, kernel: Kernel, question: str, how: How, shard: Shard | None, shape: dict[str, int]
+    name: str,
+    device: Device,
+    kernel: Kernel,
+    question: str,
+    how: How,
+    part: Shard | LayerPart | None,
+    shape: dict[str, int],
 ) -> KernelEntry:
     """The case of a kernel at a shape, with its work and the copies that it rotates through."""
     work, ruler = kernel.work(dtype=how.dtype, **shape), Ruler()
@@ -56,17 +63,18 @@ def kernel_entry(
         flops=work.flops,
         hbm_bytes=work.hbm_bytes,
         wire_bytes_sent_per_rank=work.wire_bytes_sent_per_rank,
-        model=shard.model if shard else None,
-        layer=shard.layer if shard else None,
-        tp=shard.tp if shard else None,
-        pp=shard.pp if shard else None,
+        model=part.model if part else None,
+        layer=part.layer if part else None,
+        tp=part.tp if part else None,
+        pp=part.pp if part else None,
         tokens=shape.get("tokens", shape.get("batch")),
         n=shape.get("n"),
         k=shape.get("k"),
         cache=cache,
         launch=how.launch,
-        context=shape["tokens"] if prompt else shape.get("context"),
-        batch=1 if prompt else shape.get("batch"),
+        context=getattr(part, "context", shape["tokens"] if prompt else shape.get("context")),
+        batch=getattr(part, "batch", 1 if prompt else shape.get("batch")),
+        per_layer=getattr(part, "per_layer", None),
     )
     return KernelEntry(
         case=case,

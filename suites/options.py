@@ -7,22 +7,29 @@ from typing import Any
 
 import pytest
 
-from specs import attention, bus
+from specs import attention, bus, layer
 from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
+from specs.layer import FUSED, PARTS
 from specs.models import model
 from specs.sizes import parse_bytes
 
+LINEARS = ("qkv", "o", "gate_up", "up", "down", "lm_head")
+KNOWN_LAYERS = tuple(dict.fromkeys((*LINEARS, *PARTS, FUSED)))
+KNOWN_IMPLEMENTATIONS = tuple(
+    dict.fromkeys((*IMPLEMENTATIONS, *attention.IMPLEMENTATIONS, *layer.IMPLEMENTATIONS, *bus.IMPLEMENTATIONS))
+)
+
 LISTS = {
     "--model": "models, by slug (llama-3-70b, …)",
-    "--layer": "parts of a layer: qkv, attention, o, gate_up (up where ungated), down, lm_head",
+    "--layer": f"linears and other parts of a layer: {', '.join(KNOWN_LAYERS)} (up where ungated)",
     "--tp": "tensor-parallel degrees",
     "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",
     "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",
     "--context": "tokens that each sequence of a decode batch has in its KV cache",
     "--dtype": "fp32, bf16, fp16",
     "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}; of attention {', '.join(attention.IMPLEMENTATIONS)}; of "
-    f"collectives {', '.join(bus.IMPLEMENTATIONS)}",
+    f"whole layers {', '.join(layer.IMPLEMENTATIONS)}; of collectives {', '.join(bus.IMPLEMENTATIONS)}",
     "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
     "--launch": "graph (CUDA graph) or eager",
     "--message": "messages of collectives: 16KiB, 1MiB, …",
@@ -59,9 +66,9 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("shardbench", "shardbench suites (lists are separated by commas)")
     checks: dict[str, Callable[[str], Any]] = {
         "--model": lambda word: model(word).slug,
-        "--layer": _one_of("qkv", attention.LAYER, "o", "gate_up", "up", "down", "lm_head"),
+        "--layer": _one_of(*KNOWN_LAYERS),
         "--dtype": _one_of("fp32", "bf16", "fp16"),
-        "--impl": _one_of(*dict.fromkeys((*IMPLEMENTATIONS, *bus.IMPLEMENTATIONS, *attention.IMPLEMENTATIONS))),
+        "--impl": _one_of(*KNOWN_IMPLEMENTATIONS),
         "--cache": _one_of("cold", "hot"),
         "--launch": _one_of("graph", "eager"),
         "--message": parse_bytes,

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specs import attention, bus
+from specs import attention, bus, layer
 from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.measurement import SCHEMA
-from suites.options import add_options, read_options
+from suites.options import LINEARS, add_options, read_options
 from suites.world.place import find_place
 
 if TYPE_CHECKING:
+    from specs.parallel import Split
     from suites.entry import Entry
     from suites.session import Session  # noqa: F401  # named in a string below
 
@@ -83,10 +84,20 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
         kind = current_device().kind
         try:
             for split in splits(options, SPLITS[kind], kind):
-                for layer in options.layer or ():
-                    attention.heads_of(split) if layer == attention.LAYER else split.linear(layer)
+                for name in options.layer or ():
+                    _check_layer(split, name)
         except UserError as error:
             raise pytest.UsageError(str(error)) from error
+
+
+def _check_layer(split: "Split", name: str) -> None:
+    """Refuse a part that the model does not have, or not as one rank's layer is made here."""
+    if name == attention.LAYER:
+        attention.heads_of(split)
+    elif name in (*layer.PARTS, layer.FUSED) and name not in LINEARS:
+        layer.layer_shape(split)
+    else:
+        split.linear(name)
 
 
 def _make_writable(path: Path) -> None:
@@ -150,8 +161,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out and len(out) == len(benches) and (asked := read_options(config).impl):
         raise pytest.UsageError(
             f"nothing to measure: these suites have nothing by {', '.join(asked)}; linears are by "
-            f"{', '.join(IMPLEMENTATIONS)}, attention by {', '.join(attention.IMPLEMENTATIONS)}, messages by "
-            f"{', '.join(bus.IMPLEMENTATIONS)}"
+            f"{', '.join(IMPLEMENTATIONS)}, attention by {', '.join(attention.IMPLEMENTATIONS)}, whole layers by "
+            f"{', '.join(layer.IMPLEMENTATIONS)}, messages by {', '.join(bus.IMPLEMENTATIONS)}"
         )
     if out:
         config.hook.pytest_deselected(items=[item for item in items if item in out])

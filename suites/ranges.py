@@ -1,7 +1,8 @@
 """NVTX ranges, so that a Nsight Systems timeline shows each case by its name.
 
 Domain `shardbench`, category the suite's question, payload the number of the case in the run. The outer range
-is named by the case, with `warm-up` and `timed` inside it. The package registers each message, and registered
+is named by the case, with `warm-up` and `timed` inside it; what has parts, a layer, shows them by name in its warm-up.
+The package registers each message, and registered
 strings are what `nsys profile --nvtx-capture` matches by default. With no tool attached a range
 costs about a microsecond, and none is opened inside a sample.
 """

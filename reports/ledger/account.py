@@ -6,7 +6,9 @@ worked out within a pass, and the spread between passes makes the intervals. In 
     linears, attention, norms   parts alone, times their calls; on a CPU less a launch for each call
     launch gaps                 on a GPU eager − graph; on a CPU calls times the launch latency of the same run
     fusion gain                 t(gate_up_swiglu) − t(gate_up) − t(swiglu); of torch.compile its layer − torch's
-    cache effect                what is left: in a layer activations are still in a cache, and calls overlap
+    cache effect                what is left: above zero where a part alone runs hotter than in a layer, which sends its
+                                weights through the caches between two calls, below where the layer finds in a cache
+                                what a part alone does not, and where calls overlap
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +19,9 @@ from typing import Literal
 
 from reports import ceilings
 from reports.figures import Figures
-from reports.ledger.layers import FUSED, GROUPS, Layer
+from reports.ledger.layers import GROUPS, Layer
 from specs import statistics
+from specs.layer import FUSED
 from specs.measurement import Measurement
 
 ITEMS = (*GROUPS, "launch gaps", "fusion gain", "cache effect", "unaccounted")
@@ -75,7 +78,8 @@ class Ledger:
         items: what it consists of; they add up to it.
         parts: seconds of one call of each part alone, launch included.
         device: seconds of the layer as its parts were timed, on a GPU without launch gaps; None where it was not.
-        together: seconds of the parts after fusion, as often as they are called; None where one is missing.
+        together: seconds of the parts after fusion, as often as they are called; None where one is missing, and for
+            torch.compile, whose own parts nobody knows.
     """
 
     layer: Layer
@@ -141,7 +145,9 @@ def account(layer: Layer) -> Ledger:
         items=items,
         parts={name: Amount([_mean(one, turn) for turn in passes]) for name, one in layer.parts.items()},
         device=Amount([_mean(layer.device, turn) for turn in passes]) if layer.device else None,
-        together=None if layer.gaps else Amount([_parts(layer, turn) + _fusion(layer, turn) for turn in passes]),
+        together=None
+        if layer.gaps or layer.compiled
+        else Amount([_parts(layer, turn) + _fusion(layer, turn) for turn in passes]),
     )
 
 
@@ -157,7 +163,7 @@ def _items(layer: Layer, turn: int) -> dict[str, float]:
         items["launch gaps"] = calls * launch
     elif "eager" in layer.whole and "graph" in layer.whole:
         items["launch gaps"] = _mean(layer.whole["eager"], turn) - _mean(layer.whole["graph"], turn)
-    if not layer.compiled or (layer.plain and layer.device):
+    if not layer.unfused and (not layer.compiled or (layer.plain and layer.device)):
         items["fusion gain"] = _fusion(layer, turn)
     items["unaccounted" if layer.gaps else "cache effect"] = _mean(layer.total, turn) - sum(items.values())
     return items

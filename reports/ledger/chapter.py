@@ -8,7 +8,7 @@ from reports import units
 from reports.evidence import name_among
 from reports.files import ResultFile
 from reports.ledger import layers, table
-from reports.ledger.account import Ledger, account
+from reports.ledger.account import Amount, Ledger, account
 from reports.ledger.record import record
 from reports.page import Block, Facts, Table
 
@@ -19,7 +19,9 @@ WORDS = {
     "norms": "in norms",
     "launch gaps": "between launches",
     "fusion gain": "",
+    "cache effect": "in the cache effect",
 }
+REACH = {"straddles": "the interval reaches across 5 %"}
 WORTH = 0.005
 """Share of a layer below which a sentence passes over it."""
 
@@ -50,11 +52,12 @@ class Accounts:
     def _sentence(self, one: Ledger) -> str:
         case = one.layer.case
         shares = {name: share.mean for name in WORDS if (share := one.share(name)) and abs(share.mean) >= WORTH}
-        fusion = shares.pop("fusion gain", 0.0)
+        fusion = shares.pop("fusion gain", 0.0) if _is_sure(one.share("fusion gain")) else 0.0
+        shares.pop("fusion gain", None)
         said = [", ".join(f"{units.percent(share)} {WORDS[name]}" for name, share in shares.items())]
         said += [f"fusion {'saves' if fusion < 0 else 'costs'} {units.percent(abs(fusion))}"] if fusion else []
         if one.ratio:
-            why = one.verdict or table.SINGLE
+            why = REACH.get(one.verdict or "", one.verdict) or table.SINGLE
             said.append(f"together its parts take {one.ratio.mean:.2f} times as long as alone ({why})")
         said += [f"missing: {'; '.join(one.layer.gaps)}"] if one.layer.gaps else []
         return (
@@ -62,6 +65,11 @@ class Accounts:
             f"{units.counted(case.tokens or 0, 'token')} and context {case.context} takes "
             f"{units.one(units.SECONDS, one.seconds.mean)} with {case.implementation}: {'; '.join(filter(None, said))}."
         )
+
+
+def _is_sure(share: Amount | None) -> bool:
+    """Whether its interval leaves out zero."""
+    return bool(share and share.interval and not share.interval[0] <= 0 <= share.interval[1])
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,10 @@ from functools import cached_property
 from reports import ceilings
 from reports.files import ResultFile
 from specs.case import Case
+from specs.layer import FUSED, WHOLE
 from specs.measurement import Measurement
 
 QUESTION = "layer"
-WHOLE = "layer"
-"""What a case of the whole layer has for its op, and in place of a part."""
-FUSED = "gate_up_swiglu"
-"""gate_up with swiglu in its epilogue, in place of both."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "linears": ("qkv", "o", "gate_up", "down"),
     "attention": ("attention",),
@@ -23,6 +20,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 COMPILED = "torch-compile"
 FAMILY = {COMPILED: "torch"}
 """Whose parts stand for those of an implementation that cannot be timed part by part."""
+
+FUSING = ("triton",)
+"""Those whose layer has a fused part in place of plain ones."""
 
 Place = tuple[str | None, int | None, int | None, int | None, int | None, int | None, str, bool]
 """Model, tp, pp, tokens, batch, context, dtype, and whether the weights were cold."""
@@ -66,6 +66,11 @@ class Layer:
         """Whether a compiler fuses what it likes, so that its parts cannot be timed alone."""
         return self.case.implementation == COMPILED
 
+    @property
+    def unfused(self) -> bool:
+        """Whether the fused part is missing that the layer has in place of plain ones."""
+        return self.case.implementation in FUSING and FUSED not in self.parts
+
     def calls(self, name: str) -> int:
         """How often a layer calls a part."""
         return self.parts[name].case.per_layer or 1
@@ -76,6 +81,7 @@ class Layer:
         family = FAMILY.get(self.case.implementation, self.case.implementation)
         absent = [name for group in GROUPS.values() for name in group if name not in self.parts]
         launch = _device_launch(self.file)
+        absent += [FUSED] if self.unfused else []
         found = [f"{', '.join(absent)} by {family}, {launch}"] if absent else []
         found += [f"the layer in a {launch}"] if self.device is None else []
         found += [f"the layer by {family}, {launch}"] if self.compiled and self.plain is None else []

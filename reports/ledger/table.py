@@ -4,16 +4,19 @@ from collections.abc import Callable, Sequence
 
 from reports import labels, units
 from reports.ledger.account import ITEMS, Amount, Ledger
-from reports.ledger.layers import FUSED, GROUPS
+from reports.ledger.layers import GROUPS
 from reports.page import Column, Table
 from reports.units import NONE, percent
+from specs.layer import FUSED
 
 Cell = Callable[[Ledger], str]
 NOTES = (
     "linears, attention, norms: each part alone, as often as the layer calls it; norms are norm, rotary and swiglu",
-    "launch gaps: eager less graph, on a CPU calls times the launch latency; fusion gain: what a fused part or "
-    "torch.compile takes more than the plain ones",
-    "cache effect: what is left; activations are still in a cache, and calls overlap",
+    "launch gaps: eager less graph, on a CPU one launch a part times the launch latency",
+    "fusion gain: what a fused part or torch.compile takes more than the plain ones",
+    "cache effect: what is left; above zero where a part alone runs hotter than behind a layer's weights, below where "
+    "calls overlap or find in a cache what the one before has left; with torch.compile it is that of torch's layer, as "
+    "nobody knows its own parts",
 )
 SINGLE = "a single pass gives no interval"
 

@@ -19,6 +19,9 @@ CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: 
 
 OF_RANKS = ("bench_collective", "bench_point_to_point", "bench_peer_copy", "bench_tp", "bench_pp")
 
+READERS = ("axes", "layer_axes", "bench_attention", "bench_ceilings", "session")
+"""Modules that ask which device there is."""
+
 
 @pytest.fixture
 def listed(pytester, monkeypatch):
@@ -29,7 +32,7 @@ def listed(pytester, monkeypatch):
             gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.PATIENCE["cuda"])
             monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (140 * 2**30, 140 * 2**30))
-            for module in ("suites.axes", "suites.bench_ceilings", "suites.session", "kernels.timing.device"):
+            for module in (*(f"suites.{one}" for one in READERS), "kernels.timing.device"):
                 monkeypatch.setattr(f"{module}.current_device", lambda: gpu)
             monkeypatch.setattr("suites.session.machine_info", lambda device: {"gpu": "NVIDIA H200"})
         command = (
@@ -60,7 +63,8 @@ def test_a_cpu_measures_at_least_sixty_cases_of_its_default_model(listed):
         assert any(part in name for name in layers), part
     assert set(Counter(function for function, _ in here)) == {
         "bench_decode", "bench_prefill", "bench_sweep", "bench_read", "bench_copy", "bench_matmul", "bench_launch",
-        "bench_decode_attention", "bench_prefill_attention",
+        "bench_decode_attention", "bench_prefill_attention", "bench_layer", "bench_part", "bench_prompt",
+        "bench_prompt_part",
     }  # fmt: skip
 
 
@@ -101,7 +105,10 @@ def test_a_gpu_measures_a_70b_under_tp8_and_as_a_stage_of_pp8(listed, all_made):
     assert {reason for _, name, reason in cases if name.endswith("-cublaslt")} == {"cublaslt needs a package"}
     layers = [name for _, name, _ in cases if "llama" in name]
     assert all(re.match(r"llama-3-70b-(tp8-pp1|tp1-pp8)-", name) for name in layers)
-    assert all("-cold-graph-" in name for name in layers)
+    assert all("-cold-graph-" in name for name in layers if "-layer-" not in name)
+    wholes = [name for name in layers if "-layer-" in name]
+    assert {name.split("-cold-")[1].split("-")[0] for name in wholes} == {"graph", "eager"}
+    assert {name.split("eager-")[1] for name in wholes if "eager" in name} == {"torch", "torch-compile", "triton"}
     launches = [name for function, name, _ in cases if function == "bench_launch"]
     assert launches == ["fp32-cold-eager-torch", "fp32-cold-graph-torch"]
 

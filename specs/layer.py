@@ -1,0 +1,109 @@
+"""One decoder layer as a rank runs it: the widths that are left of it under tensor parallelism, and its parts.
+
+Decode: every sequence adds one token, so tokens = batch, and each attends to `context` tokens of its KV cache. Prefill:
+one prompt, so batch = 1 and context = tokens. Under tensor parallelism two all-reduces follow, one behind o and one
+behind down; they are no part of what one rank computes.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from specs.errors import UserError
+from specs.models import Model
+from specs.parallel import Split
+
+WHOLE = "layer"
+PARTS = ("norm", "qkv", "rotary", "attention", "o", "gate_up", "swiglu", "down")
+"""In the order of a layer; the norm, which adds the residual too, comes once more behind o."""
+FUSED = "gate_up_swiglu"
+"""gate_up with swiglu in its epilogue, where an implementation has that."""
+PER_LAYER = {"norm": 2}
+"""Calls a layer of what it calls more than once."""
+
+IMPLEMENTATIONS = ("torch", "torch-compile", "triton")
+
+
+class LayerPart(NamedTuple):
+    """A part of one rank's layer, or all of it; strings and integers only, for JSON.
+
+    Attributes:
+        model, tp, pp: what it was cut from.
+        layer: `layer` for all of it, else the part's name.
+        tokens: rows of x.
+        batch: sequences that they belong to: as many as tokens in decode, 1 in prefill.
+        context: tokens in each sequence's cache, the new one included; of a prompt its tokens.
+        per_layer: calls a layer.
+    """
+
+    model: str
+    tp: int
+    pp: int
+    layer: str
+    tokens: int
+    batch: int
+    context: int
+    per_layer: int
+
+    def __str__(self) -> str:
+        phase = f"{self.tokens}tok-ctx{self.context}" if self.batch == self.tokens else f"prompt{self.tokens}"
+        return f"{self.model}-tp{self.tp}-pp{self.pp}-{phase}-{self.layer}"
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Widths of one rank's layer.
+
+    Attributes:
+        hidden: of the residual stream.
+        heads, kv_heads: of this rank.
+        head_dim: of each head.
+        intermediate: of this rank's part of the MLP.
+    """
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+
+    @property
+    def qkv(self) -> int:
+        """Output features of the first linear: queries, keys and values of all heads."""
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    @property
+    def queries(self) -> int:
+        """Width of the queries, and of what attention hands on."""
+        return self.heads * self.head_dim
+
+
+def why_no_layer(model: Model) -> str | None:
+    """One line on what a model's layers have that ours do not; None where they are of this kind."""
+    odd = {
+        "experts": model.experts,
+        "biases": model.biases,
+        "norms on queries and keys": model.qk_norm,
+        "no gate in its MLP": not model.gated,
+        "attention of another kind": not model.heads,
+    }
+    found = [name for name, there in odd.items() if there]
+    return f"{model}: a whole layer of it is not made, it has {', '.join(found)}" if found else None
+
+
+def layer_shape(split: Split) -> LayerShape:
+    """What a rank of `split` holds of a layer.
+
+    Raises:
+        UserError: the model's layers are none of this kind.
+    """
+    model = split.model
+    if reason := why_no_layer(model):
+        raise UserError(f"{reason}; choose a dense Llama: llama-3.2-1b, llama-3-8b, llama-3-70b")
+    return LayerShape(
+        model.hidden, model.heads // split.tp, split.kv_heads_per_rank, model.head_dim, model.intermediate // split.tp
+    )
+
+
+def part_of(split: Split, name: str, *, tokens: int, batch: int, context: int) -> LayerPart:
+    """What tells the part `name` of a rank's layer from others."""
+    return LayerPart(split.model.slug, split.tp, split.pp, name, tokens, batch, context, PER_LAYER.get(name, 1))
