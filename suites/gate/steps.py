@@ -1,6 +1,6 @@
 """All steps, in their order: what matters most comes first, the tuner takes what is left."""
 
-from suites.gate import arrival, clock, correctness, dram, memcheck, racecheck, ranks, suite, table, tune
+from suites.gate import arrival, clock, correctness, dram, layers, memcheck, racecheck, ranks, suite, table, tune
 from suites.gate.step import Step
 
 STEPS: tuple[Step, ...] = (
@@ -8,6 +8,7 @@ STEPS: tuple[Step, ...] = (
     arrival.STEP,
     ranks.STEP,
     suite.STEP,
+    layers.STEP,
     dram.STEP,
     clock.STEP,
     memcheck.STEP,

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from specs.decode import IMPLEMENTATIONS, LAYERS, MODEL, TOKENS, TP
@@ -11,7 +12,10 @@ from suites.gate.process import run_limited
 from suites.gate.program import leave, options
 from suites.gate.step import PYTEST, Step, Verdict
 
+CASES = ("suites/", "-k", "bench_decode or ceilings")
 AXES = {"--model": (MODEL,), "--layer": LAYERS, "--tp": TP, "--tokens": TOKENS, "--impl": IMPLEMENTATIONS}
+
+Axes = Mapping[str, Sequence[object]]
 
 STEP = Step(
     name="suite",
@@ -30,19 +34,18 @@ GRACE_SECONDS = 5.0
 """Shorter than the gate gives this program, so that none of its own stays behind."""
 
 
-def command(path: Path, budget_seconds: float) -> list[str]:
+def command(path: Path, budget_seconds: float, cases: Sequence[str], axes: Axes) -> list[str]:
     """pytest, with a budget."""
-    axes = [word for option, values in AXES.items() for word in (option, ",".join(map(str, values)))]
-    chosen = [*axes, "-k", "bench_decode or ceilings"]
+    asked = [word for option, values in axes.items() for word in (option, ",".join(map(str, values)))]
     written = [f"--benchmark-json={path}", "--benchmark-quiet", "--budget", f"{budget_seconds:.0f}"]
-    return [sys.executable, "-m", "pytest", "suites/", "-p", "no:cacheprovider", "--color", "no", *written, *chosen]
+    return [sys.executable, "-m", "pytest", *cases, "-p", "no:cacheprovider", "--color", "no", *written, *asked]
 
 
-def result_path(out: Path) -> Path:
+def result_path(out: Path, ending: str = "") -> Path:
     """<gpu>-<date>-<short commit>.json, as files in reports/data/ are named."""
     name = _told([sys.executable, "-m", "suites", "name"])
     commit = _told(["git", "rev-parse", "--short", "HEAD"]) or "nogit"
-    return out / f"{name or 'unnamed'}-{commit}.json"
+    return out / f"{name or 'unnamed'}-{commit}{ending}.json"
 
 
 def _told(asked: Sequence[str]) -> str:
@@ -54,19 +57,31 @@ def _told(asked: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the suite; make the file from its journal when it did not come to its end."""
+    """The decode points and the ceilings."""
     began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
-    path = result_path(asked.out)
+    return leave(measure(asked, began, result_path(asked.out), CASES, AXES), asked.verdict)
+
+
+def measure(asked: Namespace, began: float, path: Path, cases: Sequence[str], axes: Axes) -> Verdict:
+    """Run the suites within the step's time; make the file from its journal when they did not come to their end.
+
+    Args:
+        asked: the step's options.
+        began: when it began, by the monotonic clock.
+        path: the result file.
+        cases: what pytest is told to collect.
+        axes: options and their values.
+    """
     path.unlink(missing_ok=True)
     left = asked.seconds - (time.monotonic() - began) - RECOVER_SECONDS
     sys.stdout.flush()
     budget = max(30.0, left - AROUND_SECONDS)
-    status = run_limited(command(path, budget), sys.stdout.buffer, left - GRACE_SECONDS, {}, GRACE_SECONDS)
+    status = run_limited(command(path, budget, cases, axes), sys.stdout.buffer, left - GRACE_SECONDS, {}, GRACE_SECONDS)
     journal = path.with_name(f"{path.name}.journal.jsonl")
     if not path.exists() and journal.exists():
         recover = [sys.executable, "-m", "reports", "recover", str(journal), "-o", str(path)]
         subprocess.run(recover, timeout=60)  # noqa: S603 - our own program
-    return leave(judge(status, path), asked.verdict)
+    return judge(status, path)
 
 
 def judge(status: int | None, path: Path) -> Verdict:

@@ -1,24 +1,28 @@
-"""The kernels' table, from the file that the suite has just written."""
+"""The kernels' table, from the files that the suite and the layers have just written."""
 
 import os
 from pathlib import Path
 
+from suites.gate.layers import ENDING
 from suites.gate.step import Place, Step, Verdict, by_exit_status
 
 NO_RESULTS = ("gate.json", "nvbench.json")
 ABSENT = "no-result-file.json"
 
 
-def newest_result(out: Path) -> Path | None:
-    """The suite's latest file in `out`; None when there is none."""
-    files = [path for path in out.glob("*.json") if path.name not in NO_RESULTS]
-    return max(files, key=lambda path: path.stat().st_mtime, default=None)
+def newest_results(out: Path) -> list[Path]:
+    """The suite's latest file in `out`, and that of the layers; either may be missing."""
+    files = sorted(
+        (path for path in out.glob("*.json") if path.name not in NO_RESULTS), key=lambda path: path.stat().st_mtime
+    )
+    kinds = {path.stem.endswith(ENDING): path for path in files}
+    return [kinds[kind] for kind in (False, True) if kind in kinds]
 
 
 def command(place: Place, _: float) -> list[str]:
-    """`python -m reports kernels FILE`."""
-    result = newest_result(place.out) or place.out / ABSENT
-    return [place.python, "-m", "reports", "kernels", str(result)]
+    """`python -m reports kernels FILE…`."""
+    results = newest_results(place.out) or [place.out / ABSENT]
+    return [place.python, "-m", "reports", "kernels", *map(str, results)]
 
 
 def by_table(status: int, output: str) -> Verdict:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from suites.gate import command, suite, table, tune
+from suites.gate import command, layers, suite, table, tune
 from suites.gate.by_counts import by_counts
 from suites.gate.machine import Machine, look_around
 from suites.gate.step import Result
@@ -149,12 +150,13 @@ def test_pytest_is_judged_by_its_last_line(status, output, outcome, detail):
     assert (verdict.outcome, verdict.detail) == (outcome, detail)
 
 
-def test_the_table_is_made_of_the_latest_result_and_of_no_other_file(tmp_path):
-    for name, written in {"old.json": 1, "new.json": 2, "gate.json": 3, "nvbench.json": 3}.items():
+def test_the_table_is_made_of_the_latest_results_and_of_no_other_file(tmp_path):
+    names = ("old-layers.json", "old.json", "new.json", "new-layers.json", "gate.json", "nvbench.json")
+    for written, name in enumerate(names):
         (tmp_path / name).write_text("{}")
         os.utime(tmp_path / name, (written, written))
-    assert table.newest_result(tmp_path).name == "new.json"
-    assert table.newest_result(tmp_path / "absent") is None
+    assert [path.name for path in table.newest_results(tmp_path)] == ["new.json", "new-layers.json"]
+    assert table.newest_results(tmp_path / "absent") == []
 
 
 def test_without_a_result_there_is_no_table_and_no_failure(tmp_path):
@@ -171,12 +173,32 @@ def test_the_tuner_gets_what_is_left_less_a_margin(tmp_path):
 
 
 def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):
-    told = suite.command(tmp_path / "a.json", 180.0)
+    told = suite.command(tmp_path / "a.json", 180.0, suite.CASES, suite.AXES)
     assert told[told.index("--tp") + 1] == "1,2,4,8"
     assert told[told.index("--tokens") + 1] == "1,8,16,32,64"
     assert told[told.index("--layer") + 1] == "qkv,o,gate_up,down"
     assert told[told.index("--budget") + 1] == "180"
     assert told[told.index("-k") + 1] == "bench_decode or ceilings"
+
+
+def test_the_layers_are_a_decode_layer_its_parts_attention_and_the_gemm(tmp_path):
+    listing = [sys.executable, "-m", "pytest", *layers.CASES, "--list", "-p", "no:cacheprovider"]
+    axes = [word for option, values in layers.AXES.items() for word in (option, ",".join(map(str, values)))]
+    done = subprocess.run([*listing, *axes], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = re.findall(r"^suites/\w+\.py::(bench_\w+)\[(.*?)\]: ", done.stdout, re.MULTILINE)
+    tokens = {}
+    for function, name in cases:
+        tokens.setdefault(function, set()).update(re.findall(r"-(\d+)tok-", name))
+    assert tokens["bench_layer"] == tokens["bench_part"] == tokens["bench_decode_attention"] == {"1", "32"}
+    assert tokens["bench_prefill"] == {"512", "2048"}
+    assert {"bench_read", "bench_matmul", "bench_launch", "bench_copy"} < set(tokens)
+    assert not {"bench_prompt", "bench_decode", "bench_prefill_attention"} & set(tokens)
+    parts = {name.split("ctx8192-")[1].split("-bf16")[0] for function, name in cases if function == "bench_part"}
+    assert "gate_up_swiglu" in parts
+    target = "llama-3-70b-tp1-pp1-attention-32tok-8192ctx"
+    assert any(name.startswith(target) for _, name in cases), "the point that a target is set for"
+    assert all("-tp8-" in name for function, name in cases if function in ("bench_layer", "bench_part"))
 
 
 @pytest.mark.parametrize(
