@@ -51,7 +51,9 @@ def kernel_entry(
     kernel.inputs(ruler, dtype=how.dtype, **shape)
     copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
     truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
-    cache = how.cache if how.cache == "hot" or truly_cold or not ruler.weight_bytes else f"rotated-{copies}"
+    cache = how.cache if how.cache == "hot" or truly_cold or kernel.op == "launch" else f"rotated-{copies}"
+    if not ruler.weight_bytes and kernel.op != "launch":
+        cache = "hot"  # what it reads was just written, and is the same in every call
     prompt = kernel.op == "attention" and "batch" not in shape  # one sequence, which attends to itself
     case = Case(
         name=name,

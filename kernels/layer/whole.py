@@ -151,9 +151,8 @@ def steps(parts: Parts, **t: torch.Tensor) -> list[Step]:
     """The calls of a layer in their order, each with the name of its part."""
     decode = t["key"].dim() == 4
     key, value = (t[name][:, -1] if decode else t[name] for name in ("key", "value"))
-    lengths = (
-        {"lengths": None if parts["attention"].kernel.implementation == "torch" else t["lengths"]} if decode else {}
-    )
+    told = parts["attention"].kernel.implementation != "torch"  # its compiler would have to stop and look at them
+    lengths = {"lengths": t["lengths"] if told else None} if decode else {}
     attended = t["attended"].view(t["projected"].shape[0], -1)
     runs = {name: one.kernel.run for name, one in parts.items()}
     mlp: list[Step]

@@ -107,11 +107,11 @@ def collect(file: ResultFile) -> list[Layer]:
     parts: dict[tuple[Place, str], dict[str, Measurement]] = {}
     for one in _timed(file):
         case = one.case
-        key = _place(case), case.implementation
         if case.op == WHOLE:
-            wholes.setdefault(key, {}).setdefault(case.launch, one)
+            wholes.setdefault((_place(case), case.implementation), {}).setdefault(case.launch, one)
         elif case.layer and case.launch == _device_launch(file):
-            parts.setdefault(key, {}).setdefault(case.layer, one)
+            for place in _places(case):
+                parts.setdefault((place, case.implementation), {}).setdefault(case.layer, one)
     latency = None if file.machine.get("gpu") else ceilings.launch(file, "eager")
     found = []
     for (place, implementation), whole in wholes.items():
@@ -128,6 +128,13 @@ def _timed(file: ResultFile) -> Iterator[Measurement]:
 def _device_launch(file: ResultFile) -> str:
     """The launch that gives device time: a CPU has no graphs."""
     return "graph" if file.machine.get("gpu") else "eager"
+
+
+def _places(case: Case) -> list[Place]:
+    """Where a part belongs: one that streams nothing is hot alone, and a part of cold layers too."""
+    place, prompt = _place(case), case.tokens != case.batch
+    streams = case.layer not in GROUPS["norms"] and not (case.layer == "attention" and prompt)
+    return [place] if streams or case.cache != "hot" else [place, (*place[:-1], True)]
 
 
 def _place(case: Case) -> Place:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import scipy.special  # noqa: F401 - numpy under it loads once a process, and pytester forgets what a run imports
 import torch
+import torch._dynamo  # likewise
 
 import suites.bench_ceilings  # likewise triton, and patches must be met
 import suites.session  # noqa: F401

@@ -94,6 +94,9 @@ def test_a_run_closes_the_ledger_of_its_layers_and_a_timeline_shows_their_parts(
     assert sum(item.share.mean for item in told.items) == pytest.approx(1, abs=1e-9)
     assert {item.name for item in told.items} >= {"linears", "attention", "norms", "launch gaps", "cache effect"}
     assert layer.calls("norm") == 2
+    assert {name: one.case.cache for name, one in layer.parts.items() if one.case.cache == "hot"} == dict.fromkeys(
+        ("norm", "rotary", "swiglu"), "hot"
+    ), "what streams no weights is not called cold"
     first = marked.index("norm")
     steps = ["norm", "qkv", "rotary", "attention", "o", "norm", "gate_up", "swiglu", "down"]
     assert marked[first - 1 : first + 10] == ["warm-up", *steps, "timed"]

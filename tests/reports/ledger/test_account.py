@@ -139,7 +139,9 @@ def test_parts_of_another_shape_do_not_stand_in(tmp_path, changes):
 
 def test_parts_that_rotate_through_other_numbers_of_copies_are_cold_all_the_same_but_hot_ones_are_not(tmp_path):
     assert ledgers(tmp_path, [*parts(), whole(14.0, cache="rotated-6")])["torch"].layer.gaps == []
-    assert ledgers(tmp_path, [*parts(cache="hot"), whole(14.0)])["torch"].parts == {}
+    hot = ledgers(tmp_path, [*parts(cache="hot"), whole(14.0)])["torch"]
+    assert set(hot.parts) == {"norm", "rotary", "swiglu"}, "they stream nothing, so they are hot whatever was asked for"
+    assert hot.layer.gaps == ["qkv, o, gate_up, down, attention by torch, eager"]
 
 
 def test_intervals_come_from_what_passes_say_each(tmp_path):
