@@ -21,6 +21,8 @@ PER_LAYER = {"norm": 2}
 """Calls a layer of what it calls more than once."""
 
 IMPLEMENTATIONS = ("torch", "torch-compile", "triton")
+FUSING = ("triton",)
+"""Those whose layer has the fused part in place of gate_up and swiglu."""
 
 
 class LayerPart(NamedTuple):

@@ -79,12 +79,12 @@ def add_how(
         "dtype": options.dtype or default_dtypes[kind],
         "cache": options.cache or ("cold",),
         "launch": options.launch or LAUNCHES[kind],
-        "implementation": _asked(options, rivals, kind),
+        "implementation": asked_for(options, rivals, kind),
     }
     hows = [How(*values) for values in product(*(axes | dict(fixed or {})).values())]
     metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])
 
 
-def _asked(options: Options, rivals: Mapping[str, Sequence[str]], kind: str) -> Sequence[str]:
+def asked_for(options: Options, rivals: Mapping[str, Sequence[str]], kind: str) -> Sequence[str]:
     """The rivals among the implementations that were asked for."""
     return rivals[kind] if options.impl is None else [name for name in options.impl if name in rivals["cuda"]]

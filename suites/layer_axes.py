@@ -6,9 +6,9 @@ from itertools import product
 import pytest
 
 from kernels.timing.device import current_device
-from specs.layer import FUSED, IMPLEMENTATIONS, PARTS, WHOLE, LayerPart, part_of, why_no_layer
+from specs.layer import FUSED, FUSING, IMPLEMENTATIONS, PARTS, WHOLE, LayerPart, part_of, why_no_layer
 from specs.parallel import Split
-from suites.axes import splits
+from suites.axes import asked_for, splits
 from suites.how import How
 from suites.options import Options, read_options
 
@@ -61,7 +61,7 @@ def _whole(split: Split, point: Point, options: Options, kind: str) -> Iterator[
         options.dtype or DTYPES,
         options.cache or ("cold",),
         options.launch or LAUNCHES[kind],
-        _asked(options, RIVALS[kind]),
+        asked_for(options, RIVALS, kind),
     ):
         yield part, How(dtype, cache, launch, implementation)
 
@@ -73,12 +73,7 @@ def _alone(split: Split, point: Point, options: Options, kind: str) -> Iterator[
         return
     asked = [name for name in (*PARTS, FUSED) if options.layer is None or name in options.layer]
     for name, dtype, cache in product(asked, options.dtype or DTYPES, options.cache or ("cold",)):
-        for implementation in _asked(options, RIVALS[kind]):
-            if implementation == "torch-compile" or (name == FUSED and implementation != "triton"):
+        for implementation in asked_for(options, RIVALS, kind):
+            if implementation == "torch-compile" or (name == FUSED and implementation not in FUSING):
                 continue  # its parts are torch's; torch fuses nothing by itself
             yield part_of(split, name, **point), How(dtype, cache, launch, implementation)
-
-
-def _asked(options: Options, usual: Sequence[str]) -> Sequence[str]:
-    """The implementations of layers among those that were asked for."""
-    return usual if options.impl is None else [name for name in options.impl if name in IMPLEMENTATIONS]

@@ -69,6 +69,19 @@ def configured(
 ) -> Form:
     """The decode linear, or what is made of it, in one configuration."""
     variant = skinny.variant(config, dtype, even=even, dependent=dependent, swiglu=swiglu)
+    return of_config(kernel, variant, config, basis, even, dtype, shapes)
+
+
+def of_config(
+    kernel: Kernel,
+    variant: Variant,
+    config: Config,
+    basis: str,
+    even: bool,
+    dtype: str,
+    shapes: Sequence[tuple[Shard, int]],
+) -> Form:
+    """A linear compiled as `variant` for one configuration."""
     return Form(
         kernel=kernel,
         config=str(config) if even else f"{config} masked",

@@ -1,20 +1,15 @@
 """The compiled forms of the GEMM that an architecture can be asked to run, and for which shapes."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from kernels import gemm
-from kernels.compile import compile_variant
 from kernels.gate_up import TRITON_GEMM_GATE_UP
-from kernels.inspection.form import Form
+from kernels.inspection.form import Form, Served, of_config
 from kernels.kernel import Kernel
 from kernels.tuning.choice import choose
-from kernels.tuning.config import Config
 from kernels.tuning.shapes import GEMM_TOKENS
 from specs.archs import Arch
 from specs.parallel import Shard
-
-Served = dict[tuple[Config, str, bool], list[tuple[Shard, int]]]
 
 
 def gemm_forms(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:
@@ -37,14 +32,5 @@ def _served(on: Arch, dtype: str, shards: Sequence[Shard]) -> Served:
 def _of(kernel: Kernel, dtype: str, served: Served) -> Iterator[Form]:
     swiglu = kernel is TRITON_GEMM_GATE_UP
     for (config, basis, even), shapes in served.items():
-        yield Form(
-            kernel=kernel,
-            config=str(config) if even else f"{config} masked",
-            basis=basis,
-            dtype=dtype,
-            warps=config.warps,
-            in_flight_bytes=config.in_flight_bytes(dtype),
-            make=partial(compile_variant, gemm.variant(config, dtype, even=even, swiglu=swiglu)),
-            cut=config,
-            serves=tuple(shapes),
-        )
+        variant = gemm.variant(config, dtype, even=even, swiglu=swiglu)
+        yield of_config(kernel, variant, config, basis, even, dtype, shapes)

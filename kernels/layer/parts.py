@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from kernels.decode_attention import TRITON_DECODE_ATTENTION
+from kernels.attentions import DECODE, pick
 from kernels.gate_up import gate_up
 from kernels.kernel import Kernel
 from kernels.linears import linear
@@ -10,14 +10,12 @@ from kernels.prefill_attention import TORCH_PREFILL_ATTENTION
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
-from kernels.torch_attention import TORCH_DECODE_ATTENTION
-from specs.layer import FUSED, LayerShape
+from specs.layer import FUSED, FUSING, PARTS, LayerShape
 
 ELEMENTWISE = {
     "torch": {"norm": TORCH_RMSNORM, "rotary": TORCH_ROTARY, "swiglu": TORCH_SWIGLU},
     "triton": {"norm": TRITON_RMSNORM, "rotary": TRITON_ROTARY, "swiglu": TRITON_SWIGLU},
 }
-DECODE_ATTENTION = {"torch": TORCH_DECODE_ATTENTION, "triton": TRITON_DECODE_ATTENTION}
 
 
 class Part(NamedTuple):
@@ -50,7 +48,7 @@ def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, bat
         return Part(kernel, {"tokens": tokens, "n": n, "k": k})
     if name == "attention":
         if tokens == batch:
-            return Part(DECODE_ATTENTION[implementation], {"batch": batch, "context": context, **heads})
+            return Part(pick(DECODE, implementation), {"batch": batch, "context": context, **heads})
         return Part(TORCH_PREFILL_ATTENTION, {"tokens": tokens, **heads})
     own = {"norm": {"hidden": hidden}, "rotary": heads, "swiglu": {"intermediate": intermediate}}
     return Part(ELEMENTWISE[implementation][name], {"tokens": tokens, **own[name]})
@@ -58,5 +56,6 @@ def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, bat
 
 def names(implementation: str) -> tuple[str, ...]:
     """What a layer is made of by `implementation`: ours has SwiGLU in the epilogue of gate_up."""
-    mlp = (FUSED,) if implementation == "triton" else ("gate_up", "swiglu")
-    return ("norm", "qkv", "rotary", "attention", "o", *mlp, "down")
+    if implementation not in FUSING:
+        return PARTS
+    return tuple(FUSED if name == "gate_up" else name for name in PARTS if name != "swiglu")

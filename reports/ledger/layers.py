@@ -7,7 +7,7 @@ from functools import cached_property
 from reports import ceilings
 from reports.files import ResultFile
 from specs.case import Case
-from specs.layer import FUSED, WHOLE
+from specs.layer import FUSED, FUSING, WHOLE
 from specs.measurement import Measurement
 
 QUESTION = "layer"
@@ -21,8 +21,6 @@ COMPILED = "torch-compile"
 FAMILY = {COMPILED: "torch"}
 """Whose parts stand for those of an implementation that cannot be timed part by part."""
 
-FUSING = ("triton",)
-"""Those whose layer has a fused part in place of plain ones."""
 
 Place = tuple[str | None, int | None, int | None, int | None, int | None, int | None, str, bool]
 """Model, tp, pp, tokens, batch, context, dtype, and whether the weights were cold."""
