@@ -27,6 +27,11 @@ class Case:
         context: tokens that each query attends to, where there is attention.
         batch: sequences that the tokens belong to, where there is attention: as many as tokens in decode.
         per_layer: how often a layer makes this call, where it is a part of one.
+        replicas, schedule, micro_batches, partition: with tp and pp how a whole model was run, see
+            `specs.deployment.Deployment`; tokens are rows of a forward pass of the whole batch, a prompt's for each
+            sequence in prefill.
+        layers, vocab: of that model, fewer than it has where it was cut down.
+        backend: what carried its messages.
         distribution: how tokens were dealt to experts: balanced, power_law_1.2, …
     """
 
@@ -55,6 +60,13 @@ class Case:
     context: int | None = None
     batch: int | None = None
     per_layer: int | None = None
+    replicas: int | None = None
+    schedule: str | None = None
+    micro_batches: int | None = None
+    partition: str | None = None
+    layers: int | None = None
+    vocab: int | None = None
+    backend: str | None = None
     distribution: str | None = None
 
     @property

@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from specs import statistics
+from specs import statistics, step
 from specs.case import Case
 from specs.errors import UserError
 
@@ -36,6 +36,9 @@ class Measurement:
         algorithm: ring, tree, nvls, … and the protocol, where the library tells; None where nothing does.
         transport: the one kind of link that all ranks talk over: nvlink, pcie, loopback, …; None for several and for
             unknown.
+        ledgers: of a step of a whole model, where its time went: for each pass and in it for each stage the share of
+            each of `specs.step.ITEMS`, which add up to 1.
+        timeline: of one sample of it, what each rank did: see `specs.step.Block`.
         provenance: measured, published, interpolated, assumed or modelled.
         framework, version, kernel_source: what a published point was measured in, as its source names it.
         maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
@@ -57,6 +60,8 @@ class Measurement:
     skew_seconds: float | None = None
     algorithm: str | None = None
     transport: str | None = None
+    ledgers: Sequence[Sequence[Mapping[str, float]]] | None = None
+    timeline: Mapping[str, Any] | None = None
     provenance: str = "measured"
     framework: str | None = None
     version: str | None = None
@@ -94,7 +99,7 @@ class Measurement:
     def extra_info(self) -> dict[str, Any]:
         """All but the samples, for pytest-benchmark's `extra_info`: JSON types only, never NaN."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("case", "seconds")}
-        for name in ("configuration", "skew_seconds", "algorithm", "transport"):
+        for name in ("configuration", "skew_seconds", "algorithm", "transport", "ledgers", "timeline"):
             if own[name] is None:
                 del own[name]
         derived = {
@@ -103,7 +108,7 @@ class Measurement:
             "interval_seconds": list(self.interval) if self.interval else None,
             "noise": statistics.noise(self.seconds) if len(self.samples) > 1 else None,
         }
-        return {**asdict(self.case), **own, "doubts": list(self.doubts), **derived}
+        return {**asdict(self.case), **own, "doubts": list(self.doubts), **derived, **step.derived(self)}
 
     @classmethod
     def from_benchmark(cls, entry: Mapping[str, Any]) -> "Measurement":

@@ -111,6 +111,17 @@ class Model:
 
 _ROWS = (
     Model(
+        slug="tiny",
+        layers=8,
+        hidden=256,
+        intermediate=512,
+        heads=16,
+        kv_heads=2,
+        head_dim=16,
+        vocab=4096,
+        source="made up for trials and tests",
+    ),
+    Model(
         slug="llama-3.2-1b",
         layers=16,
         hidden=2048,
@@ -212,7 +223,7 @@ _ROWS = (
 )
 
 MODELS: dict[str, Model] = {row.slug: row for row in _ROWS}
-"""Every model by its slug, smallest Llama first."""
+"""Every model by its slug, smallest first."""
 
 
 def model(slug: str) -> Model:

@@ -13,6 +13,8 @@ from specs.errors import UserError
 from specs.lookup import find
 from specs.models import Model
 
+PARTITIONS = ("even", "balanced")
+
 
 class Shard(NamedTuple):
     """One rank's part of one linear, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ; strings and integers only, for JSON."""
@@ -33,6 +35,8 @@ class Split:
         model: what is split.
         tp: ranks that share every layer.
         pp: stages that the layers are dealt to.
+        partition: how they are dealt, one of `PARTITIONS`: evenly, or so that the slowest stage, the LM head counted
+            in by its parameters, is as fast as it can be.
 
     Raises:
         UserError: the model cannot be split so.
@@ -41,11 +45,14 @@ class Split:
     model: Model
     tp: int = 1
     pp: int = 1
+    partition: str = "even"
 
     def __post_init__(self) -> None:
         model, tp, pp = self.model, self.tp, self.pp
         if tp < 1 or pp < 1:
             raise UserError(f"{model}: tp={tp} and pp={pp}, both must be at least 1; choose 1 for no split")
+        if self.partition not in PARTITIONS:
+            raise UserError(f"{model}: partition {self.partition!r} is unknown; choose from {', '.join(PARTITIONS)}")
         if not _divides(model, tp):
             widest = model.heads or model.intermediate
             fit = ", ".join(str(width) for width in range(1, widest + 1) if _divides(model, width))
@@ -71,8 +78,9 @@ class Split:
 
     def stage_layers(self) -> tuple[int, ...]:
         """Layers of each stage; what is left over goes to the first stages, one layer each."""
-        base, extra = divmod(self.model.layers, self.pp)
-        return tuple(base + (stage < extra) for stage in range(self.pp))
+        if self.partition == "even" or self.pp == 1:
+            return _dealt(self.model.layers, self.pp)
+        return _balanced(self.model, self.pp)
 
     def layers_of(self, stage: int) -> int:
         """Layers of one stage, counted from 0.
@@ -107,6 +115,19 @@ class Split:
         if name in ("qkv", "o"):
             self.model.require_attention()
         return find(self.linears, name, f"layer of {self.model}")
+
+
+def _dealt(layers: int, stages: int) -> tuple[int, ...]:
+    base, extra = divmod(layers, stages)
+    return tuple(base + (stage < extra) for stage in range(stages))
+
+
+def _balanced(model: Model, pp: int) -> tuple[int, ...]:
+    """The LM head stands for as many layers as it has parameters of; of equal choices the most even one."""
+    head = model.embedding_parameters / model.layer_parameters
+    even = _dealt(model.layers, pp)
+    choices = [(*_dealt(model.layers - last, pp - 1), last) for last in range(1, even[-1] + 1)]
+    return min(choices, key=lambda choice: (max(*choice[:-1], choice[-1] + head), -choice[-1]))
 
 
 def _divides(model: Model, tp: int) -> bool:
