@@ -1,7 +1,8 @@
 """The nouns `Backend`, a library that carries messages, and `Communicator`, one rank's connection through it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -9,6 +10,13 @@ from comm.world import World
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """torch's name for each short dtype name that messages may have."""
+
+
+class Pending(Protocol):
+    """A message under way."""
+
+    def wait(self) -> object:
+        """Hold the current stream, on a CPU this rank, until the message is there, or its memory may be written."""
 
 
 class Communicator:
@@ -67,6 +75,14 @@ class Communicator:
         """Receive from a rank that sends."""
         raise NotImplementedError
 
+    def isend(self, message: torch.Tensor, to: int) -> Pending:
+        """Send without waiting for the rank that receives; of messages to one rank the first comes first."""
+        raise NotImplementedError
+
+    def irecv(self, out: torch.Tensor, source: int) -> Pending:
+        """Receive when the message comes."""
+        raise NotImplementedError
+
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
         """Send and receive at the same time."""
         raise NotImplementedError
@@ -93,6 +109,8 @@ class Backend:
         kinds: kinds of devices that it serves.
         most_bytes: the longest message that it is made for; None without a limit.
         dtypes: formats of messages that it adds up.
+        within: `within(world, groups)` joins the ranks of this rank's group alone, on every rank alike, with the same
+            disjoint groups; None where it connects all or none. Ranks keep their numbers in the world.
         algorithm: what it always runs, one-shot or two-shot; None where the library chooses.
     """
 
@@ -105,6 +123,7 @@ class Backend:
     kinds: frozenset[str] = frozenset({"cuda"})
     most_bytes: int | None = None
     dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    within: Callable[[World, Sequence[Sequence[int]]], Communicator] | None = None
     algorithm: str | None = None
 
     def __str__(self) -> str:

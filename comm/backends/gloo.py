@@ -1,9 +1,11 @@
 """gloo through torch.distributed: collectives between CPUs, over TCP also on one host. It comes with torch."""
 
+from collections.abc import Sequence
+
 import torch.distributed as dist
 
 from comm.backend import Backend, Communicator
-from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator
+from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator, own_group
 from comm.world import World
 
 
@@ -17,12 +19,18 @@ def connect(world: World) -> Communicator:
     return TorchCommunicator(world, dist.new_group(backend="gloo"))
 
 
+def within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
+    """Likewise, of some ranks."""
+    return own_group(groups, "gloo", world)
+
+
 GLOO = Backend(
     name="gloo",
     methods=METHODS,
     in_place=IN_PLACE,
     why_not=why_not,
     connect=connect,
+    within=within,
     graph=False,
     kinds=frozenset({"cpu"}),
 )

@@ -1,11 +1,13 @@
 """NCCL through torch.distributed, as most frameworks call it; on ROCm builds of torch the same calls are RCCL's."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 
 from comm.backend import Backend, Communicator
 from comm.backends.needs import first_line, gpus, nccl_for_shared_gpu
-from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator
+from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator, own_group
 from comm.world import World
 from specs.errors import UserError
 
@@ -33,13 +35,25 @@ def connect(world: World) -> Communicator:
     Raises:
         UserError: it does not come together.
     """
-    communicator = TorchCommunicator(world, dist.new_group(backend="nccl"))
+    return _started(TorchCommunicator(world, dist.new_group(backend="nccl")))
+
+
+def within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
+    """Likewise, of some ranks.
+
+    Raises:
+        UserError: they do not come together.
+    """
+    return _started(own_group(groups, "nccl", world))
+
+
+def _started(communicator: TorchCommunicator) -> Communicator:
     try:
         communicator.barrier()
-        torch.cuda.synchronize(world.device)
+        torch.cuda.synchronize(communicator.world.device)
     except RuntimeError as error:
         raise UserError(f"{NAME} does not start: {first_line(error)}; NCCL_DEBUG=WARN says more") from error
     return communicator
 
 
-NCCL = Backend(name=NAME, methods=METHODS, in_place=IN_PLACE, why_not=why_not, connect=connect)
+NCCL = Backend(name=NAME, methods=METHODS, in_place=IN_PLACE, why_not=why_not, connect=connect, within=within)

@@ -1,12 +1,13 @@
 """What every backend of torch.distributed does alike: gloo on a CPU, NCCL or RCCL on GPUs."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from comm.backend import Communicator
+from comm.backend import Communicator, Pending
 from comm.world import World
 
 METHODS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"})
@@ -57,6 +58,14 @@ class TorchCommunicator(Communicator):
         """From rank `source`."""
         dist.recv(out, source, group=self.group)
 
+    def isend(self, message: torch.Tensor, to: int) -> Pending:
+        """To rank `to`; on a GPU from a stream of the library's own."""
+        return _under_way(dist.isend(message, to, group=self.group))
+
+    def irecv(self, out: torch.Tensor, source: int) -> Pending:
+        """From rank `source`."""
+        return _under_way(dist.irecv(out, source, group=self.group))
+
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
         """Both at once, in one batch."""
         both = [dist.P2POp(dist.isend, message, to, self.group), dist.P2POp(dist.irecv, out, source, self.group)]
@@ -68,3 +77,16 @@ class TorchCommunicator(Communicator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dist.destroy_process_group(self.group)
+
+
+def _under_way(work: Pending | None) -> Pending:
+    """None is what a rank gets that is not in the group."""
+    if work is None:
+        raise RuntimeError("this rank is not in the group that it sends through")
+    return work
+
+
+def own_group(groups: Sequence[Sequence[int]], backend: str, world: World) -> TorchCommunicator:
+    """This rank's group of several disjoint ones: every rank has to make them all, in the same order."""
+    made = {tuple(ranks): dist.new_group(list(ranks), backend=backend) for ranks in groups}
+    return TorchCommunicator(world, next(group for ranks, group in made.items() if world.rank in ranks))

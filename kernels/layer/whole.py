@@ -147,13 +147,18 @@ def room(parts: Parts, widths: LayerShape, tokens: int) -> dict[str, tuple[int, 
     return shapes if FUSED in parts else shapes | {"gate_up": (tokens, 2 * widths.intermediate)}
 
 
-def steps(parts: Parts, **t: torch.Tensor) -> list[Step]:
-    """The calls of a layer in their order, each with the name of its part."""
+def steps(parts: Parts, prompts: int = 1, **t: torch.Tensor) -> list[Step]:
+    """The calls of a layer in their order, each with the name of its part.
+
+    In prefill the rows may be those of several prompts of one length: attention is called for each.
+    """
     decode = t["key"].dim() == 4
     key, value = (t[name][:, -1] if decode else t[name] for name in ("key", "value"))
     told = parts["attention"].kernel.implementation != "torch"  # its compiler would have to stop and look at them
     lengths = {"lengths": t["lengths"] if told else None} if decode else {}
     attended = t["attended"].view(t["projected"].shape[0], -1)
+    operands = {"query": t["query"], "key": t["key"], "value": t["value"], "out": t["attended"]}
+    apart = [operands] if decode else _apart(operands, prompts)
     runs = {name: one.kernel.run for name, one in parts.items()}
     mlp: list[Step]
     if FUSED in parts:
@@ -171,10 +176,7 @@ def steps(parts: Parts, **t: torch.Tensor) -> list[Step]:
             "rotary",
             partial(runs["rotary"], t["qkv"], t["cos"], t["sin"], out=t["query"], key=key, value=value),
         ),
-        (
-            "attention",
-            partial(runs["attention"], query=t["query"], key=t["key"], value=t["value"], out=t["attended"], **lengths),
-        ),
+        *(("attention", partial(runs["attention"], **one, **lengths)) for one in apart),
         ("o", partial(runs["o"], x=attended, weight=t["o_weight"], out=t["projected"])),
         ("norm", partial(norm, x=t["projected"], residual=t["middle"], weight=t["second_gain"], total=t["total"])),
         *mlp,
@@ -182,9 +184,15 @@ def steps(parts: Parts, **t: torch.Tensor) -> list[Step]:
     ]
 
 
+def _apart(operands: Mapping[str, torch.Tensor], prompts: int) -> list[dict[str, torch.Tensor]]:
+    """The rows of each prompt."""
+    cut = {name: tensor.chunk(prompts) for name, tensor in operands.items()}
+    return [{name: rows[index] for name, rows in cut.items()} for index in range(prompts)]
+
+
 def run(parts: Parts, **tensors: torch.Tensor) -> None:
     """All of them."""
-    for _, step in steps(parts, **tensors):
+    for _, step in steps(parts, 1, **tensors):
         step()
 
 

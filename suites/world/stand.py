@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import cycle
 from math import isnan
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -24,10 +24,13 @@ from comm.value import fill, predictable
 from comm.world import World
 from specs.errors import UserError
 from suites import ranges
+from suites.decoder.desk import Desk
 from suites.world.clocks import Clock, CudaClock, HostClock, Step
 from suites.world.task import Task
 
 Reply = dict[str, Any]
+OF_MODELS = ("build", "prove", "walk")
+"""Commands that `suites.decoder.desk.Desk` carries out."""
 SHORT = 2**20
 """Elements of messages that are checked twice: of longer ones a check takes long."""
 
@@ -46,6 +49,7 @@ class Stand:
         self._communicators: dict[str, Communicator] = {}
         self._case: Case | None = None
         self._world: World | None = None
+        self._desk: Desk | None = None
 
     def do(self, command: str, arguments: Reply) -> Reply:
         """Carry out a command and say what came of it."""
@@ -55,11 +59,17 @@ class Stand:
             "check": self._check,
             "sample": self._sample,
         }
+        if command in OF_MODELS:
+            self._case = None  # probes and models do not share memory
+            return cast("Reply", getattr(self._desk_of_models(), command)(**arguments))
         return doing[command](**arguments)
 
     def close(self) -> None:
         """Let go of the other ranks, which do the same."""
         self._case = None
+        if self._desk:
+            with suppress(Exception):
+                self._desk.close()
         for communicator in self._communicators.values():
             with suppress(Exception):
                 communicator.close()
@@ -108,6 +118,11 @@ class Stand:
         if backend.name not in self._communicators:
             self._communicators[backend.name] = backend.connect(world)
         return self._communicators[backend.name]
+
+    def _desk_of_models(self) -> Desk:
+        if self._desk is None:
+            self._desk = Desk(self._joined(), this_host())
+        return self._desk
 
     def _joined(self) -> World:
         if self._world is None:

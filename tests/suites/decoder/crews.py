@@ -1,0 +1,142 @@
+"""Real ranks of gloo that set models up, and faults planted in them: PLANTED names the function that does it."""
+
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+
+from comm.backends.through_torch import TorchCommunicator
+from suites.decoder import slot
+from suites.decoder.links import Links
+from suites.decoder.slot import Slot
+from suites.world import keeper, worker
+from suites.world.crew import Crew
+from suites.world.own import OwnRanks
+from suites.world.ranks import Ranks, rank_environment
+
+WRONG_WORKER = (sys.executable, "-m", "tests.suites.decoder.crews")
+
+
+@contextmanager
+def crew(ranks, planted="", kind="cpu"):
+    """So many ranks, joined."""
+    right = keeper.WORKER
+    environment = rank_environment(Ranks(ranks, kind))
+    if planted:
+        keeper.WORKER = WRONG_WORKER
+        environment |= {"PLANTED": planted}
+    made = Crew(OwnRanks(ranks, environment), kind, 120.0)
+    try:
+        made.start()
+        yield made
+    finally:
+        keeper.WORKER = right
+        made.close()
+
+
+def build(
+    crew,
+    deployment,
+    *,
+    batch,
+    length=1,
+    context=24,
+    dtype="fp32",
+    model="tiny",
+    layers=8,
+    implementation="torch",
+    backend="gloo",
+):
+    """Set a model up on all ranks."""
+    told = {
+        "deployment": asdict(deployment),
+        "model": model,
+        "layers": layers,
+        "tokens": batch * length,
+        "batch": batch,
+        "context": length if length > 1 else context,
+        "dtype": dtype,
+        "implementation": implementation,
+        "backend": backend,
+        "label": {"name": str(deployment), "question": "tp_vs_pp", "number": 0},
+    }
+    return crew.ask("build", told, f"setting up {deployment}")
+
+
+def errors(crew):
+    """Of the ranks that hold logits; a result that was not written counts as infinite."""
+    replies = [one["error"] for one in crew.ask("prove", {}, "proving")]
+    return [float("inf") if one == "nan" else one for one in replies if one is not None]
+
+
+def no_sum():
+    """An all-reduce that leaves every rank its own part."""
+    TorchCommunicator.all_reduce = lambda self, message, out: None
+
+
+def other_caches():
+    """Every micro-batch attends to the first one's sequences."""
+    right = Slot._caches
+
+    def wrong(self):
+        self.rows = (own := self.rows)._replace(first=0)
+        found = right(self)
+        self.rows = own
+        return found
+
+    Slot._caches = wrong
+
+
+def other_tokens():
+    """Tokens that come back as others."""
+    right = Links.send_back
+    Links.send_back = lambda self, ids: right(self, torch.zeros_like(ids))
+
+
+def tokens_of_another():
+    """Tokens that come back to the other micro-batch."""
+    right = Links.send_back
+    kept = []
+
+    def wrong(self, ids):
+        kept.append(ids.clone())
+        return right(self, kept[-2] if len(kept) > 1 else ids)
+
+    Links.send_back = wrong
+
+
+def stale():
+    """A stage that computes on what came first, whatever comes then."""
+    right = Links.receive
+    seen = set()
+
+    def wrong(self, hidden):
+        again = hidden.data_ptr() in seen
+        seen.add(hidden.data_ptr())
+        return right(self, torch.empty_like(hidden) if again else hidden)
+
+    Links.receive = wrong
+
+
+def no_offset():
+    """Every shard calls its tokens as if it had the first rows of the vocabulary."""
+    right = slot._best
+    slot._best = lambda logits, first, out: right(logits, 0, out)
+
+
+def worst_token():
+    """The least of the shards' best wins."""
+    slot._choose = lambda every, sampled: sampled.copy_(every[:, 1].gather(0, every[:, 0].argmin(0, keepdim=True))[0])
+
+
+def not_greedy():
+    """Any token."""
+    right = torch.argmax
+    torch.argmax = lambda *given, **named: right(-given[0], **named)
+
+
+if __name__ == "__main__":
+    globals()[os.environ["PLANTED"]]()
+    worker.main()
