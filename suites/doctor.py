@@ -16,6 +16,8 @@ from specs.errors import UserError
 from suites.environment import cpu_name, machine_info, package_version
 from suites.how import How
 from suites.kernel_case import why_not
+from suites.steps.axes import BACKENDS as STEP_BACKENDS
+from suites.steps.deployments import default_deployments
 from suites.world.ranks import plan_ranks
 
 
@@ -88,6 +90,9 @@ def _ranks(device: Device) -> Iterator[Line]:
             lacks = f"it is for {' and '.join(sorted(backend.kinds))}, and the ranks are on {ranks.kind}"
         ops = [op for op, collective in COLLECTIVES.items() if collective.method in backend.methods]
         yield Line(lacks is None, f"backend {backend}", ", ".join(ops), lacks or "")
+    ways = ", ".join(str(one) for one in default_deployments(ranks.count, ranks.kind))
+    lacks = alone or BACKENDS[STEP_BACKENDS[ranks.kind]].why_not(ranks.world)
+    yield Line(lacks is None, "TP against PP", f"a whole model on {ranks.count} ranks: {ways}", lacks or "")
 
 
 def _tools() -> Iterator[Line]:

@@ -68,7 +68,7 @@ class Entry:
             self.relative_error = error
             return
         unwritten = " (an element of the output was not written, or is NaN)" if error != error else ""
-        self.failed = f"wrong result: relative error {error:.3g} is over {limit:g}{unwritten}; not timed"
+        self.failed = f"wrong result: relative error {error:.3g} is over {limit:.3g}{unwritten}; not timed"
 
     def note_load(self, telemetry: dict[str, float] | None) -> None:
         """Keep what was read under load: shares as means over the visits so far, all else as the last reading."""

@@ -23,3 +23,11 @@ class RankHow(NamedTuple):
     def __str__(self) -> str:
         gap = f"-gap{1000 * self.gap_seconds:g}ms" if self.gap_seconds else ""
         return f"{self.dtype}-{self.launch}{gap}-{self.implementation}"
+
+
+class StepHow(NamedTuple):
+    """How a whole model is run: whose kernels, and what carries messages between ranks."""
+
+    dtype: str
+    implementation: str
+    backend: str

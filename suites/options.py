@@ -9,9 +9,11 @@ import pytest
 
 from specs import attention, bus, layer
 from specs.decode import IMPLEMENTATIONS
+from specs.deployment import SCHEDULES
 from specs.errors import UserError
 from specs.layer import FUSED, PARTS
 from specs.models import model
+from specs.parallel import PARTITIONS
 from specs.sizes import parse_bytes
 
 LINEARS = ("qkv", "o", "gate_up", "up", "down", "lm_head")
@@ -34,6 +36,12 @@ LISTS = {
     "--launch": "graph (CUDA graph) or eager",
     "--message": "messages of collectives: 16KiB, 1MiB, …",
     "--gap": "idle milliseconds before each call of a collective; 0 is back-to-back",
+    "--batch": "sequences that a whole model decodes, each of which adds a token in a step (default: --tokens)",
+    "--prompts": "prompts that it reads in a step, and their length: 4x512 (default: by --tokens over 256)",
+    "--replicas": "copies of a whole model, each with its part of the batch (default: all ranks, over tp x pp)",
+    "--schedule": f"of a whole model's stages: {', '.join(SCHEDULES)}",
+    "--micro-batches": "parts of a batch that are under way at once in the schedule async (default: a part a stage)",
+    "--partition": f"how a whole model's layers are dealt to stages: {', '.join(PARTITIONS)}",
 }
 
 
@@ -53,6 +61,13 @@ class Options:
     launch: tuple[str, ...] | None
     message: tuple[int, ...] | None
     gap: tuple[float, ...] | None
+    batch: tuple[int, ...] | None
+    prompts: tuple[tuple[int, int], ...] | None
+    replicas: tuple[int, ...] | None
+    schedule: tuple[str, ...] | None
+    micro_batches: tuple[int, ...] | None
+    partition: tuple[str, ...] | None
+    layers: int | None
     ranks: int | None
     rank_timeout: float
     passes: int | None
@@ -72,10 +87,19 @@ def add_options(parser: pytest.Parser) -> None:
         "--cache": _one_of("cold", "hot"),
         "--launch": _one_of("graph", "eager"),
         "--message": parse_bytes,
+        "--prompts": _prompts,
         "--gap": _milliseconds,
+        "--schedule": _one_of(*SCHEDULES),
+        "--partition": _one_of(*PARTITIONS),
     }
     for name, text in LISTS.items():
         group.addoption(name, type=_list_of(checks.get(name, _positive)), default=None, metavar="A,B,…", help=text)
+    group.addoption(
+        "--layers",
+        type=_positive,
+        metavar="N",
+        help="layers that are kept of a whole model (default: as many as fit; on a CPU two, or one a rank)",
+    )
     group.addoption("--ranks", type=_positive, metavar="N", help="ranks that talk (default: one a GPU, 2 on a CPU)")
     group.addoption(
         "--rank-timeout",
@@ -125,6 +149,14 @@ def _positive(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
     return int(word)
+
+
+def _prompts(word: str) -> tuple[int, int]:
+    """How many, and how long: a prompt of one token would be decode."""
+    count, _, length = word.partition("x")
+    if not (count.isdecimal() and length.isdecimal() and int(count) >= 1 and int(length) >= 2):
+        raise ArgumentTypeError(f"{word!r} is no count and length of prompts; four of 512 tokens are 4x512")
+    return int(count), int(length)
 
 
 def _milliseconds(word: str) -> float:

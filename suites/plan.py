@@ -1,6 +1,7 @@
 """The plan: every case of the run, known before the first is measured."""
 
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any, Protocol
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from comm.collective import Collective
 from kernels.kernel import Kernel
 from kernels.timing.device import Device
+from specs.deployment import Deployment
 from suites.entry import Entry
-from suites.how import How, RankHow
+from suites.how import How, RankHow, StepHow
 from suites.kernel_case import kernel_entry
+from suites.steps.case import step_entry
 from suites.world.rank_case import rank_entry
 from suites.world.ranks import Ranks
 
@@ -19,15 +22,21 @@ class Measure(Protocol):
     """The `measure` fixture that a bench function is given."""
 
     def __call__(
-        self, probe: Kernel | Collective, question: str, how: How | RankHow, part: Any = None, **shape: int
+        self,
+        probe: Kernel | Collective | Deployment,
+        question: str,
+        how: How | RankHow | StepHow,
+        part: Any = None,
+        **shape: int,
     ) -> None:
-        """Measure a kernel at a shape or a collective at a message, and give the samples to pytest-benchmark.
+        """Measure a kernel, a collective or a whole model, and give the samples to pytest-benchmark.
 
         Args:
-            probe: what is measured.
+            probe: what is measured; of a whole model how it is laid over the ranks.
             question: the table that it belongs to.
             how: its axes.
-            part: what it was cut from: of a kernel a `Shard`, of a collective what a model sends.
+            part: what it was cut from: of a kernel a `Shard`, of a collective what a model sends; of a whole model what
+                is run of it.
             shape: of a kernel what its `inputs` ask for; of a collective `message_bytes`, and `source` and `target`.
         """
 
@@ -40,8 +49,10 @@ def describe(item: pytest.Function, device: Device, ranks: Ranks) -> Entry:
     """
     noted: list[Entry] = []
 
-    def note(probe: Kernel | Collective, question: str, how: Any, part: Any = None, **shape: int) -> None:
-        if isinstance(probe, Collective):
+    def note(probe: Kernel | Collective | Deployment, question: str, how: Any, part: Any = None, **shape: int) -> None:
+        if isinstance(probe, Deployment):
+            noted.append(step_entry(item.nodeid, device, ranks, probe, question, how, part))
+        elif isinstance(probe, Collective):
             noted.append(rank_entry(item.nodeid, ranks, probe, question, how, part, **shape))
         else:
             noted.append(kernel_entry(item.nodeid, device, probe, question, how, part, shape))
@@ -60,6 +71,6 @@ def describe(item: pytest.Function, device: Device, ranks: Ranks) -> Entry:
         "fullname": item.nodeid,
         "group": entry.case.question,
         "param": item.callspec.id if params else None,
-        "params": params or None,
+        "params": {name: str(one) if is_dataclass(one) else one for name, one in params.items()} or None,  # for JSON
     }
     return entry

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +20,7 @@ from specs import journal
 from specs.case import Case
 from specs.measurement import SCHEMA
 from specs.sizes import binary_bytes
+from specs.step import OP
 from suites import journalling
 from suites.clock import device_clock
 from suites.entry import Entry
@@ -30,7 +31,11 @@ from suites.options import read_options
 from suites.passes import LEAST_PASSES, Run
 from suites.plan import describe
 from suites.progress import ProgressLine
+from suites.steps.bench import PATIENCE as STEP_PATIENCE
+from suites.steps.bench import StepBench
+from suites.steps.case import StepEntry
 from suites.world.crew import Crew
+from suites.world.crew_bench import CrewBench
 from suites.world.follow import follow
 from suites.world.lead import JoinedRanks
 from suites.world.link import Muster, RankLostError
@@ -65,7 +70,7 @@ class Session:
         self.entries = {entry.case.name: entry for entry in self.plan}
         self.machine_info = machine_info(self._device) | rank_info(self.ranks)
         self.begun = self.finished = False
-        self.written = False
+        self.written, self.unwritten = False, ""
         self.replayed = 0
 
     @property
@@ -99,11 +104,12 @@ class Session:
         """
         kernels = [entry for entry in self.plan if isinstance(entry, KernelEntry)]
         collectives = [entry for entry in self.plan if isinstance(entry, RankEntry)]
+        steps = [entry for entry in self.plan if isinstance(entry, StepEntry)]
         with ExitStack() as stack:
-            crew = stack.enter_context(self._assembled()) if any(entry.open for entry in collectives) else None
+            crew = stack.enter_context(self._assembled()) if _any_open([*collectives, *steps]) else None
             self._begin_journal()
             self.begun = True
-            budgets = self._budgets(kernels, collectives)
+            budgets = self._budgets(kernels, collectives, steps)
             self._introduce(sum(budgets))
             started = monotonic()
             passes = 1 if self._config.option.benchmark_disable else self._options.passes
@@ -115,9 +121,14 @@ class Session:
                 if self.ranks.kind == "cuda":
                     torch.cuda.empty_cache()  # the kernels' pool, which the first GPU's rank may need
                 survey(crew, collectives)
-                bench = RankBench(crew, self.ranks, self._device.free_bytes(), collectives)
-                self._note_hosts(crew, bench)
-                run(collectives, bench, budget_seconds=budgets[1]).measure()
+                of_ranks: list[tuple[Sequence[Entry], CrewBench]] = [
+                    (collectives, RankBench(crew, self.ranks, self._device.free_bytes(), collectives)),
+                    (steps, StepBench(crew, self.ranks, steps)),
+                ]
+                for (entries, bench), budget in zip(of_ranks, budgets[1:], strict=True):
+                    if _any_open(entries):
+                        self._note_hosts(crew, bench)
+                        run(entries, bench, budget_seconds=budget).measure()
         self.finished = True
         progress.done(f"measured {self.measured} of {self.runnable} cases in {monotonic() - started:.0f} s")
 
@@ -127,7 +138,7 @@ class Session:
         Raises:
             UserError: that process cannot be reached, has other cases, or is gone.
         """
-        if self.ranks.place and any(isinstance(entry, RankEntry) and entry.open for entry in self.plan):
+        if self.ranks.place and _any_open(entry for entry in self.plan if isinstance(entry, RankEntry | StepEntry)):
             follow(self.ranks.place, self._digest(), self._options.rank_timeout, rank_environment(self.ranks))
 
     def _assembled(self) -> AbstractContextManager[Crew]:
@@ -139,7 +150,7 @@ class Session:
             muster = OwnRanks(self.ranks.count, environment)
         return closing(Crew(muster, self.ranks.kind, timeout))
 
-    def _note_hosts(self, crew: Crew, bench: RankBench) -> None:
+    def _note_hosts(self, crew: Crew, bench: CrewBench) -> None:
         """On how many hosts the ranks are is known when they have met: a launcher may start several groups on one."""
         with suppress(RankLostError):  # every case tells it, as it is visited
             bench.assemble()
@@ -148,22 +159,26 @@ class Session:
 
     def _digest(self) -> str:
         """What tells this plan from another: every rank has to have the same."""
-        told = [(entry.case.name, entry.task.told()) for entry in self.plan if isinstance(entry, RankEntry)]
+        of_ranks = [entry for entry in self.plan if isinstance(entry, RankEntry | StepEntry)]
+        told = [(entry.case.name, entry.told()) for entry in of_ranks]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
-    def _budgets(self, kernels: Sequence[Entry], collectives: Sequence[Entry]) -> tuple[float, float]:
-        """Seconds for kernels and for collectives: the usual ones, or what was asked for in the same proportion."""
-        usual = (
-            self._device.patience.budget_seconds if any(entry.open for entry in kernels) else 0.0,
-            RANK_PATIENCE[self.ranks.kind].budget_seconds if any(entry.open for entry in collectives) else 0.0,
-        )
+    def _budgets(
+        self, kernels: Sequence[Entry], collectives: Sequence[Entry], steps: Sequence[Entry]
+    ) -> tuple[float, ...]:
+        """Seconds for each kind of cases: the usual ones, or what was asked for in the same proportion."""
+        patience = self._device.patience, RANK_PATIENCE[self.ranks.kind], STEP_PATIENCE[self.ranks.kind]
+        usual = [
+            one.budget_seconds if _any_open(entries) else 0.0
+            for entries, one in zip((kernels, collectives, steps), patience, strict=True)
+        ]
         factor = self._options.budget / sum(usual) if self._options.budget and sum(usual) else 1.0
-        return usual[0] * factor, usual[1] * factor
+        return tuple(seconds * factor for seconds in usual)
 
     def replay(self, entry: Entry, benchmark: Any) -> None:
         """Hand an entry's samples to pytest-benchmark."""
         measurement = entry.measurement()
-        benchmark.group = entry.case.question
+        benchmark.group, benchmark.params = entry.case.question, entry.labels["params"]
         benchmark.extra_info.update(measurement.extra_info())
         device_clock.replay(benchmark, measurement.samples)
         self.replayed += 1
@@ -221,8 +236,14 @@ class Session:
             say(f"other processes keep {others:.1f} cores busy: expect noise, or end them first")
 
 
+def _any_open(entries: Iterable[Entry]) -> bool:
+    """Whether there is anything to measure among them."""
+    return any(entry.open for entry in entries)
+
+
 def _work(case: Case) -> str:
     """What one call does, for a list of cases."""
     if case.message_bytes is not None:
         return f"{case.ranks} ranks, message {binary_bytes(case.message_bytes)}"
-    return f"{case.flops / 1e9:.3g} GFLOP, {case.hbm_bytes / 1e6:.3g} MB"
+    whole = f"{case.ranks} ranks, {case.layers} layers, on the busiest " if case.op == OP else ""
+    return f"{whole}{case.flops / 1e9:.3g} GFLOP, {case.hbm_bytes / 1e6:.3g} MB"

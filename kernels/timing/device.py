@@ -33,7 +33,7 @@ class Patience(NamedTuple):
     budget_seconds: float
 
 
-PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 130.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
+PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 105.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
 """A CPU's samples span more than a scheduler's tick, and visits are short so that a busy machine grants many."""
 
 
@@ -71,6 +71,12 @@ class Device:
             except RuntimeError as error:
                 return f"the GPU is lost to this process ({str(error).splitlines()[0]})"
         return ""
+
+    def total_bytes(self) -> int:
+        """Bytes that it has, whoever uses them: the same in every process, which what is free is not."""
+        if self.kind == "cuda":
+            return int(torch.cuda.mem_get_info()[1])
+        return int(psutil.virtual_memory().total)
 
     def free_bytes(self) -> int:
         """Bytes that can be allocated now."""

@@ -21,6 +21,8 @@ GRACE_SECONDS = 2.0
 FAREWELL_SECONDS = 3.0
 NOTHING: Mapping[str, str] = {}
 JOINING = "joining the others"
+REFUSABLE = ("draw", "build")
+"""Commands that set a case up: a rank that fails at one is well, and can be asked for another case."""
 SECONDARY = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
 """What a rank says when it is another's death that it noticed."""
 
@@ -101,7 +103,7 @@ class Crew:
                 link.tell({"do": command, "with": {**arguments, **each(link.rank)}, "turn": self._turn})
             replies = self._collect(doing)
             failed = _failed(replies)
-            if failed and command == "draw":
+            if failed and command in REFUSABLE:
                 raise CaseRefusedError(_told(failed, ""))
             if failed:
                 raise RankLostError(_told(failed, f" while {doing}"))

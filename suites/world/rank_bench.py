@@ -5,21 +5,19 @@ all: ranks that calibrate themselves make different counts of calls, and wait fo
 """
 
 from collections.abc import Sequence
-from math import ceil, isnan, log2, nan
+from math import ceil, log2
 from statistics import median
 
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import Patience
 from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
 from specs import statistics
-from suites.entry import Entry
 from suites.world.crew import Crew
-from suites.world.link import RankLostError
+from suites.world.crew_bench import CrewBench
 from suites.world.rank_case import RankEntry
 from suites.world.ranks import Ranks, transport
-from suites.world.wire import Message
 
-PATIENCE = {"cpu": Patience(5e-3, 30e-3, 0.05, 45.0), "cuda": Patience(1e-3, 30e-3, 0.01, 480.0)}
+PATIENCE = {"cpu": Patience(5e-3, 30e-3, 0.05, 35.0), "cuda": Patience(1e-3, 30e-3, 0.01, 480.0)}
 """A visit has a fixed price besides: ranks are told, buffers filled, barriers passed."""
 PROBE_CALLS = 64
 SHORT_BYTES = 2**20
@@ -27,15 +25,11 @@ OWN_WAYS = ("mpi",)
 """Libraries that choose within a host between memory and network, and do not tell."""
 MOST_CALLS = 5000
 """In a sample: what an empty call of a microsecond fills the span with."""
-MOST_STARTS = 2
-"""Times that ranks which once ran are started anew in vain before the run ends."""
-MOST_IN_A_ROW = 3
-"""Cases that may end a rank one after another before the machine is taken to be at fault."""
 GROWTH_BITS = {"fp32": 110, "bf16": 110, "fp16": 6}
 """Doublings from 2^7 before a format overflows, with some to spare."""
 
 
-class RankBench:
+class RankBench(CrewBench):
     """What visits to collectives share: the ranks, and which cases were checked.
 
     Args:
@@ -46,41 +40,21 @@ class RankBench:
     """
 
     def __init__(self, crew: Crew, ranks: Ranks, free_bytes: int, entries: Sequence[RankEntry]) -> None:
-        self._crew, self._ranks, self._kind, self._entries = crew, ranks, ranks.kind, entries
-        self.patience = PATIENCE[ranks.kind]
-        self._numbers = {id(entry): number for number, entry in enumerate(entries)}
-        self._verified: set[int] = set()
-        self._lost, self._in_a_row, self._drawn, self._failed_starts = "", 0, 0, 0
-        self._came = False
+        super().__init__(crew, ranks, entries, PATIENCE[ranks.kind], "try a smaller --message or fewer --ranks")
+        self._entries, self._drawn = entries, 0
         for entry in entries:
             if entry.open and entry.need_bytes > 0.8 * free_bytes:
                 entry.failed = (
                     f"out of memory: needs about {entry.need_bytes / 2**30:.2f} GiB on all ranks of this host, "
-                    f"{free_bytes / 2**30:.2f} GiB are free; try a smaller --message or fewer --ranks"
+                    f"{free_bytes / 2**30:.2f} GiB are free; {self._remedy}"
                 )
-
-    def lost(self) -> str:
-        """Why no more ranks are started; empty while they are."""
-        return self._lost
-
-    def told(self, _: Entry, error: Exception) -> str:
-        """One line on what ended a case."""
-        if isinstance(error, RankLostError):
-            self._in_a_row += 1
-            if self._in_a_row >= MOST_IN_A_ROW and not self._lost:
-                self._lost = f"{MOST_IN_A_ROW} cases in a row ended a rank, the last: {error}"
-        text = " ".join(str(error).split())
-        if "OutOfMemoryError" in text or "MemoryError" in text or "can't allocate memory" in text:
-            return f"out of memory: {text}; try a smaller --message or fewer --ranks"
-        return text
 
     def visit(self, entry: RankEntry, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong."""
         self.assemble()
-        number = self._numbers[id(entry)]
-        first = number not in self._verified
+        first = not self._checked(entry)
         self._draw(entry, entry.calls if entry.seconds else _probe_calls(entry))
-        if first and not self._right(entry, number):
+        if first and not self._check(entry):
             return ()
         self._learn(entry)
         calls, rounds = self._sizes(entry, share)
@@ -96,24 +70,14 @@ class RankBench:
         return tuple(slowest for slowest, _ in found)
 
     def assemble(self) -> None:
-        """Start the ranks unless they run; ranks that are new check every case again.
+        """Start the ranks unless they run, and learn what they talk over when they have met.
 
         Raises:
-            RankLostError: one does not arrive. Those that never came are not tried again, nor others time after time.
+            RankLostError: one does not arrive.
         """
         if self._crew.running:
             return
-        if self._lost:
-            raise RankLostError(self._lost)
-        self._verified.clear()
-        try:
-            self._crew.start()
-        except RankLostError as error:
-            self._failed_starts += 1
-            if not self._came or self._failed_starts >= MOST_STARTS:
-                self._lost = str(error)
-            raise
-        self._came, self._failed_starts = True, 0
+        super().assemble()
         for entry in self._entries:
             if entry.case.implementation not in OWN_WAYS:
                 entry.transport = transport(self._ranks, self._crew.hosts, entry.pair)
@@ -124,19 +88,15 @@ class RankBench:
         spans = 1 if self._kind == "cpu" else 4  # n and 2n calls, and the first replay of a graph of each
         growth = spans * calls * log2(max(2, entry.case.ranks))
         entry.copies = max(1, ceil(growth / GROWTH_BITS[entry.case.dtype])) if entry.case.op == "all_reduce" else 1
-        label = {"name": entry.case.name, "question": entry.case.question, "number": self._numbers[id(entry)]}
-        told = {"task": entry.task.told(), "copies": entry.copies, "label": label}
+        told = {"task": entry.told(), "copies": entry.copies, "label": self._label(entry)}
         replies = self._crew.ask("draw", told, f"setting up {entry.title}")
         if replies[entry.task.source].get("path") == "host":  # staged there by the driver
             entry.transport = "host"
 
-    def _right(self, entry: RankEntry, number: int) -> bool:
-        """Whether every rank's result is right; the worst error is kept."""
-        replies = self._crew.ask("check", {"turn": number + 1}, f"checking {entry.title}")
-        entry.check(_worst(replies), COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
-        if entry.failed is None:
-            self._verified.add(number)
-        return entry.failed is None
+    def _check(self, entry: RankEntry) -> bool:
+        """Whether every rank's result is right."""
+        replies = self._crew.ask("check", {"turn": self._numbers[id(entry)] + 1}, f"checking {entry.title}")
+        return self._right(entry, replies, COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
 
     def _learn(self, entry: RankEntry) -> None:
         """How long a call takes: from the samples so far, in the first visit from a few more calls.
@@ -179,9 +139,3 @@ class RankBench:
 def _probe_calls(entry: RankEntry) -> int:
     """Many of what is short; a long message's time is known after two."""
     return PROBE_CALLS if (entry.case.message_bytes or 0) <= SHORT_BYTES else 2
-
-
-def _worst(replies: Sequence[Message]) -> float:
-    """The largest error; NaN, which JSON has not, where a rank found an element that was not written."""
-    errors = [float(reply["error"]) for reply in replies if reply["error"] is not None]  # float("nan") is one
-    return nan if any(map(isnan, errors)) else max(errors, default=nan)

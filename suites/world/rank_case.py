@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from comm.backend import Backend
 from comm.backends.all import BACKENDS
@@ -57,6 +57,10 @@ class RankEntry(Entry):
     def title(self) -> str:
         """Short, for reasons."""
         return f"{self.case.op} {self.case.implementation} {binary_bytes(self.case.message_bytes or 0)}"
+
+    def told(self) -> dict[str, Any]:
+        """What ranks are asked to run, for JSON."""
+        return self.task.told()
 
     def measurement(self) -> Measurement:
         """What has been measured so far, with skew and what the library told."""

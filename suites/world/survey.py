@@ -45,7 +45,7 @@ def _run(crew: Crew, log: Path, entries: Sequence[RankEntry]) -> None:
         crew.start(telling)
         for number, entry in enumerate(entries):
             label = {"name": entry.case.name, "question": "survey", "number": number}
-            told = {"task": {**entry.task.told(), "launch": "eager"}, "copies": 1, "label": label}
+            told = {"task": {**entry.told(), "launch": "eager"}, "copies": 1, "label": label}
             try:
                 crew.ask("draw", told, f"setting up {entry.title}")
             except CaseRefusedError:

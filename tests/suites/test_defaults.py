@@ -17,17 +17,18 @@ from tests.suites.conftest import ROOT
 CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: (.*))?$", re.MULTILINE)
 
 
+OF_STEPS = ("bench_decode_step", "bench_prefill_step")
 OF_RANKS = ("bench_collective", "bench_point_to_point", "bench_peer_copy", "bench_tp", "bench_pp")
 
-READERS = ("axes", "layer_axes", "bench_attention", "bench_ceilings", "session")
+READERS = ("axes", "layer_axes", "bench_attention", "bench_ceilings", "session", "steps.axes")
 """Modules that ask which device there is."""
 
 
 @pytest.fixture
 def listed(pytester, monkeypatch):
-    """The plan of the repository's own suites on a device of the given kind: (function, id, reason)."""
+    """The plan of the suites on a device of the given kind: (function, id, reason), of kernels or those `of`."""
 
-    def listed(kind, *options, alone=True):
+    def listed(kind, *options, of=None):
         if kind == "cuda":
             gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.PATIENCE["cuda"])
             monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -48,7 +49,7 @@ def listed(pytester, monkeypatch):
         result = pytester.runpytest_inprocess(*command, *options)
         assert result.ret == 0, result.stderr.str()
         found = [(function, name, reason) for function, name, _, reason in CASE.findall(result.stdout.str())]
-        return [case for case in found if (case[0] in OF_RANKS) != alone]
+        return [case for case in found if (case[0] in of if of else case[0] not in (*OF_RANKS, *OF_STEPS))]
 
     return listed
 
@@ -184,7 +185,7 @@ def test_an_ungated_model_has_its_own_layers(listed):
 
 
 def test_two_ranks_of_a_cpu_measure_every_operation_and_list_each_absent_backend_once(listed):
-    cases = listed("cpu", alone=False)
+    cases = listed("cpu", of=OF_RANKS)
     here = [name for _, name, reason in cases if not reason]
     assert {name.split("-")[0] for name in here} == {
         "all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "exchange", "ring_shift", "ping_pong",
@@ -197,6 +198,45 @@ def test_two_ranks_of_a_cpu_measure_every_operation_and_list_each_absent_backend
 
 
 def test_one_gpu_lists_its_collectives_with_the_reason(listed):
-    reasons = [reason for _, _, reason in listed("cuda", alone=False)]
+    reasons = [reason for _, _, reason in listed("cuda", of=OF_RANKS)]
     assert 1 <= len(reasons) < 20
     assert all(reason for reason in reasons)
+
+
+def test_two_ranks_of_a_cpu_run_the_model_each_way_at_batches_that_each_way_can_take(listed):
+    cases = listed("cpu", of=OF_STEPS)
+    assert not [reason for _, _, reason in cases if reason]
+    ways = {}
+    for _, name, _ in cases:
+        model, point, way = re.fullmatch(r"(.*?layers)-(\d+tok-ctx128|prompt\d+x4)-(.*)-bf16-torch", name).groups()
+        assert model == "llama-3.2-1b-2layers"
+        ways.setdefault(point, []).append(way)
+    assert ways.pop("1tok-ctx128") == ["tp2", "pp2-sync"], "one request is no batch for two"
+    assert set(ways) == {f"{batch}tok-ctx128" for batch in (16, 64, 256)} | {"prompt32x4", "prompt64x4"}
+    assert set(map(tuple, ways.values())) == {("tp2", "pp2-sync", "pp2-async2", "tp1x2")}
+
+
+@pytest.mark.parametrize(("gib", "layers"), [(140, 80), (80, 52)])
+def test_eight_gpus_keep_as_many_layers_as_fit_at_every_batch_and_prompt(listed, monkeypatch, gib, layers):
+    # A layer of 70B under TP8 is 214 MB of weights, 1074 MB of keys and values at 1024 x 2048 tokens, and 29.5 MB of
+    # embedding and head, cut in proportion: 52 of them are 68.5 GB, with 0.2 GB beside, of four fifths of 80 GiB.
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(device.Device, "total_bytes", lambda self: gib * 2**30)
+    names = [name for _, name, _ in listed("cuda", of=OF_STEPS)]
+    assert {name.split("layers-")[0] for name in names} == {f"llama-3-70b-{layers}"}
+    assert {f"{batch}tok-ctx2048" for batch in (1, 16, 64, 256, 1024)} | {"prompt512x8", "prompt4096x8"} == {
+        re.search(r"layers-(\d+tok-ctx\d+|prompt\d+x\d+)-", name)[1] for name in names
+    }
+
+
+def test_one_gpu_lists_the_experiment_twice_with_the_reason(listed):
+    cases = listed("cuda", of=OF_STEPS)
+    assert [function for function, _, _ in cases] == list(OF_STEPS)
+    assert all("one GPU is one rank" in reason for _, _, reason in cases)
+
+
+def test_an_option_for_all_suites_leaves_out_whole_models_that_it_cannot_mean(listed):
+    options = ("--tp=8", "--tokens=1", "--impl=torch")
+    assert [name for function, name, reason in listed("cpu", *options) if function == "bench_decode" and not reason]
+    (told,) = {reason for _, _, reason in listed("cpu", *options, of=OF_STEPS)}
+    assert told.startswith("tp 8 x pp 1 x replicas 1 is 8 ranks and this run has 2; choose factors of 2, or --ranks 8")

@@ -10,6 +10,7 @@ from kernels.linears import LINEARS
 from kernels.timing.device import PATIENCE, Device, current_device
 from suites.doctor import _kernels, findings
 from suites.environment import result_name
+from suites.world.ranks import Ranks
 from tests.suites.conftest import ROOT
 
 
@@ -41,6 +42,17 @@ def test_a_kernel_whose_package_is_missing_says_so_where_it_would_run(monkeypatc
     monkeypatch.setattr("suites.doctor.LINEARS", (absent,))
     line = next(_kernels(gpu))
     assert line[1:] == ("kernel cublaslt_linear", "cannot run here", "needs a package: pip install it")
+
+
+def test_the_experiment_says_in_which_ways_it_can_run_here_or_why_not(monkeypatch):
+    lines = {line.subject: line for line in findings(current_device())}
+    assert lines["TP against PP"][:3] == (
+        True, "TP against PP", "a whole model on 2 ranks: tp2, pp2-sync, pp2-async2, tp1x2",
+    )  # fmt: skip
+    monkeypatch.setattr("suites.doctor.plan_ranks", lambda asked, kind: Ranks(1, "cpu"))
+    (alone,) = [line for line in findings(current_device()) if line.subject == "TP against PP"]
+    assert not alone.works
+    assert "one GPU is one rank" in alone.remedy
 
 
 def test_memory_too_short_for_cold_weights_is_said(monkeypatch):

@@ -23,6 +23,8 @@ from tests.suites.conftest import GOOD
         ("--layer=q_proj", "*--layer: 'q_proj' is unknown; choose from qkv, o, gate_up, *"),
         ("--context=0", "*--context: '0' is not a whole number of at least 1"),
         ("--context=8k", "*--context: '8k' is not a whole number of at least 1"),
+        ("--prompts=4", "*--prompts: '4' is no count and length of prompts; four of 512 tokens are 4x512"),
+        ("--prompts=4x1", "*--prompts: '4x1' is no count and length of prompts; *"),
         ("--dtype=fp7", "*--dtype: 'fp7' is unknown; choose from fp32, bf16, fp16"),
         (
             "--impl=magic",

@@ -6,8 +6,9 @@ import pytest
 
 from comm.collectives import COLLECTIVES
 from suites.how import RankHow
+from suites.world.crew_bench import MOST_IN_A_ROW
 from suites.world.link import RankLostError
-from suites.world.rank_bench import MOST_IN_A_ROW, RankBench
+from suites.world.rank_bench import RankBench
 from suites.world.rank_case import RankEntry, rank_entry
 from suites.world.ranks import Ranks
 

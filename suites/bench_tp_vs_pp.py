@@ -1,0 +1,23 @@
+"""Tensor parallel or pipeline parallel? A whole model on all ranks, decode and prefill, each way to lay it out."""
+
+import pytest
+
+from specs.deployment import Deployment
+from specs.step import QUESTION
+from suites.how import StepHow
+from suites.plan import Measure
+from suites.steps.axes import add_steps
+from suites.steps.part import StepPart
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the bench functions below their axes."""
+    add_steps(metafunc, decode=metafunc.function is bench_decode_step)
+
+
+def bench_decode_step(measure: Measure, deployment: Deployment, part: StepPart, how: StepHow) -> None:
+    measure(deployment, QUESTION, how, part)
+
+
+def bench_prefill_step(measure: Measure, deployment: Deployment, part: StepPart, how: StepHow) -> None:
+    measure(deployment, QUESTION, how, part)
