@@ -9,7 +9,7 @@ torch is imported only once there is something to measure: the plugin is loaded 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,13 +222,21 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION].outcome()}
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that measured nothing, or lost a case half way, is no success."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-benchmark, which writes the JSON here
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    """A run that measured nothing, lost a case half way, or cannot write its JSON, is no success."""
     ours = session.config.stash.get(SESSION, None)
+    try:
+        found = yield
+    except OSError as error:
+        if ours is None or not ours.written:
+            raise
+        found, ours.written, ours.unwritten = None, False, f"{ours.json} cannot be written ({error.strerror})"
+        pytest_terminal_summary(session.config.pluginmanager.get_plugin("terminalreporter"), session.config)  # cut off
     short = ours and ours.finished and (not ours.measured or any(entry.error is not None for entry in ours.plan))
-    if short and session.exitstatus == pytest.ExitCode.OK:
+    if (short or (ours and ours.unwritten)) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return found
 
 
 def _by_reason(entries: "Iterable[Entry]") -> dict[str, list[str]]:
@@ -258,6 +266,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     elif ours.written and ours.replayed == ours.measured:
         line(f"look at it: python -m reports show {ours.json}")
     else:
+        if ours.unwritten:
+            line(f"{ours.unwritten}; all that was measured is in {ours.journal}: make room, or write elsewhere")
         line(
             f"{ours.measured - ours.replayed * ours.written} measured cases are in no JSON; make a result file of them:"
         )

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from pytest_benchmark.session import BenchmarkSession
 
 from reports.recover import result_file
 from specs import journal
@@ -127,6 +128,21 @@ def test_a_case_that_changed_its_shape_is_refused(bench):
     result = bench.run("--passes", "1", "--resume")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*was measured at another shape; start again without --resume*"])
+
+
+def test_a_disk_that_is_full_when_the_json_is_written_says_where_all_of_it_is(bench, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(BenchmarkSession, "save_json", full)
+    bench.write(GOOD)
+    result = bench.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["*out.json cannot be written (No space left on device); all that was measured is in *"]
+    )
+    result.stdout.fnmatch_lines(["*measured cases are in no JSON*", "*python -m reports recover *"])
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
 def test_a_full_disk_ends_the_run_with_one_line(bench, monkeypatch):
