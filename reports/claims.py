@@ -8,12 +8,14 @@ from typing import Any
 from reports import claims_page, files, gate, knees, output, ratios, utilisation
 from reports.arithmetic.rows import ARITHMETIC, Row
 from reports.evidence import Evidence, collect
+from reports.experiment import schedules, winners
 from reports.files import ResultFile
-from reports.finding import Finding, Judged, Verdict
+from reports.finding import Architecture, Finding, Judged, Verdict
 from reports.output import Format
 
 SOURCE = "note, decode"
 NOTHING = "no file with times over tokens: run suites/bench_token_sweep.py, or import published ones"
+NO_STEPS = "no file with steps of whole models: run suites/bench_tp_vs_pp.py on two ranks or more"
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,10 @@ class Claim:
         id: slug in options and files.
         statement: what is claimed, in our words.
         source: where the note says so.
-        expected: the verdict on dense layers that the ledger has come to; None where it differs by machine.
+        expected: the verdict that the ledger has come to; None where it differs by machine.
         judge: finds what the evidence says; arithmetic needs none.
+        kind: of layer that `expected` is on, and a gate that names none.
+        missing: what to run where no file has anything to judge it by.
     """
 
     id: str
@@ -33,6 +37,8 @@ class Claim:
     source: str
     expected: Verdict | None
     judge: Callable[[Sequence[Evidence]], Iterable[Finding]]
+    kind: Architecture = "dense"
+    missing: str = NOTHING
 
 
 MEASURED = (
@@ -71,6 +77,51 @@ MEASURED = (
         None,
         utilisation.judge,
     ),
+    Claim(
+        "pp-one-of-p",
+        "A single request under pipeline parallelism uses 1/P of the ranks: no more than 1.05 times that.",
+        SOURCE,
+        "HOLDS",
+        schedules.judge_single,
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "microbatch-useless",
+        "Sync and async pipelines take the same time for a batch: within 1.25 times of each other.",
+        SOURCE,
+        None,
+        schedules.judge_micro_batches,
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "pp-utilisation",
+        "Stages of an async pipeline are busy 95 % of the time in decode.",
+        SOURCE,
+        None,
+        schedules.judge_utilisation,
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "tp-lower-latency",
+        "Tensor parallelism has the lower decode latency, over the same ranks and at the same batch.",
+        SOURCE,
+        None,
+        winners.judge_latency,
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "prefill-winner",
+        "Pipeline parallelism reads prompts faster, fill and drain included.",
+        "note, prefill",
+        None,
+        winners.judge_prefill,
+        "whole",
+        NO_STEPS,
+    ),
 )
 
 
@@ -100,7 +151,7 @@ def judge(evidences: Sequence[Evidence]) -> list[Judged]:
 def _findings(claim: Claim, evidences: Sequence[Evidence]) -> Iterator[Finding]:
     found = list(claim.judge(evidences))
     if not found:
-        found = [Finding(verdict="NOT_MEASURED", condition=NOTHING, provenance="")]
+        found = [Finding(verdict="NOT_MEASURED", condition=claim.missing, provenance="")]
     yield from found
 
 
@@ -111,7 +162,7 @@ def claims(paths: Sequence[Path], gates: Sequence[str], format: Format, to: Path
         UserError: a file cannot be read, a gate names no claim, or the report cannot be written.
         GateError: a verdict is not the expected one; the report is written all the same.
     """
-    wanted = gate.parse(gates, {claim.id: claim.expected for claim in CLAIMS})
+    wanted = gate.parse(gates, {claim.id: (claim.expected, claim.kind) for claim in CLAIMS})
     judged = judge_all(files.load_all(paths))
     output.emit(
         claims_page.draw_up(judged, every=every, more="" if every else "--all"),

@@ -14,11 +14,11 @@ BY_SPECS = ("arithmetic", "datasheet")
 
 
 def draw_up(judged: Sequence[Judged], *, every: bool = False, more: str = "") -> list[Block]:
-    """A table for each measured claim and one for all arithmetic; of single linears only with `every`.
+    """A table for each measured claim and one for all arithmetic; single linears, layers and loads only with `every`.
 
     Args:
         judged: what to show.
-        every: the findings on single linears too.
+        every: the findings on single ones too.
         more: where those are to be found, if not here.
     """
     arithmetic = [one for one in judged if one.finding.provenance in BY_SPECS]
@@ -69,7 +69,15 @@ def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
 
 def _singles(rows: Iterable[Judged]) -> str:
     """What the rows that are not shown are on."""
-    return "single linears" + " and layers" * any(one.finding.architecture == "whole" for one in rows)
+    found = [one.finding for one in rows if one.finding.scope != OVERALL]
+    return f"single {' and '.join(dict.fromkeys(map(_kind, found)))}"
+
+
+def _kind(finding: Finding) -> str:
+    """Whether a row is on a linear, on a layer, or on one load of a whole model."""
+    if finding.architecture != "whole":
+        return "linears"
+    return "layers" if finding.scope.startswith("layer") else "loads"
 
 
 def _rows(count: int) -> str:

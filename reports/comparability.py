@@ -7,7 +7,10 @@ from reports.files import ResultFile
 from reports.verdict import Comparison
 from specs.measurement import Measurement
 
-CASE = ("dtype", "cache", "launch", "implementation", "kernel", "tokens", "n", "k", "ranks", "flops", "hbm_bytes")
+CASE = (
+    "dtype", "cache", "launch", "implementation", "kernel", "tokens", "n", "k", "layers", "vocab", "backend", "ranks",
+    "flops", "hbm_bytes",
+)  # fmt: skip
 RECORD = ("clock", "provenance")
 LONGEST = 60
 

@@ -1,4 +1,4 @@
-"""Times over tokens in result files, measured or published, ordered so that claims can be judged by them."""
+"""Times over tokens and of steps in result files, measured or published, ordered for claims to be judged by them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from reports import ceilings, machine
+from reports.experiment import collect as experiments
+from reports.experiment.collect import Experiment
 from reports.files import ResultFile
 from reports.finding import Architecture, Finding
 from specs.case import Case
@@ -64,7 +66,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All series of one file, number format and kind of layer.
+    """All series of one file, number format and kind of layer, and what ran of whole models.
 
     Attributes:
         gpu: slug of the GPU where it is known, else what the file says of the machine.
@@ -73,6 +75,7 @@ class Evidence:
         measured: ceilings of the same file.
         reading: the read that `measured` has its bandwidth from.
         singles: linears, or whole layers, that one token goes through: those of decode tables too.
+        steps: experiments on whole models: dense ones, with attention.
         label: the GPU, with its file where several files are of one.
     """
 
@@ -86,6 +89,7 @@ class Evidence:
     reading: Measurement | None
     series: Sequence[Series]
     singles: Sequence[Measurement]
+    steps: Sequence[Experiment] = ()
     label: str = ""
 
     @property
@@ -133,7 +137,7 @@ def over_tokens(evidences: Iterable[Evidence]) -> list[Evidence]:
 
 
 def collect(files: Iterable[ResultFile]) -> list[Evidence]:
-    """What the files hold over tokens and at one, file by file; what was measured from warm caches is left out."""
+    """What the files hold, file by file; what was measured from warm caches is left out."""
     found = [evidence for file in files for evidence in _of(file)]
     places: dict[tuple[str, str, str], list[Evidence]] = {}
     for one in found:
@@ -174,7 +178,10 @@ def _of(file: ResultFile) -> Iterator[Evidence]:
             group.setdefault(key, {}).setdefault(case.launch, {}).setdefault(case.tokens, one)
         if case.tokens == 1 and (kind == "whole" or (case.op == "linear" and case.question in DECODE)):
             singles.setdefault((case.dtype, "whole" if kind == "whole" else "dense"), []).append(one)
-    for dtype, architecture in dict.fromkeys([*singles, *kinds]):
+    steps: dict[tuple[str, Architecture], list[Experiment]] = {}
+    for ran in experiments.collect(file):
+        steps.setdefault((ran.setting.dtype, "whole"), []).append(ran)
+    for dtype, architecture in dict.fromkeys([*singles, *kinds, *steps]):
         yield Evidence(
             path=file.path,
             gpu=gpu_name(file),
@@ -189,6 +196,7 @@ def _of(file: ResultFile) -> Iterator[Evidence]:
                 for key, by_launch in kinds.get((dtype, architecture), {}).items()
             ],
             singles=singles.get((dtype, architecture), []),
+            steps=steps.get((dtype, architecture), []),
         )
 
 

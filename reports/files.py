@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from reports import jsontext
+from reports.experiment import sound
 from specs.case import Case
 from specs.errors import UserError
 from specs.measurement import SCHEMA, Measurement
@@ -140,6 +141,8 @@ def _measurement(path: Path, entry: Any) -> Measurement:
     work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
     if not all(0 <= count < MOST_WORK for count in work):
         raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MOST_WORK:g}; the file was edited")
+    if why := sound.why_not(measurement):
+        raise UserError(f"{path}: {name}: {why}; the file was edited")
     return measurement
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.finding import VERDICTS, Judged, Verdict, overall_on
+from reports.finding import VERDICTS, Architecture, Judged, Verdict, overall_on
 from specs.errors import UserError
 from specs.lookup import find
 
@@ -23,10 +23,15 @@ class Gate:
     verdict: Verdict
 
 
-def parse(texts: Sequence[str], expected: Mapping[str, Verdict | None]) -> list[Gate]:
+def parse(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | None, Architecture]]) -> list[Gate]:
     """Gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists; an ID alone expects what the ledger does.
 
-    Whole layers and experts are gated with a verdict of their own: `ID/whole=VERDICT`.
+    Without a kind it is the one that the claim is on: whole for those on steps of whole models, else dense; the others
+    are gated with a verdict of their own: `ID/whole=VERDICT`.
+
+    Args:
+        texts: as typed.
+        expected: by claim the ledger's verdict, and the kind of layer that it is on.
 
     Raises:
         UserError: no such claim, kind or verdict, or the ledger expects none.
@@ -38,15 +43,15 @@ def parse(texts: Sequence[str], expected: Mapping[str, Verdict | None]) -> list[
     for text in named:
         name, given, verdict = text.partition("=")
         slug, _, kind = name.partition("/")
-        usual = find(expected, slug, "claim")
-        chosen = verdict.upper().replace("-", "_") if given else usual if kind in ("", "dense") else None
+        usual, own = find(expected, slug, "claim")
+        chosen = verdict.upper().replace("-", "_") if given else usual if kind in ("", own) else None
         if not chosen:
             raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
         if chosen not in VERDICTS:
             raise UserError(f"--gate {text}: no verdict is called {verdict!r}; known: {', '.join(VERDICTS)}")
         if kind and kind not in KINDS:
             raise UserError(f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(KINDS)}")
-        found.append(Gate(slug, kind or "dense", chosen))
+        found.append(Gate(slug, kind or own, chosen))
     return found
 
 

@@ -9,10 +9,19 @@ from reports.units import NONE
 from specs.case import Case
 from specs.sizes import binary_bytes
 
-NAMED = ("tp", "pp", "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k", "per_layer")
+LAID = ("replicas", "schedule", "micro_batches", "partition", "layers")
+"""How a whole model was laid over ranks, and how much of it."""
+NAMED = ("tp", "pp", *LAID, "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k", "per_layer")
 """Fields whose value says nothing without their name."""
+NUMBERS = {*NAMED, "message_bytes"} - {"schedule", "partition"}
 FIELDS = ("model", "layer", "op", *NAMED, "message_bytes", "dtype", "implementation", "cache", "launch")
-TITLES = {"implementation": "impl", "message_bytes": "message", "gap_seconds": "gap", "per_layer": "calls"}
+TITLES = {
+    "implementation": "impl",
+    "message_bytes": "message",
+    "gap_seconds": "gap",
+    "per_layer": "calls",
+    "micro_batches": "m",
+}
 OF_PARTS = tuple(field for field in FIELDS if field != "op")
 """Of whole layers and their parts: the part says what is done."""
 OF_LAYERS = tuple(field for field in OF_PARTS if field not in ("layer", "per_layer"))
@@ -34,7 +43,7 @@ def choose(
     varying = [field for field in fields if not _same(cases, field)]
     rows = [tuple(_text(case, field) for field in varying) for case in cases]
     titles = TITLES | ({"layer": "part"} if among is OF_PARTS else {})
-    columns = [Column(titles.get(field, field), number=field in (*NAMED, "message_bytes")) for field in varying]
+    columns = [Column(titles.get(field, field), number=field in NUMBERS) for field in varying]
     if not varying or len(set(rows)) < len(rows):
         columns.append(Column("case", number=False))
         rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]

@@ -8,11 +8,14 @@ from reports.communication import fit, point, reference, series
 from reports.communication import tables as between_ranks
 from reports.communication.point import Point
 from reports.communication.reference import NOTHING, References
+from reports.experiment import chapter as experiments
+from reports.experiment import collect as experiment
 from reports.figures import Figures
 from reports.files import ResultFile
 from reports.ledger import chapter as layers
 from reports.output import Format
 from reports.page import Block
+from specs import step
 from specs.roofline import Ceilings
 
 
@@ -30,7 +33,10 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
         figures = read(file)
         if format is Format.JSON:
             found = point.points(file, figures, references)
-            data += [{"file": str(file.path), **one.figures.record(), **one.record()} for one in found]
+            data += [
+                {"file": str(file.path), **one.figures.record(), **one.record(), **step.derived(one.measurement)}
+                for one in found
+            ]
         else:
             page += section(file, figures, references)
     output.emit(page, data, format, to, paths)
@@ -44,12 +50,16 @@ def read(file: ResultFile) -> list[Figures]:
 
 
 def section(file: ResultFile, figures: Iterable[Figures], references: References = NOTHING) -> list[Block]:
-    """One file: what it is, its tables, what is missing."""
+    """One file: what it is, TP against PP, its other tables, what is missing."""
     above = header.above(file, ceilings.measured(file), ceilings.known_gpu(file))
     found = point.points(file, figures, references)
-    general = [one.figures for one in found if not point.between_ranks(one.case)]
+    general = [
+        one.figures for one in found if not (point.between_ranks(one.case) or experiment.belongs(one.measurement))
+    ]
     communication = [one for one in found if point.between_ranks(one.case)]
-    return [above, *tables.draw_up(general), *_ledger(file), *_communication(communication), *header.below(file)]
+    answer = experiments.write([file]).blocks()
+    others = [*tables.draw_up(general), *_ledger(file), *_communication(communication)]
+    return [above, *answer, *others, *header.below(file)]
 
 
 def _ledger(file: ResultFile) -> list[Block]:

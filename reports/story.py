@@ -1,7 +1,7 @@
 """The report as blocks: what the page shows and the terminal prints."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports import ceilings, claims, claims_page, generations, header
@@ -9,6 +9,7 @@ from reports.answer import QUESTION, Answer, answer
 from reports.communication import chapter
 from reports.communication.chapter import Chapter
 from reports.evidence import Evidence, collect, over_tokens
+from reports.experiment import chapter as experiments
 from reports.files import ResultFile
 from reports.finding import Judged
 from reports.generations import Generations
@@ -27,6 +28,7 @@ class Story:
         evidences: their times over tokens.
         judged: every claim.
         answer: to the question.
+        experiment: TP against PP on whole models.
         generations: one linear side by side, where two GPUs have one in common.
         layers: ledgers of whole layers.
         communication: what was measured and published of operations between ranks.
@@ -37,16 +39,18 @@ class Story:
     evidences: Sequence[Evidence]
     judged: Sequence[Judged]
     answer: Answer
+    experiment: experiments.Chapter
     generations: Generations | None
     layers: layer_chapter.Chapter
     communication: Chapter
     missing: Sequence[str]
 
     def blocks(self) -> list[Block]:
-        """The answer, verdicts, generations, layers, communication, and where each figure comes from."""
+        """The answer, verdicts, TP against PP, generations, layers, communication, and where each figure comes from."""
         lines = [self.answer.headline, *self.answer.details, *self.missing]
         blocks: list[Block] = [Facts(title=QUESTION, rows=tuple(("", line) for line in lines), level=1)]
         blocks += claims_page.draw_up(self.judged, more="`python -m reports claims --all`")
+        blocks += self.experiment.blocks()
         if self.generations:
             blocks.append(generations.table(self.generations))
         return [*blocks, *self.layers.blocks(), *self.communication.blocks(), *self.provenance()]
@@ -70,6 +74,7 @@ class Story:
             "details": list(self.answer.details),
             "missing": list(self.missing),
             "claims": [claims.record(one) for one in self.judged],
+            "experiment": self.experiment.data(),
             "layers": self.layers.data(),
             "communication": self.communication.data(),
             "files": [str(file.path) for file in self.files],
@@ -85,6 +90,8 @@ def tell(files: Sequence[ResultFile]) -> Story:
         missing.append(f"No published GPU stands beside this: {PUBLISHED}.")
     if all(file.published for file in files):
         missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
-    side_by_side = generations.side_by_side(evidences)
+    side_by_side, experiment = generations.side_by_side(evidences), experiments.write(files)
+    found = answer(judged)
+    found = replace(found, details=[*experiment.sentences(), *found.details])
     layers, communication = layer_chapter.write(files), chapter.write(files)
-    return Story(files, evidences, judged, answer(judged), side_by_side, layers, communication, missing)
+    return Story(files, evidences, judged, found, experiment, side_by_side, layers, communication, missing)

@@ -47,9 +47,9 @@ def data(rows: Rows) -> alt.InlineData:
     return alt.InlineData(values=[{key: _short(value) for key, value in row.items()} for row in rows])
 
 
-def compiled(chart: Any) -> Mapping[str, Any]:
-    """The chart as Vega-Lite that fills the width of its place."""
-    spec: dict[str, Any] = chart.properties(width="container", height=HEIGHT).to_dict()
+def compiled(chart: Any, height: int = HEIGHT) -> Mapping[str, Any]:
+    """The chart as Vega-Lite that fills the width of its place; `height` is in pixels."""
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
     return spec
 
 

@@ -14,7 +14,7 @@ from reports.answer import QUESTION
 from reports.finding import VERDICTS
 from reports.page import Facts, Table
 from reports.story import Story
-from reports.web import communication, layers, over_tokens, rooflines, speedups
+from reports.web import communication, experiment, layers, over_tokens, rooflines, speedups
 from reports.web.figure import Figure
 
 HERE = Path(__file__).parent
@@ -60,6 +60,7 @@ def _parts(story: Story) -> dict[str, Any]:
         "roofline": rooflines.draw(story.evidences, gpus),
         "speedup": speedups.draw(story.generations, gpus) if story.generations else None,
         "generations": generations.table(story.generations) if story.generations else None,
+        "experiment": experiment.section(story.experiment),
         "layers": layers.section(story.layers),
         "communication": communication.section(story.communication),
         "provenance": _by_file(story),

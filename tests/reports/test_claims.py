@@ -98,6 +98,11 @@ def test_every_claim_is_one_slug_and_one_statement():
         "knee",
         "linear-throughput",
         "tp-utilisation",
+        "pp-one-of-p",
+        "microbatch-useless",
+        "pp-utilisation",
+        "tp-lower-latency",
+        "prefill-winner",
     } == set(ids)
     assert all(claim.statement.endswith(".") and claim.source for claim in CLAIMS)
     assert {claim.expected for claim in CLAIMS} <= {*VERDICTS, None}
@@ -109,7 +114,8 @@ def test_without_files_arithmetic_is_judged_and_the_rest_is_not_measured(said):
     for claim in CLAIMS:
         if claim in MEASURED:
             assert rows[claim.id]["verdict"] == "NOT_MEASURED"
-            assert "bench_token_sweep" in rows[claim.id]["condition"]
+            suite = "bench_tp_vs_pp" if claim.kind == "whole" else "bench_token_sweep"
+            assert suite in rows[claim.id]["condition"]
         else:
             assert rows[claim.id]["verdict"] == claim.expected
             assert rows[claim.id]["value"] is not None

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from reports import output
-from reports.__main__ import main
 from specs import journal
 from specs.errors import UserError
 from tests.reports import planted
+from tests.reports.running import ran
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,12 +74,6 @@ def test_a_reader_that_has_seen_enough(path):
         running.stdout.readline()
         running.stdout.close()
         assert running.stderr.read() == b""
-
-
-def ran(*arguments):
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return caught.value.code or 0
 
 
 def test_help_without_arguments(capsys):

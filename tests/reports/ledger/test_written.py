@@ -7,10 +7,10 @@ from math import isfinite
 import pytest
 
 from reports import files
-from reports.__main__ import main
 from reports.ledger import chapter
 from tests.reports import planted
 from tests.reports.ledger.planted_layers import PLAIN, case, latency, parts, timed, whole, write
+from tests.reports.running import ran
 
 KEYS = {
     *(
@@ -32,21 +32,6 @@ KEYS = {
 }
 TRITON = {"launch gaps", "unaccounted"}
 """What is left of a ledger without any part."""
-
-
-def ran(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(list(map(str, arguments)))
-    return ended.value.code or 0
-
-
-@pytest.fixture
-def said(capsys):
-    def said(*arguments):
-        assert ran(*arguments) == 0
-        return capsys.readouterr().out
-
-    return said
 
 
 @pytest.fixture
@@ -142,7 +127,7 @@ def test_the_page_has_a_bar_for_each_layer_and_says_it_in_words(said, path, tmp_
     page = tmp_path / "x.html"
     said("html", path, "-o", page)
     text = page.read_text()
-    section = text[text.index("<h2>Layer</h2>") : text.index("<h2>Each linear</h2>")]
+    section = text[text.index("<h2>Layer</h2>") : text.index("<h2>Each linear, layer and load</h2>")]
     bars = {"1 token · torch", "1 token · torch-compile", "prompt of 300 · torch", "1 token · triton"}
     assert {row["bar"] for row in drawn(section)} == bars
     assert {row["item"] for row in drawn(section) if row["bar"] == "1 token · triton"} == TRITON

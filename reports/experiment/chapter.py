@@ -1,0 +1,66 @@
+"""The report's chapter on TP against PP: what each machine's experiment says, and its tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.evidence import name_among
+from reports.experiment import answer, table
+from reports.experiment.collect import Experiment, collect
+from reports.experiment.record import record
+from reports.files import ResultFile
+from reports.page import Block, Facts, Table
+
+TITLE = "TP against PP"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The experiments of one file; `name` tells its machine from the others of a report."""
+
+    name: str
+    file: ResultFile
+    experiments: Sequence[Experiment]
+
+    def sentences(self) -> list[str]:
+        """The answer of each."""
+        return [answer.sentence(self.name, one) for one in self.experiments]
+
+    def tables(self) -> list[Table]:
+        """One for each."""
+        return [table.draw_up(one) for one in self.experiments]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The experiments of all files."""
+
+    ran: Sequence[Ran]
+
+    def __bool__(self) -> bool:
+        return bool(self.ran)
+
+    def sentences(self) -> list[str]:
+        """What they say in words."""
+        return [text for one in self.ran for text in one.sentences()]
+
+    def blocks(self) -> list[Block]:
+        """For the terminal; nothing where no file holds an experiment."""
+        if not self:
+            return []
+        blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
+        for one in self.ran:
+            if len(self.ran) > 1:
+                blocks.append(Facts(title=f"measured by {one.name}", rows=(("file", str(one.file.path)),)))
+            blocks += one.tables()
+        return blocks
+
+    def data(self) -> list[dict[str, Any]]:
+        """For a machine."""
+        return [record(one.name, experiment) for one in self.ran for experiment in one.experiments]
+
+
+def write(files: Sequence[ResultFile]) -> Chapter:
+    """The experiments of those files that hold steps of whole models."""
+    found = [Ran(name_among(file, files), file, collect(file)) for file in files]
+    return Chapter([one for one in found if one.experiments])
