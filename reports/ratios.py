@@ -61,18 +61,7 @@ def _row(evidence: Evidence, slug: str, scope: str, stacks: Sequence[Stack], a: 
         verdict, condition = "UNDERPOWERED", overall.ODD if cold else overall.HOT
     elif odd := [stack.series[0].implementation for stack in cold if stack not in sound]:
         condition = "; ".join(filter(None, (condition, f"without {', '.join(odd)}: slower than with more tokens")))
-    used = [one for ratio in ratios for one in ratio.used]
-    return replace(
-        blank,
-        verdict=verdict,
-        value=median(ratio.value for ratio in ratios),
-        low=low,
-        high=high,
-        condition=condition,
-        cases=tuple(one.case.name for one in used),
-        provenance=weakest(one.provenance for one in used),
-        interpolation_error=max((one.interpolation_error for one in used if one.interpolation_error), default=None),
-    )
+    return finding_of(blank, ratios, verdict, condition, (low, high))
 
 
 def _ratio(stack: Stack, a: int, b: int) -> Ratio | None:
@@ -80,6 +69,28 @@ def _ratio(stack: Stack, a: int, b: int) -> Ratio | None:
     if len(pairs) < len(stack.series):
         return None
     return Ratio.of(stack, [before for before, _ in pairs], [after for _, after in pairs])
+
+
+def finding_of(
+    blank: Finding,
+    ratios: Sequence[Ratio],
+    verdict: Verdict,
+    condition: str,
+    ends: tuple[float | None, float | None],
+) -> Finding:
+    """A row with the middle of what implementations gave, and all the cases that it rests on."""
+    used = [one for ratio in ratios for one in ratio.used]
+    return replace(
+        blank,
+        verdict=verdict,
+        value=median(ratio.value for ratio in ratios),
+        low=ends[0],
+        high=ends[1],
+        condition=condition,
+        cases=tuple(one.case.name for one in used),
+        provenance=weakest(one.provenance for one in used),
+        interpolation_error=max((one.interpolation_error for one in used if one.interpolation_error), default=None),
+    )
 
 
 def reach(ratios: Sequence[Ratio], *, published: bool) -> tuple[float | None, float | None]:

@@ -6,12 +6,11 @@ bandwidth is the read ceiling of the same run; for published times the datasheet
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from statistics import median
 
 from reports import overall, units
-from reports.evidence import DECODE, Evidence, part, weakest
+from reports.evidence import DECODE, Evidence, part
 from reports.finding import DECIDED, Finding, Verdict
-from reports.ratios import NAMED, Ratio, reach
+from reports.ratios import NAMED, Ratio, finding_of, reach
 from specs import statistics
 from specs.case import Case
 from specs.measurement import Measurement
@@ -62,18 +61,8 @@ def _row(evidence: Evidence, place: Place, found: Sequence[Measurement]) -> Find
     shares = sound or known
     low, high = reach(shares, published=evidence.published)
     verdict, condition = _verdict(shares, low, high) if sound else ("UNDERPOWERED", _doubt(known[0]))
-    used = [one for share in shares for one in share.used]
-    return replace(
-        blank,
-        verdict=verdict,
-        value=median(share.value for share in shares),
-        low=low,
-        high=high,
-        condition="; ".join(filter(None, (condition, SHEET if evidence.published else ""))),
-        cases=tuple(one.case.name for one in used),
-        provenance=weakest(one.provenance for one in used),
-        interpolation_error=max((one.interpolation_error for one in used if one.interpolation_error), default=None),
-    )
+    condition = "; ".join(filter(None, (condition, SHEET if evidence.published else "")))
+    return finding_of(blank, shares, verdict, condition, (low, high))
 
 
 def _share(evidence: Evidence, one: Measurement) -> Ratio | None:

@@ -7,8 +7,9 @@ strings are what `nsys profile --nvtx-capture` matches by default. With no tool 
 costs about a microsecond, and none is opened inside a sample.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import nvtx
 
@@ -28,3 +29,11 @@ def mark(message: str, category: str, payload: int) -> Iterator[None]:
         yield
     finally:
         _domain.pop_range()
+
+
+@contextmanager
+def visit(label: Mapping[str, Any], part: str) -> Iterator[None]:
+    """The range of a case, by what ranks are told of it (name, question and number), and in it warm-up or timed."""
+    name, question, number = (label[key] for key in ("name", "question", "number"))
+    with mark(name, question, number), mark(part, question, number):
+        yield

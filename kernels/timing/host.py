@@ -2,8 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from math import ceil
@@ -79,13 +79,8 @@ class HostTimer:
         wanted = share * self._device.patience.visit_seconds / (self._calls * self._once)
         rounds = min(MOST_ROUNDS, max(1, int(wanted)))
         before = cpu_seconds()
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
+        with without_collector():
             seconds = tuple(self._elapsed(self._calls) / self._calls for _ in range(rounds))
-        finally:
-            if enabled:
-                gc.enable()
         return Sampled(seconds, self._calls, telemetry=contention(before, cpu_seconds()))
 
     def _elapsed(self, count: int) -> float:
@@ -95,6 +90,18 @@ class HostTimer:
         for call in calls:
             call()
         return time.perf_counter() - start
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Python's garbage collector stops in the middle of anything: not while this lasts."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class CpuSeconds(NamedTuple):

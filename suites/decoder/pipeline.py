@@ -5,11 +5,11 @@ them are under way and no more. With one micro-batch that is the synchronous sch
 parallelism. A prefill runs once through, so that the stages fill and drain.
 """
 
-import gc
 from collections.abc import Sequence
 from functools import partial
 
 from comm.backend import Pending
+from kernels.timing.host import without_collector
 from suites.decoder.links import Links
 from suites.decoder.slot import Slot
 from suites.decoder.trace import START, Trace
@@ -31,10 +31,8 @@ class Pipeline:
 
     def decode(self, steps: int, trace: Trace) -> None:
         """So many tokens for every sequence, from the tokens that the slots hold; the trace is told what was when."""
-        with _without_collector():
+        with without_collector():
             self._begin(0, trace)
-            if not self._links.first:
-                self._ask(0, steps)
             for step in range(steps):
                 for number in range(len(self._slots)):
                     self._turn(trace, step, number, loop=step > 0, again=step + 1 < steps)
@@ -42,22 +40,18 @@ class Pipeline:
 
     def prefill(self, steps: int, trace: Trace) -> None:
         """Every prompt once, `steps` times over, each time from empty stages on."""
-        with _without_collector():
+        with without_collector():
             for step in range(steps):
                 self._begin(step, trace)
-                if not self._links.first:
-                    self._ask(step, step + 1)
                 for number in range(len(self._slots)):
                     self._turn(trace, step, number, loop=False, again=False)
                 self._finish()
 
     def _begin(self, step: int, trace: Trace) -> None:
+        """All ranks at once; those behind the first ask for the first message of every slot."""
         self._links.barrier()
         trace.mark(START, step, -1)
-
-    def _ask(self, step: int, steps: int) -> None:
-        """For the first message of every slot."""
-        if self._links.early and step < steps:
+        if self._links.early and not self._links.first:
             for number in range(len(self._slots)):
                 self._ask_for(number)
 
@@ -98,15 +92,3 @@ class Pipeline:
         for pending in self._sent.values():
             pending.wait()
         self._sent.clear()
-
-
-class _without_collector:  # noqa: N801 - used as a function
-    """Python's garbage collector stops in the middle of anything."""
-
-    def __enter__(self) -> None:
-        self._enabled = gc.isenabled()
-        gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        if self._enabled:
-            gc.enable()

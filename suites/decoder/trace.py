@@ -62,12 +62,11 @@ class Shown:
         """A moment has no range."""
 
 
-class HostTrace:
-    """perf_counter."""
+class Taken:
+    """Rows of a walk, each with what `now` reads: seconds, or an event that tells them later."""
 
-    name = "perf_counter"
-
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], Any]) -> None:
+        self._now = now
         self._rows: list[Row] = []
 
     def begin(self) -> None:
@@ -75,28 +74,46 @@ class HostTrace:
         self._rows = []
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:
-        """Two readings around the call."""
-        start = time.perf_counter()
+        """Two readings around the call, on a GPU around what it queues."""
+        start = self._now()
         call()
-        self._rows.append((kind, start, time.perf_counter(), step, slot))
+        self._rows.append((kind, start, self._now(), step, slot))
 
     def mark(self, kind: str, step: int, slot: int) -> None:
         """One reading."""
-        now = time.perf_counter()
+        now = self._now()
         self._rows.append((kind, now, now, step, slot))
+
+    def _columns(self, seconds: Callable[[Any], float]) -> dict[str, list[Any]]:
+        return {
+            "kind": [row[0] for row in self._rows],
+            "start": [seconds(row[1]) for row in self._rows],
+            "end": [seconds(row[2]) for row in self._rows],
+            "step": [row[3] for row in self._rows],
+            "slot": [row[4] for row in self._rows],
+        }
+
+
+class HostTrace(Taken):
+    """perf_counter."""
+
+    name = "perf_counter"
+
+    def __init__(self) -> None:
+        super().__init__(time.perf_counter)
 
     def rows(self, ahead_seconds: float) -> dict[str, list[Any]]:
         """As they were read."""
-        return _columns(self._rows, lambda read: read - ahead_seconds)
+        return self._columns(lambda read: read - ahead_seconds)
 
 
-class CudaTrace:
+class CudaTrace(Taken):
     """CUDA events on the current stream; they are used again in the next walk, for making one takes long."""
 
     name = "cuda_event"
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        super().__init__(self._record)
         self._events: list[torch.cuda.Event] = []
         self._used = 0
         self._zero, self._read = torch.cuda.Event(enable_timing=True), 0.0
@@ -106,7 +123,8 @@ class CudaTrace:
 
         Of several tries the quickest counts: a host that is held up in between reads its own clock too late.
         """
-        self._rows, self._used = [], 0
+        super().begin()
+        self._used = 0
         torch.cuda.synchronize()
         tries = [self._both() for _ in range(ANCHORS)]
         _, self._read, self._zero = min(tries, key=lambda one: one[0])
@@ -119,37 +137,16 @@ class CudaTrace:
         after = time.perf_counter()
         return after - before, (before + after) / 2, event
 
-    def run(self, kind: str, step: int, slot: int, call: Call) -> None:
-        """Two events around what the call queues."""
-        start = self._now()
-        call()
-        self._rows.append((kind, start, self._now(), step, slot))
-
-    def mark(self, kind: str, step: int, slot: int) -> None:
-        """One event."""
-        now = self._now()
-        self._rows.append((kind, now, now, step, slot))
-
     def rows(self, ahead_seconds: float) -> dict[str, list[Any]]:
         """When the device is done."""
         torch.cuda.synchronize()
         zero = self._read - ahead_seconds
-        return _columns(self._rows, lambda event: zero + self._zero.elapsed_time(event) / 1000)
+        return self._columns(lambda event: zero + self._zero.elapsed_time(event) / 1000)
 
-    def _now(self) -> torch.cuda.Event:
+    def _record(self) -> torch.cuda.Event:
         if self._used == len(self._events):
             self._events.append(torch.cuda.Event(enable_timing=True))
         event = self._events[self._used]
         self._used += 1
         event.record()
         return event
-
-
-def _columns(rows: list[Row], seconds: Callable[[Any], float]) -> dict[str, list[Any]]:
-    return {
-        "kind": [row[0] for row in rows],
-        "start": [seconds(row[1]) for row in rows],
-        "end": [seconds(row[2]) for row in rows],
-        "step": [row[3] for row in rows],
-        "slot": [row[4] for row in rows],
-    }

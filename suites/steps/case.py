@@ -135,7 +135,7 @@ def why_not(device: Device, ranks: Ranks, deployment: Deployment, how: StepHow, 
         return f"{backend} runs on {' and '.join(sorted(backend.kinds))}, and these ranks are on {ranks.kind}"
     if reason := backend.why_not(ranks.world):
         return reason
-    return room.why_too_large(deployment, part, how.dtype, room.room_bytes(device, ranks))
+    return room.why_too_large(deployment, part, how.dtype, int(room.SHARE * room.free_bytes(device, ranks.world)))
 
 
 def _not_cut(deployment: Deployment, part: StepPart) -> str | None:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from comm.world import World
 from kernels.timing.device import Device, gib
 from specs import memory
 from specs.deployment import Deployment
 from specs.dtypes import ITEMSIZE
 from specs.parallel import Split
 from suites.steps.part import StepPart
-from suites.world.ranks import Ranks
 
 SHARE = 0.8
 """Of the memory that is free: the rest is for the reference and the libraries."""
@@ -43,9 +43,9 @@ def _activation_bytes(deployment: Deployment, split: Split, part: StepPart, item
     return layer + sequences * split.vocab_per_rank * itemsize
 
 
-def room_bytes(device: Device, ranks: Ranks) -> int:
-    """What one rank may take: of a GPU its own, of a CPU's memory its part."""
-    return int(SHARE * device.free_bytes() / (ranks.world.local_ranks if ranks.kind == "cpu" else 1))
+def free_bytes(device: Device, world: World) -> float:
+    """What is free for one rank: of a GPU its own, of a CPU's memory its part."""
+    return device.free_bytes() / (world.local_ranks if world.kind == "cpu" else 1)
 
 
 def why_too_large(deployment: Deployment, part: StepPart, dtype: str, room: int) -> str | None:

@@ -4,12 +4,13 @@ The slowest rank's time is the sample; the parent takes the maximum. Calls that 
 in place) are given fresh values before each span, outside the time.
 """
 
-import gc
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
+
+from kernels.timing.host import without_collector
 
 SPIN_SECONDS = 3e-4
 """How long before the end of an idle gap a rank stops sleeping: a scheduler wakes it up to so much too late."""
@@ -56,18 +57,14 @@ class HostClock:
         return call
 
     def _rounds(self, timed: Step, fresh: Step, barrier: Step, rounds: int) -> list[float]:
-        found, enabled = [], gc.isenabled()
-        gc.disable()
-        try:
+        found = []
+        with without_collector():
             for _ in range(rounds):
                 fresh()
                 barrier()
                 start = time.perf_counter()
                 timed()
                 found.append(time.perf_counter() - start)
-        finally:
-            if enabled:
-                gc.enable()
         return found
 
 

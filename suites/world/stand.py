@@ -3,8 +3,8 @@
 import hashlib
 import platform
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import cycle
@@ -105,13 +105,13 @@ class Stand:
     def _check(self, turn: int) -> Reply:
         """One call on fresh values and poisoned results, held against the reference."""
         case = self._set_up()
-        with case.marked("warm-up"):
+        with ranges.visit(case.label, "warm-up"):
             error = case.check(turn)
         return {"error": "nan" if error is not None and isnan(error) else error}
 
     def _sample(self, calls: int, rounds: int) -> Reply:
         case = self._set_up()
-        with case.marked("timed"):
+        with ranges.visit(case.label, "timed"):
             return {"seconds": case.sample(calls, rounds), "clock": case.clock.name}
 
     def _connect(self, backend: Backend, world: World) -> Communicator:
@@ -154,20 +154,13 @@ class Case:
     def __init__(
         self, task: Task, backend: Backend, communicator: Communicator, copies: int, label: Mapping[str, Any]
     ) -> None:
-        self._task, self._communicator, self._label = task, communicator, label
+        self._task, self._communicator, self.label = task, communicator, label
         self._collective: Collective = COLLECTIVES[task.op]
         world = communicator.world
         self._role: Role = task.role(world, in_place=self._collective.method in backend.in_place)
         self._buffers = [self._room() for _ in range(copies)]
         self.clock: Clock = HostClock() if world.kind == "cpu" else CudaClock(task.launch == "graph")
         self._turn = cycle(self._buffers)
-
-    @contextmanager
-    def marked(self, part: str) -> Iterator[None]:
-        """NVTX ranges: the case, and in it warm-up or timed."""
-        name, question, number = (self._label[key] for key in ("name", "question", "number"))
-        with ranges.mark(name, question, number), ranges.mark(part, question, number):
-            yield
 
     def check(self, turn: int) -> float | None:
         """Relative error of one call; NaN where something was not written, None where this rank is given nothing."""

@@ -7,12 +7,12 @@ import torch
 
 from kernels import gemm, gemm_tile, skinny
 from kernels.timing.device import PATIENCE, Device
-from kernels.timing.host import Sampled
 from kernels.tuning import trial
 from kernels.tuning.config import Config
 from kernels.tuning.linear_shape import LinearShape
 from kernels.tuning.trial import Bench, LostError
 from tests.kernels.interpreter import interpreted, needs_interpreter
+from tests.kernels.tuning.quick_timer import Timer
 
 STREAM = Config(2, 2, 512, 1, 4, 1, matrix=False)
 SPLIT = STREAM._replace(split=2)
@@ -20,19 +20,6 @@ SHAPE = LinearShape("fp32", 2, 4, 1024)
 WEIGHT_BYTES = 4 * 1024 * 4
 LLC_BYTES = 2048
 COPIES = 4  # 32 x 2048 bytes / 16 KiB
-
-
-class Timer:
-    """Runs every call once, and tells of three samples."""
-
-    def __init__(self, device, launch):
-        assert launch == "graph"
-
-    def warm_up(self, calls, expected):
-        self.made = [call() for call in calls]
-
-    def sample(self, share):
-        return Sampled((1e-6, 2e-6, 6e-6), len(self.made))
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from kernels import decode_attention, flash_decoding
 from kernels.attention_cut import Cut
 from kernels.timing.device import PATIENCE, Device
-from kernels.timing.host import Sampled
 from kernels.tuning import attention_table, book, books, table, trial, tune
 from kernels.tuning.attention_shape import AttentionShape
 from kernels.tuning.attention_space import candidates
@@ -19,6 +18,7 @@ from specs.archs import ARCHS
 from specs.errors import UserError
 from specs.parallel import Shard
 from tests.kernels.interpreter import interpreted, needs_interpreter
+from tests.kernels.tuning.quick_timer import Timer
 
 GPU, SMS = "NVIDIA Planted", 132
 SHARDS = [Shard("llama-3-70b", 8, 1, "qkv", 1280, 8192)]
@@ -152,19 +152,6 @@ def test_a_short_budget_serves_linears_and_attention_in_proportion(machine):
     search(machine, 3, parts=tuple(tune.PARTS))  # two linears and four shapes of attention
     assert sorted(type(shape).__name__ for shape, _ in machine.tried) == ["AttentionShape"] * 2 + ["LinearShape"]
     assert len(table.load(machine.into / "sm_90.json").rows) == 1
-
-
-class Timer:
-    """Runs every call once, and tells of three samples."""
-
-    def __init__(self, device, launch):
-        assert launch == "graph"
-
-    def warm_up(self, calls, expected):
-        self.made = [call() for call in calls]
-
-    def sample(self, share):
-        return Sampled((1e-6, 2e-6, 6e-6), len(self.made))
 
 
 @pytest.fixture
