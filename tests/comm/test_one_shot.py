@@ -19,6 +19,7 @@ from tests.kernels.interpreter import needs_interpreter
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = ROOT / "tests/comm/shared_memory_ranks.py"
 ROUNDS = 50
+MOST_TRIES = 5
 FAULTY_ROUNDS = 24
 """So few that epochs do not wrap: a fault shows in wrong sums, not in ranks that wait for ever."""
 FAULTS = {
@@ -66,11 +67,18 @@ def test_ranks_at_once_get_the_exact_sum_in_every_round_while_epochs_wrap(tmp_pa
 
 @needs_interpreter
 def test_planted_faults_are_caught_by_the_same_rounds(tmp_path):
-    jobs = [job(name, planted(tmp_path, name, *fault), ranks=3, rounds=FAULTY_ROUNDS) for name, fault in FAULTS.items()]
+    modules = {name: planted(tmp_path, name, *fault) for name, fault in FAULTS.items()}
     stuck = job("anothers-flag", planted(tmp_path, "anothers-flag", *ANOTHERS_FLAG), rounds=2, seconds=1)
-    found = play(tmp_path, *jobs, stuck, seconds=120)
-    assert [name for name in FAULTS if not found[name]["wrong"]] == []
-    assert found["anothers-flag"]["late"] > 0  # a rank waits for a flag that nobody raises, and is ended
+    missed, more = list(FAULTS), [stuck]
+    for _ in range(MOST_TRIES):  # a race shows when one rank overtakes another, which a busy machine may prevent
+        jobs = [job(name, modules[name], ranks=3, rounds=FAULTY_ROUNDS) for name in missed]
+        found = play(tmp_path, *jobs, *more, seconds=120)
+        if more:
+            assert found["anothers-flag"]["late"] > 0  # a rank waits for a flag that nobody raises, and is ended
+        missed, more = [name for name in missed if not found[name]["wrong"]], []
+        if not missed:
+            break
+    assert missed == []
 
 
 def planted(folder, name, stands, fault):
