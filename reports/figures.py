@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 from reports import units
-from reports.questions import is_launch
+from reports.questions import is_launch, is_share
 from specs import roofline, statistics
 from specs.measurement import Measurement
 from specs.roofline import Ceilings
@@ -49,7 +49,7 @@ class Figures:
 
     def _floor(self, ceilings: Ceilings) -> float | None:
         case = self.measurement.case
-        if case.wire_bytes_sent_per_rank or is_launch(case):  # no ceiling here is of those
+        if case.wire_bytes_sent_per_rank or is_launch(case) or is_share(case):  # no ceiling here is of those
             return None
         if not case.hbm_bytes:  # unknown: nothing computes on nothing
             return None

@@ -24,6 +24,8 @@ TITLES = {
 }
 OF_PARTS = tuple(field for field in FIELDS if field != "op")
 """Of whole layers and their parts: the part says what is done."""
+OF_SHARES = ("model", "layer", "tokens", "tp", "ranks", "context", "dtype", "implementation", "cache", "launch")
+"""Of what one rank computes; `ranks` do so at once, and only a layer has a context."""
 OF_LAYERS = tuple(field for field in OF_PARTS if field not in ("layer", "per_layer"))
 """Of whole layers alone."""
 
@@ -40,14 +42,21 @@ def choose(
     fields = ["kernel" if f == "implementation" and not _one_kernel_each(cases) else f for f in among]
     if all(case.layer for case in cases):  # model, layer and tp say what n and k are
         fields = [field for field in fields if field not in ("n", "k")]
+    contexts = {case.context for case in cases if case.context} if among is OF_SHARES else set()
+    if len(contexts) == 1:
+        fields.remove("context")
     varying = [field for field in fields if not _same(cases, field)]
     rows = [tuple(_text(case, field) for field in varying) for case in cases]
-    titles = TITLES | ({"layer": "part"} if among is OF_PARTS else {})
+    titles = TITLES | (
+        {"layer": "part"} if among is OF_PARTS else {"ranks": "ranks\nat once"} if among is OF_SHARES else {}
+    )
     columns = [Column(titles.get(field, field), number=field in NUMBERS) for field in varying]
     if not varying or len(set(rows)) < len(rows):
         columns.append(Column("case", number=False))
         rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]
     shared = [_shared(cases[0], field) for field in fields if _same(cases, field)]
+    if len(contexts) == 1:
+        shared.append(f"context {contexts.pop()}")
     return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may be one word
 
 

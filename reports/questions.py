@@ -5,7 +5,10 @@ from typing import TypeVar
 
 from specs.case import Case
 
-ORDER = ("decode", "prefill", "attention", "sweep", "layer", "ceilings")
+SHARES = "shares"
+ORDER = ("decode", "prefill", "attention", "sweep", "layer", SHARES, "ceilings")
+TITLES = {SHARES: "shares of a rank: a layer, and norm with LM head and sampling"}
+"""Of tables whose question is no title."""
 
 T = TypeVar("T")
 
@@ -20,6 +23,16 @@ def by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[
         case = case_of(item)
         tables.setdefault((case.question, is_launch(case)), []).append(item)
     return [(question, tables[question, launch]) for question, launch in sorted(tables, key=_place)]
+
+
+def title(question: str) -> str:
+    """What stands above a table."""
+    return TITLES.get(question, question)
+
+
+def is_share(case: Case) -> bool:
+    """Whether it is run with one rank's part of the cores: a file's ceilings are the whole machine's."""
+    return case.question == SHARES
 
 
 def is_launch(case: Case) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from reports import attention, labels, units
 from reports.figures import Figures
 from reports.page import Column, Table
-from reports.questions import by_question
+from reports.questions import SHARES, by_question, title
 from reports.units import NONE, percent
 from specs.case import Case
 
@@ -22,7 +22,7 @@ def draw_up(figures: Iterable[Figures]) -> list[Table]:
 def _table(question: str, figures: Sequence[Figures]) -> Table:
     groups = _groups(question, figures)
     figures = [one for group in groups for one in group]
-    among = labels.OF_PARTS if question == "layer" else labels.FIELDS
+    among = {"layer": labels.OF_PARTS, SHARES: labels.OF_SHARES}.get(question, labels.FIELDS)
     labelled, names, caption = labels.choose([one.measurement.case for one in figures], among)
     everywhere = shared_warnings(figures)
     columns = [*_numbers(figures), (NOTES, _notes(everywhere))]
@@ -30,7 +30,7 @@ def _table(question: str, figures: Sequence[Figures]) -> Table:
         columns.insert(2, _growth(groups))
     name = iter(names)
     table = Table(
-        title=question,
+        title=title(question),
         columns=(*labelled, *(column for column, _ in columns)),
         groups=tuple(tuple((*next(name), *(cell(one) for _, cell in columns)) for one in group) for group in groups),
         caption=" · ".join([caption, *everywhere]),
@@ -84,7 +84,17 @@ def _groups(question: str, figures: Sequence[Figures]) -> list[list[Figures]]:
     """What stands together: series over tokens, a layer with its parts, else all."""
     if question == "sweep":
         return _series(figures)
+    if question == SHARES:
+        return _parts(figures)
     return _layers(figures) if question == "layer" else [list(figures)]
+
+
+def _parts(figures: Iterable[Figures]) -> list[list[Figures]]:
+    """Layers, then heads, each by rising tokens."""
+    found: dict[str | None, list[Figures]] = {}
+    for one in sorted(figures, key=lambda f: f.measurement.case.tokens or 0):
+        found.setdefault(one.measurement.case.layer, []).append(one)
+    return [found[part] for part in sorted(found, key=str)]
 
 
 def _layers(figures: Iterable[Figures]) -> list[list[Figures]]:

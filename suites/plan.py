@@ -13,9 +13,13 @@ from specs.deployment import Deployment
 from suites.entry import Entry
 from suites.how import How, RankHow, StepHow
 from suites.kernel_case import kernel_entry
+from suites.shares.case import share_entry
+from suites.shares.part import Share
 from suites.steps.case import step_entry
 from suites.world.rank_case import rank_entry
 from suites.world.ranks import Ranks
+
+Probe = Kernel | Collective | Deployment | Share
 
 
 class Measure(Protocol):
@@ -23,13 +27,13 @@ class Measure(Protocol):
 
     def __call__(
         self,
-        probe: Kernel | Collective | Deployment,
+        probe: Probe,
         question: str,
         how: How | RankHow | StepHow,
         part: Any = None,
         **shape: int,
     ) -> None:
-        """Measure a kernel, a collective or a whole model, and give the samples to pytest-benchmark.
+        """Measure a kernel, a collective, a whole model or a share of one, and give the samples to pytest-benchmark.
 
         Args:
             probe: what is measured; of a whole model how it is laid over the ranks.
@@ -49,8 +53,10 @@ def describe(item: pytest.Function, device: Device, ranks: Ranks) -> Entry:
     """
     noted: list[Entry] = []
 
-    def note(probe: Kernel | Collective | Deployment, question: str, how: Any, part: Any = None, **shape: int) -> None:
-        if isinstance(probe, Deployment):
+    def note(probe: Probe, question: str, how: Any, part: Any = None, **shape: int) -> None:
+        if isinstance(probe, Share):
+            noted.append(share_entry(item.nodeid, device, ranks, probe, question, how))
+        elif isinstance(probe, Deployment):
             noted.append(step_entry(item.nodeid, device, ranks, probe, question, how, part))
         elif isinstance(probe, Collective):
             noted.append(rank_entry(item.nodeid, ranks, probe, question, how, part, **shape))

@@ -31,8 +31,10 @@ from suites.options import read_options
 from suites.passes import LEAST_PASSES, Run
 from suites.plan import describe
 from suites.progress import ProgressLine
+from suites.shares.bench import PATIENCE as SHARE_PATIENCE
+from suites.shares.bench import ModelBench
+from suites.shares.case import ShareEntry
 from suites.steps.bench import PATIENCE as STEP_PATIENCE
-from suites.steps.bench import StepBench
 from suites.steps.case import StepEntry
 from suites.world.crew import Crew
 from suites.world.crew_bench import CrewBench
@@ -47,6 +49,7 @@ from suites.world.ranks import plan_ranks, rank_environment, rank_info, transpor
 from suites.world.survey import survey
 
 BUSY_CORES = 0.3
+OF_RANKS = RankEntry | StepEntry | ShareEntry
 
 
 class Session:
@@ -105,11 +108,14 @@ class Session:
         kernels = [entry for entry in self.plan if isinstance(entry, KernelEntry)]
         collectives = [entry for entry in self.plan if isinstance(entry, RankEntry)]
         steps = [entry for entry in self.plan if isinstance(entry, StepEntry)]
+        shares = [entry for entry in self.plan if isinstance(entry, ShareEntry)]
+        # what is computed from one another is measured one after another
+        models: list[Entry] = sorted([*steps, *shares], key=lambda entry: entry.case.tokens or 0)
         with ExitStack() as stack:
-            crew = stack.enter_context(self._assembled()) if _any_open([*collectives, *steps]) else None
+            crew = stack.enter_context(self._assembled()) if _any_open([*collectives, *models]) else None
             self._begin_journal()
             self.begun = True
-            budgets = self._budgets(kernels, collectives, steps)
+            budgets = self._budgets(kernels, collectives, steps, shares)
             self._introduce(sum(budgets))
             started = monotonic()
             passes = 1 if self._config.option.benchmark_disable else self._options.passes
@@ -123,7 +129,7 @@ class Session:
                 survey(crew, collectives)
                 of_ranks: list[tuple[Sequence[Entry], CrewBench]] = [
                     (collectives, RankBench(crew, self.ranks, self._device.free_bytes(), collectives)),
-                    (steps, StepBench(crew, self.ranks, steps)),
+                    (models, ModelBench(crew, self.ranks, models)),
                 ]
                 for (entries, bench), budget in zip(of_ranks, budgets[1:], strict=True):
                     if _any_open(entries):
@@ -138,7 +144,7 @@ class Session:
         Raises:
             UserError: that process cannot be reached, has other cases, or is gone.
         """
-        if self.ranks.place and _any_open(entry for entry in self.plan if isinstance(entry, RankEntry | StepEntry)):
+        if self.ranks.place and _any_open(entry for entry in self.plan if isinstance(entry, OF_RANKS)):
             follow(self.ranks.place, self._digest(), self._options.rank_timeout, rank_environment(self.ranks))
 
     def _assembled(self) -> AbstractContextManager[Crew]:
@@ -159,21 +165,25 @@ class Session:
 
     def _digest(self) -> str:
         """What tells this plan from another: every rank has to have the same."""
-        of_ranks = [entry for entry in self.plan if isinstance(entry, RankEntry | StepEntry)]
+        of_ranks = [entry for entry in self.plan if isinstance(entry, OF_RANKS)]
         told = [(entry.case.name, entry.told()) for entry in of_ranks]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def _budgets(
-        self, kernels: Sequence[Entry], collectives: Sequence[Entry], steps: Sequence[Entry]
+        self, kernels: Sequence[Entry], collectives: Sequence[Entry], steps: Sequence[Entry], shares: Sequence[Entry]
     ) -> tuple[float, ...]:
-        """Seconds for each kind of cases: the usual ones, or what was asked for in the same proportion."""
-        patience = self._device.patience, RANK_PATIENCE[self.ranks.kind], STEP_PATIENCE[self.ranks.kind]
+        """Seconds for kernels, for collectives, and for whole models with their shares.
+
+        The usual ones, or what was asked for in the same proportion.
+        """
+        of_ranks = (one[self.ranks.kind] for one in (RANK_PATIENCE, STEP_PATIENCE, SHARE_PATIENCE))
+        patience = (self._device.patience, *of_ranks)
         usual = [
             one.budget_seconds if _any_open(entries) else 0.0
-            for entries, one in zip((kernels, collectives, steps), patience, strict=True)
+            for entries, one in zip((kernels, collectives, steps, shares), patience, strict=True)
         ]
         factor = self._options.budget / sum(usual) if self._options.budget and sum(usual) else 1.0
-        return tuple(seconds * factor for seconds in usual)
+        return tuple(seconds * factor for seconds in (usual[0], usual[1], usual[2] + usual[3]))
 
     def replay(self, entry: Entry, benchmark: Any) -> None:
         """Hand an entry's samples to pytest-benchmark."""

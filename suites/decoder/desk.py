@@ -1,4 +1,4 @@
-"""What a rank is told of whole models: set one up, show that its logits are right, run steps and say what was when."""
+"""What a rank is told of whole models, or of its share of one: set it up, show that it is right, run it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
@@ -9,13 +9,14 @@ import torch
 from comm.backends.all import BACKENDS
 from comm.world import World
 from kernels.timing.device import current_device
-from specs.deployment import Deployment
+from specs.deployment import Deployment, Seat
 from suites import ranges
 from suites.decoder.common_clock import ahead_of_first
 from suites.decoder.links import Switchboard
 from suites.decoder.pipeline import Pipeline
 from suites.decoder.proof import STEPS, Proof
 from suites.decoder.shards import Shard
+from suites.decoder.share import Known, Nothing, ShareCase, Unheard
 from suites.decoder.slot import Rows, Slot
 from suites.decoder.stage import Stage
 from suites.decoder.trace import Clock, CudaTrace, HostTrace, Shown, Trace
@@ -36,8 +37,8 @@ class Desk:
         self._host, self._ahead = host, 0.0
         self._clock: Clock = HostTrace() if world.kind == "cpu" else CudaTrace()
         self._stages: dict[tuple[object, ...], Stage] = {}
-        self._proof = Proof()
-        self._case: Case | None = None
+        self._proof, self._known = Proof(), dict[int, Known]()
+        self._case: Case | ShareCase | Nothing | None = None
 
     def build(
         self,
@@ -57,49 +58,76 @@ class Desk:
         self._ahead = ahead_of_first(self._world.rank, self._world.ranks, self._host)  # anew: clocks drift apart
         laid, part = Deployment(**deployment), StepPart(model, layers, tokens, batch, context)
         links = self._board.links(BACKENDS[backend], laid)
-        stage = self._stage(laid, part, dtype, implementation)
+        stage = self._stage(laid, laid.seat(self._world.rank), part, dtype, implementation)
         slots = [Slot(stage, rows, links.group) for rows in _dealt(laid, part)]
         self._case = Case(part, stage, slots, Pipeline(slots, links), label)
         return {"bytes": stage.bytes}
 
+    def share(
+        self,
+        ranks: int,
+        deployment: Mapping[str, Any],
+        model: str,
+        layers: int,
+        tokens: int,
+        batch: int,
+        context: int,
+        dtype: str,
+        implementation: str,
+        backend: str,
+        label: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Set this rank's share of a model up: the last stage of a deployment, of which `ranks` ranks compute one each.
+
+        A rank beyond them has nothing.
+        """
+        self._case = Nothing()
+        laid, part = Deployment(**deployment), StepPart(model, layers, tokens, batch, context)
+        barrier = self._board.barrier_of(BACKENDS[backend], ranks)
+        if self._world.rank >= ranks:
+            return {}
+        seat = Seat(0, laid.pp - 1, self._world.rank % laid.tp)
+        stage = self._stage(laid, seat, part, dtype, implementation)
+        with torch.inference_mode():
+            group = Unheard(self._world) if laid.tp > 1 else None
+            self._case = ShareCase(
+                Slot(stage, Rows(0, batch, 1, context), group), label, barrier, self._known.setdefault(id(stage), {})
+            )
+        return {"bytes": stage.bytes}
+
     def prove(self) -> dict[str, Any]:
-        """The error of this rank's logits, see `suites.decoder.proof`; None where it has none."""
-        case = self._set_up()
-        with ranges.visit(case.label, "warm-up"), torch.inference_mode():
-            for slot in case.slots:
-                slot.begin_proof()
-            case.run(STEPS, case.shown())
-            for slot in case.slots:
-                slot.end_proof()
-            error = self._proof.error(case.part.scaled, case.slots) if case.stage.last else None
-        return {"error": "nan" if error is not None and isnan(error) else error}
+        """The error of this rank's results; None where it has none."""
+        with torch.inference_mode():
+            case = self._set_up()
+            return case.prove(self._proof) if isinstance(case, Case) else case.prove()
 
     def walk(self, steps: int) -> dict[str, Any]:
-        """Run steps; gives the trace of all."""
-        case = self._set_up()
-        with ranges.visit(case.label, "timed"), torch.inference_mode():
-            self._clock.begin()
-            case.run(steps, self._clock)
-            return {"clock": self._clock.name, "trace": self._clock.rows(self._ahead)}
+        """Run steps; gives the trace of all, or the seconds of a share in each."""
+        with torch.inference_mode():
+            case = self._set_up()
+            if not isinstance(case, Case):
+                return case.walk(steps, self._clock)
+            return case.walk(steps, self._clock, self._ahead)
 
     def close(self) -> None:
         """Let go of the others."""
         self._case = None
         self._board.close()
 
-    def _set_up(self) -> "Case":
+    def _set_up(self) -> "Case | ShareCase | Nothing":
         if self._case is None:
             raise RuntimeError("told to run a model before one was set up")
         return self._case
 
-    def _stage(self, laid: Deployment, part: StepPart, dtype: str, implementation: str) -> Stage:
-        """This rank's; the others are let go where memory is short."""
-        split, seat, device = laid.split(part.scaled), laid.seat(self._world.rank), self._world.device
+    def _stage(self, laid: Deployment, seat: Seat, part: StepPart, dtype: str, implementation: str) -> Stage:
+        """The one at a seat; the others are let go where memory is short."""
+        split, device = laid.split(part.scaled), self._world.device
         key = (split.model, split.tp, split.pp, split.stage_layers(), seat.stage, seat.shard, dtype, implementation)
         if key not in self._stages:
             if room.need_bytes(laid, part, dtype) > room.free_bytes(current_device(), self._world) / 2:
                 self._stages.clear()
                 self._proof.forget()
+                self._known.clear()
                 if self._world.kind == "cuda":
                     torch.cuda.empty_cache()
             with torch.inference_mode():
@@ -113,16 +141,30 @@ class Case:
     def __init__(
         self, part: StepPart, stage: Stage, slots: Sequence[Slot], pipeline: Pipeline, label: Mapping[str, Any]
     ) -> None:
-        self.part, self.stage, self.slots, self.label = part, stage, slots, label
+        self._part, self._stage, self._slots, self._label = part, stage, slots, label
         self._pipeline = pipeline
 
-    def run(self, steps: int, trace: Trace) -> None:
-        """Tokens for every sequence, or every prompt so many times."""
-        (self._pipeline.decode if self.part.decode else self._pipeline.prefill)(steps, trace)
+    def prove(self, proof: Proof) -> dict[str, Any]:
+        """The error of this rank's logits, see `suites.decoder.proof`; None where it has none."""
+        with ranges.visit(self._label, "warm-up"):
+            for slot in self._slots:
+                slot.begin_proof()
+            self._run(STEPS, Shown(self._label["question"], self._label["number"]))
+            for slot in self._slots:
+                slot.end_proof()
+            error = proof.error(self._part.scaled, self._slots) if self._stage.last else None
+        return {"error": "nan" if error is not None and isnan(error) else error}
 
-    def shown(self) -> Shown:
-        """A trace that makes every segment a range."""
-        return Shown(self.label["question"], self.label["number"])
+    def walk(self, steps: int, clock: Clock, ahead_seconds: float) -> dict[str, Any]:
+        """Run steps; gives the trace of all."""
+        with ranges.visit(self._label, "timed"):
+            clock.begin()
+            self._run(steps, clock)
+            return {"clock": clock.name, "trace": clock.rows(ahead_seconds)}
+
+    def _run(self, steps: int, trace: Trace) -> None:
+        """Tokens for every sequence, or every prompt so many times."""
+        (self._pipeline.decode if self._part.decode else self._pipeline.prefill)(steps, trace)
 
 
 def _dealt(laid: Deployment, part: StepPart) -> Iterator[Rows]:

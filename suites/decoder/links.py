@@ -1,6 +1,6 @@
 """Whom a rank talks to: those that share its layers, the stage before, the stage behind."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -39,6 +39,21 @@ class Switchboard:
         hidden, ids = (self._make(backend, way) for way in ("hidden", "ids")) if deployment.pp > 1 else (None, None)
         return Links(self._world, deployment, every, group, hidden, ids)
 
+    def barrier_of(self, backend: Backend, ranks: int) -> Callable[[], None]:
+        """Holds the first `ranks` ranks until they are all there. Every rank has to ask for it.
+
+        Raises:
+            UserError: the backend cannot join some ranks alone.
+        """
+        every = self._world.ranks
+        if ranks == 1:
+            return _go_on
+        if ranks == every:
+            return self._make(backend, "all").barrier
+        if backend.within is None:
+            raise UserError(f"{backend} joins all ranks or none; {ranks} of {every} need gloo or nccl")
+        return self._make(backend, "layer", ranks, every).barrier
+
     def close(self) -> None:
         """Let go of the others."""
         for communicator in self._made.values():
@@ -47,7 +62,7 @@ class Switchboard:
     def _make(self, backend: Backend, what: str, tp: int = 0, ranks: int = 0) -> Communicator:
         key = backend.name, what, tp, ranks
         if key not in self._made:
-            groups = [range(first, first + tp) for first in range(0, ranks, tp)] if tp else []
+            groups = [range(first, min(first + tp, ranks)) for first in range(0, ranks, tp)] if tp else []
             connect = backend.within
             self._made[key] = connect(self._world, groups) if groups and connect else backend.connect(self._world)
         return self._made[key]
@@ -97,6 +112,10 @@ class Links:
     def receive_back(self, ids: torch.Tensor) -> Pending:
         """Sampled tokens at the first stage."""
         return _there(self._ids).irecv(ids, self._ranks["last"])
+
+
+def _go_on() -> None:
+    """Where there is nobody to wait for."""
 
 
 def _there(communicator: Communicator | None) -> Communicator:

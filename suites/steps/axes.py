@@ -46,12 +46,13 @@ def add_steps(metafunc: pytest.Metafunc, *, decode: bool) -> None:
         decode: whether each sequence adds one token to its context; else it is a prompt.
     """
     options, device = read_options(metafunc.config), current_device()
-    cases = list(_cases(options, device, ranks_of(metafunc, device.kind).count, decode=decode))
+    cases = list(steps(options, device, ranks_of(metafunc, device.kind).count, decode=decode))
     ids = [f"{part}-{deployment}-{how.dtype}-{how.implementation}" for deployment, part, how in cases]
     metafunc.parametrize(("deployment", "part", "how"), cases, ids=ids)
 
 
-def _cases(options: Options, device: Device, ranks: int, *, decode: bool) -> Iterator[Step]:
+def steps(options: Options, device: Device, ranks: int, *, decode: bool) -> Iterator[Step]:
+    """Every case of the experiment, in decode or in prefill."""
     implementations = DEFAULT_RIVALS if options.impl is None else asked_for(options, RIVALS, device.kind)
     chosen = _batches(options, device.kind) if decode else _prompts(options, device.kind)
     points = chosen if ranks > 1 else chosen[:1]  # one rank has nothing to compare, and says so once

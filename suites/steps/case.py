@@ -87,7 +87,7 @@ def step_entry(
 ) -> StepEntry:
     """The case of a whole model under a deployment."""
     not_run = why_not(device, ranks, deployment, how, part)
-    impossible = deployment.why_not(ranks.count, part.batch) or _not_cut(deployment, part)
+    impossible = deployment.why_not(ranks.count, part.batch) or not_cut(deployment, part)
     vocab = None if impossible else part.scaled.vocab
     work = Work() if impossible else busiest(deployment, part, how.dtype)
     case = Case(
@@ -124,11 +124,11 @@ def why_not(device: Device, ranks: Ranks, deployment: Deployment, how: StepHow, 
     """One line on why this cannot run here; None if it can."""
     if reason := ranks.why_not():
         return reason
-    if reason := deployment.why_not(ranks.count, part.batch) or _not_cut(deployment, part):
+    if reason := deployment.why_not(ranks.count, part.batch) or not_cut(deployment, part):
         return reason
     if reason := _as_even(deployment, part):
         return reason
-    if reason := _no_kernels(device, deployment, how, part):
+    if reason := no_kernels(device, deployment, how, part):
         return reason
     backend = BACKENDS[how.backend]
     if ranks.kind not in backend.kinds:
@@ -138,7 +138,7 @@ def why_not(device: Device, ranks: Ranks, deployment: Deployment, how: StepHow, 
     return room.why_too_large(deployment, part, how.dtype, int(room.SHARE * room.free_bytes(device, ranks.world)))
 
 
-def _not_cut(deployment: Deployment, part: StepPart) -> str | None:
+def not_cut(deployment: Deployment, part: StepPart) -> str | None:
     """Why the model cannot be cut so, whoever would run it."""
     if reason := why_no_layer(part.whole):
         return f"{reason}; choose a dense Llama: llama-3.2-1b, llama-3-8b, llama-3-70b"
@@ -167,7 +167,7 @@ def _as_even(deployment: Deployment, part: StepPart) -> str | None:
     )
 
 
-def _no_kernels(device: Device, deployment: Deployment, how: StepHow, part: StepPart) -> str | None:
+def no_kernels(device: Device, deployment: Deployment, how: StepHow, part: StepPart) -> str | None:
     """Why an implementation has no layer for a micro-batch here."""
     sequences = deployment.micro_batch_sizes(part.batch)[0]
     shape = (

@@ -21,7 +21,7 @@ GRACE_SECONDS = 2.0
 FAREWELL_SECONDS = 3.0
 NOTHING: Mapping[str, str] = {}
 JOINING = "joining the others"
-REFUSABLE = ("draw", "build")
+REFUSABLE = ("draw", "build", "share")
 """Commands that set a case up: a rank that fails at one is well, and can be asked for another case."""
 SECONDARY = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
 """What a rank says when it is another's death that it noticed."""

@@ -29,7 +29,7 @@ from suites.world.clocks import Clock, CudaClock, HostClock, Step
 from suites.world.task import Task
 
 Reply = dict[str, Any]
-OF_MODELS = ("build", "prove", "walk")
+OF_MODELS = ("build", "share", "prove", "walk")
 """Commands that `suites.decoder.desk.Desk` carries out."""
 SHORT = 2**20
 """Elements of messages that are checked twice: of longer ones a check takes long."""

@@ -18,9 +18,10 @@ CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: 
 
 
 OF_STEPS = ("bench_decode_step", "bench_prefill_step")
+OF_SHARES = ("bench_share",)
 OF_RANKS = ("bench_collective", "bench_point_to_point", "bench_peer_copy", "bench_tp", "bench_pp")
 
-READERS = ("axes", "layer_axes", "bench_attention", "bench_ceilings", "session", "steps.axes")
+READERS = ("axes", "layer_axes", "bench_attention", "bench_ceilings", "session", "shares.axes", "steps.axes")
 """Modules that ask which device there is."""
 
 
@@ -49,7 +50,7 @@ def listed(pytester, monkeypatch):
         result = pytester.runpytest_inprocess(*command, *options)
         assert result.ret == 0, result.stderr.str()
         found = [(function, name, reason) for function, name, _, reason in CASE.findall(result.stdout.str())]
-        return [case for case in found if (case[0] in of if of else case[0] not in (*OF_RANKS, *OF_STEPS))]
+        return [case for case in found if (case[0] in of if of else case[0] not in (*OF_RANKS, *OF_STEPS, *OF_SHARES))]
 
     return listed
 
@@ -216,6 +217,31 @@ def test_two_ranks_of_a_cpu_run_the_model_each_way_at_batches_that_each_way_can_
     assert set(map(tuple, ways.values())) == {("tp2", "pp2-sync", "pp2-async2", "tp1x2")}
 
 
+def test_two_ranks_of_a_cpu_compute_the_shares_of_those_runs(listed):
+    cases = listed("cpu", of=OF_SHARES)
+    assert not [reason for _, _, reason in cases if reason]
+    ways = {}
+    for _, name, _ in cases:
+        model, batch, way, part = re.fullmatch(r"(.*?layers)-(\d+)tok-ctx128-(.*once)-(.*)-bf16-torch", name).groups()
+        assert model == "llama-3.2-1b-2layers"
+        ways.setdefault((way, part), []).append(int(batch))
+    for part in ("layer", "lm_head"):
+        assert sorted(ways["tp2-2atonce", part]) == sorted(ways["tp1-1atonce", part]) == [1, 16, 64, 256]
+        assert sorted(ways["tp1-2atonce", part]) == [8, 32, 128]
+    assert len(ways) == 6
+
+
+def test_eight_gpus_have_the_shares_of_every_split_and_micro_batch(listed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(device.Device, "total_bytes", lambda self: 140 * 2**30)
+    found = {}
+    for _, name, _ in listed("cuda", of=OF_SHARES):
+        batch, tp, at_once = map(int, re.search(r"-(\d+)tok-ctx2048-tp(\d)-(\d)atonce-", name).groups())
+        found.setdefault((tp, at_once), set()).add(batch)
+    assert set(found) == {(8, 8), (1, 1), (1, 8), (4, 4), (4, 8), (2, 8)}
+    assert found[1, 8] >= {1024 // 8, 1024 // 16, 256 // 8, 64 // 8, 2}  # of pp8-async8, -async16, replicas
+
+
 @pytest.mark.parametrize(("gib", "layers"), [(140, 80), (80, 52)])
 def test_eight_gpus_keep_as_many_layers_as_fit_at_every_batch_and_prompt(listed, monkeypatch, gib, layers):
     # A layer of 70B under TP8 is 214 MB of weights, 1074 MB of keys and values at 1024 x 2048 tokens, and 29.5 MB of
@@ -227,6 +253,12 @@ def test_eight_gpus_keep_as_many_layers_as_fit_at_every_batch_and_prompt(listed,
     assert {f"{batch}tok-ctx2048" for batch in (1, 16, 64, 256, 1024)} | {"prompt512x8", "prompt4096x8"} == {
         re.search(r"layers-(\d+tok-ctx\d+|prompt\d+x\d+)-", name)[1] for name in names
     }
+
+
+def test_one_gpu_lists_a_share_once_with_the_reason(listed):
+    cases = listed("cuda", of=OF_SHARES)
+    assert len(cases) == 2  # a layer and a head
+    assert all("one GPU is one rank" in reason for _, _, reason in cases)
 
 
 def test_one_gpu_lists_the_experiment_twice_with_the_reason(listed):

@@ -49,6 +49,9 @@ def test_the_experiment_says_in_which_ways_it_can_run_here_or_why_not(monkeypatc
     assert lines["TP against PP"][:3] == (
         True, "TP against PP", "a whole model on 2 ranks: tp2, pp2-sync, pp2-async2, tp1x2",
     )  # fmt: skip
+    assert lines["shares"][:3] == (
+        True, "shares", "what a rank computes of it, with so many at once: tp2 on 2 of 2, tp1 on 2 of 2, tp1 on 1 of 2",
+    )  # fmt: skip
     monkeypatch.setattr("suites.doctor.plan_ranks", lambda asked, kind: Ranks(1, "cpu"))
     (alone,) = [line for line in findings(current_device()) if line.subject == "TP against PP"]
     assert not alone.works

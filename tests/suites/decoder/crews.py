@@ -3,11 +3,12 @@
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
 from comm.backends.through_torch import TorchCommunicator
+from kernels.layer import parts
 from suites.decoder import slot
 from suites.decoder.links import Links
 from suites.decoder.slot import Slot
@@ -133,8 +134,44 @@ def worst_token():
 
 def not_greedy():
     """Any token."""
-    right = torch.argmax
-    torch.argmax = lambda *given, **named: right(-given[0], **named)
+    right = torch.max
+    torch.max = lambda logits, *given, **named: right(-logits, *given, **named)
+
+
+def no_swiglu():
+    """Gates that let everything through."""
+    of_torch = parts.ELEMENTWISE["torch"]
+    of_torch["swiglu"] = replace(
+        of_torch["swiglu"], run=lambda gate_up, out: out.copy_(gate_up[:, gate_up.shape[1] // 2 :])
+    )
+
+
+def last_sequence_left_out():
+    """Linears of a layer that leave the last row as it was."""
+    right = parts.linear
+
+    def wrong(implementation, tokens):
+        kernel = right(implementation, tokens)
+        return replace(kernel, run=lambda x, weight, out: kernel.run(x[:-1], weight, out[:-1]))
+
+    parts.linear = wrong
+
+
+def short_head():
+    """The last logit is never written."""
+    right = slot.linear
+
+    def wrong(implementation, tokens):
+        kernel = right(implementation, tokens)
+
+        def run(x, weight, out):
+            whole = torch.empty_like(out)
+            kernel.run(x, weight, whole)
+            out[:, :-1] = whole[:, :-1]
+
+        return replace(kernel, run=run)
+
+    slot.linear = wrong
 
 
 if __name__ == "__main__":

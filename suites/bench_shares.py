@@ -1,0 +1,17 @@
+"""What does a rank's share of a layer, and of the LM head, take: alone, and while the other ranks compute theirs?"""
+
+import pytest
+
+from suites.how import StepHow
+from suites.plan import Measure
+from suites.shares.axes import add_shares
+from suites.shares.part import QUESTION, Share
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the bench function below its axes."""
+    add_shares(metafunc)
+
+
+def bench_share(measure: Measure, share: Share, how: StepHow) -> None:
+    measure(share, QUESTION, how)
