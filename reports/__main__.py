@@ -14,12 +14,17 @@ from reports.html import html
 from reports.ledger.command import ledger
 from reports.nccl_tests.command import import_nccl_tests
 from reports.output import Format
+from reports.plan.asked import BACKENDS, BATCHES, LATENCIES, Asked
+from reports.plan.command import plan
+from reports.plan.fabric import Fabric
+from reports.plan.options import LAUNCHES, launches, numbers, whole_numbers
 from reports.recover import recover
 from reports.show import show
 from reports.silicon.command import import_aiconfigurator
 from reports.silicon.importer import DTYPES, MODELS, WIDTHS
 from reports.verdict import parse_threshold
 from specs.errors import UserError
+from specs.parallel import PARTITIONS
 
 app = typer.Typer(
     help="Read result files and answer questions.",
@@ -77,6 +82,59 @@ def _ledger(
 ) -> None:
     """Where the time of a whole layer goes: linears, attention, norms, launches, fusion, caches."""
     ledger(paths, format, to)
+
+
+@app.command("plan")
+def _plan(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of one GPU, own or imported.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Dense model.")] = "llama-3-70b",
+    gpus: Annotated[int, typer.Option(metavar="N", help="GPUs in all: tp x pp x replicas.")] = 8,
+    context: Annotated[int, typer.Option(metavar="TOKENS", help="In each sequence's cache.")] = 2048,
+    batch: Annotated[str | None, typer.Option(metavar="1,8", help="Sequences over all replicas.")] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="Of weights and messages.")] = "bf16",
+    backend: Annotated[str, typer.Option(metavar="|".join(BACKENDS), help="Whose all-reduce.")] = "best",
+    launch: Annotated[
+        str, typer.Option(metavar="|".join(LAUNCHES), help="Of all-reduces: graph, else eager.")
+    ] = "graph",
+    partition: Annotated[str, typer.Option(metavar="|".join(PARTITIONS), help="How stages get layers.")] = "even",
+    draft_tokens: Annotated[int, typer.Option(metavar="N", help="Checked beside each sequence's own token.")] = 0,
+    prefill_chunk: Annotated[int, typer.Option(metavar="TOKENS", help="Of prompts, taken along in a step.")] = 0,
+    layers: Annotated[int | None, typer.Option(metavar="N", help="Cut the model down to so many.")] = None,
+    latency: Annotated[str | None, typer.Option(metavar="0.02,0.05", help="Seconds a token to choose for.")] = None,
+    nodes: Annotated[int, typer.Option(metavar="N", help="What if: hosts that the GPUs are in.")] = 1,
+    gpus_per_node: Annotated[int | None, typer.Option(metavar="N", help="What if: GPUs in each host.")] = None,
+    link_bandwidth: Annotated[
+        float | None, typer.Option(metavar="BYTES/S", help="What if: of the link, one direction; 50e9.")
+    ] = None,
+    link_latency: Annotated[float | None, typer.Option(metavar="SECONDS", help="What if: of a message; 10e-6.")] = None,
+    link_share: Annotated[float, typer.Option(metavar="0.5", help="What if: what others leave of the link.")] = 1.0,
+    format: As = Format.TABLE,  # noqa: A002
+    to: To = None,
+) -> None:
+    """TP, PP or a mix? Steps of a whole model for every split, put together from measured parts."""
+    fabric = Fabric(
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        bytes_per_second=link_bandwidth,
+        latency_seconds=link_latency,
+        share=link_share,
+    )
+    asked = Asked(
+        model=model,
+        gpus=gpus,
+        context=context,
+        dtype=dtype,
+        backend=backend,
+        launches=launches(launch),
+        partition=partition,
+        draft_tokens=draft_tokens,
+        prefill_chunk=prefill_chunk,
+        layers=layers,
+        fabric=fabric,
+        batches=BATCHES if batch is None else whole_numbers(batch, "--batch"),
+        latencies=LATENCIES if latency is None else numbers(latency, "--latency"),
+    )
+    plan(paths, asked, format, to)
 
 
 @app.command("html")

@@ -19,7 +19,7 @@ QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
 """Tables that hold times over tokens of one linear or of experts, and the kind of layer that they are of."""
 DECODE = ("decode", "sweep", "layer")
 """Tables that hold linears of decode; where several have the same one, the first counts."""
-STRENGTH = ("measured", "published", "interpolated", "modelled", "assumed")
+STRENGTH = ("measured", "published", "interpolated", "datasheet", "modelled", "assumed")
 """Provenances, the strongest first."""
 Key = tuple[str, str, int, int | None, str | None, str, str]
 """What tells series apart: model, layer, tp, context, distribution, implementation, kernel."""
@@ -69,6 +69,7 @@ class Evidence:
     """All series of one file, number format and kind of layer, and what ran of whole models.
 
     Attributes:
+        file: all that was read, for what is put together from more than times over tokens.
         gpu: slug of the GPU where it is known, else what the file says of the machine.
         published: whether others measured it.
         known: the GPU's datasheet row.
@@ -79,7 +80,7 @@ class Evidence:
         label: the GPU, with its file where several files are of one.
     """
 
-    path: Path
+    file: ResultFile
     gpu: str
     dtype: str
     architecture: Architecture
@@ -91,6 +92,11 @@ class Evidence:
     singles: Sequence[Measurement]
     steps: Sequence[Experiment] = ()
     label: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self.file.path
 
     @property
     def name(self) -> str:
@@ -183,7 +189,7 @@ def _of(file: ResultFile) -> Iterator[Evidence]:
         steps.setdefault((ran.setting.dtype, "whole"), []).append(ran)
     for dtype, architecture in dict.fromkeys([*singles, *kinds, *steps]):
         yield Evidence(
-            path=file.path,
+            file=file,
             gpu=gpu_name(file),
             dtype=dtype,
             architecture=architecture,

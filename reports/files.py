@@ -16,6 +16,11 @@ SUITES = "`pytest suites/ --benchmark-json=out.json`"
 MOST_WORK = 1e30
 """Flops or bytes of one call that no machine gets through."""
 CASE_KINDS = tuple(get_type_hints(Case).items())
+COUNTED = (
+    *("tp", "pp", "tokens", "n", "k", "ranks", "message_bytes", "context", "batch", "per_layer"),
+    *("replicas", "micro_batches", "layers", "vocab"),
+)
+"""What there is at least one of, where it is told at all."""
 RECORD_KINDS = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
 """Types of the fields that a report prints or decides on, looked up once: files hold thousands of cases."""
 
@@ -143,6 +148,9 @@ def _measurement(path: Path, entry: Any) -> Measurement:
         raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MOST_WORK:g}; the file was edited")
     if why := sound.why_not(measurement):
         raise UserError(f"{path}: {name}: {why}; the file was edited")
+    if low := next((field for field in COUNTED if (getattr(measurement.case, field) or 1) < 1), None):
+        value = getattr(measurement.case, low)
+        raise UserError(f"{path}: {name}: {low} is {value}, below 1; the file was edited")
     return measurement
 
 

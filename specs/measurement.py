@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from math import inf
 from typing import Any
 
 from specs import statistics, step
@@ -13,6 +12,8 @@ from specs.errors import UserError
 
 SCHEMA = 1
 """`shardbench_schema` of the files written now; readers accept it and older ones."""
+MOST_SECONDS = 1e6
+"""A call that takes longer, eleven days, is no measurement."""
 CASE_FIELDS = tuple(f.name for f in fields(Case))
 
 
@@ -128,7 +129,7 @@ class Measurement:
             ) from error
         if sum(rounds) != len(data) or min(rounds) < 1:
             raise UserError(f"{name}: {len(data)} samples do not fill passes of {rounds}; the file was edited or cut")
-        if not all(0 < sample < inf for sample in data):
+        if not all(0 < sample < MOST_SECONDS for sample in data):
             raise UserError(f"{name}: a sample is not a positive number of seconds; the file was edited or cut")
         edges = [0]
         for size in rounds:

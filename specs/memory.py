@@ -89,3 +89,16 @@ def residual_bytes(split: Split, tokens: int, itemsize: int) -> int:
 def mlp_activation_bytes(split: Split, tokens: int, itemsize: int) -> int:
     """Output of gate_up (or up) for `tokens` on one rank: cut by TP, top_k of them where there are experts."""
     return tokens * max(1, split.model.top_k) * split.linear(split.model.up_layer).n * itemsize
+
+
+def elementwise_bytes(split: Split, tokens: int, itemsize: int) -> int:
+    """What a layer's elementwise kernels move for `tokens` on one rank: two norms, rotary embedding, SwiGLU.
+
+    A norm reads x and the residual and writes both anew, rotary reads and writes queries, keys and values, SwiGLU reads
+    gate and up and writes one. Norms are not cut by TP.
+    """
+    model = split.model
+    split.model.require_attention()
+    heads = model.heads // split.tp + 2 * split.kv_heads_per_rank
+    mlp = split.linear(model.up_layer).n + model.intermediate // split.tp
+    return tokens * (2 * 4 * model.hidden + 2 * heads * model.head_dim + mlp) * itemsize

@@ -6,6 +6,7 @@ from reports import units
 from reports.experiment.collect import Experiment, crowd
 from reports.experiment.duel import Duel, crossover, duels, fastest, leaders
 from reports.experiment.words import cut, listed, of, spoken, where
+from specs.deployment import Deployment
 
 SINGLE = "a single pass gives no interval, so no winner is named: measure with --passes 2 or more"
 NO_DUEL = "TP and PP have not both run over all ranks"
@@ -31,12 +32,14 @@ def _doing(experiment: Experiment) -> str:
     return "in decode of" if experiment.setting.decode else "in one-shot prefill of"
 
 
+def winners(experiment: Experiment) -> list[str]:
+    """Who is faster than whom at which loads, without by how much; nothing where no winner can be named."""
+    return [] if _why_none(experiment) else [text for text, _ in _wins(duels(experiment))]
+
+
 def _found(experiment: Experiment) -> Iterator[str]:
-    if all(one.interval is None for runs in experiment.loads.values() for one in runs.values()):
-        yield SINGLE
-        return
-    if crowded := crowd(experiment.file, experiment.setting.ranks):
-        yield f"{crowded} and take turns, so no winner is named: what waits and for whom is in the ledgers"
+    if why := _why_none(experiment):
+        yield why
         return
     found = duels(experiment)
     yield from _winners(found) if found else (NO_DUEL,)
@@ -45,15 +48,32 @@ def _found(experiment: Experiment) -> Iterator[str]:
     yield from _most(experiment)
 
 
+def _why_none(experiment: Experiment) -> str:
+    """What keeps any winner from being named; empty where nothing does."""
+    if all(one.interval is None for runs in experiment.loads.values() for one in runs.values()):
+        return SINGLE
+    if crowded := crowd(experiment.file, experiment.setting.ranks):
+        return f"{crowded} and take turns, so no winner is named: what waits and for whom is in the ledgers"
+    return ""
+
+
 def _winners(found: Sequence[Duel]) -> Iterator[str]:
+    for text, won in _wins(found):
+        yield f"{text} ({_times(won)})"
+    loads = [one.load for one in found]
+    if even := [one.load for one in found if one.winner is None]:
+        yield f"the two cannot be told apart {where(even, loads, 'any')}"
+
+
+def _wins(found: Sequence[Duel]) -> Iterator[tuple[str, list[Duel]]]:
+    """`TP 2 is faster than PP 2 up to a batch of 64`, and those duels."""
+    if not found:
+        return
     loads = [one.load for one in found]
     names = {"tp": spoken(found[0].tp), "pp": f"PP {found[0].pp.pp}"}
     for who, other in (("tp", "pp"), ("pp", "tp")):
         if won := [one for one in found if one.winner == who]:
-            said = where([one.load for one in won], loads)
-            yield f"{names[who]} is faster than {names[other]} {said} ({_times(won)})"
-    if even := [one.load for one in found if one.winner is None]:
-        yield f"the two cannot be told apart {where(even, loads, 'any')}"
+            yield f"{names[who]} is faster than {names[other]} {where([one.load for one in won], loads)}", won
 
 
 def _times(won: Sequence[Duel]) -> str:
@@ -79,11 +99,26 @@ def _crossing(found: Sequence[Duel]) -> Iterator[str]:
 
 
 def _most(experiment: Experiment) -> Iterator[str]:
-    """The deployment and load with the most tokens a second, and what cannot be told from it, unless nothing can."""
+    """The deployment and load with the most tokens a second, and what cannot be told from it, unless nothing can.
+
+    All at a load are told apart from the fastest at once, which is harder than the two sides of a duel: who has lost
+    that to one of those named here is not named beside it.
+    """
     rates = {load: load.prompt * load.batch / runs[fastest(runs)].median for load, runs in experiment.loads.items()}
     load = max(rates, key=lambda one: rates[one])
-    first = leaders(experiment.loads[load])
+    first = _without_losers(leaders(experiment.loads[load]), [one for one in duels(experiment) if one.load == load])
     if 0 < len(first) < len(experiment.loads[load]):
         tied = ", which cannot be told apart" if len(first) > 1 else ""
         rate = units.digits(rates[load])
         yield f"the most tokens a second are {rate} {of(load)}, by {listed([*map(spoken, first)])}{tied}"
+
+
+def _without_losers(first: Sequence[Deployment], found: Sequence[Duel]) -> list[Deployment]:
+    """Leaders less the side that has lost a duel to one of them: PP with all of its schedules, or TP."""
+    kept = list(first)
+    for duel in found:
+        winner = duel.tp if duel.winner == "tp" else duel.pp
+        loser = duel.pp if duel.winner == "tp" else duel.tp
+        if duel.winner and winner in kept:
+            kept = [one for one in kept if (one.tp, one.pp, one.replicas) != (loser.tp, loser.pp, loser.replicas)]
+    return kept

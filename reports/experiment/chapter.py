@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from reports.evidence import name_among
@@ -10,6 +11,8 @@ from reports.experiment.collect import Experiment, collect
 from reports.experiment.record import record
 from reports.files import ResultFile
 from reports.page import Block, Facts, Table
+from reports.plan import checked
+from reports.plan.check import Check, check
 
 TITLE = "TP against PP"
 
@@ -22,13 +25,18 @@ class Ran:
     file: ResultFile
     experiments: Sequence[Experiment]
 
+    @cached_property
+    def checks(self) -> list[Check]:
+        """Of the experiments that a plan can be held against."""
+        return [found for one in self.experiments if (found := check(one))]
+
     def sentences(self) -> list[str]:
-        """The answer of each."""
-        return [answer.sentence(self.name, one) for one in self.experiments]
+        """The answer of each, and how well a plan would have told it."""
+        return [answer.sentence(self.name, one) for one in self.experiments] + list(map(checked.sentence, self.checks))
 
     def tables(self) -> list[Table]:
-        """One for each."""
-        return [table.draw_up(one) for one in self.experiments]
+        """One for each, and one for each plan beside what ran."""
+        return [*(table.draw_up(one) for one in self.experiments), *map(checked.table, self.checks)]
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,11 @@ class Chapter:
 
     def data(self) -> list[dict[str, Any]]:
         """For a machine."""
-        return [record(one.name, experiment) for one in self.ran for experiment in one.experiments]
+        return [
+            {**record(one.name, experiment), "planned": checked.record(check(experiment))}
+            for one in self.ran
+            for experiment in one.experiments
+        ]
 
 
 def write(files: Sequence[ResultFile]) -> Chapter:

@@ -77,14 +77,14 @@ def summed_up(evidence: Evidence, unit: str, rows: Sequence[Row], *, lacking: st
         yield replace(evidence.blank(unit), condition=lacking)
     else:
         whole = overall.merged(evidence, [one.finding for one in deciding], unit)
-        verdict = _verdict([one.finding.verdict for one in deciding])
+        verdict = joint([one.finding.verdict for one in deciding])
         if verdict == "UNDERPOWERED":
             whole = replace(whole, low=None, high=None)
         yield replace(whole, verdict=verdict, condition=_condition(verdict, deciding))
     yield from (one.finding for one in rows)
 
 
-def _verdict(found: Sequence[Verdict]) -> Verdict:
+def joint(found: Sequence[Verdict]) -> Verdict:
     """Some that hold beside others that do not, or that cannot be told, make it conditional."""
     decided = {verdict for verdict in found if verdict in DECIDED}
     if not decided:

@@ -24,7 +24,7 @@ FILL = {"idle": "fill,\ndrain"}
 NOTES = (
     "shares are means over ranks and passes, in percent; linears hold the LM head and sampling, norms the embedding",
     "all-reduce, hop: moving what all have come for; skew: waiting for the last rank to come; host: in between",
-    "best: at 95 % nothing else at that load is as fast; tied: cannot be told from the fastest",
+    "best: at 95 % nothing else at that load is as fast; tied: not told from the fastest, all held against it at once",
 )
 DECODE = (
     "idle: waiting for another stage, the bubble",

@@ -76,6 +76,8 @@ def where(chosen: Sequence[Load], among: Sequence[Load], every: str = "every") -
 
     `every` is any where the sentence denies something.
     """
+    if _run_of_lengths(chosen, among):
+        return f"for {heading(chosen[0])} to {chosen[-1].prompt}"
     if any(load.prompt > 1 for load in among):
         return f"for {listed([heading(load) for load in chosen])}"
     first, last = chosen[0].batch, chosen[-1].batch
@@ -88,6 +90,14 @@ def where(chosen: Sequence[Load], among: Sequence[Load], every: str = "every") -
     if list(chosen) == list(among[-len(chosen) :]):
         return f"from a batch of {first} on"
     return f"at batches of {listed([str(load.batch) for load in chosen])}"
+
+
+def _run_of_lengths(chosen: Sequence[Load], among: Sequence[Load]) -> bool:
+    """Whether these are as many prompts each, of several lengths without a gap."""
+    lengths = [load.prompt for load in among]
+    start = lengths.index(chosen[0].prompt) if chosen else 0
+    alike = len({load.batch for load in among}) == 1 and len(set(lengths)) == len(lengths)
+    return len(chosen) > 2 and alike and list(chosen) == list(among[start : start + len(chosen)])
 
 
 def listed(names: Sequence[str]) -> str:

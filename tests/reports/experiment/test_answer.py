@@ -4,7 +4,7 @@ from math import exp
 
 import pytest
 
-from reports.experiment.answer import sentence
+from reports.experiment.answer import sentence, winners
 from reports.experiment.collect import Load, collect
 from reports.experiment.duel import Crossover, crossover, duels, leaders
 from reports.experiment.words import cut, spoken, where
@@ -51,6 +51,20 @@ def test_the_whole_sentence(experiments):
     )
 
 
+def test_winners_are_named_without_by_how_much_and_only_where_there_are_any(experiments, tmp_path):
+    (one,) = experiments(*against({1: 18.0, 64: 20.0, 256: 8.0}))
+    assert winners(one) == [
+        "TP 2 is faster than PP 2 up to a batch of 64",
+        "PP 2 is faster than TP 2 at a batch of 256",
+    ]
+    (crowded,) = collect(
+        load(planted.write(tmp_path / "y.json", against({1: 18.0}), machine=planted.CPU | {"cores": 1}))
+    )
+    assert winners(crowded) == []
+    (alone,) = experiments(step(TP2, 10.0, 1, 4))
+    assert winners(alone) == []
+
+
 def test_ranks_that_take_turns_on_a_core_name_no_winner(tmp_path):
     machine = planted.CPU | {"cores": 1}
     (one,) = collect(load(planted.write(tmp_path / "x.json", against({1: 18.0}), machine=machine)))
@@ -77,6 +91,24 @@ def test_the_most_tokens_may_be_those_of_several(said):
         "the most tokens a second are 6,400 at 64, by TP 2 and async PP 2 with 2 micro-batches, which cannot be told "
         "apart."
     )
+
+
+def test_who_has_lost_a_duel_is_not_tied_with_its_winner(experiments, said):
+    """PP is 3.6 standard errors behind: told apart from TP alone, not among two (see the luckiest of several)."""
+    passes = [10 * exp(3.6 * 0.01 / 3**0.5 + off) for off in (-0.01, 0.01, -0.01, 0.01)]
+    found = [step(TP2, 10.0, 2, 4), step(ASYNC, passes, 2), step(TWO, 50.0, 2, 4)]
+    (one,) = experiments(*found)
+    assert [leaders(runs) for runs in one.loads.values()] == [[TP2, ASYNC]]
+    assert said(*found) == (
+        "TP 2 is faster than PP 2 at a batch of 2 (1.02 times); the most tokens a second are 200 at 2, by TP 2."
+    )
+
+
+def test_nor_are_both_named_where_a_third_is_the_fastest(said):
+    """Replicas at 9.99 ms for certain: TP at 10 ms and PP behind it may both reach them, and PP has lost to TP."""
+    passes = [10 * exp(3.6 * 0.01 / 3**0.5 + off) for off in (-0.01, 0.01, -0.01, 0.01)]
+    text = said(step(TP2, 10.0, 2, 4), step(ASYNC, passes, 2), step(TWO, [9.0, 11.0, 9.0, 10.98], 2))
+    assert text.endswith("by 2 replicas and TP 2, which cannot be told apart.")
 
 
 def test_a_single_pass_names_no_winner(said):

@@ -222,6 +222,11 @@ def test_gates_on_whole_models_need_no_kind(tmp_path, capsys):
         "microbatch-useless": "NOT_MEASURED",
         "pp-utilisation": "NOT_MEASURED",
         "prefill-winner": "NOT_MEASURED",
+        "decode-winner": "UNDERPOWERED",
+        "allreduce-30": "HOLDS",
+        "allreduce-38": "NOT_MEASURED",
+        "prefill-comm-20-30": "NOT_MEASURED",
+        "prefill-pp-comm-1": "NOT_MEASURED",
     }
     assert gated(path, "tp-lower-latency=REFUTED") == 1
     assert "tp-lower-latency: HOLDS, not REFUTED, on Planted CPU 9000, whole layers in bf16" in capsys.readouterr().err

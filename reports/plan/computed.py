@@ -1,0 +1,254 @@
+"""Times of what one rank computes, found in result files: shares, whole layers, linears, attention."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+
+from reports.evidence import weakest
+from reports.plan.asked import Asked
+from reports.plan.cost import Cost, total
+from reports.plan.curve import BEYOND, Curve
+from reports.plan.missing import MissingError
+from reports.plan.system import SHARES, System
+from specs.layer import WHOLE
+from specs.measurement import Measurement
+from specs.parallel import Split
+
+LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
+HEAD = "lm_head"
+LAUNCHES = ("graph", "eager", "unknown")
+"""A step runs in a graph: what was timed in one goes first, and stands alone where it is."""
+Points = Iterable[tuple[int, Measurement]]
+
+
+class Computed:
+    """Of one implementation and one model.
+
+    Args:
+        system: what was measured.
+        asked: model and context.
+        implementation: whose linears; attention may be another's where it has none.
+    """
+
+    def __init__(self, system: System, asked: Asked, implementation: str) -> None:
+        self._system, self._asked, self._implementation = system, asked, implementation
+        self._decoding: dict[int, Mapping[int, Curve]] = {}
+
+    def layer(self, split: Split, sequences: int, busy: int) -> Cost | None:
+        """A whole layer in decode: as a rank's share beside `busy` ranks in all, or alone on the device."""
+        context = self._asked.context
+        share = self._curve(
+            ("share", split.tp, busy, context),
+            lambda one: (
+                one.case.question == SHARES
+                and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
+            ),
+            WHOLE,
+        )
+        if share and share.within(sequences):
+            return share.at(sequences)
+        whole = self._curve(
+            ("layer", split.tp, context),
+            lambda one: (
+                one.case.question == WHOLE
+                and one.case.batch == one.case.tokens
+                and (one.case.tp, one.case.context) == (split.tp, context)
+            ),
+            WHOLE,
+        )
+        return whole.at(sequences) if whole and whole.within(sequences) else None
+
+    def linears(self, split: Split, rows: float) -> Cost:
+        """All of a layer's.
+
+        Raises:
+            MissingError: one was not measured, or not with as many tokens.
+        """
+        found = [self._linear(split, name, rows) for name in LAYER_LINEARS]
+        how, cases = weakest(one.provenance for one in found), tuple(case for one in found for case in one.cases)
+        return _named(total(found), how, cases)
+
+    def head(self, split: Split, rows: float, busy: int) -> Cost:
+        """The LM head; where this many rows of the vocabulary were not measured, in proportion to others.
+
+        Raises:
+            MissingError: none was measured.
+        """
+        n = split.vocab_per_rank
+        for at_once, fits in ((busy, partial(_beside, busy)), (None, _alone)):
+            for size in sorted(self._rows_of_heads, key=lambda one: (one != n, -one)):
+                found = self._curve((HEAD, at_once, size), partial(_has_rows, size, fits), "linear", HEAD)
+                if found and found.within(rows):
+                    cost = found.at(rows)
+                    return cost if size == n else _named(cost.times(n / size), BEYOND, cost.cases)
+        raise MissingError(f"no LM head of {self._asked.model} with {rows:g} tokens on {self._system.name}")
+
+    @cached_property
+    def _rows_of_heads(self) -> set[int]:
+        """Of the vocabulary, that LM heads were measured with."""
+        found = self._system.by_layer.get(("linear", self._asked.model, HEAD), ())
+        return {one.case.n for one in found if one.case.n}
+
+    def attention(self, split: Split, sequences: int) -> Cost:
+        """Of decode over the asked context; beyond the largest batch it goes on in proportion, as its cache does.
+
+        Raises:
+            MissingError: there is none for these heads, or for contexts around the asked one.
+        """
+        context = self._asked.context
+        curves = self._decode_curves(split)
+        if not curves:
+            raise MissingError(f"no decode attention of {self._asked.model} at tp {split.tp} on {self._system.name}")
+        if context in curves:
+            return curves[context].at(sequences)
+        sizes = sorted(curves)
+        place = bisect_left(sizes, context)
+        if not 0 < place < len(sizes):
+            raise MissingError(
+                f"context {context}: decode attention of tp {split.tp} was measured from {sizes[0]} to {sizes[-1]} on "
+                f"{self._system.name}; choose one within"
+            )
+        low, high = sizes[place - 1], sizes[place]
+        share, a, b = (context - low) / (high - low), curves[low].at(sequences), curves[high].at(sequences)
+        between = total([a.times(1 - share), b.times(share)])
+        return _named(between, weakest([a.provenance, b.provenance, "interpolated"]), (*a.cases, *b.cases))
+
+    def prompt_attention(self, split: Split, tokens: float) -> Cost:
+        """Of one prompt.
+
+        Raises:
+            MissingError: there is none for these heads.
+        """
+        found = self._of_any(
+            ("prompt", split.tp),
+            [one for alike in self._by_context(split, "prefill").values() for one in alike],
+            lambda one: one.case.tokens == one.case.context,
+        )
+        if not found:
+            raise MissingError(f"no prefill attention of {self._asked.model} at tp {split.tp} on {self._system.name}")
+        return found.at(tokens)
+
+    def _linear(self, split: Split, name: str, rows: float) -> Cost:
+        shard = split.linear(name)
+        found = self._curve(
+            ("linear", name, shard.n, shard.k),
+            lambda one: (one.case.n, one.case.k) == (shard.n, shard.k),
+            "linear",
+            name,
+        )
+        if not found:
+            widths = sorted({one.case.tp for one in self._linears(name) if one.case.tp})
+            self._refuse_shares_alone(split)
+            there = f"there are those of tp {', '.join(map(str, widths))}" if widths else "there are none of this model"
+            raise MissingError(
+                f"no linear {name} of {split.model} at tp {split.tp} on {self._system.name}: {there}; measure or "
+                f"import --tp {split.tp}"
+            )
+        if not found.within(rows):
+            raise MissingError(
+                f"{rows:g} tokens through {name} at tp {split.tp}: measured up to {found.sizes[-1]} on "
+                f"{self._system.name}; plan for a smaller batch, or measure more --tokens"
+            )
+        return found.at(rows)
+
+    def _refuse_shares_alone(self, split: Split) -> None:
+        """Say what shares there are, where those are all that was measured of the model.
+
+        Raises:
+            MissingError: so it is.
+        """
+        cases = [one.case for one in self._system.by_layer.get((WHOLE, self._asked.model, WHOLE), ())]
+        found = [case for case in cases if case.question == SHARES and case.implementation == self._implementation]
+        if not found:
+            return
+        tps, contexts, at_once = (
+            ", ".join(map(str, sorted({one for one in values if one})))
+            for values in ([c.tp for c in found], [c.context for c in found], [c.ranks for c in found])
+        )
+        raise MissingError(
+            f"no layer of {split.model} at tp {split.tp}, context {self._asked.context} on {self._system.name} but as "
+            f"ranks' shares, of a token a sequence: at tp {tps}, context {contexts}, {at_once} ranks at once, up to "
+            f"{max(case.tokens or 0 for case in found)} sequences; ask for these, or run suites/bench_shares.py"
+        )
+
+    def _linears(self, name: str) -> Iterator[Measurement]:
+        """Those of this model and implementation that ran alone on their device."""
+        for one in self._system.by_layer.get(("linear", self._asked.model, name), ()):
+            if one.case.implementation == self._implementation and one.case.question != SHARES and one.case.tokens:
+                yield one
+
+    def _curve(
+        self, key: tuple[object, ...], fits: Callable[[Measurement], bool], op: str, layer: str | None = None
+    ) -> Curve | None:
+        """Over tokens, of what fits among the cases of this model and implementation."""
+        of = self._asked.model, layer or op, self._implementation
+
+        def points(launch: str) -> Points:
+            for one in self._system.by_layer.get((op, self._asked.model, layer or op), ()):
+                case = one.case
+                if (case.implementation, case.launch) == (self._implementation, launch) and case.tokens and fits(one):
+                    yield case.tokens, one
+
+        for launch in LAUNCHES:
+            if found := self._system.curve((*of, *key, launch), partial(points, launch)):
+                return found
+        return None
+
+    def _decode_curves(self, split: Split) -> Mapping[int, Curve]:
+        """Of decode attention of these heads by context."""
+        if split.tp not in self._decoding:
+            found = self._by_context(split, "decode").items()
+            curves = {at: self._of_any(("decode", split.tp, at), alike, lambda _: True) for at, alike in found}
+            self._decoding[split.tp] = {at: one for at, one in sorted(curves.items()) if one}
+        return self._decoding[split.tp]
+
+    def _by_context(self, split: Split, phase: str) -> Mapping[int, Sequence[Measurement]]:
+        """Attention of these heads by context, whoever's."""
+        key = self._asked.model, phase, split.tp
+        if key not in self._system.attentions:
+            found: dict[int, list[Measurement]] = {}
+            for one in self._system.by_op.get("attention", ()):
+                if one.case.context and self._heads(one, split, phase):
+                    found.setdefault(one.case.context, []).append(one)
+            self._system.attentions[key] = found
+        return self._system.attentions[key]
+
+    def _of_any(
+        self, key: tuple[object, ...], among: Sequence[Measurement], fits: Callable[[Measurement], bool]
+    ) -> Curve | None:
+        """Over tokens the implementation's own attention, else the fastest at each size."""
+
+        def points(own: bool) -> Points:
+            for one in among:
+                if (not own or one.case.implementation == self._implementation) and one.case.tokens and fits(one):
+                    yield one.case.tokens, one
+
+        of = self._asked.model, "attention", *key
+        own = self._system.curve((*of, self._implementation), partial(points, True))
+        return own or self._system.curve((*of, ""), partial(points, False))
+
+    def _heads(self, one: Measurement, split: Split, phase: str) -> bool:
+        """Whether it is attention of one rank of this split, in this phase."""
+        case = one.case
+        decode = case.layer == "decode" or (case.layer == "attention" and case.batch == case.tokens)
+        return (
+            (case.model, case.tp, case.dtype) == (self._asked.model, split.tp, self._system.dtype)
+            and decode == (phase == "decode")
+            and case.ranks == 1
+        )
+
+
+def _beside(busy: int, one: Measurement) -> bool:
+    return one.case.question == SHARES and one.case.ranks == busy
+
+
+def _alone(one: Measurement) -> bool:
+    return one.case.question != SHARES
+
+
+def _has_rows(n: int, fits: Callable[[Measurement], bool], one: Measurement) -> bool:
+    return one.case.n == n and fits(one)
+
+
+def _named(cost: Cost, provenance: str, cases: tuple[str, ...]) -> Cost:
+    return Cost(cost.seconds, cost.low, cost.high, cost.half, provenance, tuple(dict.fromkeys(cases)))

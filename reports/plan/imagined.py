@@ -1,0 +1,49 @@
+"""Messages over a link that somebody imagines: faster or slower, further away, or shared with others."""
+
+from reports.plan import assumed
+from reports.plan.assumed import Assumed
+from reports.plan.cost import Cost
+from reports.plan.curve import Curve
+from reports.plan.fabric import Fabric
+from specs.bus import TRAFFIC
+
+FIGURES = ("seconds", "low", "high")
+
+
+def over_link(message_bytes: int, fabric: Fabric, usual: Assumed, usual_rate: float) -> Cost:
+    """A hop of which nothing was measured: what is not imagined is assumed."""
+    moved = message_bytes / ((fabric.bytes_per_second or usual_rate) * fabric.share)
+    given = fabric.latency_seconds
+    waits = (usual.value, usual.low, usual.high) if given is None else (given, given, given)
+    seconds, low, high = (wait + moved for wait in waits)
+    return Cost(seconds, low, high, 0.0, "modelled")
+
+
+def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, rate: float) -> Cost:
+    """What was measured, on another link.
+
+    The smallest message has the latency: it scales as the imagined latency does against what is assumed of a hop. What
+    a message takes beyond that was spent moving bytes: it scales with the rates, so an algorithm stays as good as it
+    is.
+
+    Args:
+        curve: measured times over bytes.
+        message_bytes: of the message.
+        fabric: what is imagined.
+        rate: of the link as it is, in bytes a second and one direction.
+    """
+    start, one = curve.at(curve.sizes[0]), curve.at(message_bytes)
+    given = fabric.latency_seconds
+    further = 1.0 if given is None else given / assumed.HOP_SECONDS.value
+    slower = (rate / fabric.bytes_per_second if fabric.bytes_per_second else 1.0) / fabric.share
+    seconds, low, high = (
+        further * getattr(start, figure) + slower * max(0.0, getattr(one, figure) - getattr(start, figure))
+        for figure in FIGURES
+    )
+    return Cost(seconds, low, high, one.half * max(further, slower), "modelled", one.cases)
+
+
+def measured_rate(curve: Curve, op: str, ranks: int) -> float:
+    """What the largest message reaches over a link, in bytes a second and one direction."""
+    most = curve.sizes[-1]
+    return TRAFFIC[op].sent(ranks) * most / curve.at(most).seconds

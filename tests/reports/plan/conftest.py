@@ -1,0 +1,21 @@
+"""Planted systems, loaded."""
+
+import pytest
+
+from reports import files
+from reports.plan.asked import Asked
+from reports.plan.parts import Parts, Variant
+from reports.plan.system import gather
+from tests.reports.plan import planted_parts
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Parts of the planted H200, elementwise kernels left out unless asked for."""
+
+    def made(measurements=None, *, elementwise=False, implementation="vllm", **asked):
+        path = planted_parts.write(tmp_path / "planted.json", measurements)
+        question = Asked(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (64,), **asked})
+        return Parts(gather([files.load(path)], "bf16"), question, Variant(implementation, elementwise))
+
+    return made

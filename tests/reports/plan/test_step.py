@@ -1,0 +1,95 @@
+"""A step put together from planted parts, against sums worked out by hand."""
+
+import pytest
+
+from reports.plan.account import account
+from reports.plan.step import busy_ranks, compose
+from specs.deployment import Deployment
+from tests.reports.plan.planted_parts import US
+
+LINK = 450e9  # bytes a second in one direction, the H200 row's
+
+
+def composed(parts, deployment, batch):
+    return compose(parts, deployment, deployment.split(parts.asked.cut), batch)
+
+
+def hop(rows):
+    """10 us and 16 KiB a row."""
+    return 10 + rows * 16384 / LINK / US
+
+
+def test_tp_is_eighty_layers_and_the_head(parts):
+    # a layer: 65.6 + 25.6 + 214.8 = 306.0; the head 41 + 5.4
+    assert composed(parts(), Deployment(tp=8), 64).seconds / US == pytest.approx(80 * 306.0 + 46.4)
+
+
+def test_sync_is_the_sum_of_all_stages_and_hops(parts):
+    # a layer whole, 64 rows: 4 x (80 + 51.2) + 25.6 = 550.4; the head 2 x 164; seven hops and one of ids: 8 x 64 B
+    step = composed(parts(), Deployment(pp=8, schedule="sync"), 64)
+    assert step.seconds / US == pytest.approx(80 * 550.4 + 328 + 7 * hop(64) + hop(8 * 64 / 16384))
+
+
+def test_async_is_as_long_as_its_slowest_stage_for_every_micro_batch(parts):
+    # 8 rows: a layer 4 x (80 + 6.4) + 3.2 = 348.8; ten of them and the head, 2 x 108, eight times over
+    step = composed(parts(), Deployment(pp=8, schedule="async", micro_batches=8), 64)
+    assert step.seconds / US == pytest.approx(8 * (10 * 348.8 + 216))
+
+
+def test_micro_batches_read_the_weights_again_each(parts):
+    eight, sixteen = (
+        composed(parts(), Deployment(pp=8, schedule="async", micro_batches=m), 64).seconds for m in (8, 16)
+    )
+    # 4 rows: a layer 4 x (80 + 3.2) + 1.6 = 334.4; ten and the head 2 x 104, sixteen times
+    assert sixteen / US == pytest.approx(16 * (10 * 334.4 + 208))
+    assert sixteen > 1.8 * eight
+
+
+def test_the_balanced_partition_takes_a_layer_from_the_stage_with_the_head(parts):
+    # the head's 1.23 layers of parameters: seven stages of at most 11 layers; the longest then sets the pace
+    laid = Deployment(pp=8, schedule="async", micro_batches=8, partition="balanced")
+    assert composed(parts(), laid, 64).seconds / US == pytest.approx(8 * max(11 * 348.8, 9 * 348.8 + 216))
+
+
+def test_with_too_few_micro_batches_the_loop_sets_the_pace_and_hops_count(parts):
+    # 4 micro-batches of 16 rows on 8 stages: a way round is 80 layers of 4 x (80 + 12.8) + 6.4 = 377.6, the head, hops
+    step = composed(parts(), Deployment(pp=8, schedule="async", micro_batches=4), 64)
+    assert step.seconds / US == pytest.approx(80 * 377.6 + 2 * 116 + 7 * hop(16) + hop(8 * 16 / 16384))
+
+
+def test_replicas_each_have_their_part_of_the_batch(parts):
+    assert (
+        composed(parts(), Deployment(tp=2, replicas=4), 64).seconds
+        == composed(parts(gpus=2), Deployment(tp=2), 16).seconds
+    )
+
+
+def test_an_assumed_hop_gives_the_step_its_range(parts):
+    step = composed(parts(), Deployment(pp=8, schedule="sync"), 64)
+    assert step.low / US == pytest.approx(step.seconds / US - 8 * 5)
+    assert step.high / US == pytest.approx(step.seconds / US + 8 * 10)
+
+
+def test_shares_are_of_the_step_and_the_bubble_is_what_a_stage_waits(parts):
+    made, laid = parts(), Deployment(pp=8, schedule="async", micro_batches=8)
+    found = account(made, laid, laid.split(made.asked.cut), composed(made, laid, 64))
+    # seven stages compute 3488 of 3704, the last all of it
+    assert found.bubble_share == pytest.approx(7 / 8 * (1 - 3488 / 3704))
+    assert found.communication_share == 0
+    assert found.provenance["linears"] == "interpolated"
+    assert found.provenance["hop"] == "assumed"
+    assert any("gate_up" in case for case in found.cases["linears"])
+
+
+def test_all_reduces_are_the_communication_of_tp(parts):
+    made, laid = parts(), Deployment(tp=8)
+    step = composed(made, laid, 64)
+    found = account(made, laid, laid.split(made.asked.cut), step)
+    assert found.communication_share == pytest.approx((80 * 214.8 + 5.4) / (80 * 306.0 + 46.4))
+    assert found.bubble_share == 0
+
+
+def test_a_single_micro_batch_keeps_one_stage_busy_and_several_keep_several():
+    assert busy_ranks(Deployment(tp=2, pp=4, schedule="sync", replicas=2)) == 4
+    assert busy_ranks(Deployment(tp=1, pp=4, schedule="async", micro_batches=2)) == 2
+    assert busy_ranks(Deployment(tp=1, pp=4, schedule="async", micro_batches=8)) == 4
