@@ -28,7 +28,8 @@ class Finding:
         dtype: of the cases; of arithmetic the format that its bytes are counted in.
         architecture: dense, whole or moe; None where nothing was found.
         cases: names of the cases that were used.
-        provenance: arithmetic, datasheet, measured, published, interpolated or assumed; the weakest that was used.
+        provenance: arithmetic, datasheet, measured, published, interpolated, modelled or assumed; the weakest that was
+            used, and of a plan modelled at best.
         scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.
         model: slug of the model that the cases are cut from.
         interpolation_error: of a linear the larger of the points used, by leave-one-out; overall that of the middle
