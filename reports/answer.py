@@ -1,4 +1,4 @@
-"""The question that the project exists for, answered in sentences."""
+"""Whether tokens come for free, the second question of a report, answered in sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

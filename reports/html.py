@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import files, output
+from reports import files, output, terminal
 from reports.output import Format
 from reports.story import tell
 from specs.errors import UserError
@@ -27,4 +27,4 @@ def html(paths: Sequence[Path], format: Format | None, to: Path | None) -> str: 
         raise UserError(f"{to}: {error.name} is not installed, which the page is made with; {NEEDS}") from error
     output.refuse_sources(to, paths)
     output.write(to, render(story))
-    return f"{story.answer.headline}\n{to}: written"
+    return f"{terminal.draw(story.answers(), width=output.PIPE_WIDTH)}\n{to}: written"

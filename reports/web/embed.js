@@ -1,4 +1,4 @@
-// Draws each plot in the colours of the theme, and again when the theme changes.
+// Unpacks the library, draws each plot in the colours of the theme, and again when the theme changes.
 (() => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const palette = () =>
@@ -18,17 +18,38 @@
       range: { category: palette() },
     };
   };
+  const unpack = async () => {
+    const packed = Uint8Array.from(atob(document.getElementById("vega").textContent), (letter) => letter.charCodeAt(0));
+    const code = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(code).text();
+    document.head.append(script);
+  };
+  const fail = (place, error) => {
+    place.textContent = `This plot cannot be drawn (${error.message}); its numbers are in the CSV.`;
+  };
   const draw = () => {
     for (const source of document.querySelectorAll("script[data-for]")) {
       const place = document.getElementById(source.dataset.for);
       const spec = JSON.parse(source.textContent);
       window
-        .vegaEmbed(place, { ...spec, config: config(), autosize: { type: "fit-x", contains: "padding" } }, { actions: false, renderer: "svg" })
-        .catch((error) => {
-          place.textContent = `This plot cannot be drawn (${error.message}); its numbers are in the CSV.`;
-        });
+        .vegaEmbed(place, { ...spec, config: config(), autosize: { type: "fit-x", contains: "padding" } }, { actions: false, renderer: "svg", loader: { target: "_self" } })
+        .catch((error) => fail(place, error));
     }
   };
-  draw();
-  dark.addEventListener("change", draw);
+  // A link to what is folded away opens it.
+  const reveal = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let place = target; place; place = place.parentElement) if (place.tagName === "DETAILS") place.open = true;
+    target?.scrollIntoView({ block: "center" });
+  };
+  window.addEventListener("hashchange", reveal);
+  reveal();
+  unpack().then(
+    () => {
+      draw();
+      dark.addEventListener("change", draw);
+    },
+    (error) => document.querySelectorAll(".plot").forEach((place) => fail(place, error)),
+  );
 })();

@@ -53,11 +53,18 @@ def compiled(chart: Any, height: int = HEIGHT) -> Mapping[str, Any]:
     return spec
 
 
-def log(field: str, title: str, *, values: Sequence[float] | None = None, vertical: bool = False) -> Any:
+def log(
+    field: str,
+    title: str,
+    *,
+    values: Sequence[float] | None = None,
+    domain: Sequence[float] | None = None,
+    vertical: bool = False,
+) -> Any:
     """A logarithmic axis over tokens, seconds or whatever has decades."""
     axis = alt.Axis(title=title, values=list(values) if values else alt.Undefined, grid=True, labelOverlap=True)
-    kind = alt.Y if vertical else alt.X
-    return kind(f"{field}:Q", scale=alt.Scale(type="log", nice=False), axis=axis)
+    scale = alt.Scale(type="log", nice=False, domain=list(domain) if domain else alt.Undefined)
+    return (alt.Y if vertical else alt.X)(f"{field}:Q", scale=scale, axis=axis)
 
 
 def by_gpu(gpus: Sequence[str]) -> Any:

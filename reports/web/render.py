@@ -1,6 +1,7 @@
 """Puts the page together: one file with its styles, scripts and data in it."""
 
 import base64
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reports import generations
-from reports.answer import QUESTION
+from reports.answer import QUESTION as TOKENS
 from reports.finding import VERDICTS
+from reports.headline import QUESTION
 from reports.page import Facts, Table
 from reports.story import Story
-from reports.web import communication, experiment, layers, over_tokens, rooflines, speedups
+from reports.web import communication, experiment, layers, over_tokens, plans, rooflines, speedups
 from reports.web.figure import Figure
 
 HERE = Path(__file__).parent
@@ -26,14 +28,23 @@ FEW = 8
 def render(story: Story) -> str:
     """The page as HTML; whatever comes from files is escaped.
 
-    The tables of single linears, then those of every message, are left out, and the page says so, where they would make
-    it too large to send.
+    The tables of single linears, then those of every message, then the cases behind plans are left out, and the page
+    says so, where they would make it too large to send.
     """
     template, parts = _template(), _parts(story)
     linears, times = _linears(story), _times(story)
     every = communication.every_size(story.communication)
-    for tables, sizes, plots in ((linears, every, times), ([], every, times), ([], {}, times), ([], {}, times[:FEW])):
-        page = template.render(**parts, linears=tables, every_size=sizes, times=plots)
+    traced = {"plans": plans.section(story.plans), "cases": plans.cases(story.plans)}
+    bare = {"plans": plans.section(story.plans, linked=False), "cases": {}}
+    ladder = (
+        {"linears": linears, "every_size": every, "times": times, **traced},
+        {"linears": [], "every_size": every, "times": times, **traced},
+        {"linears": [], "every_size": {}, "times": times, **traced},
+        {"linears": [], "every_size": {}, "times": times, **bare},
+        {"linears": [], "every_size": {}, "times": times[:FEW], **bare},
+    )
+    for large in ladder:
+        page = template.render(**parts, **large)
         if len(page.encode()) < MOST_BYTES:
             break
     return page
@@ -55,8 +66,11 @@ def _parts(story: Story) -> dict[str, Any]:
     return {
         "question": QUESTION,
         "answer": story.answer,
+        "tokens_question": TOKENS,
+        "tokens": story.tokens,
         "missing": story.missing,
         "verdicts": story.verdicts(),
+        "summary": story.summary(),
         "roofline": rooflines.draw(story.evidences, gpus),
         "speedup": speedups.draw(story.generations, gpus) if story.generations else None,
         "generations": generations.table(story.generations) if story.generations else None,
@@ -67,7 +81,7 @@ def _parts(story: Story) -> dict[str, Any]:
         "verdict_words": VERDICTS,
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         "embed": Markup((HERE / "embed.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        "vega": Markup(_vega()),  # noqa: S704 - the library's own code
+        "vega": _vega(),
     }
 
 
@@ -78,8 +92,9 @@ def _linears(story: Story) -> list[Table]:
 
 
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it can do without
+    """Vega, Vega-Lite and Vega-Embed as one script, packed: in the open it would take half of what a page may."""
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it can do without
+    return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()
 
 
 def _times(story: Story) -> list[Figure]:

@@ -110,13 +110,15 @@ def three(tmp_path_factory):
 
 def test_the_answer_stands_at_the_top(three):
     head = three[three.index("<header>") : three.index("</header>")]
-    assert "Do 125 tokens take as long as 1000?" in head
-    answer = re.search(r'<p class="answer">(.*?)</p>', head).group(1)
+    assert "<h1>Tensor parallel or pipeline parallel?</h1>" in head
+    assert '<p class="answer">Not measured: no file here has steps of a whole model' in head
+    below = head.partition("<h2>Do 125 tokens take as long as 1000?</h2>")[2]
+    answer = re.search(r'<p class="second answer">(.*?)</p>', below).group(1)
     assert answer.startswith(
         "No, refuted on every system here: 1000 tokens take 4.9 times as long as 125 through a dense"
     )
-    assert "a100_sxm 4.9" in head
-    assert "h200_sxm 4.9" in head
+    assert "a100_sxm 4.9" in below
+    assert "h200_sxm 4.9" in below
 
 
 def test_it_loads_nothing_from_anywhere(three):
@@ -221,13 +223,24 @@ def test_the_same_in_the_terminal(tmp_path, capsys):
     paths = [own(tmp_path / "own.json"), published(tmp_path / "h200.json")]
     main_returns(["html", *map(str, paths)])
     said = capsys.readouterr()
-    assert said.out.startswith("Do 125 tokens take as long as 1000?\n  No, refuted on every system here")
+    assert said.out.startswith("Tensor parallel or pipeline parallel?\n  Not measured: no file here has steps")
+    assert "\n\nDo 125 tokens take as long as 1000?\n  No, refuted on every system here" in said.out
     assert "tokens-125-vs-1000" in said.out
     assert "-o report.html" in said.err
     main_returns(["html", *map(str, paths), "--format", "json"])
     told = json.loads(capsys.readouterr().out)
-    assert told["answer"].startswith("No, refuted")
+    assert told["answer"].startswith("Not measured: no file here has steps")
+    assert told["tokens"]["answer"].startswith("No, refuted")
     assert {one["id"] for one in told["claims"]} >= {"tokens-125-vs-1000", "kv-formula"}
+
+
+def test_writing_the_page_says_both_answers(tmp_path, capsys):
+    path, out = published(tmp_path / "h200.json"), tmp_path / "report.html"
+    main_returns(["html", str(path), "-o", str(out)])
+    said = capsys.readouterr().out
+    assert said.startswith("Tensor parallel or pipeline parallel?\n  Not measured")
+    assert "Do 125 tokens take as long as 1000?\n  No, refuted" in said
+    assert said.endswith(f"{out}: written\n")
 
 
 def test_it_does_not_overwrite_what_it_reads(tmp_path, capsys):

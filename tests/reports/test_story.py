@@ -76,7 +76,7 @@ def test_a_file_given_twice_is_refused(tmp_path):
 
 def answered(measurements):
     file = planted_sweeps.file(measurements, PUBLISHED)
-    return story.tell([file]).answer
+    return story.tell([file]).tokens
 
 
 def test_experts_are_said_to_come_close_only_if_they_do():
