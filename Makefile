@@ -22,7 +22,7 @@ SILICON ?= a100_sxm h100_sxm h200_sxm b200_sxm l40s rtx_pro_6000_server
 REPORT ?= build/report.html
 
 help:
-	@echo "make bench   set up, measure this machine, write $(REPORT) (BENCH_OPTIONS='--tokens 1,8' narrows it)"
+	@echo "make bench   set up, measure this machine, write $(REPORT), say TP or PP (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
 	@echo "make gpu     with the python3 that is there, under 9 minutes: correctness, sanitizer, counters, clocks, suite; into OUT (build/gpu)"
 	@echo "make clean   remove .venv and build"
