@@ -27,7 +27,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "points": [point(one) for one in plan.points],
         "crossover": crossover(plan.crossover),
         "targets": [_target(one) for one in plan.targets],
-        "pareto": [_which(one) for one in plan.front],
+        "pareto": [_chosen(one) for one in plan.front],
         "left_out": [_left_out(one) for one in plan.left_out],
         "assumed": assumptions(),
     }
@@ -85,13 +85,21 @@ def _which(one: Point) -> dict[str, Any]:
     return {"batch": one.batch, **asdict(one.deployment)}
 
 
+def _chosen(one: Point) -> dict[str, Any]:
+    """A point without where its time goes."""
+    figures = {
+        "step_seconds": one.seconds,
+        "low": one.low,
+        "high": one.high,
+        "tokens_per_second": one.tokens_per_second,
+    }
+    return {**_which(one), **figures}
+
+
 def _target(one: Target) -> dict[str, Any]:
-    best = one.best
     return {
         "latency_seconds": one.latency_seconds,
-        "best": {**_which(best), "step_seconds": best.seconds, "tokens_per_second": best.tokens_per_second}
-        if best
-        else None,
+        "best": _chosen(one.best) if one.best else None,
         "tied": [_which(other) for other in one.tied],
     }
 
