@@ -56,6 +56,11 @@ class Deployment:
         """All of them."""
         return self.tp * self.pp * self.replicas
 
+    @property
+    def busy_ranks(self) -> int:
+        """Ranks that compute at once: all of a stage, in as many stages as there are micro-batches for."""
+        return self.tp * self.replicas * min(self.micro_batches, self.pp)
+
     def seat(self, rank: int) -> Seat:
         """Where a rank sits."""
         return Seat(rank // (self.tp * self.pp), rank // self.tp % self.pp, rank % self.tp)

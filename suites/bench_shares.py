@@ -2,10 +2,11 @@
 
 import pytest
 
+from specs.shares import QUESTION
 from suites.how import StepHow
 from suites.plan import Measure
 from suites.shares.axes import add_shares
-from suites.shares.part import QUESTION, Share
+from suites.shares.part import Share
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

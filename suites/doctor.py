@@ -16,7 +16,6 @@ from specs.errors import UserError
 from suites.environment import cpu_name, machine_info, package_version
 from suites.how import How
 from suites.kernel_case import why_not
-from suites.shares.part import at_once
 from suites.steps.axes import BACKENDS as STEP_BACKENDS
 from suites.steps.deployments import default_deployments
 from suites.world.ranks import plan_ranks
@@ -94,7 +93,7 @@ def _ranks(device: Device) -> Iterator[Line]:
     ways = ", ".join(str(one) for one in default_deployments(ranks.count, ranks.kind))
     lacks = alone or BACKENDS[STEP_BACKENDS[ranks.kind]].why_not(ranks.world)
     yield Line(lacks is None, "TP against PP", f"a whole model on {ranks.count} ranks: {ways}", lacks or "")
-    kept = sorted({(one.tp, at_once(one)) for one in default_deployments(ranks.count, ranks.kind)}, reverse=True)
+    kept = sorted({(one.tp, one.busy_ranks) for one in default_deployments(ranks.count, ranks.kind)}, reverse=True)
     told = ", ".join(f"tp{tp} on {count} of {ranks.count}" for tp, count in kept)
     yield Line(lacks is None, "shares", f"what a rank computes of it, with so many at once: {told}", lacks or "")
 

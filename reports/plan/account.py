@@ -7,7 +7,7 @@ from statistics import fmean
 from reports.evidence import weakest
 from reports.plan.cost import Cost
 from reports.plan.parts import Parts
-from reports.plan.step import Step, busy_ranks, chunk_of
+from reports.plan.step import Step, chunk_of
 from specs.deployment import Deployment
 from specs.parallel import Split
 
@@ -41,7 +41,7 @@ class Account:
 def account(parts: Parts, deployment: Deployment, split: Split, step: Step) -> Account:
     """Of a composed step."""
     chunk = chunk_of(parts.asked.prefill_chunk, deployment)
-    layers, busy = split.stage_layers(), busy_ranks(deployment)
+    layers, busy = split.stage_layers(), deployment.busy_ranks
     reducing = [0.0] * deployment.pp
     used: dict[str, list[Cost]] = {}
     for size in set(step.sizes):

@@ -9,13 +9,14 @@ from reports.plan.asked import Asked
 from reports.plan.cost import Cost, total
 from reports.plan.curve import BEYOND, Curve
 from reports.plan.missing import MissingError
-from reports.plan.system import SHARES, System
+from reports.plan.system import System
+from specs import shares
 from specs.layer import WHOLE
 from specs.measurement import Measurement
 from specs.parallel import Split
+from specs.shares import HEAD
 
 LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
-HEAD = "lm_head"
 LAUNCHES = ("graph", "eager", "unknown")
 """A step runs in a graph: what was timed in one goes first, and stands alone where it is."""
 Points = Iterable[tuple[int, Measurement]]
@@ -40,7 +41,7 @@ class Computed:
         share = self._curve(
             ("share", split.tp, busy, context),
             lambda one: (
-                one.case.question == SHARES
+                one.case.question == shares.QUESTION
                 and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
             ),
             WHOLE,
@@ -158,7 +159,9 @@ class Computed:
             MissingError: so it is.
         """
         cases = [one.case for one in self._system.by_layer.get((WHOLE, self._asked.model, WHOLE), ())]
-        found = [case for case in cases if case.question == SHARES and case.implementation == self._implementation]
+        found = [
+            case for case in cases if case.question == shares.QUESTION and case.implementation == self._implementation
+        ]
         if not found:
             return
         tps, contexts, at_once = (
@@ -174,7 +177,11 @@ class Computed:
     def _linears(self, name: str) -> Iterator[Measurement]:
         """Those of this model and implementation that ran alone on their device."""
         for one in self._system.by_layer.get(("linear", self._asked.model, name), ()):
-            if one.case.implementation == self._implementation and one.case.question != SHARES and one.case.tokens:
+            if (
+                one.case.implementation == self._implementation
+                and one.case.question != shares.QUESTION
+                and one.case.tokens
+            ):
                 yield one
 
     def _curve(
@@ -239,11 +246,11 @@ class Computed:
 
 
 def _beside(busy: int, one: Measurement) -> bool:
-    return one.case.question == SHARES and one.case.ranks == busy
+    return one.case.question == shares.QUESTION and one.case.ranks == busy
 
 
 def _alone(one: Measurement) -> bool:
-    return one.case.question != SHARES
+    return one.case.question != shares.QUESTION
 
 
 def _has_rows(n: int, fits: Callable[[Measurement], bool], one: Measurement) -> bool:

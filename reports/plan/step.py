@@ -40,11 +40,6 @@ class Step:
     hops: Columns
 
 
-def busy_ranks(deployment: Deployment) -> int:
-    """Ranks that compute at the same time: of one micro-batch one stage's, of several as many stages'."""
-    return deployment.tp * deployment.replicas * min(deployment.micro_batches, deployment.pp)
-
-
 def compose(parts: Parts, deployment: Deployment, split: Split, batch: int) -> Step:
     """The step at this batch; each micro-batch reads the weights anew.
 
@@ -53,7 +48,7 @@ def compose(parts: Parts, deployment: Deployment, split: Split, batch: int) -> S
     """
     sizes = deployment.micro_batch_sizes(batch)
     chunk = chunk_of(parts.asked.prefill_chunk, deployment)
-    layers, busy = split.stage_layers(), busy_ranks(deployment)
+    layers, busy = split.stage_layers(), deployment.busy_ranks
     stages = {size: _stages(parts, layers, deployment.tp, size, chunk, busy) for size in set(sizes)}
     if deployment.pp == 1:
         whole = stages[sizes[0]][0]

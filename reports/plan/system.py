@@ -19,8 +19,6 @@ from specs.gpus import Gpu
 from specs.measurement import Measurement
 
 Key = TypeVar("Key")
-SHARES = "shares"
-"""The table of what a rank's own part takes, alone and beside others."""
 
 
 @dataclass(frozen=True)

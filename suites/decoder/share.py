@@ -19,12 +19,12 @@ from kernels.layer.parts import ELEMENTWISE
 from kernels.layer.whole import layer
 from kernels.linears import linear
 from kernels.timing.host import without_collector
+from specs.shares import HEAD, LAYER, PARTS
 from suites import ranges
 from suites.decoder import values
 from suites.decoder.slot import Slot
 from suites.decoder.stage import Tensors
 from suites.decoder.trace import Call, Clock, Shown
-from suites.shares.part import HEAD, LAYER, PARTS
 from suites.steps.trace import ALL_REDUCE
 
 OF_SEQUENCES = ("x", "residual", "cos", "sin", "lengths", "key", "value")

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from kernels.timing.device import Device, current_device
+from specs.shares import PARTS
 from suites.how import StepHow
 from suites.options import Options, read_options
 from suites.rank_axes import ranks_of
-from suites.shares.part import PARTS, Share, at_once
+from suites.shares.part import Share
 from suites.steps.axes import steps
 from suites.world.ranks import Ranks
 
@@ -39,7 +40,7 @@ def _all(options: Options, device: Device, ranks: Ranks) -> Iterator[tuple[Share
         for sequences in deployment.micro_batch_sizes(part.batch):
             for name in PARTS:
                 share = Share(
-                    part.model, part.layers, deployment.tp, at_once(deployment), sequences, part.context, name
+                    part.model, part.layers, deployment.tp, deployment.busy_ranks, sequences, part.context, name
                 )
                 found.setdefault(share, []).append(how)
     for share, hows in found.items():

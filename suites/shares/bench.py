@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from kernels.layer.whole import RTOL
 from kernels.timing.device import Patience
 from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
+from specs.shares import HEAD, LAYER, PARTS
 from suites.decoder.reference import rtol
 from suites.entry import Entry
 from suites.shares.case import ShareEntry
-from suites.shares.part import HEAD, LAYER, PARTS
 from suites.steps.bench import MOST_STEPS, StepBench
 from suites.world.crew import Crew
 from suites.world.ranks import Ranks

@@ -14,10 +14,11 @@ from specs.dtypes import ITEMSIZE
 from specs.layer import layer_shape
 from specs.measurement import Measurement
 from specs.parallel import Split
+from specs.shares import LAYER
 from specs.work import Work
 from suites.entry import Entry
 from suites.how import StepHow
-from suites.shares.part import LAYER, Share
+from suites.shares.part import Share
 from suites.steps import room
 from suites.steps.case import COLD_CACHES, no_kernels, not_cut
 from suites.world.ranks import Ranks

@@ -5,16 +5,6 @@ from typing import NamedTuple
 from specs.deployment import Deployment
 from suites.steps.part import StepPart
 
-QUESTION = "shares"
-LAYER, HEAD = "layer", "lm_head"
-"""Its parts: one layer; and norm, LM head and the largest logit of each sequence."""
-PARTS = (LAYER, HEAD)
-
-
-def at_once(deployment: Deployment) -> int:
-    """Ranks that compute at once: all of a stage, in as many stages as there are micro-batches for."""
-    return deployment.tp * deployment.replicas * min(deployment.micro_batches, deployment.pp)
-
 
 class Share(NamedTuple):
     """Strings and integers only, for JSON.
@@ -26,7 +16,7 @@ class Share(NamedTuple):
         ranks: that compute at once, one share each; the others have nothing to do.
         sequences: of the micro-batch, each of which adds a token.
         context: tokens in each sequence's cache, the new one included.
-        part: one of `PARTS`.
+        part: one of `specs.shares.PARTS`.
     """
 
     model: str

@@ -102,3 +102,9 @@ def test_a_model_cut_down_keeps_the_weight_of_its_head_beside_a_layer():
 def test_a_model_cannot_be_cut_to_more_layers_than_it_has_or_none(layers):
     with pytest.raises(UserError, match=f"--layers {layers} exceeds its 80 layers; choose 1 to 80"):
         scaled(MODELS["llama-3-70b"], layers)
+
+
+def test_a_single_micro_batch_keeps_one_stage_busy_and_several_keep_several():
+    assert Deployment(tp=2, pp=4, schedule="sync", replicas=2).busy_ranks == 4
+    assert Deployment(tp=1, pp=4, schedule="async", micro_batches=2).busy_ranks == 2
+    assert Deployment(tp=1, pp=4, schedule="async", micro_batches=8).busy_ranks == 4

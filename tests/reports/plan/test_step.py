@@ -3,7 +3,7 @@
 import pytest
 
 from reports.plan.account import account
-from reports.plan.step import busy_ranks, compose
+from reports.plan.step import compose
 from specs.deployment import Deployment
 from tests.reports.plan.planted_parts import US
 
@@ -87,9 +87,3 @@ def test_all_reduces_are_the_communication_of_tp(parts):
     found = account(made, laid, laid.split(made.asked.cut), step)
     assert found.communication_share == pytest.approx((80 * 214.8 + 5.4) / (80 * 306.0 + 46.4))
     assert found.bubble_share == 0
-
-
-def test_a_single_micro_batch_keeps_one_stage_busy_and_several_keep_several():
-    assert busy_ranks(Deployment(tp=2, pp=4, schedule="sync", replicas=2)) == 4
-    assert busy_ranks(Deployment(tp=1, pp=4, schedule="async", micro_batches=2)) == 2
-    assert busy_ranks(Deployment(tp=1, pp=4, schedule="async", micro_batches=8)) == 4

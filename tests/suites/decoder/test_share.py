@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from specs.deployment import Deployment
-from suites.shares.part import HEAD, LAYER
+from specs.shares import HEAD, LAYER
 from tests.suites.decoder.crews import build, crew, errors
 
 TIGHT = 2e-6

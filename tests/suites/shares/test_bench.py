@@ -5,11 +5,12 @@ import json
 import pytest
 
 from kernels.timing.device import PATIENCE, Device
+from specs.shares import HEAD, LAYER
 from suites.how import StepHow
 from suites.passes import Run
 from suites.shares.bench import ModelBench
 from suites.shares.case import share_entry
-from suites.shares.part import HEAD, LAYER, Share
+from suites.shares.part import Share
 from suites.world.link import CaseRefusedError
 from suites.world.ranks import Ranks
 from tests.suites.shares.crews import ShareCrew

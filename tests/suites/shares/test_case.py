@@ -8,9 +8,10 @@ import pytest
 from kernels.timing import device as devices
 from kernels.timing.device import PATIENCE, Device
 from specs.measurement import Measurement
+from specs.shares import HEAD, LAYER
 from suites.how import StepHow
 from suites.shares.case import share_entry
-from suites.shares.part import HEAD, LAYER, Share
+from suites.shares.part import Share
 from suites.world.ranks import Ranks
 
 CPU = Device("cpu", "cpu", 2**20, PATIENCE["cpu"])
