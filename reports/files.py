@@ -25,9 +25,9 @@ RECORD_KINDS = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k
 """Types of the fields that a report prints or decides on, looked up once: files hold thousands of cases."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ResultFile:
-    """One file as pytest-benchmark writes it for the suites.
+    """One file as pytest-benchmark writes it for the suites; each reading is itself alone, and can be a key.
 
     Attributes:
         path: where it was read.

@@ -26,17 +26,19 @@ class Ran:
     experiments: Sequence[Experiment]
 
     @cached_property
-    def checks(self) -> list[Check]:
-        """Of the experiments that a plan can be held against."""
-        return [found for one in self.experiments if (found := check(one))]
+    def checks(self) -> Sequence[Check | None]:
+        """Of each experiment the plan that it can be held against; None where it cannot."""
+        return [check(one) for one in self.experiments]
 
     def sentences(self) -> list[str]:
         """The answer of each, and how well a plan would have told it."""
-        return [answer.sentence(self.name, one) for one in self.experiments] + list(map(checked.sentence, self.checks))
+        return [answer.sentence(self.name, one) for one in self.experiments] + [
+            checked.sentence(one) for one in self.checks if one
+        ]
 
     def tables(self) -> list[Table]:
         """One for each, and one for each plan beside what ran."""
-        return [*(table.draw_up(one) for one in self.experiments), *map(checked.table, self.checks)]
+        return [*(table.draw_up(one) for one in self.experiments), *(checked.table(one) for one in self.checks if one)]
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Chapter:
     def data(self) -> list[dict[str, Any]]:
         """For a machine."""
         return [
-            {**record(one.name, experiment), "planned": checked.record(check(experiment))}
+            {**record(one.name, experiment), "planned": checked.record(found)}
             for one in self.ran
-            for experiment in one.experiments
+            for experiment, found in zip(one.experiments, one.checks, strict=True)
         ]
 
 

@@ -6,12 +6,10 @@ from statistics import fmean
 
 from reports.evidence import weakest
 from reports.plan.cost import Cost
-from reports.plan.parts import Parts
+from reports.plan.parts import ALL_REDUCE, Parts
 from reports.plan.step import Step, chunk_of
 from specs.deployment import Deployment
 from specs.parallel import Split
-
-ALL_REDUCE = "all-reduce"
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,9 @@ def _others(plan: Plan) -> Iterator[str]:
 
 def _best(plan: Plan) -> Iterator[str]:
     """At the middle one and the largest of the batches asked for."""
-    batches = sorted({one.batch for one in plan.points if one.fits})
+    batches = plan.batches
     for batch in dict.fromkeys((batches[(len(batches) - 1) // 2], batches[-1])):
-        there = _at(plan, batch)
+        there = plan.at(batch)
         best = max(there, key=lambda one: one.tokens_per_second)
         near = sum(1 for one in there if one is not best and not surely_ahead(best, [one]))
         tied = f" ({counted(near, 'other')} cannot be told from it)" if near else ""
@@ -136,14 +136,10 @@ def _best(plan: Plan) -> Iterator[str]:
 
 def third(plan: Plan, batch: int) -> tuple[Point, Point, Point] | None:
     """The fastest of a batch, TP and async PP over all GPUs; None where the fastest is one of these two."""
-    there = _at(plan, batch)
+    there = plan.at(batch)
     best = max(there, key=lambda one: one.tokens_per_second)
     tp, pp = both(plan, there)
     return (best, tp, pp) if tp and pp and best.deployment not in (tp.deployment, pp.deployment) else None
-
-
-def _at(plan: Plan, batch: int) -> list[Point]:
-    return [one for one in plan.points if one.fits and one.batch == batch]
 
 
 def _gives(one: Point) -> str:
@@ -165,7 +161,7 @@ def surely_ahead(best: Point, others: Sequence[Point]) -> bool:
 
 def telling(plan: Plan) -> list[int]:
     """The batches asked for, those near the crossover first: there the two are alike and a third matters most."""
-    batches = sorted({one.batch for one in plan.points if one.fits})
+    batches = plan.batches
     at = plan.crossover.batch if plan.crossover and plan.crossover.batch else batches[-1]
     return sorted(batches, key=lambda batch: abs(batch - at))
 

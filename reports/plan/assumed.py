@@ -29,3 +29,8 @@ KERNELS_A_LAYER = 4
 WORKSPACE_BYTES = Assumed(
     3 * 2.0**30, 3 * 2.0**30, 3 * 2.0**30, "context, libraries' workspaces, buffers of collectives and of graphs"
 )
+
+
+def every() -> dict[str, Assumed]:
+    """All of them, by name."""
+    return {name: one for name, one in globals().items() if isinstance(one, Assumed)}

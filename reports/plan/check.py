@@ -6,9 +6,11 @@ Nothing of the experiment itself goes into it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import median
 
+from reports.experiment import replayed
 from reports.experiment.collect import Experiment, Load, crowd
 from reports.plan.asked import Asked
 from reports.plan.missing import MissingError
@@ -37,6 +39,12 @@ class Predicted:
     def error(self) -> float:
         """Above 0 where the plan is too long."""
         return self.step.seconds / self.measured.median - 1
+
+    @cached_property
+    def event_model_error(self) -> float | None:
+        """Of the event model fed with the run's own timeline, against that; None where it does not show enough."""
+        found = replayed.replay(self.measured)
+        return found[1] / found[0] - 1 if found else None
 
 
 @dataclass(frozen=True)

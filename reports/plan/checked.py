@@ -5,7 +5,6 @@ from statistics import median
 from typing import Any
 
 from reports import units
-from reports.experiment import replayed
 from reports.experiment.words import of, spoken
 from reports.page import Column, Table
 from reports.plan.check import CLEAR, Check, Predicted
@@ -48,7 +47,7 @@ def table(check: Check) -> Table:
             time(one.step.seconds),
             f"{time(one.step.low)}–{time(one.step.high)}",
             f"{one.error:+.1%}",
-            _replayed(one),
+            NONE if one.event_model_error is None else f"{one.event_model_error:+.2%}",
         )
         groups.setdefault(one.load, []).append(row)
     return Table(
@@ -98,7 +97,6 @@ def record(check: Check | None) -> dict[str, Any] | None:
 
 
 def _record(one: Predicted) -> dict[str, Any]:
-    replay = replayed.replay(one.measured)
     return {
         "case": one.measured.case.name,
         "batch": one.load.batch,
@@ -108,10 +106,5 @@ def _record(one: Predicted) -> dict[str, Any]:
         "low": one.step.low,
         "high": one.step.high,
         "error": one.error,
-        "event_model_error": replay[1] / replay[0] - 1 if replay else None,
+        "event_model_error": one.event_model_error,
     }
-
-
-def _replayed(one: Predicted) -> str:
-    found = replayed.replay(one.measured)
-    return f"{found[1] / found[0] - 1:+.2%}" if found else NONE

@@ -1,8 +1,9 @@
 """What a part of a step takes, and how far that can be trusted."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import hypot
+from operator import attrgetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Cost:
         return max(0.0, self.low - self.half), self.high + self.half
 
 
-NOTHING = Cost(0.0, 0.0, 0.0)
+Pick = Callable[[Cost], float]
+FIGURES: tuple[Pick, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
+"""The figure, the least and the most that it may be."""
 
 
 def total(costs: Iterable[Cost]) -> Cost:

@@ -2,24 +2,33 @@
 
 from reports.plan import assumed
 from reports.plan.assumed import Assumed
-from reports.plan.cost import Cost
+from reports.plan.cost import FIGURES, Cost
 from reports.plan.curve import Curve
 from reports.plan.fabric import Fabric
 from specs.bus import TRAFFIC
 
-FIGURES = ("seconds", "low", "high")
+AS_IT_IS = Fabric()
 
 
 def over_link(message_bytes: int, fabric: Fabric, usual: Assumed, usual_rate: float) -> Cost:
     """A hop of which nothing was measured: what is not imagined is assumed."""
-    moved = message_bytes / ((fabric.bytes_per_second or usual_rate) * fabric.share)
+    moved = message_bytes / rate(fabric, usual_rate)
+    seconds, low, high = (wait + moved for wait in latency(fabric, usual))
+    return Cost(seconds, low, high, 0.0, "assumed" if fabric == AS_IT_IS else "modelled")
+
+
+def rate(fabric: Fabric, usual: float) -> float:
+    """Bytes a second of a link, in one direction, that are left by whoever else uses it."""
+    return (fabric.bytes_per_second or usual) * fabric.share
+
+
+def latency(fabric: Fabric, usual: Assumed) -> tuple[float, float, float]:
+    """Seconds of a message, the least and the most."""
     given = fabric.latency_seconds
-    waits = (usual.value, usual.low, usual.high) if given is None else (given, given, given)
-    seconds, low, high = (wait + moved for wait in waits)
-    return Cost(seconds, low, high, 0.0, "modelled")
+    return (usual.value, usual.low, usual.high) if given is None else (given, given, given)
 
 
-def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, rate: float) -> Cost:
+def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, usual_rate: float) -> Cost:
     """What was measured, on another link.
 
     The smallest message has the latency: it scales as the imagined latency does against what is assumed of a hop. What
@@ -30,16 +39,13 @@ def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, rate: float) -> C
         curve: measured times over bytes.
         message_bytes: of the message.
         fabric: what is imagined.
-        rate: of the link as it is, in bytes a second and one direction.
+        usual_rate: of the link as it is, in bytes a second and one direction.
     """
     start, one = curve.at(curve.sizes[0]), curve.at(message_bytes)
     given = fabric.latency_seconds
     further = 1.0 if given is None else given / assumed.HOP_SECONDS.value
-    slower = (rate / fabric.bytes_per_second if fabric.bytes_per_second else 1.0) / fabric.share
-    seconds, low, high = (
-        further * getattr(start, figure) + slower * max(0.0, getattr(one, figure) - getattr(start, figure))
-        for figure in FIGURES
-    )
+    slower = usual_rate / rate(fabric, usual_rate)
+    seconds, low, high = (further * pick(start) + slower * max(0.0, pick(one) - pick(start)) for pick in FIGURES)
     return Cost(seconds, low, high, one.half * max(further, slower), "modelled", one.cases)
 
 

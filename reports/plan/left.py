@@ -64,8 +64,8 @@ def _where(found: Sequence[LeftOut]) -> Iterator[str]:
 def _assumed(asked: Asked) -> Table:
     """What no file holds; what lies between hosts only where there are several."""
     rows = []
-    for name, one in vars(assumed).items():
-        if not isinstance(one, assumed.Assumed) or (name.startswith(BETWEEN_NODES) and asked.fabric.nodes == 1):
+    for name, one in assumed.every().items():
+        if name.startswith(BETWEEN_NODES) and asked.fabric.nodes == 1:
             continue
         end, factor, unit = next(row for row in UNITS if name.endswith(row[0]))
         figure, low, high = (f"{value / factor:g}" for value in (one.value, one.low, one.high))

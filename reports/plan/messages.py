@@ -7,10 +7,11 @@ from math import ceil, log2
 from reports.communication.reference import FAMILIES, HALVES
 from reports.plan import assumed, imagined
 from reports.plan.asked import Asked
-from reports.plan.cost import Cost
+from reports.plan.cost import FIGURES, Cost
 from reports.plan.curve import Curve
 from reports.plan.missing import MissingError
 from reports.plan.system import System
+from specs.bus import TRAFFIC
 from specs.measurement import Measurement
 from specs.sizes import binary_bytes
 
@@ -67,10 +68,8 @@ class Messages:
             raise MissingError(
                 f"no hop between ranks was measured on {self._system.name}: run suites/bench_point_to_point.py"
             )
-        if fabric.changes_link:
-            return imagined.over_link(message_bytes, fabric, assumed.HOP_SECONDS, rate)
-        one, moved = assumed.HOP_SECONDS, message_bytes / rate
-        return Cost(one.value + moved, one.low + moved, one.high + moved, 0.0, "assumed")
+        inside = fabric if fabric.changes_link else imagined.AS_IT_IS
+        return imagined.over_link(message_bytes, inside, assumed.HOP_SECONDS, rate)
 
     @property
     def _link_rate(self) -> float | None:
@@ -104,13 +103,11 @@ class Messages:
         fabric = self._asked.fabric
         inside = ranks // nodes
         first = self._within(inside, message_bytes) if inside > 1 else Cost(0.0, 0.0, 0.0)
-        rate = (fabric.bytes_per_second or assumed.NODE_BYTES_PER_SECOND.value) * fabric.share
-        moving = 2 * (nodes - 1) / nodes * message_bytes / inside / rate
-        turns = 2 * ceil(log2(nodes))
-        given, usual = fabric.latency_seconds, assumed.NODE_HOP_SECONDS
-        waits = [turns * (given if given is not None else one) for one in (usual.value, usual.low, usual.high)]
-        sums = [base + moving + wait for base, wait in zip((first.seconds, first.low, first.high), waits, strict=True)]
-        return Cost(sums[0], sums[1], sums[2], first.half, "modelled", first.cases)
+        part = message_bytes / inside
+        moving = TRAFFIC["all_reduce"].sent(nodes) * part / imagined.rate(fabric, assumed.NODE_BYTES_PER_SECOND.value)
+        turns, waits = 2 * ceil(log2(nodes)), imagined.latency(fabric, assumed.NODE_HOP_SECONDS)
+        seconds, low, high = (pick(first) + moving + turns * wait for pick, wait in zip(FIGURES, waits, strict=True))
+        return Cost(seconds, low, high, first.half, "modelled", first.cases)
 
     def _curves(self, ranks: int) -> list[Curve]:
         backend = self._asked.backend

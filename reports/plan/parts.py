@@ -21,6 +21,7 @@ from specs.parallel import Split
 
 Named = Mapping[str, Cost]
 """Costs of a layer, or of an end, by what they are."""
+ALL_REDUCE = "all-reduce"
 LOGIT_BYTES = 8
 """A rank's best logit and its place, in fp32, that sampling gathers of each row."""
 
@@ -124,7 +125,7 @@ class Parts:
         split, rows = self._split(tp), sequences * self.asked.rows_a_sequence
         found = {"lm_head": self._computed.head(split, rows, busy)}
         if tp > 1:
-            found["all-reduce"] = self.messages.all_reduce(tp, LOGIT_BYTES * rows * tp)
+            found[ALL_REDUCE] = self.messages.all_reduce(tp, LOGIT_BYTES * rows * tp)
         return found
 
     def _split(self, tp: int) -> Split:
@@ -153,5 +154,5 @@ class Parts:
         """And the two that follow o and down."""
         if split.tp > 1:
             message = round(rows * split.model.hidden * self._system.itemsize)
-            found["all-reduce"] = self.messages.all_reduce(split.tp, message).times(2)
+            found[ALL_REDUCE] = self.messages.all_reduce(split.tp, message).times(2)
         return found

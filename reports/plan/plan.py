@@ -43,7 +43,6 @@ class Plan:
         crossover: where async PP over all GPUs overtakes TP over all of them; None where one of them cannot be planned.
         targets: for each latency the best point; None where nothing is as fast.
         front: what nothing beats in both latency and tokens a second.
-        most: the point with the most tokens a second.
     """
 
     asked: Asked
@@ -53,7 +52,15 @@ class Plan:
     crossover: Crossover | None
     targets: Sequence[best.Target]
     front: Sequence[Point]
-    most: Point
+
+    @property
+    def batches(self) -> list[int]:
+        """Those at which anything fits."""
+        return sorted({one.batch for one in self.points if one.fits})
+
+    def at(self, batch: int) -> list[Point]:
+        """What fits at a batch."""
+        return [one for one in self.points if one.fits and one.batch == batch]
 
 
 def make(files: Sequence[ResultFile], asked: Asked) -> Plan:
@@ -88,7 +95,6 @@ def of(system: System, asked: Asked) -> Plan:
         crossover=found,
         targets=best.targets(there, asked.latencies),
         front=best.front(there),
-        most=max(there, key=lambda one: one.tokens_per_second),
     )
 
 

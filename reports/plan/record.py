@@ -35,11 +35,7 @@ def record(plan: Plan) -> dict[str, Any]:
 
 def assumptions() -> list[dict[str, Any]]:
     """What no file holds: figure, range, reason."""
-    return [
-        {"name": name.lower(), **value._asdict()}
-        for name, value in vars(assumed).items()
-        if isinstance(value, assumed.Assumed)
-    ]
+    return [{"name": name.lower(), **one._asdict()} for name, one in assumed.every().items()]
 
 
 def point(one: Point) -> dict[str, Any]:

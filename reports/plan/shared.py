@@ -4,7 +4,6 @@ A plan of a published GPU takes seconds, and verdicts, the chapter and the page 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from reports import ceilings
@@ -22,22 +21,9 @@ QUESTION = Asked(model="llama-3-70b", gpus=8, context=256)
 KEPT = 128
 
 
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """A file as a key: the very same object is the same key, and stays alive as long as its plans."""
-
-    file: ResultFile
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.file is other.file
-
-    def __hash__(self) -> int:
-        return id(self.file)
-
-
 def planned(file: ResultFile, asked: Asked = QUESTION) -> Plan | None:
     """The plan for the GPU that a file is of; None where it is of none, or does not hold what the plan needs."""
-    return _planned(_Same(file), asked) if ceilings.known_gpu(file) else None
+    return _planned(file, asked) if ceilings.known_gpu(file) else None
 
 
 def system(file: ResultFile, dtype: str = QUESTION.dtype) -> System:
@@ -46,12 +32,12 @@ def system(file: ResultFile, dtype: str = QUESTION.dtype) -> System:
     Raises:
         UserError: it has no linear in this format.
     """
-    return _system(_Same(file), dtype)
+    return _system(file, dtype)
 
 
 def parts(file: ResultFile, asked: Asked) -> Sequence[Parts]:
     """Everybody's parts of the model, for what no plan holds; none where the file has none."""
-    return _parts(_Same(file), asked) if ceilings.known_gpu(file) else ()
+    return _parts(file, asked) if ceilings.known_gpu(file) else ()
 
 
 def crossing(file: ResultFile, asked: Asked) -> Crossover | None:
@@ -61,21 +47,21 @@ def crossing(file: ResultFile, asked: Asked) -> Crossover | None:
 
 
 @lru_cache(KEPT)
-def _parts(key: _Same, asked: Asked) -> Sequence[Parts]:
+def _parts(file: ResultFile, asked: Asked) -> Sequence[Parts]:
     try:
-        return plan.variants(_system(key, asked.dtype), asked)
+        return plan.variants(_system(file, asked.dtype), asked)
     except UserError:
         return ()
 
 
 @lru_cache(KEPT)
-def _planned(key: _Same, asked: Asked) -> Plan | None:
+def _planned(file: ResultFile, asked: Asked) -> Plan | None:
     try:
-        return plan.of(_system(key, asked.dtype), asked)
+        return plan.of(_system(file, asked.dtype), asked)
     except UserError:
         return None
 
 
 @lru_cache(KEPT)
-def _system(key: _Same, dtype: str) -> System:
-    return gather([key.file], dtype)
+def _system(file: ResultFile, dtype: str) -> System:
+    return gather([file], dtype)

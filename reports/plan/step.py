@@ -1,12 +1,11 @@
 """One step of a whole model under a deployment, put together from its parts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 
 from reports import pipeline
-from reports.plan.cost import Cost, total
+from reports.plan.cost import FIGURES, Cost, Pick, total
 from reports.plan.fabric import Fabric
 from reports.plan.parts import Chunk, Parts
 from specs.deployment import Deployment, Seat
@@ -14,8 +13,6 @@ from specs.parallel import Split
 
 ID_BYTES = 8
 """A sampled token on its way back to the first stage."""
-Pick = Callable[[Cost], float]
-FIGURES: tuple[Pick, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
 Columns = Mapping[int, Sequence[Cost]]
 """By sequences of a micro-batch what each stage takes for it."""
 
@@ -94,9 +91,12 @@ def _period(sizes: Sequence[int], stages: Columns, hops: Columns, pick: Pick) ->
     if len(stages) == 1:
         alike, between = stages[sizes[0]], hops[sizes[0]]
         return max(len(sizes) * max(map(pick, alike)), sum(map(pick, alike)) + sum(map(pick, between)))
-    count = range(len(stages[sizes[0]]))
-    busy = [[pick(stages[size][stage]) for size in sizes] for stage in count]
-    return pipeline.period(busy, [[pick(hops[size][stage]) for size in sizes] for stage in count])
+    return pipeline.period(by_stage(sizes, stages, pick), by_stage(sizes, hops, pick))
+
+
+def by_stage(sizes: Sequence[int], columns: Columns, pick: Pick) -> pipeline.Table:
+    """Seconds[stage][slot], as the event model has them."""
+    return [[pick(columns[size][stage]) for size in sizes] for stage in range(len(columns[sizes[0]]))]
 
 
 def _half(sizes: Sequence[int], stages: Columns, hops: Columns) -> float:

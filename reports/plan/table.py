@@ -140,8 +140,8 @@ def _points(plan: Plan) -> Table:
         (Column("rests on", number=False, prose=True), lambda one: words.provenance(one, everywhere)),
     ]
     groups = []
-    for batch in sorted({one.batch for one in there}):
-        alike = [one for one in there if one.batch == batch]
+    for batch in plan.batches:
+        alike = plan.at(batch)
         marks = _marks(plan, alike)
         groups.append(tuple((*(cell(one) for _, cell in columns), marks[id(one)]) for one in alike))
     guessed = f"assumed or modelled in every row: {', '.join(sorted(everywhere))}" if everywhere else ""

@@ -38,8 +38,8 @@ def of(points: Sequence[Point]) -> Traces:
 def telling(plan: Plan) -> list[Point]:
     """The points that a plan's statements are about, by batch: TP and async PP over all GPUs, the best, the front."""
     found: dict[int, Point] = {id(one): one for one in plan.front}
-    for batch in sorted({one.batch for one in plan.points if one.fits}):
-        alike = [one for one in plan.points if one.fits and one.batch == batch]
+    for batch in plan.batches:
+        alike = plan.at(batch)
         best = max(alike, key=lambda one: one.tokens_per_second)
         found |= {id(one): one for one in (best, *both(plan, alike)) if one}
     return sorted(found.values(), key=lambda one: one.batch)

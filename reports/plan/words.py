@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from reports import units
 from reports.evidence import weakest
-from reports.plan.account import ALL_REDUCE
 from reports.plan.asked import Asked
 from reports.plan.best import Target
+from reports.plan.parts import ALL_REDUCE
 from reports.plan.plan import Plan
 from reports.plan.point import Point
 from reports.units import counted

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from reports.plan.basis import Basis
-from reports.plan.cost import Cost, total
-from reports.plan.parts import Parts
-from reports.plan.step import FIGURES, Pick
+from reports.plan.cost import FIGURES, Cost, Pick, total
+from reports.plan.parts import ALL_REDUCE, Parts
 from reports.planned.subject import Span
 from specs.deployment import Deployment
 
@@ -15,7 +14,6 @@ PROMPTS = 8
 MANY = (PROMPTS, 16, 32, 64)
 """Prompts by which it is judged who reads them faster: the more there are, the less filling and draining counts."""
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
-ALL_REDUCE = "all-reduce"
 
 
 @dataclass(frozen=True)

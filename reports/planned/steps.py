@@ -15,10 +15,11 @@ from reports.experiment.words import spoken
 from reports.finding import Finding
 from reports.plan.asked import BATCHES
 from reports.plan.basis import Basis
+from reports.plan.cost import FIGURES, Pick
 from reports.plan.deployments import MICRO_BATCHES
 from reports.plan.missing import MissingError
 from reports.plan.parts import Parts
-from reports.plan.step import FIGURES, Pick, Step
+from reports.plan.step import Step, by_stage
 from reports.planned.prompts import LENGTHS, PROMPTS, through_stages
 from reports.planned.rows import Rows
 from reports.planned.subject import Composed, Span, Subject, subjects
@@ -153,7 +154,5 @@ def _busy(subject: Subject, deployment: Deployment, batch: int, parts: Parts) ->
 
 
 def _busy_share(step: Step, stage_pick: Pick, hop_pick: Pick) -> float:
-    count = range(len(step.stages[step.sizes[0]]))
-    busy = [[stage_pick(step.stages[size][stage]) for size in step.sizes] for stage in count]
-    hops = [[hop_pick(step.hops[size][stage]) for size in step.sizes] for stage in count]
-    return fmean(map(sum, busy)) / pipeline.period(busy, hops)
+    busy = by_stage(step.sizes, step.stages, stage_pick)
+    return fmean(map(sum, busy)) / pipeline.period(busy, by_stage(step.sizes, step.hops, hop_pick))

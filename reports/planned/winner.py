@@ -1,6 +1,6 @@
 """The question: from which decode batch on async PP gives more tokens a second than TP."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from reports import units
@@ -70,7 +70,7 @@ def _row(subject: Subject, what: str, plan: Plan) -> Finding:
 
 def _finding(subject: Subject, found: Crossover, plan: Plan, said: str) -> Finding:
     """With the cases of both ways as far as the plan has points of them."""
-    sides = [one for batch in plan.asked.batches for one in both(plan, _at(plan, batch)) if one and one.account]
+    sides = [one for batch in plan.asked.batches for one in both(plan, plan.at(batch)) if one and one.account]
     basis = Basis.joined(Basis(one.account.provenance, one.account.cases) for one in sides if one.account)
     verdict: Verdict = VERDICTS[found.verdict] if not _too_few(found) else "UNDERPOWERED"
     made = finding_of(subject, UNIT, verdict, (Span(0.0, 0.0, 0.0), basis), said)
@@ -130,10 +130,6 @@ def _more(best: Point, tp: Point, pp: Point) -> str:
     rates = f"{_rate(best)} tokens a second against {_rate(tp)} and {_rate(pp)}"
     surely = "" if surely_ahead(best, (tp, pp)) else "; intervals overlap"
     return f"{spoken(best.deployment)} {give} more than both at {best.batch} ({rates}{surely})"
-
-
-def _at(plan: Plan, batch: int) -> Sequence[Point]:
-    return [one for one in plan.points if one.fits and one.batch == batch]
 
 
 def _rate(one: Point) -> str:
