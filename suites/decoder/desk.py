@@ -1,6 +1,8 @@
 """What a rank is told of whole models, or of its share of one: set it up, show that it is right, run it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 from typing import Any
 
@@ -24,6 +26,31 @@ from suites.steps import room
 from suites.steps.part import StepPart
 
 
+@dataclass(frozen=True)
+class Told:
+    """How a model is run; `specs.deployment` and `suites.steps.part` say what the words mean."""
+
+    deployment: Mapping[str, Any]
+    model: str
+    layers: int
+    tokens: int
+    batch: int
+    context: int
+    dtype: str
+    implementation: str
+    backend: str
+
+    @cached_property
+    def laid(self) -> Deployment:
+        """How it lies over the ranks."""
+        return Deployment(**self.deployment)
+
+    @cached_property
+    def part(self) -> StepPart:
+        """What is run of it."""
+        return StepPart(self.model, self.layers, self.tokens, self.batch, self.context)
+
+
 class Desk:
     """What a rank keeps between cases: connections, and the weights of as many stages as there is room for.
 
@@ -40,59 +67,32 @@ class Desk:
         self._proof, self._known = Proof(), dict[int, Known]()
         self._case: Case | ShareCase | Nothing | None = None
 
-    def build(
-        self,
-        deployment: Mapping[str, Any],
-        model: str,
-        layers: int,
-        tokens: int,
-        batch: int,
-        context: int,
-        dtype: str,
-        implementation: str,
-        backend: str,
-        label: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """Set a case up; `specs.deployment` and `suites.steps.part` say what the words mean."""
+    def build(self, label: Mapping[str, Any], **words: Any) -> dict[str, Any]:
+        """Set a case up; the words are `Told`'s."""
         self._case = None  # its memory goes before the next one's comes
         self._ahead = ahead_of_first(self._world.rank, self._world.ranks, self._host)  # anew: clocks drift apart
-        laid, part = Deployment(**deployment), StepPart(model, layers, tokens, batch, context)
-        links = self._board.links(BACKENDS[backend], laid)
-        stage = self._stage(laid, laid.seat(self._world.rank), part, dtype, implementation)
-        slots = [Slot(stage, rows, links.group) for rows in _dealt(laid, part)]
-        self._case = Case(part, stage, slots, Pipeline(slots, links), label)
+        told = Told(**words)
+        links = self._board.links(BACKENDS[told.backend], told.laid)
+        stage = self._stage(told, told.laid.seat(self._world.rank))
+        slots = [Slot(stage, rows, links.group) for rows in _dealt(told.laid, told.part)]
+        self._case = Case(told.part, stage, slots, Pipeline(slots, links), label)
         return {"bytes": stage.bytes}
 
-    def share(
-        self,
-        ranks: int,
-        deployment: Mapping[str, Any],
-        model: str,
-        layers: int,
-        tokens: int,
-        batch: int,
-        context: int,
-        dtype: str,
-        implementation: str,
-        backend: str,
-        label: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    def share(self, ranks: int, label: Mapping[str, Any], **words: Any) -> dict[str, Any]:
         """Set this rank's share of a model up: the last stage of a deployment, of which `ranks` ranks compute one each.
 
-        A rank beyond them has nothing.
+        A rank beyond them has nothing; the words are `Told`'s.
         """
         self._case = Nothing()
-        laid, part = Deployment(**deployment), StepPart(model, layers, tokens, batch, context)
-        barrier = self._board.barrier_of(BACKENDS[backend], ranks)
+        told = Told(**words)
+        barrier = self._board.barrier_of(BACKENDS[told.backend], ranks)
         if self._world.rank >= ranks:
             return {}
-        seat = Seat(0, laid.pp - 1, self._world.rank % laid.tp)
-        stage = self._stage(laid, seat, part, dtype, implementation)
+        stage = self._stage(told, Seat(0, told.laid.pp - 1, self._world.rank % told.laid.tp))
         with torch.inference_mode():
-            group = Unheard(self._world) if laid.tp > 1 else None
-            self._case = ShareCase(
-                Slot(stage, Rows(0, batch, 1, context), group), label, barrier, self._known.setdefault(id(stage), {})
-            )
+            group = Unheard(self._world) if told.laid.tp > 1 else None
+            slot = Slot(stage, Rows(0, told.batch, 1, told.context), group)
+            self._case = ShareCase(slot, label, barrier, self._known.setdefault(id(stage), {}))
         return {"bytes": stage.bytes}
 
     def prove(self) -> dict[str, Any]:
@@ -119,8 +119,9 @@ class Desk:
             raise RuntimeError("told to run a model before one was set up")
         return self._case
 
-    def _stage(self, laid: Deployment, seat: Seat, part: StepPart, dtype: str, implementation: str) -> Stage:
+    def _stage(self, told: Told, seat: Seat) -> Stage:
         """The one at a seat; the others are let go where memory is short."""
+        laid, part, dtype, implementation = told.laid, told.part, told.dtype, told.implementation
         split, device = laid.split(part.scaled), self._world.device
         key = (split.model, split.tp, split.pp, split.stage_layers(), seat.stage, seat.shard, dtype, implementation)
         if key not in self._stages:
