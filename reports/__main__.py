@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from reports.claims import claims
-from reports.compare import compare
+from reports.compare.command import compare
+from reports.compare.verdict import parse_threshold
 from reports.decode.command import kernels
 from reports.gate import GateError
 from reports.html import html
@@ -22,7 +23,6 @@ from reports.recover import recover
 from reports.show import show
 from reports.silicon.command import import_aiconfigurator
 from reports.silicon.importer import DTYPES, MODELS, WIDTHS
-from reports.verdict import parse_threshold
 from specs.errors import UserError
 from specs.parallel import PARTITIONS
 
@@ -50,14 +50,22 @@ def _show(
 
 @app.command("compare")
 def _compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Result file to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Result file that is judged.")],
-    threshold: Annotated[str, typer.Option(metavar="5%|0.05", help="Change that counts.")] = "5%",
+    paths: Annotated[list[Path], typer.Argument(metavar="A B…", help="The baseline, and result files to judge.")],
+    threshold: Annotated[
+        str | None, typer.Option(metavar="1%|0.01", help="Change that counts; else 1% where files can tell it, or 5%.")
+    ] = None,
+    gate: Annotated[
+        str | None, typer.Option(metavar="5%", help="Exit 1 where a case is surely slower by more, or fails now.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All cases of long tables (JSON always has them).")] = False,
     format: As = Format.TABLE,  # noqa: A002
     to: To = None,
 ) -> None:
-    """Is B faster than A, case by case?"""
-    compare((a, b), parse_threshold(threshold), format, to)
+    """What changed from A to B, case by case and by question, and what could explain it?"""
+    if len(paths) < 2:
+        raise typer.BadParameter("one file alone: give the baseline, then one or more to judge")
+    limit = parse_threshold(gate, "--gate") if gate is not None else None
+    compare(paths, parse_threshold(threshold) if threshold is not None else None, format, to, limit=limit, every=every)
 
 
 @app.command("kernels")

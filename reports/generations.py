@@ -1,19 +1,28 @@
-"""GPU generations side by side: one linear's time on each, beside what their datasheets would explain."""
+"""GPU generations side by side: every case that the oldest GPU has too, and one linear over tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from reports import units
-from reports.evidence import Evidence, Series
-from reports.page import Column, Table
+from reports import ceilings, units
+from reports.compare import page as comparison
+from reports.compare.explain import Explanation
+from reports.compare.verdict import Comparison
+from reports.compare.versus import Versus, against
+from reports.evidence import name_among
+from reports.files import ResultFile
+from reports.page import Block, Column, Table
 from specs import roofline
+from specs.errors import UserError
 from specs.gpus import Gpu
 from specs.measurement import Measurement
 from specs.roofline import Ceilings
 
 TOKENS = (1, 16, 125, 256, 1000, 4096)
 """Decode at small and large batch, the claim's two, and a prefill."""
+Linear = tuple[str, str, int, str]
+"""Model, layer, tp and dtype."""
+Paired = tuple[Comparison, Explanation]
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,8 @@ class Entry:
 
     Attributes:
         seconds: the middle of the implementations' medians; floor: the least by the datasheet.
-        speedup: the oldest GPU's time over this one's.
-        promised: the oldest's floor over this one's: what the datasheets would explain.
+        speedup: the oldest GPU's time over this one's, in the middle of the implementations that both have.
+        promised: the same of the resource that binds it: what could be expected.
     """
 
     gpu: Gpu
@@ -42,32 +51,54 @@ class Entry:
 
 @dataclass(frozen=True)
 class Generations:
-    """One linear in one format over all GPUs that have it, from the oldest to the newest."""
+    """All GPUs against the oldest, and the linear that the most of them share, from the oldest to the newest.
 
+    Attributes:
+        names: of the oldest and of the others.
+        found: the others against it, in the same order.
+        model, part, dtype: of the linear; entries: its times.
+    """
+
+    names: Sequence[str]
+    found: Sequence[Versus]
     model: str
     part: str
     dtype: str
     entries: Sequence[Entry]
 
 
-def side_by_side(evidences: Sequence[Evidence]) -> Generations | None:
-    """The linear that the most GPUs have from cold memory; None unless two have one in common."""
-    dense = [one for one in evidences if one.architecture == "dense" and one.known]
-    best: dict[tuple[str, str, str], dict[str, tuple[Gpu, list[Series]]]] = {}
-    for evidence in dense:
-        for (slug, part), alike in evidence.parts.items():
-            cold = [one for one in alike if not one.maybe_hot and one.shape_published]
-            if cold and evidence.known:
-                best.setdefault((slug, part, evidence.dtype), {})[evidence.name] = (evidence.known, cold)
-    key = max(best, key=lambda one: (len(best[one]), one[2] == "bf16", _weight(best[one])), default=None)
-    if key is None or len(best[key]) < 2:
+def side_by_side(files: Sequence[ResultFile]) -> Generations | None:
+    """The files of known GPUs that were measured, or those published, whichever are more.
+
+    None below two that share a linear.
+    """
+    known = [file for file in files if ceilings.known_gpu(file)]
+    measured, published = ([file for file in known if file.published == kind] for kind in (False, True))
+    ordered = sorted(measured if len(measured) > len(published) else published, key=_age)
+    found = [one for newer in ordered[1:] if (one := _against(ordered[0], newer))]
+    linear = _shared_linear(found)
+    if linear is None:
         return None
-    return Generations(*key, _entries(best[key]))
+    model, layer, tp, dtype = linear
+    names = {id(file): name_among(file, ordered) for file in ordered}
+    named = [names[id(ordered[0])], *(names[id(one.b)] for one in found)]
+    return Generations(named, found, model, f"{layer} tp{tp}", dtype, _entries(found, linear, names))
+
+
+def blocks(found: Generations) -> list[Block]:
+    """By question, in words, and the linear."""
+    return [*by_question(found), table(found)]
+
+
+def by_question(found: Generations) -> list[Block]:
+    """All cases of each question on each GPU against the oldest, and what explains their change."""
+    drawn = comparison.by_question(found.found, found.names)
+    return [drawn, comparison.explained(found.found, found.names)]
 
 
 def table(found: Generations) -> Table:
     """For each count of tokens a group of rows, a GPU each."""
-    columns = ("tokens", "GPU", "time us", "of sheet floor", "times as fast as the oldest", "datasheets explain")
+    columns = ("tokens", "GPU", "time us", "of sheet floor", "times as fast as the oldest", "could be explained")
     groups = []
     for tokens in dict.fromkeys(one.tokens for one in found.entries):
         rows = [one for one in found.entries if one.tokens == tokens]
@@ -98,27 +129,68 @@ def generation(gpu: Gpu) -> int:
     return int("".join(letter for letter in gpu.arch if letter.isdigit()) or 0)
 
 
-def _weight(group: dict[str, tuple[Gpu, list[Series]]]) -> int:
-    """Bytes of the linear: of several in common the largest shows the memory best."""
-    return max(one.case.hbm_bytes for _, series in group.values() for one in series[0].points.values())
+def _age(file: ResultFile) -> tuple[int, float, str]:
+    gpu = ceilings.known_gpu(file)
+    return (generation(gpu), gpu.hbm_bytes_per_second, gpu.slug) if gpu else (0, 0.0, "")
 
 
-def _entries(group: Mapping[str, tuple[Gpu, Sequence[Series]]]) -> list[Entry]:
-    ordered = sorted(group, key=lambda name: (generation(group[name][0]), group[name][0].hbm_bytes_per_second, name))
-    found = []
+def _against(oldest: ResultFile, newer: ResultFile) -> Versus | None:
+    try:
+        return against(oldest, newer)
+    except UserError:  # nothing in common
+        return None
+
+
+def _linears(versus: Versus) -> dict[Linear, list[Paired]]:
+    """Times over tokens of each linear from cold memory, of shapes that were measured."""
+    found: dict[Linear, list[Paired]] = {}
+    for pair, why in zip(versus.pairs, versus.explanations, strict=True):
+        case = pair.a.case
+        if case.question == "sweep" and case.op == "linear" and case.cache != "hot" and case.model and case.layer:
+            found.setdefault((case.model, case.layer, case.tp or 1, case.dtype), []).append((pair, why))
+    return {linear: pairs for linear, pairs in found.items() if not any(_doubtful(pair) for pair, _ in pairs)}
+
+
+def _doubtful(pair: Comparison) -> bool:
+    """Whether a cache may have held its weights on either GPU, or nobody measured its very shape."""
+    overs = (pair.a.interpolated_over, pair.b.interpolated_over)
+    return bool(pair.a.maybe_hot or pair.b.maybe_hot) or any(o and not o.startswith("tokens") for o in overs)
+
+
+def _shared_linear(found: Sequence[Versus]) -> Linear | None:
+    """The one that the most GPUs have, in bf16 if it can be, of the most bytes: that shows the memory best."""
+    sizes: dict[Linear, list[int]] = {}
+    for versus in found:
+        for linear, pairs in _linears(versus).items():
+            sizes.setdefault(linear, []).append(max(pair.a.case.hbm_bytes for pair, _ in pairs))
+    return max(sizes, key=lambda one: (len(sizes[one]), one[3] == "bf16", max(sizes[one])), default=None)
+
+
+def _entries(found: Sequence[Versus], linear: Linear, names: Mapping[int, str]) -> list[Entry]:
+    """At each count of tokens the oldest GPU, then the others that have it."""
+    sharing = [(versus, pairs) for versus in found if (pairs := _linears(versus).get(linear))]
+    entries: list[Entry | None] = []
     for tokens in TOKENS:
-        oldest: tuple[float, float] | None = None
-        for name in ordered:
-            gpu, series = group[name]
-            points = [one.points[tokens] for one in series if tokens in one.points]
-            floor = _floor(points[0], gpu) if points else None
-            if not points or not floor:
+        oldest = True
+        for versus, pairs in sharing:
+            here = [(pair, why) for pair, why in pairs if pair.a.case.tokens == tokens]
+            if not here:
                 continue
-            seconds = median(one.median for one in points)
-            oldest = oldest or (seconds, floor)
-            found.append(Entry(gpu, name, tokens, seconds, floor, oldest[0] / seconds, oldest[1] / floor))
-    return found
+            if oldest:
+                entries.append(_entry(names, versus.a, [pair.a for pair, _ in here], 1.0, 1.0))
+                oldest = False
+            speedup = median(1 / pair.ratio for pair, _ in here)
+            promised = median([1 / why.expected for _, why in here if why.expected] or [1.0])
+            entries.append(_entry(names, versus.b, [pair.b for pair, _ in here], speedup, promised))
+    return [one for one in entries if one]
 
 
-def _floor(one: Measurement, gpu: Gpu) -> float | None:
-    return roofline.floor_seconds(one.case.work, one.case.dtype, Ceilings.datasheet(gpu))
+def _entry(
+    names: Mapping[int, str], file: ResultFile, measured: Sequence[Measurement], speedup: float, promised: float
+) -> Entry | None:
+    gpu, case = ceilings.known_gpu(file), measured[0].case
+    floor = roofline.floor_seconds(case.work, case.dtype, Ceilings.datasheet(gpu)) if gpu else None
+    if gpu is None or not floor:
+        return None
+    seconds = median(one.median for one in measured)
+    return Entry(gpu, names[id(file)], case.tokens or 0, seconds, floor, speedup, promised)

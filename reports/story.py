@@ -34,7 +34,7 @@ class Story:
         tokens: whether 125 tokens take as long as 1000.
         experiment: TP against PP on whole models.
         plans: the same over 8 GPUs, put together from parts.
-        generations: one linear side by side, where two GPUs have one in common.
+        generations: GPUs against the oldest, where two have a linear in common.
         layers: ledgers of whole layers.
         communication: what was measured and published of operations between ranks.
         missing: what the report lacks, and what to do about it.
@@ -57,7 +57,7 @@ class Story:
         blocks = [*self.answers(), *self.experiment.blocks(), *self.plans.blocks()]
         blocks += [*claims_page.draw_up(self.judged, more="`python -m reports claims --all`"), *self.summary()]
         if self.generations:
-            blocks.append(generations.table(self.generations))
+            blocks += generations.blocks(self.generations)
         return [*blocks, *self.layers.blocks(), *self.communication.blocks(), *self.provenance()]
 
     def answers(self) -> list[Block]:
@@ -115,7 +115,7 @@ def tell(files: Sequence[ResultFile]) -> Story:
     if all(file.published for file in files):
         missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
     side_by_side, experiment, planned = (
-        generations.side_by_side(evidences),
+        generations.side_by_side(files),
         experiments.write(files),
         plans.write(files),
     )

@@ -7,8 +7,9 @@ makes the interval: Student's t on their logarithms (times are positive and erro
 """
 
 from collections.abc import Sequence
-from math import ceil, exp, floor, inf, log, sqrt
-from statistics import fmean, median, variance
+from dataclasses import dataclass
+from math import ceil, exp, floor, fsum, inf, log, sqrt
+from statistics import fmean, median
 
 Passes = Sequence[Sequence[float]]
 """Seconds a call: one sequence of samples for each pass."""
@@ -23,6 +24,12 @@ def _log_medians(passes: Passes) -> list[float]:
     return [log(median(one)) for one in passes]
 
 
+def _variance(figures: Sequence[float]) -> float:
+    """Of a sample; twenty times as fast as that of the standard library, which adds fractions."""
+    middle = fmean(figures)
+    return fsum((one - middle) ** 2 for one in figures) / (len(figures) - 1)
+
+
 def _student(confidence: float, freedom: float) -> float:
     """Student's t that a two-sided interval of this confidence reaches to."""
     from scipy.special import stdtrit  # half a second to import, which most commands can do without
@@ -34,7 +41,7 @@ def half_width(passes: Passes, confidence: float = 0.95) -> float:
     """Relative half-width of the interval on the median: 0.05 means ± 5 %. Infinite for a single pass."""
     if len(passes) < 2:
         return inf
-    return exp(_student(confidence, len(passes) - 1) * sqrt(variance(_log_medians(passes)) / len(passes))) - 1
+    return exp(_student(confidence, len(passes) - 1) * sqrt(_variance(_log_medians(passes)) / len(passes))) - 1
 
 
 def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
@@ -45,19 +52,53 @@ def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, fl
     return middle / factor, middle * factor
 
 
-def ratio_interval(base: Passes, other: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Interval on median(other) / median(base) by Welch's t on log pass medians; None below two passes a side."""
+@dataclass(frozen=True)
+class LogRatio:
+    """The logarithm of other / base, by Welch's t on the logarithms of pass medians.
+
+    Attributes:
+        value: the difference of their means. It is no median of all samples, whose error would be a quarter larger.
+        error: its standard error between passes; 0 where no pass differs.
+        freedom: degrees of freedom.
+    """
+
+    value: float
+    error: float
+    freedom: float
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """On the ratio itself, two-sided."""
+        reach = _student(confidence, self.freedom) * self.error if self.error else 0.0
+        return exp(self.value - reach), exp(self.value + reach)
+
+    def beyond(self, least: float, most: float) -> float:
+        """Two-sided chance of such an estimate, or one further out, if the ratio were within `least` to `most`."""
+        from scipy.special import stdtr
+
+        out = max(self.value - log(most), log(least) - self.value)
+        if not self.error:
+            return 0.0 if out > 0 else 1.0
+        return min(1.0, 2 * float(stdtr(self.freedom, -out / self.error)))
+
+
+def log_ratio(base: Passes, other: Passes) -> LogRatio | None:
+    """How two measurements differ; None below two passes a side, between which nothing tells chance from change."""
     if len(base) < 2 or len(other) < 2:
         return None
-    spread = [variance(_log_medians(side)) / len(side) for side in (base, other)]
+    logs = [_log_medians(side) for side in (base, other)]
+    spread = [_variance(side) / len(side) for side in logs]
     total = sum(spread)
     if total == 0:
         freedom = float(len(base) + len(other) - 2)
     else:
         freedom = total**2 / sum(s**2 / (len(side) - 1) for s, side in zip(spread, (base, other), strict=True))
-    factor = exp(_student(confidence, freedom) * sqrt(total))
-    ratio = pooled_median(other) / pooled_median(base)
-    return ratio / factor, ratio * factor
+    return LogRatio(fmean(logs[1]) - fmean(logs[0]), sqrt(total), freedom)
+
+
+def ratio_interval(base: Passes, other: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval on the time of other over that of base; None below two passes a side."""
+    found = log_ratio(base, other)
+    return found.interval(confidence) if found else None
 
 
 def noise(passes: Passes) -> float:
@@ -79,5 +120,5 @@ def mean_interval(figures: Sequence[float], confidence: float = 0.95) -> tuple[f
     """
     if len(figures) < 2:
         return None
-    middle, reach = fmean(figures), _student(confidence, len(figures) - 1) * sqrt(variance(figures) / len(figures))
+    middle, reach = fmean(figures), _student(confidence, len(figures) - 1) * sqrt(_variance(figures) / len(figures))
     return middle - reach, middle + reach

@@ -10,12 +10,13 @@ from functools import cached_property
 from typing import Literal
 
 from reports.experiment.collect import Experiment, Load, Runs
-from reports.verdict import ERROR_RATE
 from specs import statistics
 from specs.deployment import Deployment
 from specs.measurement import Measurement
 
 Interval = tuple[float, float]
+ERROR_RATE = 0.05
+"""Chance that the fastest of several is called another's better by luck."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ def _parts(story: Story) -> dict[str, Any]:
         "roofline": rooflines.draw(story.evidences, gpus),
         "speedup": speedups.draw(story.generations, gpus) if story.generations else None,
         "generations": generations.table(story.generations) if story.generations else None,
+        "by_question": generations.by_question(story.generations) if story.generations else [],
         "experiment": experiment.section(story.experiment),
         "layers": layers.section(story.layers),
         "communication": communication.section(story.communication),

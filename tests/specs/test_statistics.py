@@ -60,7 +60,7 @@ def test_ratio_to_a_side_without_spread_has_the_degrees_of_the_other():
 
 
 def test_no_spread_at_all_gives_a_point():
-    assert statistics.ratio_interval([[2.0]] * 3, [[3.0]] * 3) == (1.5, 1.5)
+    assert statistics.ratio_interval([[2.0]] * 3, [[3.0]] * 3) == pytest.approx((1.5, 1.5))
 
 
 def test_noise_is_the_spread_of_single_samples():

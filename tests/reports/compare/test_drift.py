@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from reports.compare import match
+from reports.compare.versus import against
 from reports.files import load
 from tests.reports import planted
 
@@ -25,7 +25,7 @@ def verdicts(tmp_path):
         a = steady(cases, 1.0, 1) + planted.ceilings(read=10e9, peak=100e9)
         b = steady(cases, factor, 2) + planted.ceilings(read=10e9 / machine_factor, peak=100e9 / machine_factor)
         paths = planted.write(tmp_path / "a.json", a), planted.write(tmp_path / "b.json", b, machine=machine)
-        return {pair.a.case.name: pair.verdict for pair in match(*map(load, paths), 0.05)}
+        return {pair.a.case.name: pair.verdict for pair in against(*map(load, paths), 0.05).pairs}
 
     return verdicts
 
@@ -51,5 +51,5 @@ def test_between_machines_the_ratio_of_ceilings_is_the_answer_and_no_drift(verdi
 def test_a_ceiling_is_no_witness_in_its_own_case(tmp_path):
     a, b = planted.ceilings(read=10e9), planted.ceilings(read=5e9)
     paths = [planted.write(tmp_path / name, one) for name, one in (("a.json", a), ("b.json", b))]
-    found = {pair.a.case.op: pair.verdict for pair in match(*map(load, paths), 0.05)}
+    found = {pair.a.case.op: pair.verdict for pair in against(*map(load, paths), 0.05).pairs}
     assert found == {"read": "slower", "linear": "same"}

@@ -1,0 +1,133 @@
+"""Cases by the question that they answer, and each group taken together."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import exp, log
+from statistics import fmean, median
+from typing import TypeVar
+
+from reports.compare.explain import Explanation
+from reports.compare.resources import RESOURCES
+from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, within
+from specs import statistics
+from specs.case import Case
+from specs.statistics import LogRatio
+
+GROUPS = ("decode", "prefill", "attention", "experts", "communication", "split", "ceilings")
+OTHERS = {
+    "messages": "communication",
+    "moe": "experts",
+    "tp_vs_pp": "split",
+    "shares": "split",
+}
+"""Questions of the suites that belong to a group of another name."""
+MOST_DECODED = 256
+"""Tokens up to which a linear or a layer is taken for a decode batch; beyond they are a prompt's."""
+
+T = TypeVar("T")
+
+
+def group_of(case: Case) -> str:
+    """The question that a case answers; one that no group knows stands for itself."""
+    if case.question in OTHERS:
+        return OTHERS[case.question]
+    if case.question not in ("sweep", "layer"):
+        return case.question
+    if case.batch is not None and case.tokens is not None:
+        return "decode" if case.batch == case.tokens else "prefill"
+    return "decode" if (case.tokens or 1) <= MOST_DECODED else "prefill"
+
+
+def by_group(items: Iterable[T], case_of: Callable[[T], Case]) -> dict[str, list[T]]:
+    """The members of each group: those of `GROUPS` first, then others as they come."""
+    found: dict[str, list[T]] = {}
+    for item in items:
+        found.setdefault(group_of(case_of(item)), []).append(item)
+    return dict(sorted(found.items(), key=lambda one: GROUPS.index(one[0]) if one[0] in GROUPS else len(GROUPS)))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparisons of one question, with what explains each."""
+
+    name: str
+    pairs: Sequence[Comparison]
+    explanations: Sequence[Explanation]
+
+    @property
+    def ratio(self) -> float:
+        """Geometric mean of the ratios: each case counts alike."""
+        return exp(fmean(log(pair.ratio) for pair in self.pairs))
+
+    @property
+    def span(self) -> Interval:
+        """The least and the greatest ratio."""
+        ratios = [pair.ratio for pair in self.pairs]
+        return min(ratios), max(ratios)
+
+    @cached_property
+    def log_ratio(self) -> LogRatio | None:
+        """The geometric mean with its error between passes: what slows a whole pass moves all of its cases at once."""
+        sides = [_by_pass([pair.a.seconds for pair in self.pairs]), _by_pass([pair.b.seconds for pair in self.pairs])]
+        if any(len(side) < 2 for side in sides):
+            return None
+        return statistics.log_ratio(*([(exp(one),) for one in side] for side in sides))
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval on the geometric mean, clustered by pass; None where a case has a single pass."""
+        return self.log_ratio.interval() if self.log_ratio else None
+
+    @property
+    def drift(self) -> Interval:
+        """By how much the machine itself may have changed the case in the middle."""
+        return median(pair.drift[0] for pair in self.pairs), median(pair.drift[1] for pair in self.pairs)
+
+    def at(self, threshold: float) -> Verdict:
+        """Whether the group as a whole changed by more than this, and than the machine itself."""
+        if self.interval is None:
+            return "ambiguous"
+        (least, most), surely = within(threshold), within(threshold / 2)
+        if self.ratio < least and self.interval[1] / self.drift[0] < surely[0]:
+            return "faster"
+        if self.ratio > most and self.interval[0] / self.drift[1] > surely[1]:
+            return "slower"
+        return "same" if least <= self.interval[0] and self.interval[1] <= most else "ambiguous"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cases by verdict."""
+        found = Counter(pair.verdict for pair in self.pairs)
+        return {verdict: found[verdict] for verdict in VERDICTS}
+
+    def resource(self, name: str) -> float | None:
+        """What a resource changed by, in the middle of the cases that need it; None where no case does."""
+        found = [one.could[name] for one in self.explanations if name in one.could]
+        return median(found) if found else None
+
+    @property
+    def explained(self) -> dict[str, int]:
+        """Cases that each resource explains, the most first."""
+        return dict(Counter(one.by for one in self.explanations if one.by).most_common())
+
+    def left(self, threshold: float) -> int:
+        """Cases that changed by more than this and that nothing explains."""
+        both = zip(self.pairs, self.explanations, strict=True)
+        return sum(1 for pair, why in both if not why.by and abs(log(pair.ratio)) > log(1 + threshold))
+
+    @property
+    def unexplained(self) -> float:
+        """Geometric mean of what stays unexplained."""
+        return exp(fmean(log(one.unexplained) for one in self.explanations))
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The ratio of every resource that a case needs."""
+        return {name: ratio for name in RESOURCES if (ratio := self.resource(name)) is not None}
+
+
+def _by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
+    """The mean over cases of the logarithm of a pass's median, for each pass that all cases have."""
+    return [fmean(log(median(case[turn])) for case in cases) for turn in range(min(map(len, cases)))]

@@ -1,0 +1,69 @@
+"""Which question a case belongs to, and what is said of each."""
+
+import pytest
+
+from reports.compare.groups import group_of
+from reports.compare.page import sentence
+from reports.compare.versus import against
+from tests.reports import planted
+from tests.reports.compare.test_explain import GPUS
+from tests.reports.planted import measured
+from tests.reports.planted_sweeps import file
+
+
+@pytest.mark.parametrize(
+    ("facts", "group"),
+    [
+        ({"question": "decode"}, "decode"),
+        ({"question": "prefill"}, "prefill"),
+        ({"question": "sweep", "tokens": 256}, "decode"),
+        ({"question": "sweep", "tokens": 257}, "prefill"),
+        ({"question": "layer", "tokens": 512, "batch": 512}, "decode"),
+        ({"question": "layer", "tokens": 128, "batch": 1}, "prefill"),
+        ({"question": "layer", "tokens": 16}, "decode"),
+        ({"question": "attention", "tokens": 4096}, "attention"),
+        ({"question": "moe"}, "experts"),
+        ({"question": "communication"}, "communication"),
+        ({"question": "messages"}, "communication"),
+        ({"question": "tp_vs_pp"}, "split"),
+        ({"question": "shares"}, "split"),
+        ({"question": "ceilings"}, "ceilings"),
+        ({"question": "something new"}, "something new"),
+    ],
+)
+def test_a_case_belongs_to_a_question(facts, group):
+    assert group_of(planted.case(**facts)) == group
+
+
+def test_each_question_says_what_explains_it_and_what_does_not():
+    """H100 to H200 at nine tenths of the memory's and seven tenths of the arithmetic's datasheet figures."""
+
+    def run(gpu, bandwidth):
+        decode = [planted.case(f"s::d[{n}]", hbm_bytes=10**8, flops=10**8, tokens=n) for n in range(1, 9)]
+        prefill = [
+            planted.case(f"s::p[{n}]", question="prefill", hbm_bytes=10**8, flops=10**13, tokens=n)
+            for n in range(257, 261)
+        ]
+        made = [measured(case, 10**8 / (0.9 * bandwidth)) for case in decode]
+        return file([*made, *(measured(case, 10**13 / (0.7 * 989.5e12)) for case in prefill)], GPUS[gpu])
+
+    versus = against(run("h100", 3.35e12), run("h200", 4.8e12))
+    decode, prefill = versus.groups
+    assert (decode.name, decode.at(0.01), decode.explained) == ("decode", "faster", {"memory bandwidth": 8})
+    assert (prefill.name, prefill.at(0.01), prefill.explained) == ("prefill", "same", {})
+    assert decode.unexplained == pytest.approx(1.0)
+    assert sentence(decode, 0.01) == (
+        "0.698 of the time; memory bandwidth (0.698) explains 8 of 8; flops (1.000) explain nothing"
+    )
+    assert sentence(prefill, 0.01) == (
+        "1.000 of the time; memory bandwidth (0.698) explains nothing; flops (1.000) explain nothing"
+    )
+
+
+def test_what_stays_unexplained_is_counted():
+    a = file([measured(planted.case("s::a"), 1.0), measured(planted.case("s::b"), 1.0)])
+    b = file([measured(planted.case("s::a"), 2.0), measured(planted.case("s::b"), 1.0)])
+    (group,) = against(a, b).groups
+    assert sentence(group, 0.01) == (
+        "1.414 of the time; nothing is known that could explain it; 1 changed by more than 1.0% and stays unexplained"
+    )
