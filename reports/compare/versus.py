@@ -130,8 +130,12 @@ def _work(case: Case) -> Case:
 
 def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[Case, Interval]:
     """Of work that two or more frameworks published on both GPUs, the range of the ratios."""
-    ratios: dict[Case, dict[str, float]] = {}
+    ratios: dict[Case, list[tuple[str | None, float]]] = {}
     for before, after in pairs:
         if before.provenance != "measured" and after.provenance != "measured":
-            ratios.setdefault(_work(before.case), {})[before.framework or ""] = after.median / before.median
-    return {work: (min(by.values()), max(by.values())) for work, by in ratios.items() if len(by) > 1}
+            ratios.setdefault(_work(before.case), []).append((before.framework, after.median / before.median))
+    return {
+        work: (min(ratio for _, ratio in found), max(ratio for _, ratio in found))
+        for work, found in ratios.items()
+        if len({framework for framework, _ in found}) > 1
+    }
