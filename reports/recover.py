@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from reports import files, output, resultfile
 from specs import journal
 from specs.errors import UserError
 from specs.journal import Journal, Record
+from specs.privacy import here
 
 LABELS = ("group", "name", "fullname", "params", "param", "extra_info")
 """What pytest-benchmark writes of a case besides its options and its statistics."""
@@ -31,22 +32,25 @@ def recover(path: Path, to: Path) -> str:
 
 
 def result_file(found: Journal) -> Record:
-    """A journal in the form of pytest-benchmark's JSON, with shardbench's block beside it."""
+    """A journal in the form of pytest-benchmark's JSON and shardbench's block, without the names of user and host."""
     run = found.run
     block = resultfile.block(
         schema=run["shardbench_schema"],
         not_run=resultfile.reasons(found.not_run | _not_reached(found)),
         failed=resultfile.reasons(found.failed),
         options=_mapping(run.get("options")),
+        **({"command": str(run["command"])} if run.get("command") else {}),
     )
-    return {
-        "machine_info": {**_mapping(run.get("machine_info")), "shardbench_schema": run["shardbench_schema"]},
+    machine = {key: fact for key, fact in _mapping(run.get("machine_info")).items() if key != "node"}
+    content = {
+        "machine_info": {**machine, "shardbench_schema": run["shardbench_schema"]},
         "commit_info": _mapping(run.get("commit_info")),
         "benchmarks": [_benchmark(entry) for name, entry in found.benchmarks.items() if name not in found.failed],
         "datetime": run.get("datetime"),
         "version": run.get("version"),
         "shardbench": block,
     }
+    return cast("Record", here().scrub(content))
 
 
 def _not_reached(found: Journal) -> dict[str, str]:

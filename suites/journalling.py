@@ -7,6 +7,7 @@ from typing import Any
 from specs import journal
 from specs.errors import UserError
 from specs.measurement import Measurement
+from specs.privacy import here
 from suites.entry import Entry
 
 SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda", "nccl", "ranks", "launcher", "variables")
@@ -21,13 +22,22 @@ def journal_path(json: Path | None) -> Path:
 def write_entry(path: Path, entry: Entry) -> None:
     """Append what is known of an entry: its samples so far, or why there are none."""
     if entry.failed is not None:
-        journal.append(path, "failed", {"case": entry.case.name, "reason": entry.failed})
+        append(path, "failed", {"case": entry.case.name, "reason": entry.failed})
     elif entry.not_run is not None:
-        journal.append(path, "not_run", {"case": entry.case.name, "reason": entry.not_run})
+        append(path, "not_run", {"case": entry.case.name, "reason": entry.not_run})
     else:
         measurement = entry.measurement()
         stats = {"data": list(measurement.samples)}
-        journal.append(path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats})
+        append(path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats})
+
+
+def append(path: Path, kind: str, record: dict[str, Any]) -> None:
+    """Add one line, without the names of user and host: a result file is made of it.
+
+    Raises:
+        UserError: the journal cannot be written.
+    """
+    journal.append(path, kind, here().scrub(record))
 
 
 def start(path: Path, header: dict[str, Any]) -> Path | None:
@@ -36,7 +46,7 @@ def start(path: Path, header: dict[str, Any]) -> Path | None:
     if path.exists():
         kept = path.with_suffix(".previous.jsonl")
         path.replace(kept)
-    journal.append(path, "run", header)
+    append(path, "run", header)
     return kept
 
 
@@ -47,7 +57,7 @@ def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> tupl
         UserError: the journal cannot be read, comes from another machine, or a case in it has another shape.
     """
     before = journal.read(path)
-    old, new = before.run.get("machine_info", {}), header["machine_info"]
+    old, new = here().scrub([before.run.get("machine_info", {}), header["machine_info"]])
     for fact in SAME:
         was, now = _identity(old.get(fact)), _identity(new.get(fact))
         if was != now:

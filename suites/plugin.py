@@ -19,6 +19,7 @@ from specs import attention, bus, layer
 from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.measurement import SCHEMA
+from specs.privacy import here
 from suites.options import LINEARS, add_options, read_options
 from suites.world.place import find_place
 
@@ -216,10 +217,11 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Say beside the cases which ones did not run or failed, and why."""
+    """Say beside the cases which ones did not run or failed, and why; without the names of user and host."""
     if SESSION in config.stash:
         config.stash[SESSION].written = True
         output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION].outcome()}
+        output_json.update(here().scrub(output_json))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-benchmark, which writes the JSON here

@@ -16,13 +16,13 @@ import pytest_benchmark
 import torch
 
 from kernels.timing.device import current_device
-from specs import journal
 from specs.case import Case
 from specs.measurement import SCHEMA
 from specs.sizes import binary_bytes
 from specs.step import OP
 from suites import journalling
 from suites.clock import device_clock
+from suites.command import typed
 from suites.entry import Entry
 from suites.environment import cpu_name, machine_info
 from suites.kernel_bench import KernelBench
@@ -75,6 +75,7 @@ class Session:
         self.begun = self.finished = False
         self.written, self.unwritten = False, ""
         self.replayed = 0
+        self._command = typed(config.invocation_params.args, config.rootpath, self.ranks.place)
 
     @property
     def runnable(self) -> int:
@@ -161,7 +162,7 @@ class Session:
         with suppress(RankLostError):  # every case tells it, as it is visited
             bench.assemble()
             self.machine_info |= {"hosts": crew.hosts, "transport": transport(self.ranks, crew.hosts, None)}
-            journal.append(self.journal, "run", self._header())
+            journalling.append(self.journal, "run", self._header())
 
     def _digest(self) -> str:
         """What tells this plan from another: every rank has to have the same."""
@@ -196,6 +197,7 @@ class Session:
     def outcome(self) -> dict[str, Any]:
         """The `shardbench` block of the result file."""
         return {
+            "command": self._command,
             "options": {name: value for name, value in vars(self._options).items() if value},
             "not_run": [{"case": e.case.name, "reason": e.not_run} for e in self.plan if e.not_run is not None],
             "failed": [{"case": e.case.name, "reason": e.failed} for e in self.plan if e.failed is not None],
@@ -233,6 +235,7 @@ class Session:
             "commit_info": hook.pytest_benchmark_generate_commit_info(config=self._config),
             "datetime": datetime.now(UTC).isoformat(),
             "version": pytest_benchmark.__version__,
+            "command": self._command,
             "options": self.outcome()["options"],
             "planned": [entry.case.name for entry in self.plan],
         }

@@ -12,6 +12,7 @@ import threading
 from multiprocessing.connection import Connection
 from types import FrameType
 
+from specs.privacy import here
 from suites.world.stand import Stand
 from suites.world.wire import BEAT_SECONDS, Wire
 
@@ -21,8 +22,8 @@ FAREWELL_SECONDS = 2.0
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, in a line."""
-    told = " ".join(str(error).split())
+    """What an exception says, in a line; without this host's name, which no other host can tell for one."""
+    told = here().text(" ".join(str(error).split()))
     return f"{type(error).__name__}: {told[:300]}" if told else type(error).__name__
 
 
