@@ -13,6 +13,9 @@ from reports.decode.command import kernels
 from reports.gate import GateError
 from reports.html import html
 from reports.ledger.command import ledger
+from reports.library.check import check
+from reports.library.index import index
+from reports.library.listing import show_all
 from reports.nccl_tests.command import import_nccl_tests
 from reports.output import Format
 from reports.plan.asked import BACKENDS, BATCHES, LATENCIES, Asked
@@ -40,12 +43,36 @@ To = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=
 
 @app.command("show")
 def _show(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of the suites.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE…", help="Result files of the suites; else what is here.")
+    ] = None,
     format: As = Format.TABLE,  # noqa: A002
     to: To = None,
 ) -> None:
-    """What each file measured, beside the machine's own ceilings."""
-    show(paths, format, to)
+    """What each file measured, beside the machine's own ceilings; without a file what lies in reports/data."""
+    if paths:
+        show(paths, format, to)
+    else:
+        show_all(format, to)
+
+
+@app.command("check")
+def _check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE…", help="Result files, or folders of them; else reports/data.")
+    ] = None,
+) -> None:
+    """Is each file sound, of a schema that can be read, and without names of users and hosts? Exit 1 if not."""
+    for line in check(paths or []):
+        typer.echo(line)
+
+
+@app.command("index")
+def _index(
+    only_check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if a page is old.")] = False,
+) -> None:
+    """Write the pages of reports/data: one for each result file, and one that lists them."""
+    typer.echo(index(only_check=only_check))
 
 
 @app.command("compare")

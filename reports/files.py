@@ -40,6 +40,7 @@ class ResultFile:
         version: of the pytest-benchmark that wrote it.
         options: what the run was asked for.
         schema: `shardbench_schema`.
+        command: how the run was started; empty where the file does not say.
         notes: what an import had to say about its source.
     """
 
@@ -53,6 +54,7 @@ class ResultFile:
     version: str
     options: Mapping[str, Any]
     schema: int
+    command: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -106,6 +108,7 @@ def parse(path: Path, content: Any) -> ResultFile:
         version=str(content.get("version") or ""),
         options=_mapping(block.get("options")),
         schema=schema,
+        command=str(block.get("command") or ""),
         notes=tuple(map(str, notes)) if isinstance(notes := block.get("notes"), list) else (),
     )
 
@@ -118,8 +121,8 @@ def _schema(path: Path, content: Any) -> int:
     schema = content["machine_info"].get("shardbench_schema")
     if schema is None:
         raise UserError(f"{path}: pytest-benchmark's, but not of shardbench's suites; give a file that {SUITES} wrote")
-    if not isinstance(schema, int) or schema < 1:
-        raise UserError(f"{path}: shardbench_schema is {schema!r}, not a number; run the suites again")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise UserError(f"{path}: shardbench_schema is {schema!r}, no number from 1 on; run the suites again")
     if schema > SCHEMA:
         raise UserError(f"{path}: of schema {schema}, this shardbench reads up to {SCHEMA}; update shardbench")
     return schema

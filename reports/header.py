@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from reports import machine, units
+from reports import command, machine, units
 from reports.files import ResultFile
 from reports.page import Facts
 from specs.gpus import Gpu
@@ -13,9 +13,8 @@ NO_CEILINGS = "none in this file: run suites/bench_ceilings.py with the others f
 
 def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
     """Machine, date, commit, how much was measured, and the ceilings that the shares refer to."""
-    passes = [len(one.seconds) for one in file.measurements]
-    span = f"{min(passes)}" if len(set(passes)) == 1 else f"{min(passes)} to {max(passes)}" if passes else "0"
-    counts = [f"{len(passes)} cases in {span} pass{'es' * (span != '1')}"]
+    span = passes(file)
+    counts = [f"{len(file.measurements)} cases in {span} pass{'es' * (span != '1')}"]
     counts += [f"{len(file.not_run)} not run"] if file.not_run else []
     counts += [f"{len(file.failed)} failed"] if file.failed else []
     rows = [
@@ -25,13 +24,14 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
         ("frameworks", _frameworks(file)),
         ("imported" if file.published else "date", _minute(file.datetime)),
         ("commit", _commit(file)),
+        ("command", command.told(file)),
         ("points" if file.published else "measured", ", ".join(counts)),
-        ("ceilings", _peaks(measured) or ("" if file.published else NO_CEILINGS)),
+        ("ceilings", peaks(measured) or ("" if file.published else NO_CEILINGS)),
     ]
     if gpu:
         used = {one.case.dtype for one in file.measurements}
         sheet = {dtype: peak for dtype, peak in gpu.flops_per_second.items() if dtype in used}
-        rows.append(("datasheet", f"{gpu.slug}: {_peaks(Ceilings(gpu.hbm_bytes_per_second, sheet))}"))
+        rows.append(("datasheet", f"{gpu.slug}: {peaks(Ceilings(gpu.hbm_bytes_per_second, sheet))}"))
     elif name := file.machine.get("gpu"):
         rows.append(("datasheet", f"unknown: no row of specs/gpus.py is a {name} of this memory"))
     return Facts(title=str(file.path), rows=tuple((name, text) for name, text in rows if text), level=2)
@@ -57,10 +57,17 @@ def below(file: ResultFile) -> list[Facts]:
     return [one for one in facts if one.rows]
 
 
-def _peaks(ceilings: Ceilings) -> str:
+def passes(file: ResultFile) -> str:
+    """`6`, `6 to 14`: how many passes its cases had."""
+    counts = [len(one.seconds) for one in file.measurements]
+    return "0" if not counts else f"{counts[0]}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def peaks(ceilings: Ceilings) -> str:
+    """Read bandwidth, and the matmul rate of each number format."""
     memory = ceilings.read_bytes_per_second
-    peaks = [f"{dtype} {units.one(units.FLOPS_PER_SECOND, peak)}" for dtype, peak in ceilings.flops_per_second.items()]
-    return ", ".join(([f"read {units.one(units.BYTES_PER_SECOND, memory)}"] if memory else []) + peaks)
+    rates = [f"{dtype} {units.one(units.FLOPS_PER_SECOND, peak)}" for dtype, peak in ceilings.flops_per_second.items()]
+    return ", ".join(([f"read {units.one(units.BYTES_PER_SECOND, memory)}"] if memory else []) + rates)
 
 
 def _minute(datetime: str) -> str:

@@ -1,0 +1,99 @@
+"""`check`: is a result file sound, of a schema that can be read, and without names that must not be passed on?"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports import files, jsontext
+from reports.files import ResultFile
+from reports.gate import GateError
+from reports.library import filename, shelf
+from specs.errors import UserError
+from specs.measurement import SCHEMA
+from specs.privacy import Names, here
+
+MOST_TOLD = 60
+"""Characters that are shown of a text with a name in it."""
+
+
+def check(paths: Sequence[Path]) -> list[str]:
+    """A line for each file.
+
+    Args:
+        paths: files, or folders with files; none for `reports/data`.
+
+    Raises:
+        UserError: a folder is not there, or has no result file.
+        GateError: a file has a fault; it has the lines of all files.
+    """
+    names, lines, sound = here(), [], True
+    for path in _files(paths or [shelf.DATA]):
+        found = list(faults(path, names))
+        lines += [f"no   {shelf.told(path)}: {fault}" for fault in found] or [f"ok   {shelf.told(path)}"]
+        sound = sound and not found
+    if not sound:
+        raise GateError("\n".join(lines))
+    return lines
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    return [path for one in paths for path in (shelf.paths(one) if one.is_dir() else [one])]
+
+
+def faults(path: Path, names: Names) -> Iterator[str]:
+    """What is wrong with a file, a line each: that it cannot be read at all, or else everything that can be seen."""
+    try:
+        content = jsontext.read(path)
+        file = files.parse(path, content)
+    except UserError as error:
+        yield str(error).removeprefix(f"{path}: ")
+        return
+    yield from _schema(content)
+    yield from _facts(file)
+    yield from _counts(content)
+    yield from _named(content, names)
+    if path.resolve().parent == shelf.DATA:
+        yield from filename.faults(file)
+
+
+def _schema(content: dict[str, Any]) -> Iterator[str]:
+    block = content.get("shardbench")
+    if not isinstance(block, dict):
+        yield "no shardbench block: what did not run, and the options, are not told; run the suites again"
+    elif block.get("schema") != content["machine_info"]["shardbench_schema"]:
+        schemas = (
+            f"{block.get('schema')!r} in shardbench, {content['machine_info']['shardbench_schema']} in machine_info"
+        )
+        yield f"schema is {schemas}; this shardbench writes {SCHEMA} in both"
+
+
+def _facts(file: ResultFile) -> Iterator[str]:
+    """What a reader of the figures has to know."""
+    known = {"datetime": file.datetime, "version of pytest-benchmark": file.version}
+    if not file.published:
+        known |= {"machine_info.device": file.machine.get("device"), "machine_info.torch": file.machine.get("torch")}
+    for name, fact in known.items():
+        if not fact:
+            yield f"{name} is missing; run the suites again"
+    if not file.measurements:
+        yield "no case in it was measured"
+
+
+def _counts(content: dict[str, Any]) -> Iterator[str]:
+    """What stands in it twice says the same twice."""
+    for entry in content["benchmarks"]:
+        stats, info = entry["stats"], entry["extra_info"]
+        rounds, passes = info.get("pass_rounds") or [len(stats["data"])], info.get("passes")
+        if passes is not None and passes != len(rounds):
+            yield f"{entry.get('fullname')}: passes is {passes}, of {len(rounds)} in pass_rounds; the file was edited"
+        if stats.get("rounds", len(stats["data"])) != len(stats["data"]):
+            yield f"{entry.get('fullname')}: rounds is {stats['rounds']}, of {len(stats['data'])} samples; it was edited"
+
+
+def _named(content: dict[str, Any], names: Names) -> Iterator[str]:
+    if "node" in content["machine_info"]:
+        yield "machine_info.node is the host's name; take it out"
+    for place, text in names.found(content):
+        told = names.text(text)
+        short = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}…"
+        yield f"{place} names a user, a host or a home folder; it should say {short!r}"
