@@ -60,16 +60,13 @@ def _schema(content: dict[str, Any]) -> Iterator[str]:
     block = content.get("shardbench")
     if not isinstance(block, dict):
         yield "no shardbench block: what did not run, and the options, are not told; run the suites again"
-    elif block.get("schema") != content["machine_info"]["shardbench_schema"]:
-        schemas = (
-            f"{block.get('schema')!r} in shardbench, {content['machine_info']['shardbench_schema']} in machine_info"
-        )
-        yield f"schema is {schemas}; this shardbench writes {SCHEMA} in both"
+    elif (own := block.get("schema")) != (of_machine := content["machine_info"]["shardbench_schema"]):
+        yield f"schema is {own!r} in shardbench, {of_machine} in machine_info; this shardbench writes {SCHEMA} in both"
 
 
 def _facts(file: ResultFile) -> Iterator[str]:
     """What a reader of the figures has to know."""
-    known = {"datetime": file.datetime, "version of pytest-benchmark": file.version}
+    known: dict[str, Any] = {"datetime": file.datetime, "version of pytest-benchmark": file.version}
     if not file.published:
         known |= {"machine_info.device": file.machine.get("device"), "machine_info.torch": file.machine.get("torch")}
     for name, fact in known.items():
@@ -82,12 +79,12 @@ def _facts(file: ResultFile) -> Iterator[str]:
 def _counts(content: dict[str, Any]) -> Iterator[str]:
     """What stands in it twice says the same twice."""
     for entry in content["benchmarks"]:
-        stats, info = entry["stats"], entry["extra_info"]
+        stats, info, name = entry["stats"], entry["extra_info"], entry.get("fullname")
         rounds, passes = info.get("pass_rounds") or [len(stats["data"])], info.get("passes")
         if passes is not None and passes != len(rounds):
-            yield f"{entry.get('fullname')}: passes is {passes}, of {len(rounds)} in pass_rounds; the file was edited"
+            yield f"{name}: passes is {passes}, of {len(rounds)} in pass_rounds; the file was edited"
         if stats.get("rounds", len(stats["data"])) != len(stats["data"]):
-            yield f"{entry.get('fullname')}: rounds is {stats['rounds']}, of {len(stats['data'])} samples; it was edited"
+            yield f"{name}: rounds is {stats['rounds']}, of {len(stats['data'])} samples; the file was edited"
 
 
 def _named(content: dict[str, Any], names: Names) -> Iterator[str]:
