@@ -53,7 +53,8 @@ def _streams(question: str, figures: Sequence[Figures]) -> Iterator[str]:
     yield counted(len(figures), "case")
     found = [one.floor_share for one in figures if one.floor_share]
     if found:
-        yield f"{_range([percent(min(found)), percent(max(found))])} of floor ({percent(median(found))} in the middle)"
+        middle = f" ({percent(median(found))} in the middle)" if len(found) > 1 else ""
+        yield f"{_range([percent(min(found)), percent(max(found))])} of floor{middle}"
     reading = [one.bytes_per_second or 0 for one in figures if one.bound == "memory"]
     if reading:
         yield f"reading at up to {units.one(units.BYTES_PER_SECOND, max(reading))}"

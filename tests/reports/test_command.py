@@ -82,7 +82,7 @@ def test_help_without_arguments(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["show"], ["show", "x", "--format", "pdf"], ["compare", "x"], ["recover", "x"], ["draw"]]
+    "arguments", [["html"], ["show", "x", "--format", "pdf"], ["compare", "x"], ["recover", "x"], ["draw"]]
 )
 def test_wrong_usage(arguments, capsys):
     assert ran(*arguments) == 2
