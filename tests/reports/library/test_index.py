@@ -73,12 +73,14 @@ def test_how_sure_a_file_is_is_counted(tmp_path):
 
 
 def test_a_long_table_is_cut_and_says_where_the_rest_is(tmp_path):
-    cases = [planted.measured(planted.case(f"s.py::b[{n}]", tokens=n), 1.0) for n in range(1, 101)]
-    planted.write(tmp_path / "a.json", cases)
+    """Of two series of 40 the first, and 8 of the second."""
+    shapes = [(layer, tokens) for layer in ("o", "down") for tokens in range(1, 41)]
+    cases = [planted.case(f"s.py::s[{la}-{n}]", question="sweep", layer=la, tokens=n) for la, n in shapes]
+    planted.write(tmp_path / "a.json", [planted.measured(one, 1.0) for one in cases])
     (file,) = shelf.look(tmp_path).files
     (table,) = [block for block in page.blocks(Summary(file)) if isinstance(block, Table)]
-    assert len(table.rows) == page.MOST_ROWS
-    assert table.notes[-1] == f"the first 48 of 100 rows; all: `python -m reports show {file.path}`"
+    assert [len(group) for group in table.groups] == [40, 8]
+    assert table.notes[-1] == f"the first 48 of 80 rows; all: `python -m reports show {file.path}`"
 
 
 def test_check_finds_a_page_that_is_old_edited_missing_or_left_over(folder):
