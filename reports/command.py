@@ -23,7 +23,7 @@ def told(file: ResultFile) -> str:
 def by_options(file: ResultFile) -> str:
     """The suites that its cases are of, and its options."""
     names = [*(one.case.name for one in file.measurements), *file.not_run, *file.failed]
-    suites = sorted({name.partition("::")[0] for name in names})
+    suites = sorted({name.partition("::")[0] for name in names if "::" in name}) or ["suites/"]
     words = [f"--{name.replace('_', '-')} {_value(name, value)}".rstrip() for name, value in _given(file.options)]
     return " ".join(["pytest", *(suites if len(suites) <= FEW else ["suites/"]), *words])
 

@@ -33,4 +33,4 @@ def _table(block: Table) -> str:
 
 def _safe(text: str) -> str:
     """The text with what Markdown would take for markup made literal."""
-    return "".join(f"\\{letter}" if letter in "\\|<*`" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\|<*`~" else letter for letter in text)

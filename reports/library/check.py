@@ -66,9 +66,10 @@ def _schema(content: dict[str, Any]) -> Iterator[str]:
 
 def _facts(file: ResultFile) -> Iterator[str]:
     """What a reader of the figures has to know."""
-    known: dict[str, Any] = {"datetime": file.datetime, "version of pytest-benchmark": file.version}
+    known: dict[str, Any] = {"datetime": file.datetime}
     if not file.published:
-        known |= {"machine_info.device": file.machine.get("device"), "machine_info.torch": file.machine.get("torch")}
+        own = {f"machine_info.{name}": file.machine.get(name) for name in ("device", "torch")}
+        known |= {"version of pytest-benchmark": file.version, **own}
     for name, fact in known.items():
         if not fact:
             yield f"{name} is missing; run the suites again"

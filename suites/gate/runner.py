@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from specs.privacy import here
 from suites.gate.machine import Machine
 from suites.gate.process import run_limited
 from suites.gate.step import Place, Result, Step, Verdict
@@ -81,7 +82,8 @@ class Gate:
     def _add(self, result: Result) -> None:
         self.results.append(result)
         whole = {"gpu": self._machine.gpu, "interrupted": self.interrupted}
-        text = json.dumps({**whole, "steps": [one.record() for one in self.results]}, indent=1, allow_nan=False)
+        whole = here().scrub({**whole, "steps": [one.record() for one in self.results]})
+        text = json.dumps(whole, indent=1, allow_nan=False)
         fresh = self._place.out / "gate.json.tmp"
         fresh.write_text(text + "\n")
         fresh.replace(self._place.out / "gate.json")

@@ -106,6 +106,8 @@ def test_the_header(tmp_path):
     assert "\nsoftware  torch 2.13.0+cpu\n" in text
     assert "\ndate      2026-01-31 12:34 UTC\n" in text
     assert "\ncommit    0123456789ab with uncommitted changes\n" in text
+    asked = "pytest suites/bench_ceilings.py suites/bench_linears.py --passes 6 (by its options)"
+    assert f"\ncommand   {asked}\n" in text
     assert "\nmeasured  3 cases in 6 passes, 3 not run, 1 failed\n" in text
     assert "\nceilings  read 10.0 GB/s, bf16 100 GFLOP/s\n" in text
     assert text.endswith("not run\n2  no GPU\n1  no triton\n\nfailed\n  x[d]: wrong result: relative error 1\n")

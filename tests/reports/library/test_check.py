@@ -43,6 +43,11 @@ def test_a_sound_file_has_no_fault(found):
     assert found(content()) == []
 
 
+def test_an_imported_file_need_not_say_what_timed_it(found):
+    facts = {"shardbench_schema": 1, "gpu": "NVIDIA H200", "source": "tables"}
+    assert found(content(machine=facts, version="", commit_info={})) == []
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [

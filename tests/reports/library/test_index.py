@@ -31,7 +31,11 @@ def test_every_file_has_a_page_and_every_link_leads_somewhere():
 
 @pytest.fixture
 def folder(tmp_path):
-    facts = {"variables": {"OMP_NUM_THREADS": "4"}, "packages": {"pytest": "9.2.0"}, "system": "Linux"}
+    facts = {
+        "variables": {"TRITON_HOME": "~/a", "OMP_NUM_THREADS": "4"},
+        "packages": {"pytest": "9.2.0"},
+        "system": "Linux",
+    }
     planted.write(
         tmp_path / "a.json",
         [planted.measured(planted.case(), ((0.2, 0.2), (0.22,))), *planted.ceilings()],
@@ -50,7 +54,7 @@ def test_a_page_says_hardware_versions_date_commit_command_ceilings_figures_and_
         "- commit: 0123456789ab with uncommitted changes",
         "- command: pytest suites/bench_ceilings.py suites/bench_linears.py --passes 6 (by its options)",
         "- ceilings: read 10.0 GB/s, bf16 100 GFLOP/s",
-        "- variables: OMP_NUM_THREADS=4",
+        "- variables: OMP_NUM_THREADS=4 TRITON_HOME=\\~/a",
         "- file: [a.json](a.json)",
         "- decode: 1 case, 50% of floor, reading at up to 5.00 GB/s",
         "- 1: needs a GPU",
