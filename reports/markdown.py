@@ -10,7 +10,7 @@ def draw(page: Page) -> str:
 
 def _facts(block: Facts) -> str:
     rows = (f"- {_safe(name)}: {_safe(text)}" if name else f"- {_safe(text)}" for name, text in block.rows)
-    return f"{'#' * block.level} {_safe(block.title)}\n\n" + "\n".join(rows)
+    return "\n\n".join(filter(None, [f"{'#' * block.level} {_safe(block.title)}", "\n".join(rows)]))
 
 
 def _table(block: Table) -> str:

@@ -21,12 +21,13 @@ Headline = tuple[str, str]
 
 
 def headlines(file: ResultFile, figures: Sequence[Figures]) -> list[Headline]:
-    """A line for each question, TP against PP first."""
+    """A line for each question, TP against PP first; of others' figures it says that they are published."""
     steps = [text for ran in experiments.write([file]).ran for text in ran.sentences()]
     others = [one for one in figures if not belongs(one.measurement)]
     tables = by_question(others, lambda one: one.measurement.case)
     answered = [(name(question, members), _said(file, question, members)) for question, members in tables]
-    return [*((experiments.TITLE, text) for text in steps), *((question, text) for question, text in answered if text)]
+    known = [*((experiments.TITLE, text) for text in steps), *((question, text) for question, text in answered if text)]
+    return [(question, f"published: {text}") for question, text in known] if file.published else known
 
 
 def name(question: str, figures: Sequence[Figures]) -> str:
@@ -51,10 +52,14 @@ def _said(file: ResultFile, question: str, figures: Sequence[Figures]) -> str:
 def _streams(question: str, figures: Sequence[Figures]) -> Iterator[str]:
     """Linears and attention: how near to the floor, how fast memory was read, and how time grows with tokens."""
     yield counted(len(figures), "case")
-    found = [one.floor_share for one in figures if one.floor_share]
-    if found:
-        middle = f" ({percent(median(found))} in the middle)" if len(found) > 1 else ""
-        yield f"{_range([percent(min(found)), percent(max(found))])} of floor{middle}"
+    found = {
+        "floor": [one.floor_share for one in figures if one.floor_share],
+        "the datasheet's floor": [one.datasheet_share for one in figures if one.datasheet_share],
+    }
+    if of := next((name for name, reached in found.items() if reached), None):
+        reached = found[of]
+        middle = f" ({percent(median(reached))} in the middle)" if len(reached) > 1 else ""
+        yield f"{_range([percent(min(reached)), percent(max(reached))])} of {of}{middle}"
     reading = [one.bytes_per_second or 0 for one in figures if one.bound == "memory"]
     if reading:
         yield f"reading at up to {units.one(units.BYTES_PER_SECOND, max(reading))}"

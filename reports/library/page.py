@@ -85,5 +85,5 @@ def _cut(block: Block, path: str) -> Block:
     for group in block.groups:
         groups.append(tuple(islice(group, left)))
         left -= len(groups[-1])
-    note = f"the first {MOST_ROWS} of {len(block.rows)} rows; all: `python -m reports show {path}`"
+    note = f"the first {MOST_ROWS} of {len(block.rows)} rows; python -m reports show {path} has them all"
     return replace(block, groups=tuple(filter(None, groups)), notes=(*block.notes, note))

@@ -65,6 +65,8 @@ class Summary:
         """How noisy it was, in a line."""
         if not self.figures:
             return ""
+        if self.file.published:
+            return "one figure a point and no spread: published, not measured here"
         if not self.half_widths:
             return "single passes: no intervals, so nothing can be told apart"
         middle, worst = percent(median(self.half_widths)), percent(self.half_widths[-1])

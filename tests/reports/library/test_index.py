@@ -84,7 +84,7 @@ def test_a_long_table_is_cut_and_says_where_the_rest_is(tmp_path):
     (file,) = shelf.look(tmp_path).files
     (table,) = [block for block in page.blocks(Summary(file)) if isinstance(block, Table)]
     assert [len(group) for group in table.groups] == [40, 8]
-    assert table.notes[-1] == f"the first 48 of 80 rows; all: `python -m reports show {file.path}`"
+    assert table.notes[-1] == f"the first 48 of 80 rows; python -m reports show {file.path} has them all"
 
 
 def test_check_finds_a_page_that_is_old_edited_missing_or_left_over(folder):

@@ -74,6 +74,15 @@ def test_growth_times_and_bandwidths_are_worked_out(tmp_path, capsys):
     }
 
 
+def test_what_others_measured_is_called_published_and_held_against_the_datasheet(tmp_path, capsys):
+    """1e9 bytes at 4.8e12 B/s take 208.3 us, half of 416.7 us."""
+    case = planted.measured(planted.case(), 416.6666e-6, passes=1, provenance="published")
+    planted.write(tmp_path / "a.json", [case], machine=planted.H200 | {"source": "tables of the vendor"})
+    (one,) = listed(tmp_path, capsys)["files"]
+    assert one["headlines"] == [{"question": "decode", "text": "published: 1 case, 50% of the datasheet's floor"}]
+    assert "one figure a point and no spread: published, not measured here" in listed(tmp_path, capsys, Format.TABLE)
+
+
 @pytest.mark.parametrize("form", [Format.TABLE, Format.MARKDOWN])
 def test_a_damaged_file_gets_a_line_and_the_others_are_shown(folder, capsys, form):
     (folder / "c.json").write_text('{"benchmarks": [')
