@@ -78,6 +78,8 @@ def sentence(group: Group, threshold: float) -> str:
         parts.append(f"{_named(names, group)} {_verb(names)} {count} of {total}")
     idle = [name for name in group.resources if not any(name in names for names in group.explained)]
     parts += [f"{_named(name, group)} {_verb(name)} nothing" for name in idle]
+    if group.name == "ceilings" and not group.resources:
+        return f"{parts[0]}: what the others are set against"
     if not group.resources:
         parts.append("nothing is known that could explain it")
     if left := group.left(threshold):
