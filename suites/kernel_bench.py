@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from kernels.kernel import Step
+from kernels.kernel import Inputs
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device, Patience, gib
 from kernels.timing.host import HostTimer, Timer
@@ -59,16 +59,15 @@ class KernelBench:
             calls = calls[start:] + calls[:start]
             with ranges.mark("warm-up", case.question, number):
                 if number not in self._verified:
-                    calls[0]()
+                    self._call(entry, inputs[start], number)
                     entry.check(entry.kernel.relative_error(inputs[start]), entry.kernel.rtol[case.dtype])
                     if entry.failed is not None:
                         return ()
                     self._verified.add(number)
-                    if entry.kernel.steps:
-                        self._show(entry.kernel.steps(**inputs[start]), case.question, number)
                 timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
             with ranges.mark("timed", case.question, number):
                 sampled = timer.sample(share)
+            ranges.tell(case.question, sampled.made, sampled.seconds)
             entry.turn += timer.made
         entry.calls = sampled.calls
         entry.note_load(sampled.telemetry)
@@ -76,11 +75,16 @@ class KernelBench:
             entry.throttled = bool(entry.throttled) or sampled.throttled
         return sampled.seconds
 
-    def _show(self, steps: Sequence[Step], question: str, number: int) -> None:
-        """One call outside the samples whose steps a timeline shows by name."""
-        for name, step in steps:
-            with ranges.mark(name, question, number):
-                step()
+    def _call(self, entry: KernelEntry, inputs: Inputs, number: int) -> None:
+        """One call outside the samples in a range of its own, its steps by name: a trace knows its kernels by it."""
+        question, kernel = entry.case.question, entry.kernel
+        with ranges.mark("call", question, number):
+            if kernel.steps is None:
+                kernel.call(inputs)()
+                return
+            for name, step in kernel.steps(**inputs):
+                with ranges.mark(name, question, number):
+                    step()
 
     def _timer(self, entry: Entry) -> Timer:
         return CudaTimer(self._device, entry.case.launch) if self._device.kind == "cuda" else HostTimer(self._device)

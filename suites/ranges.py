@@ -1,14 +1,16 @@
 """NVTX ranges, so that a Nsight Systems timeline shows each case by its name.
 
 Domain `shardbench`, category the suite's question, payload the number of the case in the run. The outer range
-is named by the case, with `warm-up` and `timed` inside it; what has parts, a layer, shows them by name in its warm-up.
-The package registers each message, and registered
-strings are what `nsys profile --nvtx-capture` matches by default. With no tool attached a range
-costs about a microsecond, and none is opened inside a sample.
+is named by the case, with `warm-up` and `timed` inside it. The call that is checked stands in the warm-up in a range
+`call` of its own, and what has parts, a layer, shows them there by name. Behind the samples two marks carry figures:
+`calls`, how many `timed` holds, and `seconds a call`, what our own clock says; so a trace needs no other file beside
+it. The package registers each message, and registered strings are what `nsys profile --nvtx-capture` matches by
+default. With no tool attached a range costs about a microsecond, and none is opened inside a sample.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import nvtx
@@ -19,12 +21,7 @@ _domain = nvtx.get_domain("shardbench")
 @contextmanager
 def mark(message: str, category: str, payload: int) -> Iterator[None]:
     """A range around the body of a `with`."""
-    attributes = _domain.get_event_attributes(
-        message=message,
-        category=_domain.get_category_id(category),
-        payload=payload,
-    )
-    _domain.push_range(attributes)
+    _domain.push_range(_attributes(message, category, payload))
     try:
         yield
     finally:
@@ -37,3 +34,18 @@ def visit(label: Mapping[str, Any], part: str) -> Iterator[None]:
     name, question, number = (label[key] for key in ("name", "question", "number"))
     with mark(name, question, number), mark(part, question, number):
         yield
+
+
+def tell(category: str, calls: int, seconds: Sequence[float]) -> None:
+    """Marks with what a visit gave: calls that were made, timed or not, and the median of samples in seconds a call."""
+    _domain.mark(_attributes("calls", category, calls))
+    if seconds:
+        _domain.mark(_attributes("seconds a call", category, float(median(seconds))))
+
+
+def _attributes(message: str, category: str, payload: float) -> Any:
+    return _domain.get_event_attributes(
+        message=message,
+        category=_domain.get_category_id(category),
+        payload=payload,
+    )

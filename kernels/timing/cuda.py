@@ -69,7 +69,8 @@ class CudaTimer:
         if median(seconds) <= 0:
             raise RuntimeError(f"{2 * self._calls} calls took no longer than {self._calls}: {median(seconds)} s a call")
         ((throttled, telemetry),) = load
-        return Sampled(_without_hiccups(seconds), self._calls, throttled, telemetry)
+        made = 3 * self._calls * (rounds + self._ahead)
+        return Sampled(_without_hiccups(seconds), self._calls, throttled, telemetry, made)
 
     def _probe(self, count: int) -> float:
         probe = self._runner(count)

@@ -27,12 +27,14 @@ class Sampled:
         calls: calls that a sample spans.
         throttled: whether clocks were held back under load; None where nothing tells.
         telemetry: what was read from the device under load.
+        made: calls made in all, the untimed ones before the samples too.
     """
 
     seconds: tuple[float, ...]
     calls: int
     throttled: bool | None = None
     telemetry: dict[str, float] | None = None
+    made: int = 0
 
 
 class Timer(Protocol):
@@ -81,7 +83,8 @@ class HostTimer:
         before = cpu_seconds()
         with without_collector():
             seconds = tuple(self._elapsed(self._calls) / self._calls for _ in range(rounds))
-        return Sampled(seconds, self._calls, telemetry=contention(before, cpu_seconds()))
+        load = contention(before, cpu_seconds())
+        return Sampled(seconds, self._calls, telemetry=load, made=rounds * self._calls)
 
     def _elapsed(self, count: int) -> float:
         calls = list(islice(self._turn, count))

@@ -161,7 +161,9 @@ class Case:
         with ranges.visit(self._label, "timed"):
             clock.begin()
             self._run(steps, clock)
-            return {"clock": clock.name, "trace": clock.rows(ahead_seconds)}
+            rows = clock.rows(ahead_seconds)
+            ranges.tell(self._label["question"], steps, [(max(rows["end"]) - min(rows["start"])) / steps])
+        return {"clock": clock.name, "trace": rows}
 
     def _run(self, steps: int, trace: Trace) -> None:
         """Tokens for every sequence, or every prompt so many times."""

@@ -68,10 +68,12 @@ class ShareCase:
                         self._barrier()
                     clock.run(part, step, 0, run)
             rows = clock.rows(0.0)
+            step_seconds = (rows["end"][-1] - rows["start"][0]) / steps
+            ranges.tell(self._label["question"], steps, [step_seconds])
         seconds: dict[str, list[list[float]]] = {part: [[] for _ in range(steps)] for part in PARTS}
         for part, start, end, step in zip(rows["kind"], rows["start"], rows["end"], rows["step"], strict=True):
             seconds[part][step].append(end - start)
-        return {"clock": clock.name, "seconds": seconds, "step_seconds": (rows["end"][-1] - rows["start"][0]) / steps}
+        return {"clock": clock.name, "seconds": seconds, "step_seconds": step_seconds}
 
     def _layer_error(self, number: int, shown: Shown) -> float:
         """Outputs are poisoned; where they are the inputs too, what stands in them is wrong."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from specs.ncu import DURATION, READ, profiled
 from suites.gate.cases import PROFILED, READ_CASES
 from suites.gate.machine import find_tool
-from suites.gate.ncu import DURATION, READ, CallCounters, by_call, most_passes, profiled, why_no_counters
+from suites.gate.ncu import CallCounters, by_call, most_passes, why_no_counters
 from suites.gate.program import leave, options
 from suites.gate.step import Step, Verdict
 

@@ -33,6 +33,9 @@ class Clock(Protocol):
     def prepared(self, call: Step) -> Step:
         """A call in the form in which it is timed."""
 
+    def made(self, count: int, rounds: int) -> int:
+        """Calls that `spans` makes, those that are not timed too."""
+
 
 class HostClock:
     """perf_counter, where calls return when their work is done."""
@@ -55,6 +58,10 @@ class HostClock:
     def prepared(self, call: Step) -> Step:
         """As it is."""
         return call
+
+    def made(self, count: int, rounds: int) -> int:
+        """All are timed."""
+        return count * rounds
 
     def _rounds(self, timed: Step, fresh: Step, barrier: Step, rounds: int) -> list[float]:
         found = []
@@ -122,6 +129,10 @@ class CudaClock:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL's watchdog asks events meanwhile
             call()
         return graph.replay
+
+    def made(self, count: int, rounds: int) -> int:
+        """Of a round n and 2n, and once more where a graph is uploaded by its first replay."""
+        return 3 * count * (rounds + self._graph)
 
     def _part(self, calls: Calls, count: int) -> Step:
         if count not in self._captured:

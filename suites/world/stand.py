@@ -112,7 +112,9 @@ class Stand:
     def _sample(self, calls: int, rounds: int) -> Reply:
         case = self._set_up()
         with ranges.visit(case.label, "timed"):
-            return {"seconds": case.sample(calls, rounds), "clock": case.clock.name}
+            seconds = case.sample(calls, rounds)
+            ranges.tell(case.label["question"], case.made(calls, rounds), seconds)
+        return {"seconds": seconds, "clock": case.clock.name}
 
     def _connect(self, backend: Backend, world: World) -> Communicator:
         if backend.name not in self._communicators:
@@ -178,7 +180,8 @@ class Case:
         world = self._communicator.world
         self._fill(buffers, turn)
         self._communicator.barrier()
-        call()
+        with ranges.mark("call", self.label["question"], self.label["number"]):
+            call()
         if world.kind != "cpu":
             torch.cuda.synchronize()
         return relative_error(self._collective, buffers, predictable(world.ranks, turn), self._role)
@@ -191,6 +194,10 @@ class Case:
         if self._task.gap_seconds:
             return self.clock.after_gap(self._call, fresh, barrier, self._task.gap_seconds, rounds)
         return self.clock.spans(self._call, fresh, barrier, calls, rounds)
+
+    def made(self, calls: int, rounds: int) -> int:
+        """Calls that `sample` makes, those that are not timed too."""
+        return rounds if self._task.gap_seconds else self.clock.made(calls, rounds)
 
     def _call(self, count: int) -> None:
         run, communicator, role = self._collective.run, self._communicator, self._role

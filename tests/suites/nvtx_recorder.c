@@ -1,4 +1,4 @@
-/* An NVTX injection library: writes each range of each domain to the file named by NVTX_RECORD.
+/* An NVTX injection library: writes each range and mark of each domain to the file named by NVTX_RECORD.
 
    NVTX loads the library named by NVTX_INJECTION64_PATH at its first call and asks it to put its own functions
    into a table. Domains, registered strings and category names come through the same way as the ranges. */
@@ -23,12 +23,25 @@ static void NVTX_API name_category(nvtxDomainHandle_t domain, uint32_t category,
     fprintf(record, "category\t%s\t%u\t%s\n", (const char *)domain, category, name);
 }
 
-static int NVTX_API push(nvtxDomainHandle_t domain, const nvtxEventAttributes_t *event) {
+static void write_event(const char *kind, nvtxDomainHandle_t domain, const nvtxEventAttributes_t *event) {
     int registered = event->messageType == NVTX_MESSAGE_TYPE_REGISTERED;
     const char *message = registered ? (const char *)event->message.registered : event->message.ascii;
-    fprintf(record, "push\t%s\t%u\t%lld\t%s\t%s\n", (const char *)domain, event->category,
-            (long long)event->payload.llValue, registered ? "registered" : "plain", message);
+    fprintf(record, "%s\t%s\t%u\t", kind, (const char *)domain, event->category);
+    if (event->payloadType == NVTX_PAYLOAD_TYPE_DOUBLE)
+        fprintf(record, "%.17g", event->payload.dValue);
+    else
+        fprintf(record, "%lld", (long long)event->payload.llValue);
+    fprintf(record, "\t%s\t%s\n", registered ? "registered" : "plain", message);
+}
+
+static int NVTX_API push(nvtxDomainHandle_t domain, const nvtxEventAttributes_t *event) {
+    write_event("push", domain, event);
     return 0;
+}
+
+static void NVTX_API mark(nvtxDomainHandle_t domain, const nvtxEventAttributes_t *event) {
+    write_event("mark", domain, event);
+    fflush(record);
 }
 
 static int NVTX_API pop(nvtxDomainHandle_t domain) {
@@ -46,6 +59,7 @@ int NVTX_API InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get_export_table)
     *table[NVTX_CBID_CORE2_DomainCreateA] = (NvtxFunctionPointer)create_domain;
     *table[NVTX_CBID_CORE2_DomainRegisterStringA] = (NvtxFunctionPointer)register_string;
     *table[NVTX_CBID_CORE2_DomainNameCategoryA] = (NvtxFunctionPointer)name_category;
+    *table[NVTX_CBID_CORE2_DomainMarkEx] = (NvtxFunctionPointer)mark;
     *table[NVTX_CBID_CORE2_DomainRangePushEx] = (NvtxFunctionPointer)push;
     *table[NVTX_CBID_CORE2_DomainRangePop] = (NvtxFunctionPointer)pop;
     return 1;

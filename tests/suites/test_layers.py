@@ -99,5 +99,5 @@ def test_a_run_closes_the_ledger_of_its_layers_and_a_timeline_shows_their_parts(
     ), "what streams no weights is not called cold"
     first = marked.index("norm")
     steps = ["norm", "qkv", "rotary", "attention", "o", "norm", "gate_up", "swiglu", "down"]
-    assert marked[first - 1 : first + 10] == ["warm-up", *steps, "timed"]
+    assert marked[first - 2 : first + 10] == ["warm-up", "call", *steps, "timed"]
     assert marked.count("rotary") == 1, "in the first visit, outside the samples"

@@ -1,11 +1,13 @@
 """NVTX ranges as a tool sees them: a library that NVTX loads records what the suites push and pop."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -40,16 +42,15 @@ def events(recorder, tmp_path):
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "pytest", "-p", "suites.plugin", "--rootdir", ".", "bench_it.py", "--passes", "2"]
-    done = subprocess.run(
-        [*command, "-o", "python_functions=bench_*"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    options = ["--benchmark-json=out.json", "-o", "python_functions=bench_*"]
+    done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return [line.split("\t") for line in record.read_text().splitlines()]
 
 
 def test_a_timeline_shows_each_visit_by_case_with_warm_up_and_timed_part(events):
     stack, seen = [], []
-    for kind, *fields in events:
+    for kind, *fields in (event for event in events if event[0] != "mark"):
         if kind == "push":
             domain, _, payload, form, message = fields
             assert (domain, form) == ("shardbench", "registered")
@@ -59,17 +60,42 @@ def test_a_timeline_shows_each_visit_by_case_with_warm_up_and_timed_part(events)
             stack.pop()
     assert not stack
     good, also = "bench_it.py::bench_good", "bench_it.py::bench_also_good"
-    visits = [
-        [(number, (case,)), (number, (case, "warm-up")), (number, (case, "timed"))]
-        for number, case in ((0, good), (1, also))
-    ]
-    assert seen == [event for _ in range(2) for visit in visits for event in visit]
+    expected = []
+    for visit in range(2):
+        for number, case in ((0, good), (1, also)):
+            expected += [(number, (case,)), (number, (case, "warm-up"))]
+            expected += [(number, (case, "warm-up", "call"))] if visit == 0 else []  # checked once
+            expected += [(number, (case, "timed"))]
+    assert seen == expected
+
+
+def test_behind_the_samples_marks_say_how_many_calls_were_made_and_what_our_own_clock_found(events, tmp_path):
+    stack, told = [], {}
+    for kind, *fields in events:
+        if kind == "push":
+            stack.append(fields[-1])
+        elif kind == "pop":
+            stack.pop()
+        elif kind == "mark":
+            domain, _, payload, form, message = fields
+            assert (domain, form, len(stack)) == ("shardbench", "registered", 1), "in a case's range, behind timed"
+            told.setdefault((stack[0], message), []).append(float(payload))
+    benchmarks = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
+    assert len(told) == 2 * len(benchmarks)
+    for one in benchmarks:
+        info, data = one["extra_info"], one["stats"]["data"]
+        first, second = info["pass_rounds"]
+        medians = [median(data[:first]), median(data[first:])]
+        assert told[one["fullname"], "seconds a call"] == pytest.approx(medians, rel=1e-12)
+        calls = told[one["fullname"], "calls"]
+        assert calls[1] == second * info["calls"]
+        assert calls[0] % first == 0
 
 
 def test_categories_are_the_questions(events):
     names = {fields[1]: fields[2] for kind, *fields in events if kind == "category"}
     pushed = [names[fields[1]] for kind, *fields in events if kind == "push"]
-    assert pushed == (["decode"] * 3 + ["prefill"] * 3) * 2
+    assert pushed == ["decode"] * 4 + ["prefill"] * 4 + ["decode"] * 3 + ["prefill"] * 3
 
 
 def test_every_rank_marks_its_visits_to_a_case(recorder, tmp_path):
@@ -90,7 +116,9 @@ def test_every_rank_marks_its_visits_to_a_case(recorder, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     pushed = [line.split("\t")[-1] for line in record.read_text().splitlines() if line.startswith("push")]
     case = "suites/bench_collectives.py::bench_collective[broadcast-2ranks-16KiB-bf16-eager-gloo]"
-    assert set(pushed) == {case, "warm-up", "timed"}
+    assert set(pushed) == {case, "warm-up", "call", "timed"}
     # checked once; two samples to learn its time, one in each of two passes: on both ranks
     assert pushed.count("warm-up") == 2
     assert pushed.count(case) == pushed.count("warm-up") + pushed.count("timed") == 2 + 2 * 4
+    marks = [line.split("\t")[-1] for line in record.read_text().splitlines() if line.startswith("mark")]
+    assert marks.count("calls") == marks.count("seconds a call") == pushed.count("timed")

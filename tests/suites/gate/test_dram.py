@@ -2,9 +2,10 @@
 
 import pytest
 
+from specs.ncu import Profiled, profiled
 from suites.gate.cases import PROFILED, READ_CASES
 from suites.gate.dram import command, judge, read_table
-from suites.gate.ncu import CallCounters, Profiled, by_call, most_passes, profiled
+from suites.gate.ncu import CallCounters, by_call, most_passes
 
 HEADER = (
     '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device",'
@@ -41,7 +42,9 @@ MARKED = table(
 
 def test_kernels_are_read_in_order_with_separators_and_names_that_hold_commas():
     found = profiled(MARKED)
-    assert found[2] == Profiled("splitKreduce, part one", 64, 20_000_000, pytest.approx(5e-6))
+    assert found[2] == Profiled(
+        "splitKreduce, part one", 64, 20_000_000, pytest.approx(5e-6), process="4242", arch="9.0"
+    )
     assert [one.kernel for one in found][-2:] == ["_gate_mark", "_skinny"]
 
 
