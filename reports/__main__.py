@@ -22,6 +22,7 @@ from reports.plan.asked import BACKENDS, BATCHES, LATENCIES, Asked
 from reports.plan.command import plan
 from reports.plan.fabric import Fabric
 from reports.plan.options import LAUNCHES, launches, numbers, whole_numbers
+from reports.profiles.command import import_ncu, import_nsys
 from reports.recover import recover
 from reports.show import show
 from reports.silicon.command import import_aiconfigurator
@@ -233,6 +234,29 @@ def _nccl_tests(
 ) -> None:
     """Times that nccl-tests or rccl-tests took: all_reduce_perf, all_gather_perf, sendrecv_perf and the like."""
     typer.echo(import_nccl_tests(paths, to, gpu, op))
+
+
+@importers.command("nsys")
+def _nsys(
+    path: Annotated[Path, typer.Argument(metavar="SQLITE", help="What `nsys export --type sqlite` wrote.")],
+    to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
+    run: Annotated[Path | None, typer.Option(metavar="FILE", help="Result file of the traced run.")] = None,
+    format: As = Format.TABLE,  # noqa: A002
+) -> None:
+    """Device time a case and a layer's part, from a trace of the suites by Nsight Systems, beside our own clock."""
+    import_nsys(path, to, run, format)
+
+
+@importers.command("ncu")
+def _ncu(
+    path: Annotated[Path, typer.Argument(metavar="CSV", help="What ncu printed with --nvtx --csv.")],
+    to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
+    run: Annotated[Path | None, typer.Option(metavar="FILE", help="Result file of the profiled run.")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="The GPU, where the table does not name it.")] = None,
+    format: As = Format.TABLE,  # noqa: A002
+) -> None:
+    """Durations and DRAM bytes of kernels, from a table of Nsight Compute with our ranges in it."""
+    import_ncu(path, to, run, gpu, format)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -62,18 +62,29 @@ class ResultFile:
         """Whether others measured it, and an import wrote it."""
         return "source" in self.machine
 
+    @property
+    def profiler(self) -> str:
+        """The profiler that took its times, attached to the run; empty for times that the suites took themselves."""
+        return str(self.machine.get("profiler") or "")
+
 
 def load_all(paths: Sequence[Path]) -> list[ResultFile]:
     """Read several, each once.
 
     Raises:
-        UserError: as `load`, and where a file is given twice.
+        UserError: as `load`, where a file is given twice, and where one is a profile: a profiler slows what it watches.
     """
     places = Counter(path.resolve() for path in paths)
     twice = next((path for path in paths if places[path.resolve()] > 1), None)
     if twice:
         raise UserError(f"{twice}: given twice; its figures would count as two witnesses, so give it once")
-    return [load(path) for path in paths]
+    found = [load(path) for path in paths]
+    if profile := next((one for one in found if one.profiler), None):
+        raise UserError(
+            f"{profile.path}: a profile by {profile.profiler}, no witness beside times taken without one; "
+            "`python -m reports show` shows it, `compare` holds it against a run"
+        )
+    return found
 
 
 def load(path: Path) -> ResultFile:

@@ -21,6 +21,7 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
         ("machine", machine.describe(file.machine)),
         ("software", machine.software(file.machine)),
         ("source", str(file.machine.get("source") or "")),
+        ("profiler", file.profiler and f"{file.profiler}: device time as it saw it, attached to the run"),
         ("frameworks", _frameworks(file)),
         ("imported" if file.published else "date", _minute(file.datetime)),
         ("commit", _commit(file)),

@@ -120,6 +120,8 @@ def collect(file: ResultFile) -> list[Layer]:
 
 
 def _timed(file: ResultFile) -> Iterator[Measurement]:
+    if file.profiler:
+        return iter(())  # its parts were seen in the layer, not timed alone
     return (one for one in file.measurements if one.case.question == QUESTION and one.provenance == "measured")
 
 

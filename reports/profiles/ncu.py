@@ -1,0 +1,94 @@
+"""A table of Nsight Compute as visits to cases: kernels with their durations, each by itself, and their ranges."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports.profiles.activity import Activity
+from reports.profiles.visit import CALL, DOMAIN, SHOWN, TIMED, WARM_UP, Profile, Visit
+from specs.errors import UserError
+from specs.ncu import DURATION, Profiled, profiled
+
+MOST_BYTES = 1 << 30
+CSV = "`ncu --import report.ncu-rep --csv --page raw`"
+ALONE = (
+    "ncu runs kernels one at a time and each maybe several times over: no gaps and no overlap are in these times, and "
+    "unless --cache-control none and --clock-control none were given it flushed caches before each and held clocks at "
+    "base"
+)
+ELSEWHERE = "{} of {} kernels are in no range of ours: left out"
+TIMED_ALONE = "no checked call is in the table of {}: its time is that of what was timed"
+
+
+def read(path: Path) -> Profile:
+    """Everything that a table says of our cases.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        kernels = profiled(_text(path), needed=(DURATION,))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; give what ncu printed with --csv, {DURATION} among its metrics") from error
+    if not any(one.ranges for one in kernels):
+        raise UserError(f"{path}: no column of NVTX ranges, or nothing in it; profile with `ncu --nvtx --csv`")
+    visits: dict[tuple[str, str], Visit] = {}
+    at, inside = 0.0, 0
+    for number, one in enumerate(kernels):
+        path_of = [name for domain, name in one.ranges if domain == DOMAIN]
+        if len(path_of) >= 2 and path_of[1] in (WARM_UP, TIMED):
+            visit = visits.setdefault((one.process, path_of[0]), Visit(path_of[0], "", number))
+            at = _file(visit, path_of, one, at, number)
+            inside += 1
+    if not visits:
+        raise UserError(
+            f"{path}: {len(kernels)} kernels, none in a range of the domain {DOMAIN}; profile `pytest suites/`"
+        )
+    notes = [ALONE]
+    notes += [ELSEWHERE.format(len(kernels) - inside, len(kernels))] if inside < len(kernels) else []
+    notes += [TIMED_ALONE.format(one.case) for one in visits.values() if not one.call and not one.parts and one.timed]
+    found = [_as_timed(one) for one in visits.values()]
+    return Profile(found, "Nsight Compute", _gpu(kernels), notes)
+
+
+def _text(path: Path) -> str:
+    if path.suffix == ".ncu-rep":
+        raise UserError(f"{path}: a report of Nsight Compute; print it first: {CSV}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: over {MOST_BYTES >> 30} GiB; profile fewer kernels or metrics")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}); give what ncu printed with --csv") from error
+    if not content.strip():
+        raise UserError(f"{path}: empty; give what ncu printed with --csv")
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # as PowerShell redirects
+    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+
+
+def _file(visit: Visit, ranges: Sequence[str], one: Profiled, at: float, number: int) -> float:
+    """Put a kernel behind the one before it; gives where it ends, in nanoseconds."""
+    end = at + one.seconds * 1e9
+    activity = Activity(at, end, one.kernel, (0, 0), launched=(at, number), read_bytes=one.read_bytes)
+    if ranges[1] == TIMED:
+        visit.timed.append(activity)
+    if CALL in ranges[2:3]:
+        visit.call.append(activity)
+    if shown := next((name for name in ranges[2:] if name in SHOWN), None):
+        if not visit.parts or visit.parts[-1][0] != shown:
+            visit.parts.append((shown, []))
+        visit.parts[-1][1].append(activity)
+    return end
+
+
+def _as_timed(visit: Visit) -> Visit:
+    """The checked call stands for all: caches are as ncu left them whichever it is."""
+    shown = [one for _, activities in visit.parts for one in activities]
+    if call := visit.call or shown:
+        visit.timed, visit.call, visit.calls = call, call, 1
+    return visit
+
+
+def _gpu(kernels: Sequence[Profiled]) -> dict[str, object]:
+    first = kernels[0]
+    arch = f"sm_{first.arch.replace('.', '')}" if first.arch else None
+    return {name: value for name, value in (("gpu", first.gpu or None), ("arch", arch)) if value}
