@@ -13,7 +13,7 @@ from reports.profiles.run import Run
 from reports.profiles.times import Times
 from reports.profiles.visit import Profile
 from specs.errors import UserError
-from specs.gpus import GPUS, recognise
+from specs.gpus import GPUS
 
 NO_RUN = "operations, shapes and bytes are unknown: --run takes the result file of the profiled run, which has them"
 
@@ -51,10 +51,6 @@ def import_ncu(path: Path, to: Path, run: Path | None, gpu: str | None, format: 
         given = GPUS[gpu].names[0] if gpu in GPUS else gpu
         if (found := profile.gpu.get("gpu")) and found != given:
             raise UserError(f"{path}: names its GPU, {found}, where --gpu says {given}; leave --gpu out")
-        if gpu not in GPUS and recognise(given) is None:
-            raise UserError(
-                f"--gpu {gpu}: unknown; give one of {', '.join(GPUS)}, or the name that its driver gives it"
-            )
         profile = replace(profile, gpu=profile.gpu | {"gpu": given})
     _write(path, profile, to, runs.load(run), "ncu", format)
 

@@ -10,6 +10,8 @@ from specs.errors import UserError
 
 MAGIC = b"SQLite format 3\0"
 EXPORT = "`nsys export --type sqlite -o trace.sqlite trace.nsys-rep`"
+TEXTS = ("name", "text", "value")
+"""Columns that hold text; SQLite itself would take it in any."""
 REPORTS = (".nsys-rep", ".qdrep", ".qdstrm")
 
 
@@ -58,7 +60,13 @@ class Database:
                 )
             columns = [f'"{name}"' for name in needed] + [f'"{name}"' if name in there else "NULL" for name in others]
             query = f'SELECT {", ".join(columns)} FROM "{table}"'  # noqa: S608 - names are this package's own
-            yield from self._open.execute(query)
+            numbers = [index for index, name in enumerate((*needed, *others)) if name not in TEXTS]
+            for row in self._open.execute(query):
+                if odd := next((row[index] for index in numbers if isinstance(row[index], str | bytes)), None):
+                    raise UserError(
+                        f"{self._path}: {table} holds {str(odd)[:40]!r} for a number; export it again: {EXPORT}"
+                    )
+                yield row
         except sqlite3.Error as error:
             raise self._damaged(error) from error
 

@@ -33,8 +33,6 @@ def read(path: Path) -> Profile:
             launched = launches.read(database, strings)
         except UserError as error:
             raise error if str(error).startswith(f"{path}:") else UserError(f"{path}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{path}: a value in it is no number ({error}); export it again: {EXPORT}") from error
         visits, outside = _visits(threads, marks, launched)
         if not launched or outside == len(launched):
             raise UserError(f"{path}: {_no_kernels(visits, launched)}; trace a run on a GPU with --trace=cuda,nvtx")

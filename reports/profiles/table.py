@@ -9,6 +9,8 @@ from reports.profiles.run import Run
 from reports.profiles.times import Times
 from reports.units import NONE
 
+LONGEST = 60
+"""Letters of a kernel's name: templates have hundreds."""
 CLOSE = 0.05
 """Share by which clock and device time may differ without a word."""
 OVERLAP = 1.02
@@ -118,7 +120,7 @@ def _parts(times: Times) -> Table:
             time(one.busy),
             units.percent(one.share),
             NONE if one.read_bytes is None else units.decimal_bytes(one.read_bytes),
-            one.kernel,
+            one.kernel if len(one.kernel) <= LONGEST else f"{one.kernel[: LONGEST - 1]}…",
         )
         for one in times.parts
     )

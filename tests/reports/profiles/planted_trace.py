@@ -1,7 +1,7 @@
 """Traces with planted times, written as `nsys export --type sqlite` does, by the documented schema.
 
-https://docs.nvidia.com/nsight-systems/UserGuide/index.html, SQLite Schema Reference, as of 2024.6 (schema 3.16). All times
-here are in microseconds; the tables hold nanoseconds.
+https://docs.nvidia.com/nsight-systems/UserGuide/index.html, SQLite Schema Reference, as of 2024.6 (schema 3.16). All
+times here are in microseconds; the tables hold nanoseconds.
 """
 
 import sqlite3
@@ -68,7 +68,7 @@ class Trace:
         self.launches = 0
         self.add("META_DATA_EXPORT", name="EXPORT_PRODUCT_VERSION", value="2024.6.2.225")
         self.add("TARGET_INFO_SYSTEM_ENV", devStateName="", name="Hostname", nameEnum=1, value=HOST)
-        memory = dict(totalMemory=85_017_493_504, smCount=132, l2CacheSize=52_428_800)
+        memory = {"totalMemory": 85_017_493_504, "smCount": 132, "l2CacheSize": 52_428_800}
         self.add("TARGET_INFO_GPU", vmId=0, id=0, name=gpu, cuDevice=0, computeMajor=9, computeMinor=0, **memory)
 
     def add(self, table, **row):
@@ -83,7 +83,7 @@ class Trace:
             self.domains.add((pid, domain))
             self.event_row(75, 0, None, pid, 1, text=domain, domainId=self.domain(domain))
             self.event_row(33, 0, None, pid, 1, text="decode", category=1, domainId=self.domain(domain))
-        ids = dict(textId=self.string(text), domainId=self.domain(domain))
+        ids = {"textId": self.string(text), "domainId": self.domain(domain)}
         self.event_row(kind, start, end, pid, tid, **ids, **more)
 
     def event_row(self, kind, start, end, pid, tid, **more):
@@ -114,14 +114,14 @@ class Trace:
 
     def launch(self, at, *, name="cudaLaunchKernel_v7000", pid=100, tid=1, number=None):
         self.launches = number or self.launches + 1
-        times = dict(start=ns(at), end=ns(at + 0.5))
+        times = {"start": ns(at), "end": ns(at + 0.5)}
         self.add(RUNTIME, **times, globalTid=thread(pid, tid), correlationId=self.launches, nameId=self.string(name))
         return self.launches
 
     def kernel(self, number, start, end, name="gemm", *, pid=100, stream=7, node=None, table=KERNEL):
-        names = dict(demangledName=self.string(f"void {name}<float>(int)"), shortName=self.string(name))
-        where = dict(globalPid=thread(pid, 0), streamId=stream, correlationId=number)
-        more = {KERNEL: dict(names, graphNodeId=node), MEMCPY: dict(graphNodeId=node)}.get(table, {})
+        names = {"demangledName": self.string(f"void {name}<float>(int)"), "shortName": self.string(name)}
+        where = {"globalPid": thread(pid, 0), "streamId": stream, "correlationId": number}
+        more = {KERNEL: dict(names, graphNodeId=node), MEMCPY: {"graphNodeId": node}}.get(table, {})
         self.add(table, start=ns(start), end=ns(end), **where, **more)
 
     def eager(self, at, start, end, name="gemm", **more):
@@ -134,7 +134,10 @@ class Trace:
         """The file, less some tables, and less the columns of `dropped` by table."""
         path.unlink(missing_ok=True)
         with sqlite3.connect(path) as database:
-            tables = {"StringIds": [dict(id=number, value=text) for text, number in self.strings.items()], **self.rows}
+            tables = {
+                "StringIds": [{"id": number, "value": text} for text, number in self.strings.items()],
+                **self.rows,
+            }
             for table, rows in tables.items():
                 if table in without:
                     continue
