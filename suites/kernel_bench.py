@@ -10,6 +10,7 @@ from kernels.timing.device import Device, Patience, gib
 from kernels.timing.host import HostTimer, Timer
 from kernels.timing.pool import Pool
 from specs import statistics
+from specs.ranges import CALL, TIMED, WARM_UP
 from suites import ranges
 from suites.entry import Entry
 from suites.kernel_case import KernelEntry
@@ -57,7 +58,7 @@ class KernelBench:
             calls = [entry.kernel.call(one) for one in inputs]
             start = entry.turn % len(calls)  # go on behind the copy that the visit before read last
             calls = calls[start:] + calls[:start]
-            with ranges.mark("warm-up", case.question, number):
+            with ranges.mark(WARM_UP, case.question, number):
                 if number not in self._verified:
                     self._call(entry, inputs[start], number)
                     entry.check(entry.kernel.relative_error(inputs[start]), entry.kernel.rtol[case.dtype])
@@ -65,7 +66,7 @@ class KernelBench:
                         return ()
                     self._verified.add(number)
                 timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
-            with ranges.mark("timed", case.question, number):
+            with ranges.mark(TIMED, case.question, number):
                 sampled = timer.sample(share)
             ranges.tell(case.question, sampled.made, sampled.seconds)
             entry.turn += timer.made
@@ -78,7 +79,7 @@ class KernelBench:
     def _call(self, entry: KernelEntry, inputs: Inputs, number: int) -> None:
         """One call outside the samples in a range of its own, its steps by name: a trace knows its kernels by it."""
         question, kernel = entry.case.question, entry.kernel
-        with ranges.mark("call", question, number):
+        with ranges.mark(CALL, question, number):
             if kernel.steps is None:
                 kernel.call(inputs)()
                 return

@@ -15,7 +15,9 @@ from typing import Any
 
 import nvtx
 
-_domain = nvtx.get_domain("shardbench")
+from specs.ranges import CALLS, DOMAIN, SECONDS
+
+_domain = nvtx.get_domain(DOMAIN)
 
 
 @contextmanager
@@ -38,9 +40,9 @@ def visit(label: Mapping[str, Any], part: str) -> Iterator[None]:
 
 def tell(category: str, calls: int, seconds: Sequence[float]) -> None:
     """Marks with what a visit gave: calls that were made, timed or not, and the median of samples in seconds a call."""
-    _domain.mark(_attributes("calls", category, calls))
+    _domain.mark(_attributes(CALLS, category, calls))
     if seconds:
-        _domain.mark(_attributes("seconds a call", category, float(median(seconds))))
+        _domain.mark(_attributes(SECONDS, category, float(median(seconds))))
 
 
 def _attributes(message: str, category: str, payload: float) -> Any:

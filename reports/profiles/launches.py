@@ -65,6 +65,6 @@ def _calls(database: Database, wanted: set[Key], *, known: bool) -> dict[Key, tu
     for start, thread, number in database.rows(CALLS, ("start", "globalTid", "correlationId")):
         if None not in (start, thread, number):
             key = process(thread) if known else None, number
-            if key in wanted and (key not in found or start < found[key][0]):
+            if key in wanted:
                 found[key] = start, thread
     return found

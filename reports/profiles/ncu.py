@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.profiles.activity import Activity
-from reports.profiles.visit import CALL, DOMAIN, SHOWN, TIMED, WARM_UP, Profile, Visit
+from reports.profiles.visit import SHOWN, Profile, Visit
 from specs.errors import UserError
 from specs.ncu import DURATION, Profiled, profiled
+from specs.ranges import CALL, DOMAIN, TIMED, WARM_UP
 
 MOST_BYTES = 1 << 30
 CSV = "`ncu --import report.ncu-rep --csv --page raw`"

@@ -9,8 +9,9 @@ from reports.profiles.activity import Activity
 from reports.profiles.database import EXPORT, Database
 from reports.profiles.launches import Launched
 from reports.profiles.nvtx import Mark, Range, Thread
-from reports.profiles.visit import CALL, CALLS, SECONDS, SHOWN, TIMED, WARM_UP, Profile, Visit
+from reports.profiles.visit import SHOWN, Profile, Visit
 from specs.errors import UserError
+from specs.ranges import CALL, CALLS, SECONDS, TIMED, WARM_UP
 
 OURS = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
 """Tables of which an export always has one, whatever was traced."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from reports.profiles.database import Database
-from reports.profiles.visit import DOMAIN, TIMED, WARM_UP
 from specs.errors import UserError
+from specs.ranges import DOMAIN, TIMED, WARM_UP
 
 MARK, CATEGORY, PUSH_POP, DOMAIN_CREATED = 34, 33, 59, 75
 """`eventType`s of nsys."""

@@ -6,10 +6,6 @@ from dataclasses import dataclass, field
 from reports.profiles.activity import Activity
 from specs.layer import FUSED, PARTS
 
-DOMAIN = "shardbench"
-WARM_UP, CALL, TIMED = "warm-up", "call", "timed"
-CALLS, SECONDS = "calls", "seconds a call"
-"""Marks behind the samples."""
 SHOWN = (*PARTS, FUSED)
 """Names of ranges that are a layer's parts."""
 

@@ -12,6 +12,7 @@ from comm.backends.all import BACKENDS
 from comm.world import World
 from kernels.timing.device import current_device
 from specs.deployment import Deployment, Seat
+from specs.ranges import TIMED, WARM_UP
 from suites import ranges
 from suites.decoder.common_clock import ahead_of_first
 from suites.decoder.links import Switchboard
@@ -147,7 +148,7 @@ class Case:
 
     def prove(self, proof: Proof) -> dict[str, Any]:
         """The error of this rank's logits, see `suites.decoder.proof`; None where it has none."""
-        with ranges.visit(self._label, "warm-up"):
+        with ranges.visit(self._label, WARM_UP):
             for slot in self._slots:
                 slot.begin_proof()
             self._run(STEPS, Shown(self._label["question"], self._label["number"]))
@@ -158,7 +159,7 @@ class Case:
 
     def walk(self, steps: int, clock: Clock, ahead_seconds: float) -> dict[str, Any]:
         """Run steps; gives the trace of all."""
-        with ranges.visit(self._label, "timed"):
+        with ranges.visit(self._label, TIMED):
             clock.begin()
             self._run(steps, clock)
             rows = clock.rows(ahead_seconds)

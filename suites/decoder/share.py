@@ -19,6 +19,7 @@ from kernels.layer.parts import ELEMENTWISE
 from kernels.layer.whole import layer
 from kernels.linears import linear
 from kernels.timing.host import without_collector
+from specs.ranges import TIMED, WARM_UP
 from specs.shares import HEAD, LAYER, PARTS
 from suites import ranges
 from suites.decoder import values
@@ -52,7 +53,7 @@ class ShareCase:
     def prove(self) -> dict[str, Any]:
         """By part the largest ‖out − reference‖ / ‖reference‖; of layers each one's, from what is drawn for it."""
         shown = Shown(self._label["question"], self._label["number"])
-        with ranges.visit(self._label, "warm-up"):
+        with ranges.visit(self._label, WARM_UP):
             layers = [self._layer_error(number, shown) for number in range(len(self._slot.layers))]
             errors = {LAYER: nan if any(map(isnan, layers)) else max(layers), HEAD: self._head_error(shown)}
         return {"errors": {part: "nan" if isnan(error) else error for part, error in errors.items()}}
@@ -60,7 +61,7 @@ class ShareCase:
     def walk(self, steps: int, clock: Clock) -> dict[str, Any]:
         """By part, for each step, the seconds of each stretch, of all layers one after another; and those of a step."""
         stretches = [(one.part, one.meets, partial(_run, one.calls)) for one in _stretches(self._slot)]
-        with ranges.visit(self._label, "timed"), without_collector():
+        with ranges.visit(self._label, TIMED), without_collector():
             clock.begin()
             for step in range(steps):
                 for part, meets, run in stretches:

@@ -23,6 +23,7 @@ from comm.collectives import COLLECTIVES
 from comm.value import fill, predictable
 from comm.world import World
 from specs.errors import UserError
+from specs.ranges import CALL, TIMED, WARM_UP
 from suites import ranges
 from suites.decoder.desk import Desk
 from suites.world.clocks import Clock, CudaClock, HostClock, Step
@@ -105,13 +106,13 @@ class Stand:
     def _check(self, turn: int) -> Reply:
         """One call on fresh values and poisoned results, held against the reference."""
         case = self._set_up()
-        with ranges.visit(case.label, "warm-up"):
+        with ranges.visit(case.label, WARM_UP):
             error = case.check(turn)
         return {"error": "nan" if error is not None and isnan(error) else error}
 
     def _sample(self, calls: int, rounds: int) -> Reply:
         case = self._set_up()
-        with ranges.visit(case.label, "timed"):
+        with ranges.visit(case.label, TIMED):
             seconds = case.sample(calls, rounds)
             ranges.tell(case.label["question"], case.made(calls, rounds), seconds)
         return {"seconds": seconds, "clock": case.clock.name}
@@ -180,7 +181,7 @@ class Case:
         world = self._communicator.world
         self._fill(buffers, turn)
         self._communicator.barrier()
-        with ranges.mark("call", self.label["question"], self.label["number"]):
+        with ranges.mark(CALL, self.label["question"], self.label["number"]):
             call()
         if world.kind != "cpu":
             torch.cuda.synchronize()

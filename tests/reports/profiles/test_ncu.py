@@ -27,11 +27,12 @@ def row(number, where, kernel, process=7):
 
 
 CALL = stack(CASE, "warm-up", "call")
+IN_THEIRS = CALL + stack("qkv", domain="someone else's")[7:]
 KERNELS = [
     # ranges, kernel, nanoseconds, bytes
     (stack(CASE, "warm-up"), "reference", 90_000, 5),
     (CALL, "gemm<float, (int)3>", 10_000, 16_000_000),
-    (CALL, "sum", 2_500, 1_000_000),
+    (IN_THEIRS, "sum", 2_500, 1_000_000),
     (stack(CASE, "timed"), "gemm<float, (int)3>", 11_000, 0),
     ("", "outside", 7_000, 7),
     (stack("step", "call", domain="<default domain>"), "theirs", 7_000, 7),
@@ -84,7 +85,7 @@ def test_a_call_takes_and_reads_what_its_kernels_do_on_either_page(imported, tab
     assert one["busy_seconds"] == pytest.approx(12.5e-6)
     assert one["dram_bytes_read"] == pytest.approx(17e6)
     assert (one["visits"], one["calls"], one["kernels_per_call"]) == (1, 1, 2)
-    assert (one["span_seconds"], one["clock_seconds"], one["explained_by"]) == (None, None, "")
+    assert (one["span_seconds"], one["clock_seconds"], one["explained_by"], one["parts"]) == (None, None, "", [])
     (measurement,) = file.measurements
     assert (measurement.clock, measurement.seconds) == ("ncu", ((pytest.approx(12.5e-6),),))
     assert measurement.telemetry == {"dram_bytes_read": pytest.approx(17e6)}

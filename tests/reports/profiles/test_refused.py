@@ -48,6 +48,16 @@ def test_a_file_that_was_cut_short(refused, tmp_path, share):
     assert "export it again" in said
 
 
+def test_a_file_that_was_cut_behind_all_that_is_read(refused, tmp_path):
+    path = eager().write(tmp_path / "trace.sqlite")
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE OSRT_API (start INTEGER)")
+        database.executemany("INSERT INTO OSRT_API VALUES (?)", [(number,) for number in range(10_000)])
+    database.close()
+    path.write_bytes(path.read_bytes()[:-8192])
+    assert "cut short after" in refused(path)
+
+
 def test_a_file_that_was_damaged(refused, tmp_path):
     path = eager(calls=200).write(tmp_path / "trace.sqlite")
     content = path.read_bytes()
