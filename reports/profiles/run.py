@@ -43,7 +43,8 @@ class Run:
     def case(self, name: str, question: str, launch: str, kernel: str) -> Case:
         """The case of this name with all that is known of it: without the run that is little, and no work."""
         known = self.cases.get(name)
-        if known and known.case.op not in (step.OP, *shares.PARTS):
+        whole_model = known and (known.case.op == step.OP or known.case.question == shares.QUESTION)
+        if known and not whole_model:  # a step by a profiler would pass for one that was run
             return known.case
         return Case(
             name=name,

@@ -96,3 +96,12 @@ def test_the_table_names_the_case_its_times_and_its_parts(tmp_path, capsys):
     assert row.split()[1:10] == ["graph", "1", "3", "5", "1", "25.0", "29.7", "30.0", "1.200"]
     assert next(line for line in said.splitlines() if line.startswith("qkv")).split()[1:5] == ["1", "1", "10.00", "40%"]
     assert files.load(tmp_path / "p.json").notes
+
+
+def test_a_step_of_a_whole_model_does_not_pass_for_one_that_was_run(imported, tmp_path, trace):
+    deployment = {"replicas": 1, "schedule": "tp", "micro_batches": 1, "partition": "even", "layers": 2, "vocab": 512}
+    step = planted.case(CASE, question="tp_vs_pp", op="step", batch=1, ranks=1, **{**deployment, "tp": 1, "n": None})
+    run = planted.write(tmp_path / "out.json", [planted.measured(step, 1e-4)], machine=H100)
+    cases, _, file = imported(trace, "--run", run)
+    assert (file.measurements[0].case.op, file.measurements[0].case.dtype) == ("unknown", "bf16")
+    assert cases[CASE]["clock_seconds"] == pytest.approx(1e-4)
