@@ -9,7 +9,7 @@ from reports import machine, output
 from reports.output import Format
 from reports.profiles import ncu, nsys, result, table, times
 from reports.profiles import run as runs
-from reports.profiles.run import Run
+from reports.profiles.run import UNKNOWN, Run
 from reports.profiles.times import Times
 from reports.profiles.visit import Profile
 from specs.errors import UserError
@@ -63,7 +63,7 @@ def _write(path: Path, profile: Profile, to: Path, run: Run, clock: str, format:
         case, why = next(iter(without.items()))
         raise UserError(f"{path}: no device time of any of {len(without)} cases; the first, {case}: {why}")
     if clock == "ncu":
-        found = [replace(one, spanned=False) for one in found]
+        found = [replace(one, spanned=False, launch=UNKNOWN) for one in found]
     notes = [*profile.notes, *_of_cases(found), *_of_run(found, run)]
     content = result.content(profile, found, without, run, clock, notes)
     output.write(to, json.dumps(content, allow_nan=False) + "\n")

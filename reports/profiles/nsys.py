@@ -15,7 +15,7 @@ from specs.ranges import CALL, CALLS, SECONDS, TIMED, WARM_UP
 
 OURS = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
 """Tables of which an export always has one, whatever was traced."""
-SLOWED = "nsys was attached: its tracing slows launches, and where graphs are traced by node kernels too"
+SLOWED = "nsys was attached: tracing slows the host's launches and, where graphs are traced by node, their kernels"
 GPU_FACTS = ("id", "name", "totalMemory", "smCount", "l2CacheSize", "computeMajor", "computeMinor", "cuDevice")
 
 
@@ -35,6 +35,11 @@ def read(path: Path) -> Profile:
         except UserError as error:
             raise error if str(error).startswith(f"{path}:") else UserError(f"{path}: {error}") from error
         visits, outside = _visits(threads, marks, launched)
+        if not visits:
+            raise UserError(
+                f"{path}: no range of a case in it, only what lies within or around one; trace whole cases, chosen "
+                "with pytest's -k, and leave --capture-range out"
+            )
         if not launched or outside == len(launched):
             raise UserError(f"{path}: {_no_kernels(visits, launched)}; trace a run on a GPU with --trace=cuda,nvtx")
         devices = {one.activity.stream[0] for one in launched}

@@ -91,6 +91,8 @@ def _dram(times: Times, run: Run) -> str:
 def _gap(times: Times, run: Run) -> str:
     """Why clock and device time differ, as far as the trace tells."""
     said, ratio = [], _ratio(times, run)
+    if not times.spanned:
+        return "" if not ratio or abs(ratio - 1) <= CLOSE else "caches and clocks were not as in the run, or gaps"
     if times.added > OVERLAP * times.busy:
         said.append(f"streams overlap: kernels add up to {times.added / times.busy:.2f} times the busy time")
     if ratio and ratio > 1 + CLOSE:

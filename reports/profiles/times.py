@@ -127,7 +127,8 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
     notes += [WHOLE_GRAPHS] if whole else []
     total = sum(calls for *_, calls in kept)
     kernels = _longest_first(ran)
-    a_call = None if whole else sum(one.kind == "kernel" for one in ran) / total
+    launched = sum(one.kind == "kernel" for one in ran)
+    a_call = None if whole else launched // total if launched % total == 0 else launched / total
     if whole and called:
         a_call, kernels = sum(one.kind == "kernel" for one in called), _longest_first(called)
     read = [one.read_bytes for one in ran if one.read_bytes is not None]

@@ -11,6 +11,8 @@ from statistics import median
 
 import pytest
 
+from tests.reports.profiles.planted_trace import Trace
+from tests.reports.running import ran
 from tests.suites.conftest import GOOD, KERNELS, ROOT
 
 SOURCE = Path(__file__).with_name("nvtx_recorder.c")
@@ -31,9 +33,10 @@ def recorder(tmp_path_factory):
     return library
 
 
-@pytest.fixture
-def events(recorder, tmp_path):
-    """(kind, fields …) of every event of a run of two cases in two passes."""
+@pytest.fixture(scope="module")
+def run(recorder, tmp_path_factory):
+    """The folder of a run of two cases in two passes, with its file and what was recorded."""
+    tmp_path = tmp_path_factory.mktemp("run")
     (tmp_path / "bench_it.py").write_text(KERNELS + GOOD)
     record = tmp_path / "record.tsv"
     environment = os.environ | {
@@ -45,7 +48,13 @@ def events(recorder, tmp_path):
     options = ["--benchmark-json=out.json", "-o", "python_functions=bench_*"]
     done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return [line.split("\t") for line in record.read_text().splitlines()]
+    return tmp_path
+
+
+@pytest.fixture
+def events(run):
+    """(kind, fields …) of every event of that run."""
+    return [line.split("\t") for line in (run / "record.tsv").read_text().splitlines()]
 
 
 def test_a_timeline_shows_each_visit_by_case_with_warm_up_and_timed_part(events):
@@ -69,7 +78,7 @@ def test_a_timeline_shows_each_visit_by_case_with_warm_up_and_timed_part(events)
     assert seen == expected
 
 
-def test_behind_the_samples_marks_say_how_many_calls_were_made_and_what_our_own_clock_found(events, tmp_path):
+def test_behind_the_samples_marks_say_how_many_calls_were_made_and_what_our_own_clock_found(events, run):
     stack, told = [], {}
     for kind, *fields in events:
         if kind == "push":
@@ -80,7 +89,7 @@ def test_behind_the_samples_marks_say_how_many_calls_were_made_and_what_our_own_
             domain, _, payload, form, message = fields
             assert (domain, form, len(stack)) == ("shardbench", "registered", 1), "in a case's range, behind timed"
             told.setdefault((stack[0], message), []).append(float(payload))
-    benchmarks = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
+    benchmarks = json.loads((run / "out.json").read_text())["benchmarks"]
     assert len(told) == 2 * len(benchmarks)
     for one in benchmarks:
         info, data = one["extra_info"], one["stats"]["data"]
@@ -90,6 +99,37 @@ def test_behind_the_samples_marks_say_how_many_calls_were_made_and_what_our_own_
         calls = told[one["fullname"], "calls"]
         assert calls[1] == second * info["calls"]
         assert calls[0] % first == 0
+
+
+def test_an_import_of_a_trace_with_these_ranges_finds_every_visit_and_holds_it_against_our_clock(
+    events, run, tmp_path, capsys
+):
+    """The events lie 100 us apart; in every `call` and `timed` a kernel of 7 us is launched."""
+    trace, opened = Trace(), []
+    for number, (kind, *fields) in enumerate(events):
+        at = 100 * number
+        if kind == "push":
+            opened.append((fields[-1], at))
+            if fields[-1] in ("call", "timed"):
+                trace.eager(at + 1, at + 2, at + 9)
+        elif kind == "pop":
+            name, since = opened.pop()
+            trace.range(name, since, at)
+        elif kind == "mark" and fields[-1] == "calls":
+            trace.tell(at, calls=int(fields[2]))
+        elif kind == "mark":
+            trace.tell(at, seconds=float(fields[2]))
+    source, to = trace.write(tmp_path / "trace.sqlite"), tmp_path / "profile.json"
+    assert ran("import", "nsys", source, "-o", to, "--format", "json") == 0
+    cases = json.loads(capsys.readouterr().out)["cases"]
+    benchmarks = {one["fullname"]: one for one in json.loads((run / "out.json").read_text())["benchmarks"]}
+    assert [one["case"] for one in cases] == list(benchmarks)
+    for one in cases:
+        told = benchmarks[one["case"]]
+        data, (first, second) = told["stats"]["data"], told["extra_info"]["pass_rounds"]
+        assert one["visits"] == 2
+        assert one["calls"] >= first + second
+        assert one["clock_seconds"] == pytest.approx(median([median(data[:first]), median(data[first:])]))
 
 
 def test_categories_are_the_questions(events):

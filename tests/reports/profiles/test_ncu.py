@@ -106,6 +106,8 @@ def test_a_gpu_is_named_by_the_table_the_run_or_the_option(imported, table, tmp_
     assert lent.machine["gpu"] == "NVIDIA H200"
     assert lent.measurements[0].case == planted.case(CASE)
     assert cases[CASE]["clock_seconds"] == pytest.approx(1e-5)
+    assert cases[CASE]["explained_by"] == "caches and clocks were not as in the run, or gaps"
+    assert cases[CASE]["launch"] == "unknown"
 
 
 @pytest.mark.parametrize("inside", [("call",), ()])

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from reports.__main__ import main
-from tests.reports.profiles.planted_trace import GRAPH, KERNEL, NVTX, RUNTIME
+from tests.reports.profiles.planted_trace import CASE, GRAPH, KERNEL, NVTX, RUNTIME
 from tests.reports.profiles.test_nsys import eager, graphs
 
 EXPORT = "`nsys export --type sqlite -o trace.sqlite trace.nsys-rep`"
@@ -74,6 +74,12 @@ def test_a_file_that_was_damaged(refused, tmp_path):
 )
 def test_a_trace_of_cuda_or_of_nvtx_alone(refused, tmp_path, without, said):
     assert said in refused(eager().write(tmp_path / "trace.sqlite", without=without))
+
+
+def test_a_trace_that_began_inside_of_a_case(refused, tmp_path):
+    trace = eager()
+    trace.rows[NVTX] = [row for row in trace.rows[NVTX] if row.get("textId") != trace.string(CASE)]
+    assert "no range of a case in it, only what lies within" in refused(trace.write(tmp_path / "trace.sqlite"))
 
 
 def test_a_trace_of_another_program(refused, tmp_path):
