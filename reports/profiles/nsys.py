@@ -111,7 +111,7 @@ def _gpu(database: Database, devices: set[int]) -> dict[str, object]:
     used = [one for one in rows if (one["id"] if one["cuDevice"] is None else one["cuDevice"]) in devices] or rows
     if not used:
         return {"gpu": None}
-    return _facts(used[0]) | {"gpus": len(devices)}
+    return _facts(used[0])
 
 
 def _facts(row: Mapping[str, Any]) -> dict[str, object]:

@@ -36,6 +36,11 @@ class World:
         return self.now
 
 
+def made(world):
+    """Calls so far."""
+    return sum(step for step in world.done if isinstance(step, int))
+
+
 @pytest.fixture
 def world(monkeypatch):
     world = World()
@@ -61,12 +66,14 @@ def test_on_a_cpu_a_sample_is_the_span_over_its_calls_without_values_and_barrier
     found = HostClock().spans(world.calls, world.fresh, world.barrier, 4, 2)
     assert found == pytest.approx([(START + 4 * CALL) / 4] * 2, abs=1e-6)
     assert world.done == ["fresh", "barrier", 4] * 2
+    assert HostClock().made(4, 2) == made(world) == 8
 
 
 def test_on_a_gpu_what_starting_costs_is_subtracted(world):
     found = CudaClock(graph=False).spans(world.calls, world.fresh, world.barrier, 4, 2)
     assert found == pytest.approx([CALL] * 2)
     assert world.done == ["fresh", "barrier", 4, "fresh", "barrier", 8] * 2 + ["synchronize"]
+    assert CudaClock(graph=False).made(4, 2) == made(world) == 24
 
 
 def test_a_graph_is_captured_once_for_each_length_and_replayed(world, monkeypatch):
@@ -91,6 +98,7 @@ def test_a_graph_is_captured_once_for_each_length_and_replayed(world, monkeypatc
     clock = CudaClock(graph=True)
     found = clock.spans(world.calls, world.fresh, world.barrier, 4, 2)
     assert found == pytest.approx([CALL] * 2)
+    assert clock.made(4, 2) == made(world) - (4 + 8) == 36, "less what was captured and not run"
     clock.spans(world.calls, world.fresh, world.barrier, 4, 1)
     assert [graph.count for graph in captured] == [4, 8]
 

@@ -77,7 +77,7 @@ def test_a_host_sample_is_seconds_a_call_over_at_least_the_span(machine):
     before = machine.now
     sampled = timer.sample(1.0)
     assert sampled.seconds == pytest.approx([3e-3] * 5)  # 60 ms a visit / (4 calls x 3 ms)
-    assert sampled.calls == 4  # 4 x 3 ms is the first multiple past 10 ms
+    assert (sampled.calls, sampled.made) == (4, 20)  # 4 x 3 ms is the first multiple past 10 ms
     assert machine.now - before == pytest.approx(5 * 4 * 3e-3)
 
 
@@ -113,7 +113,9 @@ def test_copies_are_taken_in_turn_across_samples(machine):
 def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch):
     timer = CudaTimer(GPU, launch)
     timer.warm_up(calls_of(machine, 3e-6), None)
+    machine.calls.clear()
     sampled = timer.sample(1.0)
+    assert sampled.made == len(machine.calls)
     assert sampled.seconds == pytest.approx([3e-6] * len(sampled.seconds), rel=1e-6)
     assert sampled.calls * 3e-6 >= 1e-3 * 0.8  # sized by a probe that still held the graph's start
     assert 3 <= len(sampled.seconds) <= 10
