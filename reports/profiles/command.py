@@ -12,6 +12,7 @@ from reports.profiles import run as runs
 from reports.profiles.run import UNKNOWN, Run
 from reports.profiles.times import Times
 from reports.profiles.visit import Profile
+from reports.units import counted
 from specs.errors import UserError
 from specs.gpus import GPUS
 
@@ -94,4 +95,4 @@ def _of_run(found: Sequence[Times], run: Run) -> list[str]:
     if run.file is None:
         return [NO_RUN]
     strange = [one.case for one in found if one.case not in run.cases]
-    return [f"{len(strange)} cases are not in {run.file.path.name}, as {strange[0]}"] if strange else []
+    return [f"not in {run.file.path.name}: {counted(len(strange), 'case')}, as {strange[0]}"] if strange else []

@@ -10,6 +10,7 @@ from reports.profiles.database import EXPORT, Database
 from reports.profiles.launches import Launched
 from reports.profiles.nvtx import Mark, Range, Thread
 from reports.profiles.visit import SHOWN, Profile, Visit
+from reports.units import counted
 from specs.errors import UserError
 from specs.ranges import CALL, CALLS, SECONDS, TIMED, WARM_UP
 
@@ -44,6 +45,8 @@ def read(path: Path) -> Profile:
             raise UserError(f"{path}: {_no_kernels(visits, launched)}; trace a run on a GPU with --trace=cuda,nvtx")
         devices = {one.activity.stream[0] for one in launched}
         notes = [SLOWED]
+        cut = [one for thread in threads.values() for one in thread.ranges if one.name == TIMED and not one.whole]
+        notes += [f"the trace ended inside of {counted(len(cut), 'visit')}: left out"] if cut else []
         notes += [f"{outside} kernels and copies were launched outside of our ranges: left out"] if outside else []
         return Profile(visits, f"Nsight Systems{_version(database)}", _gpu(database, devices), notes)
 
@@ -51,7 +54,7 @@ def read(path: Path) -> Profile:
 def _no_kernels(visits: Sequence[Visit], launched: Sequence[Launched]) -> str:
     cases = len({one.case for one in visits})
     where = f"{len(launched)} kernels and copies, none in them" if launched else "no CUDA kernels"
-    return f"ranges of {cases} case{'s' * (cases != 1)}, but {where}"
+    return f"ranges of {counted(cases, 'case')}, but {where}"
 
 
 def _visits(
@@ -88,7 +91,8 @@ def _file(visit: Visit, at: Range, one: Activity, parts: dict[Range, list[Activi
     path = at.path
     names = [step.name for step in path]
     if TIMED in names[1:2]:
-        visit.timed.append(one)
+        if path[1].whole:  # else some of its calls are missing
+            visit.timed.append(one)
         return
     if CALL in names[2:3]:
         visit.call.append(one)

@@ -18,13 +18,14 @@ NODE_ID = ".py::"
 
 @dataclass(eq=False)
 class Range:
-    """A push/pop range; `above` is the one around it."""
+    """A push/pop range; `above` is the one around it, `whole` says whether the trace saw its end."""
 
     name: str
     category: str
     thread: int
     start: int
     end: int
+    whole: bool = True
     above: "Range | None" = None
 
     @property
@@ -98,9 +99,9 @@ def read(database: Database, strings: Mapping[int, str]) -> tuple[dict[int, Thre
     threads: dict[int, Thread] = {}
     for one in sorted(pushed, key=lambda one: (one.start, -(one.end or last))):
         if one.place in ours:
-            end = last if one.end is None else one.end  # the trace stopped inside of it
-            category = named.get((*one.place, one.category), "")
-            _put(threads.setdefault(one.thread, Thread()), Range(one.text, category, one.thread, one.start, end))
+            category, end = named.get((*one.place, one.category), ""), last if one.end is None else one.end
+            found = Range(one.text, category, one.thread, one.start, end, whole=one.end is not None)
+            _put(threads.setdefault(one.thread, Thread()), found)
     if not threads:
         raise UserError(f"{len(pushed)} NVTX ranges, none of the domain {DOMAIN}; trace a run of `pytest suites/`")
     return threads, list(_marks(one for one in rows if one.kind == MARK and one.place in ours))

@@ -176,7 +176,7 @@ def _calls(visit: Visit, ran: Sequence[Activity], called: Sequence[Activity] | N
         if called and not whole and len(ran) != visit.calls * len(called):
             notes.append(
                 f"{len(ran)} kernels and copies in {visit.calls} calls, where the checked call launches {len(called)}: "
-                "times are over the calls that the mark tells"
+                "times are over the calls that the mark tells, too short where nsys lost events"
             )
         return visit.calls
     if whole:

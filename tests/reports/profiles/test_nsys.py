@@ -213,6 +213,15 @@ def test_a_trace_that_was_stopped_inside_our_ranges_and_lacks_the_domains_name_i
     assert file.measurements[0].case.question == "unknown"
 
 
+def test_a_visit_in_which_the_trace_ended_is_left_out(told):
+    trace = eager()
+    trace.visit(2000, None, (2100, None))
+    trace.eager(2110, 2120, 2199)
+    one, notes, _ = told(trace)
+    assert (one["visits"], one["calls"], one["busy_seconds"]) == (1, 4, pytest.approx(18e-6))
+    assert "the trace ended inside of 1 visit: left out" in notes
+
+
 def test_columns_that_versions_lack_are_done_without(told):
     old = {NVTX: ("jsonText", "binaryData", "floatValue"), "CUPTI_ACTIVITY_KIND_KERNEL": ("graphNodeId", "mangledName")}
     one, *_ = told(eager(), dropped={**old, "TARGET_INFO_GPU": ("l2CacheSize", "cuDevice")})

@@ -63,7 +63,7 @@ def test_cases_that_the_run_lacks_are_said(imported, tmp_path, trace):
     other = planted.write(tmp_path / "o.json", [planted.measured(planted.case("another"), 1e-5)], machine=H100)
     _, notes, file = imported(trace, "--run", other)
     assert file.measurements[0].case.op == "unknown"
-    assert f"1 cases are not in o.json, as {CASE}" in notes
+    assert f"not in o.json: 1 case, as {CASE}" in notes
 
 
 @pytest.mark.parametrize("command", ["claims", "html", "kernels", "ledger", "plan"])
