@@ -2,33 +2,11 @@
 
 import pytest
 
-from specs.ncu import Profiled, profiled
+from specs.ncu import profiled
 from suites.gate.cases import PROFILED, READ_CASES
 from suites.gate.dram import command, judge, read_table
 from suites.gate.ncu import CallCounters, by_call, most_passes
-
-HEADER = (
-    '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device",'
-    '"CC","Section Name","Metric Name","Metric Unit","Metric Value"'
-)
-
-
-def kernel(number, name, grid, read, seconds, units=("byte", "ns")):
-    common = f'"{number}","4242","python3.12","127.0.0.1","{name}","1","7","(128, 1, 1)","{grid}","0","9.0"'
-    section = '"Command line profiler metrics"'
-    return [
-        f'{common},{section},"dram__bytes_read.sum","{units[0]}","{read}"',
-        f'{common},{section},"gpu__time_duration.sum","{units[1]}","{seconds}"',
-    ]
-
-
-def table(*kernels, passes=1):
-    said = [
-        "==PROF== Connected to process 4242 (/usr/bin/python3.12)",
-        f'==PROF== Profiling "_gate_mark" - 0: 0%....50%....100% - {passes} passes',
-    ]
-    return "\n".join([*said, HEADER, *(line for lines in kernels for line in lines), "==PROF== Disconnected"])
-
+from tests.specs.planted_ncu import kernel, table
 
 MARKED = table(
     kernel(0, "before_any_mark", "(9, 1, 1)", "1", "1"),
@@ -40,42 +18,9 @@ MARKED = table(
 )
 
 
-def test_kernels_are_read_in_order_with_separators_and_names_that_hold_commas():
-    found = profiled(MARKED)
-    assert found[2] == Profiled(
-        "splitKreduce, part one", 64, 20_000_000, pytest.approx(5e-6), process="4242", arch="9.0"
-    )
-    assert [one.kernel for one in found][-2:] == ["_gate_mark", "_skinny"]
-
-
-@pytest.mark.parametrize(
-    ("units", "read", "seconds"),
-    [
-        (("Mbyte", "us"), "16.78", "5.02"),
-        (("Kbyte", "usecond"), "16,780", "5.02"),
-        (("Gbyte", "msecond"), "0.01678", "0.00502"),
-        (("byte", "nsecond"), "16,780,000", "5,020"),
-    ],
-)
-def test_units_are_those_of_any_version_and_bytes_are_decimal(units, read, seconds):
-    (one,) = profiled(table(kernel(0, "k", "(1, 1, 1)", read, seconds, units)))
-    assert one.read_bytes == pytest.approx(16.78e6)
-    assert one.seconds == pytest.approx(5.02e-6)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("==WARNING== No kernels were profiled.", "no table"),
-        (table(kernel(0, "k", "(1, 1, 1)", "n/a", "5")), "dram__bytes_read.sum is 'n/a byte'"),
-        (table(kernel(0, "k", "(1, 1, 1)", "5", "5", ("sector", "ns"))), "is '5 sector'"),
-        (table(kernel(0, "k", "(1, 1, 1)", "5", "5")[:1]), "gpu__time_duration.sum is 'absent'"),
-    ],
-)
-def test_what_cannot_be_read_is_an_error_never_a_number(text, told):
-    with pytest.raises(ValueError, match=told):
-        profiled(text)
-    assert read_table(text).outcome == "failed"
+def test_what_cannot_be_read_fails_the_step():
+    assert read_table("==WARNING== No kernels were profiled.").outcome == "failed"
+    assert read_table(table(kernel(0, "k", "(1, 1, 1)", "n/a", "5"))).outcome == "failed"
 
 
 def test_all_kernels_of_a_call_are_added_up_and_what_comes_before_a_mark_is_left_out():
