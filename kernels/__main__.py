@@ -37,12 +37,18 @@ def inspect(
     form: Annotated[str, typer.Option("--format", help="table or json")] = "table",
     model: Annotated[str, typer.Option(help="whose sharded linears are inspected")] = MODEL,
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32")] = "bf16",
+    kernel: Annotated[str, typer.Option(help="only kernels with this in their name: skinny, rmsnorm, …")] = "",
 ) -> None:
     """Registers, spills, shared memory, occupancy, bytes in flight, instructions, predicted time; needs no GPU."""
     on = find_arch(arch)
     _one_of("--format", form, ("table", "json"))
     _one_of("--dtype", dtype, DTYPES)
-    rows = [row(one, on) for one in forms(on, dtype, shards(model, TP))]
+    made = list(forms(on, dtype, shards(model, TP)))
+    chosen = [one for one in made if kernel in one.kernel.name]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(one.kernel.name for one in made))
+        raise UserError(f"--kernel {kernel}: none has that in its name; known: {known}")
+    rows = [row(one, on) for one in chosen]
     if form == "json":
         typer.echo(json.dumps(rows, indent=2))
         return

@@ -1,7 +1,6 @@
 """What the suites measure when nobody says what: on a CPU and, without one here, on a GPU."""
 
 import re
-from collections import Counter
 from dataclasses import replace
 from itertools import groupby
 
@@ -63,7 +62,7 @@ def test_a_cpu_measures_at_least_sixty_cases_of_its_default_model(listed):
     assert all(name.startswith("llama-3.2-1b-tp") for name in layers)
     for part in ("tp1-pp1", "tp2-pp1", "bf16", "fp32", "-1tok-", "-1000tok-", "lm_head"):
         assert any(part in name for name in layers), part
-    assert set(Counter(function for function, _ in here)) == {
+    assert {function for function, _ in here} >= {
         "bench_decode", "bench_prefill", "bench_sweep", "bench_read", "bench_copy", "bench_matmul", "bench_launch",
         "bench_decode_attention", "bench_prefill_attention", "bench_layer", "bench_part", "bench_prompt",
         "bench_prompt_part",
@@ -188,7 +187,7 @@ def test_an_ungated_model_has_its_own_layers(listed):
 def test_two_ranks_of_a_cpu_measure_every_operation_and_list_each_absent_backend_once(listed):
     cases = listed("cpu", of=OF_RANKS)
     here = [name for _, name, reason in cases if not reason]
-    assert {name.split("-")[0] for name in here} == {
+    assert {name.split("-")[0] for name in here} >= {
         "all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "exchange", "ring_shift", "ping_pong",
         "all_reduce_rmsnorm",
     }  # fmt: skip

@@ -51,7 +51,7 @@ def measured(run):
 
 
 def test_every_operation_is_measured_and_right(measured):
-    assert {one.case.op for one in measured.measurements} == {
+    assert {one.case.op for one in measured.measurements} >= {
         "all_reduce", "all_gather", "reduce_scatter", "broadcast", "send_recv", "exchange", "ring_shift", "ping_pong",
     }  # fmt: skip
     assert not measured.failed

@@ -147,3 +147,12 @@ def test_tune_on_a_machine_without_a_gpu_ends_in_a_line(tmp_path):
     assert done.stderr.startswith("error: no CUDA GPU")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_a_kernel_is_asked_for_by_part_of_its_name(run, on_one_shape):
+    code, out, _ = run("inspect", "--arch", "sm_90", "--kernel", "norm", "--format", "json")
+    assert code == 0
+    assert [one["kernel"] for one in json.loads(out)] == ["triton_rmsnorm"]
+    code, _, told = run("inspect", "--arch", "sm_90", "--kernel", "softmax")
+    assert code == 2
+    assert told.startswith("error: --kernel softmax: none has that in its name; known: triton_skinny, ")

@@ -17,10 +17,11 @@ def test_gate_up_alone_has_swiglu_in_its_epilogue(monkeypatch, arch):
     served = {}
     for one in pieces(ARCHS[arch], "bf16", [GATE_UP, DOWN]):
         served.setdefault(one.kernel.name, []).extend(one.serves)
+    served = {name: shapes for name, shapes in served.items() if shapes}
     expected = {"triton_skinny_gate_up": [(GATE_UP, 1), (GATE_UP, 16)]}
     if arch == "sm_90":
         expected["triton_skinny_gate_up_pdl"] = expected["triton_skinny_gate_up"]
-    assert served == expected | {"triton_rmsnorm": [], "triton_rotary": [], "triton_swiglu": []}
+    assert served == expected
 
 
 def test_bytes_in_flight_by_hand():
@@ -33,4 +34,5 @@ def test_bytes_in_flight_by_hand():
 
 
 def test_two_degrees_of_a_model_share_their_forms():
-    assert len(list(pieces(ARCHS["sm_90"], "fp16", [DOWN, DOWN._replace(tp=4, k=7168)]))) == 3
+    once = [one.config for one in pieces(ARCHS["sm_90"], "fp16", [DOWN])]
+    assert [one.config for one in pieces(ARCHS["sm_90"], "fp16", [DOWN, DOWN._replace(tp=4, k=7168)])] == once
