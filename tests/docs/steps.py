@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NAMED = re.compile(r"`([\w./-]+)`[^`\n]*:\n\n?$")
+NAMED = re.compile(r"`([\w./-]+)`(?:[^`\n]|\n(?!\n))*:\n\n$")
 LEFT_OUT = "…"
 """Alone in a line of output it stands for any lines, within one for any characters."""
 

@@ -54,18 +54,15 @@ def _type(step: Command, tree: Path, where: str) -> None:
         raise StepError(f"{where}: not printed: {absent}\n$ {step.command}\n{printed}")
 
 
-def _run(command: list[str], tree: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """With this Python's programs found first, and without what the tests around it have set."""
+def environment(tree: Path) -> dict[str, str]:
+    """Variables of a command: this Python's programs come first, and nothing of what the tests around it have set."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment |= {"PATH": path, "COLUMNS": "150", "GIT_CEILING_DIRECTORIES": str(tree.parent)}
+    return kept | {"PATH": path, "COLUMNS": "150", "GIT_CEILING_DIRECTORIES": str(tree.parent)}
+
+
+def _run(command: list[str], tree: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
-        cwd=tree,
-        env=environment,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+        command, cwd=tree, env=environment(tree), input=text,
+        capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False,
+    )  # fmt: skip
