@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kernels.compile import Compiled, check_arch, read_cubin
+from kernels.compile import Compiled, Cubin, check_arch, read_cubins
 from specs.errors import UserError
 
 STANDARD = "-std=c++17"
@@ -28,7 +28,7 @@ def compile_cuda(source: Path, macros: Mapping[str, int], arch: str, shared_byte
     check_arch(arch)
     nvcc = find_nvcc()
     cubin, ptx = by_nvcc(nvcc, source, macros, arch) if nvcc else (by_nvrtc(source, macros, arch), "")
-    return read_cubin(cubin, arch, shared_bytes, ptx)
+    return read_cubins([Cubin(cubin, shared_bytes, ptx)], arch)[0]
 
 
 def find_nvcc() -> str | None:

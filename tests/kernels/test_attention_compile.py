@@ -7,6 +7,7 @@ from kernels.compile import Variant, compile_variant
 from kernels.decode_attention import variant
 from specs.archs import ARCHS, blocks_per_sm
 from tests.kernels.test_compile import faults, multiplies
+from tests.kernels.together import Together
 
 LLAMA = {"group": 8, "head_dim": 128}
 
@@ -28,13 +29,14 @@ FORMS = [
     form("sm_80", 2, dtype="fp32"),
     form("sm_120", 2, dtype="fp32", head_dim=64),
 ]
+compiled_case = Together(FORMS)
 
 
 @pytest.mark.parametrize(
     ("variant", "arch"), FORMS, ids=lambda value: str(value) if isinstance(value, Variant) else value
 )
 def test_variant_is_clean(variant, arch):
-    compiled = compile_variant(variant, arch)
+    compiled = compiled_case(variant, arch)
     assert faults(compiled) == []
     half = variant.signature["query"] != "*fp32"
     assert multiplies(compiled) == ({"HMMA"} if half else set())

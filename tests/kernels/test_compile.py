@@ -14,6 +14,7 @@ from kernels.tuning.shapes import TOKEN_TILES, shards
 from specs.archs import ARCHS
 from specs.errors import UserError
 from tests.kernels.interpreter import interpreted, needs_interpreter
+from tests.kernels.together import Together
 
 ARCHES = tuple(ARCHS)
 SHARDS = shards()
@@ -60,6 +61,8 @@ GATE_UP = [
     for config, even in chosen(arch, shards=GATE_UPS)
 ]
 TMA = [(skinny.variant(Config(64, 16, 128, 3, 4, 4, tma=True), "bf16"), arch) for arch in ("sm_90", "sm_100", "sm_120")]
+CASES = EVERYWHERE + SKINNY + DEPENDENT + PIECES + GATE_UP + OTHERS + TMA
+compiled_case = Together(CASES)
 
 
 def faults(compiled):
@@ -77,11 +80,11 @@ def multiplies(compiled):
 
 @pytest.mark.parametrize(
     ("variant", "arch"),
-    EVERYWHERE + SKINNY + DEPENDENT + PIECES + GATE_UP + OTHERS + TMA,
+    CASES,
     ids=lambda value: f"{value.fn.__name__}-{value}" if isinstance(value, Variant) else value,
 )
 def test_variant_is_clean(variant, arch):
-    compiled = compile_variant(variant, arch)
+    compiled = compiled_case(variant, arch)
     assert compiled.registers > 0
     assert faults(compiled) == []
     sizes = variant.constexprs

@@ -13,6 +13,7 @@ from kernels.tuning.gemm_model import resident
 from kernels.tuning.gemm_space import FP32
 from kernels.tuning.shapes import GEMM_TOKENS, shards
 from specs.archs import ARCHS, arch
+from tests.kernels.together import Together
 
 SHARDS = shards()
 SPLIT = Config(128, 128, 64, 3, 8, 4)
@@ -28,6 +29,8 @@ EVERYWHERE = [
     *((name, config, False) for name in ARCHS for config in chosen(name)),
     *((name, config, True) for name in ARCHS for config in chosen(name, ("gate_up",))),
 ]
+VARIANTS = {case: gemm.variant(case[1], "bf16", swiglu=case[2]) for case in EVERYWHERE}
+compiled_case = Together([(variant, name) for (name, *_), variant in VARIANTS.items()])
 
 
 def faults(compiled):
@@ -43,7 +46,7 @@ def faults(compiled):
 
 @pytest.mark.parametrize(("name", "config", "swiglu"), EVERYWHERE, ids=str)
 def test_what_is_chosen_is_clean_and_as_many_programs_as_a_launch_starts_fit_an_sm(name, config, swiglu):
-    compiled = compile_variant(gemm.variant(config, "bf16", swiglu=swiglu), name)
+    compiled = compiled_case(VARIANTS[name, config, swiglu], name)
     assert faults(compiled) == []
     assert ("UTMALDG" in summary(compiled.sass)) == config.tma == ARCHS[name].tma
     fitting = resident(arch(name), config, "bf16", registers=compiled.registers, shared=compiled.shared_bytes)

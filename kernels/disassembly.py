@@ -1,0 +1,56 @@
+"""Machine code as text, by the tools that Triton's wheel carries."""
+
+import re
+import struct
+import subprocess
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import triton
+
+_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/.*", re.MULTILINE)
+
+
+def resources(cubin: bytes) -> str:
+    """Registers, stack and memory of each function, as cuobjdump prints them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        return _said(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path))
+
+
+def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
+    """The SASS of each cubin, all of which are for `arch`: a line an instruction, which begins with its address.
+
+    The disassembler takes a third of a second to start and milliseconds to read a kernel, so all code is laid end to
+    end and read at once; addresses count from the first cubin's code.
+    """
+    codes = [b"".join(_texts(cubin)) for cubin in cubins]
+    number = arch.removeprefix("sm_")
+    name = f"SM{number}a" if int(number) >= 90 else f"SM{number}"  # with what this generation alone has
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "code.bin")
+        path.write_bytes(b"".join(codes))
+        told = _said(triton.knobs.nvidia.nvdisasm.path, "--binary", name, str(path))
+    ends = list(accumulate(map(len, codes)))
+    found: list[list[str]] = [[] for _ in codes]
+    for line in _INSTRUCTION.finditer(told):
+        found[bisect_right(ends, int(line[1], 16))].append(line[0])
+    return ["\n".join(lines) for lines in found]
+
+
+def _texts(cubin: bytes) -> Iterator[bytes]:
+    """What its sections of code hold, in the order of a 64-bit ELF file's table."""
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + number * size) for number in range(count)]
+    for name, _, _, _, offset, length in sections:
+        if cubin.startswith(b".text.", sections[names][4] + name):
+            yield cubin[offset : offset + length]
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - the wheel's own tools
