@@ -160,14 +160,19 @@ def largest_batch(tables, tp, dealt):
 def crossover_of(tables, framework, counted, partition):
     """The first B where PP may be ahead, the first from which on it is, the first from which on it surely is."""
     largest = min(largest_batch(tables, 8, (LAYERS,)), largest_batch(tables, 1, STAGE_LAYERS[partition]))
-    possibly, ahead, surely = inf, 8, 8
-    for batch in range(8, largest + 1, 8):
-        tp = {case: tp_step(tables, framework, counted, 8, 1, batch, case) for case in HOP_SECONDS}
-        pp = {case: pp_async(tables, framework, counted, partition, batch, case) for case in HOP_SECONDS}
-        possibly = min(possibly, batch) if tp["high"] >= pp["low"] else possibly
-        ahead = ahead if tp["mid"] > pp["mid"] else batch + 8
-        surely = surely if tp["low"] > pp["high"] else batch + 8
-    return possibly, *(first if first <= largest else inf for first in (ahead, surely))
+
+    def lead(batch, of_tp, of_pp):
+        """Seconds by which PP in one case is ahead of TP in another."""
+        step = tp_step(tables, framework, counted, 8, 1, batch, of_tp)
+        return step - pp_async(tables, framework, counted, partition, batch, of_pp)
+
+    batches = range(8, largest + 1, 8)
+    possibly = next((batch for batch in batches if lead(batch, "high", "low") >= 0), inf)
+    last_behind = (
+        next((batch for batch in reversed(batches) if lead(batch, *cases) <= 0), 0)
+        for cases in (("mid", "mid"), ("low", "high"))
+    )
+    return possibly, *(last + 8 if last + 8 <= largest else inf for last in last_behind)
 
 
 def crossover(path):
