@@ -48,8 +48,11 @@ bench: $(READY)
 		published+=(build/silicon/$$system.json); done; \
 	$(BIN)/python -m reports html "$$json" "$${published[@]}" -o $(REPORT) || failed=$$?; exit $$failed
 
+# Tests of a file stay on one worker, so that they share what its fixtures make. tests/gpu has the GPU to itself.
+WORKERS ?= 2
 test: lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/gpu -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests/gpu
 
 lint: $(READY_TO_TEST)
 	$(BIN)/python -m ruff check .

@@ -1,14 +1,24 @@
-"""What every test shares: warnings are errors.
+"""What every test shares: warnings are errors, and workers beside each other do not fight for the cores.
 
 Not so in the suites, where a warning must not cost a measurement, nor in tests/gpu, which runs with whatever
 versions the machine with the GPU has.
 """
 
+import os
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        import torch
+
+        torch.set_num_threads(1)  # each of several workers would take all cores, and then wait for the others
+        for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+            del os.environ[name]  # runs that a test starts are no worker's; pytest-benchmark would leave them no JSON
 
 
 def pytest_collection_modifyitems(items):

@@ -14,6 +14,7 @@ import pytest
 from tests.reports.profiles.planted_trace import Trace
 from tests.reports.running import ran
 from tests.suites.conftest import GOOD, KERNELS, ROOT
+from tests.suites.world.runs import SPARED
 
 SOURCE = Path(__file__).with_name("nvtx_recorder.c")
 
@@ -45,7 +46,7 @@ def run(recorder, tmp_path_factory):
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "pytest", "-p", "suites.plugin", "--rootdir", ".", "bench_it.py", "--passes", "2"]
-    options = ["--benchmark-json=out.json", "-o", "python_functions=bench_*"]
+    options = [*SPARED, "--benchmark-json=out.json", "-o", "python_functions=bench_*"]
     done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return tmp_path
@@ -148,6 +149,7 @@ def test_every_rank_marks_its_visits_to_a_case(recorder, tmp_path):
         "pytest",
         "-p",
         "no:cacheprovider",
+        *SPARED,
         "suites/bench_collectives.py",
         "-k",
         "broadcast",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reports.files import load
+from tests.suites.world.runs import SPARED
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 180
@@ -20,7 +21,7 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "out.json"
 
     def run(*options):
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--ranks", "3", "--impl", "gloo"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *SPARED, "--ranks", "3", "--impl", "gloo"]
         suites = [f"suites/bench_{name}.py" for name in ("collectives", "point_to_point", "messages")]
         narrowed = [
             "--message",

@@ -12,10 +12,10 @@ import pytest
 
 from specs import step
 from tests.suites.world.hosts import ADDRESSES, two_hosts
-from tests.suites.world.runs import launched
+from tests.suites.world.runs import SPARED, launched
 
 ROOT = Path(__file__).parent.parent.parent.parent
-BENCH = ("-m", "pytest", "suites/bench_tp_vs_pp.py", "-p", "no:cacheprovider")
+BENCH = ("-m", "pytest", "suites/bench_tp_vs_pp.py", "-p", "no:cacheprovider", *SPARED)
 SHAPE = ("--model=tiny", "--layers=4", "--batch=8", "--prompts=2x16", "--passes=1", "--tp=1,2", "--pp=1,2")
 
 

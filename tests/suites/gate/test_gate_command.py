@@ -20,6 +20,7 @@ from suites.gate.steps import STEPS
 from suites.gate.terminal import shouts, show_results
 from tests.suites.conftest import ROOT
 from tests.suites.gate.fakes import EVERYTHING, place, step
+from tests.suites.world.runs import SPARED
 
 FAILED = "1 failed, 3 passed in 2.00s"
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -182,7 +183,7 @@ def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):
 
 
 def test_the_layers_are_a_decode_layer_its_parts_attention_and_the_gemm(tmp_path):
-    listing = [sys.executable, "-m", "pytest", *layers.CASES, "--list", "-p", "no:cacheprovider"]
+    listing = [sys.executable, "-m", "pytest", *layers.CASES, "--list", "-p", "no:cacheprovider", *SPARED]
     axes = [word for option, values in layers.AXES.items() for word in (option, ",".join(map(str, values)))]
     done = subprocess.run([*listing, *axes], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,6 +17,8 @@ from specs import journal
 from specs.errors import UserError
 
 ROOT = Path(__file__).parents[3]
+SPARED = ("-p", "no:hypothesispytest")
+"""A plugin of the tests that users do not have; loading it takes a second."""
 TIMEOUT = 10
 """--rank-timeout: the ranks of a slow machine have to start within it."""
 MARGIN = 10
@@ -61,6 +63,7 @@ class Run:
         command += [
             "-p",
             "no:cacheprovider",
+            *SPARED,
             "-k",
             "all_reduce",
             "--impl=gloo",
