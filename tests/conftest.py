@@ -19,6 +19,7 @@ def pytest_configure(config):
         torch.set_num_threads(1)  # each of several workers would take all cores, and then wait for the others
         for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
             del os.environ[name]  # runs that a test starts are no worker's; pytest-benchmark would leave them no JSON
+        os.environ.pop("COLUMNS", None)  # the width of the terminal that the workers report to, if there is one
 
 
 def pytest_collection_modifyitems(items):
