@@ -80,10 +80,12 @@ def _index(
 def _compare(
     paths: Annotated[list[Path], typer.Argument(metavar="A B…", help="The baseline, and result files to judge.")],
     threshold: Annotated[
-        str | None, typer.Option(metavar="1%|0.01", help="Change that counts; else 1% where files can tell it, or 5%.")
+        str | None,
+        typer.Option(metavar="1%|0.01", help="Change that counts; else 1.5% where files can tell it, or 5%."),
     ] = None,
     gate: Annotated[
-        str | None, typer.Option(metavar="5%", help="Exit 1 where a case is surely slower by more, or fails now.")
+        str | None,
+        typer.Option(metavar="5%", help="Exit 1 where a case is slower by more, surely by half of it, or fails now."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All cases of long tables (JSON always has them).")] = False,
     format: As = Format.TABLE,  # noqa: A002
@@ -93,7 +95,9 @@ def _compare(
     if len(paths) < 2:
         raise typer.BadParameter("one file alone: give the baseline, then one or more to judge")
     limit = parse_threshold(gate, "--gate") if gate is not None else None
-    compare(paths, parse_threshold(threshold) if threshold is not None else None, format, to, limit=limit, every=every)
+    counts = parse_threshold(threshold) if threshold is not None else None
+    for line in compare(paths, counts, format, to, limit=limit, every=every):
+        typer.echo(line, err=True)
 
 
 @app.command("kernels")

@@ -92,7 +92,7 @@ def blocks(found: Generations) -> list[Block]:
 
 def by_question(found: Generations) -> list[Block]:
     """All cases of each question on each GPU against the oldest, and what explains their change."""
-    drawn = comparison.by_question(found.found, found.names)
+    drawn = comparison.by_question(found.found, found.names, "GPU")
     return [drawn, comparison.explained(found.found, found.names)]
 
 

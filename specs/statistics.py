@@ -52,6 +52,10 @@ def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, fl
     return middle / factor, middle * factor
 
 
+MOST_REACH = 50.0
+"""Of an interval on a logarithm: two noisy passes know nothing, and JSON has no infinity."""
+
+
 @dataclass(frozen=True)
 class LogRatio:
     """The logarithm of other / base, by Welch's t on the logarithms of pass medians.
@@ -60,15 +64,17 @@ class LogRatio:
         value: the difference of their means. It is no median of all samples, whose error would be a quarter larger.
         error: its standard error between passes; 0 where no pass differs.
         freedom: degrees of freedom.
+        passes: that the error is over: the square of the error times this is the variance of one pass.
     """
 
     value: float
     error: float
     freedom: float
+    passes: float = 1.0
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """On the ratio itself, two-sided."""
-        reach = _student(confidence, self.freedom) * self.error if self.error else 0.0
+        reach = min(_student(confidence, self.freedom) * self.error, MOST_REACH) if self.error else 0.0
         return exp(self.value - reach), exp(self.value + reach)
 
     def beyond(self, least: float, most: float) -> float:
@@ -92,7 +98,8 @@ def log_ratio(base: Passes, other: Passes) -> LogRatio | None:
         freedom = float(len(base) + len(other) - 2)
     else:
         freedom = total**2 / sum(s**2 / (len(side) - 1) for s, side in zip(spread, (base, other), strict=True))
-    return LogRatio(fmean(logs[1]) - fmean(logs[0]), sqrt(total), freedom)
+    passes = 1 / sum(1 / len(side) for side in logs)
+    return LogRatio(fmean(logs[1]) - fmean(logs[0]), sqrt(total), freedom, passes)
 
 
 def ratio_interval(base: Passes, other: Passes, confidence: float = 0.95) -> tuple[float, float] | None:

@@ -82,7 +82,8 @@ def _two(lines: Sequence[Line], names: Sequence[str]) -> tuple[tuple[Column, ...
     a, b = names
     found = [by[b] for _, by in lines]
     time = units.scale(units.SECONDS, [of.median for one in found for of in (one.pair.a, one.pair.b)])
-    titles = (f"{a} {time.symbol}", f"{b} {time.symbol}", f"{b}/{a}", "95% interval")
+    over = "over frameworks" if all(one.pair.basis == "frameworks" for one in found) else "95% interval"
+    titles = (f"{a} {time.symbol}", f"{b} {time.symbol}", f"{b}/{a}", over)
     columns = (*map(Column, titles), Column("verdict", number=False), Column("explained by", number=False))
     rows: list[Row] = [
         (

@@ -21,8 +21,8 @@ def compare(
     *,
     limit: float | None = None,
     every: bool = False,
-) -> None:
-    """Write the comparison of each further file with the first.
+) -> list[str]:
+    """Write the comparison of each further file with the first; returns what a gate could not see.
 
     Args:
         paths: the baseline, then one file or more.
@@ -44,7 +44,8 @@ def compare(
     else:
         output.emit(page(loaded, found, names, every=every), None, format, to, paths)
     if limit is not None:
-        gate.check(found, limit)
+        return gate.check(found, limit)
+    return []
 
 
 def _names(count: int) -> str:

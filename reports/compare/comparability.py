@@ -19,6 +19,9 @@ def warnings(versus: Versus, a: str = "A", b: str = "B") -> list[str]:
     ]
     if versus.a.schema != versus.b.schema:
         found.append(f"schemas differ: {versus.a.schema} → {versus.b.schema}; measure both with one shardbench")
+    for side, file in ((a, versus.a), (b, versus.b)):
+        if profiler := file.machine.get("profiler"):
+            found.append(f"{side} was timed with a profiler attached: {_short(str(profiler))}")
     if versus.unlike:
         name, why = next(iter(versus.unlike.items()))
         found.append(f"{_cases(len(versus.unlike))} of one name but not of the same work, not compared: {name}: {why}")

@@ -1,23 +1,27 @@
 """How much the machine itself changed between two runs on it.
 
 Passes cannot show what lasts longer than a run: another tenant, a warm room, a clock that settled lower. The
-ceilings can. They are the same work in both files and no code under test, so what they changed by is not to be
-called faster or slower elsewhere. Between different machines their ratio is the answer and no drift.
+ceilings can, where machine and libraries are the same: they are the same work in both files and no code under test, so
+what the ceiling of a case changed by is not to be called faster or slower. Between different machines, drivers or
+versions their ratio is the answer and no drift.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reports import machine
+from reports.compare.resources import FLOPS, LAUNCH, MEMORY
 from reports.files import ResultFile
 from specs.measurement import Measurement
 
 Pair = tuple[Measurement, Measurement]
-THE_SAME = ("gpu", "cpu", "cores", "torch_threads")
-
-
-LAUNCHED = 0.1
-"""Share of its time that a case spends on a launch at least, where launches are a witness of what it takes."""
+THE_SAME = (
+    "gpu", "gpus", "cpu", "cores", "threads", "torch_threads", "torch", "triton", "cuda", "hip", "nccl", "driver",
+    "sm_mhz_default", "power_limit_watts", "ecc", "mig",
+)  # fmt: skip
+"""Facts that have to agree for two runs to be of one machine."""
+WITNESSES = {"read": MEMORY, "copy": MEMORY, "linear": FLOPS, "launch": LAUNCH}
+"""By operation of a ceiling the resource that it shows."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,18 @@ class Drift:
 
     ceilings: Mapping[str, Pair] = field(default_factory=dict)
 
-    def of(self, case: Measurement) -> tuple[float, float]:
+    def of(self, case: Measurement, bound: Collection[str] = ()) -> tuple[float, float]:
         """Least and greatest factor by which a case may have changed with its machine, 1 among them.
 
-        A case that is judged itself is no witness, and a launch is none of what takes far longer.
+        Args:
+            case: a ceiling that is judged itself is no witness.
+            bound: the resources that bind it, whose ceilings are the witnesses; where unknown, all but launches.
         """
+        wanted = set(bound) or {MEMORY, FLOPS}
         ratios = [
             after.median / before.median
             for name, (before, after) in self.ceilings.items()
-            if name != case.case.name and (before.case.op != "launch" or before.median > LAUNCHED * case.median)
+            if name != case.case.name and WITNESSES.get(before.case.op) in wanted
         ]
         return min([1.0, *ratios]), max([1.0, *ratios])
 
@@ -47,5 +54,5 @@ def drift(a: ResultFile, b: ResultFile, pairs: Iterable[Pair]) -> Drift:
 
 
 def same_machine(a: ResultFile, b: ResultFile) -> bool:
-    """Whether both are runs on one kind of machine, as far as they say."""
+    """Whether both are runs on one machine with the same libraries, as far as they say."""
     return not {name for name, *_ in machine.differences(a.machine, b.machine)} & set(THE_SAME)

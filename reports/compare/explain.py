@@ -2,8 +2,8 @@
 
 A case needs each resource for some least time (its bytes over the bandwidth, its flops over the peak, a launch, its
 bytes on the wire), and no less than the longest of these. That resource binds it; how the longest changed between the
-machines is the ratio of times to expect. It explains a change only if it went the same way, and if it takes a good part
-of the time: a kernel at a tenth of its floor waits for something else.
+machines is the ratio of times to expect. It explains a change if at least half of what was to expect came, and if the
+resource takes a good part of the time: a kernel at a tenth of its floor waits for something else.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,14 @@ from math import log
 
 from reports.compare.resources import Machines
 from reports.compare.verdict import Comparison
+from specs.case import Case
 
 GOOD_PART = 0.4
 """Share of the time, on either machine, that the binding resource takes at least where it explains a change."""
 NOTHING = 0.02
 """A resource that changed by less explains nothing."""
+HALF = 0.5
+"""Part of the expected change, on the logarithm, that has to have come."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Explanation:
         expected: what the least times say; None where no resource is known.
         share: of the time that the binding resource takes, the larger one of both machines.
         by: what explains the change; None where nothing does.
-        unexplained: the ratio over the expected one; all of the ratio where nothing explains it.
+        unexplained: the ratio over the expected one; all of the ratio where no resource takes a good part of the time.
     """
 
     could: Mapping[str, float]
@@ -40,24 +43,32 @@ class Explanation:
     unexplained: float
 
 
+def binding(case: Case, machines: Machines) -> tuple[str, str] | None:
+    """The resources that a case needs longest on A and on B; None where none is known."""
+    least = machines.seconds(case)
+    if not least:
+        return None
+    return max(least, key=lambda name: least[name][0]), max(least, key=lambda name: least[name][1])
+
+
 def explain(pair: Comparison, machines: Machines) -> Explanation:
     """Set a ratio against the ratios of what the case needs."""
-    least = machines.seconds(pair.a.case)
+    least, bound = machines.seconds(pair.a.case), binding(pair.a.case, machines)
     could = {name: after / before for name, (before, after) in least.items()}
-    if not least:
+    if bound is None:
         return Explanation(could, None, None, None, None, pair.ratio)
-    bound = max(least, key=lambda name: least[name][0]), max(least, key=lambda name: least[name][1])
     before, after = least[bound[0]][0], least[bound[1]][1]
     expected, share = after / before, max(before / pair.a.median, after / pair.b.median)
     by = None
-    if share >= GOOD_PART and _alike(pair.ratio, expected):
+    if share >= GOOD_PART and _came(pair.ratio, expected):
         by = " and ".join(name for name in dict.fromkeys(bound) if _changed(could[name])) or None
-    return Explanation(could, bound, expected, share, by, pair.ratio / expected if by else pair.ratio)
+    unexplained = pair.ratio / expected if share >= GOOD_PART else pair.ratio
+    return Explanation(could, bound, expected, share, by, unexplained)
 
 
-def _alike(ratio: float, expected: float) -> bool:
-    """Whether what was to expect is a change at all, and in the direction of the one that came."""
-    return _changed(expected) and log(ratio) * log(expected) > 0
+def _came(ratio: float, expected: float) -> bool:
+    """Whether what was to expect is a change at all, and at least half of it came."""
+    return _changed(expected) and log(ratio) / log(expected) >= HALF
 
 
 def _changed(ratio: float) -> bool:

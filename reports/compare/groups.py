@@ -69,16 +69,20 @@ class Group:
 
     @cached_property
     def log_ratio(self) -> LogRatio | None:
-        """The geometric mean with its error between passes: what slows a whole pass moves all of its cases at once."""
-        sides = [_by_pass([pair.a.seconds for pair in self.pairs]), _by_pass([pair.b.seconds for pair in self.pairs])]
-        if any(len(side) < 2 for side in sides):
+        """The mean over cases that have passes, with the error between these: a slow pass moves all of its cases."""
+        pairs = [pair for pair in self.pairs if pair.basis == "passes"]
+        if not pairs:
             return None
+        sides = [_by_pass([pair.a.seconds for pair in pairs]), _by_pass([pair.b.seconds for pair in pairs])]
         return statistics.log_ratio(*([(exp(one),) for one in side] for side in sides))
 
     @property
     def interval(self) -> Interval | None:
-        """95 % interval on the geometric mean, clustered by pass; None where a case has a single pass."""
-        return self.log_ratio.interval() if self.log_ratio else None
+        """95 % interval on the geometric mean, clustered by pass; None where no case has passes."""
+        if not self.log_ratio:
+            return None
+        low, high = self.log_ratio.interval()
+        return min(low, self.ratio), max(high, self.ratio)
 
     @property
     def drift(self) -> Interval:
@@ -102,10 +106,10 @@ class Group:
         found = Counter(pair.verdict for pair in self.pairs)
         return {verdict: found[verdict] for verdict in VERDICTS}
 
-    def resource(self, name: str) -> float | None:
-        """What a resource changed by, in the middle of the cases that need it; None where no case does."""
+    def resource(self, name: str) -> Interval | None:
+        """What a resource changed by, the least and the greatest of the cases that need it: formats have peaks."""
         found = [one.could[name] for one in self.explanations if name in one.could]
-        return median(found) if found else None
+        return (min(found), max(found)) if found else None
 
     @property
     def explained(self) -> dict[str, int]:
@@ -113,18 +117,25 @@ class Group:
         return dict(Counter(one.by for one in self.explanations if one.by).most_common())
 
     def left(self, threshold: float) -> int:
-        """Cases that changed by more than this and that nothing explains."""
+        """Cases that changed by more than this and that none of their resources explains."""
         both = zip(self.pairs, self.explanations, strict=True)
-        return sum(1 for pair, why in both if not why.by and abs(log(pair.ratio)) > log(1 + threshold))
+        changed = [why for pair, why in both if abs(log(pair.ratio)) > log(1 + threshold)]
+        return sum(1 for why in changed if not why.by and why.expected is not None)
+
+    @property
+    def unknown(self) -> int:
+        """Cases of which no resource is known on both machines."""
+        return sum(1 for why in self.explanations if why.expected is None)
 
     @property
     def unexplained(self) -> float:
-        """Geometric mean of what stays unexplained."""
-        return exp(fmean(log(one.unexplained) for one in self.explanations))
+        """Geometric mean of what stays unexplained of the cases that something could explain; else of all ratios."""
+        known = [one.unexplained for one in self.explanations if one.expected is not None]
+        return exp(fmean(log(one) for one in known)) if known else self.ratio
 
     @property
-    def resources(self) -> dict[str, float]:
-        """The ratio of every resource that a case needs."""
+    def resources(self) -> dict[str, Interval]:
+        """The ratios of every resource that a case needs."""
         return {name: ratio for name in RESOURCES if (ratio := self.resource(name)) is not None}
 
 

@@ -14,6 +14,8 @@ WORK = (
     "message_bytes",
 )  # fmt: skip
 """What has to agree for two times to be of the same work."""
+OF_CEILINGS = ("flops", "hbm_bytes")
+"""Of a ceiling too: a read has no shape but its bytes."""
 TELLING = ("model", "dtype", "tp", "pp", "tokens", "implementation", "question")
 """What files without a common case are told apart by."""
 MOST_VALUES = 6
@@ -65,7 +67,8 @@ def lacking(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
 
 
 def _unlike(one: Case, other: Case) -> str:
-    changed = [(field, getattr(one, field), getattr(other, field)) for field in WORK]
+    fields = (*WORK, *OF_CEILINGS) if one.question == "ceilings" else WORK
+    changed = [(field, getattr(one, field), getattr(other, field)) for field in fields]
     return ", ".join(
         f"{field} {left} → {right}" for field, left, right in changed if None not in (left, right) and left != right
     )

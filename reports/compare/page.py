@@ -14,6 +14,9 @@ from reports.files import ResultFile
 from reports.page import Block, Column, Facts, Table
 from reports.units import NONE
 
+MOST_NAMES = 20
+"""Cases that only one file has, before the rest is counted."""
+
 
 def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[str], *, every: bool) -> list[Block]:
     """All blocks: files, what to mind, groups, cases, what could not be compared, the rule.
@@ -37,23 +40,29 @@ def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[s
         others = [other for other in files if other is not file]
         for title, cases in (("only in", only_in(file, others)), ("not in", lacking(file, others))):
             if cases:
-                blocks.append(Facts(title=f"{title} {name}", rows=tuple(("", case) for case in cases), level=3))
+                rows = tuple(("", line) for line in (cases if every else _few(cases)))
+                blocks.append(Facts(title=f"{title} {name}", rows=rows, level=3))
     for name, one in zip(names[1:], found, strict=True):
         blocks.append(Facts(title=_title(name, found), rows=_summary(one, names[0], name), level=3))
     return blocks
 
 
-def by_question(found: Sequence[Versus], names: Sequence[str]) -> Table:
+def _few(cases: Sequence[str]) -> list[str]:
+    left_out = len(cases) - MOST_NAMES
+    return [*cases[:MOST_NAMES], *([f"… and {left_out} more: --all names them"] if left_out > 0 else [])]
+
+
+def by_question(found: Sequence[Versus], names: Sequence[str], what: str = "file") -> Table:
     """For each file a row a question: its cases together, and how resources changed that could explain it."""
     groups = tuple(
         tuple((name, *_row(group, one)) for group in one.groups) for name, one in zip(names[1:], found, strict=True)
     )
-    titles = ("file", "question", "cases", "time\nratio", "95 %\ninterval", "together", *VERDICTS)
+    titles = (what, "question", "cases", "time\nratio", "95 %\ninterval", "together", *VERDICTS)
     could = tuple(name.replace(" ", "\n", 1) for name in RESOURCES)
     return Table(
         title="by question",
         columns=tuple(
-            Column(title, number=title not in ("file", "question", "together"))
+            Column(title, number=title not in (what, "question", "together"))
             for title in (*titles, *could, "left\nunexplained")
         ),
         groups=groups,
@@ -82,14 +91,20 @@ def sentence(group: Group, threshold: float) -> str:
         return f"{parts[0]}: what the others are set against"
     if not group.resources:
         parts.append("nothing is known that could explain it")
+    if group.unknown and group.resources:
+        parts.append(f"of {group.unknown} no resource is known")
     if left := group.left(threshold):
-        parts.append(f"{left} changed by more than {units.percent(threshold)} and stay{'s' * (left == 1)} unexplained")
+        parts.append(f"{left} changed by more than {units.percent(threshold)} and {_stay(left)} unexplained")
     return "; ".join(parts)
 
 
 def _named(name: str, group: Group) -> str:
     own = group.resource(name)
-    return f"{name} ({units.ratio(own)})" if own is not None else name
+    return f"{name} ({_span(own)})" if own is not None else name
+
+
+def _stay(count: int) -> str:
+    return "stays" if count == 1 else "stay"
 
 
 def _verb(name: str) -> str:
@@ -97,7 +112,7 @@ def _verb(name: str) -> str:
 
 
 def _row(group: Group, one: Versus) -> tuple[str, ...]:
-    could = [units.ratio(ratio) if (ratio := group.resource(name)) is not None else NONE for name in RESOURCES]
+    could = [_span(found) if (found := group.resource(name)) is not None else NONE for name in RESOURCES]
     counts = (str(count) if count else NONE for count in group.counts.values())
     return (
         group.name,
@@ -123,13 +138,16 @@ def _summary(one: Versus, a: str, b: str) -> tuple[tuple[str, str], ...]:
         (f"{b}/{a}", f"{units.ratio(one.ratio)} in the geometric mean"),
     ]
     if one.detectable is not None:
-        rows.append(("could see", f"slow-downs of {units.percent(one.detectable)} and more, in the case in the middle"))
+        rows.append(
+            ("could see", f"a slow-down of {units.percent(one.detectable)} in half of such runs, in the middle case")
+        )
     if one.drift != (1.0, 1.0):
         rows.append(("drift", f"{_span(one.drift)}: what the ceilings of one machine changed by"))
     limit = f"{100 * one.threshold:.4g}%"
-    rule = f"faster or slower: by over {limit}, surely over half of it for {units.counted(judged, 'case')} at once"
+    surely = f"surely over half of it, for {units.counted(judged, 'case')} at once"
+    rule = f"faster or slower: by over {limit}, {surely if judged else 'by all frameworks over half of it'}"
     return (*rows, ("rule", rule))
 
 
 def _span(interval: tuple[float, float]) -> str:
-    return f"{units.ratio(interval[0])} – {units.ratio(interval[1])}"
+    return " – ".join(dict.fromkeys(map(units.ratio, interval)))

@@ -26,7 +26,9 @@ def record(files: Sequence[ResultFile], found: Sequence[Versus], labels: Sequenc
     several = list(zip(labels, files, strict=True))
     return {
         "files": {label: str(file.path) for label, file in several},
-        "threshold": found[0].threshold if len(found) == 1 else {label: one.threshold for label, one in against},
+        **({"threshold": found[0].threshold, "summary": _summary(found[0])} if len(found) == 1 else {}),
+        "thresholds": {label: one.threshold for label, one in against},
+        "summaries": {label: _summary(one) for label, one in against},
         "cases": [
             {"file": label, **_case(pair, why)}
             for label, one in against
@@ -37,7 +39,6 @@ def record(files: Sequence[ResultFile], found: Sequence[Versus], labels: Sequenc
         "not_in": {label: lacking(file, [other for other in files if other is not file]) for label, file in several},
         "unlike": {label: dict(one.unlike) for label, one in against},
         "warnings": [line for label, one in against for line in comparability.warnings(one, labels[0], label)],
-        "summary": _summary(found[0]) if len(found) == 1 else {label: _summary(one) for label, one in against},
     }
 
 
@@ -78,7 +79,7 @@ def _group(group: Group, one: Versus) -> Record:
         "greatest": group.span[1],
         "verdict": group.at(one.threshold),
         **group.counts,
-        "could_explain": group.resources,
+        "could_explain": {name: list(span) for name, span in group.resources.items()},
         "explained": group.explained,
         "unexplained": group.unexplained,
     }

@@ -37,7 +37,9 @@ class Limits:
     link_seconds: float = 0.0
 
     def seconds(self, case: Case) -> dict[str, float]:
-        """The least time of each resource that the case needs and whose speed is known."""
+        """The least time of each resource that the case needs and whose speed is known; none if its bytes are not."""
+        if not (case.hbm_bytes or case.wire_bytes_sent_per_rank):
+            return {}
         found = {
             MEMORY: memory_seconds(case.work, self.roof),
             FLOPS: compute_seconds(case.work, case.dtype, self.roof),

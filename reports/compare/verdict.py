@@ -48,15 +48,19 @@ class Comparison:
     @cached_property
     def interval(self) -> Interval | None:
         """95 % interval on the ratio; of published times the range over frameworks; None where neither is there."""
-        return self.log_ratio.interval() if self.log_ratio else self.frameworks
+        return self._around(self.log_ratio.interval()) if self.log_ratio else self.frameworks
 
     @cached_property
     def widened(self) -> Interval | None:
         """The interval at `confidence`, less the drift: it has to lie beyond half the threshold."""
         if not self.log_ratio:
             return self.frameworks
-        low, high = self.log_ratio.interval(self.confidence)
+        low, high = self._around(self.log_ratio.interval(self.confidence))
         return low / self.drift[1], high / self.drift[0]
+
+    def _around(self, interval: Interval) -> Interval:
+        """With the ratio of the medians in it: where that is no ratio of the passes' means, both are in doubt."""
+        return min(interval[0], self.ratio), max(interval[1], self.ratio)
 
     @property
     def verdict(self) -> Verdict:
@@ -80,7 +84,7 @@ class Comparison:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest slow-down that would have been called: 0.03 for 3 %; None where none would."""
+        """The slow-down that would have been called in half of such runs: 0.03 for 3 %; None where none would."""
         if not self.log_ratio:
             return None
         low, high = self.log_ratio.interval(self.confidence)

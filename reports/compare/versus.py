@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from reports.compare import correction, match, pooling
 from reports.compare.drift import drift
-from reports.compare.explain import Explanation, explain
+from reports.compare.explain import Explanation, binding, explain
 from reports.compare.groups import Group, by_group
 from reports.compare.resources import Machines
 from reports.compare.verdict import VERDICTS, Comparison, Interval, chance
@@ -19,10 +19,10 @@ from specs.case import Case
 from specs.measurement import Measurement
 from specs.statistics import LogRatio
 
-FINE, COARSE = 0.01, 0.05
-"""The change that counts, where none is asked for: 1 % where files can tell it, else 5 %."""
+FINE, COARSE = 0.015, 0.05
+"""The change that counts, where none is asked for: 1.5 % where files can tell so little, else 5 %."""
 TOLD = 0.02
-"""Files tell 1 % where the 95 % interval of the case in the middle reaches no further than this either way."""
+"""They can where the 95 % interval of the case in the middle reaches no further than this either way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +87,10 @@ def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Ver
     Raises:
         UserError: they have no case in common, or none of the same work.
     """
-    found = match.match(a, b)
+    found, machines = match.match(a, b), Machines(a, b)
     machine, frameworks = drift(a, b, found.pairs), _frameworks(found.pairs)
     ratios = pooling.pool([statistics.log_ratio(before.seconds, after.seconds) for before, after in found.pairs])
-    drifts = [machine.of(before) for before, _ in found.pairs]
+    drifts = [machine.of(before, binding(before.case, machines) or ()) for before, _ in found.pairs]
     threshold = threshold or usual_threshold(one for one in ratios if one)
     chances = [chance(one, threshold, moved) for one, moved in zip(ratios, drifts, strict=True) if one]
     confidence = correction.confidence(chances)
@@ -106,7 +106,6 @@ def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Ver
         )
         for (before, after), ratio, moved in zip(found.pairs, ratios, drifts, strict=True)
     ]
-    machines = Machines(a, b)
     return Versus(
         a=a,
         b=b,
@@ -118,14 +117,14 @@ def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Ver
 
 
 def usual_threshold(ratios: Iterable[LogRatio]) -> float:
-    """1 % where the files can tell such a change in half of their cases, else 5 %."""
+    """1.5 % where the files can tell so little in half of their cases, else 5 %."""
     reaches = [sqrt(high / low) - 1 for low, high in (one.interval() for one in ratios)]
     return FINE if reaches and median(reaches) <= TOLD else COARSE
 
 
 def _work(case: Case) -> Case:
     """What a case does, whoever's framework does it."""
-    return replace(case, name="", implementation="", kernel="", cache="", launch="", hbm_bytes=0, flops=0)
+    return replace(case, name="", implementation="", kernel="", cache="", hbm_bytes=0, flops=0)
 
 
 def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[Case, Interval]:

@@ -113,3 +113,8 @@ def test_interval_on_a_mean_may_reach_below_nought():
     # −1, 0 and 4: mean 1, variance 7, of the mean 7/3, sd 1.527525; t(0.975, 2) = 4.302653
     assert statistics.mean_interval([-1.0, 0.0, 4.0]) == pytest.approx((1 - 6.572411, 1 + 6.572411), rel=1e-6)
     assert statistics.mean_interval([1.0]) is None
+
+
+def test_what_two_noisy_passes_do_not_know_stays_finite():
+    low, high = statistics.ratio_interval([[1.0], [9.0]], [[1.0], [9.0]], 1 - 1e-9)
+    assert 0 < low < 1e-20 < 1e20 < high < inf

@@ -53,3 +53,38 @@ def test_a_ceiling_is_no_witness_in_its_own_case(tmp_path):
     paths = [planted.write(tmp_path / name, one) for name, one in (("a.json", a), ("b.json", b))]
     found = {pair.a.case.op: pair.verdict for pair in against(*map(load, paths), 0.05).pairs}
     assert found == {"read": "slower", "linear": "same"}
+
+
+def pairs_of(tmp_path, a, b, **how):
+    paths = [planted.write(tmp_path / f"{name}.json", one, **more) for name, one, more in (("a", a, {}), ("b", b, how))]
+    return {pair.a.case.name: pair for pair in against(*map(load, paths), 0.05).pairs}
+
+
+def test_a_ceiling_that_does_not_bind_a_case_is_no_witness_of_it(tmp_path):
+    """A stream of 1e9 bytes at 10 GB/s: the matrix product took 1.3 times as long, the read did not change."""
+    case = planted.case("s::stream", flops=10**6, hbm_bytes=10**9)
+    a = [*steady([case], 1.0, 1), *planted.ceilings(peak=100e9)]
+    b = [*steady([case], 1.15, 2), *planted.ceilings(peak=100e9 / 1.3)]
+    pair = pairs_of(tmp_path, a, b)["s::stream"]
+    assert (pair.drift, pair.verdict) == ((1.0, 1.0), "slower")
+
+
+def test_ceilings_of_other_work_are_not_compared(tmp_path):
+    """Twice the bytes in twice the time is the same bandwidth, and no drift."""
+    case = planted.case("s::stream", flops=10**6, hbm_bytes=10**9)
+    a, b = planted.ceilings(), planted.ceilings()
+    read = b[0]
+    b[0] = planted.replace(
+        read, case=planted.replace(read.case, hbm_bytes=2 * 10**9), seconds=((2 * read.median,) * 4,) * 6
+    )
+    found = pairs_of(tmp_path, [*steady([case], 1.0, 1), *a], [*steady([case], 1.6, 2), *b])
+    assert read.case.name not in found
+    assert found["s::stream"].verdict == "slower"
+
+
+@pytest.mark.parametrize("fact", [{"torch": "2.14.0"}, {"driver": "999"}, {"power_limit_watts": 350}])
+def test_another_driver_or_version_is_no_drift(tmp_path, fact):
+    cases = [planted.case(f"s.py::b[{number}]", tokens=number + 1) for number in range(5)]
+    a = steady(cases, 1.0, 1) + planted.ceilings(read=10e9, peak=100e9)
+    b = steady(cases, 1.3, 2) + planted.ceilings(read=10e9 / 1.3, peak=100e9 / 1.3)
+    assert pairs_of(tmp_path, a, b, machine=planted.CPU | fact)["s.py::b[0]"].verdict == "slower"

@@ -52,6 +52,20 @@ def test_what_went_the_other_way_explains_nothing():
     assert found(STREAM, 0.2, 0.25, ceilings=({"read": 10e9}, {"read": 20e9})).by is None
 
 
+@pytest.mark.parametrize(("after", "by"), [(0.101, "memory bandwidth"), (0.14, "memory bandwidth"), (0.15, None)])
+def test_at_least_half_of_what_was_to_expect_has_to_come(after, by):
+    """Half the time was to expect: on the logarithm, a factor of 0.707 is half of that."""
+    why = found(STREAM, 0.2, after, ceilings=({"read": 10e9}, {"read": 20e9}))
+    assert why.by == by
+    assert why.unexplained == pytest.approx(after / 0.2 / 0.5)  # what did not come shows either way
+
+
+def test_a_case_whose_bytes_nobody_knows_is_not_explained():
+    case = planted.case("s::experts", op="moe", question="moe", flops=10**11, hbm_bytes=0)
+    why = found(case, 1.1, 0.5, ceilings=({"peak": 100e9}, {"peak": 200e9}))
+    assert (why.by, why.expected, dict(why.could)) == (None, None, {})
+
+
 def test_what_takes_a_small_part_of_the_time_explains_nothing():
     """A tenth of its floor on both machines: it waits for something else."""
     why = found(STREAM, 1.0, 0.5, ceilings=({"read": 10e9}, {"read": 20e9}))

@@ -58,6 +58,38 @@ def test_a_case_that_fails_now_does_not_vanish(write, tmp_path, capsys):
     assert "s::c[0] failed, which" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", [{"not_run": [(CASES[0].name, "out of memory")]}, {}])
+def test_a_case_that_is_gone_closes_it_if_it_was_tried_and_is_said_if_it_was_not(write, tmp_path, capsys, how):
+    b = planted.write(tmp_path / "b.json", [measured(case, 1.0) for case in CASES[1:]], **how)
+    assert ran("compare", write("a.json"), b, "--gate", "5%") == (1 if how else 0)
+    said = "s::c[0] was not run, which" if how else "not judged in"
+    assert said in capsys.readouterr().err
+
+
+def test_a_case_that_was_cut_off_closes_it(write, tmp_path, capsys):
+    cut = [measured(case, 1.0, stopped_by="error: CUDA out of memory") for case in CASES]
+    assert ran("compare", write("a.json"), planted.write(tmp_path / "b.json", cut), "--gate", "5%") == 1
+    assert "s::c[0] was cut off, which" in capsys.readouterr().err
+
+
+def test_what_it_cannot_see_is_said(write, tmp_path, capsys):
+    """Passes that differ by a fifth tell no 5 %; a single pass tells nothing."""
+    rng = random.Random(1)
+    noisy_ones = [noisy(case, 1.0, rng, between=0.2) for case in CASES[1:]]
+    b = planted.write(tmp_path / "b.json", [measured(CASES[0], 9.0, passes=1), *noisy_ones])
+    assert ran("compare", write("a.json"), b, "--gate", "5%") == 0
+    said = capsys.readouterr().err
+    assert "1 case with a single pass" in said
+    assert "11 cases too noisy to tell twice the gate's 5.0%" in said
+
+
+def test_a_single_pass_does_not_hide_what_all_the_others_show(write, tmp_path):
+    rng = random.Random(2)
+    slower = [noisy(case, 1.08, rng, between=0.02) for case in CASES[1:]]
+    b = planted.write(tmp_path / "b.json", [measured(CASES[0], 1.08, passes=1), *slower])
+    assert ran("compare", write("a.json"), b, "--gate", "5%") == 1
+
+
 def test_a_gate_that_can_judge_nothing_is_not_open(tmp_path, capsys):
     a, b = (planted.write(tmp_path / name, [measured(CASES[0], 1.0, passes=1)]) for name in ("a.json", "b.json"))
     assert ran("compare", a, b, "--gate", "5%") == 2

@@ -32,7 +32,7 @@ def test_bandwidth_explains_decode(compared):
     decode = of_linears(compared, (1, 2, 4, 8, 16))
     explained = [one for one in decode if one["explained_by"] == "memory bandwidth"]
     assert len(decode) > 100
-    assert len(explained) > 0.95 * len(decode)
+    assert len(explained) > 0.9 * len(decode)
     assert {round(one["expected_ratio"], 3) for one in decode} == {0.698}
     assert 0.7 < sorted(one["ratio"] for one in decode)[len(decode) // 2] < 0.8
 

@@ -72,7 +72,7 @@ def test_a_slow_down_of_three_percent_is_found_and_one_of_half_a_percent_is_not(
         [pair.verdict for one in found for number, pair in enumerate(one.pairs) if number % 3 == kind]
         for kind in range(3)
     )
-    assert {one.threshold for one in found} == {0.01}
+    assert {one.threshold for one in found} == {0.015}
     assert slower.count("slower") > 0.9 * len(slower)
     assert slower.count("faster") == 0
     assert little.count("slower") + little.count("faster") < 0.01 * len(little)
