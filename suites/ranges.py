@@ -4,8 +4,9 @@ Domain `shardbench`, category the suite's question, payload the number of the ca
 is named by the case, with `warm-up` and `timed` inside it. The call that is checked stands in the warm-up in a range
 `call` of its own, and what has parts, a layer, shows them there by name. Behind the samples two marks carry figures:
 `calls`, how many `timed` holds, and `seconds a call`, what our own clock says; so a trace needs no other file beside
-it. The package registers each message, and registered strings are what `nsys profile --nvtx-capture` matches by
-default. With no tool attached a range costs about a microsecond, and none is opened inside a sample.
+it. Ranks open `between` inside `timed` around what is no call: barriers, and values filled in before a sample. The
+package registers each message, and registered strings are what `nsys profile --nvtx-capture` matches by default. With
+no tool attached a range costs about a microsecond, and none is opened inside a sample.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import cycle
@@ -23,7 +23,7 @@ from comm.collectives import COLLECTIVES
 from comm.value import fill, predictable
 from comm.world import World
 from specs.errors import UserError
-from specs.ranges import CALL, TIMED, WARM_UP
+from specs.ranges import BETWEEN, CALL, TIMED, WARM_UP
 from suites import ranges
 from suites.decoder.desk import Desk
 from suites.world.clocks import Clock, CudaClock, HostClock, Step
@@ -169,19 +169,19 @@ class Case:
         """Relative error of one call; NaN where something was not written, None where this rank is given nothing."""
         buffers = self._buffers[0]
         call = partial(self._collective.run, self._communicator, buffers, self._role)
-        errors = [self._checked(call, buffers, turn)]
+        errors = [self._checked(call, buffers, turn, shown=True)]
         if self._task.launch == "graph":  # compiled and connected by now, as a capture needs it
             errors.append(self._checked(self.clock.prepared(call), buffers, turn + 1))
         elif self._task.elements <= SHORT:  # a one-shot has two slots in turn
             errors.append(self._checked(call, buffers, turn + 1))
         return _worst(errors)
 
-    def _checked(self, call: Step, buffers: Buffers, turn: int) -> float | None:
-        """The error of one call on values that no call before has seen."""
+    def _checked(self, call: Step, buffers: Buffers, turn: int, *, shown: bool = False) -> float | None:
+        """The error of one call on values that no call before has seen; a trace is shown one call and no second."""
         world = self._communicator.world
         self._fill(buffers, turn)
         self._communicator.barrier()
-        with ranges.mark(CALL, self.label["question"], self.label["number"]):
+        with self._range(CALL) if shown else nullcontext():
             call()
         if world.kind != "cpu":
             torch.cuda.synchronize()
@@ -189,9 +189,8 @@ class Case:
 
     def sample(self, calls: int, rounds: int) -> list[float]:
         """Seconds a call, for each round."""
-        fresh, barrier = self._fresh, self._communicator.barrier
-        for buffers in self._buffers:
-            self._fill(buffers, 0)
+        fresh, barrier = self._between(self._fresh), self._between(self._communicator.barrier)
+        self._between(self._fill_all)()
         if self._task.gap_seconds:
             return self.clock.after_gap(self._call, fresh, barrier, self._task.gap_seconds, rounds)
         return self.clock.spans(self._call, fresh, barrier, calls, rounds)
@@ -207,8 +206,23 @@ class Case:
 
     def _fresh(self) -> None:
         if self._collective.grows(self._role):
-            for buffers in self._buffers:
-                self._fill(buffers, 0)
+            self._fill_all()
+
+    def _between(self, step: Step) -> Step:
+        """In a range that tells it from the calls that are timed; clocks take such steps outside of their samples."""
+
+        def shown() -> None:
+            with self._range(BETWEEN):
+                step()
+
+        return shown
+
+    def _range(self, name: str) -> AbstractContextManager[None]:
+        return ranges.mark(name, self.label["question"], self.label["number"])
+
+    def _fill_all(self) -> None:
+        for buffers in self._buffers:
+            self._fill(buffers, 0)
 
     def _room(self) -> Buffers:
         parts = self._collective.parts(self._role)

@@ -158,9 +158,10 @@ def test_every_rank_marks_its_visits_to_a_case(recorder, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     pushed = [line.split("\t")[-1] for line in record.read_text().splitlines() if line.startswith("push")]
     case = "suites/bench_collectives.py::bench_collective[broadcast-2ranks-16KiB-bf16-eager-gloo]"
-    assert set(pushed) == {case, "warm-up", "call", "timed"}
+    assert set(pushed) == {case, "warm-up", "call", "timed", "between"}
     # checked once; two samples to learn its time, one in each of two passes: on both ranks
     assert pushed.count("warm-up") == 2
+    assert pushed.count("call") == 2, "of the two calls that a rank checks the first alone"
     assert pushed.count(case) == pushed.count("warm-up") + pushed.count("timed") == 2 + 2 * 4
     marks = [line.split("\t")[-1] for line in record.read_text().splitlines() if line.startswith("mark")]
     assert marks.count("calls") == marks.count("seconds a call") == pushed.count("timed")
