@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isinf
 
 READ, DURATION = "dram__bytes_read.sum", "gpu__time_duration.sum"
 BOTH = (READ, DURATION)
@@ -24,6 +25,9 @@ _SCALE = {READ: BYTES, DURATION: SECONDS}
 _STACK = "Push/Pop_Range"
 _NAMED = re.compile(r'"([^":]+):([^":]+\.py::\w+(?:\[[^\]"]*\])?|[^":]+)')
 """A range of the stack: its domain, and its name, of which a pytest node id has colons of its own."""
+
+_NUMBER = re.compile(r"(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:[eE][+-]?\d+)?")
+"""As ncu prints it where the locale is English: commas between thousands, and none behind the point."""
 
 Table = list[dict[str, str]]
 
@@ -126,7 +130,7 @@ def _counted(fields: Mapping[str, str], metric: str) -> bool:
 def _quantity(number: int, fields: Mapping[str, str], metric: str) -> float:
     told = fields.get(metric, "absent")
     value, _, unit = told.partition(" ")
-    try:
-        return float(value.replace(",", "")) * _SCALE[metric][unit]
-    except (ValueError, KeyError):
-        raise ValueError(f"kernel {number} ({fields['kernel']}): {metric} is {told!r}") from None
+    found = float(value.replace(",", "")) if _NUMBER.fullmatch(value) else inf
+    if isinf(found) or unit not in _SCALE[metric]:
+        raise ValueError(f"kernel {number} ({fields['kernel']}): {metric} is {told!r}")
+    return found * _SCALE[metric][unit]

@@ -13,6 +13,7 @@ from reports.profiles.run import UNKNOWN, Run
 from reports.profiles.times import Times
 from reports.profiles.visit import Profile
 from reports.units import counted
+from specs import privacy
 from specs.errors import UserError
 from specs.gpus import GPUS
 
@@ -66,8 +67,8 @@ def _write(path: Path, profile: Profile, to: Path, run: Run, clock: str, format:
     if clock == "ncu":
         found = [replace(one, spanned=False, launch=UNKNOWN) for one in found]
     notes = [*profile.notes, *_of_cases(found), *_of_run(found, run)]
+    found, without, notes = _private(found, without, notes, run)
     content = result.content(profile, found, without, run, clock, notes)
-    output.write(to, json.dumps(content, allow_nan=False) + "\n")
     facts = [
         ("profiler", profile.profiler),
         ("machine", machine.describe(content["machine_info"])),
@@ -76,7 +77,34 @@ def _write(path: Path, profile: Profile, to: Path, run: Run, clock: str, format:
         *(("without", f"{case}: {why}") for case, why in without.items()),
     ]
     page = table.page(str(path), found, run, [one for one in facts if one[1]], notes)
-    output.emit(page, table.data(found, run, notes), format, None, sources)
+    data = table.data(found, run, notes)
+    output.write(to, json.dumps(content, allow_nan=False) + "\n")
+    output.emit(page, data, format, None, sources)
+
+
+def _private(
+    found: Sequence[Times], without: Mapping[str, str], notes: Sequence[str], run: Run
+) -> tuple[list[Times], dict[str, str], list[str]]:
+    """The same without names of people and machines, which a trace's texts may hold; cases of the run keep theirs."""
+    text = privacy.here().text
+
+    def case(name: str) -> str:
+        return name if name in run.cases else text(name)
+
+    return (
+        [
+            replace(
+                one,
+                case=case(one.case),
+                question=text(one.question),
+                kernels=[text(kernel) for kernel in one.kernels],
+                parts=[replace(part, kernel=text(part.kernel)) for part in one.parts],
+            )
+            for one in found
+        ],
+        {case(name): text(why) for name, why in without.items()},
+        [text(note) for note in notes],
+    )
 
 
 def _of_cases(found: Sequence[Times]) -> list[str]:

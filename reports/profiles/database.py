@@ -27,6 +27,7 @@ class Database:
         _check(path)
         try:
             self._open = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            self._open.text_factory = _text  # one odd letter in a name must not cost the trace
             self._tables = {name for (name,) in self._open.execute("SELECT name FROM sqlite_master")}
         except sqlite3.Error as error:
             raise self._damaged(error) from error
@@ -61,17 +62,25 @@ class Database:
             columns = [f'"{name}"' for name in needed] + [f'"{name}"' if name in there else "NULL" for name in others]
             query = f'SELECT {", ".join(columns)} FROM "{table}"'  # noqa: S608 - names are this package's own
             numbers = [index for index, name in enumerate((*needed, *others)) if name not in TEXTS]
+            texts = [index for index, name in enumerate((*needed, *others)) if name in TEXTS]
             for row in self._open.execute(query):
-                if odd := next((row[index] for index in numbers if isinstance(row[index], str | bytes)), None):
+                odd = next((row[index] for index in numbers if isinstance(row[index], str | bytes)), None)
+                if odd is not None:
                     raise UserError(
                         f"{self._path}: {table} holds {str(odd)[:40]!r} for a number; export it again: {EXPORT}"
                     )
+                if any(isinstance(row[index], bytes) for index in texts):
+                    row = tuple(_text(one) if isinstance(one, bytes) else one for one in row)
                 yield row
         except sqlite3.Error as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: sqlite3.Error) -> UserError:
         return UserError(f"{self._path}: cut short or damaged ({error}); export it again: {EXPORT}")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _check(path: Path) -> None:

@@ -12,7 +12,7 @@ from reports.profiles.nvtx import Mark, Range, Thread
 from reports.profiles.visit import SHOWN, Profile, Visit
 from reports.units import counted
 from specs.errors import UserError
-from specs.ranges import CALL, CALLS, SECONDS, TIMED, WARM_UP
+from specs.ranges import BETWEEN, CALL, CALLS, SECONDS, TIMED, WARM_UP
 
 OURS = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
 """Tables of which an export always has one, whatever was traced."""
@@ -30,11 +30,14 @@ def read(path: Path) -> Profile:
         if not any(database.has(table) for table in OURS):
             raise UserError(f"{path}: SQLite, but not of Nsight Systems; give what this wrote: {EXPORT}")
         try:
+            if not database.has("StringIds"):
+                raise UserError(f"no table StringIds, in which all names stand; export it again: {EXPORT}")
             strings = dict(database.rows("StringIds", ("id", "value")))
             threads, marks = nvtx.read(database, strings)
-            launched = launches.read(database, strings)
+            launched, notes = launches.read(database, strings)
         except UserError as error:
             raise error if str(error).startswith(f"{path}:") else UserError(f"{path}: {error}") from error
+        odd = [mark for mark in marks if not mark.usable]
         visits, outside = _visits(threads, marks, launched)
         if not visits:
             raise UserError(
@@ -44,7 +47,8 @@ def read(path: Path) -> Profile:
         if not launched or outside == len(launched):
             raise UserError(f"{path}: {_no_kernels(visits, launched)}; trace a run on a GPU with --trace=cuda,nvtx")
         devices = {one.activity.stream[0] for one in launched}
-        notes = [SLOWED]
+        notes = [SLOWED, *notes]
+        notes += [f"{counted(len(odd), 'mark')} that cannot be, as of {odd[0].value:g}: left out"] if odd else []
         cut = [one for thread in threads.values() for one in thread.ranges if one.name == TIMED and not one.whole]
         notes += [f"the trace ended inside of {counted(len(cut), 'visit')}: left out"] if cut else []
         notes += [f"{outside} kernels and copies were launched outside of our ranges: left out"] if outside else []
@@ -66,8 +70,9 @@ def _visits(
         for one in thread.ranges:
             if one.above and not one.above.above and one.name in (WARM_UP, TIMED):
                 case = one.above
-                found.setdefault(case, Visit(case.name, case.category, nvtx.process(case.thread)))
-    for mark in marks:
+                process = nvtx.process(case.thread)
+                found.setdefault(case, Visit(case.name, case.category, process, case.start, case.end))
+    for mark in (one for one in marks if one.usable):
         at = threads[mark.thread].innermost(mark.at) if mark.thread in threads else None
         if at and (visit := found.get(at.path[0])):
             if mark.name == CALLS:
@@ -75,6 +80,7 @@ def _visits(
             elif mark.name == SECONDS:
                 visit.clock_seconds = mark.value
     outside = 0
+    calls: dict[Range, Range] = {}
     parts: dict[Range, list[Activity]] = {}
     for activity, owner in launched:
         at = threads[owner].innermost(int(activity.launched[0])) if owner is not None and owner in threads else None
@@ -82,19 +88,26 @@ def _visits(
         if at is None or visit is None:
             outside += 1
         else:
-            _file(visit, at, activity, parts)
+            _file(visit, at, activity, calls, parts)
     return [found[case] for case in sorted(found, key=lambda case: case.start)], outside
 
 
-def _file(visit: Visit, at: Range, one: Activity, parts: dict[Range, list[Activity]]) -> None:
-    """Put an activity where it belongs in its visit; older runs show parts beside the call, newer ones in it."""
+def _file(
+    visit: Visit, at: Range, one: Activity, calls: dict[Range, Range], parts: dict[Range, list[Activity]]
+) -> None:
+    """Put an activity where it belongs in its visit; older runs show parts beside the call, newer ones in it.
+
+    Some checked twice: `calls` holds the first call of each case's range, whose kernels alone are those of one call.
+    """
     path = at.path
     names = [step.name for step in path]
     if TIMED in names[1:2]:
-        if path[1].whole:  # else some of its calls are missing
+        if path[1].whole and BETWEEN not in names[2:3]:  # of one that is not whole some of its calls are missing
             visit.timed.append(one)
         return
     if CALL in names[2:3]:
+        if calls.setdefault(path[0], path[2]) is not path[2]:
+            return
         visit.call.append(one)
     if shown := next((step for step in path[2:] if step.name in SHOWN), None):
         if shown not in parts:

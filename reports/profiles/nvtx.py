@@ -3,11 +3,12 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, NamedTuple
 
 from reports.profiles.database import Database
 from specs.errors import UserError
-from specs.ranges import DOMAIN, TIMED, WARM_UP
+from specs.ranges import CALLS, DOMAIN, TIMED, WARM_UP
 
 MARK, CATEGORY, PUSH_POP, DOMAIN_CREATED = 34, 33, 59, 75
 """`eventType`s of nsys."""
@@ -35,12 +36,17 @@ class Range:
 
 
 class Mark(NamedTuple):
-    """A moment that carries a figure."""
+    """A moment that carries a figure, finite or not."""
 
     name: str
     thread: int
     at: int
     value: float
+
+    @property
+    def usable(self) -> bool:
+        """Whether so many calls, or so many seconds, can be."""
+        return isfinite(self.value) and self.value >= (1 if self.name == CALLS else 0)
 
 
 @dataclass

@@ -14,6 +14,10 @@ from reports.profiles.visit import Visit
 
 Kept = Sequence[tuple[Visit, list[Activity], int]]
 """Visits, what their calls launched, and how many calls that is."""
+ALIKE = (
+    "kernels of one name from different parts ran at once, on different streams: which is whose cannot be told, and "
+    "their parts may be swapped"
+)
 SHOWN_ALONE = "kernels of the timed calls do not follow in the order of the shown call: parts are of that call alone"
 
 
@@ -56,6 +60,7 @@ def parts(visits: Sequence[Visit], kept: Kept, notes: list[str]) -> list[Part]:
     for _, ran, calls in kept:
         if _follow(order, ran):
             placed = [*zip(_in_order(ran), places * (len(ran) // len(places)), strict=True)]
+            notes += [ALIKE] if _mixed(placed) else []
             for name in times:
                 times[name].append(busy(one for one, place in placed if place == name) * 1e-9 / calls)
     if not any(times.values()):
@@ -87,6 +92,17 @@ def _part(
 def _in_order(ran: Sequence[Activity]) -> list[Activity]:
     """As they were launched; of a graph, whose kernels one launch starts, as they ran."""
     return sorted(ran, key=lambda one: (one.launched, one.start))
+
+
+def _mixed(placed: Sequence[tuple[Activity, str]]) -> bool:
+    """Whether kernels that only their order tells apart overlap: in a graph that is the order in which they began."""
+    before: dict[str, tuple[Activity, str]] = {}
+    for one, place in placed:
+        last, place_of_last = before.get(one.name, (one, place))
+        if one.in_graph and place != place_of_last and one.stream != last.stream and one.start < last.end:
+            return True
+        before[one.name] = one, place
+    return False
 
 
 def _follow(order: Sequence[str], ran: Sequence[Activity]) -> bool:

@@ -68,11 +68,13 @@ def load(path: Path | None) -> Run:
     """The file of `--run`.
 
     Raises:
-        UserError: it cannot be read, or is a profile itself.
+        UserError: it cannot be read, is a profile itself, or holds published figures.
     """
     if path is None:
         return Run()
     file = files.load(path)
     if file.profiler:
         raise UserError(f"{path}: a profile by {file.profiler}; give --run the file that `pytest suites/` wrote")
+    if file.published:
+        raise UserError(f"{path}: published figures, no run; give --run the file that `pytest suites/` wrote")
     return Run(file, {one.case.name: one for one in file.measurements})

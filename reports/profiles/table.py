@@ -15,6 +15,7 @@ CLOSE = 0.05
 """Share by which clock and device time may differ without a word."""
 OVERLAP = 1.02
 """How many times the device time kernels add up to, from where on streams are said to overlap."""
+EARLY = "kernels start before the one before them ends, on one stream (programmatic dependent launch)"
 
 
 def clock(times: Times, run: Run) -> float | None:
@@ -94,8 +95,11 @@ def _gap(times: Times, run: Run) -> str:
     if not times.spanned:
         return "" if not ratio or abs(ratio - 1) <= CLOSE else "caches and clocks were not as in the run, or gaps"
     if times.added > OVERLAP * times.busy:
-        said.append(f"streams overlap: kernels add up to {times.added / times.busy:.2f} times the busy time")
-    if ratio and ratio > 1 + CLOSE:
+        what = "streams overlap" if times.streams > 1 else EARLY
+        said.append(f"{what}: kernels add up to {times.added / times.busy:.2f} times the busy time")
+    if ratio and ratio > 1 + CLOSE and not times.complete:
+        said.append(f"device idle or at kernels not counted here, {units.percent(1 - 1 / ratio)}: see the notes")
+    elif ratio and ratio > 1 + CLOSE:
         what = "the host's launch gaps" if times.launch == "eager" else "gaps between a graph's kernels"
         said.append(f"device idle {units.percent(1 - 1 / ratio)}: {what}")
     elif ratio and ratio < 1 - CLOSE:

@@ -1,15 +1,17 @@
 """Device time of a case from its visits: seconds a call of each, beside our own clock, and of a layer's parts."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
 from statistics import median
 
+from reports.profiles import belongs
 from reports.profiles.activity import Activity, added, busy, span
 from reports.profiles.parts import Part, parts
 from reports.profiles.visit import Profile, Visit
+from reports.units import counted
 
 WHOLE_GRAPHS = (
     "graphs were traced as a whole: their device time holds the gaps between kernels, and parts are of the one call "
@@ -21,7 +23,12 @@ DIVIDED = (
     "often each kernel ran, which is wrong by a factor where every kernel runs more than once a call"
 )
 RANKS = "several processes ran it: a sample is the slowest one's, as in the suites"
-FOREIGN = "kernels that the checked call does not launch are left out of `timed`: values filled in, barriers"
+MISCOUNTED = (
+    "{} kernels and copies in {} calls, where the checked call launches {}: times are over the calls that the mark "
+    "tells, too short where nsys lost events, too long where a barrier between calls runs the same kernel"
+)
+IN_TURN = "several processes ran it one after another: each is a visit of its own"
+LACKING = "{} that not all of {} processes have: left out"
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,12 @@ class Times:
         samples: of each visit, with several processes the slowest one's.
         kernels: names of all that `timed` launched, the longest first.
         kernels_per_call: None where graphs hide them.
-        streams: that ran at all.
+        streams: that ran at all, of the process that has most.
         launch: graph or eager.
         parts: of a layer.
         read_bytes: from DRAM a call, where they were counted.
         notes: what to mind.
+        complete: whether all that `timed` launched is in these times, as far as the trace tells.
         spanned: whether the span means anything: not so where a profiler runs each kernel by itself.
     """
 
@@ -61,6 +69,7 @@ class Times:
     parts: Sequence[Part]
     read_bytes: float | None
     notes: Sequence[str]
+    complete: bool = True
     spanned: bool = True
 
     @cached_property
@@ -111,17 +120,16 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
         return "no kernel was launched in `timed`"
     notes: list[str] = []
     called = next((one.call for one in visits if one.call), None)
-    ranks: dict[int, list[Sample]] = {}
     kept: list[tuple[Visit, list[Activity], int]] = []
-    for visit in timed:
-        ran = _of_calls(visit.timed, called, notes)
+    left: list[list[Activity]] = []
+    together = _together(timed, notes)
+    for visit in (one for visits_of_ranks in together for one in visits_of_ranks):
+        ran, beside = belongs.of_calls(visit, called, notes)
         calls = _calls(visit, ran, called, notes)
         if calls is None:
             return "graphs were traced as a whole, and no mark says how many calls they hold: `--cuda-graph-trace=node`"
-        ranks.setdefault(visit.process, []).append(_sample(ran, calls, visit.clock_seconds))
         kept.append((visit, ran, calls))
-    if len(ranks) > 1:
-        notes.append(RANKS)
+        left.append(beside)
     ran = [one for _, activities, _ in kept for one in activities]
     whole = any(one.kind == "graph" for one in ran)
     notes += [WHOLE_GRAPHS] if whole else []
@@ -132,26 +140,53 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
     if whole and called:
         a_call, kernels = sum(one.kind == "kernel" for one in called), _longest_first(called)
     read = [one.read_bytes for one in ran if one.read_bytes is not None]
-    samples = [max(together, key=lambda one: one.busy) for together in _together(ranks)]
+    each = iter(_sample(ran, calls, visit.clock_seconds) for visit, ran, calls in kept)
+    samples = [max((next(each) for _ in ranks), key=lambda one: one.busy) for ranks in together]
     if not all(one.busy > 0 for one in samples):
         return "its kernels start and end at the same moment"
+    left_out = sum(busy(beside) for beside in left) / total
+    if left_out:
+        notes.append(belongs.said([one for beside in left for one in beside], left_out))
+    streams: dict[int, set[tuple[int, int]]] = {}
+    for visit, activities, _ in kept:
+        streams.setdefault(visit.process, set()).update(one.stream for one in activities)
     return Times(
         case=case,
         question=visits[0].question,
         samples=samples,
         kernels=kernels,
         kernels_per_call=a_call,
-        streams=len({one.stream for one in ran}),
+        streams=max(map(len, streams.values())),
         launch="graph" if any(one.in_graph for one in ran) else "eager",
         parts=parts(visits, kept, notes),
         read_bytes=sum(read) / total if read else None,
         notes=list(dict.fromkeys(notes)),
+        complete=not left_out
+        and not any(_miscounted(calls, activities, called or ()) for _, activities, calls in kept if not whole),
     )
 
 
-def _together(ranks: Mapping[int, Sequence[Sample]]) -> Iterable[tuple[Sample, ...]]:
-    """The n-th visits of all processes; what one of them has more is left out."""
-    return zip(*ranks.values(), strict=False)
+def _together(timed: Sequence[Visit], notes: list[str]) -> list[list[Visit]]:
+    """The visits that ranks make together, by start: those of several processes that overlap in time."""
+    groups: list[list[Visit]] = []
+    for visit in sorted(timed, key=lambda one: one.start):
+        open_to_it = (group for group in groups if _joins(visit, group))
+        if (group := next(open_to_it, None)) is None:
+            groups.append([visit])
+        else:
+            group.append(visit)
+    most = max(map(len, groups))
+    if most == 1:
+        notes += [IN_TURN] if len({one.process for one in timed}) > 1 else []
+        return groups
+    notes.append(RANKS)
+    if lacking := sum(len(group) < most for group in groups):
+        notes.append(LACKING.format(counted(lacking, "visit"), most))
+    return [group for group in groups if len(group) == most]
+
+
+def _joins(visit: Visit, group: Sequence[Visit]) -> bool:
+    return all(one.process != visit.process for one in group) and any(visit.start <= one.end for one in group)
 
 
 def _sample(ran: Sequence[Activity], calls: int, clock: float | None) -> Sample:
@@ -159,25 +194,12 @@ def _sample(ran: Sequence[Activity], calls: int, clock: float | None) -> Sample:
     return Sample(calls, busy(ran) * a_call, span(ran) * a_call, added(ran) * a_call, clock)
 
 
-def _of_calls(timed: Sequence[Activity], called: Sequence[Activity] | None, notes: list[str]) -> list[Activity]:
-    """What calls launched: ranks fill messages in between and wait for each other."""
-    names = {one.name for one in called or ()}
-    ours = [one for one in timed if one.kind == "graph" or one.name in names]
-    if not ours or len(ours) == len(timed):
-        return list(timed)
-    notes.append(FOREIGN)
-    return ours
-
-
 def _calls(visit: Visit, ran: Sequence[Activity], called: Sequence[Activity] | None, notes: list[str]) -> int | None:
     """How many calls there are in `timed`; None where nothing tells."""
     whole = any(one.kind == "graph" for one in ran)
     if visit.calls:
-        if called and not whole and len(ran) != visit.calls * len(called):
-            notes.append(
-                f"{len(ran)} kernels and copies in {visit.calls} calls, where the checked call launches {len(called)}: "
-                "times are over the calls that the mark tells, too short where nsys lost events"
-            )
+        if miscounted := not whole and _miscounted(visit.calls, ran, called or ()):
+            notes.append(miscounted)
         return visit.calls
     if whole:
         return None
@@ -186,6 +208,13 @@ def _calls(visit: Visit, ran: Sequence[Activity], called: Sequence[Activity] | N
         return len(ran) // len(called)
     notes.append(DIVIDED)
     return gcd(*Counter(one.name for one in ran).values())
+
+
+def _miscounted(calls: int, ran: Sequence[Activity], called: Sequence[Activity]) -> str:
+    """The note where calls launched more or less than the checked one did; empty where not."""
+    names = {one.name for one in called}
+    alike = sum(one.name in names for one in ran)
+    return MISCOUNTED.format(alike, calls, len(called)) if alike not in (0, calls * len(called)) else ""
 
 
 def _longest_first(ran: Iterable[Activity]) -> list[str]:

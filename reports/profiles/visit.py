@@ -17,7 +17,8 @@ class Visit:
     Attributes:
         case: its name; `question` may be empty where a profiler does not tell.
         process: a rank, where there are several.
-        call: what the one checked call launched, its parts' included; none in later visits.
+        start, end: of its range, in nanoseconds; alike where a profiler runs kernels one by one.
+        call: what the first checked call launched, its parts' included; none in later visits.
         parts: of a layer's checked call, by part; one that comes twice stands twice.
         timed: what was launched to be timed, whatever was repeated.
         calls: that `timed` holds, as the suite says.
@@ -27,6 +28,8 @@ class Visit:
     case: str
     question: str
     process: int
+    start: int = 0
+    end: int = 0
     call: list[Activity] = field(default_factory=list)
     parts: list[tuple[str, list[Activity]]] = field(default_factory=list)
     timed: list[Activity] = field(default_factory=list)

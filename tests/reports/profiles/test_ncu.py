@@ -39,6 +39,10 @@ KERNELS = [
 ]
 
 
+ODD = ("nan", "inf", "1e999", "-5", "1.234,50", "1,23")
+"""Durations that are none; the last two are how other locales write 1234.5 and 1.23."""
+
+
 def written(lines):
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows(lines)
@@ -130,6 +134,20 @@ def test_parts_of_a_layer_are_added_up_and_norm_comes_twice(imported, table, ins
     assert norm.seconds == ((pytest.approx(2.5e-6),),)
 
 
+def test_a_second_checked_call_and_what_is_between_samples_are_no_part_of_a_call(imported, table):
+    kernels = [
+        (CALL, "gemm", 10_000, 1),
+        (stack(CASE, "warm-up"), "reference", 90_000, 5),
+        (CALL, "gemm", 10_000, 1),
+        (stack(CASE, "timed", "between"), "gemm", 50_000, 1),
+    ]
+    cases, *_ = imported(table(details(kernels)), tool="ncu")
+    assert (cases[CASE]["busy_seconds"], cases[CASE]["kernels_per_call"]) == (pytest.approx(10e-6), 1)
+    alone = [(stack(CASE, "timed"), "gemm", 11_000, 1), kernels[-1]]
+    cases, *_ = imported(table(details(alone)), tool="ncu")
+    assert cases[CASE]["busy_seconds"] == pytest.approx(11e-6)
+
+
 def test_bytes_that_were_not_counted_are_not_made_up(imported, table):
     cases, _, file = imported(table(details(KERNELS, counted=False)), tool="ncu")
     assert (cases[CASE]["dram_bytes_read"], file.measurements[0].telemetry) == (None, None)
@@ -155,6 +173,7 @@ def test_without_a_checked_call_what_was_timed_stands_for_it_and_that_is_said(im
         ),
         (details(KERNELS, units=("cycle", "byte")), "gpu__time_duration.sum is '90,000 cycle'; give what ncu"),
         (details(KERNELS, units=("ns", "sector")), "dram__bytes_read.sum is '5 sector'"),
+        *((details(KERNELS).replace('"90,000"', f'"{odd}"'), f"is '{odd} ns'; give what ncu") for odd in ODD),
         (details(KERNELS).replace("Duration", "Elapsed Cycles"), "gpu__time_duration.sum is 'absent'"),
     ],
 )

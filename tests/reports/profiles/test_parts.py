@@ -89,6 +89,23 @@ def test_traces_whose_parts_stand_beside_the_call_are_read_too(imported, tmp_pat
     assert cases[CASE]["parts"][1]["busy_seconds"] == pytest.approx(10e-6)
 
 
+def test_parts_of_one_kernel_that_overlap_in_a_graph_cannot_be_told_apart_and_it_is_said(imported, tmp_path):
+    """qkv of 10 us and down of 4 run the same gemm: the second begins before the first ends, on another stream."""
+    pair = (("qkv", 10), ("down", 4))
+    for later, mixed in ((5, True), (11, False)):
+        trace = Trace()
+        trace.visit(0, 1000, (200, 900), call=(10, 100))
+        for number, (part, each) in enumerate(pair):
+            trace.range(part, 12 + 30 * number, 30 + 30 * number)
+            trace.eager(13 + 30 * number, 14 + 30 * number, 14 + 30 * number + each)
+        number = trace.launch(210, name="cudaGraphLaunch_v10000")
+        trace.kernel(number, 300, 310, node=1)
+        trace.kernel(number, 300 + later, 304 + later, node=2, stream=13)
+        trace.tell(950, 1)
+        _, notes, _ = imported(trace.write(tmp_path / "trace.sqlite"))
+        assert any("which is whose cannot be told" in note for note in notes) == mixed
+
+
 def test_a_part_on_two_streams_counts_the_union(imported, tmp_path):
     trace = Trace()
     trace.visit(0, 1000, (200, 900), call=(10, 100))

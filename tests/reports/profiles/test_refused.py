@@ -108,6 +108,29 @@ def test_a_value_that_is_no_number(refused, tmp_path, table):
     assert f"{table} holds 'soon' for a number; export it again" in refused(path)
 
 
+def test_a_text_of_no_letters_is_no_number_either(refused, tmp_path):
+    path = eager().write(tmp_path / "trace.sqlite")
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE {KERNEL} SET streamId = '' WHERE rowid = 3")
+    database.close()
+    assert f"{KERNEL} holds '' for a number; export it again" in refused(path)
+
+
+def test_an_export_without_names(refused, tmp_path):
+    said = refused(eager().write(tmp_path / "trace.sqlite", without=("StringIds",)))
+    assert "no table StringIds, in which all names stand; export it again" in said
+
+
+def test_several_processes_whose_kernels_name_none(refused, tmp_path):
+    trace = eager()
+    trace.visit(0, 1000, (200, 900), pid=200)
+    trace.eager(300, 310, 320, pid=200, number=3)
+    for row in trace.rows[KERNEL]:
+        row["globalPid"] = None
+    said = refused(trace.write(tmp_path / "trace.sqlite"))
+    assert "2 processes, and no kernel says whose it is; trace one process at a time" in said
+
+
 def test_a_source_is_not_overwritten(capsys, tmp_path):
     path = eager().write(tmp_path / "trace.sqlite")
     before = path.read_bytes()

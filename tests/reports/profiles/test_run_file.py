@@ -59,6 +59,13 @@ def test_a_run_that_is_a_profile_itself_is_refused(imported, tmp_path, trace, ca
     assert "first.json: a profile by Nsight Systems 2024.6.2.225; give --run the file that" in capsys.readouterr().err
 
 
+def test_published_figures_are_no_run(tmp_path, trace, capsys):
+    machine = H100 | {"source": "https://example.com/figures"}
+    run = planted.write(tmp_path / "theirs.json", [planted.measured(planted.case(CASE), 1e-5)], machine=machine)
+    assert ran("import", "nsys", trace, "-o", tmp_path / "profile.json", "--run", run) == 2
+    assert "theirs.json: published figures, no run; give --run the file that" in capsys.readouterr().err
+
+
 def test_cases_that_the_run_lacks_are_said(imported, tmp_path, trace):
     other = planted.write(tmp_path / "o.json", [planted.measured(planted.case("another"), 1e-5)], machine=H100)
     _, notes, file = imported(trace, "--run", other)
