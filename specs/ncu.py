@@ -113,7 +113,7 @@ def _profiled(number: int, fields: Mapping[str, str], needed: Sequence[str]) -> 
     read = _quantity(number, fields, READ) if READ in needed or _counted(fields, READ) else None
     return Profiled(
         kernel=fields["kernel"],
-        programs=int(fields["grid"].strip("( ").split(",")[0] or 0),
+        programs=_programs(number, fields),
         read_bytes=read,
         seconds=_quantity(number, fields, DURATION),
         ranges=tuple((domain, name) for domain, name in _NAMED.findall(fields["stack"])),
@@ -121,6 +121,15 @@ def _profiled(number: int, fields: Mapping[str, str], needed: Sequence[str]) -> 
         arch=fields["arch"],
         gpu=fields.get("gpu", ""),
     )
+
+
+def _programs(number: int, fields: Mapping[str, str]) -> int:
+    first = fields["grid"].strip("( ").split(",")[0] or "0"
+    if not first.isdecimal():
+        raise ValueError(
+            f"kernel {number} ({fields['kernel']}): its grid is {fields['grid'][:40]!r}; cells are displaced"
+        )
+    return int(first)
 
 
 def _counted(fields: Mapping[str, str], metric: str) -> bool:

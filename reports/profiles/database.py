@@ -42,10 +42,25 @@ class Database:
         """Whether all of these are there."""
         return self._tables.issuperset(tables)
 
-    def rows(self, table: str, needed: Sequence[str], others: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
+    def count(self, table: str) -> int:
+        """Rows of a table; none where it is not there.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if table not in self._tables:
+            return 0
+        try:
+            return int(self._open.execute(f'SELECT COUNT(*) FROM "{table}"').fetchone()[0])  # noqa: S608 - as below
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def rows(
+        self, table: str, needed: Sequence[str], others: Sequence[str] = (), where: str = "TRUE"
+    ) -> Iterator[tuple[Any, ...]]:
         """The rows of a table, as they stand in it: the columns `needed`, then `others`, None where there is none such.
 
-        A table that is not there has no rows.
+        A table that is not there has no rows. `where` is SQL over needed columns.
 
         Raises:
             UserError: a needed column is missing, or the file is damaged.
@@ -60,7 +75,7 @@ class Database:
                     f"export it again with a newer Nsight Systems: {EXPORT}"
                 )
             columns = [f'"{name}"' for name in needed] + [f'"{name}"' if name in there else "NULL" for name in others]
-            query = f'SELECT {", ".join(columns)} FROM "{table}"'  # noqa: S608 - names are this package's own
+            query = f'SELECT {", ".join(columns)} FROM "{table}" WHERE {where}'  # noqa: S608 - names are this package's own
             numbers = [index for index, name in enumerate((*needed, *others)) if name not in TEXTS]
             texts = [index for index, name in enumerate((*needed, *others)) if name in TEXTS]
             for row in self._open.execute(query):

@@ -34,18 +34,21 @@ def read(path: Path) -> Profile:
                 raise UserError(f"no table StringIds, in which all names stand; export it again: {EXPORT}")
             strings = dict(database.rows("StringIds", ("id", "value")))
             threads, marks = nvtx.read(database, strings)
-            launched, notes = launches.read(database, strings)
+            outermost = [one for thread in threads.values() for one in thread.ranges if one.above is None]
+            since, until = min(one.start for one in outermost), max(one.end for one in outermost)
+            launched, elsewhere, notes = launches.read(database, strings, since, until)
         except UserError as error:
             raise error if str(error).startswith(f"{path}:") else UserError(f"{path}: {error}") from error
         odd = [mark for mark in marks if not mark.usable]
         visits, outside = _visits(threads, marks, launched)
+        outside += elsewhere
         if not visits:
             raise UserError(
                 f"{path}: no range of a case in it, only what lies within or around one; trace whole cases, chosen "
                 "with pytest's -k, and leave --capture-range out"
             )
-        if not launched or outside == len(launched):
-            raise UserError(f"{path}: {_no_kernels(visits, launched)}; trace a run on a GPU with --trace=cuda,nvtx")
+        if outside == len(launched) + elsewhere:
+            raise UserError(f"{path}: {_no_kernels(visits, outside)}; trace a run on a GPU with --trace=cuda,nvtx")
         devices = {one.activity.stream[0] for one in launched}
         notes = [SLOWED, *notes]
         notes += [f"{counted(len(odd), 'mark')} that cannot be, as of {odd[0].value:g}: left out"] if odd else []
@@ -55,9 +58,9 @@ def read(path: Path) -> Profile:
         return Profile(visits, f"Nsight Systems{_version(database)}", _gpu(database, devices), notes)
 
 
-def _no_kernels(visits: Sequence[Visit], launched: Sequence[Launched]) -> str:
+def _no_kernels(visits: Sequence[Visit], outside: int) -> str:
     cases = len({one.case for one in visits})
-    where = f"{len(launched)} kernels and copies, none in them" if launched else "no CUDA kernels"
+    where = f"{outside} kernels and copies, none in them" if outside else "no CUDA kernels"
     return f"ranges of {counted(cases, 'case')}, but {where}"
 
 

@@ -7,11 +7,10 @@ from functools import cached_property
 from math import gcd
 from statistics import median
 
-from reports.profiles import belongs
+from reports.profiles import belongs, ranks
 from reports.profiles.activity import Activity, added, busy, span
 from reports.profiles.parts import Part, parts
 from reports.profiles.visit import Profile, Visit
-from reports.units import counted
 
 WHOLE_GRAPHS = (
     "graphs were traced as a whole: their device time holds the gaps between kernels, and parts are of the one call "
@@ -22,13 +21,10 @@ DIVIDED = (
     "neither a mark nor a checked call says how many calls it holds: taken to be the greatest common divisor of how "
     "often each kernel ran, which is wrong by a factor where every kernel runs more than once a call"
 )
-RANKS = "several processes ran it: a sample is the slowest one's, as in the suites"
 MISCOUNTED = (
     "{} kernels and copies in {} calls, where the checked call launches {}: times are over the calls that the mark "
     "tells, too short where nsys lost events, too long where a barrier between calls runs the same kernel"
 )
-IN_TURN = "several processes ran it one after another: each is a visit of its own"
-LACKING = "{} that not all of {} processes have: left out"
 
 
 @dataclass(frozen=True)
@@ -122,8 +118,8 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
     called = next((one.call for one in visits if one.call), None)
     kept: list[tuple[Visit, list[Activity], int]] = []
     left: list[list[Activity]] = []
-    together = _together(timed, notes)
-    for visit in (one for visits_of_ranks in together for one in visits_of_ranks):
+    together = ranks.together(timed, notes)
+    for visit in (one for of_ranks in together for one in of_ranks):
         ran, beside = belongs.of_calls(visit, called, notes)
         calls = _calls(visit, ran, called, notes)
         if calls is None:
@@ -141,7 +137,7 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
         a_call, kernels = sum(one.kind == "kernel" for one in called), _longest_first(called)
     read = [one.read_bytes for one in ran if one.read_bytes is not None]
     each = iter(_sample(ran, calls, visit.clock_seconds) for visit, ran, calls in kept)
-    samples = [max((next(each) for _ in ranks), key=lambda one: one.busy) for ranks in together]
+    samples = [max((next(each) for _ in of_ranks), key=lambda one: one.busy) for of_ranks in together]
     if not all(one.busy > 0 for one in samples):
         return "its kernels start and end at the same moment"
     left_out = sum(busy(beside) for beside in left) / total
@@ -164,29 +160,6 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
         complete=not left_out
         and not any(_miscounted(calls, activities, called or ()) for _, activities, calls in kept if not whole),
     )
-
-
-def _together(timed: Sequence[Visit], notes: list[str]) -> list[list[Visit]]:
-    """The visits that ranks make together, by start: those of several processes that overlap in time."""
-    groups: list[list[Visit]] = []
-    for visit in sorted(timed, key=lambda one: one.start):
-        open_to_it = (group for group in groups if _joins(visit, group))
-        if (group := next(open_to_it, None)) is None:
-            groups.append([visit])
-        else:
-            group.append(visit)
-    most = max(map(len, groups))
-    if most == 1:
-        notes += [IN_TURN] if len({one.process for one in timed}) > 1 else []
-        return groups
-    notes.append(RANKS)
-    if lacking := sum(len(group) < most for group in groups):
-        notes.append(LACKING.format(counted(lacking, "visit"), most))
-    return [group for group in groups if len(group) == most]
-
-
-def _joins(visit: Visit, group: Sequence[Visit]) -> bool:
-    return all(one.process != visit.process for one in group) and any(visit.start <= one.end for one in group)
 
 
 def _sample(ran: Sequence[Activity], calls: int, clock: float | None) -> Sample:

@@ -42,6 +42,7 @@ def test_units_are_those_of_any_version_and_bytes_are_decimal(units, read, secon
         (table(kernel(0, "k", "(1, 1, 1)", "n/a", "5")), "dram__bytes_read.sum is 'n/a byte'"),
         (table(kernel(0, "k", "(1, 1, 1)", "5", "5", ("sector", "ns"))), "is '5 sector'"),
         (table(kernel(0, "k", "(1, 1, 1)", "5", "5")[:1]), "gpu__time_duration.sum is 'absent'"),
+        (table(kernel(0, "k", "gemm", "5", "5")), r"kernel 0 \(k\): its grid is 'gemm'; cells are displaced"),
     ],
 )
 def test_what_cannot_be_read_is_an_error_never_a_number(text, told):
