@@ -1,12 +1,14 @@
 """A case on one rank: how many calls it makes, on which values, and what it checks before it is timed."""
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from comm.backend import Backend, Communicator
 from comm.world import World
+from suites import ranges
 from suites.world.stand import Case
 from suites.world.task import Task
 
@@ -50,6 +52,43 @@ def test_a_sample_makes_the_calls_that_it_was_told_behind_one_barrier_each():
     communicator = Alone()
     assert len(case(communicator).sample(7, 3)) == 3
     assert (communicator.calls, communicator.barriers) == (21, 3)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-4])
+def test_a_barrier_stands_in_a_range_between_samples_and_no_call_does(monkeypatch, gap):
+    opened, seen = [], []
+
+    @contextmanager
+    def mark(name, question, number):
+        assert (question, number) == (LABEL["question"], LABEL["number"])
+        opened.append(name)
+        yield
+        opened.pop()
+
+    monkeypatch.setattr(ranges, "mark", mark)
+    communicator = Alone()
+    for name in ("barrier", "all_reduce"):
+        run = getattr(communicator, name)
+        monkeypatch.setattr(
+            communicator, name, lambda *given, run=run, name=name: (seen.append((name, *opened)), run(*given))
+        )
+    case(communicator, gap=gap).sample(1, 2)
+    assert seen == [("barrier", "between"), ("all_reduce",)] * 2
+
+
+def test_of_two_checked_calls_a_trace_is_shown_the_first(monkeypatch):
+    shown = []
+    communicator = Alone()
+
+    @contextmanager
+    def mark(name, question, number):
+        before = communicator.calls
+        yield
+        shown.append((name, before, communicator.calls))
+
+    monkeypatch.setattr(ranges, "mark", mark)
+    case(communicator).check(3)
+    assert (communicator.calls, shown) == (2, [("call", 0, 1)])
 
 
 def test_buffers_that_every_call_doubles_are_fresh_in_each_round():
