@@ -1,7 +1,9 @@
 import json
+import re
 
 import pytest
 
+from reports.library import shelf
 from specs import privacy
 from specs.privacy import Names, here
 from tests.reports import planted
@@ -22,7 +24,11 @@ ALICE = Names(users=("alice",), hosts=("gpu017.cluster.example", "gpu017"), home
         ("File '/root/.cache/a.py', line 3", "File '~/.cache/a.py', line 3"),
         ("alice/faster-gemm", "<user>/faster-gemm"),
         ("alice-shardbench", "<user>-shardbench"),
-        ("alice@gpu017: malice, alice_linear, Alice", "<user>@<host>: malice, alice_linear, Alice"),
+        ("alice@gpu017: malice, alice_linear, Alice", "<user>@<host>: malice, <user>_linear, <user>"),
+        ("/tmp/torchinductor_alice/x, ALICE_tmp", "/tmp/torchinductor_<user>/x, <user>_tmp"),
+        ("gpu017_ib GPU017 gpu017-ib0", "<host>_ib <host> <host>-ib0"),
+        ("file:///nfs/people/alice/out, file:///home/bob/x", "file://~/out, file:///home/<user>/x"),
+        ("MY_USER=bob NODELIST='n1 n2' CPUHOST=1", "MY_USER=<user> NODELIST=<host> CPUHOST=1"),
         ("connect gpu017.cluster.example:29500", "connect <host>:29500"),
         ("rank 3 on gpu017", "rank 3 on <host>"),
         ("gpu0170 gpu017x", "gpu0170 gpu017x"),
@@ -43,6 +49,92 @@ def test_a_short_name_goes_from_paths_and_addresses_and_leaves_units_and_prose(n
     assert names.text(f"/scratch/{name}/tmp /data/{name}h") == "/scratch/<user>/tmp /data/<host>"
     assert names.text(f"{name}@{name}h:22") == "<user>@<host>:22"
     assert names.text(f"{name}/branch") == "<user>/branch"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/scratch/ann_tmp/x", "/scratch/<user>_tmp/x"),
+        ("/scratch/job-ann-12, /tmp/torchinductor_ann", "/scratch/job-<user>-12, /tmp/torchinductor_<user>"),
+        ("fatal: users/ann/fix has moved", "fatal: users/<user>/fix has moved"),
+        ("feature/ann", "feature/<user>"),
+        ("~ann/x and ~/ann", "~<user>/x and ~/<user>"),
+        ("/scratch/anna/x.ann", "/scratch/anna/x.ann"),
+        ("/data/g7 on g7_ib", "/data/<host> on g7_ib"),
+        ("ann of a cat, annex, GB/ann_s", "ann of a cat, annex, GB/<user>_s"),
+    ],
+)
+def test_a_short_name_goes_from_parts_of_a_path(text, told):
+    names = Names(users=("ann",), hosts=("g7",))
+    assert names.text(text) == told
+    assert names.text(told) == told
+
+
+@pytest.mark.parametrize("name", ["us", "ms", "gb"])
+def test_who_is_called_like_a_unit_spoils_no_rate(name):
+    prose = "3 GB/s, 12 tokens/us, 5 bytes/ms, flops/gb"
+    assert Names(users=(name,), hosts=(name,)).text(prose) == prose
+
+
+@pytest.mark.parametrize("name", ["needs", "ranks", "highest", "will", "tokens", "write", "gemm"])
+def test_who_is_called_like_a_word_spoils_no_sentence_and_leaves_paths(name):
+    names = Names(users=(name,))
+    prose = "needs 2 ranks, the highest will do: 3 tokens/s, read/write, skinny_gemm, Will"
+    assert names.text(prose) == prose
+    assert names.text(f"/scratch/{name}_tmp, /data/{name}") == "/scratch/<user>_tmp, /data/<user>"
+    assert names.text(f"{name}@there ~{name}/x users/{name}/fix") == "<user>@there ~<user>/x users/<user>/fix"
+    assert names.scrub({"branch": f"{name}-fix"}) == {"branch": "<user>-fix"}
+
+
+def test_whoever_is_called_like_a_word_of_a_committed_file_leaves_it_sound():
+    contents = [json.loads(path.read_text()) for path in sorted(shelf.DATA.glob("*.json"))]
+    told = {(place, text) for content in contents for place, text in texts(content)}
+    words = {word for _, text in told for word in re.findall(r"[A-Za-z]{4,}", text)}
+    short = {word for _, text in told for word in re.findall(r"(?<![A-Za-z0-9])[a-z0-9]{1,3}(?![A-Za-z0-9])", text)}
+    assert "highest" in words
+    assert "ms" in short or "tp" in short or "1" in short
+    telling = [word for word in words if word.lower() not in privacy.EVERYDAY]
+    spoilt = {word for word in (*telling, *short) for _, text in told if Names(users=(word,)).text(text) != text}
+    assert not spoilt
+
+
+def texts(value, key=""):
+    """The texts of a JSON value that are looked through, with their keys."""
+    if isinstance(value, str):
+        yield key, value
+    for name, one in value.items() if isinstance(value, dict) else ():
+        if name not in privacy.SPARED:
+            yield from texts(one, name)
+    for one in value if isinstance(value, list) else ():
+        yield from texts(one, key)
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("OMPI_MCA_USER", "<user>"),
+        ("UCX_LOGNAME", "<user>"),
+        ("TORCH_USERNAME", "<user>"),
+        ("GLOO_HOST", "<host>"),
+        ("NCCL_HOSTNAME", "<host>"),
+        ("SLURM_NODELIST", "<host>"),
+    ],
+)
+def test_a_variable_that_names_somebody_loses_its_value(variable, told):
+    content = {"variables": {variable: "rack[7-9],bob"}}
+    assert Names().scrub(content) == {"variables": {variable: told}}
+    assert [place for place, _ in Names().found(content)] == [f"variables.{variable}"]
+    assert not list(Names().found(Names().scrub(content)))
+
+
+def test_a_variable_that_only_sounds_like_it_keeps_its_value():
+    content = {
+        "variables": {"NCCL_CROSSHOST": "1", "TORCH_USERS": "4"},
+        "hosts": 2,
+        "host": "x",
+        "ended": {"user": "y"},
+    }
+    assert Names().scrub(content) == content
 
 
 @pytest.mark.parametrize("name", ["root", "cuda", "torch", "ubuntu", "main", "precision"])
