@@ -14,8 +14,11 @@ FEW = 3
 
 
 def told(file: ResultFile) -> str:
-    """The command; of a file that does not say it one that asks for the same, and that it is such a one."""
-    if file.command or file.published:
+    """The command; of a file that does not say it one that asks for the same, and that it is such a one.
+
+    An import's is nowhere: its options do not say what was imported.
+    """
+    if file.command or file.published or file.profiler:
         return file.command
     return f"{by_options(file)} (by its options)" if file.options or file.measurements else ""
 

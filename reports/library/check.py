@@ -1,7 +1,9 @@
 """`check`: is a result file sound, of a schema that can be read, and without names that must not be passed on?"""
 
 from collections.abc import Iterator, Sequence
+from math import isclose
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from reports import files, jsontext
@@ -14,6 +16,8 @@ from specs.privacy import Names, here
 
 MOST_TOLD = 60
 """Characters that are shown of a text with a name in it."""
+CLOSE = 1e-9
+"""Relative; sums of the same samples differ by less."""
 
 
 def check(paths: Sequence[Path]) -> list[str]:
@@ -51,6 +55,7 @@ def faults(path: Path, names: Names) -> Iterator[str]:
     yield from _schema(content)
     yield from _facts(file)
     yield from _counts(content)
+    yield from _statistics(content, file)
     yield from _named(content, names)
     if path.resolve().parent == shelf.DATA:
         yield from filename.faults(file)
@@ -67,7 +72,7 @@ def _schema(content: dict[str, Any]) -> Iterator[str]:
 def _facts(file: ResultFile) -> Iterator[str]:
     """What a reader of the figures has to know."""
     known: dict[str, Any] = {"datetime": file.datetime}
-    if not file.published:
+    if not file.published and not file.profiler:
         own = {f"machine_info.{name}": file.machine.get(name) for name in ("device", "torch")}
         known |= {"version of pytest-benchmark": file.version, **own}
     for name, fact in known.items():
@@ -86,6 +91,29 @@ def _counts(content: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: passes is {passes}, of {len(rounds)} in pass_rounds; the file was edited"
         if stats.get("rounds", len(stats["data"])) != len(stats["data"]):
             yield f"{name}: rounds is {stats['rounds']}, of {len(stats['data'])} samples; the file was edited"
+
+
+def _statistics(content: dict[str, Any], file: ResultFile) -> Iterator[str]:
+    """What follows from the samples does follow from them."""
+    for entry, one in zip(content["benchmarks"], file.measurements, strict=True):
+        stats, samples = entry["stats"], one.samples
+        low, high = entry["extra_info"].get("interval_seconds") or (None, None)
+        own_low, own_high = one.interval or (None, None)
+        said_and_own = {
+            "median": (stats.get("median"), one.median),
+            "mean": (stats.get("mean"), fmean(samples)),
+            "min": (stats.get("min"), min(samples)),
+            "max": (stats.get("max"), max(samples)),
+            "lower end of interval_seconds": (low, own_low),
+            "upper end of interval_seconds": (high, own_high),
+        }
+        for name, (said, own) in said_and_own.items():
+            if said is not None and not _same(said, own):
+                yield f"{one.case.name}: {name} is {said!r}, of its samples {own!r}; the file was edited"
+
+
+def _same(said: object, own: float | None) -> bool:
+    return isinstance(said, int | float) and own is not None and isclose(said, own, rel_tol=CLOSE)
 
 
 def _named(content: dict[str, Any], names: Names) -> Iterator[str]:

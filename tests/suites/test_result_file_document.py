@@ -71,5 +71,12 @@ def test_the_block_has_these_keys(bench):
     assert {*bench.result()["machine_info"]} >= {"shardbench_schema"}
 
 
+def test_it_names_what_tells_a_profile():
+    told = DOCUMENT.split("## machine_info")[1].split("## shardbench")[0]
+    assert "`profiler`" in told
+    (clocks,) = re.findall(r"^\| `clock` \| \| (.*?) \|", DOCUMENT, re.MULTILINE)
+    assert {"perf_counter", "cuda_event", "published", "nsys", "ncu"} == {*clocks.split(", ")}
+
+
 def test_it_says_which_schema_is_written_now():
     assert f"now **{SCHEMA}**" in DOCUMENT

@@ -21,6 +21,10 @@ def info(whole):
     return whole["benchmarks"][0]["extra_info"]
 
 
+def samples(whole):
+    return whole["benchmarks"][0]["stats"]
+
+
 @pytest.fixture
 def found(tmp_path):
     """The faults of a file with these contents."""
@@ -45,6 +49,11 @@ def test_a_sound_file_has_no_fault(found):
 
 def test_an_imported_file_need_not_say_what_timed_it(found):
     facts = {"shardbench_schema": 1, "gpu": "NVIDIA H200", "source": "tables"}
+    assert found(content(machine=facts, version="", commit_info={})) == []
+
+
+def test_a_profile_need_not_say_what_it_did_not_see(found):
+    facts = {"shardbench_schema": 1, "device": "cuda", "gpu": "NVIDIA H200", "profiler": "Nsight Compute"}
     assert found(content(machine=facts, version="", commit_info={})) == []
 
 
@@ -88,6 +97,10 @@ def test_names_are_found_and_not_printed(found):
         (lambda whole: whole["benchmarks"].clear(), "no case in it was measured"),
         (lambda whole: info(whole).update(passes=5), f"{CASE}: passes is 5, of 6 in pass_rounds"),
         (lambda whole: whole["benchmarks"][0]["stats"].update(rounds=3), f"{CASE}: rounds is 3, of 24 samples"),
+        (lambda whole: samples(whole).update(mean=1.1), f"{CASE}: mean is 1.1, of its samples 1.0; the file was"),
+        (lambda whole: samples(whole).update(min=0.9), f"{CASE}: min is 0.9, of its samples 1.0"),
+        (lambda whole: samples(whole).update(max="1"), f"{CASE}: max is '1', of its samples 1.0"),
+        (lambda whole: info(whole).update(interval_seconds=[1.0, 1.1]), f"{CASE}: upper end of interval"),
         (lambda whole: info(whole).pop("op"), f"{CASE}: not a shardbench case"),
     ],
 )  # fmt: skip
@@ -96,6 +109,30 @@ def test_what_is_missing_or_was_edited_is_a_line(found, edit, said):
     edit(whole)
     (fault,) = found(whole)
     assert fault.startswith(said)
+
+
+def test_samples_that_were_edited_are_seen(found):
+    """One of 24, a second each, is taken away from: the mean of the others and 0.5 is 23.5 / 24."""
+    whole = content()
+    whole["benchmarks"][0]["stats"] |= {"median": 1.0, "mean": 1.0, "min": 1.0, "max": 1.0, "rounds": 24}
+    assert found(whole) == []
+    samples(whole)["data"][3] = 0.5
+    assert found(whole) == [
+        f"{CASE}: mean is 1.0, of its samples {23.5 / 24!r}; the file was edited",
+        f"{CASE}: min is 1.0, of its samples 0.5; the file was edited",
+    ]
+    samples(whole)["data"] = [2.0] * 24
+    assert {fault.split()[1] for fault in found(whole)} == {"median", "mean", "min", "max", "lower", "upper"}
+
+
+def test_an_interval_of_a_single_pass_was_put_there(found):
+    whole = planted.content([planted.measured(planted.case(), 1.0, passes=1)], machine=dict(MACHINE))
+    assert found(whole) == []
+    info(whole)["interval_seconds"] = [0.9, 1.1]
+    assert [fault.partition(",")[0] for fault in found(whole)] == [
+        f"{CASE}: lower end of interval_seconds is 0.9",
+        f"{CASE}: upper end of interval",
+    ]
 
 
 def test_a_line_for_each_file_and_exit_1_when_one_fails(tmp_path, capsys):

@@ -40,3 +40,10 @@ def test_names_the_suites_where_they_are_few(tmp_path):
 def test_an_imported_file_was_not_run(tmp_path):
     content = planted.content([planted.measured(planted.case(), 1.0)], machine=planted.H200 | {"source": "tables"})
     assert told(parse(tmp_path / "x.json", content)) == ""
+
+
+def test_nor_was_a_profile(tmp_path):
+    machine = planted.H200 | {"profiler": "NVIDIA Nsight Systems 2026.1"}
+    content = planted.content([planted.measured(planted.case(), 1.0)], machine=machine)
+    content["shardbench"]["options"] = {"profiler": "nsys", "run": True}
+    assert told(parse(tmp_path / "x.json", content)) == ""

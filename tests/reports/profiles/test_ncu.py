@@ -97,6 +97,7 @@ def test_a_call_takes_and_reads_what_its_kernels_do_on_either_page(imported, tab
     assert any("--cache-control none" in note for note in notes)
     assert "2 of 6 kernels are in no range of ours: left out" in notes
     assert HOST not in file.path.read_text()
+    assert ran("check", file.path) == 0
     assert file.profiler == "Nsight Compute"
 
 
