@@ -45,6 +45,10 @@ PACKAGES = (
 )
 
 
+TELLS_NOTHING = re.compile(r"\((?:R|TM)\)|\b(?:Processor|CPU)\b|@ *[\d.]+ *[GM]Hz", re.IGNORECASE)
+"""What vendors put into the names of all their processors, and clocks that they do not keep to."""
+
+
 def machine_info(device: Device) -> dict[str, Any]:
     """Facts of machine, driver and libraries; a fact that cannot be read is None, never guessed."""
     packages = {name: package_version(name) for name in PACKAGES}
@@ -162,6 +166,9 @@ def cpu_name() -> str:
 
 def result_name(device: Device) -> str:
     """<machine>-<date>, for a result file: the GPU's name or the CPU's, never the host's."""
-    name = torch.cuda.get_device_name(0).removeprefix("NVIDIA ") if device.kind == "cuda" else cpu_name()
+    if device.kind == "cuda":
+        name = torch.cuda.get_device_name(0).removeprefix("NVIDIA ")
+    else:
+        name = TELLS_NOTHING.sub(" ", cpu_name())
     cores = "" if device.kind == "cuda" else f" {psutil.cpu_count()} threads"
     return "-".join(re.findall(r"[a-z0-9]+", f"{name}{cores} {date.today().isoformat()}".lower()))

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pytest
+
 from kernels.attentions import DECODE, PREFILL
 from kernels.cublaslt import CUBLASLT_LINEAR
 from kernels.linears import LINEARS
 from kernels.timing.device import PATIENCE, Device, current_device
+from suites import environment
 from suites.doctor import _kernels, findings
 from suites.environment import result_name
 from suites.world.ranks import Ranks
@@ -84,3 +87,19 @@ def test_a_result_is_named_by_machine_and_date_not_by_host():
     name = result_name(current_device())
     assert name[-10:].count("-") == 2
     assert platform.node().lower() not in name
+
+
+@pytest.mark.parametrize(
+    ("brand", "named"),
+    [
+        ("Intel(R) Xeon(R) Processor", "intel-xeon"),
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "intel-xeon-platinum-8481c"),
+        ("Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz", "intel-core-i7-8550u"),
+        ("AMD EPYC 7763 64-Core Processor", "amd-epyc-7763-64-core"),
+    ],
+)
+def test_a_result_is_named_without_what_tells_nothing_of_a_processor(monkeypatch, brand, named):
+    monkeypatch.setattr(environment, "cpu_name", lambda: brand)
+    monkeypatch.setattr(environment.psutil, "cpu_count", lambda: 2)
+    device = Device(kind="cpu", arch="cpu", llc_bytes=2**25, patience=PATIENCE["cpu"])
+    assert result_name(device)[: -len("-2026-11-25")] == f"{named}-2-threads"

@@ -131,7 +131,7 @@ def test_an_interval_of_a_single_pass_was_put_there(found):
     info(whole)["interval_seconds"] = [0.9, 1.1]
     assert [fault.partition(",")[0] for fault in found(whole)] == [
         f"{CASE}: lower end of interval_seconds is 0.9",
-        f"{CASE}: upper end of interval",
+        f"{CASE}: upper end of interval_seconds is 1.1",
     ]
 
 
