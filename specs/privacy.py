@@ -109,7 +109,7 @@ class Names:
         if key in SPARED:
             return value
         if isinstance(value, str) and value:
-            if key.isupper() and (named := VARIABLE.fullmatch(key)):
+            if key[:1].isupper() and (named := VARIABLE.fullmatch(key)):
                 return "<user>" if named["user"] else "<host>"
             if key in BRANCHES:
                 value = self._parts(value)

@@ -113,6 +113,7 @@ def texts(value, key=""):
     ("variable", "told"),
     [
         ("OMPI_MCA_USER", "<user>"),
+        ("OMPI_MCA_plm_rsh_user", "<user>"),
         ("UCX_LOGNAME", "<user>"),
         ("TORCH_USERNAME", "<user>"),
         ("GLOO_HOST", "<host>"),
