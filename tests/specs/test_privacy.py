@@ -26,6 +26,7 @@ ALICE = Names(users=("alice",), hosts=("gpu017.cluster.example", "gpu017"), home
         ("alice-shardbench", "<user>-shardbench"),
         ("alice@gpu017: malice, alice_linear, Alice", "<user>@<host>: malice, <user>_linear, <user>"),
         ("/tmp/torchinductor_alice/x, ALICE_tmp", "/tmp/torchinductor_<user>/x, <user>_tmp"),
+        ("torchinductor_alice in ib_gpu017", "torchinductor_<user> in ib_<host>"),
         ("gpu017_ib GPU017 gpu017-ib0", "<host>_ib <host> <host>-ib0"),
         ("file:///nfs/people/alice/out, file:///home/bob/x", "file://~/out, file:///home/<user>/x"),
         ("MY_USER=bob NODELIST='n1 n2' CPUHOST=1", "MY_USER=<user> NODELIST=<host> CPUHOST=1"),
@@ -81,6 +82,8 @@ def test_who_is_called_like_a_word_spoils_no_sentence_and_leaves_paths(name):
     names = Names(users=(name,))
     prose = "needs 2 ranks, the highest will do: 3 tokens/s, read/write, skinny_gemm, Will"
     assert names.text(prose) == prose
+    ours = f"File 'kernels/{name}/x.py'"
+    assert names.text(ours) == ours
     assert names.text(f"/scratch/{name}_tmp, /data/{name}") == "/scratch/<user>_tmp, /data/<user>"
     assert names.text(f"{name}@there ~{name}/x users/{name}/fix") == "<user>@there ~<user>/x users/<user>/fix"
     assert names.scrub({"branch": f"{name}-fix"}) == {"branch": "<user>-fix"}
