@@ -8,10 +8,12 @@ versions their ratio is the answer and no drift.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from reports import machine
 from reports.compare.resources import FLOPS, LAUNCH, MEMORY
 from reports.files import ResultFile
+from specs import statistics
 from specs.measurement import Measurement
 
 Pair = tuple[Measurement, Measurement]
@@ -26,31 +28,51 @@ WITNESSES = {"read": MEMORY, "copy": MEMORY, "linear": FLOPS, "launch": LAUNCH}
 
 @dataclass(frozen=True)
 class Drift:
-    """By case name each ceiling before and after; empty between different machines."""
+    """By case name each ceiling before and after; empty between different machines.
+
+    Attributes:
+        ceilings: the pairs.
+        shared: whether one clock drives memory and arithmetic, as on a CPU: any ceiling is a witness of all then.
+    """
 
     ceilings: Mapping[str, Pair] = field(default_factory=dict)
+    shared: bool = False
 
     def of(self, case: Measurement, bound: Collection[str] = ()) -> tuple[float, float]:
         """Least and greatest factor by which a case may have changed with its machine, 1 among them.
 
         Args:
             case: a ceiling that is judged itself is no witness.
-            bound: the resources that bind it, whose ceilings are the witnesses; where unknown, all but launches.
+            bound: the resources that bind it, whose ceilings are the witnesses; where unknown, all but launches. Where
+                all are, the others count for what is sure of their change.
         """
-        wanted = set(bound) or {MEMORY, FLOPS}
-        ratios = [
-            after.median / before.median
+        wanted, ratios = set(bound) or {MEMORY, FLOPS}, [1.0]
+        for name, (before, after) in self.ceilings.items():
+            resource = WITNESSES.get(before.case.op)
+            if name == case.case.name:
+                continue
+            if resource in wanted:
+                ratios.append(after.median / before.median)
+            elif self.shared and resource != LAUNCH:
+                ratios.append(self.sure[name])
+        return min(ratios), max(ratios)
+
+    @cached_property
+    def sure(self) -> Mapping[str, float]:
+        """Of each ceiling the end of its interval that is nearer to 1; 1 where that is within, or there is none."""
+        found = {
+            name: statistics.ratio_interval(before.seconds, after.seconds)
             for name, (before, after) in self.ceilings.items()
-            if name != case.case.name and WITNESSES.get(before.case.op) in wanted
-        ]
-        return min([1.0, *ratios]), max([1.0, *ratios])
+        }
+        return {name: min(max(1.0, ends[0]), ends[1]) if ends else 1.0 for name, ends in found.items()}
 
 
 def drift(a: ResultFile, b: ResultFile, pairs: Iterable[Pair]) -> Drift:
     """The ceilings among the cases that both files hold."""
     if not same_machine(a, b):
         return Drift()
-    return Drift({pair[0].case.name: pair for pair in pairs if pair[0].case.question == "ceilings"})
+    ceilings = {pair[0].case.name: pair for pair in pairs if pair[0].case.question == "ceilings"}
+    return Drift(ceilings, shared=not a.machine.get("gpu"))
 
 
 def same_machine(a: ResultFile, b: ResultFile) -> bool:

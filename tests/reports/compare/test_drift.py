@@ -60,24 +60,45 @@ def pairs_of(tmp_path, a, b, **how):
     return {pair.a.case.name: pair for pair in against(*map(load, paths), 0.05).pairs}
 
 
-def test_a_ceiling_that_does_not_bind_a_case_is_no_witness_of_it(tmp_path):
-    """A stream of 1e9 bytes at 10 GB/s: the matrix product took 1.3 times as long, the read did not change."""
-    case = planted.case("s::stream", flops=10**6, hbm_bytes=10**9)
-    a = [*steady([case], 1.0, 1), *planted.ceilings(peak=100e9)]
-    b = [*steady([case], 1.15, 2), *planted.ceilings(peak=100e9 / 1.3)]
-    pair = pairs_of(tmp_path, a, b)["s::stream"]
+STREAM = planted.case("s::stream", flops=10**6, hbm_bytes=10**9)
+"""A tenth of a second at 10 GB/s, and nothing to compute."""
+
+
+def slower_product(factor):
+    """Ceilings whose product takes longer."""
+    read, product = planted.ceilings()
+    return [read, planted.replace(product, seconds=((factor * product.median,) * 4,) * 6)]
+
+
+def test_a_ceiling_that_does_not_bind_a_case_is_no_witness_of_it_on_a_gpu(tmp_path):
+    """The matrix product took 1.3 times as long, the read did not change."""
+    a = [*steady([STREAM], 1.0, 1), *planted.ceilings()]
+    b = [*steady([STREAM], 1.15, 2), *slower_product(1.3)]
+    paths = planted.write(tmp_path / "a.json", a, GPU), planted.write(tmp_path / "b.json", b, GPU)
+    pair = {one.a.case.name: one for one in against(*map(load, paths), 0.05).pairs}["s::stream"]
     assert (pair.drift, pair.verdict) == ((1.0, 1.0), "slower")
+
+
+def test_on_a_cpu_it_is_as_far_as_its_change_is_sure(tmp_path):
+    """One clock drives both; a product whose passes differ by more than it changed by says nothing."""
+    a = [*steady([STREAM], 1.0, 1), *planted.ceilings()]
+    b = [*steady([STREAM], 1.15, 2), *slower_product(1.3)]
+    found = pairs_of(tmp_path, a, b)["s::stream"]
+    assert (found.drift, found.verdict) == ((1.0, pytest.approx(1.3)), "ambiguous")
+    noisy = tuple((1.3 * factor,) for factor in (0.5, 0.6, 1.0, 1.0, 1.7, 2.0))
+    b[-1] = planted.replace(b[-1], seconds=noisy)
+    found = pairs_of(tmp_path, a, b)["s::stream"]
+    assert (found.drift, found.verdict) == ((1.0, 1.0), "slower")
 
 
 def test_ceilings_of_other_work_are_not_compared(tmp_path):
     """Twice the bytes in twice the time is the same bandwidth, and no drift."""
-    case = planted.case("s::stream", flops=10**6, hbm_bytes=10**9)
     a, b = planted.ceilings(), planted.ceilings()
     read = b[0]
     b[0] = planted.replace(
         read, case=planted.replace(read.case, hbm_bytes=2 * 10**9), seconds=((2 * read.median,) * 4,) * 6
     )
-    found = pairs_of(tmp_path, [*steady([case], 1.0, 1), *a], [*steady([case], 1.6, 2), *b])
+    found = pairs_of(tmp_path, [*steady([STREAM], 1.0, 1), *a], [*steady([STREAM], 1.6, 2), *b])
     assert read.case.name not in found
     assert found["s::stream"].verdict == "slower"
 
