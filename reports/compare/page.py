@@ -14,6 +14,8 @@ from reports.files import ResultFile
 from reports.page import Block, Column, Facts, Table
 from reports.units import NONE
 
+RATIOS = "ratios are times over those of {}: below 1 is faster; of a resource the time by it alone"
+PUBLISHED = "published times have no passes: verdicts are by the range over frameworks, whose versions may differ"
 MOST_NAMES = 20
 """Cases that only one file has, before the rest is counted."""
 
@@ -57,6 +59,7 @@ def by_question(found: Sequence[Versus], names: Sequence[str], what: str = "file
     groups = tuple(
         tuple((name, *_row(group, one)) for group in one.groups) for name, one in zip(names[1:], found, strict=True)
     )
+    published = any(pair.basis == "frameworks" for one in found for pair in one.pairs)
     titles = (what, "question", "cases", "time\nratio", "95 %\ninterval", "together", *VERDICTS)
     could = tuple(name.replace(" ", "\n", 1) for name in RESOURCES)
     return Table(
@@ -66,7 +69,7 @@ def by_question(found: Sequence[Versus], names: Sequence[str], what: str = "file
             for title in (*titles, *could, "left\nunexplained")
         ),
         groups=groups,
-        notes=(f"ratios are times over those of {names[0]}: below 1 is faster; of a resource the time by it alone",),
+        notes=(RATIOS.format(names[0]), *([PUBLISHED] if published else [])),
     ).without_empty(NONE)
 
 
