@@ -20,7 +20,7 @@ class Comparison:
 
     Attributes:
         a, b: the measurements; the verdict speaks of b.
-        log_ratio: its logarithm with the error between passes; None where a file has a single pass of the case.
+        log_ratio: the logarithm of b over a with its error between passes; None where a file has a single pass.
         threshold: change that counts, 0.05 for 5 %.
         confidence: of the interval that has to lie beyond half of it: 95 %, raised for the number of cases.
         drift: least and greatest factor by which the machine itself changed between the files, 1 among them.
