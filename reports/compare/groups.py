@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from reports.compare.explain import Explanation
 from reports.compare.resources import RESOURCES
-from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, within
+from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, chance, within
 from specs import statistics
 from specs.case import Case
 from specs.statistics import LogRatio
@@ -50,11 +50,19 @@ def by_group(items: Iterable[T], case_of: Callable[[T], Case]) -> dict[str, list
 
 @dataclass(frozen=True)
 class Group:
-    """Comparisons of one question, with what explains each."""
+    """Comparisons of one question.
+
+    Attributes:
+        name: the question.
+        pairs: its cases.
+        explanations: what explains each.
+        confidence: of the interval that has to lie beyond half the threshold: raised for the number of questions.
+    """
 
     name: str
     pairs: Sequence[Comparison]
     explanations: Sequence[Explanation]
+    confidence: float = 0.95
 
     @property
     def ratio(self) -> float:
@@ -79,9 +87,12 @@ class Group:
     @property
     def interval(self) -> Interval | None:
         """95 % interval on the geometric mean, clustered by pass; None where no case has passes."""
+        return self._interval(0.95)
+
+    def _interval(self, confidence: float) -> Interval | None:
         if not self.log_ratio:
             return None
-        low, high = self.log_ratio.interval()
+        low, high = self.log_ratio.interval(confidence)
         return min(low, self.ratio), max(high, self.ratio)
 
     @property
@@ -91,14 +102,19 @@ class Group:
 
     def at(self, threshold: float) -> Verdict:
         """Whether the group as a whole changed by more than this, and than the machine itself."""
-        if self.interval is None:
+        widened = self._interval(self.confidence)
+        if self.interval is None or widened is None:
             return "ambiguous"
         (least, most), surely = within(threshold), within(threshold / 2)
-        if self.ratio < least and self.interval[1] / self.drift[0] < surely[0]:
+        if self.ratio < least and widened[1] / self.drift[0] < surely[0]:
             return "faster"
-        if self.ratio > most and self.interval[0] / self.drift[1] > surely[1]:
+        if self.ratio > most and widened[0] / self.drift[1] > surely[1]:
             return "slower"
         return "same" if least <= self.interval[0] and self.interval[1] <= most else "ambiguous"
+
+    def chance(self, threshold: float) -> float | None:
+        """Of such a mean, or one further out, without a change by half the threshold; None where it has no interval."""
+        return chance(self.log_ratio, threshold, self.drift) if self.log_ratio else None
 
     @property
     def counts(self) -> dict[str, int]:

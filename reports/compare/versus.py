@@ -48,10 +48,12 @@ class Versus:
     def groups(self) -> list[Group]:
         """By question."""
         both = list(zip(self.pairs, self.explanations, strict=True))
-        return [
-            Group(name, *map(tuple, zip(*members, strict=True)))
+        found = [
+            Group(name, [pair for pair, _ in members], [why for _, why in members])
             for name, members in by_group(both, lambda one: one[0].a.case).items()
         ]
+        chances = [chance for group in found if (chance := group.chance(self.threshold)) is not None]
+        return [replace(group, confidence=correction.confidence(chances)) for group in found]
 
     @property
     def counts(self) -> dict[str, int]:

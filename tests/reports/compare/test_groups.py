@@ -83,3 +83,19 @@ def test_what_nothing_is_known_of_is_said():
     b = file([measured(planted.case("s::a"), 2.0), measured(planted.case("s::b"), 1.0)])
     (group,) = against(a, b).groups
     assert sentence(group, 0.01) == "1.414 of the time; nothing is known that could explain it"
+
+
+def test_the_bar_rises_with_the_number_of_questions():
+    """Three passes 1 % off, so 8 % is ten errors: enough for one question, not for one of many that did not change."""
+
+    def side(factor, questions):
+        made = [
+            measured(planted.case(f"s::{question}", question=question), tuple((level * f,) for f in (0.99, 1.0, 1.01)))
+            for question, level in zip(questions, (factor, *[1.0] * 20), strict=False)
+        ]
+        return file(made)
+
+    names = ["decode", *(f"question {number}" for number in range(20))]
+    for questions, verdict in ((names[:1], "slower"), (names, "ambiguous")):
+        (group, *_) = against(side(1.0, questions), side(1.08, questions), 0.05).groups
+        assert (group.name, group.at(0.05)) == ("decode", verdict)
