@@ -18,6 +18,8 @@ OF_CEILINGS = ("flops", "hbm_bytes")
 """Of a ceiling too: a read has no shape but its bytes."""
 TELLING = ("model", "dtype", "tp", "pp", "tokens", "implementation", "question")
 """What files without a common case are told apart by."""
+UNKNOWN = "unknown"
+"""What a profile says of its cases where no run lends it their facts."""
 MOST_VALUES = 6
 """Values of a field that are named before the rest is counted."""
 
@@ -69,9 +71,8 @@ def lacking(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
 def _unlike(one: Case, other: Case) -> str:
     fields = (*WORK, *OF_CEILINGS) if one.question == "ceilings" else WORK
     changed = [(field, getattr(one, field), getattr(other, field)) for field in fields]
-    return ", ".join(
-        f"{field} {left} → {right}" for field, left, right in changed if None not in (left, right) and left != right
-    )
+    told = [one for one in changed if not {None, UNKNOWN} & set(one[1:])]
+    return ", ".join(f"{field} {left} → {right}" for field, left, right in told if left != right)
 
 
 def _why(a: ResultFile, b: ResultFile) -> str:

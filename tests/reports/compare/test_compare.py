@@ -228,6 +228,13 @@ def test_cases_of_one_name_and_other_work_are_not_compared(write, capsys):
     assert any("1 case of one name but not of the same work, not compared" in line for line in data["warnings"])
 
 
+def test_what_a_profile_does_not_know_of_a_case_does_not_part_it_from_its_run():
+    one = planted.case()
+    unknown = planted.replace(one, op="unknown", dtype="unknown", model=None, n=None)
+    (pair,) = against(file([measured(one, 1.0)]), file([measured(unknown, 1.0)])).pairs
+    assert pair.verdict == "same"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
