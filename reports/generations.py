@@ -6,7 +6,7 @@ from statistics import median
 
 from reports import ceilings, units
 from reports.compare import page as comparison
-from reports.compare.explain import Explanation
+from reports.compare.explain import Explained
 from reports.compare.verdict import Comparison
 from reports.compare.versus import Versus, against
 from reports.evidence import name_among
@@ -22,7 +22,6 @@ TOKENS = (1, 16, 125, 256, 1000, 4096)
 """Decode at small and large batch, the claim's two, and a prefill."""
 Linear = tuple[str, str, int, str]
 """Model, layer, tp and dtype."""
-Paired = tuple[Comparison, Explanation]
 
 
 @dataclass(frozen=True)
@@ -141,13 +140,13 @@ def _against(oldest: ResultFile, newer: ResultFile) -> Versus | None:
         return None
 
 
-def _linears(versus: Versus) -> dict[Linear, list[Paired]]:
+def _linears(versus: Versus) -> dict[Linear, list[Explained]]:
     """Times over tokens of each linear from cold memory, of shapes that were measured."""
-    found: dict[Linear, list[Paired]] = {}
-    for pair, why in zip(versus.pairs, versus.explanations, strict=True):
-        case = pair.a.case
+    found: dict[Linear, list[Explained]] = {}
+    for one in versus.cases:
+        case = one.pair.a.case
         if case.question == "sweep" and case.op == "linear" and case.cache != "hot" and case.model and case.layer:
-            found.setdefault((case.model, case.layer, case.tp or 1, case.dtype), []).append((pair, why))
+            found.setdefault((case.model, case.layer, case.tp or 1, case.dtype), []).append(one)
     return {linear: pairs for linear, pairs in found.items() if not any(_doubtful(pair) for pair, _ in pairs)}
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from math import log
-from typing import NamedTuple
 
 from reports import labels, questions, units
-from reports.compare.explain import Explanation
+from reports.compare.explain import Explained
 from reports.compare.groups import by_group
 from reports.compare.verdict import Comparison
 from reports.compare.versus import Versus
@@ -17,14 +16,7 @@ MOST_ROWS = 40
 """Rows of a table beyond which those without a change are left out, unless all are asked for."""
 
 
-class Against(NamedTuple):
-    """One case of one file against the baseline."""
-
-    pair: Comparison
-    why: Explanation
-
-
-Line = tuple[Case, Mapping[str, Against]]
+Line = tuple[Case, Mapping[str, Explained]]
 """A case, and by file how it compares."""
 
 
@@ -36,10 +28,11 @@ def tables(found: Sequence[Versus], names: Sequence[str], *, every: bool) -> lis
         names: of the baseline, then of each.
         every: all cases, however many.
     """
-    lines: dict[str, tuple[Case, dict[str, Against]]] = {}
+    lines: dict[str, tuple[Case, dict[str, Explained]]] = {}
     for name, versus in zip(names[1:], found, strict=True):
-        for pair, why in zip(versus.pairs, versus.explanations, strict=True):
-            lines.setdefault(pair.a.case.name, (pair.a.case, {}))[1][name] = Against(pair, why)
+        for one in versus.cases:
+            case = one.pair.a.case
+            lines.setdefault(case.name, (case, {}))[1][name] = one
     drawn = []
     for group, members in by_group(lines.values(), lambda line: line[0]).items():
         for question, alike in questions.by_question(members, lambda line: line[0]):
@@ -59,7 +52,7 @@ def _telling(lines: Sequence[Line]) -> Sequence[Line]:
 
 
 def _weight(line: Line) -> tuple[bool, float]:
-    pairs = [against.pair for against in line[1].values()]
+    pairs = [one.pair for one in line[1].values()]
     called = any(pair.verdict in ("faster", "slower") for pair in pairs)
     return called, max(abs(log(pair.ratio)) for pair in pairs)
 

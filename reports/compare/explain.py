@@ -9,10 +9,10 @@ resource takes a good part of the time: a kernel at a tenth of its floor waits f
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
-from reports.compare.resources import Machines
+from reports.compare.resources import Least
 from reports.compare.verdict import Comparison
-from specs.case import Case
 
 GOOD_PART = 0.4
 """Share of the time, on either machine, that the binding resource takes at least where it explains a change."""
@@ -43,18 +43,23 @@ class Explanation:
     unexplained: float
 
 
-def binding(case: Case, machines: Machines) -> tuple[str, str] | None:
+class Explained(NamedTuple):
+    """A case in two files and what explains its ratio."""
+
+    pair: Comparison
+    why: Explanation
+
+
+def binding(least: Least) -> tuple[str, str] | None:
     """The resources that a case needs longest on A and on B; None where none is known."""
-    least = machines.seconds(case)
     if not least:
         return None
     return max(least, key=lambda name: least[name][0]), max(least, key=lambda name: least[name][1])
 
 
-def explain(pair: Comparison, machines: Machines) -> Explanation:
+def explain(pair: Comparison, least: Least) -> Explanation:
     """Set a ratio against the ratios of what the case needs."""
-    least, bound = machines.seconds(pair.a.case), binding(pair.a.case, machines)
-    could = {name: after / before for name, (before, after) in least.items()}
+    bound, could = binding(least), {name: after / before for name, (before, after) in least.items()}
     if bound is None:
         return Explanation(could, None, None, None, None, pair.ratio)
     before, after = least[bound[0]][0], least[bound[1]][1]

@@ -8,9 +8,9 @@ from math import exp, log
 from statistics import fmean, median
 from typing import TypeVar
 
-from reports.compare.explain import Explanation
+from reports.compare.explain import Explained, Explanation
 from reports.compare.resources import RESOURCES
-from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, chance, within
+from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, around, chance, decide, less_drift
 from specs import statistics
 from specs.case import Case
 from specs.statistics import LogRatio
@@ -54,15 +54,23 @@ class Group:
 
     Attributes:
         name: the question.
-        pairs: its cases.
-        explanations: what explains each.
+        cases: each with what explains its ratio.
         confidence: of the interval that has to lie beyond half the threshold: raised for the number of questions.
     """
 
     name: str
-    pairs: Sequence[Comparison]
-    explanations: Sequence[Explanation]
+    cases: Sequence[Explained]
     confidence: float = 0.95
+
+    @cached_property
+    def pairs(self) -> list[Comparison]:
+        """The cases alone."""
+        return [pair for pair, _ in self.cases]
+
+    @cached_property
+    def explanations(self) -> list[Explanation]:
+        """What explains each."""
+        return [why for _, why in self.cases]
 
     @property
     def ratio(self) -> float:
@@ -90,10 +98,7 @@ class Group:
         return self._interval(0.95)
 
     def _interval(self, confidence: float) -> Interval | None:
-        if not self.log_ratio:
-            return None
-        low, high = self.log_ratio.interval(confidence)
-        return min(low, self.ratio), max(high, self.ratio)
+        return around(self.ratio, self.log_ratio.interval(confidence)) if self.log_ratio else None
 
     @property
     def drift(self) -> Interval:
@@ -103,14 +108,7 @@ class Group:
     def at(self, threshold: float) -> Verdict:
         """Whether the group as a whole changed by more than this, and than the machine itself."""
         widened = self._interval(self.confidence)
-        if self.interval is None or widened is None:
-            return "ambiguous"
-        (least, most), surely = within(threshold), within(threshold / 2)
-        if self.ratio < least and widened[1] / self.drift[0] < surely[0]:
-            return "faster"
-        if self.ratio > most and widened[0] / self.drift[1] > surely[1]:
-            return "slower"
-        return "same" if least <= self.interval[0] and self.interval[1] <= most else "ambiguous"
+        return decide(self.ratio, self.interval, widened and less_drift(widened, self.drift), threshold)
 
     def chance(self, threshold: float) -> float | None:
         """Of such a mean, or one further out, without a change by half the threshold; None where it has no interval."""
@@ -134,8 +132,7 @@ class Group:
 
     def left(self, threshold: float) -> int:
         """Cases that changed by more than this and that none of their resources explains."""
-        both = zip(self.pairs, self.explanations, strict=True)
-        changed = [why for pair, why in both if abs(log(pair.ratio)) > log(1 + threshold)]
+        changed = [why for pair, why in self.cases if abs(log(pair.ratio)) > log(1 + threshold)]
         return sum(1 for why in changed if not why.by and why.expected is not None)
 
     @property

@@ -80,7 +80,7 @@ def _why(a: ResultFile, b: ResultFile) -> str:
     for field in TELLING:
         left, right = (_values(file, field) for file in (a, b))
         if left and right and not set(left) & set(right):
-            name = {"implementation": "impl", "question": "question"}.get(field, field)
+            name = "impl" if field == "implementation" else field
             told = f"{name} {_listed(left)} in the one and {_listed(right)} in the other"
             how = "run the same suites" if field == "question" else f"measure both with the same --{name}"
             return f": {told}; {how}"

@@ -29,11 +29,7 @@ def record(files: Sequence[ResultFile], found: Sequence[Versus], labels: Sequenc
         **({"threshold": found[0].threshold, "summary": _summary(found[0])} if len(found) == 1 else {}),
         "thresholds": {label: one.threshold for label, one in against},
         "summaries": {label: _summary(one) for label, one in against},
-        "cases": [
-            {"file": label, **_case(pair, why)}
-            for label, one in against
-            for pair, why in zip(one.pairs, one.explanations, strict=True)
-        ],
+        "cases": [{"file": label, **_case(pair, why)} for label, one in against for pair, why in one.cases],
         "groups": [{"file": label, **_group(group, one)} for label, one in against for group in one.groups],
         "only_in": {label: only_in(file, [other for other in files if other is not file]) for label, file in several},
         "not_in": {label: lacking(file, [other for other in files if other is not file]) for label, file in several},

@@ -17,6 +17,8 @@ from specs.roofline import Ceilings, compute_seconds, memory_seconds
 
 MEMORY, FLOPS, LAUNCH, LINK = "memory bandwidth", "flops", "launch latency", "link"
 RESOURCES = (MEMORY, FLOPS, LAUNCH, LINK)
+Least = Mapping[str, tuple[float, float]]
+"""By resource the least seconds that a case needs it for, on A and on B."""
 LARGE = 2**20
 """Bytes of a message from which on it shows the link's bandwidth."""
 
@@ -71,18 +73,19 @@ class Machines:
         """As the vendors print it."""
         return _printed(self.a), _printed(self.b)
 
-    def seconds(self, case: Case) -> dict[str, tuple[float, float]]:
+    def seconds(self, case: Case) -> Least:
         """The least time that a case needs each resource for, on both machines: measured where both are, else printed.
 
         A case that is a ceiling itself is held against the datasheets alone: it cannot explain itself.
         """
-        printed, found = self._both(self.datasheet, case), {}
-        if case.question != "ceilings" and not _shows_the_link(case):
-            found = self._both(self.measured, case)
-        return {name: found.get(name) or printed[name] for name in RESOURCES if name in found or name in printed}
+        printed = self._both(self.datasheet, case)
+        if case.question == "ceilings" or _shows_the_link(case):
+            return printed
+        found = {**printed, **self._both(self.measured, case)}
+        return {name: found[name] for name in RESOURCES if name in found}
 
     @staticmethod
-    def _both(limits: tuple[Limits, Limits], case: Case) -> dict[str, tuple[float, float]]:
+    def _both(limits: tuple[Limits, Limits], case: Case) -> Least:
         left, right = (one.seconds(case) for one in limits)
         return {name: (left[name], right[name]) for name in left if name in right}
 

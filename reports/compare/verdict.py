@@ -48,39 +48,23 @@ class Comparison:
     @cached_property
     def interval(self) -> Interval | None:
         """95 % interval on the ratio; of published times the range over frameworks; None where neither is there."""
-        return self._around(self.log_ratio.interval()) if self.log_ratio else self.frameworks
+        return around(self.ratio, self.log_ratio.interval()) if self.log_ratio else self.frameworks
 
     @cached_property
     def widened(self) -> Interval | None:
         """The interval at `confidence`, less the drift: it has to lie beyond half the threshold."""
         if not self.log_ratio:
             return self.frameworks
-        low, high = self._around(self.log_ratio.interval(self.confidence))
-        return low / self.drift[1], high / self.drift[0]
-
-    def _around(self, interval: Interval) -> Interval:
-        """With the ratio of the medians in it: where that is no ratio of the passes' means, both are in doubt."""
-        return min(interval[0], self.ratio), max(interval[1], self.ratio)
+        return less_drift(around(self.ratio, self.log_ratio.interval(self.confidence)), self.drift)
 
     @property
     def verdict(self) -> Verdict:
-        """Faster or slower if the ratio is beyond the threshold, and surely beyond half of it: by the widened interval.
-
-        Same if the plain interval lies within the threshold.
-        """
+        """For the change that counts."""
         return self.at(self.threshold)
 
     def at(self, threshold: float) -> Verdict:
         """The verdict for another change that counts."""
-        if self.interval is None or self.widened is None or self._doubtful:
-            return "ambiguous"
-        least, most = within(threshold)
-        surely = within(threshold / 2)
-        if self.ratio < least and self.widened[1] < surely[0]:
-            return "faster"
-        if self.ratio > most and self.widened[0] > surely[1]:
-            return "slower"
-        return "same" if least <= self.interval[0] and self.interval[1] <= most else "ambiguous"
+        return "ambiguous" if self._doubtful else decide(self.ratio, self.interval, self.widened, threshold)
 
     @property
     def detectable(self) -> float | None:
@@ -94,6 +78,31 @@ class Comparison:
     def _doubtful(self) -> bool:
         """A published time that a cache may have made, or that its linter finds odd, supports no verdict."""
         return self.basis == "frameworks" and any(one.maybe_hot or one.doubts for one in (self.a, self.b))
+
+
+def around(ratio: float, interval: Interval) -> Interval:
+    """The interval with the ratio of the medians in it: where it is not that of the passes, both are in doubt."""
+    return min(interval[0], ratio), max(interval[1], ratio)
+
+
+def less_drift(interval: Interval, drift: Interval) -> Interval:
+    """What is left where the machine itself changed by as much."""
+    return interval[0] / drift[1], interval[1] / drift[0]
+
+
+def decide(ratio: float, interval: Interval | None, widened: Interval | None, threshold: float) -> Verdict:
+    """Faster or slower if the ratio is beyond the threshold, and surely beyond half of it: by the widened interval.
+
+    Same if the plain interval lies within the threshold; ambiguous without an interval.
+    """
+    if interval is None or widened is None:
+        return "ambiguous"
+    (least, most), surely = within(threshold), within(threshold / 2)
+    if ratio < least and widened[1] < surely[0]:
+        return "faster"
+    if ratio > most and widened[0] > surely[1]:
+        return "slower"
+    return "same" if least <= interval[0] and interval[1] <= most else "ambiguous"
 
 
 def within(threshold: float) -> Interval:

@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from reports.compare import correction, match, pooling
 from reports.compare.drift import drift
-from reports.compare.explain import Explanation, binding, explain
+from reports.compare.explain import Explained, Explanation, binding, explain
 from reports.compare.groups import Group, by_group
 from reports.compare.resources import Machines
 from reports.compare.verdict import VERDICTS, Comparison, Interval, chance
@@ -32,26 +32,31 @@ class Versus:
     Attributes:
         a, b: the files.
         threshold: change that counts.
-        pairs: the cases of the same work in both.
-        explanations: of each pair, what could explain its ratio.
+        cases: those of the same work in both, each with what explains its ratio.
         unlike: by case name why the work is not the same in both.
     """
 
     a: ResultFile
     b: ResultFile
     threshold: float
-    pairs: Sequence[Comparison]
-    explanations: Sequence[Explanation]
+    cases: Sequence[Explained]
     unlike: Mapping[str, str]
+
+    @cached_property
+    def pairs(self) -> list[Comparison]:
+        """The cases alone."""
+        return [pair for pair, _ in self.cases]
+
+    @cached_property
+    def explanations(self) -> list[Explanation]:
+        """What explains each."""
+        return [why for _, why in self.cases]
 
     @cached_property
     def groups(self) -> list[Group]:
         """By question."""
-        both = list(zip(self.pairs, self.explanations, strict=True))
-        found = [
-            Group(name, [pair for pair, _ in members], [why for _, why in members])
-            for name, members in by_group(both, lambda one: one[0].a.case).items()
-        ]
+        members = by_group(self.cases, lambda one: one.pair.a.case)
+        found = [Group(name, cases) for name, cases in members.items()]
         chances = [chance for group in found if (chance := group.chance(self.threshold)) is not None]
         return [replace(group, confidence=correction.confidence(chances)) for group in found]
 
@@ -73,7 +78,7 @@ class Versus:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest slow-down that would be called in the case in the middle; None where none would."""
+        """The slow-down that would be called in half of such runs, in the case in the middle; None where none would."""
         found = [reach for pair in self.pairs if (reach := pair.detectable) is not None]
         return median(found) if found else None
 
@@ -92,7 +97,8 @@ def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Ver
     found, machines = match.match(a, b), Machines(a, b)
     machine, frameworks = drift(a, b, found.pairs), _frameworks(found.pairs)
     ratios = pooling.pool([statistics.log_ratio(before.seconds, after.seconds) for before, after in found.pairs])
-    drifts = [machine.of(before, binding(before.case, machines) or ()) for before, _ in found.pairs]
+    least = [machines.seconds(before.case) for before, _ in found.pairs]
+    drifts = [machine.of(before, binding(one) or ()) for (before, _), one in zip(found.pairs, least, strict=True)]
     threshold = threshold or usual_threshold(one for one in ratios if one)
     chances = [chance(one, threshold, moved) for one, moved in zip(ratios, drifts, strict=True) if one]
     confidence = correction.confidence(chances)
@@ -108,14 +114,8 @@ def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Ver
         )
         for (before, after), ratio, moved in zip(found.pairs, ratios, drifts, strict=True)
     ]
-    return Versus(
-        a=a,
-        b=b,
-        threshold=threshold,
-        pairs=pairs,
-        explanations=[explain(pair, machines) for pair in pairs],
-        unlike=found.unlike,
-    )
+    cases = [Explained(pair, explain(pair, one)) for pair, one in zip(pairs, least, strict=True)]
+    return Versus(a=a, b=b, threshold=threshold, cases=cases, unlike=found.unlike)
 
 
 def usual_threshold(ratios: Iterable[LogRatio]) -> float:
