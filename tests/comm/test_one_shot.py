@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -34,8 +35,8 @@ ANOTHERS_FLAG = ("atomic_xchg(flags + rank, ", "atomic_xchg(flags + 0, ")
 
 
 def play(folder, *jobs, seconds):
-    """What came of each job; whatever happens, no process outlives this call."""
-    command = [sys.executable, str(PROGRAM), str(folder), json.dumps(jobs)]
+    """What came of each job, in memory of its own; whatever happens, no process outlives this call."""
+    command = [sys.executable, str(PROGRAM), mkdtemp(dir=folder), json.dumps(jobs)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -63,6 +64,12 @@ def test_ranks_at_once_get_the_exact_sum_in_every_round_while_epochs_wrap(tmp_pa
         "three-bf16": {"late": 0, "right": [ROUNDS] * 3, "wrong": 0},
         "four-fp32": {"late": 0, "right": [ROUNDS] * 4, "wrong": 0},
     }
+
+
+@needs_interpreter
+def test_a_second_try_starts_afresh(tmp_path):
+    again = [play(tmp_path, job("two-fp32", rounds=2), seconds=60) for _ in range(2)]
+    assert again == [{"two-fp32": {"late": 0, "right": [2, 2], "wrong": 0}}] * 2
 
 
 @needs_interpreter
