@@ -30,7 +30,8 @@ class Measurement:
         calls: calls that one sample spans.
         stopped_by: precision, passes, budget, interrupted, or `error: …` with what ended it.
         throttled: whether the clocks were held back under load; None where nothing tells.
-        telemetry: clocks in MHz, power in W and the like during load, by name.
+        telemetry: clocks in MHz, power in W and the like during load, by name; of a GPU the SM clock before and after
+            the samples of the last visit, and how many visits it moved in.
         configuration: what the kernel chose for this case, and on what grounds; None for one that has no choice.
         skew_seconds: by how much the slowest rank was behind the fastest at the end of a sample, the median over
             samples, each of which is the slowest's time; None for one rank.

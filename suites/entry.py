@@ -10,6 +10,9 @@ from specs import statistics
 from specs.case import Case
 from specs.measurement import Measurement
 
+MOVED = "moved_visits"
+"""Among the telemetry: visits in which the SM clock moved."""
+
 
 @dataclass(kw_only=True)
 class Entry:
@@ -70,8 +73,13 @@ class Entry:
         unwritten = " (an element of the output was not written, or is NaN)" if error != error else ""
         self.failed = f"wrong result: relative error {error:.3g} is over {limit:.3g}{unwritten}; not timed"
 
-    def note_load(self, telemetry: dict[str, float] | None) -> None:
-        """Keep what was read under load: shares as means over the visits so far, all else as the last reading."""
+    def note_load(self, telemetry: dict[str, float] | None, *, moved: bool = False) -> None:
+        """Keep what was read under load: shares as means over the visits so far, all else as the last reading.
+
+        Visits in which the SM clock `moved` are counted, where that can be read.
+        """
+        if telemetry is not None and "sm_mhz_before" in telemetry:
+            telemetry = telemetry | {MOVED: self.moved_visits + float(moved)}
         if telemetry is None or self.telemetry is None:
             self.telemetry = telemetry or self.telemetry
             return
@@ -82,6 +90,29 @@ class Entry:
             if name.endswith("_share") and name in self.telemetry
         }
         self.telemetry = telemetry | means
+
+    def note_dropped(self, telemetry: dict[str, float]) -> None:
+        """Count a visit whose samples were dropped because the SM clock moved; earlier samples keep their clocks."""
+        kept = self.telemetry if self.seconds and self.telemetry else telemetry
+        self.telemetry = kept | {MOVED: self.moved_visits + 1.0}
+
+    @property
+    def moved_visits(self) -> float:
+        """Visits in which the SM clock moved."""
+        return (self.telemetry or {}).get(MOVED, 0.0)
+
+    @property
+    def unsteady(self) -> str | None:
+        """One line on a case that has no samples because the SM clock moved in every visit; None for all others."""
+        load = self.telemetry or {}
+        if self.seconds or not self.moved_visits:
+            return None
+        visits = f"all {self.moved_visits:.0f} visits" if self.moved_visits > 1 else "its only visit"
+        return (
+            f"the SM clock moved by more than 1 % in {visits}, from {load['sm_mhz_before']:.0f} to "
+            f"{load['sm_mhz_after']:.0f} MHz in the last; end other work on the GPU or fix its clock "
+            "(nvidia-smi --lock-gpu-clocks), then measure again"
+        )
 
     def take(self, before: Measurement) -> None:
         """Go on from what an interrupted run has measured."""

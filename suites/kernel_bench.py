@@ -1,6 +1,7 @@
 """Measures kernels on one device: inputs from a pool larger than the caches, a check before the first time."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -10,7 +11,7 @@ from kernels.timing.device import Device, Patience, gib
 from kernels.timing.host import HostTimer, Timer
 from kernels.timing.pool import Pool
 from specs import statistics
-from specs.ranges import CALL, TIMED, WARM_UP
+from specs.ranges import BETWEEN, CALL, TIMED, WARM_UP
 from suites import ranges
 from suites.entry import Entry
 from suites.kernel_case import KernelEntry
@@ -48,7 +49,10 @@ class KernelBench:
         return f"{type(error).__name__}: {short}"
 
     def visit(self, entry: KernelEntry, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where the result is wrong."""
+        """Samples of one visit; none where the result is wrong, and none of a clock that moved and was not held back.
+
+        A GPU at its power limit changes its clock all the time: its samples stay, labelled as throttled.
+        """
         timer = self._timer(entry)
         entry.clock = timer.clock
         case, number = entry.case, self._numbers[id(entry)]
@@ -71,7 +75,10 @@ class KernelBench:
             ranges.tell(case.question, sampled.made, sampled.seconds)
             entry.turn += timer.made
         entry.calls = sampled.calls
-        entry.note_load(sampled.telemetry)
+        if sampled.moved and sampled.telemetry and not sampled.throttled:
+            entry.note_dropped(sampled.telemetry)
+            return ()
+        entry.note_load(sampled.telemetry, moved=sampled.moved)
         if sampled.throttled is not None:  # once throttled, a case stays labelled
             entry.throttled = bool(entry.throttled) or sampled.throttled
         return sampled.seconds
@@ -88,7 +95,10 @@ class KernelBench:
                     step()
 
     def _timer(self, entry: Entry) -> Timer:
-        return CudaTimer(self._device, entry.case.launch) if self._device.kind == "cuda" else HostTimer(self._device)
+        if self._device.kind != "cuda":
+            return HostTimer(self._device)
+        between = partial(ranges.mark, BETWEEN, entry.case.question, self._numbers[id(entry)])
+        return CudaTimer(self._device, entry.case.launch, between)
 
     def _refuse_what_does_not_fit(self, entries: Sequence[Entry]) -> None:
         free = self._device.free_bytes()

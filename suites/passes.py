@@ -27,7 +27,7 @@ class Bench(Protocol):
         """How long to measure."""
 
     def visit(self, entry: Any, share: float) -> tuple[float, ...]:
-        """Samples of one visit to a case; none where its result is wrong, which is then noted on it."""
+        """Samples of one visit; none where a result is wrong or a clock moved, which is then noted on the entry."""
 
     def lost(self) -> str:
         """Why nothing more can be measured in this run; empty while it can."""
@@ -58,7 +58,7 @@ class Run:
     ) -> None:
         self._entries, self._bench, self._passes, self._budget = entries, bench, passes, budget_seconds
         self._record, self._progress = record, progress
-        self._lost = ""
+        self._lost, self._out_of_time = "", False
 
     def measure(self) -> None:
         """Run all passes. An error in one case is noted on its entry; the others go on."""
@@ -66,6 +66,8 @@ class Run:
         for entry in self._entries:
             if self._lost and entry.open and entry.error is None and self._wants(entry, len(entry.seconds)):
                 self._give_up(entry, f"not reached: {self._lost}; start a new process and go on with --resume")
+            if entry.open and entry.error is None and entry.unsteady:
+                self._give_up(entry, entry.unsteady)
             entry.stopped_by = self._stopped_by(entry)
             if entry.not_run is None:  # what cannot run here stands in the journal from the start
                 self._record(entry)
@@ -76,7 +78,8 @@ class Run:
             groups = self._groups(index)
             total, visited, began = sum(map(len, groups)), 0, time.monotonic()
             for group in groups:
-                if self._lost or (index and time.monotonic() - started > self._budget):
+                self._out_of_time = index > 0 and time.monotonic() - started > self._budget
+                if self._lost or self._out_of_time:
                     return
                 self._visit_group(group)
                 visited += len(group)
@@ -88,7 +91,8 @@ class Run:
             return f"error: {entry.error}"
         if entry.half_width <= self._bench.patience.precision and self._passes is None:
             return "precision"
-        return "passes" if len(entry.seconds) >= (self._passes or MOST_PASSES) else "budget"
+        done = len(entry.seconds) >= (self._passes or MOST_PASSES)
+        return "passes" if done or not self._out_of_time else "budget"
 
     def _groups(self, index: int) -> list[list[Entry]]:
         """What this pass visits: all rivals of a case that wants another pass, because alone it has no ABBA."""

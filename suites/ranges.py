@@ -4,9 +4,10 @@ Domain `shardbench`, category the suite's question, payload the number of the ca
 is named by the case, with `warm-up` and `timed` inside it. The call that is checked stands in the warm-up in a range
 `call` of its own, and what has parts, a layer, shows them there by name. Behind the samples two marks carry figures:
 `calls`, how many `timed` holds, and `seconds a call`, what our own clock says; so a trace needs no other file beside
-it. Ranks open `between` inside `timed` around what is no call: barriers, and values filled in before a sample. The
-package registers each message, and registered strings are what `nsys profile --nvtx-capture` matches by default. With
-no tool attached a range costs about a microsecond, and none is opened inside a sample.
+it. `between` inside `timed` stands around what is in no sample: ranks' barriers and values filled in, and load that
+brings a GPU's clock up. The package registers each message, and registered strings are what `nsys profile
+--nvtx-capture` matches by default. With no tool attached a range costs about a microsecond, and none is opened inside a
+sample.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ def visit(label: Mapping[str, Any], part: str) -> Iterator[None]:
 
 
 def tell(category: str, calls: int, seconds: Sequence[float]) -> None:
-    """Marks with what a visit gave: calls that were made, timed or not, and the median of samples in seconds a call."""
+    """Marks with what a visit gave: calls outside `between`, and the median of samples in seconds a call."""
     _domain.mark(_attributes(CALLS, category, calls))
     if seconds:
         _domain.mark(_attributes(SECONDS, category, float(median(seconds))))

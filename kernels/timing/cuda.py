@@ -1,12 +1,14 @@
 """Device time on a GPU: CUDA events around graph replays, or around calls launched one by one.
 
 A sample is t = (T(2n) − T(n)) / n, where T(n) is the time between events around n calls: what it costs to
-start a graph, or to begin launching, is in both and drops out. Graph samples are queued behind one replay
-that nobody times, so that the host runs ahead and no gap of its making lies between two events. For eager
+start a graph, or to begin launching, is in both and drops out. Graph samples are queued behind untimed replays,
+which bring the SM clock up, so that the host runs ahead and no gap of its making lies between two events. For eager
 calls nothing is queued ahead: where the host is slower than the device, that is what they are there to show.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice, pairwise
 from math import ceil
@@ -15,11 +17,17 @@ from statistics import median
 import torch
 
 from kernels.timing.device import Device
-from kernels.timing.host import MOST_ROUNDS, Call, Sampled
+from kernels.timing.host import MOST_ROUNDS, Call, Sampled, without_collector
+from kernels.timing.steady import CHUNK_SECONDS, Load, SteadyClock, moved
 from kernels.timing.telemetry import read_load
 
 PROBE_CALLS = 16
 LEAST_ROUNDS = 3
+HOLD_SECONDS, HOLD_CYCLES = 2e-3, 4_000_000
+"""Time at 2 GHz of a kernel that only waits behind eager calls: NVML takes less to read the clock."""
+Between = Callable[[], AbstractContextManager[None]]
+CLOCK = SteadyClock()
+"""Of this process: the next visit knows which clock the GPU reaches."""
 
 
 class CudaTimer:
@@ -28,12 +36,13 @@ class CudaTimer:
     Args:
         device: gives a sample's span and a visit's time.
         launch: graph (calls are captured once and replayed) or eager.
+        between: opened around load that no sample is made of, so that a trace does not take it for calls of the case.
     """
 
     clock = "cuda_event"
 
-    def __init__(self, device: Device, launch: str) -> None:
-        self._device = device
+    def __init__(self, device: Device, launch: str, between: Between = nullcontext) -> None:
+        self._device, self._between = device, between
         self.made = 0
         self._ahead = launch == "graph"
         self._runner = self._captured if launch == "graph" else self._launched
@@ -42,40 +51,89 @@ class CudaTimer:
         """Compile and allocate (impossible during capture), learn a call's time, then size the samples."""
         self._turn = cycle(calls)
         self._launch(3)
-        self._once = expected or self._probe(max(len(calls), PROBE_CALLS))
+        with without_collector():
+            self._once = expected or self._probe(max(len(calls), PROBE_CALLS))
         # Whole turns, so that the long graph does not end on what the short one begins with.
         self._calls = ceil(self._device.patience.span_seconds / self._once / len(calls)) * len(calls)
         self._short, self._long = self._runner(self._calls), self._runner(2 * self._calls)
 
     def sample(self, share: float) -> Sampled:
-        """Samples one behind the other, with the clocks read while they run.
+        """Samples one behind the other at a steady clock, which is read under load before the first and after the last.
 
-        A hiccup of the host between two eager launches can make T(n) longer than T(2n): such samples are left out, and
-        for each of them the longest, since as many hiccups fall into T(2n).
+        Where the clock moved in between they are taken once more; `moved` says that it moved then too. A hiccup of the
+        host between two eager launches can make T(n) longer than T(2n): such samples are left out, and for each of them
+        the longest, since as many hiccups fall into T(2n).
 
         Raises:
             RuntimeError: 2n calls took no longer than n in most samples.
         """
         wanted = share * self._device.patience.visit_seconds / (3 * self._calls * self._once)
         rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(wanted)))
+        with without_collector():
+            sampled = self._sampled(rounds)
+            if not sampled.moved:
+                return sampled
+            again = self._sampled(rounds)
+        return replace(again, made=sampled.made + again.made)
+
+    def _sampled(self, rounds: int) -> Sampled:
         torch.cuda.synchronize()
-        if self._ahead:
-            self._short()  # a graph's first replay uploads it
-            self._long()
-        load: list[tuple[bool | None, dict[str, float] | None]] = []
-        spans = _milliseconds([self._short, self._long] * rounds, lambda: load.append(read_load()))
+        before = self._settle()
+        after: list[Load] = []
+        spans = _milliseconds([self._short, self._long] * rounds, self._tail, lambda: after.append(_read()))
+        CLOCK.note_load()
         pairs = zip(spans[::2], spans[1::2], strict=True)
         seconds = tuple((long - short) / 1000 / self._calls for short, long in pairs)
         if median(seconds) <= 0:
             raise RuntimeError(f"{2 * self._calls} calls took no longer than {self._calls}: {median(seconds)} s a call")
-        ((throttled, telemetry),) = load
-        made = 3 * self._calls * (rounds + self._ahead)
-        return Sampled(_without_hiccups(seconds), self._calls, throttled, telemetry, made)
+        return Sampled(
+            _without_hiccups(seconds),
+            self._calls,
+            _either(before.throttled, after[0].throttled),
+            _telemetry(before, after[0]),
+            made=3 * rounds * self._calls,
+            moved=moved(before.sm_mhz, after[0].sm_mhz),
+        )
+
+    def _settle(self) -> Load:
+        """Load the GPU until its clock is steady; returns the last reading.
+
+        Graph samples follow the last chunk without a gap. Eager ones begin on an idle stream, else the host would be
+        ahead of the device in the first of them and in no other.
+        """
+        wanted = CHUNK_SECONDS - (0.0 if self._ahead else HOLD_SECONDS)
+        shorts = max(1, round(wanted / (self._calls * self._once)))
+        turn = iter(((self._long, *[self._short] * (shorts - 2)),))  # a graph's first replay uploads it
+
+        def chunk() -> None:
+            for part in next(turn, [self._short] * shorts):
+                part()
+            if not self._ahead:
+                torch.cuda._sleep(HOLD_CYCLES)
+
+        with self._between():
+            load = CLOCK.settle(chunk, _read)
+            if not self._ahead:
+                torch.cuda.synchronize()
+        return load
+
+    def _tail(self) -> None:
+        """Keep the GPU busy behind the last sample while its clock is read."""
+        with self._between():
+            if self._ahead:
+                self._short()
+            else:
+                torch.cuda._sleep(HOLD_CYCLES)
 
     def _probe(self, count: int) -> float:
+        """Seconds a call, at the clock of the samples: at an idle GPU's they would be made too short."""
         probe = self._runner(count)
         probe()
-        return _milliseconds([probe])[0] / 1000 / count
+        seconds = _milliseconds([probe])[0] / 1000
+        if not CLOCK.warm:
+            CLOCK.settle(partial(_repeat, probe, max(1, round(CHUNK_SECONDS / seconds))), _read)
+            seconds = _milliseconds([probe])[0] / 1000
+        return seconds / count
 
     def _launch(self, count: int) -> None:
         self.made += count
@@ -98,13 +156,39 @@ def _without_hiccups(seconds: Sequence[float]) -> tuple[float, ...]:
     return tuple(one for at, one in enumerate(seconds) if one > 0 and at not in longest)
 
 
-def _milliseconds(parts: Sequence[Call], meanwhile: Callable[[], object] = lambda: None) -> list[float]:
-    """Time of each part between CUDA events; `meanwhile` runs on the host once all parts are queued."""
+def _milliseconds(
+    parts: Sequence[Call], tail: Call = lambda: None, meanwhile: Callable[[], object] = lambda: None
+) -> list[float]:
+    """Time of each part between CUDA events; `meanwhile` runs on the host when all are done and `tail` is queued."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(parts) + 1)]
     marks[0].record()
     for part, mark in zip(parts, marks[1:], strict=True):
         part()
         mark.record()
+    tail()
+    marks[-1].synchronize()
     meanwhile()
     torch.cuda.synchronize()
     return [start.elapsed_time(end) for start, end in pairwise(marks)]
+
+
+def _repeat(part: Call, times: int) -> None:
+    for _ in range(times):
+        part()
+
+
+def _read() -> Load:
+    return Load(*read_load())
+
+
+def _either(before: bool | None, after: bool | None) -> bool | None:
+    """Whether clocks were held back at either end; None where neither tells."""
+    return None if before is None and after is None else bool(before or after)
+
+
+def _telemetry(before: Load, after: Load) -> dict[str, float] | None:
+    """Figures under load behind the samples, and the SM clock at both ends."""
+    if after.figures is None:
+        return None
+    ends = {"sm_mhz_before": before.sm_mhz, "sm_mhz_after": after.sm_mhz}
+    return after.figures | {name: mhz for name, mhz in ends.items() if mhz is not None}

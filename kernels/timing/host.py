@@ -27,7 +27,8 @@ class Sampled:
         calls: calls that a sample spans.
         throttled: whether clocks were held back under load; None where nothing tells.
         telemetry: what was read from the device under load.
-        made: calls made in all, the untimed ones before the samples too.
+        made: calls made in all samples, those of a first try that was dropped too.
+        moved: whether the SM clock differed between the two ends of the samples.
     """
 
     seconds: tuple[float, ...]
@@ -35,6 +36,7 @@ class Sampled:
     throttled: bool | None = None
     telemetry: dict[str, float] | None = None
     made: int = 0
+    moved: bool = False
 
 
 class Timer(Protocol):
@@ -71,9 +73,10 @@ class HostTimer:
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
         """A call to warm up and, at first, one to learn from; a call that outlasts a visit needs neither again."""
         self._turn = cycle(calls)
-        self._once = expected or self._elapsed(1)
-        if self._once < self._device.patience.visit_seconds:
-            self._once = min(self._once, self._elapsed(1))  # a slow pass before must not make short samples now
+        with without_collector():
+            self._once = expected or self._elapsed(1)
+            if self._once < self._device.patience.visit_seconds:
+                self._once = min(self._once, self._elapsed(1))  # a slow pass before must not make short samples now
         self._calls = max(1, ceil(self._device.patience.span_seconds / self._once))
 
     def sample(self, share: float) -> Sampled:

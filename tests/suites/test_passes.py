@@ -9,11 +9,13 @@ from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import current_device
 from kernels.timing.host import Sampled
 from specs.case import Case
+from specs.measurement import Measurement
 from suites import passes
 from suites.entry import rivals
 from suites.kernel_bench import KernelBench
 from suites.kernel_case import KernelEntry
 from suites.passes import Run
+from tests.reports import planted
 
 
 def entry(name, implementation="torch", kernel=TORCH_LINEAR, **case):
@@ -142,6 +144,59 @@ def test_throttling_once_seen_stays_on_the_case(monkeypatch, run):
     throttled = entry("a")
     run([throttled], passes_=3)
     assert throttled.throttled is True
+
+
+CLOCKS = {"sm_mhz": 1500.0, "sm_mhz_before": 1980.0, "sm_mhz_after": 1500.0}
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """Plant what visits say of the clock, one after another: (moved, throttled)."""
+
+    def clocks(*visits):
+        left = iter(visits)
+
+        def sample(self, share):
+            moved, throttled = next(left)
+            return Sampled((1e-3,), 1, throttled, CLOCKS if moved else {**CLOCKS, "sm_mhz_before": 1500.0}, moved=moved)
+
+        monkeypatch.setattr(Timer, "sample", sample)
+
+    return clocks
+
+
+def test_samples_of_a_clock_that_moved_are_dropped_and_the_visit_is_counted(clocks, run):
+    clocks((False, False), (True, False), (False, False))
+    one = entry("a")
+    run([one], passes_=3)
+    assert one.seconds == [(1e-3,)] * 2
+    assert (one.telemetry["moved_visits"], one.stopped_by, one.failed) == (1, "passes", None)
+    assert one.telemetry["sm_mhz_before"] == 1500.0, "of a visit that counts"
+    assert Measurement.from_benchmark(planted.entry(one.measurement())).telemetry == one.telemetry
+
+
+def test_a_case_whose_clock_moved_in_every_visit_fails_with_both_clocks_and_what_to_do(clocks, run):
+    clocks(*[(True, False)] * 3)
+    one = entry("a")
+    run([one], passes_=3)
+    assert "in all 3 visits, from 1980 to 1500 MHz in the last; end other work on the GPU or fix its" in one.failed
+    assert not one.seconds
+
+
+def test_a_throttled_clock_that_moves_is_labelled_and_keeps_its_samples(clocks, run):
+    clocks(*[(True, True)] * 2)
+    one = entry("a")
+    run([one], passes_=2)
+    assert (one.throttled, one.telemetry["moved_visits"], len(one.seconds)) == (True, 2, 2)
+
+
+def test_moved_visits_are_counted_on_after_a_resume(clocks, run):
+    clocks((True, False), (False, False), (True, False), (False, False))
+    first, second = entry("a"), entry("a")
+    run([first], passes_=2)
+    second.take(first.measurement())
+    run([second], passes_=3)
+    assert second.telemetry["moved_visits"] == 2
 
 
 def test_limits_are_what_the_messages_say():

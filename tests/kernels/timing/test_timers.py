@@ -1,69 +1,27 @@
 """The arithmetic of a sample, on clocks that tell exactly what was planted."""
 
+import gc
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
-import torch
 
 from kernels.timing import cuda as cuda_timing
 from kernels.timing import host as timing
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device, Patience
 from kernels.timing.host import HostTimer
+from tests.kernels.timing.fake_gpu import Machine, install
 
 CPU = Device("cpu", "cpu", 2**20, Patience(10e-3, 60e-3, 0.05, 90.0))
 GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))
 
 
-class Machine:
-    """A device that does one thing after another; time goes on only by what it does."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.calls = []
-
-    def work(self, name, seconds):
-        self.calls.append(name)
-        self.now += seconds
-
-
 @pytest.fixture
 def machine(monkeypatch):
+    """A warm GPU whose clock stands still, and a host whose clock is the GPU's."""
     machine = Machine()
+    install(monkeypatch, machine)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
-    monkeypatch.setattr(cuda_timing, "read_load", lambda: (False, {"sm_mhz": 1980.0}))
-
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self):
-            self.at = machine.now
-
-        def elapsed_time(self, other):
-            return (other.at - self.at) * 1000
-
-    class Graph:
-        START = 7e-6
-
-        def replay(self):
-            machine.now += self.START
-            for call in self.captured:
-                call()
-
-    @contextmanager
-    def capture(graph):
-        """Run nothing, note what would run."""
-        before, machine.work, graph.captured = machine.work, None, []
-        machine.work = lambda *what: graph.captured.append(partial(before, *what))
-        yield
-        machine.work = before
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     return machine
 
 
@@ -111,15 +69,25 @@ def test_copies_are_taken_in_turn_across_samples(machine):
 
 @pytest.mark.parametrize("launch", ["graph", "eager"])
 def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch):
-    timer = CudaTimer(GPU, launch)
+    apart = []
+
+    @contextmanager
+    def between():
+        before = len(machine.calls)
+        yield
+        apart.append(len(machine.calls) - before)
+
+    timer = CudaTimer(GPU, launch, between)
     timer.warm_up(calls_of(machine, 3e-6), None)
     machine.calls.clear()
     sampled = timer.sample(1.0)
-    assert sampled.made == len(machine.calls)
+    assert sampled.made == len(machine.calls) - sum(apart)
+    assert len(apart) == 2, "before the samples and behind them"
     assert sampled.seconds == pytest.approx([3e-6] * len(sampled.seconds), rel=1e-6)
     assert sampled.calls * 3e-6 >= 1e-3 * 0.8  # sized by a probe that still held the graph's start
     assert 3 <= len(sampled.seconds) <= 10
-    assert (sampled.throttled, sampled.telemetry) == (False, {"sm_mhz": 1980.0})
+    clocks = {"sm_mhz": 1980.0, "sm_mhz_before": 1980.0, "sm_mhz_after": 1980.0}
+    assert (sampled.throttled, sampled.telemetry, sampled.moved) == (False, clocks, False)
 
 
 def test_a_graph_walks_every_copy_before_it_meets_one_again(machine):
@@ -133,16 +101,47 @@ def test_a_graph_walks_every_copy_before_it_meets_one_again(machine):
 def test_a_hiccup_in_one_sample_is_left_out(machine):
     timer = CudaTimer(GPU, "eager")
     timer.warm_up(calls_of(machine, 3e-6), 3e-6)
-    short, turns = timer._short, []
+    whole = len(timer.sample(1.0).seconds)
+    long, short, longs = timer._long, timer._short, []
+
+    def counted():
+        longs.append(machine.now)
+        long()
 
     def hiccup():
-        turns.append(1)
-        machine.now += 5e-3 * (len(turns) == 2)
+        """In the T(n) behind the second T(2n) that is timed; the first T(2n) of all settles the clock."""
+        if len(longs) == 3:
+            machine.now += 5e-3
+            longs.append(machine.now)
         short()
 
-    timer._short = hiccup
+    timer._long, timer._short = counted, hiccup
     seconds = timer.sample(1.0).seconds
-    assert seconds == pytest.approx([3e-6] * (len(turns) - 2)), "and the longest with it"
+    assert seconds == pytest.approx([3e-6] * (whole - 2)), "and the longest with it"
+
+
+@pytest.mark.parametrize("launch", ["graph", "eager"])
+def test_pythons_collector_is_held_off_while_a_device_is_timed(machine, launch):
+    seen = []
+    calls = [lambda: (seen.append(gc.isenabled()), machine.work(0, 3e-6))]
+    timer = CudaTimer(GPU, launch)
+    timer.warm_up(calls, None)
+    if launch == "eager":
+        assert seen[:3] == [True] * 3, "compiling and allocating are not timed"
+        assert not any(seen[3:]), "what sizes the samples is"
+    seen.clear()
+    timer.sample(1.0)
+    assert not any(seen)
+    assert gc.isenabled()
+
+
+def test_pythons_collector_is_held_off_while_a_cpu_is_warmed_up(machine):
+    seen = []
+    timer = HostTimer(CPU)
+    timer.warm_up([lambda: (seen.append(gc.isenabled()), machine.work(0, 3e-3))], None)
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()
 
 
 def test_hiccups_on_either_side_leave_the_mean_alone():

@@ -1,0 +1,107 @@
+"""A GPU that does one thing after another behind a host that runs ahead, with an SM clock that needs load to rise."""
+
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+from kernels.timing import cuda, steady
+
+IDLE_MHZ, FULL_MHZ = 345.0, 1980.0
+
+
+class Machine:
+    """Time goes on only by what is done. `seen` is how far the host has waited: behind it work is still queued.
+
+    Work takes its time at `FULL_MHZ`, and longer at a lower clock. The clock follows from seconds of load since the
+    GPU was idle, through `clock`; without NVML nothing is read.
+    """
+
+    def __init__(self, clock=lambda loaded: FULL_MHZ):
+        self.now = self.seen = self.loaded = 0.0
+        self.calls = []
+        self.clock = clock
+        self.held_back = lambda loaded: False
+        self.nvml = True
+        self.readings = []
+
+    def work(self, name, seconds):
+        self.calls.append(name)
+        self.spend(seconds)
+
+    def spend(self, seconds):
+        """Go through `seconds` of work at full clock, in steps over which the clock hardly moves."""
+        while seconds > 0:
+            mhz = self.clock(self.loaded)
+            step = min(seconds * FULL_MHZ / mhz, 2e-4)
+            self.now, self.loaded = self.now + step, self.loaded + step
+            seconds -= step * mhz / FULL_MHZ
+            if seconds < 1e-12:
+                break
+
+    def rest(self, seconds):
+        """Let the GPU be idle: its clock has to rise again."""
+        self.now += seconds
+        self.seen, self.loaded = self.now, 0.0
+
+    def read(self):
+        if not self.nvml:
+            return None, None
+        assert self.seen < self.now, "read without load"
+        self.readings.append(self.clock(self.loaded))
+        return self.held_back(self.loaded), {"sm_mhz": self.readings[-1]}
+
+
+def ramp(loaded):
+    """Up in 50 ms."""
+    return IDLE_MHZ + (FULL_MHZ - IDLE_MHZ) * min(1.0, loaded / 0.05)
+
+
+def install(monkeypatch, machine, *, warm=True):
+    """Put it in the place of torch's GPU and of NVML; `warm` says that its clock is known to be up."""
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = machine.now
+
+        def synchronize(self):
+            machine.seen = max(machine.seen, self.at)
+
+        def elapsed_time(self, other):
+            assert max(self.at, other.at) <= machine.seen, "a time is asked for before its event has come"
+            return (other.at - self.at) * 1000
+
+    class Graph:
+        START = 7e-6
+
+        def replay(self):
+            machine.now += self.START
+            for call in self.captured:
+                call()
+
+    @contextmanager
+    def capture(graph):
+        """Run nothing, note what would run."""
+        before, machine.work, graph.captured = machine.work, None, []
+        machine.work = lambda *what: graph.captured.append(partial(before, *what))
+        yield
+        machine.work = before
+
+    def synchronize():
+        machine.seen = machine.now
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: machine.spend(cycles / FULL_MHZ / 1e6))
+    monkeypatch.setattr(steady.time, "monotonic", lambda: machine.now)
+    monkeypatch.setattr(cuda, "read_load", machine.read)
+    clock = steady.SteadyClock()
+    monkeypatch.setattr(cuda, "CLOCK", clock)
+    if warm:
+        clock._best = FULL_MHZ
+        clock.note_load()

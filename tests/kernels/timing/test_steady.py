@@ -1,0 +1,137 @@
+"""The SM clock of a visit: brought up before its samples, read under load at both ends, and never moving unseen."""
+
+import pytest
+
+from kernels.timing.cuda import CudaTimer
+from kernels.timing.device import Device, Patience
+from tests.kernels.timing.fake_gpu import FULL_MHZ, Machine, install, ramp
+
+GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))
+TRUE_SECONDS = 3e-6
+LAUNCHES = pytest.mark.parametrize("launch", ["graph", "eager"])
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that has been idle, with the clock given."""
+
+    def gpu(clock=ramp, **how):
+        install(monkeypatch, machine := Machine(clock), **{"warm": False, **how})
+        return machine
+
+    return gpu
+
+
+def ready(machine, launch="graph", expected=TRUE_SECONDS):
+    timer = CudaTimer(GPU, launch)
+    timer.warm_up([lambda: machine.work(0, TRUE_SECONDS)], expected)
+    return timer
+
+
+def load_of(machine, timer):
+    """Seconds of load that a visit puts before its samples, and the visit."""
+    before = machine.now
+    sampled = timer.sample(1.0)
+    timed = 3 * sampled.calls * len(sampled.seconds) * TRUE_SECONDS
+    return machine.now - before - timed, sampled
+
+
+@LAUNCHES
+@pytest.mark.parametrize("expected", [TRUE_SECONDS, None])
+def test_samples_of_a_gpu_that_was_idle_are_those_of_its_full_clock(gpu, launch, expected):
+    sampled = ready(gpu(), launch, expected).sample(1.0)
+    assert sampled.seconds == pytest.approx([TRUE_SECONDS] * len(sampled.seconds), rel=1e-3)
+    assert sampled.calls * TRUE_SECONDS >= 1e-3 * 0.8, "sized at the full clock too"
+    assert sampled.telemetry["sm_mhz_before"] == sampled.telemetry["sm_mhz_after"] == FULL_MHZ
+    assert not sampled.moved
+
+
+@LAUNCHES
+def test_a_first_visit_is_under_load_for_50_to_100_ms_and_a_second_for_some_10(gpu, launch):
+    machine = gpu()
+    timer = ready(machine, launch)
+    first, _ = load_of(machine, timer)
+    second, _ = load_of(machine, timer)
+    assert 0.05 <= first <= 0.12
+    assert second <= 0.016
+
+
+def test_after_a_rest_the_clock_is_brought_up_again(gpu):
+    machine = gpu()
+    timer = ready(machine)
+    timer.sample(1.0)
+    machine.rest(2.0)
+    load, sampled = load_of(machine, timer)
+    assert load >= 0.05
+    assert sampled.seconds == pytest.approx([TRUE_SECONDS] * len(sampled.seconds), rel=1e-3)
+
+
+def test_a_clock_below_the_best_that_was_seen_is_waited_for(gpu):
+    """A power limit, or a rest that fell short of IDLE_SECONDS: two equal readings do not mean that it is up."""
+    machine = gpu(lambda loaded: 1200.0, warm=True)
+    load, sampled = load_of(machine, ready(machine))
+    assert load >= 0.05
+    assert sampled.telemetry["sm_mhz_before"] == 1200.0
+    assert not sampled.moved
+
+
+def test_a_clock_that_never_holds_still_is_waited_for_no_longer_than_100_ms(gpu):
+    machine = gpu(lambda loaded: 1980.0 if int(loaded / 2e-3) % 2 else 1700.0)
+    before = machine.now
+    sampled = ready(machine).sample(1.0)
+    assert machine.now - before < 2 * (0.1 + 0.06)
+    assert sampled.moved in (True, False)
+
+
+@LAUNCHES
+def test_without_nvml_a_first_visit_is_loaded_for_50_ms_and_its_clock_is_unknown(gpu, launch):
+    machine = gpu()
+    machine.nvml = False
+    timer = ready(machine, launch)
+    first, sampled = load_of(machine, timer)
+    second, _ = load_of(machine, timer)
+    assert first >= 0.05
+    assert second <= 0.016
+    assert (sampled.telemetry, sampled.throttled, sampled.moved) == (None, None, False)
+    assert sampled.seconds == pytest.approx([TRUE_SECONDS] * len(sampled.seconds), rel=1e-3)
+
+
+def drop(at, until=float("inf"), to=1500.0):
+    return lambda loaded: to if at <= loaded < until else FULL_MHZ
+
+
+@LAUNCHES
+def test_samples_in_which_the_clock_moved_are_taken_once_more(gpu, launch):
+    """Down 20 ms after the GPU came under load, in the middle of the samples, and up again before the second try."""
+    machine = gpu(drop(0.020, 0.055), warm=True)
+    sampled = ready(machine, launch).sample(1.0)
+    assert 1500.0 in machine.readings
+    assert sampled.seconds == pytest.approx([TRUE_SECONDS] * len(sampled.seconds), rel=1e-3)
+    assert not sampled.moved
+    assert sampled.made == 2 * 3 * sampled.calls * len(sampled.seconds), "those of both tries"
+
+
+@LAUNCHES
+def test_a_visit_whose_second_try_moves_too_says_so(gpu, launch):
+    """A clock that drifts from one sample to the next, and never goes back."""
+    machine = gpu(lambda loaded: FULL_MHZ if loaded < 0.010 else FULL_MHZ - 4000 * loaded, warm=True)
+    sampled = ready(machine, launch).sample(1.0)
+    assert sampled.moved
+    ends = sampled.telemetry
+    assert ends["sm_mhz_after"] < 0.99 * ends["sm_mhz_before"]
+    assert ends["sm_mhz"] == ends["sm_mhz_after"]
+
+
+@pytest.mark.parametrize(("where", "throttled"), [(lambda loaded: loaded < 0.011, True), (lambda loaded: False, False)])
+def test_clocks_held_back_before_the_samples_count_as_well_as_behind(gpu, where, throttled):
+    machine = gpu(lambda loaded: FULL_MHZ, warm=True)
+    machine.held_back = where
+    assert ready(machine).sample(1.0).throttled is throttled
+
+
+def test_a_chunk_that_takes_no_time_ends_all_the_same(gpu):
+    machine = gpu(warm=False)
+    machine.spend = lambda seconds: setattr(machine, "now", machine.now + 1e-9)
+    timer = ready(machine)
+    timer.sample(1.0)
+    assert len(machine.calls) < 10**6
