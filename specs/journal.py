@@ -2,7 +2,8 @@
 
 Each line is a JSON object with one key. `run` comes first and describes machine and options. `benchmark` is
 an entry of the result file less its statistics, and carries all samples of that case so far: a later line
-for the same case replaces the earlier one. `not_run` and `failed` hold a case and the reason.
+for the same case replaces the earlier one. `not_run` and `failed` hold a case and the reason. A case in which the
+device was lost carries `device_lost` with the reason beside what else is known of it.
 """
 
 import json
@@ -19,12 +20,16 @@ Record = dict[str, Any]
 
 @dataclass
 class Journal:
-    """What a journal holds: the run's header, and by case name the entry, the reason not run, the failure."""
+    """What a journal holds: the run's header, and by case name the entry, the reason not run, the failure.
+
+    `lost` has the reason of each case that took the device down.
+    """
 
     run: Record
     benchmarks: dict[str, Record] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def append(path: Path, kind: str, record: Record) -> None:
@@ -104,6 +109,15 @@ def _take(journal: Journal, kind: str, record: Record) -> None:
         journal.failed[record["case"]] = record["reason"]
     else:
         raise ValueError(f"unknown kind {kind!r}")
+    if kind in ("benchmark", "failed"):
+        _note_lost(journal, record["fullname" if kind == "benchmark" else "case"], record.get("device_lost"))
+
+
+def _note_lost(journal: Journal, case: str, reason: object) -> None:
+    """Keep why the device was lost in a case; a later line without that says that it was measured since."""
+    journal.lost.pop(case, None)
+    if reason is not None:
+        journal.lost[case] = str(reason)
 
 
 def _refuse(constant: str) -> None:

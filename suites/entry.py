@@ -20,7 +20,8 @@ class Entry:
 
     `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory; `turn`
     counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while `error` only ends
-    it: what was measured before stays. `configuration` is what an interrupted run noted as the kernel's choice.
+    it: what was measured before stays. `device_lost` says why the device could do no more after it, and --resume skips
+    it. `configuration` is what an interrupted run noted as the kernel's choice.
     """
 
     case: Case
@@ -31,6 +32,7 @@ class Entry:
     not_run: str | None = None
     failed: str | None = None
     error: str | None = None
+    device_lost: str | None = None
     turn: int = 0
     relative_error: float | None = None
     seconds: list[tuple[float, ...]] = field(default_factory=list)
@@ -120,6 +122,15 @@ class Entry:
         self.relative_error, self.clock, self.calls = before.relative_error, before.clock, before.calls
         self.throttled, self.configuration = before.throttled, before.configuration
         self.telemetry = dict(before.telemetry) if before.telemetry else None
+
+    def skip(self, reason: str, before: Measurement | None) -> None:
+        """Leave a case alone in which the device was lost, with the samples of before that where there are any."""
+        self.device_lost, told = reason, f"{reason}; --resume does not try it again"
+        if before:
+            self.take(before)
+            self.error = told
+        else:
+            self.failed = told
 
 
 def rivals(entries: Iterable[Entry]) -> list[list[Entry]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from specs import journal
 from specs.errors import UserError
@@ -21,14 +21,15 @@ def journal_path(json: Path | None) -> Path:
 
 def write_entry(path: Path, entry: Entry) -> None:
     """Append what is known of an entry: its samples so far, or why there are none."""
+    lost = {} if entry.device_lost is None else {"device_lost": entry.device_lost}
     if entry.failed is not None:
-        append(path, "failed", {"case": entry.case.name, "reason": entry.failed})
+        append(path, "failed", {"case": entry.case.name, "reason": entry.failed, **lost})
     elif entry.not_run is not None:
         append(path, "not_run", {"case": entry.case.name, "reason": entry.not_run})
     else:
         measurement = entry.measurement()
         stats = {"data": list(measurement.samples)}
-        append(path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats})
+        append(path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats, **lost})
 
 
 def append(path: Path, kind: str, record: dict[str, Any]) -> None:
@@ -50,8 +51,16 @@ def start(path: Path, header: dict[str, Any]) -> Path | None:
     return kept
 
 
-def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> tuple[int, int]:
-    """Take over what a journal holds of these entries; returns how many that were, and how many others it holds.
+class Resumed(NamedTuple):
+    """Cases that have samples, cases that only the journal has, and by name why a case is not tried again."""
+
+    taken: int
+    others: int
+    skipped: dict[str, str]
+
+
+def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> Resumed:
+    """Take over what a journal holds of these entries. A case that took the device down is not tried again.
 
     Raises:
         UserError: the journal cannot be read, comes from another machine, or a case in it has another shape.
@@ -65,16 +74,23 @@ def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> tupl
                 f"{path}: measured with {fact} {was}, this is {now}; one run has one machine: start again "
                 "without --resume"
             )
-    found = [entry for entry in entries if entry.open and entry.case.name in before.benchmarks]
-    for entry in found:
-        _take(path, entry, Measurement.from_benchmark(before.benchmarks[entry.case.name]))
-    return len(found), len(set(before.benchmarks) - {entry.case.name for entry in entries})
+    open_ = {entry.case.name: entry for entry in entries if entry.open}
+    measured = {
+        name: _measurement(path, open_[name], record) for name, record in before.benchmarks.items() if name in open_
+    }
+    for name, measurement in measured.items():
+        open_[name].take(measurement)
+    skipped = {name: reason for name, reason in before.lost.items() if name in open_}
+    for name, reason in skipped.items():
+        open_[name].skip(reason, measured.get(name))
+    return Resumed(len(measured), len(set(before.benchmarks) - {entry.case.name for entry in entries}), skipped)
 
 
-def _take(path: Path, entry: Entry, before: Measurement) -> None:
+def _measurement(path: Path, entry: Entry, record: dict[str, Any]) -> Measurement:
+    before = Measurement.from_benchmark(record)
     if before.case != entry.case:
         raise UserError(f"{path}: {entry.case.name} was measured at another shape; start again without --resume")
-    entry.take(before)
+    return before
 
 
 def _identity(fact: object) -> str:

@@ -25,6 +25,8 @@ class KernelBench:
         entries: all cases; those that do not fit into memory fail at once.
     """
 
+    same_process = True
+
     def __init__(self, device: Device, entries: Sequence[KernelEntry]) -> None:
         self._device = device
         self._numbers = {id(entry): number for number, entry in enumerate(entries)}

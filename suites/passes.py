@@ -29,6 +29,10 @@ class Bench(Protocol):
     def visit(self, entry: Any, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong or a clock moved, which is then noted on the entry."""
 
+    @property
+    def same_process(self) -> bool:
+        """Whether cases run in this process: one after which nothing can be measured would end the next run too."""
+
     def lost(self) -> str:
         """Why nothing more can be measured in this run; empty while it can."""
 
@@ -130,7 +134,10 @@ class Run:
             return self._bench.visit(entry, share)
         except Exception as error:  # whatever a library raises is that case's, not the run's
             self._lost = self._bench.lost()
-            self._give_up(entry, self._bench.told(entry, error))
+            reason = self._bench.told(entry, error)
+            if self._lost and self._bench.same_process:
+                entry.device_lost = reason
+            self._give_up(entry, reason)
         return ()
 
     def _give_up(self, entry: Entry, reason: str) -> None:

@@ -212,9 +212,11 @@ class Session:
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         header, say = self._header(), self._reporter.write_line
         if self._options.resume and self.journal.exists():
-            taken, others = journalling.resume(self.journal, header, self.plan)
-            say(f"resumed: {taken} cases have samples in {self.journal}")
-            if others:
+            resumed = journalling.resume(self.journal, header, self.plan)
+            say(f"resumed: {resumed.taken} cases have samples in {self.journal}")
+            for name, reason in resumed.skipped.items():
+                say(f"skipped: {name} ended the run before this one ({reason}); without --resume it is tried again")
+            if others := resumed.others:
                 say(f"{others} more cases of that journal are not selected now: they stay in it, and out of the JSON")
             return
         if self._options.resume:

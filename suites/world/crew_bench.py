@@ -28,6 +28,8 @@ class CrewBench:
         remedy: what to do about a case that takes too much memory.
     """
 
+    same_process = False
+
     def __init__(self, crew: Crew, ranks: Ranks, entries: Sequence[Entry], patience: Patience, remedy: str) -> None:
         self._crew, self._ranks, self._kind, self._remedy = crew, ranks, ranks.kind, remedy
         self.patience = patience

@@ -7,8 +7,10 @@ import os
 import pytest
 from pytest_benchmark.session import BenchmarkSession
 
+from kernels.timing.device import Device
 from reports.recover import result_file
 from specs import journal
+from suites.kernel_bench import KernelBench
 from tests.suites.conftest import GOOD
 
 INTERRUPTED = """
@@ -83,6 +85,89 @@ def test_a_run_that_was_complete_resumes_to_the_same_samples(bench):
     bench.json.unlink()
     bench.run("--passes", "2", "--resume").assert_outcomes(passed=2)
     assert {name: case["stats"]["data"] for name, case in bench.cases().items()} == first
+
+
+CRASHING = """
+CRASH_DRAWN = []
+
+def crash_inputs(draw, **shape):
+    CRASH_DRAWN.append(draw)
+    if len(CRASH_DRAWN) == {draws}:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    return TORCH_LINEAR.inputs(draw, **shape)
+
+def bench_crash(measure):
+    measure(replace(TORCH_LINEAR, inputs=crash_inputs), "decode", COLD, Shard("m", 4, 1, "o", 64, 32), **SHAPE)
+"""
+FIRST_VISIT = 1 + 1
+
+
+@pytest.fixture
+def fragile(bench, monkeypatch):
+    """A device that is lost to its process, as a GPU is, once the crashing case has raised."""
+
+    def fragile(draws, *options):
+        bench.write(CRASHING.format(draws=draws), GOOD)
+        lost = []
+        monkeypatch.setattr(Device, "lost", lambda self: "the GPU is lost to this process" if lost else "")
+        real = KernelBench.visit
+
+        def visit(self, entry, share):
+            try:
+                return real(self, entry, share)
+            except RuntimeError:
+                lost.append(entry)
+                raise
+
+        monkeypatch.setattr(KernelBench, "visit", visit)
+        result = bench.run("--passes", "4", *options)
+        monkeypatch.setattr(KernelBench, "visit", real)
+        return result
+
+    return fragile
+
+
+def test_resuming_skips_the_case_that_took_the_device_down_and_measures_the_rest(bench, fragile):
+    fragile(FIRST_VISIT).stdout.fnmatch_lines(["*CUDA error: an illegal memory access*"])
+    assert not journal.read(bench.journal).benchmarks
+    result = fragile(FIRST_VISIT, "--resume")
+    result.stdout.fnmatch_lines(["skipped: bench_it.py::bench_crash ended the run before this one (*illegal memory*)*"])
+    result.assert_outcomes(passed=2, failed=1)
+    assert {*bench.cases()} == {"bench_good", "bench_also_good"}
+    (failed,) = bench.result()["shardbench"]["failed"]
+    assert failed["case"] == "bench_it.py::bench_crash"
+    assert failed["reason"].endswith("illegal memory access was encountered; --resume does not try it again")
+    assert result_file(journal.read(bench.journal))["shardbench"]["failed"] == [failed], "recover says the same"
+
+
+def test_what_it_measured_before_it_took_the_device_down_stays(bench, fragile):
+    fragile(SECOND_VISIT)
+    (before,) = [data for name, data in samples(bench).items() if name == "bench_crash"]
+    fragile(FIRST_VISIT, "--resume")
+    again = fragile(FIRST_VISIT, "--resume")
+    again.assert_outcomes(passed=3)
+    again.stdout.fnmatch_lines(["skipped: *bench_crash*"])
+    crash = bench.cases()["bench_crash"]
+    assert crash["stats"]["data"] == before
+    assert crash["extra_info"]["stopped_by"].count("--resume does not try it again") == 1
+
+
+def test_resuming_tries_again_what_ran_out_of_memory(bench):
+    bench.write(OUT_OF_MEMORY, GOOD)
+    bench.run("--passes", "1").assert_outcomes(passed=2, failed=1)
+    bench.write(OUT_OF_MEMORY.replace("raise MemoryError", "TORCH_LINEAR.run(x, weight, out)"), GOOD)
+    result = bench.run("--passes", "1", "--resume")
+    result.assert_outcomes(passed=3)
+    assert "skipped:" not in result.stdout.str()
+
+
+OUT_OF_MEMORY = """
+def short(x, weight, out):
+    raise MemoryError
+
+def bench_short(measure):
+    measure(replace(TORCH_LINEAR, run=short), "decode", COLD, **SHAPE)
+"""
 
 
 def test_resuming_without_a_journal_starts_anew(bench):
