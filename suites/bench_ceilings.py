@@ -1,8 +1,11 @@
 """What can this machine do at best: read, copy, multiply, and launch nothing at all?"""
 
+from collections.abc import Callable
+
 import pytest
 
 from kernels.copy import TORCH_COPY
+from kernels.empty import TRITON_EMPTY
 from kernels.launch import TORCH_LAUNCH
 from kernels.linear import TORCH_LINEAR
 from kernels.read import TORCH_READ, TRITON_READ
@@ -15,23 +18,34 @@ from suites.plan import Measure
 READS = {"torch": TORCH_READ, "triton": TRITON_READ}
 EDGES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 """Sizes of the square product: large enough to fill the device, and two, because neither is always the better."""
+SIZES = {"cpu": (), "cuda": tuple(2**power for power in (24, 25, 26, 27))}
+"""Bytes of smaller reads, 17 to 134 MB: a line through their times and the large one's parts launch from bandwidth."""
+EVERY_LAUNCH = ("eager", "graph")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench functions below their axes: every run has its ceilings, whatever else it asks for."""
-    kind = current_device().kind
-    implementations = tuple(READS) if metafunc.function is bench_read else ("torch",)
-    launches: tuple[str, ...] = ("eager", "graph") if metafunc.function is bench_launch else LAUNCHES[kind]
-    fixed = {"cache": ("cold",), "launch": launches, "implementation": implementations}
-    if metafunc.function is bench_matmul:
+    kind, function = current_device().kind, metafunc.function
+    fixed = {
+        "cache": ("cold",),
+        "launch": _launches(function, kind),
+        "implementation": _implementations(function, kind),
+    }
+    if function is bench_matmul:
         metafunc.parametrize("edge", EDGES[kind], ids=[f"{edge}cubed" for edge in EDGES[kind]])
     else:
         fixed["dtype"] = ("fp32",)
+    if function is bench_sized_read:
+        metafunc.parametrize("size", SIZES[kind], ids=[f"{size >> 20}MiB" for size in SIZES[kind]])
     add_how(metafunc, fixed)
 
 
 def bench_read(measure: Measure, how: How) -> None:
     measure(READS[how.implementation], "ceilings", how, elements=_cold_elements(how))
+
+
+def bench_sized_read(measure: Measure, size: int, how: How) -> None:
+    measure(TRITON_READ, "ceilings", how, elements=size // ITEMSIZE[how.dtype])
 
 
 def bench_copy(measure: Measure, how: How) -> None:
@@ -44,6 +58,24 @@ def bench_matmul(measure: Measure, edge: int, how: How) -> None:
 
 def bench_launch(measure: Measure, how: How) -> None:
     measure(TORCH_LAUNCH, "ceilings", how)
+
+
+def bench_empty(measure: Measure, how: How) -> None:
+    measure(TRITON_EMPTY, "ceilings", how)
+
+
+def _implementations(function: Callable[..., None], kind: str) -> tuple[str, ...]:
+    """Who has it; an empty kernel and smaller reads are for a GPU, where a launch counts."""
+    if function in (bench_empty, bench_sized_read):
+        return ("triton",) if kind == "cuda" else ()
+    return tuple(READS) if function is bench_read else ("torch",)
+
+
+def _launches(function: Callable[..., None], kind: str) -> tuple[str, ...]:
+    """Both where they may differ: a copy in a graph may be done by another engine of the GPU than an eager one."""
+    if function is bench_launch or (function is bench_copy and kind == "cuda"):
+        return EVERY_LAUNCH
+    return LAUNCHES[kind]
 
 
 def _cold_elements(how: How) -> int:

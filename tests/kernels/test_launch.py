@@ -5,7 +5,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from kernels import gemm, read, rmsnorm, rotary, skinny, swiglu
+from kernels import empty, gemm, read, rmsnorm, rotary, skinny, swiglu
 from kernels.compile import Compiled, compile_variant
 from kernels.draw import FreshDraw
 from kernels.gate_up import TRITON_GEMM_GATE_UP, TRITON_SKINNY_GATE_UP
@@ -110,3 +110,13 @@ def test_pieces(launched, kernel, shape, variant):
     kernel.run(**kernel.inputs(FreshDraw(1), **shape, dtype="bf16"))
     assert code(launched[0]) == code(compile_variant(variant, "sm_90"))
     assert launched[0].metadata.num_warps == variant.num_warps
+
+
+def test_empty(launched):
+    inputs = empty.TRITON_EMPTY.inputs(FreshDraw(1), dtype="fp32")
+    empty.TRITON_EMPTY.run(**inputs)
+    (kernel,) = launched
+    (variant,) = empty.variants("fp32")
+    ptx = code(kernel)
+    assert ptx == code(compile_variant(variant, "sm_90"))
+    assert not [word for word in ("ld.global", "st.global", "bar.sync") if word in ptx]

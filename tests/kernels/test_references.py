@@ -10,6 +10,7 @@ import torch
 from kernels import copy, launch, linear, read
 from kernels.copy import TORCH_COPY
 from kernels.draw import FreshDraw
+from kernels.empty import TRITON_EMPTY
 from kernels.gemm import TRITON_GEMM
 from kernels.launch import TORCH_LAUNCH
 from kernels.linear import TORCH_LINEAR
@@ -68,6 +69,7 @@ def test_copy_and_launch_references_are_the_input():
         (TRITON_READ, {"elements": 1000}, Work(1000, 2000)),
         (TORCH_COPY, {"elements": 1000}, Work(0, 4000)),
         (TORCH_LAUNCH, {}, Work(1, 6)),
+        (TRITON_EMPTY, {}, Work(0, 0)),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -102,6 +104,13 @@ def test_launch_reads_what_the_call_before_wrote():
     inputs["out"] = inputs["x"] + 1
     TORCH_LAUNCH.run(**inputs)
     assert inputs["out"] == inputs["x"] + 1
+
+
+def test_a_kernel_that_is_not_empty_is_caught():
+    inputs = TRITON_EMPTY.inputs(FreshDraw(5), dtype="fp32")
+    assert TRITON_EMPTY.relative_error(inputs) == 0
+    inputs["out"] += 1
+    assert TRITON_EMPTY.relative_error(inputs) > TRITON_EMPTY.rtol["fp32"]
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 5, 64, 65, 4096])

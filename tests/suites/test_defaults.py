@@ -114,6 +114,22 @@ def test_a_gpu_measures_a_70b_under_tp8_and_as_a_stage_of_pp8(listed, all_made):
     assert launches == ["fp32-cold-eager-torch", "fp32-cold-graph-torch"]
 
 
+def test_a_gpu_copies_both_ways_reads_several_sizes_and_launches_nothing(listed):
+    cases = listed("cuda")
+    named = {function: [name for one, name, _ in cases if one == function] for function, _, _ in cases}
+    assert named["bench_copy"] == ["fp32-cold-eager-torch", "fp32-cold-graph-torch"]
+    assert named["bench_read"] == ["fp32-cold-graph-torch", "fp32-cold-graph-triton"]
+    sizes = [f"{size}MiB-fp32-cold-graph-triton" for size in (16, 32, 64, 128)]  # 17, 34, 67 and 134 MB
+    assert named["bench_sized_read"] == sizes
+    assert named["bench_empty"] == ["fp32-cold-graph-triton"]
+
+
+def test_a_cpu_keeps_its_time_for_other_ceilings(listed):
+    cases = [(function, name) for function, name, _ in listed("cpu")]
+    assert [name for function, name in cases if function == "bench_copy"] == ["fp32-cold-eager-torch"]
+    assert not {"bench_sized_read", "bench_empty"} & {function for function, _ in cases}
+
+
 def test_rivals_stand_next_to_each_other_and_each_takes_the_tokens_it_is_made_for(listed, all_made):
     for function in ("bench_decode", "bench_prefill", "bench_sweep"):
         groups = implementations([name for one, name, _ in listed("cuda") if one == function])
