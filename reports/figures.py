@@ -5,7 +5,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
-from reports import units
+from reports import clocks, units
 from reports.questions import is_launch, is_share
 from specs import roofline, statistics
 from specs.measurement import Measurement
@@ -91,7 +91,7 @@ class Figures:
         """What to mind about the figure, in a word each."""
         said = {
             "noisy": (self.noise or 0) > NOISY,
-            "throttled": bool(self.measurement.throttled),
+            **dict.fromkeys(clocks.doubts(self.measurement), True),
             "contended": self._taken_by_others > CONTENDED,
             "stopped by budget": self.measurement.stopped_by == "budget",
             self.measurement.stopped_by: self.measurement.stopped_by.startswith(("error", "interrupted")),

@@ -1,12 +1,16 @@
 """The lines above a file's tables, and those below on what did not run."""
 
 from collections import Counter
+from collections.abc import Iterator
 
-from reports import command, machine, units
+from reports import ceilings, clocks, command, machine, units
 from reports.files import ResultFile
+from reports.line import Interval
 from reports.page import Facts
 from specs.gpus import Gpu
 from specs.roofline import Ceilings
+
+HOW = {"graph": "in a graph", "eager": "eager"}
 
 NO_CEILINGS = "none in this file: run suites/bench_ceilings.py with the others for shares"
 
@@ -28,6 +32,8 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
         ("command", command.told(file)),
         ("points" if file.published else "measured", ", ".join(counts)),
         ("ceilings", peaks(measured) or ("" if file.published else NO_CEILINGS)),
+        *_of_a_gpu(file),
+        ("in doubt", "; ".join(f"{name}: {', '.join(words)}" for name, words in ceilings.in_doubt(file).items())),
     ]
     if gpu:
         used = {one.case.dtype for one in file.measurements}
@@ -36,6 +42,32 @@ def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
     elif name := file.machine.get("gpu"):
         rows.append(("datasheet", f"unknown: no row of specs/gpus.py is a {name} of this memory"))
     return Facts(title=str(file.path), rows=tuple((name, text) for name, text in rows if text), level=2)
+
+
+def _of_a_gpu(file: ResultFile) -> Iterator[tuple[str, str]]:
+    """Ceilings that a run on a GPU has besides, and the clock that all of its times were taken at."""
+    if not file.machine.get("gpu"):
+        return
+    rates = {how: units.one(units.BYTES_PER_SECOND, one.bytes_per_second) for how, one in ceilings.copies(file).items()}
+    yield "copy", ", ".join(f"{rate} {HOW.get(how, how)}" for how, rate in rates.items())
+    if idle := ceilings.empty(file):
+        beside = ceilings.launch(file, idle.case.launch)
+        more = f"; {units.one(units.SECONDS, beside.median)} with one element to compute" if beside else ""
+        yield "empty kernel", f"{units.one(units.SECONDS, idle.median)} {HOW[idle.case.launch]}{more}"
+    if found := ceilings.read_line(file):
+        fitted, sizes = found
+        least, most = (units.decimal_bytes(size) for size in (sizes[0], sizes[-1]))
+        over = f"a line through reads of {least} to {most} in a graph"
+        yield "launch intercept", f"{_term(fitted.line.alpha, fitted.alpha, units.SECONDS)}: {over}"
+        yield "bandwidth slope", _term(fitted.line.rate, fitted.rate, units.BYTES_PER_SECOND)
+    yield "SM clock", clocks.told(file)
+
+
+def _term(value: float | None, interval: Interval | None, unit: units.Quantity) -> str:
+    """A term of a line with its 95 % interval."""
+    if value is None:
+        return "not seen"
+    return units.one(unit, value) + (f" ({' to '.join(units.one(unit, end) for end in interval)})" if interval else "")
 
 
 def _frameworks(file: ResultFile) -> str:
@@ -64,10 +96,10 @@ def passes(file: ResultFile) -> str:
     return "0" if not counts else f"{counts[0]}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
-def peaks(ceilings: Ceilings) -> str:
+def peaks(roof: Ceilings) -> str:
     """Read bandwidth, and the matmul rate of each number format."""
-    memory = ceilings.read_bytes_per_second
-    rates = [f"{dtype} {units.one(units.FLOPS_PER_SECOND, peak)}" for dtype, peak in ceilings.flops_per_second.items()]
+    memory = roof.read_bytes_per_second
+    rates = [f"{dtype} {units.one(units.FLOPS_PER_SECOND, peak)}" for dtype, peak in roof.flops_per_second.items()]
     return ", ".join(([f"read {units.one(units.BYTES_PER_SECOND, memory)}"] if memory else []) + rates)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from reports import labels, units
-from reports.communication.fit import Fit, Interval
+from reports.communication.fit import Fit
 from reports.communication.point import Point
 from reports.communication.series import Series, collect
+from reports.line import Interval
 from reports.page import Column, Table
 from reports.tables import NOTES, shared_warnings
 from reports.units import NONE, microseconds, percent

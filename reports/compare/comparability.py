@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
-from reports import machine
+from reports import clocks, machine
 from reports.compare.verdict import Comparison
 from reports.compare.versus import Versus
 
 CASE = ("cache", "launch", "implementation", "kernel", "backend", "flops", "hbm_bytes")
 RECORD = ("clock", "provenance", "version", "kernel_source")
 LONGEST = 60
+AS_SAID = {clocks.THROTTLED: "throttled", clocks.MOVED: "in which the SM clock moved"}
 
 
 def warnings(versus: Versus, a: str = "A", b: str = "B") -> list[str]:
@@ -43,8 +44,9 @@ def _weak(a: str, b: str, pairs: Iterable[Comparison]) -> list[str]:
     pairs, said = tuple(pairs), dict[str, int]()
     for side, one in ((a, [pair.a for pair in pairs]), (b, [pair.b for pair in pairs])):
         single = sum(1 for of in one if len(of.seconds) < 2 and of.provenance == "measured")
-        throttled = sum(1 for of in one if of.throttled)
-        said[f"{side}: {_cases(throttled)} throttled"] = throttled
+        for word in (clocks.THROTTLED, clocks.MOVED):
+            count = sum(word in clocks.doubts(of) for of in one)
+            said[f"{side}: {_cases(count)} {AS_SAID[word]}"] = count
         said[
             f"{side}: {_cases(single)} with a single pass, which no interval can be made from: always ambiguous; "
             "measure with --passes 6"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from reports import machine, units
+from reports import clocks, machine, units
 from reports.compare import comparability
 from reports.compare.cases import tables
 from reports.compare.groups import Group
@@ -29,9 +29,7 @@ def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[s
         names: A, B, C, … for each file.
         every: each case, else of large tables those that changed.
     """
-    described = [
-        (name, f"{file.path}: {machine.describe(file.machine)}") for name, file in zip(names, files, strict=True)
-    ]
+    described = [(name, f"{file.path}: {_machine(file)}") for name, file in zip(names, files, strict=True)]
     blocks: list[Block] = [Facts(title="compare", rows=tuple(described))]
     for name, one in zip(names[1:], found, strict=True):
         if warnings := comparability.warnings(one, names[0], name):
@@ -47,6 +45,12 @@ def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[s
     for name, one in zip(names[1:], found, strict=True):
         blocks.append(Facts(title=_title(name, found), rows=_summary(one, names[0], name), level=3))
     return blocks
+
+
+def _machine(file: ResultFile) -> str:
+    """The machine, and the SM clock that it ran at."""
+    clock = clocks.span(file)
+    return machine.describe(file.machine) + (f", SM clock {clock}" if clock else "")
 
 
 def _few(cases: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from reports import units
+from reports import clocks, units
 from reports.decode import many_tokens, targets
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup
 from reports.decode.targets import Target
@@ -12,7 +12,7 @@ from reports.page import Block, Column, Facts, Table
 from reports.units import NONE
 from specs.decode import IMPLEMENTATIONS
 
-MARKS = {"noisy": "~", "throttled": "!", "contended": "^"}
+MARKS = {"noisy": "~", clocks.THROTTLED: "!", clocks.MOVED: "*", "contended": "^"}
 """Before a time: what makes it doubtful."""
 WITHOUT, WITH = "without dependent launch", "with dependent launch"
 Choice = tuple[str, str]

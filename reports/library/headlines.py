@@ -39,7 +39,8 @@ def _said(file: ResultFile, question: str, figures: Sequence[Figures]) -> str:
     if is_launch(figures[0].measurement.case):
         return f"{units.one(units.SECONDS, min(one.measurement.median for one in figures))} a launch at the least"
     if question == "ceilings":
-        return header.peaks(ceilings.measured(file))
+        doubts = [f"{name} {', '.join(words)}" for name, words in ceilings.in_doubt(file).items()]
+        return header.peaks(ceilings.measured(file)) + (f" ({'; '.join(doubts)})" if doubts else "")
     if question == "layer":
         return _layers(figures)
     if question == shares.QUESTION:

@@ -4,8 +4,9 @@ import pytest
 
 from reports import files
 from reports.communication import point, series
-from reports.communication.fit import _interval, fit
+from reports.communication.fit import fit
 from reports.communication.reference import NOTHING
+from reports.line import interval
 from reports.show import read
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
@@ -100,6 +101,6 @@ def test_the_worst_residual_shows_a_bad_fit(tmp_path):
 
 def test_an_interval_that_spans_everything_is_left_out():
     # two passes that differ by a factor of 10: Student's t of 12.7 makes it 10^6 either way
-    assert _interval(1e-5, [1e-5, 1e-4], "2 passes") is None
-    low, high = _interval(1e-5, [1.0e-5, 1.01e-5], "2 passes")
+    assert interval(1e-5, [1e-5, 1e-4], "2 passes") is None
+    low, high = interval(1e-5, [1.0e-5, 1.01e-5], "2 passes")
     assert low < 1e-5 < high
