@@ -1,13 +1,15 @@
 """The strongest rival: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ by the fastest of what cuBLASLt's heuristics propose.
 
-cuBLAS behind torch takes the proposal that stands first. Here the first call at a size asks for eight, times each
-one that is right as the suites time a cold case, and keeps the fastest for the process.
+cuBLAS behind torch takes the proposal that stands first. Here the first call at a size asks for 32, looks at each one
+that is right, halves them by further looks, times the last few as the suites time a cold case, and keeps the fastest
+for the process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache, partial
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,17 +19,13 @@ from kernels.compile import TRITON_ARCHS
 from kernels.kernel import DTYPES
 from kernels.linear import RTOL, TORCH_LINEAR
 from kernels.operands import check_operands, dtype_of
-from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import current_device
+from kernels.timing.halving import Halving
 from kernels.timing.pool import ALIGNMENT, Pool
+from specs.decode import CUBLASLT_CANDIDATES
 from specs.errors import UserError
 
 WORKSPACE_BYTES = 32 * 2**20
-CANDIDATES = 8
-"""Proposals to ask for: heuristics order them by promise, and each one more costs its time at every size."""
-SHARE = 0.25
-"""Part of a visit's time for each candidate."""
-
 CUDA_TYPES = {torch.float32: 0, torch.float16: 2, torch.bfloat16: 14}
 """`cudaDataType_t`; its CUDA_R_32F is the type of the scales too."""
 COMPUTE_32F = 68
@@ -93,7 +91,7 @@ class Product:
         transposed = lt.MatmulDescAttribute.TRANSA
         value = np.array([TRANSPOSE], lt.get_matmul_desc_attribute_dtype(transposed))
         lt.matmul_desc_set_attribute(self._description, int(transposed), value.ctypes.data, value.itemsize)
-        self._proposed = np.zeros(CANDIDATES, lt.matmul_heuristic_result_dtype)
+        self._proposed = np.zeros(CUBLASLT_CANDIDATES, lt.matmul_heuristic_result_dtype)
 
     def candidates(self) -> list[Candidate]:
         """Ask the heuristics, with 32 MiB of workspace and operands that start at multiples of 256 bytes."""
@@ -104,7 +102,7 @@ class Product:
             lt.matmul_preference_set_attribute(preference, int(most), value.ctypes.data, value.itemsize)
             lt.matmul_algo_get_heuristic(
                 _handle(), self._description, self._weight, self._x, self._out, self._out, preference,
-                CANDIDATES, self._proposed.ctypes.data, count.ctypes.data,
+                CUBLASLT_CANDIDATES, self._proposed.ctypes.data, count.ctypes.data,
             )  # fmt: skip
         finally:
             lt.matmul_preference_destroy(preference)
@@ -134,6 +132,8 @@ class Chosen(NamedTuple):
 
 
 _CHOSEN: dict[tuple[int, int, int, torch.dtype], Chosen] = {}
+_TIMED = ContextVar("timed", default=True)
+"""Whether a first call at a size times the candidates."""
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
@@ -156,41 +156,58 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
     _CHOSEN[size].run(x, weight, out)
 
 
+@contextmanager
+def first_right() -> Iterator[None]:
+    """Take the first proposal that is right, untimed, at sizes that are new within this: for tests of results alone.
+
+    What was chosen so is forgotten at the end.
+    """
+    before, token = dict(_CHOSEN), _TIMED.set(False)
+    try:
+        yield
+    finally:
+        _TIMED.reset(token)
+        _CHOSEN.clear()
+        _CHOSEN.update(before)
+
+
 def _choose(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Chosen:
-    """Time every candidate that is right, cold, and take the one with the least mean."""
+    """Take the fastest candidate of those that are right, cold.
+
+    Raises:
+        UserError: during capture.
+        RuntimeError: none is right.
+    """
     if torch.cuda.is_current_stream_capturing():
         raise UserError("cublaslt_linear times its candidates in the first call at a size: call it before the capture")
     product = Product(x.shape[0], weight.shape[0], weight.shape[1], x.dtype)
-    candidates, expected, copies = product.candidates(), torch.mm(x, weight.t()), _cold_copies(weight)
-    failures: list[str] = []
-    means: dict[Candidate, float] = {}
-    for one in candidates:
-        try:
-            _check(product, one, x, weight, out, expected)
-            means[one] = _cold_mean(product, one, x, copies, out, min(means.values(), default=None))
-        except Exception as error:  # whatever one proposal raises, another may do
-            failures.append(f"algo {one.number}: {_line(error)}")
-    del copies, expected
+    candidates = product.candidates()
+    best, how = _search(product, candidates, x, weight, out)
     torch.cuda.empty_cache()
-    if not means:
-        raise RuntimeError(f"none of cuBLASLt's {len(candidates)} candidates can be used; {'; '.join(failures)}")
-    best = min(means, key=means.__getitem__)
-    told = f"algo {best.number} of {len(candidates)}, {best.workspace_bytes / 1e6:.1f} MB workspace (fastest cold"
-    return Chosen(partial(product.run, best), f"{told} of {len(means)} that are right)")
+    if best is None:
+        raise RuntimeError(f"none of cuBLASLt's {len(candidates)} candidates can be used; {how}")
+    proposed = f"algo {best.number} of {len(candidates)} proposed ({CUBLASLT_CANDIDATES} asked)"
+    return Chosen(partial(product.run, best), f"{proposed}, {best.workspace_bytes / 1e6:.1f} MB workspace ({how})")
 
 
-def _cold_mean(
-    product: Product,
-    candidate: Candidate,
-    x: torch.Tensor,
-    copies: Sequence[torch.Tensor],
-    out: torch.Tensor,
-    expected: float | None,
-) -> float:
-    """Seconds a call in a graph; `expected` is what another candidate took."""
-    timer = CudaTimer(current_device(), "graph")
-    timer.warm_up([partial(product.run, candidate, x, weight, out) for weight in copies], expected)
-    return fmean(timer.sample(SHARE).seconds)
+def _search(
+    product: Product, candidates: Sequence[Candidate], x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor
+) -> tuple[Candidate | None, str]:
+    """The best candidate and how it was found; None and what is wrong with each where none can be used."""
+    expected = torch.mm(x, weight.t())
+    search = Halving(
+        candidates, lambda one: _check(product, one, x, weight, out, expected), lambda one: f"algo {one.number}"
+    )
+    if not _TIMED.get():
+        if first := search.first():
+            return first, "the first that is right, untimed"
+    else:
+        copies = _cold_copies(weight)
+        if found := search.fastest(
+            current_device(), lambda one: [partial(product.run, one, x, w, out) for w in copies]
+        ):
+            return found.best, f"fastest cold of {found.timed} timed in full, {found.right} are right"
+    return None, "; ".join(search.failures)
 
 
 def _check(

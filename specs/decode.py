@@ -7,3 +7,6 @@ TOKENS = (1, 8, 16, 32, 64)
 
 IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
 """What a linear can be asked for as, in the order in which rivals are measured."""
+
+CUBLASLT_CANDIDATES = 32
+"""Proposals that cuBLASLt's heuristics are asked for at a size: a ratio against the fastest of fewer claims less."""

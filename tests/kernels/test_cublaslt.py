@@ -10,6 +10,7 @@ import torch
 
 from kernels import cublaslt
 from kernels.cublaslt import CUBLASLT_LINEAR
+from kernels.timing import halving
 from kernels.timing.device import Device, Patience
 from kernels.timing.host import Sampled
 from kernels.timing.pool import Pool
@@ -135,7 +136,19 @@ def library(monkeypatch):
 
 @pytest.fixture
 def timed(monkeypatch, library):
-    """The clock: seconds by proposal, 4 > 2 > 3 > 1 unless a test says otherwise; notes what was timed."""
+    """The clock: seconds by proposal, 4 > 2 > 3 > 1 unless a test says otherwise; notes looks and visits."""
+
+    class Look:
+        def __init__(self, calls):
+            self.weights = set()
+            for call in calls:
+                call()
+                self.weights.add(call.args[2].data_ptr())
+            self.number = library.matmuls[-1][0]
+
+        def seconds(self, replays):
+            Timer.looks.append((self.number, replays, len(self.weights)))
+            return Timer.promise.get(self.number, Timer.seconds[self.number] or 1e-9)
 
     class Timer:
         def __init__(self, device, launch):
@@ -155,8 +168,9 @@ def timed(monkeypatch, library):
             # Their mean is `seconds`, their median 0.9 of it for proposal 2
             return Sampled((seconds * 0.9, seconds * 0.9, seconds * 1.2) if number == 2 else (seconds,) * 3, 1)
 
-    Timer.seconds, Timer.visits = {1: 4e-6, 2: 2e-6, 3: 3e-6, 4: 1e-6}, []
-    monkeypatch.setattr(cublaslt, "CudaTimer", Timer)
+    Timer.seconds, Timer.promise, Timer.visits, Timer.looks = {1: 4e-6, 2: 2e-6, 3: 3e-6, 4: 1e-6}, {}, [], []
+    monkeypatch.setattr(halving, "CudaTimer", Timer)
+    monkeypatch.setattr(halving, "Look", Look)
     return Timer
 
 
@@ -181,7 +195,7 @@ def test_the_library_is_told_of_columns_where_torch_has_rows(library, timed):
     assert error(x, weight, out) < 1e-6
     # out(64 x 3) = weight(32 x 64)ᵀ · x(32 x 3); type 0 is fp32, and the leading dimension is a column's length
     weight_layout, x_layout, out_layout = (0, 32, 64, 32), (0, 32, 3, 32), (0, 64, 3, 64)
-    assert library.heuristics == [([weight_layout, x_layout, out_layout, out_layout], 8)]
+    assert library.heuristics == [([weight_layout, x_layout, out_layout, out_layout], 32)]
     assert library.types == (68, 0)  # CUBLAS_COMPUTE_32F, scales in fp32
     assert library.set == [(Description.TRANSA, 1), (Preference.MAX_WORKSPACE_BYTES, 33_554_432)]
     assert not library.living
@@ -212,14 +226,52 @@ def test_the_least_cold_mean_wins_and_is_named(library, timed):
     assert CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", **shape).startswith("heuristics not asked yet")
     CUBLASLT_LINEAR.run(x, weight, out)
     # 32 KiB of pool / 8 KiB of weight = 4 copies; the least so far is what the next is expected to take
-    assert timed.visits == [
-        (1, "graph", 4, None), (2, "graph", 4, 4e-6), (3, "graph", 4, pytest.approx(2e-6)),
-        (4, "graph", 4, pytest.approx(2e-6)),
-    ]  # fmt: skip
+    assert timed.looks == [(number, 2, 4) for number in (1, 2, 3, 4)] + [(number, 6, 4) for number in (4, 2, 3, 1)]
+    assert timed.visits == [(4, "graph", 4, None), (2, "graph", 4, 1e-6), (3, "graph", 4, 1e-6)]
     assert library.matmuls[-1][0] == 4
     told = CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", **shape)
-    assert told == "algo 4 of 4, 3.0 MB workspace (fastest cold of 4 that are right)"
+    assert told == ("algo 4 of 4 proposed (32 asked), 3.0 MB workspace (fastest cold of 3 timed in full, 4 are right)")
     assert library.emptied == 1
+
+
+def test_of_32_proposals_all_are_looked_at_eight_again_and_three_timed(library, timed):
+    library.states = [0] * 32
+    timed.seconds = {number: (60 - number) * 1e-7 for number in range(1, 33)}  # the fastest come last
+    timed.promise = {30: 1e-9}  # as at a first look; timed in full it is third
+    x, weight, out = tensors()
+    CUBLASLT_LINEAR.run(x, weight, out)
+    assert [replays for _, replays, _ in timed.looks] == [2] * 32 + [6] * 8
+    assert {number for number, replays, _ in timed.looks if replays == 6} == {*range(25, 33)}
+    assert [visit[0] for visit in timed.visits] == [30, 32, 31]
+    assert library.matmuls[-1][0] == 32
+    told = CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", tokens=TOKENS, n=N, k=K)
+    assert told.startswith("algo 32 of 32 proposed (32 asked), ")
+
+
+def test_up_to_three_proposals_are_timed_without_a_look(library, timed):
+    library.states = [0] * 3
+    CUBLASLT_LINEAR.run(*tensors())
+    assert not timed.looks
+    assert [visit[0] for visit in timed.visits] == [1, 2, 3]
+
+
+def test_where_results_alone_count_the_first_right_one_is_taken_untimed_and_forgotten(library, timed):
+    library.faults[1] = "wrong"
+    x, weight, out = tensors()
+    with cublaslt.first_right():
+        CUBLASLT_LINEAR.run(x, weight, out)
+        assert error(x, weight, out) < 1e-6
+        assert library.matmuls[-1][0] == 2
+        told = CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", tokens=TOKENS, n=N, k=K)
+        assert told == "algo 2 of 4 proposed (32 asked), 1.0 MB workspace (the first that is right, untimed)"
+        library.faults = dict.fromkeys((1, 2, 3, 4), "raises")
+        with pytest.raises(RuntimeError, match=r"none of .* 4 candidates can be used; algo 1: .*algo 4: "):
+            CUBLASLT_LINEAR.run(*tensors(tokens=4))
+    assert not timed.looks + timed.visits
+    library.faults = {}
+    CUBLASLT_LINEAR.run(x, weight, out)
+    assert timed.visits
+    assert library.matmuls[-1][0] == 4
 
 
 def test_means_decide_not_medians(library, timed):
@@ -234,16 +286,18 @@ def test_a_proposal_that_is_wrong_or_fails_never_wins(library, timed, fault):
     library.faults[4] = fault
     x, weight, out = tensors()
     CUBLASLT_LINEAR.run(x, weight, out)
-    assert [visit[0] for visit in timed.visits] == [1, 2, 3]
+    assert {visit[0] for visit in timed.visits} == {1, 2, 3}
     assert library.matmuls[-1][0] == 2
     assert error(x, weight, out) < 1e-6
-    assert "fastest cold of 3 that" in CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", tokens=3, n=64, k=32)
+    told = CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", tokens=3, n=64, k=32)
+    assert "fastest cold of 3 timed in full, 3 are right" in told
 
 
 def test_a_proposal_that_cannot_be_timed_never_wins(library, timed):
     timed.seconds = {**timed.seconds, 4: None}
     x, weight, out = tensors()
     CUBLASLT_LINEAR.run(x, weight, out)
+    assert [visit[0] for visit in timed.visits] == [4, 2, 3, 1], "the next in promise takes its place"
     assert library.matmuls[-1][0] == 2
 
 
@@ -251,9 +305,9 @@ def test_a_proposal_that_the_heuristics_call_invalid_is_not_tried(library, timed
     library.states = [0, 15, 0, 0]
     x, weight, out = tensors()
     CUBLASLT_LINEAR.run(x, weight, out)
-    assert [visit[0] for visit in timed.visits] == [1, 3, 4]
+    assert {visit[0] for visit in timed.visits} == {1, 3, 4}
     told = CUBLASLT_LINEAR.configuration(arch="sm_90", dtype="fp32", tokens=3, n=64, k=32)
-    assert told.startswith("algo 4 of 3, ")
+    assert told.startswith("algo 4 of 3 proposed (32 asked), ")
 
 
 def test_when_none_is_right_each_ones_reason_is_told_and_nothing_is_kept(library, timed):

@@ -7,10 +7,10 @@ import pytest
 
 from kernels.timing import cuda as cuda_timing
 from kernels.timing import host as timing
-from kernels.timing.cuda import CudaTimer
+from kernels.timing.cuda import CudaTimer, Look
 from kernels.timing.device import Device, Patience
 from kernels.timing.host import HostTimer
-from tests.kernels.timing.fake_gpu import Machine, install
+from tests.kernels.timing.fake_gpu import Machine, install, ramp
 
 CPU = Device("cpu", "cpu", 2**20, Patience(10e-3, 60e-3, 0.05, 90.0))
 GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))
@@ -161,3 +161,30 @@ def test_a_clock_that_does_not_move_is_an_error(machine):
     timer._long = timer._short
     with pytest.raises(RuntimeError, match="took no longer than"):
         timer.sample(1.0)
+
+
+def test_a_look_tells_fast_from_slow_at_a_clock_that_is_up(machine):
+    for seconds in (3e-6, 3.3e-6):
+        look = Look([lambda seconds=seconds: machine.work(0, seconds)] * 100)
+        # 7 us of the graph's start over 32 calls
+        assert look.seconds(2) == pytest.approx(seconds + 7e-6 / 32)
+
+
+def test_a_first_look_at_an_idle_gpu_brings_its_clock_up(monkeypatch):
+    machine = Machine(ramp)
+    install(monkeypatch, machine, warm=False)
+    look = Look([lambda: machine.work(0, 3e-6)] * 32)
+    assert look.seconds(2) == pytest.approx(3e-6 + 7e-6 / 32, rel=1e-2)
+    assert machine.now >= 0.05
+    before = machine.now
+    look.seconds(2)
+    assert machine.now - before == pytest.approx(2 * (32 * 3e-6 + 7e-6), rel=1e-2)
+
+
+def test_a_look_holds_the_collector_off(machine):
+    seen = []
+    look = Look([lambda: machine.work(0, 3e-6)])
+    replay = look._graph.replay
+    look._graph.replay = lambda: (seen.append(gc.isenabled()), replay())
+    look.seconds(2)
+    assert seen == [False, False]
