@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 
-from reports import attention, labels, units
+from reports import attention, dependent, labels, units
 from reports.figures import Figures
 from reports.page import Column, Table
 from reports.questions import by_question, title
@@ -35,7 +35,11 @@ def _table(question: str, figures: Sequence[Figures]) -> Table:
         columns=(*labelled, *(column for column, _ in columns)),
         groups=tuple(tuple((*next(name), *(cell(one) for _, cell in columns)) for one in group) for group in groups),
         caption=" · ".join([caption, *everywhere]),
-        notes=(*_without_peak(figures), *attention.notes(figures)),
+        notes=(
+            *_without_peak(figures),
+            *attention.notes(figures),
+            *dependent.notes(one.measurement.case.implementation for one in figures),
+        ),
     )
     return table.without_empty(NONE)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import log
 
-from reports import labels, questions, units
+from reports import dependent, labels, questions, units
 from reports.compare.explain import Explained
 from reports.compare.groups import by_group
 from reports.compare.verdict import Comparison
@@ -67,7 +67,7 @@ def _table(title: str, lines: Sequence[Line], names: Sequence[str], left_out: in
         columns=(*columns, *titles),
         groups=(tuple((*cell, *row) for cell, row in zip(cells, rows, strict=True)),),
         caption=caption,
-        notes=(note,) if left_out else (),
+        notes=(*((note,) if left_out else ()), *dependent.notes(case.implementation for case, _ in lines)),
     ).without_empty(NONE)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import ceilings, files, header, output
-from reports.decode import grid, many_tokens, table, targets
+from reports.decode import candidates, grid, many_tokens, table, targets
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, select
 from reports.output import Format
 from reports.page import Block
@@ -84,6 +84,7 @@ def _point(point: Point) -> dict[str, Any]:
         "ratio_pdl": dependent.ratio if dependent else None,
         "low_pdl": low_pdl,
         "high_pdl": high_pdl,
+        "cublaslt_candidates": candidates.asked(point),
         "configuration": table.configuration(point),
         "warnings": {name: warnings for name in point.by if (warnings := point.by[name].warnings())},
     }

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from reports import machine, units
+from reports import dependent, machine, units
+from reports.decode import candidates
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection
 from reports.decode.table import legend, shared, time
 from reports.page import Column, Table
@@ -33,13 +34,14 @@ def _table(selection: Selection, ours: Sequence[str]) -> Table:
     scale = units.scale(units.SECONDS, [figures.measurement.median for figures in used])
     shapes = _shapes(selection.model) or list(dict.fromkeys(shape for shape, _ in points if shape[0] in LAYERS))
     rows = [(*_names(shape), *(_cell(points.get((shape, m)), ours, scale) for m in TOKENS)) for shape in shapes]
-    dependent = " · with dependent launch" if ours is DEPENDENT else ""
+    how = " · with dependent launch" if ours is DEPENDENT else ""
+    minded = [*dependent.notes(ours), *candidates.notes(list(points.values()))]
     return Table(
-        title=machine.name(selection.file.machine) + dependent,
+        title=machine.name(selection.file.machine) + how,
         columns=_columns(),
         groups=_by_layer(rows),
         caption=f"{shared(selection)} · {MEANING}, medians in {scale.symbol} (ratio) · {selection.file.path.name}",
-        notes=legend([figures for figures in used if figures.measurement.case.tokens in TOKENS]),
+        notes=(*legend([figures for figures in used if figures.measurement.case.tokens in TOKENS]), *minded),
     )
 
 
@@ -82,7 +84,7 @@ def _cell(point: Point | None, ours: Sequence[str], scale: units.Scale) -> str:
     if own is None and library is None:
         return ""
     speedup = point.speedup(ours) if point else None
-    ratio = f" ({units.ratio(speedup.ratio)})" if speedup else ""
+    ratio = f" ({units.ratio(speedup.ratio)}{candidates.mark(point)})" if point and speedup else ""
     return f"{time(own, scale)} / {time(library, scale)}{ratio}"
 
 

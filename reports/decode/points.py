@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from reports import show
+from reports import dependent, show
 from reports.figures import Figures
 from reports.files import ResultFile
 from specs import statistics
@@ -14,7 +14,7 @@ from specs.decode import IMPLEMENTATIONS, MODEL
 
 LIBRARIES = ("torch", "cublaslt")
 OURS = ("triton", "cuda")
-DEPENDENT = ("triton-pdl",)
+DEPENDENT = dependent.IMPLEMENTATIONS
 """With programmatic dependent launch a kernel starts under the tail of the one before: another question, kept apart."""
 QUESTIONS = ("decode", "prefill", "sweep")
 MEASURE = "`pytest suites/ -k decode --dtype bf16 --benchmark-json=out.json`"

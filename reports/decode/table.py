@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from reports import clocks, units
-from reports.decode import many_tokens, targets
+from reports import clocks, dependent, units
+from reports.decode import candidates, many_tokens, targets
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup
 from reports.decode.targets import Target
 from reports.figures import Figures
@@ -63,7 +63,9 @@ def _reading(points: Sequence[Point]) -> Facts:
     if any(point.best(OURS) and point.floor_seconds for point in points):
         rows.append(("of floor", f"of the better of {ours}, by the ceilings of this run"))
     if any(point.speedup(DEPENDENT) for point in points):
-        rows.append(("pdl", "with programmatic dependent launch: in no other column"))
+        rows.append(("pdl", f"with programmatic dependent launch: in no other column; {dependent.NOTE}"))
+    if told := candidates.told(points):
+        rows.append((candidates.NAME, told))
     return Facts(title="kernels", rows=tuple(rows), level=3)
 
 
@@ -78,9 +80,9 @@ def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choic
         *(_implementation(name, scale) for name in IMPLEMENTATIONS),
         (Column("floor"), lambda p: scale(p.floor_seconds)),
         (Column("of\nfloor"), lambda p: units.percent(_share(p))),
-        (Column("ratio"), lambda p: _ratio(p.speedup())),
+        (Column("ratio"), lambda p: _ratio(p, OURS)),
         (Column("±\n95%"), lambda p: _width(p.speedup())),
-        (Column("ratio\npdl"), lambda p: _ratio(p.speedup(DEPENDENT))),
+        (Column("ratio\npdl"), lambda p: _ratio(p, DEPENDENT)),
         (Column("#"), lambda p: str(choices.get(_choice(p), ""))),
     ]
     by_tp = [[point for point in points if point.case.tp == tp] for tp in dict.fromkeys(p.case.tp for p in points)]
@@ -89,7 +91,7 @@ def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choic
         columns=tuple(column for column, _ in columns),
         groups=tuple(tuple(tuple(cell(point) for _, cell in columns) for point in group) for group in by_tp),
         caption=f"{shared(selection)} · {scale.symbol} · M tokens",
-        notes=legend(measured),
+        notes=(*legend(measured), *candidates.notes(points)),
     )
     return table.without_empty(NONE)
 
@@ -103,8 +105,9 @@ def _share(point: Point) -> float | None:
     return own.floor_share if own else None
 
 
-def _ratio(speedup: Speedup | None) -> str:
-    return units.ratio(speedup.ratio) if speedup else NONE
+def _ratio(point: Point, ours: Sequence[str]) -> str:
+    speedup = point.speedup(ours)
+    return units.ratio(speedup.ratio) + candidates.mark(point) if speedup else NONE
 
 
 def _width(speedup: Speedup | None) -> str:
@@ -142,7 +145,8 @@ def _targets(selection: Selection) -> list[Block]:
     """Without dependent launch, then with it, or a word that it was not measured."""
     remark = targets.set_for_another(selection)
     if any(point.best(DEPENDENT) for point in selection.points):
-        return [_judged(selection, WITHOUT, OURS, remark), _judged(selection, WITH, DEPENDENT, remark)]
+        with_pdl = _judged(selection, WITH, DEPENDENT, dependent.NOTE, remark)
+        return [_judged(selection, WITHOUT, OURS, remark), with_pdl]
     return [_judged(selection, WITHOUT, OURS, f"{WITH}: not measured", remark)]
 
 
@@ -155,7 +159,8 @@ def _many_tokens(selection: Selection) -> Table:
 def _judged(selection: Selection, launch: str, ours: Sequence[str], *notes: str) -> Table:
     judged = targets.judge(selection.points, ours)
     read = "read is the read ceiling of this run"
-    return _verdicts("targets", f"{launch}: {' and '.join(ours)}", judged, read, *notes)
+    few = candidates.notes(selection.points)
+    return _verdicts("targets", f"{launch}: {' and '.join(ours)}", judged, read, *notes, *few)
 
 
 def _verdicts(title: str, caption: str, judged: Sequence[Target], *notes: str) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from reports import knee, knees, units
+from reports import dependent, knee, knees, units
 from reports.evidence import Evidence, Series
 from reports.web.figure import Figure, compiled, data, log
 from specs import roofline
@@ -103,6 +103,7 @@ def _note(evidence: Evidence, series: Sequence[Series], corner: knee.Knee | None
         said.append(f"knee at {corner.tokens:.0f} tokens ({corner.low:.0f}–{corner.high:.0f}), grey")
     origin = evidence.limits.origin if evidence.limits else ""
     said += [f"dashed: the {origin} roofline"] if origin else ["no roofline: ceilings unknown"]
+    said += dependent.notes(one.implementation for one in series)
     return "; ".join(said)
 
 

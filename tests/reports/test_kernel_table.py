@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from reports import terminal
+from reports import dependent, tables, terminal
 from reports.__main__ import main
 from reports.decode import grid, targets
 from reports.decode.command import record, section
@@ -207,6 +207,42 @@ def full(selected):
         rng = random.Random(case.name)
         named.append(planted.replace(planted.noisy(case, 3e-6 + moved / 4e12, rng), configuration=configuration))
     return selected([*named, *planted.ceilings(4.3e12, 750e12)])
+
+
+NEW = "algo 4 of 32 proposed (32 asked), 3.0 MB workspace (fastest cold of 3 timed in full, 30 are right)"
+FEW = "algo 1 of 5 proposed (32 asked), 0.0 MB workspace (fastest cold of 3 timed in full, 5 are right)"
+OLD = "algo 1 of 8, 3.0 MB workspace (fastest cold of 8 that are right)"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "asked", "marked"), [(NEW, 32, False), (FEW, 32, False), (OLD, 8, True), (None, None, False)]
+)
+def test_a_ratio_says_on_how_many_candidates_it_stands_and_is_marked_on_fewer(selected, configuration, asked, marked):
+    library = planted.replace(measured(linear("cublaslt"), 10e-6), configuration=configuration)
+    chosen = selected([library, measured(linear("triton"), 8e-6)])
+    assert only(chosen)["cublaslt_candidates"] == asked
+    assert (f"when asked for {asked} candidates a size" in text(chosen)) == (asked is not None)
+    for shown in (text(chosen), draw(grid.draw_up([chosen]))):
+        assert ("1.250†" in shown) == ("† against the fastest of fewer than 32 cublaslt" in shown) == marked
+
+
+def test_without_cublaslt_nothing_is_said_of_candidates(selected):
+    chosen = selected([measured(linear("torch"), 10e-6), measured(linear("triton"), 8e-6)])
+    assert only(chosen)["cublaslt_candidates"] is None
+    assert "candidates" not in text(chosen)
+
+
+def test_times_with_dependent_launch_say_that_a_layer_gains_less(selected):
+    found = five({"torch": 10e-6, "triton": 8e-6, "triton_pdl": 5e-6})
+    chosen = selected(found)
+    assert " ".join(text(chosen).split()).count("a layer has other kernels between its linears and gains less") == 2
+    plain, with_pdl = draw(grid.draw_up([chosen])).split("### ")[1:]
+    assert dependent.NOTE in with_pdl
+    assert dependent.NOTE not in plain
+    assert "gains less" not in text(selected(found[:2]))
+    for table in (tables.draw_up(chosen.points[0].by.values()), tables.draw_up([chosen.points[0].by["torch"]])):
+        (notes,) = (one.notes for one in table)
+        assert (dependent.NOTE in notes) == (len(table[0].rows) == 3)
 
 
 @pytest.mark.parametrize("width", [100, 160])
