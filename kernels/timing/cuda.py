@@ -61,9 +61,10 @@ class CudaTimer:
     def sample(self, share: float) -> Sampled:
         """Samples one behind the other at a steady clock, which is read under load before the first and after the last.
 
-        Where the clock moved in between they are taken once more; `moved` says that it moved then too. A hiccup of the
-        host between two eager launches can make T(n) longer than T(2n): such samples are left out, and for each of them
-        the longest, since as many hiccups fall into T(2n).
+        Where the clock moved in between they are taken once more; `moved` says that it moved then too. A clock that is
+        held back moves all the time, and is not tried again. A hiccup of the host between two eager launches can make
+        T(n) longer than T(2n): such samples are left out, and for each of them the longest, since as many hiccups fall
+        into T(2n).
 
         Raises:
             RuntimeError: 2n calls took no longer than n in most samples.
@@ -72,7 +73,7 @@ class CudaTimer:
         rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(wanted)))
         with without_collector():
             sampled = self._sampled(rounds)
-            if not sampled.moved:
+            if sampled.throttled or not sampled.moved:
                 return sampled
             again = self._sampled(rounds)
         return replace(again, made=sampled.made + again.made)

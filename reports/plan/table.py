@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from reports import units
+from reports import dependent, units
 from reports.page import Block, Column, Facts, Table
 from reports.plan import left, words
 from reports.plan.again import command
@@ -77,6 +77,7 @@ def _crossover(plan: Plan, found: Crossover) -> Table:
                     words.FOR_GOOD,
                     words.VARIANTS,
                     words.UNSEEN,
+                    *dependent.notes(who.implementation for who, _ in found.by),
                 ),
             )
         ),

@@ -1,16 +1,18 @@
 """In which order cases are visited, and when a run ends."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
 from kernels.linear import TORCH_LINEAR
-from kernels.timing.device import current_device
+from kernels.timing.device import PATIENCE, Device, current_device
 from kernels.timing.host import Sampled
 from specs.case import Case
 from specs.measurement import Measurement
-from suites import passes
+from specs.ranges import BETWEEN
+from suites import passes, ranges
 from suites.entry import rivals
 from suites.kernel_bench import KernelBench
 from suites.kernel_case import KernelEntry
@@ -197,6 +199,16 @@ def test_moved_visits_are_counted_on_after_a_resume(clocks, run):
     second.take(first.measurement())
     run([second], passes_=3)
     assert second.telemetry["moved_visits"] == 2
+
+
+def test_load_that_is_in_no_sample_stands_in_a_range_of_its_own(monkeypatch):
+    monkeypatch.setattr(Device, "free_bytes", lambda self: 2**40)
+    marked, timed = [], entry("a")
+    monkeypatch.setattr(ranges, "mark", lambda *told: marked.append(told) or nullcontext())
+    timer = KernelBench(Device("cuda", "sm_90", 2**20, PATIENCE["cuda"]), [timed])._timer(timed)
+    with timer._between():
+        pass
+    assert marked == [(BETWEEN, "decode", 0)]
 
 
 def test_limits_are_what_the_messages_say():

@@ -122,6 +122,14 @@ def test_a_visit_whose_second_try_moves_too_says_so(gpu, launch):
     assert ends["sm_mhz"] == ends["sm_mhz_after"]
 
 
+def test_a_clock_that_is_held_back_and_moves_is_not_tried_again(gpu):
+    machine = gpu(lambda loaded: FULL_MHZ if loaded < 0.010 else FULL_MHZ - 4000 * loaded, warm=True)
+    machine.held_back = lambda loaded: True
+    sampled = ready(machine).sample(1.0)
+    assert (sampled.moved, sampled.throttled) == (True, True)
+    assert sampled.made == 3 * sampled.calls * len(sampled.seconds)
+
+
 @pytest.mark.parametrize(("where", "throttled"), [(lambda loaded: loaded < 0.011, True), (lambda loaded: False, False)])
 def test_clocks_held_back_before_the_samples_count_as_well_as_behind(gpu, where, throttled):
     machine = gpu(lambda loaded: FULL_MHZ, warm=True)
