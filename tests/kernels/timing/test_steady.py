@@ -1,5 +1,7 @@
 """The SM clock of a visit: brought up before its samples, read under load at both ends, and never moving unseen."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from kernels.timing.cuda import CudaTimer
@@ -143,3 +145,19 @@ def test_a_chunk_that_takes_no_time_ends_all_the_same(gpu):
     timer = ready(machine)
     timer.sample(1.0)
     assert len(machine.calls) < 10**6
+
+
+@pytest.mark.parametrize(("launch", "idle"), [("graph", False), ("eager", True)])
+def test_graph_samples_follow_load_without_a_gap_and_eager_ones_begin_on_an_idle_stream(gpu, launch, idle):
+    """Else the host would run ahead of the first eager sample, and of no other."""
+    machine, seen = gpu(), []
+
+    @contextmanager
+    def between():
+        yield
+        seen.append(machine.seen == machine.now)
+
+    timer = CudaTimer(GPU, launch, between)
+    timer.warm_up([lambda: machine.work(0, TRUE_SECONDS)], TRUE_SECONDS)
+    timer.sample(1.0)
+    assert seen == [idle, False]
