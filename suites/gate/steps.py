@@ -1,13 +1,13 @@
 """All steps by profile, in their order: what later ones rest on comes first."""
 
-from suites.gate import arrival, clock, correctness, dram, layers, memcheck, racecheck, ranks, suite, table
+from suites.gate import arrival, clock, correctness, dram, layers, memcheck, racecheck, ranks, suite, table, warm
 from suites.gate.step import Profile
 
 EVIDENCE = Profile(
     "evidence",
     "what a result file rests on, and the figures themselves",
     400.0,
-    (correctness.STEP, suite.STEP, layers.STEP, dram.STEP, clock.STEP, arrival.STEP, table.STEP),
+    (warm.STEP, correctness.STEP, suite.STEP, layers.STEP, dram.STEP, clock.STEP, arrival.STEP, table.STEP),
 )
 SAFETY = Profile(
     "safety",
