@@ -18,7 +18,7 @@ from suites.gate.terminal import calls, plan, show_results
 
 DEFAULT = "evidence"
 COMMANDS = {"smoke": "make gpu-smoke", "evidence": "make gpu", "safety": "make gpu-safety"}
-"""In this order on a GPU that nobody has run this on."""
+"""Calls A, B and C: in this order on a GPU that nobody has run this on."""
 INTERRUPTED = 130
 WORK = "work"
 """Folder in OUT of what steps write while they run."""
@@ -59,7 +59,9 @@ def gate(profile: Profile, budget: float | None, out: Path, python: str, *, list
     _say("\n".join(calls(PROFILES.values(), COMMANDS)))
     lines = "\n".join(plan(steps, machine, granted(profile, budget)))
     if machine.gpu is None:
-        _say(f"make gpu: {machine.no_gpu} ({python}), so nothing is run. On a machine with a GPU it runs:\n{lines}")
+        _say(
+            f"{COMMANDS.get(profile.name, 'the gate')}: {machine.no_gpu} ({python}), so nothing is run. On a machine with a GPU it runs:\n{lines}"
+        )
         return 0
     _say(f"this one, on {machine.gpu}, within {budget:.0f} s:\n{lines}")
     for note in machine.notes:

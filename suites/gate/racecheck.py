@@ -8,7 +8,7 @@ from suites.gate.step import TORCH, Step
 STEP = Step(
     name="racecheck",
     purpose="compute-sanitizer racecheck for shared memory over our kernels, and over a planted race",
-    seconds=90,
+    seconds=150,
     least_seconds=45,
     command=lambda place, _: place.module("racecheck"),
     packages=(*TORCH, "cupy"),

@@ -151,6 +151,7 @@ STEP = Step(
     purpose="2, 4 and 8 ranks that share the GPU: exact all-reduces under random delays, one-shot Triton 500 rounds",
     seconds=75,
     least_seconds=40,
+    most_seconds=75,
     command=command,
     environment={"TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1", "NCCL_MULTI_RANK_GPU_ENABLE": "1"},
 )

@@ -1,6 +1,7 @@
 """What the gate says before it begins, at its end, and where it cannot run. Plain text where rich is not installed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_uppercase
 
 from suites.gate.machine import Machine
 from suites.gate.step import Profile, Result, Step
@@ -25,9 +26,9 @@ WRONG = {"arrival": "SPLIT-K ARRIVALS ARE NOT SAFE", "ranks": "ALL-REDUCES ARE N
 def calls(profiles: Iterable[Profile], commands: Mapping[str, str]) -> list[str]:
     """Each profile with its command and its seconds, one line each."""
     lines = []
-    for profile in profiles:
+    for letter, profile in zip(ascii_uppercase, profiles, strict=False):
         names = ", ".join(step.name for step in profile.steps)
-        lines.append(f"  {commands[profile.name]:<16} {profile.budget_seconds:>3.0f} s: {names}")
+        lines.append(f"  call {letter}: {commands[profile.name]:<15} {profile.budget_seconds:>3.0f} s: {names}")
     return lines
 
 
