@@ -59,9 +59,8 @@ def gate(profile: Profile, budget: float | None, out: Path, python: str, *, list
     _say("\n".join(calls(PROFILES.values(), COMMANDS)))
     lines = "\n".join(plan(steps, machine, granted(profile, budget)))
     if machine.gpu is None:
-        _say(
-            f"{COMMANDS.get(profile.name, 'the gate')}: {machine.no_gpu} ({python}), so nothing is run. On a machine with a GPU it runs:\n{lines}"
-        )
+        name = COMMANDS.get(profile.name, "the gate")
+        _say(f"{name}: {machine.no_gpu} ({python}), so nothing is run. On a machine with a GPU it runs:\n{lines}")
         return 0
     _say(f"this one, on {machine.gpu}, within {budget:.0f} s:\n{lines}")
     for note in machine.notes:
