@@ -142,7 +142,9 @@ def ask_driver(fact: str, of: str = "gpu") -> list[str]:
 
 def c_compiler() -> str | None:
     """The compiler that Triton takes for its launcher."""
-    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if named := os.environ.get("CC"):
+        return shutil.which(named)
+    return shutil.which("gcc") or shutil.which("clang")
 
 
 def find_tool(name: str) -> str | None:

@@ -48,7 +48,11 @@ class Gate:
                 later = sum(kept.get(one.name, 0.0) for one in self._steps[index + 1 :])
                 left = self._budget - (time.monotonic() - started)
                 self._step(step, grant(step, kept.get(step.name, 0.0), later, left), log)
-        evidence.finish(self._place)
+        try:
+            self._written(evidence.finish)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._written(evidence.finish)
         return self.results
 
     def _step(self, step: Step, seconds: float, log: IO[bytes]) -> None:
@@ -99,15 +103,25 @@ class Gate:
         return _left(left, status) or step.judge(status, output)
 
     def _write(self, result: Result) -> None:
-        evidence.keep_result(self._place, result.figures)
+        self._written(lambda place: evidence.keep_result(place, result.figures))
+        self._written(self._write_json)
+        self._written(evidence.pack)
+        self._say(f"{result.step}: {result.outcome} after {result.seconds:.0f} s: {result.detail}")
+
+    def _write_json(self, place: Place) -> None:
         whole = {"gpu": self._machine.gpu, "commit": commit(), "interrupted": self.interrupted}
         whole = here().scrub({**whole, "steps": [one.record() for one in self.results]})
         text = json.dumps(whole, indent=1, allow_nan=False)
-        fresh = self._place.out / "gate.json.tmp"
+        fresh = place.out / "gate.json.tmp"
         fresh.write_text(text + "\n")
-        fresh.replace(self._place.out / "gate.json")
-        evidence.pack(self._place)
-        self._say(f"{result.step}: {result.outcome} after {result.seconds:.0f} s: {result.detail}")
+        fresh.replace(place.out / "gate.json")
+
+    def _written(self, what: Callable[[Place], None]) -> None:
+        """A disk that is full costs what is written, and not what is still to be measured."""
+        try:
+            what(self._place)
+        except OSError as error:
+            self._say(f"{self._place.out} cannot be written ({error.strerror}); what lies in its work folder stays")
 
 
 def _result_of(step: Step, verdict: Verdict, began: float) -> Result:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from suites.gate import process
+from suites.gate import evidence, process
 from suites.gate.budget import grant, granted
 from suites.gate.machine import Machine
 from suites.gate.runner import Gate
@@ -313,3 +313,15 @@ def test_the_archive_of_an_earlier_run_is_kept(tmp_path):
     run(tmp_path, step("b", "print()"))
     with tarfile.open(tmp_path / "out/evidence.previous.tar.gz") as archive:
         assert json.load(archive.extractfile("gate.json"))["steps"][0]["step"] == "a"
+
+
+def test_a_full_disk_costs_the_archive_and_no_step(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    lines = []
+    monkeypatch.setattr(evidence.tarfile, "open", full)
+    first, second = run(tmp_path, step("a", "print('so')"), step("b", "print('so')"), say=lines.append)
+    assert (first.outcome, second.outcome) == ("passed", "passed")
+    assert any("cannot be written (No space left on device)" in line for line in lines)
+    assert (tmp_path / "out/work").exists(), "what is in no archive stays"
