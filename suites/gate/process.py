@@ -18,24 +18,19 @@ MARK = "SHARDBENCH_GATE_STARTED"
 """Variable by which all that a program has started is known, also what left its process group."""
 
 
-def grace_of(seconds: float) -> float:
-    """The part of a limit that a program has for ending itself."""
-    return min(GRACE_SECONDS, GRACE_SHARE * seconds)
-
-
 def run_limited(
     command: Sequence[str],
     log: IO[bytes],
     seconds: float,
     environment: Mapping[str, str],
-    grace: float | None = None,
+    grace: float = GRACE_SECONDS,
 ) -> int | None:
     """Exit status of `command`; None when it was ended at its limit of `seconds`.
 
-    Its output goes to `log`. Its group is interrupted `grace` seconds before the limit and killed at it, and so is
-    whatever it has started in other groups. So it is too when this program is interrupted.
+    Its output goes to `log`. Its group is interrupted `grace` seconds before the limit, of a short limit a fifth, and
+    killed at it, and so is whatever it has started in other groups. So it is too when this program is interrupted.
     """
-    grace = grace_of(seconds) if grace is None else grace
+    grace = min(grace, GRACE_SHARE * seconds)
     mark = uuid.uuid4().hex
     above = os.environ.get(MARK, "")
     own = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, MARK: f"{above}/{mark}" if above else mark}

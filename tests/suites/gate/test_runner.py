@@ -58,7 +58,7 @@ def child_of(log):
 
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch):
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(process.run_limited, "__defaults__", (0.3,))
 
 
 def test_a_step_passes_or_fails_by_its_exit_status_and_says_its_last_line(tmp_path):
