@@ -26,4 +26,4 @@ def leave(verdict: Verdict, path: Path | None) -> int:
         fresh = path.with_suffix(".tmp")
         fresh.write_text(json.dumps(asdict(verdict), allow_nan=False))
         fresh.replace(path)
-    return int(verdict.outcome in ("failed", "unfinished"))
+    return 1 if verdict.outcome == "failed" else 0

@@ -225,4 +225,6 @@ def test_the_suite_is_run_within_its_time_and_its_file_found(monkeypatch, tmp_pa
         "command",
         lambda path, budget, cases, axes, resume: [sys.executable, "-c", "import time; time.sleep(60)"],
     )
-    assert suite.main(["--out", str(tmp_path), "--seconds", "16"]) == 1
+    left = ["--verdict", str(tmp_path / "v.json")]
+    suite.main(["--out", str(tmp_path), "--seconds", "16", *left])
+    assert json.loads((tmp_path / "v.json").read_text())["outcome"] == "unfinished"
