@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint gpu clean
+.PHONY: help setup bench test lint gpu gpu-smoke gpu-safety clean
 
 PYTHON ?= python3
 CONSTRAINTS := constraints.txt
@@ -24,7 +24,9 @@ REPORT ?= build/report.html
 help:
 	@echo "make bench   set up, measure this machine, write $(REPORT), say TP or PP (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
-	@echo "make gpu     with the python3 that is there, under 9 minutes: correctness, sanitizer, counters, clocks, suite; into OUT (build/gpu)"
+	@echo "make gpu-smoke   on a GPU, 100 s: versions, one case of each implementation, one call under ncu and under the sanitizer"
+	@echo "make gpu         on a GPU, at most 400 s: correctness, the suites, DRAM counters, clocks; into OUT (build/gpu)"
+	@echo "make gpu-safety  on a GPU, at most 380 s: ranks that share it, compute-sanitizer over our kernels"
 	@echo "make clean   remove .venv and build"
 
 setup: $(READY_TO_TEST)
@@ -60,11 +62,17 @@ lint: $(READY_TO_TEST)
 	$(BIN)/python -m mypy
 
 # No set-up here: a machine with a GPU may have no network, and has its own torch. Where something is missing it says what.
-OUT ?= build/gpu
-gpu:
+# The first call on a GPU is gpu-smoke, the second gpu; each says before it begins what it will do, and for how long.
+gpu: PROFILE := evidence
+gpu: OUT ?= build/gpu
+gpu-smoke: PROFILE := smoke
+gpu-smoke: OUT ?= build/gpu-smoke
+gpu-safety: PROFILE := safety
+gpu-safety: OUT ?= build/gpu-safety
+gpu gpu-smoke gpu-safety:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "make gpu: Python 3.11 or newer is needed; make gpu PYTHON=python3.12"; exit 1; }; \
-	$(PYTHON) -m suites.gate --out "$(OUT)"
+		{ echo "make $@: Python 3.11 or newer is needed; make $@ PYTHON=python3.12"; exit 1; }; \
+	$(PYTHON) -m suites.gate --profile $(PROFILE) --out "$(OUT)"
 
 clean:
 	rm -rf .venv build

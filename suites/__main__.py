@@ -65,7 +65,7 @@ def overhead(
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def gate(context: typer.Context) -> None:
-    """Run the GPU gate, as `make gpu` does: correctness, sanitizer, counters, clocks, the suite, the tuner."""
+    """Run the GPU gate, as `make gpu` does: correctness, the suites, counters, clocks; other profiles by name."""
     raise typer.Exit(command.main(context.args))  # its own options: it has to run without typer too
 
 

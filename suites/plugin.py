@@ -20,6 +20,7 @@ from specs.decode import IMPLEMENTATIONS
 from specs.errors import UserError
 from specs.measurement import SCHEMA
 from specs.privacy import here
+from suites.commit import commit_info
 from suites.options import LINEARS, add_options, read_options
 from suites.world.place import find_place
 
@@ -205,6 +206,12 @@ def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
         request.config.stash[SESSION].replay(entry, benchmark)
 
     return replay
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_generate_commit_info() -> dict[str, Any] | None:
+    """The commit of a copied tree, which has no history, from a variable; None leaves it to pytest-benchmark."""
+    return commit_info()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,9 +16,8 @@ from suites.gate.step import Step
 STEP = Step(
     name="clock",
     purpose="our chain and isolated clocks against NVBench's batch and cold, and against ncu's durations",
-    seconds=90,
-    least_seconds=40,
-    kept_seconds=50,
+    seconds=45,
+    least_seconds=25,
     command=lambda place, seconds: place.module("clock", "--seconds", f"{seconds:.0f}"),
     optional=("cuda.bench", "cuda.bindings"),
 )

@@ -19,9 +19,8 @@ LEAST_SHARE = 0.97
 STEP = Step(
     name="dram",
     purpose="DRAM bytes that a call reads, by ncu, at least 0.97 of its weights: ours, cuBLAS and cuBLASLt",
-    seconds=80,
-    least_seconds=30,
-    kept_seconds=40,
+    seconds=35,
+    least_seconds=20,
     command=lambda place, _: place.module("dram"),
     tools=("ncu",),
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from specs import attention
 from specs.decode import MODEL
 from suites.gate.program import leave, options
-from suites.gate.step import PYTEST, Step
+from suites.gate.step import MEASURING, RECOVER, Step
 from suites.gate.suite import Axes, measure, result_path
 
 ENDING = "-layers"
@@ -33,11 +33,11 @@ AXES: Axes = {
 STEP = Step(
     name="layers",
     purpose="pytest suites/: a layer of Llama-3-70B at TP8 and its parts, decode attention, prefill GEMM",
-    seconds=130,
-    least_seconds=60,
-    kept_seconds=70,
+    seconds=70,
+    least_seconds=45,
     command=lambda place, seconds: place.module("layers", "--seconds", f"{seconds:.0f}"),
-    packages=(*PYTEST, "rich", "typer"),
+    packages=MEASURING,
+    optional=RECOVER,
 )
 
 

@@ -8,9 +8,8 @@ from suites.gate.step import Step
 STEP = Step(
     name="memcheck",
     purpose="compute-sanitizer memcheck over our kernels, and over a planted access out of bounds",
-    seconds=80,
-    least_seconds=25,
-    kept_seconds=30,
+    seconds=150,
+    least_seconds=45,
     command=lambda place, _: place.module("memcheck"),
     tools=("compute-sanitizer",),
 )

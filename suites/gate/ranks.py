@@ -149,9 +149,9 @@ def command(place: Place, seconds: float) -> list[str]:
 STEP = Step(
     name="ranks",
     purpose="2, 4 and 8 ranks that share the GPU: exact all-reduces under random delays, one-shot Triton 500 rounds",
-    seconds=60,
-    least_seconds=30,
-    kept_seconds=45,
+    seconds=75,
+    least_seconds=40,
+    most_seconds=75,
     command=command,
     environment={"TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1", "NCCL_MULTI_RANK_GPU_ENABLE": "1"},
 )

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import IO
 
 from specs.privacy import here
+from suites.commit import commit
+from suites.gate import evidence
+from suites.gate.budget import grant, reserved
 from suites.gate.machine import Machine
 from suites.gate.process import run_limited
-from suites.gate.step import Place, Result, Step, Verdict
+from suites.gate.step import Outcome, Place, Result, Step, Verdict
 
 SHOWN_BYTES = 2**20
 """Most of a step's output that is looked at."""
@@ -38,13 +41,35 @@ class Gate:
     def run(self) -> list[Result]:
         """Results of all steps. A step that fails, overruns or cannot run ends nothing but itself."""
         started = time.monotonic()
-        self._place.out.mkdir(parents=True, exist_ok=True)
-        (self._place.out / "gate.log").unlink(missing_ok=True)
+        evidence.begin(self._place)
+        kept = reserved([step for step in self._steps if not self._machine.why_not(step)], self._budget)
         with (self._place.out / "gate.log").open("ab") as log:  # appending: its writers share it
             for index, step in enumerate(self._steps):
+                later = sum(kept.get(one.name, 0.0) for one in self._steps[index + 1 :])
                 left = self._budget - (time.monotonic() - started)
-                self._add(self._result(step, _share(step, self._steps[index + 1 :], left), log))
+                self._step(step, grant(step, kept.get(step.name, 0.0), later, left), log)
+        try:
+            self._written(evidence.finish)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._written(evidence.finish)
         return self.results
+
+    def _step(self, step: Step, seconds: float, log: IO[bytes]) -> None:
+        """Run a step and write down what came of it, also when the run is interrupted meanwhile."""
+        began = time.monotonic()
+        try:
+            result = self._result(step, seconds, log)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            verdict = _kept(self._place.verdict(step.name), "interrupted") or Verdict("unfinished", "interrupted")
+            result = _result_of(step, verdict, began)
+        self.results.append(result)
+        try:
+            self._write(result)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._write(result)
 
     def _result(self, step: Step, seconds: float, log: IO[bytes]) -> Result:
         if self.interrupted:
@@ -55,8 +80,7 @@ class Gate:
             wants = f"it needs {step.least_seconds:.0f} s, {max(0, seconds):.0f} s of the budget are left for it"
             return Result(step.name, "skipped", 0.0, f"no time: {wants}")
         began = time.monotonic()
-        verdict = self._verdict(step, min(step.seconds, seconds), log)
-        return Result(step.name, verdict.outcome, time.monotonic() - began, verdict.detail, verdict.figures)
+        return _result_of(step, self._verdict(step, seconds, log), began)
 
     def _verdict(self, step: Step, seconds: float, log: IO[bytes]) -> Verdict:
         command = step.command(self._place, seconds)
@@ -64,36 +88,44 @@ class Gate:
         log.write(f"\n===== {step.name} =====\n$ {' '.join(command)}\n".encode())
         log.flush()
         begins = log.seek(0, os.SEEK_END)
-        self._place.verdict(step.name).unlink(missing_ok=True)
+        left = self._place.verdict(step.name)
+        left.unlink(missing_ok=True)
         try:
             status = run_limited(command, log, seconds, step.environment)
-        except KeyboardInterrupt:
-            self.interrupted = True
-            return _kept(self._place.verdict(step.name), "interrupted")
         except OSError as error:
             return Verdict("failed", f"{command[0]} cannot be started: {error.strerror}")
-        if status is None:
-            return _kept(self._place.verdict(step.name), f"ended after {seconds:.0f} s, its limit")
         output = _output(Path(log.name), begins)
+        if status is None:
+            reason = f"ended at its limit of {seconds:.0f} s"
+            return _kept(left, reason) or _ended(step.judge(None, output), reason)
         if step.shown:
             self._say(output.rstrip())
-        return _left(self._place.verdict(step.name), status) or step.judge(status, output)
+        return _left(left, status) or step.judge(status, output)
 
-    def _add(self, result: Result) -> None:
-        self.results.append(result)
-        whole = {"gpu": self._machine.gpu, "interrupted": self.interrupted}
-        whole = here().scrub({**whole, "steps": [one.record() for one in self.results]})
-        text = json.dumps(whole, indent=1, allow_nan=False)
-        fresh = self._place.out / "gate.json.tmp"
-        fresh.write_text(text + "\n")
-        fresh.replace(self._place.out / "gate.json")
+    def _write(self, result: Result) -> None:
+        self._written(lambda place: evidence.keep_result(place, result.figures))
+        self._written(self._write_json)
+        self._written(evidence.pack)
         self._say(f"{result.step}: {result.outcome} after {result.seconds:.0f} s: {result.detail}")
 
+    def _write_json(self, place: Place) -> None:
+        whole = {"gpu": self._machine.gpu, "commit": commit(), "interrupted": self.interrupted}
+        whole = here().scrub({**whole, "steps": [one.record() for one in self.results]})
+        text = json.dumps(whole, indent=1, allow_nan=False)
+        fresh = place.out / "gate.json.tmp"
+        fresh.write_text(text + "\n")
+        fresh.replace(place.out / "gate.json")
 
-def _share(step: Step, later: Sequence[Step], left: float) -> float:
-    """Seconds for `step`: what those behind it leave, or what is kept for itself, which only the answer goes before."""
-    spare = left - sum(one.kept_seconds for one in later)
-    return max(spare, min(step.kept_seconds, left - sum(one.kept_seconds for one in later if one.shown)))
+    def _written(self, what: Callable[[Place], None]) -> None:
+        """A disk that is full costs what is written, and not what is still to be measured."""
+        try:
+            what(self._place)
+        except OSError as error:
+            self._say(f"{self._place.out} cannot be written ({error.strerror}); what lies in its work folder stays")
+
+
+def _result_of(step: Step, verdict: Verdict, began: float) -> Result:
+    return Result(step.name, verdict.outcome, time.monotonic() - began, verdict.detail, verdict.figures)
 
 
 def _output(log: Path, begins: int) -> str:
@@ -113,7 +145,12 @@ def _left(path: Path, status: int) -> Verdict | None:
     return verdict
 
 
-def _kept(path: Path, reason: str) -> Verdict:
-    """A step that was ended has failed; the figures that it had written stay."""
-    left = _left(path, 0)
-    return Verdict("failed", f"{reason}; {left.detail}" if left else reason, left.figures if left else {})
+def _kept(path: Path, reason: str) -> Verdict | None:
+    """What a step that was ended had left until then."""
+    return _ended(left, reason) if (left := _left(path, 0)) else None
+
+
+def _ended(verdict: Verdict, reason: str) -> Verdict:
+    """A step that was ended is unfinished, unless it had seen something fail; its figures stay."""
+    outcome: Outcome = "failed" if verdict.outcome == "failed" else "unfinished"
+    return Verdict(outcome, f"{reason}; {verdict.detail}", verdict.figures)

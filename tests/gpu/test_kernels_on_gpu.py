@@ -12,9 +12,9 @@ from kernels.launch import TORCH_LAUNCH
 from kernels.linears import LINEARS
 from kernels.read import TORCH_READ, TRITON_READ
 from kernels.skinny import TRITON_SKINNY, launch
-from kernels.tuning.config import FEW_TOKENS
 from kernels.tuning.table import tuned
 from specs.archs import ARCHS
+from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -95,21 +95,16 @@ def test_gate_and_up(arch, kernel, dtype, shape):
     test_kernel(arch, kernel, dtype, shape)
 
 
-TOKENS_OF = {1: 1, 2: 2, 4: 3, 16: 7, 32: 31, 64: 64}
-
-
 @pytest.mark.parametrize("tma", [False, True], ids=["pointers", "descriptors"])
 def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
-    """At 2 rows beyond a tile and 8 elements beyond a step; descriptors are in no table until somebody tunes."""
+    """Descriptors are in no table until somebody tunes."""
     table = tuned(arch)
     if table is None or (tma and not ARCHS[arch].tma):
         pytest.skip(f"{arch} has no table, or no descriptors")
-    rows = [row for row in table.rows if row.tokens <= FEW_TOKENS]
-    configs = {row.config for row in rows if not tma or row.config.matrix}
+    configs = {config for config in skinny_configs(table) if not tma or config.matrix}
     errors = {}
     for config in sorted(config._replace(tma=tma) for config in configs):
-        shape = {"tokens": TOKENS_OF[config.tokens], "n": 3 * config.rows + 2, "k": 4 * config.depth * config.split + 8}
-        inputs = TRITON_SKINNY.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+        inputs = TRITON_SKINNY.inputs(FreshDraw(1, "cuda"), **ragged_skinny(config), dtype="bf16")
         launch(**inputs, config=config)
         errors[str(config)] = TRITON_SKINNY.relative_error(inputs)
     assert errors
@@ -118,13 +113,12 @@ def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
 
 @pytest.mark.parametrize("swiglu", [False, True], ids=["linear", "swiglu"])
 def test_every_gemm_of_the_table_at_ragged_sizes(arch, swiglu):
-    """One token beyond a tile, 16 rows beyond two, 8 elements beyond a step; two programs take all tiles in turn."""
+    """Two programs take all tiles in turn."""
     table, kernel, errors = tuned(arch), TRITON_GEMM_GATE_UP if swiglu else TRITON_GEMM, {}
     if table is None:
         pytest.skip(f"{arch} has no table")
-    for config in sorted({row.config for row in table.rows if row.tokens > FEW_TOKENS}):
-        shape = {"tokens": config.tokens + 1, "n": 2 * config.rows + 16, "k": 4 * config.depth * config.split + 8}
-        inputs = kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+    for config in sorted(gemm_configs(table)):
+        inputs = kernel.inputs(FreshDraw(1, "cuda"), **ragged_gemm(config), dtype="bf16")
         gemm.launch(**inputs, config=config, swiglu=swiglu, programs=2 * config.split)
         errors[str(config)] = kernel.relative_error(inputs)
     assert errors

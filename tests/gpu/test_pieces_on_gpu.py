@@ -13,6 +13,7 @@ from kernels.skinny import launch
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from kernels.tuning.table import tuned
 from specs.archs import ARCHS
+from tests.gpu.rows import ragged_skinny, skinny_configs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -92,20 +93,16 @@ def test_keys_and_values_go_to_the_slots_of_a_cache(kernel):
     assert [at for at in range(7) if not values[:, at].isnan().all()] == [6]
 
 
-TOKENS_OF = {1: 1, 2: 2, 4: 3, 16: 7, 32: 31, 64: 64}
-
-
 def test_every_configuration_of_the_table_gates_at_ragged_sizes(arch):
-    """At 2 rows beyond a tile and 8 elements beyond a step."""
+    """Those of many tokens stand in test_kernels_on_gpu.py."""
     if (table := tuned(arch)) is None:
         pytest.skip(f"{arch} has no table")
     errors = {}
     fetched = [True] if ARCHS[arch].tma else []
-    configs = {row.config for row in table.rows}
+    configs = skinny_configs(table)
     configs |= {config._replace(tma=tma) for config in configs if config.matrix for tma in fetched}
     for config in sorted(configs):
-        shape = {"tokens": TOKENS_OF[config.tokens], "n": 3 * config.rows + 2, "k": 4 * config.depth * config.split + 8}
-        inputs = TRITON_SKINNY_GATE_UP.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+        inputs = TRITON_SKINNY_GATE_UP.inputs(FreshDraw(1, "cuda"), **ragged_skinny(config), dtype="bf16")
         launch(**inputs, config=config, swiglu=True)
         errors[str(config)] = TRITON_SKINNY_GATE_UP.relative_error(inputs)
     assert errors

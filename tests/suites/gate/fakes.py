@@ -8,18 +8,17 @@ from suites.gate.step import Place, Step
 EVERYTHING = Machine("fake GPU", "", {})
 
 
-def step(name, code="", *, seconds=20.0, least=0.1, kept=0.0, **more):
+def step(name, code="", *, seconds=20.0, least=0.1, **more):
     return Step(
         name=name,
         purpose=f"purpose of {name}",
         seconds=seconds,
         least_seconds=least,
-        kept_seconds=kept,
         command=lambda place, _: [place.python, "-c", code.replace("VERDICT", repr(str(place.verdict(name))))],
-        **{"packages": (), **more},
+        **{"packages": (), "launches": False, **more},
     )
 
 
 def place(tmp_path):
     (tmp_path / "scratch").mkdir(exist_ok=True)
-    return Place(sys.executable, tmp_path / "out", tmp_path / "scratch")
+    return Place(sys.executable, tmp_path / "out", tmp_path / "scratch", tmp_path / "out/work")

@@ -217,10 +217,14 @@ def test_the_suite_is_run_within_its_time_and_its_file_found(monkeypatch, tmp_pa
     path = tmp_path / "gpu-2026-01-01-abc.json"
     monkeypatch.setattr(suite, "result_path", lambda out: path)
     write = f"open({str(path)!r}, 'w').write('{{}}')"
-    monkeypatch.setattr(suite, "command", lambda path, budget, cases, axes: [sys.executable, "-c", write])
+    monkeypatch.setattr(suite, "command", lambda path, budget, cases, axes, resume: [sys.executable, "-c", write])
     assert suite.main(["--out", str(tmp_path), "--seconds", "60"]) == 0
     path.unlink()
     monkeypatch.setattr(
-        suite, "command", lambda path, budget, cases, axes: [sys.executable, "-c", "import time; time.sleep(60)"]
+        suite,
+        "command",
+        lambda path, budget, cases, axes, resume: [sys.executable, "-c", "import time; time.sleep(60)"],
     )
-    assert suite.main(["--out", str(tmp_path), "--seconds", "16"]) == 1
+    left = ["--verdict", str(tmp_path / "v.json")]
+    suite.main(["--out", str(tmp_path), "--seconds", "16", *left])
+    assert json.loads((tmp_path / "v.json").read_text())["outcome"] == "unfinished"

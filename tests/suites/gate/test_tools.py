@@ -7,10 +7,9 @@ import pytest
 
 from suites.gate import dram
 from suites.gate.cases import PROFILED
-from suites.gate.runner import Gate
 from suites.gate.sanitizer import main_of
-from suites.gate.steps import STEPS
-from tests.suites.gate.fakes import EVERYTHING, place, step
+from suites.gate.steps import PROFILES
+from tests.suites.gate.fakes import place
 from tests.suites.gate.test_dram import kernel, table
 from tests.suites.gate.test_sanitizer import CLEAN, OUT_OF_BOUNDS, UNSUPPORTED
 
@@ -94,11 +93,5 @@ def test_memcheck_goes_from_the_sanitizer_to_a_verdict(tmp_path, tool, fault, cl
 
 
 def test_every_step_is_a_program_of_the_chosen_interpreter(tmp_path):
-    where = place(tmp_path)
-    assert all(one.command(where, one.seconds)[:2] == [sys.executable, "-m"] for one in STEPS)
-
-
-def test_the_gate_itself_writes_two_files_however_many_steps_there_are(tmp_path):
-    steps = [step(name, "print()") for name in ("a", "b", "c")]
-    Gate(steps, EVERYTHING, place(tmp_path), 20.0, lambda line: None).run()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gate.log", "gate.json"}
+    steps = [step for profile in PROFILES.values() for step in profile.steps]
+    assert all(one.command(place(tmp_path), one.seconds)[:2] == [sys.executable, "-m"] for one in steps)

@@ -1,0 +1,195 @@
+"""Compile what the steps behind this one launch, in as many processes as there are cores, into Triton's cache.
+
+Nothing is launched, and no process but this one looks at the GPU. What is missing in the record compiles where it is
+first launched, as it would without this step.
+"""
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any, cast
+
+from suites.gate import launches
+from suites.gate.launches import Record
+from suites.gate.program import leave, options
+from suites.gate.step import Step, Verdict
+
+MARGIN_SECONDS = 3.0
+"""Of the step's time: for ending the processes and leaving a verdict."""
+SHOWN = 3
+"""Failures whose reason stands in the verdict; all of them are in the log."""
+
+
+class Absent:
+    """Stands for Triton's driver in a process that compiles: it names the GPU and touches none."""
+
+    def __init__(self, arch: str) -> None:
+        self._arch = arch
+
+    def get_current_target(self) -> Any:
+        """What is compiled for."""
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", int(self._arch.removeprefix("sm_")), 32)
+
+    def get_current_device(self) -> int:
+        """A number that Triton files kernels under."""
+        return 0
+
+    def get_current_stream(self, _device: int) -> int:
+        """No stream."""
+        return 0
+
+
+def compile_turn(arch: str, tasks: Connection) -> None:
+    """Compile the records that come through `tasks` one after another, and send back why one could not be."""
+    from triton.runtime.driver import driver
+
+    driver.set_active(Absent(arch))
+    with suppress(EOFError):
+        while True:
+            record: Record = tasks.recv()
+            try:
+                _build_launcher(launches.compile_launch(record))
+                tasks.send(None)
+            except Exception as error:  # whatever a compiler raises is that record's
+                tasks.send(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:300])
+
+
+def _build_launcher(made: Any) -> None:
+    """Triton below 3.7 compiles C for each kind of launch too; where that cannot be done beforehand it is done then."""
+    from triton.backends.nvidia import driver as nvidia
+
+    if hasattr(nvidia, "make_launcher"):
+        with suppress(Exception):
+            nvidia.CudaLauncher(made.src, made.metadata)
+
+
+class Compilers:
+    """Processes that compile, each at one record at a time; one that dies costs its record, and another takes over.
+
+    Args:
+        count: how many; they are forked at once, so that it has to be before the GPU is looked at.
+        arch: what for.
+    """
+
+    def __init__(self, count: int, arch: str) -> None:
+        self._context, self._arch = get_context("fork"), arch
+        self._compilers = [self._start() for _ in range(count)]
+
+    def _start(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=compile_turn, args=(self._arch, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def compile(self, records: Sequence[Record], seconds: float) -> Iterator[tuple[Record, str | None]]:
+        """(record, why it could not be compiled or None), in the order in which they are done; ends after `seconds`."""
+        deadline, left = time.monotonic() + seconds, deque(records)
+        processes, at = {pipe: process for process, pipe in self._compilers}, dict[Connection, Record]()
+        for pipe in processes:
+            _give(pipe, left, at)
+        while at and (spare := deadline - time.monotonic()) > 0:
+            for ready in cast("list[Connection]", wait(list(at), timeout=spare)):
+                record = at.pop(ready)
+                try:
+                    reason = ready.recv()
+                except (EOFError, OSError):
+                    processes[ready].join()
+                    reason = f"the compiler's process ended with status {processes[ready].exitcode}"
+                    self._compilers.append(self._start())
+                    process, free = self._compilers[-1]
+                    processes[free] = process
+                else:
+                    free = ready
+                yield record, reason
+                _give(free, left, at)
+
+    def close(self) -> None:
+        """End them."""
+        for process, _ in self._compilers:
+            process.kill()
+        for process, _ in self._compilers:
+            process.join()
+
+
+def _give(pipe: Connection, left: deque[Record], at: dict[Connection, Record]) -> None:
+    if left:
+        at[pipe] = left.popleft()
+        pipe.send(at[pipe])
+
+
+def judge(records: int, done: int, failed: Sequence[str], seconds: float, arch: str) -> Verdict:
+    """Unfinished where time ran out; a record that does not compile is listed, and judged where it is launched."""
+    figures = {"arch": arch, "launches": records, "compiled": done - len(failed), "failed": list(failed)}
+    if not records:
+        return Verdict("not_run", f"no launches are recorded for {arch}: kernels compile where they are launched")
+    told = f"{done - len(failed)} of {records} launches for {arch} compiled in {seconds:.0f} s"
+    told += f"; {len(failed)} could not be: {'; '.join(failed[:SHOWN])}" if failed else ""
+    if len(failed) == done > 0:
+        return Verdict("failed", told, figures)
+    if done < records:
+        return Verdict("unfinished", f"{told}; the rest compile where they are launched", figures)
+    return Verdict("passed", told, figures)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compile all that is recorded for this GPU, or for `--arch`."""
+    began, asked = time.monotonic(), _asked(argv)
+    arch = asked.arch or _arch_here()
+    records, failed, done = launches.recorded(arch), list[str](), 0
+    if records:
+        import kernels.attentions  # once, before the processes are forked
+        import kernels.linears  # noqa: F401
+
+        compilers = Compilers(min(len(records), asked.processes), arch)
+        try:
+            left = asked.seconds - MARGIN_SECONDS - (time.monotonic() - began)
+            for record, reason in compilers.compile(records, left):
+                done += 1
+                if reason:
+                    failed.append(f"{record['kernel']}: {reason}")
+                    print(f"{failed[-1]}: {record}", flush=True)  # noqa: T201 - a program's output
+        finally:
+            compilers.close()
+    return leave(judge(len(records), done, failed, time.monotonic() - began, arch), asked.verdict)
+
+
+def _arch_here() -> str:
+    """Asked in a process of its own: those that compile are forked, and CUDA does not survive a fork."""
+    import subprocess
+
+    program = "from kernels.timing.device import current_device; print(current_device().arch)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)  # noqa: S603
+    return done.stdout.strip() or "an unknown GPU"
+
+
+def _asked(argv: Sequence[str] | None) -> Namespace:
+    from argparse import ArgumentParser
+
+    extra = ArgumentParser(add_help=False)
+    extra.add_argument("--arch", help="sm_90, …; without it that of the GPU at hand")
+    extra.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many compile at once")
+    own, rest = extra.parse_known_args(argv)
+    return Namespace(**vars(options(__doc__, rest, seconds=True)), **vars(own))
+
+
+STEP = Step(
+    name="warm",
+    purpose="compile the recorded launches of every kernel, a process for each core",
+    seconds=25,
+    least_seconds=8,
+    most_seconds=60,
+    command=lambda place, seconds: place.module("warm", "--seconds", f"{seconds:.0f}"),
+    memory_gib=1.0,
+)
+
+if __name__ == "__main__":
+    sys.exit(main())
