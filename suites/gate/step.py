@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Outcome = Literal["passed", "failed", "skipped", "not_run"]
-"""skipped: no time was left; not_run: something that the step needs is missing here."""
+Outcome = Literal["passed", "failed", "skipped", "not_run", "unfinished"]
+"""skipped: no time was left; not_run: something that the step needs is missing here; unfinished: it, or a tool that it
+runs, ended at a limit, which is no wrong result."""
 
 TORCH = ("torch", "triton", "psutil")
 """Packages that every program on the GPU imports."""
@@ -43,7 +44,7 @@ class Verdict:
     """What a step found.
 
     Attributes:
-        outcome: passed, failed, skipped or not_run.
+        outcome: passed, failed, skipped, not_run or unfinished.
         detail: one line.
         figures: what was measured, as JSON can hold it.
     """

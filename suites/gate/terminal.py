@@ -5,8 +5,14 @@ from collections.abc import Iterable, Sequence
 from suites.gate.machine import Machine
 from suites.gate.step import Result, Step
 
-STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow", "not_run": "yellow"}
-WORDS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped", "not_run": "not run"}
+STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow", "not_run": "yellow", "unfinished": "yellow"}
+WORDS = {
+    "passed": "passed",
+    "failed": "FAILED",
+    "skipped": "skipped",
+    "not_run": "not run",
+    "unfinished": "unfinished",
+}
 
 
 def plan(steps: Sequence[Step], machine: Machine) -> list[str]:
