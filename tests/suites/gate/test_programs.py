@@ -21,6 +21,7 @@ from suites.gate.calls import draw_calls, kernel_of, make_pool
 from suites.gate.cases import GateCase
 from suites.gate.isolated import isolated
 from suites.gate.ncu import MARK
+from suites.gate.sanitizer import read
 
 CASE = GateCase("small", 1, "torch")
 
@@ -194,6 +195,24 @@ def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
     silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
     assert exercise.exercise(silent, shape, current_device()).startswith("wrong: ")
     assert exercise.exercise(replace(TORCH_LINEAR, archs=("sm_90",)), shape, current_device()).startswith("not run: ")
+
+
+def test_the_exercise_takes_each_kernel_once_before_any_twice():
+    names = [kernel.name.split()[0] for kernel, _ in exercise.widest_first(exercise.exercises())]
+    kinds = len(set(names))
+    assert len(set(names[:kinds])) == kinds
+    assert sorted(names) == sorted(kernel.name.split()[0] for kernel, _ in exercise.exercises())
+
+
+def test_the_exercise_says_what_it_begins_and_what_came_of_it(monkeypatch, capsys):
+    shape = {"tokens": 3, "n": 131, "k": 257}
+    silent = replace(TORCH_LINEAR, name="silent", run=lambda x, weight, out: None)
+    monkeypatch.setattr(exercise, "exercises", lambda: [(TORCH_LINEAR, shape), (silent, shape)])
+    assert exercise.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["calls:", "begins", "right:", "begins", "wrong:"]
+    found = read("", "\n".join(lines), 1)
+    assert (found.calls, len(found.results), len(found.wrong)) == (2, 2, 1)
 
 
 def test_mark_and_planted_fault_compile_and_the_mark_is_named_as_the_reader_expects():
