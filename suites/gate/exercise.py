@@ -25,6 +25,7 @@ from kernels.tuning.table import tuned
 from specs.archs import ARCHS
 from specs.attention import PAGE_SIZE, PAGED
 from specs.errors import UserError
+from suites.gate.faults import CONTROL
 
 LIBRARIES = ("torch", "cublaslt", "flash-attn", "flashinfer")
 """Not ours to prove."""
@@ -46,7 +47,8 @@ DTYPE = "bf16"
 
 
 def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
-    """Kernels and what they are called with."""
+    """The control, then our kernels, with what they are called with."""
+    yield CONTROL, {}
     for kernel in (*LINEARS, *GATE_UPS):
         if kernel.implementation not in LIBRARIES:
             for tokens, n, k in SHAPES:

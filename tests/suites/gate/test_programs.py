@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kernels.compile import Variant, compile_variant
+from kernels.draw import FreshDraw
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
 from kernels.tuning.config import FEW_TOKENS
@@ -189,7 +190,7 @@ def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
     assert {"triton", "triton-pdl", "triton-paged"} <= ours
     assert not ours & {"torch", "cublaslt", "flash-attn", "flashinfer"}
     ops = {kernel.op for kernel, _ in exercise.exercises()}
-    assert ops == {"linear", "read", "gate_up_swiglu", "rmsnorm", "rotary", "swiglu", "attention"}
+    assert ops == {"control", "linear", "read", "gate_up_swiglu", "rmsnorm", "rotary", "swiglu", "attention"}
     shape = {"tokens": 3, "n": 131, "k": 257}
     assert exercise.exercise(TORCH_LINEAR, shape, current_device()).startswith("right: torch_linear bf16")
     silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
@@ -200,6 +201,7 @@ def test_the_exercise_covers_every_kernel_of_ours_and_tells_right_from_wrong():
 def test_the_exercise_takes_each_kernel_once_before_any_twice():
     names = [kernel.name.split()[0] for kernel, _ in exercise.widest_first(exercise.exercises())]
     kinds = len(set(names))
+    assert names[0] == "control_sum"
     assert len(set(names[:kinds])) == kinds
     assert sorted(names) == sorted(kernel.name.split()[0] for kernel, _ in exercise.exercises())
 
@@ -213,6 +215,17 @@ def test_the_exercise_says_what_it_begins_and_what_came_of_it(monkeypatch, capsy
     assert [line.split()[0] for line in lines] == ["calls:", "begins", "right:", "begins", "wrong:"]
     found = read("", "\n".join(lines), 1)
     assert (found.calls, len(found.results), len(found.wrong)) == (2, 2, 1)
+
+
+def test_the_control_is_a_sum_across_warps_and_compiles():
+    made = compile_variant(
+        Variant(faults._control_sum, {"value": "*fp32", "out": "*fp32"}, {"SIZE": 1024}, 4, 1), "sm_90"
+    )
+    assert "bar.sync" in made.ptx
+    assert "st.shared" in made.ptx
+    inputs = faults.CONTROL.inputs(FreshDraw(1, "cpu"), dtype="fp32")
+    inputs["out"].copy_(inputs["value"].sum())
+    assert faults.CONTROL.relative_error(inputs) < faults.CONTROL.rtol["fp32"]
 
 
 def test_mark_and_planted_fault_compile_and_the_mark_is_named_as_the_reader_expects():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from suites.gate import memcheck, racecheck, sanitizer
+from suites.gate import faults, memcheck, racecheck, sanitizer
 from suites.gate.sanitizer import CHECKED, CONTROL, PLANTED, Finding, read
 from tests.suites.conftest import ROOT
 
@@ -223,3 +223,9 @@ def test_every_kernel_of_ours_passes_the_filter():
     told = sanitizer.command("racecheck", Path("x.log"), "exercise")
     filtered = {word.removeprefix("kne=") for switch, word in pairwise(told) if switch == "--kernel-regex"}
     assert filtered == {*CHECKED, CONTROL, *PLANTED}
+
+
+def test_the_planted_kernels_and_the_control_are_named_as_the_filter_names_them():
+    assert faults._control_sum.fn.__name__ == CONTROL
+    assert {faults._fill.fn.__name__, *re.findall(r"__global__ void (\w+)\(", faults.RACE)} == set(PLANTED)
+    assert CONTROL.strip("_") == faults.CONTROL.name
