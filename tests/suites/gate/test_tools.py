@@ -21,6 +21,9 @@ import sys
 told = sys.argv[1:]
 assert told[-2:] == ["-m", "suites.gate.profiled_calls"], told
 open(told[told.index("--log-file") + 1], "w").write({table!r})
+if {status} is None:
+    import time
+    time.sleep(60)
 raise SystemExit({status})
 """
 SANITIZER = """#!{python}
@@ -62,11 +65,11 @@ def verdict(tmp_path, main, *arguments, seconds=None):
     return found
 
 
-def profile(share):
-    """Two calls of one kernel each: ours, and cuBLAS, which reads all of its weights."""
+def profile(share, again=False):
+    """Two calls of one kernel each: ours, and cuBLAS, which reads all of its weights; and ours once more."""
     cublas = next(number for number, case in enumerate(PROFILED) if case.implementation == "torch")
     kernels = []
-    for number, part in ((0, share), (cublas, 1.0)):
+    for number, part in ((0, share), (cublas, 1.0), *([(0, 0.1)] if again else [])):
         kernels.append(kernel(len(kernels), "_gate_mark", f"({number + 1}, 1, 1)", "0", "1"))
         read_bytes = f"{part * PROFILED[number].weight_bytes:,.0f}"
         kernels.append(kernel(len(kernels), "_skinny", "(264, 1, 1)", read_bytes, "5,000"))
@@ -78,17 +81,28 @@ def profile(share):
 )
 def test_dram_goes_from_ncu_to_a_verdict(tmp_path, tool, share, status, outcome):
     tool("ncu", NCU, table=profile(share), status=status)
-    found = verdict(tmp_path, dram.main)
+    found = verdict(tmp_path, dram.main, seconds=60)
     assert found["outcome"] == outcome
     assert found["figures"]["o-tp8-m1-triton"]["least_share_read"] == pytest.approx(share, abs=1e-6)
     assert (tmp_path / "out/ncu.csv").exists()
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.98, "unfinished"), (0.96, "failed")])
+def test_an_ncu_that_hangs_is_ended_and_what_it_wrote_is_judged(tmp_path, tool, monkeypatch, share, outcome):
+    monkeypatch.setattr(dram, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(dram, "READ_SECONDS", 0.0)
+    tool("ncu", NCU, table=profile(share, again=True), status=None)
+    found = verdict(tmp_path, dram.main, seconds=3)
+    assert found["outcome"] == outcome
+    assert re.match(r"ncu did not end within [23] s; the calls before that: ", found["detail"])
+    assert found["figures"]["o-tp8-m1-triton"]["least_share_read"] == pytest.approx(share, abs=1e-6)
 
 
 def test_a_table_of_an_earlier_run_is_not_judged_again(tmp_path, tool):
     tool("ncu", "#!/bin/sh\nexit 1\n")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/ncu.csv").write_text(profile(1.0))
-    assert verdict(tmp_path, dram.main)["detail"] == "ncu wrote no table of kernels"
+    assert verdict(tmp_path, dram.main, seconds=60)["detail"] == "ncu wrote no table of kernels"
 
 
 def sanitizer_stub(tool, fault, clean, hangs="nowhere", calls=CALLS):
