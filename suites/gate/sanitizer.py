@@ -16,6 +16,10 @@ from suites.gate.step import Verdict
 
 CANNOT = ("Device not supported", "device is not supported")
 """What compute-sanitizer says where it cannot instrument, which is no finding about a kernel."""
+NOT_STARTED = ("terminated before first instrumented API call", "No attachable process found")
+"""What it says of a program that did nothing: where that wrote no line either, the tool could not start it."""
+DEPRECATED = "Option kernel-regex is deprecated"
+"""Said by toolkits that also know --kernel-name; older ones know --kernel-regex alone."""
 
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 """Each tensor an allocation of its own: inside a cached block of 2 MiB no access is out of bounds."""
@@ -103,13 +107,15 @@ def read(told: str, output: str, status: int | None, limit_seconds: float = 0.0)
     """Read the tool's log, whose lines begin with =========, and the program's output; either may be cut off."""
     both = f"{told}\n{output}".splitlines()  # a tool that cannot begin speaks where the program would
     lines = [line.removeprefix("=========").strip() for line in both if line.startswith("=========")]
-    said = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("=========")]
+    own = (line.strip() for line in output.splitlines() if not line.startswith(("=========", DEPRECATED)))
+    said = [line for line in own if line]
     begun = [line for line in said if line.startswith("begins ")] if status is None else []
+    cannot = CANNOT if said or status is None else (*CANNOT, *NOT_STARTED)
     announced = next((line for line in said if line.startswith("calls: ")), "calls: 0")
     return Findings(
         found=tuple(_races(lines) or _accesses(lines)),
         summarised=any("SUMMARY:" in line for line in lines),
-        cannot=next((line for line in lines if any(word in line for word in CANNOT)), None),
+        cannot=next((line for line in lines if any(word in line for word in cannot)), None),
         status=status,
         limit_seconds=limit_seconds,
         results=tuple(line for line in said if _RESULT.match(line)),

@@ -45,6 +45,12 @@ HAZARDS = """========= COMPUTE-SANITIZER
 ========= RACECHECK SUMMARY: 3 hazards displayed (2 errors, 1 warning)
 """
 UNSUPPORTED = "========= COMPUTE-SANITIZER\n========= Error: Device not supported. Please refer to the documentation.\n"
+NOT_STARTED = """========= COMPUTE-SANITIZER
+========= Error: Target application terminated before first instrumented API call
+========= Tracking kernels launched by child processes requires the --target-processes all option.
+========= Error: couldn't find exit code.
+"""
+DEPRECATED = "Option kernel-regex is deprecated, please refer to the option kernel-name\n"
 API_ERROR = """========= COMPUTE-SANITIZER
 ========= Program hit CUDA_ERROR_NOT_FOUND (error 500) due to "named symbol not found" on CUDA API call.
 =========     Saved host backtrace up to driver entry point at error
@@ -206,6 +212,17 @@ def test_a_device_that_cannot_be_instrumented_is_not_a_failure_of_ours():
     verdict = memory(UNSUPPORTED, UNSUPPORTED)
     assert verdict.outcome == "not_run"
     assert "Device not supported" in verdict.detail
+
+
+def test_a_tool_that_cannot_start_programs_is_not_a_failure_of_ours_and_a_program_that_broke_off_is():
+    planted = read(NOT_STARTED, DEPRECATED, 255)
+    verdict = memcheck.CHECK.verdict(planted, planted)
+    assert verdict.outcome == "not_run"
+    assert "Target application terminated before first instrumented API call" in verdict.detail
+    broke = read(NOT_STARTED, f"{DEPRECATED}Traceback\nModuleNotFoundError: triton\n", 255)
+    verdict = memcheck.CHECK.verdict(broke, broke)
+    assert verdict.outcome == "failed"
+    assert verdict.detail.endswith("its last line: ModuleNotFoundError: triton")
 
 
 def launched(text):
