@@ -1,6 +1,7 @@
 """The ranks of a run, as one of them sees it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ class World:
         launcher: who started the ranks: own (the suites), torchrun, srun or mpirun.
         timeout_seconds: how long a rank waits for the others.
         generation: how often the ranks of this run have been started.
+        group: torch's process group of these ranks, where they are the first of those that were started; None for all.
+            It carries tensors of every device, so a backend of torch.distributed uses it as it is.
         overlapping: several ranks share one GPU: a functional check, whose times say nothing of a link.
     """
 
@@ -28,6 +31,7 @@ class World:
     timeout_seconds: float = 60.0
     overlapping: bool = False
     generation: int = 1
+    group: Any = None
 
     @property
     def device(self) -> torch.device:

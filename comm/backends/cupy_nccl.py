@@ -13,7 +13,7 @@ import torch
 from torch.distributed.distributed_c10d import _get_default_store
 
 from comm.backend import Backend, Communicator
-from comm.backends.needs import first_line, gpus, nccl_for_shared_gpu
+from comm.backends.needs import all_ranks, first_line, gpus, nccl_for_shared_gpu
 from comm.world import World
 from specs.errors import UserError
 
@@ -102,7 +102,7 @@ def load() -> Any:
 
 def why_not(world: World) -> str | None:
     """GPUs, CuPy, and an NCCL that it finds: torch's own where both are of one CUDA."""
-    if reason := gpus(world):
+    if reason := gpus(world) or all_ranks(world):
         return reason
     extra = f"cu{(torch.version.cuda or '13').split('.')[0]}"
     if torch.version.hip:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 
 from comm.backend import Backend, Communicator
-from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator, own_group
+from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator, group_of, own_group
 from comm.world import World
 
 
@@ -16,7 +16,7 @@ def why_not(_: World) -> str | None:
 
 def connect(world: World) -> Communicator:
     """A group of its own, so that its traffic mixes with no other's."""
-    return TorchCommunicator(world, dist.new_group(backend="gloo"))
+    return TorchCommunicator(world, group_of(world, "gloo"))
 
 
 def within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:

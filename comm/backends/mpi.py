@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from comm.backend import Backend, Communicator
+from comm.backends.needs import all_ranks
 from comm.world import World
 from specs.errors import UserError
 
@@ -75,6 +76,8 @@ def _bytes(tensor: torch.Tensor) -> Any:
 
 def why_not(world: World) -> str | None:
     """It needs mpi4py, and a launcher that tells MPI where its ranks are."""
+    if reason := all_ranks(world):
+        return reason
     if find_spec("mpi4py") is None:
         return f"mpi4py is not installed; {INSTALL}"
     if world.launcher not in ("mpirun", "srun"):

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from comm.backend import Backend, Communicator
 from comm.backends.needs import first_line, gpus, nccl_for_shared_gpu
-from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator, own_group
+from comm.backends.through_torch import IN_PLACE, METHODS, TorchCommunicator, group_of, own_group
 from comm.world import World
 from specs.errors import UserError
 
@@ -35,7 +35,7 @@ def connect(world: World) -> Communicator:
     Raises:
         UserError: it does not come together.
     """
-    return _started(TorchCommunicator(world, dist.new_group(backend="nccl")))
+    return _started(TorchCommunicator(world, group_of(world, "nccl")))
 
 
 def within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:

@@ -34,6 +34,13 @@ def one_host(world: World) -> str | None:
     return None
 
 
+def all_ranks(world: World) -> str | None:
+    """Libraries that join all ranks that were started, or none."""
+    return (
+        None if world.group is None else f"it joins all ranks that were started, and these are the first {world.ranks}"
+    )
+
+
 def nccl_for_shared_gpu(world: World, version: int) -> str | None:
     """An NCCL that lets ranks share a GPU and has been told to; `version` as ncclGetVersion counts."""
     if not world.overlapping:

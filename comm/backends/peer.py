@@ -22,9 +22,9 @@ class PeerCommunicator(Communicator):
         self._token = torch.zeros(1)
 
     def barrier(self) -> None:
-        """The stream first, then the ranks, over the default group's gloo: there is no device between them."""
+        """The stream first, then the ranks, over their group's gloo: there is no device between them."""
         torch.cuda.current_stream().synchronize()
-        dist.all_reduce(self._token)
+        dist.all_reduce(self._token, group=self.world.group)
 
     def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:
         """In the memory of a rank's GPU."""

@@ -37,7 +37,7 @@ def share(elements: int, dtype: torch.dtype, world: World) -> tuple[torch.Tensor
     """
     try:
         memory = _SymmetricMemory.empty_strided_p2p((elements,), (1,), dtype, world.device)
-        handle = symm_mem.rendezvous(memory, group_name())
+        handle = symm_mem.rendezvous(memory, group_name(world))
     except RuntimeError as error:
         raise UserError(f"symmetric memory does not start: {first_line(error)}") from error
     return memory, handle
@@ -58,7 +58,7 @@ class SymmetricCommunicator(Communicator):
     def __init__(self, world: World, all_reduce: AllReduce, *, multicast: bool = False) -> None:
         super().__init__(world)
         self._token, self._handle = share(1024, torch.float32, world)
-        self._all_reduce, self._group = all_reduce, group_name()
+        self._all_reduce, self._group = all_reduce, group_name(world)
         self._kept: dict[tuple[int, str], list[torch.Tensor]] = defaultdict(list)
         self._given: Counter[tuple[int, str]] = Counter()
         if multicast and not self._handle.multicast_ptr:
@@ -89,9 +89,9 @@ class SymmetricCommunicator(Communicator):
         self._all_reduce(message, out, self._group)
 
 
-def group_name() -> Any:
-    """Of torch's default group, through whose store the ranks find one another."""
-    return dist.distributed_c10d._get_default_group().group_name
+def group_name(world: World) -> Any:
+    """Name of torch's group of these ranks, through whose store they find one another."""
+    return (world.group or dist.distributed_c10d._get_default_group()).group_name
 
 
 def one_shot(message: torch.Tensor, out: torch.Tensor, group: str) -> None:

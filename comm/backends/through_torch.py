@@ -86,6 +86,11 @@ def _under_way(work: Pending | None) -> Pending:
     return work
 
 
+def group_of(world: World, backend: str) -> Any:
+    """A group of all ranks, so that its traffic mixes with no other's; of fewer, the one that they have."""
+    return world.group or dist.new_group(backend=backend)
+
+
 def own_group(groups: Sequence[Sequence[int]], backend: str, world: World) -> TorchCommunicator:
     """This rank's group of several disjoint ones: every rank has to make them all, in the same order."""
     made = {tuple(ranks): dist.new_group(list(ranks), backend=backend) for ranks in groups}

@@ -1,4 +1,4 @@
-"""Do two clocks agree? The limits, and the arithmetic of a verdict."""
+"""Agreement of two clocks: the limits, and the arithmetic of a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,14 +70,28 @@ def pairs(ours: Times, nvbench: Times, ncu: Mapping[str, float]) -> list[Pair]:
     return found
 
 
-def judge(ours: Times, found: Sequence[Pair], missing: Sequence[str]) -> Verdict:
-    """Passed when every judged pair agrees; what could not be compared is said beside it."""
-    figures = {"ours": {case: dict(own) for case, own in ours.items()}, "pairs": [pair.record() for pair in found]}
-    beside = "".join(f"; not run: {reason}" for reason in missing)
+def judge(ours: Times, found: Sequence[Pair], missing: Sequence[str], cut: Sequence[str] = ()) -> Verdict:
+    """The pairs that are apart, named and not judged: no GPU has shown yet how far apart sound clocks are.
+
+    Args:
+        ours: our times.
+        found: pairs of clocks.
+        missing: what could not be compared, and why.
+        cut: tools that ended at their limit.
+    """
     judged = [pair for pair in found if pair.agrees is not None]
+    apart = [str(pair) for pair in judged if not pair.agrees]
+    figures = {
+        "ours": {case: dict(own) for case, own in ours.items()},
+        "pairs": [pair.record() for pair in found],
+        "apart": len(apart),
+    }
+    beside = "".join(f"; not run: {reason}" for reason in missing) + "".join(f"; {reason}" for reason in cut)
     if not judged:
-        return Verdict("not_run", f"nothing to compare with{beside}", figures)
-    if apart := [str(pair) for pair in judged if not pair.agrees]:
-        return Verdict("failed", f"{len(apart)} of {len(judged)} apart: {', '.join(apart)}{beside}", figures)
-    furthest = max(judged, key=lambda pair: abs(pair.offset_seconds) / (pair.limit_seconds or 1))
-    return Verdict("passed", f"all {len(judged)} agree; furthest: {furthest}{beside}", figures)
+        return Verdict("unfinished" if cut else "not_run", f"nothing to compare with{beside}", figures)
+    if apart:
+        told = f"{len(apart)} of {len(judged)} apart, reported and not judged: {', '.join(apart)}"
+    else:
+        furthest = max(judged, key=lambda pair: abs(pair.offset_seconds) / (pair.limit_seconds or 1))
+        told = f"all {len(judged)} agree; furthest: {furthest}"
+    return Verdict("unfinished" if cut else "passed", f"{told}{beside}", figures)

@@ -1,7 +1,8 @@
 """What the sanitizer watches: each kernel of ours, small, with ragged edges, its result checked."""
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +25,7 @@ from kernels.tuning.table import tuned
 from specs.archs import ARCHS
 from specs.attention import PAGE_SIZE, PAGED
 from specs.errors import UserError
+from suites.gate.faults import CONTROL
 
 LIBRARIES = ("torch", "cublaslt", "flash-attn", "flashinfer")
 """Not ours to prove."""
@@ -45,7 +47,8 @@ DTYPE = "bf16"
 
 
 def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
-    """Kernels and what they are called with."""
+    """The control, then our kernels, with what they are called with."""
+    yield CONTROL, {}
     for kernel in (*LINEARS, *GATE_UPS):
         if kernel.implementation not in LIBRARIES:
             for tokens, n, k in SHAPES:
@@ -88,6 +91,17 @@ def configurations(arch: str) -> list[Config]:
     return [*kinds.values(), *fetched]
 
 
+def widest_first(calls: Iterable[tuple[Kernel, dict[str, int]]]) -> list[tuple[Kernel, dict[str, int]]]:
+    """Each kernel once, then each a second time, and so on: an exercise that is cut off has missed no kernel."""
+    seen = Counter[str]()
+    turns = []
+    for kernel, shape in calls:
+        name = kernel.name.split()[0]  # without its configuration
+        turns.append((seen[name], kernel, shape))
+        seen[name] += 1
+    return [(kernel, shape) for _, kernel, shape in sorted(turns, key=lambda turn: turn[0])]
+
+
 def exercise(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
     """Run once; one line on the result, which begins with `wrong` when it is."""
     dtype = DTYPE if DTYPE in kernel.rtol else next(iter(kernel.rtol))
@@ -104,14 +118,20 @@ def exercise(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
 
 
 def main() -> int:
-    """All of them; 1 if a result is wrong."""
-    device, wrong = current_device(), False
+    """All of them, each named before it begins and after it ended; 1 if a result is wrong."""
+    device, wrong, calls = current_device(), False, widest_first(exercises())
+    _say(f"calls: {len(calls)}")
     with torch.inference_mode():
-        for kernel, shape in exercises():
+        for number, (kernel, shape) in enumerate(calls, start=1):
+            _say(f"begins {number}: {kernel.name} {shape}")
             line = exercise(kernel, shape, device)
-            print(line, flush=True)  # noqa: T201 - a program's output
+            _say(line)
             wrong = wrong or line.startswith("wrong")
     return int(wrong)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - a program's output
 
 
 if __name__ == "__main__":

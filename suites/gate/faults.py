@@ -1,4 +1,7 @@
-"""Faults for the sanitizer to find: a store one element past the end, and a barrier that was left out."""
+"""Faults for the sanitizer to find: a store one element past the end, and a barrier that was left out.
+
+Beside them stands a control without a fault: hazards that racecheck reports there are its own false alarms.
+"""
 
 import sys
 from argparse import ArgumentParser
@@ -7,6 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 import triton
 import triton.language as tl
+
+from kernels.compile import TRITON_ARCHS
+from kernels.kernel import Draw, Inputs, Kernel
+from specs.dtypes import ITEMSIZE
+from specs.work import Work
 
 SIZE = 256
 
@@ -25,6 +33,40 @@ extern "C" __global__ void race(int *out)
 def _fill(out: tl.tensor, size: int, SIZE: tl.constexpr) -> None:
     here = tl.arange(0, SIZE)
     tl.store(out + here, here, mask=here < size)
+
+
+@triton.jit
+def _control_sum(value: tl.tensor, out: tl.tensor, SIZE: tl.constexpr) -> None:
+    tl.store(out, tl.sum(tl.load(value + tl.arange(0, SIZE))))
+
+
+def control_inputs(draw: Draw, *, dtype: str) -> Inputs:
+    """value[4 SIZE] and out[1]."""
+    return {"value": draw.weight(4 * SIZE, dtype=dtype), "out": draw.output(1, dtype=dtype)}
+
+
+def control_run(value: torch.Tensor, out: torch.Tensor) -> None:
+    """Add up across four warps."""
+    _control_sum[(1,)](value, out, SIZE=4 * SIZE, num_warps=4)
+
+
+def control_work(*, dtype: str) -> Work:
+    """Read the values."""
+    return Work(flops=4 * SIZE, hbm_bytes=4 * SIZE * ITEMSIZE[dtype])
+
+
+CONTROL = Kernel(
+    name="control_sum",
+    op="control",
+    implementation="control",
+    inputs=control_inputs,
+    run=control_run,
+    reference=lambda value: value.double().sum(dim=0, keepdim=True),
+    work=control_work,
+    rtol={"fp32": 1e-3},
+    archs=TRITON_ARCHS,
+)
+"""A plain `tl.sum` across warps, in fp32."""
 
 
 def out_of_bounds() -> None:

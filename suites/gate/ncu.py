@@ -33,6 +33,16 @@ def most_passes(text: str) -> int:
     return max((int(count) for count in re.findall(r"100% - (\d+) pass", text)), default=1)
 
 
+def whole_calls(text: str) -> str:
+    """The table without its last call, of which kernels may be missing where ncu did not come to its end."""
+    lines = text.splitlines()
+    marks = [number for number, line in enumerate(lines) if line.startswith('"') and MARK in line]
+    if not marks:
+        return ""
+    last = lines[marks[-1]].split(",")[0]  # of the rows of one kernel all begin with its number
+    return "\n".join(lines[: next(number for number in marks if lines[number].split(",")[0] == last)])
+
+
 def by_call(kernels: Iterable[Profiled]) -> dict[int, list[CallCounters]]:
     """Calls by number, counting from 1; what ran before the first mark is left out."""
     calls: dict[int, list[CallCounters]] = {}

@@ -1,17 +1,20 @@
 """One of several ranks that share a GPU: it calls each backend at random moments and compares every result exactly.
 
+All ranks are started once. The first of them play a game, in a process group of their own, while the others wait.
 Functional only. What ranks on one GPU take says something of its memory and of taking turns, nothing of a link.
 """
 
 import json
 import os
 import random
+import sys
 import time
-from argparse import ArgumentParser
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -20,6 +23,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from comm.all_reduce import ALL_REDUCE
 from comm.backend import Backend, Communicator
 from comm.backends.all import BACKENDS
+from comm.backends.needs import first_line
 from comm.collective import Role, out_or_message
 from comm.value import fill, predictable
 from comm.world import World
@@ -34,8 +38,56 @@ AGREED_EVERY = 10
 """Rounds that follow one another unseen by the host; then results are looked at, and the ranks agree to go on."""
 
 
+class Game(NamedTuple):
+    """So many ranks, the first of all, and what they play."""
+
+    ranks: int
+    backend: str
+    rounds: int
+
+
+class Seat(NamedTuple):
+    """All that a rank is told.
+
+    Attributes:
+        rank, ranks: this one of how many.
+        kind: torch's device name, cpu or cuda.
+        port: of the store on this host through which the ranks find one another.
+        until: when to end, by the monotonic clock, which all processes of a host share.
+        games: what to play.
+        diary, log: files for what it finds and for its output.
+    """
+
+    rank: int
+    ranks: int
+    kind: str
+    port: int
+    until: float
+    games: tuple[Game, ...]
+    diary: Path
+    log: Path
+
+
+class Diary:
+    """The file in which a rank says at every moment where it is and what it has found.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._rows = path, list[dict[str, Any]]()
+
+    def write(self, at: str | None, *rows: dict[str, Any]) -> None:
+        """Note what is played now, and what came of games that ended."""
+        self._rows += rows
+        fresh = self._path.with_suffix(".tmp")
+        fresh.write_text(json.dumps({"at": at, "rows": self._rows}))
+        fresh.replace(self._path)
+
+
 def play(world: World, backend: Backend, rounds: int, deadline: float) -> dict[str, Any]:
-    """Rounds of one backend until there were enough or the time, which all ranks agree on, is up."""
+    """Rounds of one backend until there were enough or the time, which its ranks agree on, is up."""
     if reason := backend.why_not(world):
         return {"not_run": reason}
     try:
@@ -44,7 +96,7 @@ def play(world: World, backend: Backend, rounds: int, deadline: float) -> dict[s
         return {"not_run": str(refusal)}
     calls = [prepare(world, backend, communicator, elements) for elements in ELEMENTS]
     chance, bad, played = random.Random(world.rank), list[int](), 0  # noqa: S311 - delays, no secrets
-    while played < rounds and in_time(deadline):
+    while played < rounds and in_time(deadline, world.group):
         turns = range(played, min(rounds, played + AGREED_EVERY))
         counts = torch.stack([calls[turn % len(calls)](turn, chance) for turn in turns]).tolist()
         bad += [turn for turn, elements in zip(turns, counts, strict=True) if elements]
@@ -81,45 +133,83 @@ def delay(world: World, chance: random.Random) -> None:
         time.sleep(chance.random() * MOST_DELAY_SECONDS)
 
 
-def in_time(deadline: float) -> bool:
-    """Whether every rank has time left: none leaves the others in a round that it does not play."""
+def in_time(deadline: float, group: Any = None) -> bool:
+    """Whether every rank of a group has time left: none leaves the others in a round that it does not play."""
     left = torch.tensor([int(time.monotonic() < deadline)])
-    dist.all_reduce(left, op=dist.ReduceOp.MIN)
+    dist.all_reduce(left, op=dist.ReduceOp.MIN, group=group)
     return bool(left.item())
 
 
-def join(rank: int, ranks: int, kind: str, port: int, generation: str, seconds: float) -> World:
+def join(seat: Seat, seconds: float) -> World:
     """The default group, as every rank of the suites has it."""
-    world = World(rank, ranks, rank, ranks, kind, timeout_seconds=seconds, overlapping=True)
-    if kind == "cuda":
+    world = World(seat.rank, seat.ranks, seat.rank, seat.ranks, seat.kind, timeout_seconds=seconds, overlapping=True)
+    if seat.kind == "cuda":
         torch.cuda.set_device(world.device)
     limit = timedelta(seconds=seconds)
-    store = PrefixStore(generation, TCPStore("127.0.0.1", port, is_master=False, timeout=limit))
-    groups = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-    dist.init_process_group(groups, store=store, rank=rank, world_size=ranks, timeout=limit)
+    store = PrefixStore("ranks", TCPStore("127.0.0.1", seat.port, is_master=False, timeout=limit))
+    carriers = _carriers(seat.kind)
+    dist.init_process_group(carriers, store=store, rank=seat.rank, world_size=seat.ranks, timeout=limit)
     return world
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Play all that is asked, and write what came of it after each."""
-    parser = ArgumentParser(description=__doc__)
-    for name, kind in {"rank": int, "ranks": int, "port": int, "until": float, "into": Path, "kind": str}.items():
-        parser.add_argument(f"--{name}", type=kind, required=True)
-    parser.add_argument("games", nargs="+", help="backend:rounds")
-    asked = parser.parse_args(argv)
-    left = max(1.0, asked.until - time.monotonic())  # a clock that all processes of a host share
-    world = join(asked.rank, asked.ranks, asked.kind, asked.port, f"{asked.ranks} ranks", left)
-    found: dict[str, Any] = {}
-    games = [game.split(":") for game in asked.games]
-    for index, (name, rounds) in enumerate(games):
-        share = (asked.until - time.monotonic()) / (len(games) - index)
-        found[name] = play(world, BACKENDS[name], int(rounds), time.monotonic() + share)
-        fresh = asked.into.with_suffix(".tmp")
-        fresh.write_text(json.dumps(found))
-        fresh.replace(asked.into)
+def first_of(world: World, ranks: int) -> World:
+    """The world of the first `ranks` alone. Every rank calls this, also one that is not among them."""
+    if ranks == world.ranks:
+        return world
+    limit = timedelta(seconds=world.timeout_seconds)
+    group = dist.new_group(list(range(ranks)), backend=_carriers(world.kind), timeout=limit)
+    return replace(world, ranks=ranks, local_ranks=ranks, group=group)
+
+
+def _carriers(kind: str) -> str:
+    return "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+
+
+def play_all(world: World, games: Sequence[Game], until: float, diary: Diary) -> None:
+    """Play one game after another, each with an equal part of the time that is left.
+
+    Raises:
+        RuntimeError: the GPU reported a fault, which the diary holds: this process can play no more.
+    """
+    diary.write(None)
+    worlds = {ranks: first_of(world, ranks) for ranks in dict.fromkeys(game.ranks for game in games)}
+    for index, game in enumerate(games):
+        deadline = time.monotonic() + (until - time.monotonic()) / (len(games) - index)
+        if world.rank < game.ranks:
+            row = {"ranks": game.ranks, "backend": game.backend}
+            diary.write(f"{game.backend} with {game.ranks}")
+            try:
+                found = play(worlds[game.ranks], BACKENDS[game.backend], game.rounds, deadline)
+            except RuntimeError as error:
+                if "CUDA error" in str(error) and "out of memory" not in str(error):
+                    diary.write(f"{game.backend} with {game.ranks}", row | {"fault": first_line(error)})
+                raise
+            diary.write(None, row | found)
+        in_time(deadline)  # those that waited go on with those that played
+
+
+def main(seat: Seat) -> None:
+    """Play all games of a rank."""
+    torch.set_num_threads(1)  # the ranks share the host's cores
+    left = max(1.0, seat.until - time.monotonic())
+    diary = Diary(seat.diary)
+    diary.write("joining the others")
+    play_all(join(seat, left), seat.games, seat.until, diary)
     in_time(0.0)  # whoever ends first takes nobody's memory away
-    return 0
 
 
-if __name__ == "__main__":
-    os._exit(main())  # what libraries do at exit can hang when another rank is gone
+def run(seat: Seat, play_seat: Callable[[Seat], None] = main) -> NoReturn:
+    """Be a rank, and end at once: what libraries do at exit can hang when another rank is gone."""
+    with seat.log.open("wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    status = 0
+    try:
+        play_seat(seat)
+    except Exception as error:
+        status = 1
+        traceback.print_exc()
+        print(f"{type(error).__name__}: {first_line(error)}", file=sys.stderr)  # noqa: T201 - the reason comes last
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

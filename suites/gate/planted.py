@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Sequence
 
+from suites.gate.memcheck import CHECK
 from suites.gate.program import leave, options
-from suites.gate.sanitizer import Findings, run
+from suites.gate.sanitizer import READ_SECONDS
 from suites.gate.step import Step, Verdict
 
 STEP = Step(
@@ -12,25 +13,20 @@ STEP = Step(
     purpose="a planted access out of bounds under compute-sanitizer: is it seen",
     seconds=20,
     least_seconds=10,
-    command=lambda place, _: place.module("planted"),
+    command=lambda place, seconds: place.module("planted", "--seconds", f"{seconds:.0f}"),
     tools=("compute-sanitizer",),
     memory_gib=1.0,
 )
 
 
-def judge(found: Findings) -> Verdict:
-    """Passed when the fault was seen."""
-    if found.cannot:
-        return Verdict("not_run", f"compute-sanitizer cannot instrument here: {found.cannot}")
-    if not found.errors:
-        return Verdict("failed", f"memcheck did not see the planted fault (exit status {found.status})")
-    return Verdict("passed", f"memcheck saw it: {found.first}", {"planted_errors": found.errors})
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Commit the fault under memcheck."""
-    asked = options(__doc__, argv)
-    return leave(judge(run("memcheck", "faults", "out_of_bounds")), asked.verdict)
+    """Commit the fault under memcheck; passed when it was seen."""
+    asked = options(__doc__, argv, seconds=True)
+    planted, blind = CHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)
+    if blind:
+        return leave(blind, asked.verdict)
+    figures = {"planted_errors": len(planted.found)}
+    return leave(Verdict("passed", f"memcheck saw it: {planted.found[0].title}", figures), asked.verdict)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,15 @@ from pathlib import Path
 from suites.gate.step import Verdict
 
 
-def options(text: str | None, argv: Sequence[str] | None = None, *, seconds: bool = False) -> Namespace:
-    """`--out`, `--verdict` and, where a program divides its time, `--seconds`."""
-    parser = ArgumentParser(description=text)
+def options(
+    text: str | None,
+    argv: Sequence[str] | None = None,
+    *,
+    seconds: bool = False,
+    parents: Sequence[ArgumentParser] = (),
+) -> Namespace:
+    """`--out`, `--verdict`, where a program divides its time `--seconds`, and the options of `parents`."""
+    parser = ArgumentParser(description=text, parents=parents)
     parser.add_argument("--out", type=Path, required=True, help="folder of what is kept")
     parser.add_argument("--verdict", type=Path, help="file for the verdict; it is printed in any case")
     if seconds:

@@ -1,14 +1,17 @@
-"""Ranks that share one GPU: is every all-reduce of ours and of torch's symmetric memory right, whoever is late?
+"""Ranks that share one GPU: every all-reduce of ours and of torch's symmetric memory, whoever is late.
 
-A functional check: it prints how many rounds were right and no time, for ranks on one GPU have no link between them.
+A functional check: it tells how many rounds were right and no time, for ranks on one GPU have no link between them.
+Only a wrong sum is wrong. A rank that hangs, dies or cannot start leaves the check unfinished.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,124 +24,158 @@ MARGIN_SECONDS = 6.0
 SETTLE_SECONDS = 3.0
 """From a rank's death until the others are ended: one that is about to fail too says why."""
 
-
-class Game(NamedTuple):
-    """So many ranks, and what they play: backend and rounds, the most important first."""
-
-    ranks: int
-    rounds: tuple[str, ...]
-
-
-GAMES = (
-    Game(2, ("triton-one-shot:500", "symm-one-shot:25", "symm-two-shot:25", "nccl:25")),
-    Game(4, ("triton-one-shot:500",)),
-    Game(8, ("triton-one-shot:500", "symm-one-shot:25", "symm-two-shot:25")),
-)
+RANKS = 8
+"""Started once, for all games."""
+Games = Sequence[tuple[int, str, int]]
+"""Ranks, which are the first of all, backend and rounds; the most important first."""
+GAMES: Mapping[str, Games] = {
+    "cuda": (
+        *((ranks, "triton-one-shot", 500) for ranks in (2, 4, 8)),
+        *((ranks, backend, 25) for ranks in (2, 8) for backend in ("symm-one-shot", "symm-two-shot")),
+        (2, "nccl", 25),
+    ),
+    "cpu": tuple((ranks, "gloo", 25) for ranks in (2, 4, 8)),
+}
+"""By the kind of device."""
 
 
 class Told(NamedTuple):
-    """What came of a game.
+    """What came of the games.
 
     Attributes:
-        found: of each rank that said something, backend to counts or to the reason why it was not run.
-        failed: how a rank ended that should not have; None where all ended well.
+        rows: of each rank that said something, what it found in each of its games.
+        ended: how a rank ended that should not have; None where all ended well.
     """
 
-    found: tuple[Mapping[str, Any], ...]
-    failed: str | None
+    rows: tuple[Sequence[Mapping[str, Any]], ...]
+    ended: str | None
 
 
-def supervise(commands: Sequence[Sequence[str]], limit_seconds: float, log: Path) -> str | None:
-    """Run the ranks together; None when all ended well, else which did not. None of them stays behind."""
+def supervise(ranks: Sequence[BaseProcess], limit_seconds: float, logs: Sequence[Path]) -> str | None:
+    """Start the ranks and wait; None when all ended well, else which did not. None of them stays behind."""
     deadline = time.monotonic() + limit_seconds
-    with log.open("wb") as output:
-        ranks = [
-            subprocess.Popen(list(one), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
-            for one in commands
-        ]
-        try:
-            return _watch(ranks, deadline, limit_seconds)
-        finally:
-            for one in ranks:
+    try:
+        for one in ranks:
+            one.start()
+        return _watch(ranks, deadline, limit_seconds, logs)
+    except KeyboardInterrupt:  # the gate ends this step: what was found is still told
+        return "interrupted"
+    finally:
+        for one in ranks:
+            if one.pid is not None:
                 one.kill()
-            for one in ranks:
-                one.wait()
+                one.join()
 
 
-def _watch(ranks: Sequence["subprocess.Popen[bytes]"], deadline: float, limit_seconds: float) -> str | None:
+def _watch(ranks: Sequence[BaseProcess], deadline: float, limit_seconds: float, logs: Sequence[Path]) -> str | None:
     dead: str | None = None
-    while any(one.poll() is None for one in ranks):
-        if dead is None and (dead := _dead(ranks)):
+    while any(one.exitcode is None for one in ranks):
+        if dead is None and (dead := _dead(ranks, logs)):
             deadline = min(deadline, time.monotonic() + SETTLE_SECONDS)
         if time.monotonic() > deadline:
-            waiting = [str(rank) for rank, one in enumerate(ranks) if one.poll() is None]
+            waiting = [str(rank) for rank, one in enumerate(ranks) if one.exitcode is None]
             return dead or f"rank {', '.join(waiting)} did not end within {limit_seconds:.0f} s"
         time.sleep(0.05)
-    return _dead(ranks)
+    return dead or _dead(ranks, logs)
 
 
-def _dead(ranks: Sequence["subprocess.Popen[bytes]"]) -> str | None:
-    return next(
-        (f"rank {rank} ended with status {one.returncode}" for rank, one in enumerate(ranks) if one.poll()), None
-    )
+def _dead(ranks: Sequence[BaseProcess], logs: Sequence[Path]) -> str | None:
+    dead = [rank for rank, one in enumerate(ranks) if one.exitcode]
+    if not dead:
+        return None
+    # the first to die wrote last before the others, who then missed it; one that was killed wrote nothing
+    first = min(dead, key=lambda rank: logs[rank].stat().st_mtime_ns if logs[rank].exists() else 0)
+    words = [line.strip() for line in _lines(logs[first]) if line.strip()]
+    return f"rank {first} ended with status {ranks[first].exitcode}{f': {words[-1][:160]}' if words else ''}"
 
 
-def play(game: Game, kind: str, port: int, seconds: float, folder: Path) -> Told:
-    """One game; its ranks end by themselves after `seconds`, and by force a little later."""
-    folder.mkdir()
-    files = [folder / f"{rank}.json" for rank in range(game.ranks)]
-    told = ["--ranks", game.ranks, "--port", port, "--kind", kind, "--until", time.monotonic() + seconds]
-    program = [sys.executable, "-m", "suites.gate.overlapping", *map(str, told)]
-    commands = [[*program, "--rank", str(rank), "--into", str(file), *game.rounds] for rank, file in enumerate(files)]
-    failed = supervise(commands, seconds + SETTLE_SECONDS, folder / "log")
-    if failed:
-        words = [line.strip() for line in (folder / "log").read_text(errors="replace").splitlines() if line.strip()]
-        sys.stdout.write("\n".join(words[-40:]) + "\n")
-        failed += f": {words[-1][:160]}" if words else ""
-    return Told(tuple(json.loads(file.read_text()) for file in files if file.exists()), failed)
+def _lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.exists() else []
 
 
-def judge(games: Sequence[Game], told: Sequence[Told]) -> Verdict:
-    """Failed if a result was wrong, a rank died or hung, or nothing was run; fewer rounds than wanted are only said."""
-    lines, reasons, wrong, rows = list[str](), list[str](), list[str](), list[dict[str, Any]]()
-    for game, one in zip(games, told, strict=True):
-        if one.failed:
-            wrong.append(f"{game.ranks} ranks: {one.failed}")
-        for backend in (name.split(":")[0] for name in game.rounds):
-            found = [rank[backend] for rank in one.found if backend in rank]
-            counts = [rank for rank in found if "right" in rank]
-            rows += [{"ranks": game.ranks, "backend": backend, **rank} for rank in found]
-            reasons += sorted(
-                {f"{backend} with {game.ranks}: {rank['not_run']}" for rank in found if "not_run" in rank}
-            )
-            if counts:
-                right = min(rank["right"] for rank in counts)
-                lines.append(f"{backend} with {game.ranks}: {right} of {counts[0]['wanted']} rounds right")
-            if bad := sum(rank["wrong"] for rank in counts):
-                first = next(rank["first"] for rank in counts if rank["wrong"])
-                wrong.append(f"{backend} with {game.ranks} ranks: {bad} results WRONG, first {first}")
-    ran = any(row.get("right") for row in rows)
-    detail = "; ".join([*wrong, *([] if ran else ["no round was right or wrong"]), *lines, *_not_run(reasons)])
-    return Verdict("failed" if wrong or not ran else "passed", f"{LABEL}: {detail}", {"games": rows})
+def play(
+    games: Games, ranks: int, kind: str, seconds: float, folder: Path, rank: Callable[..., object] | None = None
+) -> Told:
+    """All games; the ranks end by themselves after `seconds`, and by force a little later.
 
-
-def _not_run(reasons: Sequence[str]) -> list[str]:
-    return [f"not run: {', '.join(reasons)}"] if reasons else []
-
-
-def main(argv: Sequence[str] | None = None, kind: str = "cuda", games: Sequence[Game] = GAMES) -> int:
-    """Games one after another, each with an equal part of the time that is left."""
+    Each is a fork of one process that has imported torch: imports would take the step's time, eight times over.
+    """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # the gate itself needs no package
 
-    asked, told = options(__doc__, argv, seconds=True), list[Told]()
-    deadline = time.monotonic() + asked.seconds - MARGIN_SECONDS
+    from suites.gate import overlapping
+
+    context = get_context("forkserver")
+    context.set_forkserver_preload([overlapping.__name__])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    files, logs = ([folder / f"{number}.{ending}" for number in range(ranks)] for ending in ("json", "log"))
+    asked, until = tuple(overlapping.Game(*game) for game in games), time.monotonic() + seconds
+    seats = [
+        overlapping.Seat(number, ranks, kind, store.port, until, asked, file, log)
+        for number, (file, log) in enumerate(zip(files, logs, strict=True))
+    ]
+    target = rank or overlapping.run
+    ended = supervise([context.Process(target=target, args=(seat,)) for seat in seats], seconds + SETTLE_SECONDS, logs)
+    diaries = [json.loads(file.read_text()) for file in files if file.exists()]
+    if ended:
+        ended += _where(diaries, ranks)
+        for number, log in enumerate(logs):
+            sys.stdout.write("".join(f"rank {number}: {line}\n" for line in _lines(log)[-5:]))
+    return Told(tuple(one["rows"] for one in diaries), ended)
+
+
+def _where(diaries: Sequence[Mapping[str, Any]], ranks: int) -> str:
+    """Where the ranks were when they were ended."""
+    at = sorted({one["at"] for one in diaries if one["at"]})
+    silent = [f"{ranks - len(diaries)} of {ranks} had not begun"] if len(diaries) < ranks else []
+    places = [*at, *silent]
+    return f" (at: {', '.join(places)})" if places else ""
+
+
+def judge(told: Told) -> Verdict:
+    """Failed if a sum was wrong or the GPU reported a fault; fewer rounds than wanted are only said."""
+    rows = [dict(row) for rank in told.rows for row in rank]
+    lines, reasons, bad = list[str](), list[str](), list[str]()
+    wrong = 0
+    for ranks, backend in dict.fromkeys((row["ranks"], row["backend"]) for row in rows):
+        found = [row for row in rows if (row["ranks"], row["backend"]) == (ranks, backend)]
+        counts = [row for row in found if "right" in row]
+        reasons += sorted({f"{backend} with {ranks}: {row['not_run']}" for row in found if "not_run" in row})
+        bad += sorted({f"{backend} with {ranks}: the GPU faulted: {row['fault']}" for row in found if "fault" in row})
+        if counts:
+            right = min(row["right"] for row in counts)
+            lines.append(f"{backend} with {ranks}: {right} of {counts[0]['wanted']} rounds right")
+        if results := sum(row["wrong"] for row in counts):
+            first = next(row["first"] for row in counts if row["wrong"])
+            bad.insert(0, f"{backend} with {ranks} ranks: {results} results WRONG, first {first}")
+            wrong += results
+    ended = [told.ended] if told.ended else []
+    figures = {"games": rows, "wrong": wrong}
+    not_run = [f"not run: {', '.join(reasons)}"] if reasons else []
+    detail = "; ".join([*bad, *ended, *lines, *not_run])
+    if bad:
+        return Verdict("failed", f"{LABEL}: {detail}", figures)
+    if ended:
+        return Verdict("unfinished", f"{LABEL}: no sum was wrong; {detail}", figures)
+    if any(row.get("right") for row in rows):
+        return Verdict("passed", f"{LABEL}: {detail}", figures)
+    return Verdict("unfinished" if lines else "not_run", f"{LABEL}: no round was played; {detail}", figures)
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    games: Games | None = None,
+    ranks: int = RANKS,
+    rank: Callable[..., object] | None = None,
+) -> int:
+    """Start the ranks, and tell what they found."""
+    began, own = time.monotonic(), ArgumentParser(add_help=False)
+    own.add_argument("--kind", choices=list(GAMES), default="cuda", help="device of the ranks")
+    asked = options(__doc__, argv, seconds=True, parents=[own])
+    leave(Verdict("unfinished", f"{LABEL}: the ranks did not come to their end", {"wrong": 0}), asked.verdict)
     with tempfile.TemporaryDirectory(prefix="ranks-") as scratch:
-        for index, game in enumerate(games):
-            share = (deadline - time.monotonic()) / (len(games) - index) - SETTLE_SECONDS
-            told.append(play(game, kind, store.port, max(share, 1.0), Path(scratch, f"{game.ranks}")))
-            status = leave(judge(games[: index + 1], told), asked.verdict)
-    return status
+        left = asked.seconds - (time.monotonic() - began) - MARGIN_SECONDS - SETTLE_SECONDS
+        told = play(games or GAMES[asked.kind], ranks, asked.kind, max(left, 1.0), Path(scratch), rank)
+    return leave(judge(told), asked.verdict)
 
 
 def command(place: Place, seconds: float) -> list[str]:

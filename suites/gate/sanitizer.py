@@ -1,96 +1,236 @@
 """compute-sanitizer over the exercise and over a planted fault: a tool that sees no fault proves nothing."""
 
-import os
 import re
-import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
 
 from suites.gate.machine import find_tool
+from suites.gate.process import run_limited
+from suites.gate.program import leave, options
 from suites.gate.step import Verdict
 
 CANNOT = ("Device not supported", "device is not supported")
 """What compute-sanitizer says where it cannot instrument, which is no finding about a kernel."""
+NOT_STARTED = ("terminated before first instrumented API call", "No attachable process found")
+"""What it says of a program that did nothing: where that wrote no line either, the tool could not start it."""
+DEPRECATED = "Option kernel-regex is deprecated"
+"""Said by toolkits that also know --kernel-name; older ones know --kernel-regex alone."""
 
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 """Each tensor an allocation of its own: inside a cached block of 2 MiB no access is out of bounds."""
 
+CHECKED = ("_skinny", "_gemm", "flash_decode", "_rmsnorm", "_rotary", "_swiglu", "_read", "gemv")
+"""Our kernels, by the names that they are launched by. Instrumenting torch's beside them would take the step's time."""
+CONTROL = "_control_sum"
+"""A plain `tl.sum` across warps, sound by construction: hazards that it has are the tool's."""
+PLANTED = ("_fill", "race")
+"""Kernels of the planted faults: they pass the same filter as ours, so one that lets nothing through is seen."""
+
+SWITCHES = {
+    "memcheck": ("--report-api-errors", "no", "--print-limit", "100"),
+    "racecheck": ("--racecheck-report", "analysis", "--print-limit", "10000"),
+}
+"""Libraries ask the driver for functions that it lacks and go on: such API errors are not our kernels'."""
+
+LOGS = "logs"
+"""Folder in OUT: what a tool said stays when the step is ended."""
+PLANTED_SHARE = 0.4
+"""Of the step's time, at most, for the planted fault: mostly Python and torch starting under the tool."""
+READ_SECONDS = 3.0
+GRACE_SECONDS = 4.0
+"""Shorter than the gate gives this program, so that none of its own stays behind."""
+
+_TITLE = re.compile(r"(?:(?:Error|Warning): )?Race reported between ", re.IGNORECASE)
+_ACCESS = re.compile(r"(Read|Write) access at (?:0x[0-9a-f]+ in (?:\S+:\d+:)?)?(?:void )?([^\s+(<]+)")
+_AT = re.compile(r"at (?:0x[0-9a-f]+ in (?:\S+:\d+:)?)?(?:void )?([^\s+(<]+)")
+_RESULT = re.compile(r"(right|wrong|not run|refused): (.*)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One record of the tool.
+
+    Attributes:
+        kernel: where.
+        title: its first line, in the tool's own words.
+        hazards: so many bytes or pairs of threads, by racecheck; 1 by memcheck.
+        reads: whether one of the accesses reads; write-after-write otherwise.
+    """
+
+    kernel: str
+    title: str
+    hazards: int = 1
+    reads: bool = False
+
 
 @dataclass(frozen=True)
 class Findings:
-    """What a run under compute-sanitizer gave.
+    """A run under compute-sanitizer, perhaps cut off.
 
     Attributes:
-        errors: what its summary counts; None without a summary.
-        warnings: hazards that it is less sure of; racecheck only.
+        found: its records.
+        summarised: whether it came to its summary.
         cannot: why it could not instrument; None when it could.
-        first: its first finding, in its own words.
-        status: exit status of the program.
+        status: exit status of the program; None where it was ended at its limit.
+        limit_seconds: that limit.
+        results: lines of the exercise on calls that ended, such as `right: triton_read …`.
+        calls: calls that the exercise announced.
+        last: the last line of the program, a reason where it broke off; where it was ended, the call that had begun.
     """
 
-    errors: int | None
-    warnings: int
+    found: tuple[Finding, ...]
+    summarised: bool
     cannot: str | None
-    first: str
-    status: int
+    status: int | None
+    limit_seconds: float = 0.0
+    results: tuple[str, ...] = ()
+    calls: int = 0
+    last: str = ""
+
+    @property
+    def wrong(self) -> list[str]:
+        """Calls whose result was wrong."""
+        return [line for line in self.results if line.startswith("wrong")]
+
+    @property
+    def progress(self) -> str:
+        """Calls that ended, of how many."""
+        return f"{len(self.results)} of {self.calls or '?'} calls ended"
 
 
-def read(text: str, status: int) -> Findings:
-    """Read the tool's output, in which its own lines begin with =========."""
-    lines = [line.removeprefix("=========").strip() for line in text.splitlines() if line.startswith("=========")]
-    told = "\n".join(lines)
-    cannot = next((line for line in lines if any(word in line for word in CANNOT)), None)
-    first = next((line for line in lines if re.match(r"Invalid |Error: |Warning: |Program hit|Fatal", line)), "")
-    if found := re.search(r"RACECHECK SUMMARY: .*\((\d+) errors?, (\d+) warnings?\)", told):
-        return Findings(int(found[1]), int(found[2]), cannot, first, status)
-    counts = [int(count) for count in re.findall(r"ERROR SUMMARY: (\d+) errors?", told)]
-    return Findings(sum(counts) if counts else None, 0, cannot, first, status)
-
-
-def run(tool: str, module: str, *arguments: str) -> Findings:
-    """A program of the gate under one of the sanitizer's tools; its output is passed on."""
-    sanitizer = find_tool("compute-sanitizer") or "compute-sanitizer"
-    switches = ["--tool", tool, "--print-limit", "20", "--target-processes", "application-only"]
-    command = [sanitizer, *switches, sys.executable, "-m", f"suites.gate.{module}", *arguments]
-    done = subprocess.run(  # noqa: S603 - NVIDIA's tool on our program
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, **UNCACHED},
+def read(told: str, output: str, status: int | None, limit_seconds: float = 0.0) -> Findings:
+    """Read the tool's log, whose lines begin with =========, and the program's output; either may be cut off."""
+    both = f"{told}\n{output}".splitlines()  # a tool that cannot begin speaks where the program would
+    lines = [line.removeprefix("=========").strip() for line in both if line.startswith("=========")]
+    own = (line.strip() for line in output.splitlines() if not line.startswith(("=========", DEPRECATED)))
+    said = [line for line in own if line]
+    begun = [line for line in said if line.startswith("begins ")] if status is None else []
+    cannot = CANNOT if said or status is None else (*CANNOT, *NOT_STARTED)
+    announced = next((line for line in said if line.startswith("calls: ")), "calls: 0")
+    return Findings(
+        found=tuple(_races(lines) or _accesses(lines)),
+        summarised=any("SUMMARY:" in line for line in lines),
+        cannot=next((line for line in lines if any(word in line for word in cannot)), None),
+        status=status,
+        limit_seconds=limit_seconds,
+        results=tuple(line for line in said if _RESULT.match(line)),
+        calls=int(announced.split()[1]),
+        last=(begun or said or lines or ["no output"])[-1][:200],
     )
-    print(done.stdout, flush=True)  # noqa: T201 - a program's output
-    return read(done.stdout, done.returncode)
 
 
-def judge(tool: str, planted: Findings, ours: Findings) -> Verdict:
-    """Passed when the planted fault was seen, and nothing in our kernels."""
-    if reason := planted.cannot or ours.cannot:
-        return Verdict("not_run", f"compute-sanitizer cannot instrument here: {reason}")
-    if not planted.errors:
-        return Verdict("failed", f"{tool} did not see the planted fault, so its silence on our kernels means nothing")
-    figures = {"planted_errors": planted.errors, "errors": ours.errors, "warnings": ours.warnings}
-    if ours.errors is None or (ours.status and not ours.errors):
-        return Verdict("failed", f"{tool}: the exercise of our kernels ended with status {ours.status}", figures)
-    if ours.errors:
-        return Verdict("failed", f"{tool}: {ours.errors} errors in our kernels; first: {ours.first}", figures)
-    warned = f", {ours.warnings} warnings (first: {ours.first})" if ours.warnings else ""
-    return Verdict("passed", f"{tool}: the planted fault was seen, no error in our kernels{warned}", figures)
+def _accesses(lines: Sequence[str]) -> list[Finding]:
+    """Memcheck's: a title, and under it the place in a kernel, which errors of the API have not."""
+    return [Finding(place[1], title) for title, below in pairwise(lines) if (place := _AT.match(below))]
 
 
-def check(tool: str, fault: str) -> Verdict:
-    """The planted fault first: it is quick, and without it the rest is void."""
-    planted = run(tool, "faults", fault)
-    if planted.cannot or not planted.errors:
-        return judge(tool, planted, planted)
-    return judge(tool, planted, run(tool, "exercise"))
+def _races(lines: Sequence[str]) -> list[Finding]:
+    """Racecheck's: a title, and under it further accesses, each with its hazards."""
+    records: list[list[str]] = []
+    inside = False
+    for line in lines:
+        if _TITLE.match(line):
+            records.append([line])
+        elif inside:
+            records[-1].append(line)
+        inside = bool(records) and "SUMMARY:" not in line
+    return [_race(record) for record in records]
 
 
-def main_of(tool: str, fault: str, text: str | None, argv: Sequence[str] | None) -> int:
-    """The program of a sanitizer step."""
-    from suites.gate.program import leave, options
+def _race(record: Sequence[str]) -> Finding:
+    whole = " ".join(record)
+    accesses = _ACCESS.findall(whole)
+    hazards = sum(int(count) for count in re.findall(r"\[(\d+) hazards?\]", whole))
+    reads = any(kind == "Read" for kind, _ in accesses)
+    return Finding(accesses[0][1] if accesses else "unnamed", record[0], max(hazards, 1), reads)
 
-    asked = options(text, argv)
-    return leave(check(tool, fault), asked.verdict)
+
+def command(tool: str, log: Path, module: str, *arguments: str) -> list[str]:
+    """A program of the gate under one of the sanitizer's tools, which looks at our kernels alone."""
+    sanitizer = find_tool("compute-sanitizer") or "compute-sanitizer"
+    ours = [word for name in (*CHECKED, CONTROL, *PLANTED) for word in ("--kernel-regex", f"kne={name}")]
+    switches = ["--tool", tool, "--log-file", str(log), *SWITCHES[tool], "--target-processes", "application-only"]
+    return [sanitizer, *switches, *ours, sys.executable, "-m", f"suites.gate.{module}", *arguments]
+
+
+def run(tool: str, logs: Path, seconds: float, module: str, *arguments: str) -> Findings:
+    """Run it for `seconds` at most; its logs stay, and are passed on."""
+    limit = max(seconds, 1.0)
+    log, output = logs / f"{tool}-{module}.log", logs / f"{tool}-{module}.out"
+    log.unlink(missing_ok=True)
+    status: int | None = None
+    with output.open("wb") as written:
+        try:
+            status = run_limited(command(tool, log, module, *arguments), written, limit, UNCACHED, GRACE_SECONDS)
+        except KeyboardInterrupt:  # the gate ends this step: what was seen is still told
+            limit = 0.0
+    told, said = (path.read_text(errors="replace") if path.exists() else "" for path in (log, output))
+    print(f"{said}{told}", flush=True)  # noqa: T201 - a program's output
+    return read(told, said, status, limit)
+
+
+def ended(tool: str, of: Findings) -> str:
+    """How a run that did not come to its end was ended."""
+    return f"{tool} did not end within {of.limit_seconds:.0f} s" if of.limit_seconds else f"{tool} was interrupted"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A sanitizer step.
+
+    Attributes:
+        tool: memcheck or racecheck.
+        fault: the planted one, as `suites.gate.faults` names it.
+        unseen: the verdict where the tool came to its end and did not see the planted fault.
+        judge: `judge(planted, ours)` is the verdict on the exercise, by a tool that saw the planted fault.
+    """
+
+    tool: str
+    fault: str
+    unseen: Verdict
+    judge: Callable[[Findings, Findings], Verdict]
+
+    def verdict(self, planted: Findings, ours: Findings) -> Verdict:
+        """The verdict on both runs; without the planted fault the other is void."""
+        return self._blind(planted) or self._blind_to(ours) or self.judge(planted, ours)
+
+    def _blind(self, planted: Findings) -> Verdict | None:
+        if verdict := self._blind_to(planted):
+            return verdict
+        if planted.found:
+            return None
+        if planted.status is None:
+            return Verdict("unfinished", f"{ended(self.tool, planted)}, at the planted fault: {planted.last}")
+        return replace(self.unseen, detail=f"{self.unseen.detail}; its last line: {planted.last}")
+
+    def _blind_to(self, findings: Findings) -> Verdict | None:
+        cannot = findings.cannot
+        return Verdict("not_run", f"compute-sanitizer cannot instrument here: {cannot}") if cannot else None
+
+    def run_planted(self, out: Path, seconds: float) -> tuple[Findings, Verdict | None]:
+        """Run the planted fault for `seconds` at most; with a verdict where the tool did not see it."""
+        logs = out / LOGS
+        logs.mkdir(parents=True, exist_ok=True)
+        planted = run(self.tool, logs, seconds - GRACE_SECONDS, "faults", self.fault)
+        return planted, self._blind(planted)
+
+    def run(self, asked: Namespace, began: float) -> Verdict:
+        """Run the planted fault, which is quick, then the exercise; a verdict is left between them."""
+        whole = asked.seconds - READ_SECONDS
+        planted, blind = self.run_planted(asked.out, PLANTED_SHARE * whole)
+        if blind:
+            return blind
+        seen = f"{self.tool} saw the planted fault; it did not come to the end of our kernels"
+        leave(Verdict("unfinished", seen, {"planted_errors": len(planted.found), "wrong": 0}), asked.verdict)
+        left = whole - (time.monotonic() - began) - GRACE_SECONDS
+        return self.verdict(planted, run(self.tool, asked.out / LOGS, left, "exercise"))
+
+    def main(self, text: str | None, argv: Sequence[str] | None = None) -> int:
+        """Be the step's program."""
+        began, asked = time.monotonic(), options(text, argv, seconds=True)
+        return leave(self.run(asked, began), asked.verdict)

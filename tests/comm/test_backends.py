@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from comm.backend import DTYPES, Communicator
-from comm.backends import cupy_nccl, nccl, needs, peer, symmetric, triton_one_shot
+from comm.backends import cupy_nccl, mpi, nccl, needs, peer, symmetric, triton_one_shot
 from comm.backends.all import BACKENDS
 from comm.world import World
 from specs.errors import UserError
@@ -208,6 +208,24 @@ def test_types_have_the_numbers_of_nccl():
     assert {name: cupy_nccl.TYPES[kind] for name, kind in DTYPES.items()} == {"fp16": 6, "fp32": 7, "bf16": 9}
 
 
+def test_symmetric_memory_is_shared_in_the_group_of_the_world(monkeypatch):
+    seen = []
+    empty = lambda size, stride, dtype, device: torch.zeros(size, dtype=dtype)  # noqa: E731
+    monkeypatch.setattr(symmetric, "_SymmetricMemory", SimpleNamespace(empty_strided_p2p=empty))
+    monkeypatch.setattr(symmetric.symm_mem, "rendezvous", lambda memory, group: seen.append(group))
+    everyone = SimpleNamespace(group_name="0")
+    monkeypatch.setattr(symmetric.dist.distributed_c10d, "_get_default_group", lambda: everyone)
+    symmetric.share(8, torch.float32, world())
+    symmetric.share(8, torch.float32, world(group=SimpleNamespace(group_name="7")))
+    assert seen == ["0", "7"]
+
+
+def test_libraries_that_join_all_ranks_refuse_to_join_some(gpus):
+    gpus(2)
+    for library in (mpi, cupy_nccl):
+        assert "it joins all ranks that were started" in library.why_not(world(group=object()))
+
+
 class FakeMemory:
     """Shared memory and torch's operators on it, with a log of what is called in terms of torch's own schemas."""
 
@@ -216,7 +234,7 @@ class FakeMemory:
         empty = lambda size, stride, dtype, device: torch.zeros(size, dtype=dtype)  # noqa: E731
         monkeypatch.setattr(symmetric, "_SymmetricMemory", SimpleNamespace(empty_strided_p2p=empty))
         monkeypatch.setattr(symmetric.symm_mem, "rendezvous", lambda memory, group: self)
-        monkeypatch.setattr(symmetric, "group_name", lambda: "0")
+        monkeypatch.setattr(symmetric, "group_name", lambda world: "0")
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
         names = ("one_shot_all_reduce_out", "two_shot_all_reduce_", "multimem_all_reduce_")
         operators = SimpleNamespace(**{name: partial(self.call, name) for name in names})

@@ -31,6 +31,50 @@ def test_all_kernels_of_a_call_are_added_up_and_what_comes_before_a_mark_is_left
     assert second.kernels == 1
 
 
+def rows(cases, share=1.0):
+    """A mark and a call for each case."""
+    kernels = []
+    for case in cases:
+        mark = f"({PROFILED.index(case) + 1}, 1, 1)"
+        kernels.append(kernel(len(kernels), "_gate_mark", mark, "0", "1,100"))
+        kernels.append(kernel(len(kernels), "_skinny", "(264, 1, 1)", f"{share * case.weight_bytes:.0f}", "6,000"))
+    return table(*kernels)
+
+
+def test_a_table_that_ends_in_the_middle_of_a_call_is_judged_on_the_calls_before_it():
+    text = rows([READ_CASES[0], CUBLAS, READ_CASES[1]])
+    lines = text.splitlines()
+    for left_out in (2, 3, 4):  # the last lines: a metric of the call's kernel, all of it, a metric of its mark
+        half = "\n".join(lines[:-left_out])
+        verdict = read_table(half, "ncu did not end within 9 s")
+        assert verdict.outcome == "unfinished"
+        assert verdict.detail.startswith("ncu did not end within 9 s; the calls before that: 2 cases, least 1.000")
+        assert set(verdict.figures) == {READ_CASES[0].name, CUBLAS.name}
+    assert read_table(text).outcome == "passed"
+    cut = read_table("\n".join(lines[:-2]))
+    assert cut.outcome == "unfinished"
+    assert cut.detail.startswith("ncu's table is cut off: kernel 5 (_skinny): ")
+
+
+def test_too_few_bytes_in_a_table_that_is_cut_off_still_fail():
+    verdict = read_table(rows([READ_CASES[0], CUBLAS, READ_CASES[1]], 0.5), "ncu did not end within 9 s")
+    assert verdict.outcome == "failed"
+    assert f"{READ_CASES[0].name} 0.500" in verdict.detail
+
+
+def test_a_kernel_without_its_bytes_in_the_middle_of_a_table_fails():
+    text = rows([READ_CASES[0], CUBLAS]).replace(f'"{READ_CASES[0].weight_bytes}"', '"n/a"', 1)
+    assert read_table(text).outcome == "failed"
+
+
+def test_no_table_at_all_at_the_limit_is_unfinished():
+    verdict = read_table("==PROF== Connected", "ncu did not end within 9 s")
+    assert (verdict.outcome, verdict.detail) == (
+        "unfinished",
+        "ncu did not end within 9 s; ncu wrote no table of kernels",
+    )
+
+
 CUBLAS = next(case for case in READ_CASES if case.implementation == "torch")
 
 
