@@ -25,7 +25,7 @@ STAMP := $(shell { cat pyproject.toml $(CONSTRAINTS) Makefile; echo '$(TORCH)'; 
 READY := .venv/ready-bench-$(STAMP)
 READY_TO_TEST := .venv/ready-test-$(STAMP)
 BENCH_OPTIONS ?=
-ON_CPU = $(if $(findstring --device cpu,$(BENCH_OPTIONS)),--device cpu)
+ON_CPU = $(if $(findstring --device cpu,$(subst =, ,$(BENCH_OPTIONS))),--device cpu)
 # Published GPUs that stand beside this machine in the report.
 SILICON ?= a100_sxm h100_sxm h200_sxm b200_sxm l40s rtx_pro_6000_server
 REPORT ?= build/report.html
