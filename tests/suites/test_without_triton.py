@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kernels.skinny import TRITON_SKINNY
+
 ROOT = Path(__file__).parents[2]
 
 BLOCK = """
@@ -80,3 +82,12 @@ from kernels.read import triton_run
 triton_run(torch.zeros(8), torch.zeros(1))
 """
     assert "UserError: Triton is not here" in python("-c", code).stderr.splitlines()[-1]
+
+
+def test_a_gpu_host_without_a_c_compiler_is_told_what_the_launcher_takes(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    reason = TRITON_SKINNY.why_not("sm_90", "bf16")
+    assert reason.startswith("Triton builds its launcher with a C compiler, and there is none: apt-get install gcc")
+    monkeypatch.setenv("CC", "/opt/bin/cc")
+    assert TRITON_SKINNY.why_not("sm_90", "bf16") is None
