@@ -4,19 +4,28 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint gpu gpu-smoke gpu-safety clean
+.PHONY: help setup bench test lint resolve gpu gpu-smoke gpu-safety clean
 
 PYTHON ?= python3
 CONSTRAINTS := constraints.txt
 BIN := .venv/bin
+# PyTorch's own wheels: TORCH=cpu those without CUDA, TORCH=cu126 those for older drivers. Without it the package index
+# decides. The index may be a mirror of theirs.
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl
+TORCH_OPTION := $(if $(TORCH),--extra-index-url $(TORCH_INDEX)/$(TORCH))
+ifeq ($(TORCH),cpu)
+export CUDA_VISIBLE_DEVICES :=
+endif
 # Only a machine whose driver answers gets the CUDA extra, for the CUDA version that torch was built with.
-CUDA := $(shell nvidia-smi >/dev/null 2>&1 && echo ',cu13')
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS) --editable
+CUDA := $(if $(filter cpu,$(TORCH)),,$(shell nvidia-smi >/dev/null 2>&1 && echo ',$(if $(filter cu12%,$(TORCH)),cu12,cu13)'))
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS) $(TORCH_OPTION) --editable
 # A stamp for what is installed: changing a requirement makes it anew, and nothing is done twice.
-STAMP := $(shell cat pyproject.toml $(CONSTRAINTS) Makefile | cksum | cut -d' ' -f1)
+STAMP := $(shell { cat pyproject.toml $(CONSTRAINTS) Makefile; echo '$(TORCH)'; } | cksum | cut -d' ' -f1)
 READY := .venv/ready-bench-$(STAMP)
 READY_TO_TEST := .venv/ready-test-$(STAMP)
 BENCH_OPTIONS ?=
+ON_CPU = $(if $(findstring --device cpu,$(subst =, ,$(BENCH_OPTIONS))),--device cpu)
 # Published GPUs that stand beside this machine in the report.
 SILICON ?= a100_sxm h100_sxm h200_sxm b200_sxm l40s rtx_pro_6000_server
 REPORT ?= build/report.html
@@ -24,6 +33,7 @@ REPORT ?= build/report.html
 help:
 	@echo "make bench   set up, measure this machine, write $(REPORT), say TP or PP (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
+	@echo "make resolve check that the requirements resolve on every Python from the package index alone; part of make test"
 	@echo "make gpu-smoke   on a GPU, 100 s: versions, one case of each implementation, one call under ncu and under the sanitizer"
 	@echo "make gpu         on a GPU, at most 400 s: correctness, the suites, DRAM counters, clocks; into OUT (build/gpu)"
 	@echo "make gpu-safety  on a GPU, at most 380 s: ranks that share it, compute-sanitizer over our kernels"
@@ -35,6 +45,8 @@ $(READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v.major}.{v.minor} is too old: 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
 	$(INSTALL) '.[silicon$(CUDA)]'
+	@$(BIN)/python -c 'import aiconfigurator_core' 2>/dev/null || \
+		echo "aiconfigurator-core has no wheel for this machine: the report goes without published times of other GPUs"
 	touch $@
 
 $(READY_TO_TEST): $(READY)
@@ -42,7 +54,7 @@ $(READY_TO_TEST): $(READY)
 	touch $@
 
 bench: $(READY)
-	@json=build/$$($(BIN)/python -m suites name).json; failed=0; \
+	@json=build/$$($(BIN)/python -m suites name $(ON_CPU)).json; failed=0; \
 	$(BIN)/python -m pytest suites/ --benchmark-json="$$json" --benchmark-quiet $(BENCH_OPTIONS) || failed=$$?; \
 	$(BIN)/python -m reports show "$$json" || failed=$$?; \
 	mkdir -p build/silicon; published=(); for system in $(SILICON); do \
@@ -60,6 +72,9 @@ lint: $(READY_TO_TEST)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+resolve: $(READY_TO_TEST)
+	$(BIN)/python -m pytest tests/requirements -v
 
 # No set-up here: a machine with a GPU may have no network, and has its own torch. Where something is missing it says what.
 # The first call on a GPU is gpu-smoke, the second gpu; each says before it begins what it will do, and for how long.

@@ -12,6 +12,7 @@ from rich.console import Console
 from kernels.inspection.forms import forms
 from kernels.inspection.rows import row
 from kernels.inspection.table import table
+from kernels.triton_utils import missing_triton
 from kernels.tuning.books import ATTENTION
 from kernels.tuning.shapes import shards
 from kernels.tuning.table import TUNED
@@ -43,6 +44,7 @@ def inspect(
     on = find_arch(arch)
     _one_of("--format", form, ("table", "json"))
     _one_of("--dtype", dtype, DTYPES)
+    _needs_triton()
     made = list(forms(on, dtype, shards(model, TP)))
     chosen = [one for one in made if kernel in one.kernel.name]
     if not chosen:
@@ -82,9 +84,15 @@ def tune(
     elif only == ATTENTION:
         raise UserError("--static --only attention: without a measurement attention is cut by its rule, with no table")
     else:
+        _needs_triton()
         paths = [tune_static(find_arch(arch), dtype, found, into, typer.echo)]
     for path in paths:
         typer.echo(f"wrote {path}")
+
+
+def _needs_triton() -> None:
+    if reason := missing_triton():
+        raise UserError(reason)
 
 
 def _degrees(text: str) -> tuple[int, ...]:

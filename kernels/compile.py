@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
 from kernels.disassembly import disassemble, resources
+from kernels.triton_utils import ASTSource, GPUTarget, triton
 from specs.archs import ARCHS
 from specs.errors import UserError
 

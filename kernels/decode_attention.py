@@ -24,6 +24,7 @@ from kernels.flash_decoding import flash_decode
 from kernels.kernel import Kernel
 from kernels.operands import dtype_of
 from kernels.timing.device import current_device
+from kernels.triton_utils import missing_triton_launch
 from kernels.tuning.attention_choice import choose
 from kernels.tuning.choice import arch_of
 from kernels.workspace import Workspace, workspace
@@ -177,6 +178,7 @@ TRITON_DECODE_ATTENTION = Kernel(
     work=operands.work,
     rtol=operands.RTOL,
     archs=TRITON_ARCHS,
+    missing=missing_triton_launch,
     configuration=configuration,
 )
 

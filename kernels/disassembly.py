@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-import triton
+from kernels.triton_utils import missing_triton, triton
+from specs.errors import UserError
 
 _INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/.*", re.MULTILINE)
 
@@ -19,7 +20,7 @@ def resources(cubin: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        return _said(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path))
+        return _said("cuobjdump", "-res-usage", str(path))
 
 
 def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
@@ -34,7 +35,7 @@ def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "code.bin")
         path.write_bytes(b"".join(codes))
-        told = _said(triton.knobs.nvidia.nvdisasm.path, "--binary", name, str(path))
+        told = _said("nvdisasm", "--binary", name, str(path))
     ends = list(accumulate(map(len, codes)))
     found: list[list[str]] = [[] for _ in codes]
     for line in _INSTRUCTION.finditer(told):
@@ -52,5 +53,8 @@ def _texts(cubin: bytes) -> Iterator[bytes]:
             yield cubin[offset : offset + length]
 
 
-def _said(*command: str) -> str:
+def _said(tool: str, *arguments: str) -> str:
+    if reason := missing_triton():
+        raise UserError(f"{tool} comes with Triton: {reason}")
+    command = (getattr(triton.knobs.nvidia, tool).path, *arguments)
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - the wheel's own tools

@@ -9,10 +9,8 @@ weighted so; two such results are added up by bringing both to the larger maximu
 weighted values, then [rows] maxima, then [rows] sums, of which padded rows stay unwritten.
 """
 
-import triton
-import triton.language as tl
-
 from kernels.overlap import stall
+from kernels.triton_utils import tl, triton
 
 LEAST = tl.constexpr(-3.0e38)
 """Below every score and finite, so that its distance to itself is 0: no NaN where a part has no tokens."""

@@ -4,8 +4,7 @@ Row 2i of W is the gate of feature i and row 2i + 1 its up projection, which an 
 weights: so both halves of a feature are in the tile of one program, and what it stores is half as wide.
 """
 
-import triton
-import triton.language as tl
+from kernels.triton_utils import tl, triton
 
 
 @triton.jit

@@ -1,9 +1,7 @@
 """What a program of the GEMM does with one tile: finds its place, multiplies, and stores it piece by piece."""
 
-import triton
-import triton.language as tl
-
 from kernels.gated import gated
+from kernels.triton_utils import tl, triton
 
 
 @triton.jit

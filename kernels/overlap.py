@@ -1,7 +1,6 @@
 """What a program does while others run: bring its data nearer, or, in tests, wait at random."""
 
-import triton
-import triton.language as tl
+from kernels.triton_utils import tl, triton
 
 
 @triton.jit

@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Draw, Inputs, Kernel
 from kernels.operands import check_whole, dtype_of, misfit
+from kernels.triton_utils import missing_triton_launch, tl, triton
 from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.work import Work
@@ -220,4 +219,5 @@ TRITON_ROTARY = replace(
     implementation="triton",
     run=triton_run,
     archs=TRITON_ARCHS,
+    missing=missing_triton_launch,
 )

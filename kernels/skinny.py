@@ -21,15 +21,13 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import triton
-import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.gated import gated
 from kernels.linear import TORCH_LINEAR
 from kernels.operands import Sizes, check_operands, dtype_of, linear_signature
 from kernels.overlap import prefetch, stall
+from kernels.triton_utils import TensorDescriptor, missing_triton_launch, tl, triton
 from kernels.tuning.choice import arch_of, choose, configuration
 from kernels.tuning.config import Config
 from kernels.workspace import Workspace, workspace
@@ -281,6 +279,7 @@ TRITON_SKINNY = replace(
     implementation="triton",
     run=run,
     archs=TRITON_ARCHS,
+    missing=missing_triton_launch,
     tokens=TOKENS,
     configuration=configuration,
 )

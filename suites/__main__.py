@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kernels.timing.device import current_device
+from kernels.timing.device import cpu_device, current_device
 from specs.errors import UserError
 from specs.sizes import parse_bytes
 from suites.doctor import findings
@@ -23,7 +23,11 @@ def doctor(
     form: Annotated[str, typer.Option("--format", help="table or json")] = "table",
 ) -> None:
     """Show what this machine can measure, what it cannot and why."""
-    lines = list(findings(current_device()))
+    try:
+        device = current_device()
+    except UserError:  # its reason stands in the first line
+        device = cpu_device()
+    lines = list(findings(device))
     if form == "json":
         typer.echo(json.dumps([line._asdict() for line in lines], indent=2))
         return
@@ -38,9 +42,15 @@ def doctor(
 
 
 @app.command()
-def name() -> None:
+def name(device: Annotated[str, typer.Option(help="cpu: although there is a GPU")] = "") -> None:
     """Print <machine>-<date>, the name of a result file made here today."""
-    typer.echo(result_name(current_device()))
+    if device not in ("", "cpu"):
+        raise typer.BadParameter(f"{device!r} is unknown; write cpu, or leave it out", param_hint="--device")
+    try:
+        typer.echo(result_name(cpu_device() if device else current_device()))
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 @app.command()

@@ -12,8 +12,10 @@ from kernels.attentions import DECODE, PREFILL
 from kernels.kernel import DTYPES
 from kernels.linears import LINEARS
 from kernels.timing.device import COLD_FACTOR, Device, gib
+from kernels.timing.gpu_visibility import find_driver, hidden_on_purpose, unseen_gpu
 from specs.errors import UserError
 from suites.environment import cpu_name, machine_info, package_version
+from suites.gpu_sharing import sharing
 from suites.how import How
 from suites.kernel_case import why_not
 from suites.steps.axes import BACKENDS as STEP_BACKENDS
@@ -43,8 +45,10 @@ def _machine(device: Device) -> Iterator[Line]:
     if device.kind == "cuda":
         yield Line(True, "GPU", f"{facts['gpu']}, {device.arch}, {facts['sms']} SMs, {gib(facts['gpu_memory_bytes'])}")
         yield Line(facts["driver"] is not None, "driver", str(facts["driver"]), "pip install nvidia-ml-py")
+        for note in sharing(device, facts["mig"]):
+            yield Line(False, "GPU to itself", *note.split("; ", 1))
     else:
-        yield Line(False, "GPU", "torch sees none; the CPU is measured instead", _gpu_remedy())
+        yield _no_gpu()
         yield Line(True, "CPU", f"{cpu_name()}, {facts['threads']} threads, torch uses {facts['torch_threads']}")
     yield Line(True, "last-level cache", gib(device.llc_bytes))
     cold = device.cold_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
@@ -57,10 +61,13 @@ def _machine(device: Device) -> Iterator[Line]:
     yield Line(True, "torch", f"{torch.__version__}, CUDA {facts['cuda'] or '-'}, NCCL {facts['nccl'] or '-'}")
 
 
-def _gpu_remedy() -> str:
-    if not shutil.which("nvidia-smi"):
-        return "an NVIDIA GPU with its driver (nvidia-smi is not there)"
-    return "nvidia-smi is there, but this torch has no CUDA: delete .venv and run `make bench`"
+def _no_gpu() -> Line:
+    if reason := unseen_gpu():
+        return Line(False, "GPU", "torch cannot use it; the suites refuse to run without --device cpu", reason)
+    if hidden_on_purpose() and find_driver():
+        return Line(False, "GPU", "hidden; the CPU is measured instead", "unset CUDA_VISIBLE_DEVICES")
+    remedy = "an NVIDIA GPU with its driver (nvidia-smi is not there, or lists none)"
+    return Line(False, "GPU", "torch sees none; the CPU is measured instead", remedy)
 
 
 def _kernels(device: Device) -> Iterator[Line]:

@@ -67,6 +67,7 @@ class Options:
     schedule: tuple[str, ...] | None
     micro_batches: tuple[int, ...] | None
     partition: tuple[str, ...] | None
+    device: str | None
     layers: int | None
     ranks: int | None
     rank_timeout: float
@@ -94,6 +95,12 @@ def add_options(parser: pytest.Parser) -> None:
     }
     for name, text in LISTS.items():
         group.addoption(name, type=_list_of(checks.get(name, _positive)), default=None, metavar="A,B,…", help=text)
+    group.addoption(
+        "--device",
+        type=_one_of("cpu", "cuda"),
+        metavar="NAME",
+        help="cpu or cuda (default: the GPU where there is one; one that torch cannot use ends the run)",
+    )
     group.addoption(
         "--layers",
         type=_positive,

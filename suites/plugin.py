@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from suites.entry import Entry
     from suites.session import Session  # noqa: F401  # named in a string below
 
+HERE = Path(__file__).parent
 SESSION = pytest.StashKey["Session"]()
 
 
@@ -40,6 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # pytest-benchmark reads its timer when it is configured itself
 def pytest_configure(config: pytest.Config) -> None:
     """Install the replay clock and make sure that the results can be written, before anything is measured."""
+    if read_options(config).device == "cpu":
+        from kernels.timing.gpu_visibility import hide_gpus
+
+        hide_gpus()
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     config.option.benchmark_timer = "suites.clock.device_clock"
@@ -83,8 +88,8 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
         from kernels.timing.device import current_device
         from suites.axes import SPLITS, splits
 
-        kind = current_device().kind
         try:
+            kind = current_device().kind
             for split in splits(options, SPLITS[kind], kind):
                 for name in options.layer or ():
                     _check_layer(split, name)
@@ -116,6 +121,21 @@ def _make_writable(path: Path) -> None:
         raise pytest.UsageError(
             f"--benchmark-json {path}: cannot be written ({error.strerror}); choose a folder that can"
         ) from error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse a GPU that torch cannot use before suites are collected: each of them would fail by itself."""
+    paths = [(session.config.invocation_params.dir / str(one).split("::")[0]).resolve() for one in session.config.args]
+    if any(path.is_relative_to(HERE) or HERE.is_relative_to(path) for path in paths):
+        from kernels.timing.device import current_device
+
+        try:
+            kind = current_device().kind
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from error
+        if read_options(session.config).device not in (None, kind):
+            raise pytest.UsageError("--device cuda: torch sees no GPU; python -m suites doctor says why")
 
 
 def bench_items(session: pytest.Session) -> list[pytest.Function]:

@@ -16,6 +16,7 @@ import pytest_benchmark
 import torch
 
 from kernels.timing.device import current_device
+from kernels.timing.gpu_visibility import find_driver, hidden_on_purpose
 from specs.case import Case
 from specs.measurement import SCHEMA
 from specs.sizes import binary_bytes
@@ -25,6 +26,7 @@ from suites.clock import device_clock
 from suites.command import typed
 from suites.entry import Entry
 from suites.environment import cpu_name, machine_info
+from suites.gpu_sharing import sharing
 from suites.kernel_bench import KernelBench
 from suites.kernel_case import KernelEntry
 from suites.options import read_options
@@ -246,6 +248,10 @@ class Session:
         say = self._reporter.write_line
         name = self.machine_info["gpu"] or cpu_name()
         say(f"{name}: {self.runnable} of {len(self.plan)} cases can run here; budget {budget:.0f} s")
+        if self._device.kind == "cpu" and hidden_on_purpose() and find_driver():
+            say("the GPU is hidden (--device cpu, or CUDA_VISIBLE_DEVICES is empty): the CPU is measured")
+        for note in sharing(self._device, self.machine_info.get("mig")):
+            say(note)
         others = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
         if others > BUSY_CORES:
             say(f"other processes keep {others:.1f} cores busy: expect noise, or end them first")

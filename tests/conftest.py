@@ -1,5 +1,6 @@
-"""What every test shares: warnings are errors, and workers beside each other do not fight for the cores.
+"""What every test shares: our own warnings are errors, and workers beside each other do not fight for the cores.
 
+A warning is ours where our code raises it or calls what raises it; those inside of Triton, torch or pytest are theirs.
 Not so in the suites, where a warning must not cost a measurement, nor in tests/gpu, which runs with whatever
 versions the machine with the GPU has.
 """
@@ -10,6 +11,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+ERRORS = (
+    r"error:::(specs|kernels|comm|suites|reports|tests|conftest)(\.|$)",
+    # An exception that nobody could catch is told by pytest, in the name of whoever raised it.
+    "error::pytest.PytestUnraisableExceptionWarning",
+    "error::pytest.PytestUnhandledThreadExceptionWarning",
+)
 
 
 def pytest_configure(config):
@@ -25,4 +32,4 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE) and not item.path.is_relative_to(HERE / "gpu"):
-            item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+            item.add_marker(pytest.mark.filterwarnings(*ERRORS), append=False)

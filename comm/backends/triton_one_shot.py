@@ -5,9 +5,14 @@ from typing import Any
 import torch
 
 from comm.backend import Backend, Communicator
-from comm.backends.symmetric import share, why_not
-from comm.one_shot import MOST_BYTES, OneShot, buffer_bytes
+from comm.backends import symmetric
+from comm.backends.symmetric import share
 from comm.world import World
+
+try:
+    from comm.one_shot import MOST_BYTES, OneShot, buffer_bytes
+except ImportError:  # no Triton here: `why_not` says so, before anything asks for more
+    MOST_BYTES = 0
 
 
 class TritonOneShotCommunicator(Communicator):
@@ -41,11 +46,18 @@ def addresses(handle: Any) -> list[int]:
     return [pointer + offset for pointer in handle.buffer_ptrs]
 
 
+def why_not(world: World) -> str | None:
+    """Symmetric memory, and Triton for the kernel."""
+    if reason := symmetric.why_not(world):
+        return reason
+    return "it needs Triton: pip install -c constraints.txt triton (on Linux)" if not MOST_BYTES else None
+
+
 TRITON_ONE_SHOT = Backend(
     name="triton-one-shot",
     methods=frozenset({"all_reduce"}),
     why_not=why_not,
     connect=TritonOneShotCommunicator,
-    most_bytes=MOST_BYTES,
+    most_bytes=MOST_BYTES or None,
     algorithm="one-shot",
 )

@@ -11,6 +11,7 @@ import torch
 
 from kernels.kernel import Kernel
 from kernels.layer.whole import Parts, layer, layer_parts, room, run
+from kernels.triton_utils import missing_triton_launch
 from specs.layer import LayerShape
 
 
@@ -72,6 +73,8 @@ def rotate(
 
 def missing() -> str | None:
     """What torch.compile needs besides torch."""
-    if not torch.cuda.is_available() and shutil.which("g++") is None and shutil.which("clang++") is None:
+    if torch.cuda.is_available():
+        return missing_triton_launch()
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
         return "torch.compile writes C++ for a CPU, and there is neither g++ nor clang++: apt-get install g++"
     return None

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from kernels.timing.gpu_visibility import unseen_gpu
+from specs.errors import UserError
 from specs.gpus import recognise
 
 COLD_FACTOR = 32
@@ -87,9 +89,15 @@ class Device:
 
 @cache
 def current_device() -> Device:
-    """The first CUDA (or ROCm) GPU where there is one, else the CPU."""
+    """The first CUDA (or ROCm) GPU where torch sees one, else the CPU.
+
+    Raises:
+        UserError: the driver lists a GPU that torch cannot use: the CPU is not measured in its place unasked.
+    """
     if not torch.cuda.is_available():
-        return Device("cpu", "cpu", _cpu_llc_bytes(), PATIENCE["cpu"])
+        if reason := unseen_gpu():
+            raise UserError(f"{reason}; or measure the CPU: --device cpu, or CUDA_VISIBLE_DEVICES=")
+        return cpu_device()
     properties = torch.cuda.get_device_properties(0)
     nvidia_arch = f"sm_{properties.major}{properties.minor}"
     arch = properties.gcnArchName.split(":")[0] if torch.version.hip else nvidia_arch
@@ -97,6 +105,11 @@ def current_device() -> Device:
     # An MI300X reports the L2 of one chiplet; what a cold run has to outgrow is the cache behind all of them.
     llc_bytes = max(properties.L2_cache_size, (known.l2_bytes or 0) if known else 0)
     return Device("cuda", arch, llc_bytes, PATIENCE["cuda"])
+
+
+def cpu_device() -> Device:
+    """The CPU of this machine."""
+    return Device("cpu", "cpu", _cpu_llc_bytes(), PATIENCE["cpu"])
 
 
 def _cpu_llc_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:

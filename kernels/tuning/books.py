@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
 from kernels import decode_attention, flash_decoding, gated, gemm, gemm_tile, overlap, skinny
 from kernels.attention_cut import sms_of
 from kernels.timing.device import Device, gib
+from kernels.triton_utils import triton
 from kernels.tuning import attention_table
 from kernels.tuning import table as linear_table
 from kernels.tuning.attention_shape import AttentionShape

@@ -6,13 +6,12 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from triton.compiler.errors import CompilationError
-from triton.runtime.errors import OutOfResources
 
 from kernels.kernel import Inputs
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device
 from kernels.timing.pool import Pool
+from kernels.triton_utils import CompilationError, OutOfResources
 from kernels.tuning.subject import Subject
 from kernels.workspace import Workspace
 from specs.errors import UserError

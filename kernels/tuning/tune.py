@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from kernels.timing.device import current_device
+from kernels.triton_utils import missing_triton_launch
 from kernels.tuning import books
 from kernels.tuning.book import Book, folder, with_made, write
 from kernels.tuning.books import ATTENTION, LINEARS, Bound
@@ -70,6 +71,8 @@ def tune(
     device = current_device()
     if device.kind != "cuda":
         raise UserError("no CUDA GPU: torch sees none; --static --arch sm_90 chooses by the static model without one")
+    if reason := missing_triton_launch():
+        raise UserError(reason)
     bound = Bound(arch(device.arch), device, torch.cuda.get_device_name(), dtype, shards, folder(into), say)
     opened = [PARTS[part](bound) for part in parts]
     home = {hunt.shape: book for book in opened for hunt in book.hunts}
