@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.disassembly import disassemble, resources
+from kernels.disassembly import check_disassembler, disassemble, resources
 from specs.archs import ARCHS
 from specs.errors import UserError
 
@@ -93,7 +93,7 @@ def compile_variant(variant: Variant, arch: str) -> Compiled:
     Arguments that the kernel marks `do_not_specialize` stay free of that promise, as they do in a launch.
 
     Raises:
-        UserError: `arch` is none that Triton kernels are made for.
+        UserError: `arch` is none that Triton kernels are made for, or none that the disassembler knows.
     """
     return compile_variants([variant], arch)[0]
 
@@ -105,6 +105,7 @@ def compile_variants(variants: Sequence[Variant], arch: str) -> list[Compiled]:
         UserError: as `compile_variant` does.
     """
     check_arch(arch)
+    check_disassembler(arch)  # before the compiler takes its time
     return read_cubins([built(variant, arch) for variant in variants], arch)
 
 
