@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint resolve gpu gpu-smoke gpu-safety clean
+.PHONY: help setup bench test test-triton-3.6 lint resolve gpu gpu-smoke gpu-safety clean
 
 PYTHON ?= python3
 CONSTRAINTS := constraints.txt
@@ -33,11 +33,12 @@ REPORT ?= build/report.html
 help:
 	@echo "make bench   set up, measure this machine, write $(REPORT), say TP or PP (BENCH_OPTIONS='--tokens 1,8' narrows it)"
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
+	@echo "make test-triton-3.6   compile the kernels and interpret them with the oldest Triton that they run on"
 	@echo "make resolve check that the requirements resolve on every Python from the package index alone; part of make test"
 	@echo "make gpu-smoke   on a GPU, 100 s: versions, one case of each implementation, one call under ncu and under the sanitizer"
 	@echo "make gpu         on a GPU, at most 400 s: correctness, the suites, DRAM counters, clocks; into OUT (build/gpu)"
 	@echo "make gpu-safety  on a GPU, at most 380 s: ranks that share it, compute-sanitizer over our kernels"
-	@echo "make clean   remove .venv and build"
+	@echo "make clean   remove the environments and build"
 
 setup: $(READY_TO_TEST)
 
@@ -68,6 +69,29 @@ test: lint
 	$(BIN)/python -m pytest tests --ignore tests/gpu -n $(WORKERS) --dist loadfile
 	$(BIN)/python -m pytest tests/gpu
 
+# The oldest Triton that the kernels run on, in an environment of its own. Its interpreter takes no numpy from 2.4 on.
+# torch's CUDA build asks for a newer Triton, so this one goes in past pip's resolver. sm_86 and sm_89 are like sm_80.
+OLD_TRITON := triton==3.6.0
+OLD_BIN := .venv-triton36/bin
+OLD_NEEDS := requirements-triton-3.6.txt
+READY_OLD := .venv-triton36/ready-$(shell cat $(OLD_NEEDS) $(CONSTRAINTS) Makefile | cksum | cut -d' ' -f1)
+OLD_TESTS := test_compile.py test_gemm_compile.py test_attention_compile.py test_disassembly.py test_interpreted.py \
+	test_decode_attention.py test_gate_up.py test_swiglu.py inspection/test_loop.py inspection/test_machine_code.py \
+	tuning/test_compiler.py
+
+$(READY_OLD):
+	$(PYTHON) -m venv --clear .venv-triton36
+	sed '/^numpy==/d; /^triton==/d' $(CONSTRAINTS) > .venv-triton36/constraints.txt
+	$(OLD_BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint .venv-triton36/constraints.txt --requirement $(OLD_NEEDS)
+	$(OLD_BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps $(OLD_TRITON)
+	touch $@
+
+test-triton-3.6: $(READY_OLD)
+	$(OLD_BIN)/python -m pytest $(addprefix tests/kernels/,$(OLD_TESTS)) -n $(WORKERS) --dist loadfile -k "not sm_86 and not sm_89"
+	$(OLD_BIN)/python -m kernels inspect --arch sm_90 --kernel gate_up
+	$(OLD_BIN)/python -m kernels inspect --arch sm_103 --kernel read
+
 lint: $(READY_TO_TEST)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -90,4 +114,4 @@ gpu gpu-smoke gpu-safety:
 	$(PYTHON) -m suites.gate --profile $(PROFILE) --out "$(OUT)"
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv .venv-triton36 build

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kernels.disassembly import disassemble, resources
+from kernels.disassembly import check_disassembler, disassemble, resources
 from kernels.triton_utils import ASTSource, GPUTarget, triton
 from specs.archs import ARCHS
 from specs.errors import UserError
@@ -90,7 +90,7 @@ def compile_variant(variant: Variant, arch: str) -> Compiled:
     Arguments that the kernel marks `do_not_specialize` stay free of that promise, as they do in a launch.
 
     Raises:
-        UserError: `arch` is none that Triton kernels are made for.
+        UserError: `arch` is none that Triton kernels are made for, or none that the disassembler knows.
     """
     return compile_variants([variant], arch)[0]
 
@@ -102,6 +102,7 @@ def compile_variants(variants: Sequence[Variant], arch: str) -> list[Compiled]:
         UserError: as `compile_variant` does.
     """
     check_arch(arch)
+    check_disassembler(arch)  # before the compiler takes its time
     return read_cubins([built(variant, arch) for variant in variants], arch)
 
 

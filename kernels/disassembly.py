@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -28,19 +29,44 @@ def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
 
     The disassembler takes a third of a second to start and milliseconds to read a kernel, so all code is laid end to
     end and read at once; addresses count from the first cubin's code.
+
+    Raises:
+        UserError: as `check_disassembler` does.
     """
+    check_disassembler(arch)
     codes = [b"".join(_texts(cubin)) for cubin in cubins]
-    number = arch.removeprefix("sm_")
-    name = f"SM{number}a" if int(number) >= 90 else f"SM{number}"  # with what this generation alone has
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "code.bin")
         path.write_bytes(b"".join(codes))
-        told = _said("nvdisasm", "--binary", name, str(path))
+        told = _said("nvdisasm", "--binary", _name(arch), str(path))
     ends = list(accumulate(map(len, codes)))
     found: list[list[str]] = [[] for _ in codes]
     for line in _INSTRUCTION.finditer(told):
         found[bisect_right(ends, int(line[1], 16))].append(line[0])
     return ["\n".join(lines) for lines in found]
+
+
+def check_disassembler(arch: str) -> None:
+    """Refuse an architecture that the disassembler of this Triton does not know.
+
+    Raises:
+        UserError: it does not list the architecture.
+    """
+    known = _known()
+    if known and _name(arch) not in known:
+        raise UserError(f"the disassembler of triton {triton.__version__} does not know {arch}; install a newer triton")
+
+
+@cache
+def _known() -> frozenset[str]:
+    """Architectures that the disassembler's help lists: SM90a, …; none where it has another form of help."""
+    return frozenset(re.findall(r"'(SM\d+\w?)'", _said("nvdisasm", "--help")))
+
+
+def _name(arch: str) -> str:
+    """The disassembler's name of an architecture, with what this generation alone has."""
+    number = arch.removeprefix("sm_")
+    return f"SM{number}a" if int(number) >= 90 else f"SM{number}"
 
 
 def _texts(cubin: bytes) -> Iterator[bytes]:

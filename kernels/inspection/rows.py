@@ -3,6 +3,7 @@
 from typing import Any
 
 from kernels.inspection.form import Form
+from kernels.inspection.loop import multiplying_loop
 from kernels.inspection.machine_code import narrowest_load_bits, summary
 from kernels.tuning.kinds import kind
 from kernels.tuning.model import needed_bytes
@@ -17,7 +18,10 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
 
     Keys: kernel, config, basis (measured, static model or rule), dtype, arch, registers (32 bits each, a thread),
     spill_bytes (a thread), shared_bytes (a program), ctas_per_sm (that fit at once), bytes_in_flight_per_sm,
-    bytes_needed_per_sm (by Little's law), instructions (counts), load_bits (the narrowest load of the stream), reason,
+    bytes_needed_per_sm (by Little's law), instructions (counts), load_bits (the narrowest load of the stream), barriers
+    and fences (of the loop that multiplies, see `kernels.inspection.loop`; None where there is no such loop, or no need
+    of a fence), pipeline_barriers (the most that the form should have; None where no rule says), unfenced (a fence is
+    missing), reason,
     predicted (a list over shapes: layer, tp, n, k, tokens, the ctas_per_sm and bytes_in_flight_per_sm that a shape
     fills, seconds, floor_seconds, share_of_floor; modelled for `gpu`).
     """
@@ -36,6 +40,10 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
         "bytes_needed_per_sm": needed_bytes(on.representative),
         "instructions": {},
         "load_bits": None,
+        "barriers": None,
+        "pipeline_barriers": form.cut.pipeline_barriers if form.cut else None,
+        "fences": None,
+        "unfenced": None,
         "predicted": [],
         "reason": form.lacks,
     }
@@ -46,6 +54,8 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
     except UserError as error:  # no compiler for CUDA C++ here
         return told | {"reason": str(error)}
     ctas = blocks_per_sm(on, registers=made.registers, shared_bytes=made.shared_bytes, warps=form.warps)
+    loop = multiplying_loop(made.sass)
+    fences = loop.fences if loop else None
     return told | {
         "registers": made.registers,
         "spill_bytes": made.spill_bytes,
@@ -54,6 +64,9 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
         "bytes_in_flight_per_sm": ctas * form.in_flight_bytes,
         "instructions": summary(made.sass),
         "load_bits": narrowest_load_bits(made.sass),
+        "barriers": loop.barriers if loop else None,
+        "fences": fences,
+        "unfenced": fences == 0,
         "predicted": [_predicted(form, on, ctas, shard, tokens) for shard, tokens in form.serves],
     }
 

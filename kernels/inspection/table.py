@@ -9,7 +9,7 @@ from rich.table import Table
 from kernels.tuning.model import LATENCY_SECONDS, LAUNCH_SECONDS, READ_SHARE
 from specs.archs import Arch
 
-NUMBERS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM")
+NUMBERS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM", "barriers", "fences")
 SHOWN = {
     "triton_skinny": "skinny",
     "triton_skinny_pdl": "skinny pdl",
@@ -49,6 +49,11 @@ def table(rows: Sequence[dict[str, Any]], on: Arch) -> Iterator[RenderableType]:
         f"{LAUNCH_SECONDS * 1e6:g} us a launch and {READ_SHARE:.0%} of the datasheet's bandwidth, slowest to fastest "
         "of the shapes that run so. --format json has each shape."
     )
+    yield (
+        "\nbarriers: the fewest that an iteration of the multiplying loop passes; 8 > 2 where its pipeline needs 2. "
+        "fences: proxy fences ahead of its matrix instruction. * unfenced: cp.async writes what the instruction reads, "
+        "with no fence between them."
+    )
 
 
 def _cells(one: dict[str, Any]) -> tuple[str, ...]:
@@ -68,7 +73,15 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
         f"{one['shared_bytes'] / 1024:.1f}",
         str(one["ctas_per_sm"]),
         f"{one['bytes_in_flight_per_sm'] / 1024:.0f} / {one['bytes_needed_per_sm'] / 1024:.0f}",
+        _barriers(one["barriers"], one["pipeline_barriers"]),
+        "" if one["fences"] is None else f"{one['fences']}{'*' if one['unfenced'] else ''}",
         mix,
         span,
         str(len(one["predicted"])) if one["predicted"] else "",
     )
+
+
+def _barriers(found: int | None, needed: int | None) -> str:
+    if found is None:
+        return ""
+    return f"{found} > {needed}" if needed is not None and found > needed else str(found)

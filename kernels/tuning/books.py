@@ -1,7 +1,7 @@
 """The books that a search on a GPU can open: that of the linears and that of decode attention."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -18,6 +18,7 @@ from kernels.tuning import table as linear_table
 from kernels.tuning.attention_shape import AttentionShape
 from kernels.tuning.attention_space import candidates
 from kernels.tuning.book import Book
+from kernels.tuning.compiler import compiles_well
 from kernels.tuning.linear_shape import LinearShape
 from kernels.tuning.rule import ranked
 from kernels.tuning.search import Hunt, leaders_first
@@ -52,7 +53,8 @@ def linears(bound: Bound) -> Book:
     path = bound.into / f"{bound.on.name}.json"
     table = table_at(path, linear_table.load)
     shapes = [LinearShape(bound.dtype, tokens, one.n, one.k) for one in bound.shards for tokens in TOKEN_CLASSES]
-    hunts = [_hunt(table, shape, _leaders(bound.on, **shape._asdict())) for shape in shapes]
+    usable = replace(table, rows=tuple(row for row in table.rows if compiles_well(row.config)))
+    hunts = [_hunt(usable, shape, _leaders(bound.on, **shape._asdict())) for shape in shapes]
     return Book(path, table, versions(LINEARS) | {"gpu": bound.gpu}, Row, hunts)
 
 

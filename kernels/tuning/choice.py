@@ -5,6 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
+from kernels.tuning.compiler import compiles_well
 from kernels.tuning.config import Config
 from kernels.tuning.rule import rule
 from kernels.tuning.table import tuned
@@ -31,12 +32,14 @@ class Choice(NamedTuple, Generic[Kind]):
 def choose(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Choice[Config]:
     """What y[tokens, n] = x[tokens, k] · W[n, k]ᵀ runs with on the architecture `name`.
 
+    A row that another Triton was chosen for, and that this one compiles badly, gives way to the rule.
+
     Raises:
         UserError: the architecture's limits are unknown, or its table cannot be read.
     """
     table = tuned(name)
     row = table.nearest(dtype, tokens, n, k) if table else None
-    if row:
+    if row and compiles_well(row.config):
         return Choice(row.config, row.basis)
     return Choice(rule(arch(name), dtype, tokens=tokens, n=n, k=k), "rule")
 

@@ -49,6 +49,15 @@ class Config(NamedTuple):
         """Whether n and k are whole tiles, so that nothing of W has to be masked."""
         return n % self.rows == 0 and k % self.depth == 0
 
+    @property
+    def pipeline_barriers(self) -> int:
+        """Barriers that an iteration needs for the pipeline: none where loads go straight to registers.
+
+        Threads wait for the copies that they use, and for each other before a copy overwrites what they have read. With
+        the copy engine Triton 3.6 places up to two for each operand, and 3.7 one fewer.
+        """
+        return 0 if self.stages == 1 else 4 if self.tma else 2
+
     def steps(self, k: int) -> int:
         """Steps along k that the longest part takes."""
         return ceil(ceil(k / self.depth) / self.split)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TypeVar
 
+from kernels.tuning.compiler import compiles_well
 from kernels.tuning.config import Config, token_tile
 from kernels.tuning.model import resident
 from specs.archs import WARP, Arch
@@ -24,7 +25,7 @@ SUMS_PER_THREAD = 64
 
 
 def candidates(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[Config]:
-    """Configurations that an SM of `on` has room for and that leave no program without work.
+    """Configurations that an SM has room for, that leave no program without work, and that Triton compiles well.
 
     Where some cut W into whole tiles only those are taken: masks cost instructions and registers.
     """
@@ -35,7 +36,8 @@ def candidates(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[Con
 def _fitting(on: Arch, dtype: str, tokens: int, k: int) -> Iterator[Config]:
     tile = token_tile(tokens)
     for config in (*_on_matrix_units(on, dtype, max(16, tile)), *_with_multiply_adds(dtype, tile)):
-        if config.steps(k) * config.depth * (config.split - 1) < k and resident(on, config, dtype) > 0:
+        has_work = config.steps(k) * config.depth * (config.split - 1) < k
+        if has_work and resident(on, config, dtype) > 0 and compiles_well(config):
             yield config
 
 

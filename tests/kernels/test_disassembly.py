@@ -5,12 +5,14 @@ import subprocess
 import pytest
 import triton
 
-from kernels import read, rmsnorm, skinny
-from kernels.compile import built
-from kernels.disassembly import disassemble
+from kernels import disassembly, read, rmsnorm, skinny
+from kernels.compile import built, compile_variant
+from kernels.disassembly import check_disassembler, disassemble
 from kernels.inspection.machine_code import opcodes
 from kernels.tuning.config import Config
 from specs.archs import ARCHS
+from specs.errors import UserError
+from tests.kernels.together import skip_without_disassembler
 
 
 def by_cuobjdump(cubin, path):
@@ -21,6 +23,7 @@ def by_cuobjdump(cubin, path):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_each_cubin_has_the_instructions_that_cuobjdump_finds(arch, tmp_path):
+    skip_without_disassembler(arch)
     variants = [
         rmsnorm.variant(4096, "bf16"),
         read.variants("bf16")[0],
@@ -31,3 +34,24 @@ def test_each_cubin_has_the_instructions_that_cuobjdump_finds(arch, tmp_path):
     together = [opcodes(sass) for sass in disassemble(cubins, arch)]
     assert together == alone
     assert len({*map(str, alone)}) == len(variants), "alike, they could be exchanged"
+
+
+def test_every_architecture_can_be_read_but_sm_103_by_triton_3_6():
+    known = disassembly._known()
+    lacking = {arch for arch in ARCHS if disassembly._name(arch) not in known}
+    assert lacking == ({"sm_103"} if triton.__version__.startswith("3.6.") else set())
+
+
+def test_an_architecture_that_the_disassembler_lacks_is_refused_before_it_is_compiled_for(monkeypatch):
+    monkeypatch.setattr(disassembly, "_known", lambda: frozenset({"SM80", "SM90a"}))
+    monkeypatch.setattr("kernels.compile.built", lambda *args: pytest.fail("compiled in vain"))
+    check_disassembler("sm_90")
+    with pytest.raises(UserError, match=r"the disassembler of triton \S+ does not know sm_103; install a newer triton"):
+        compile_variant(read.variants("bf16")[0], "sm_103")
+    with pytest.raises(UserError, match="sm_103"):
+        disassemble([b""], "sm_103")
+
+
+def test_a_help_that_lists_no_architectures_refuses_none(monkeypatch):
+    monkeypatch.setattr(disassembly, "_known", frozenset)
+    check_disassembler("sm_103")

@@ -6,6 +6,7 @@ import pytest
 
 from kernels import gemm
 from kernels.compile import Variant, compile_variant
+from kernels.inspection.loop import multiplying_loop
 from kernels.inspection.machine_code import MATRIX, family, narrowest_load_bits, opcodes, summary
 from kernels.tuning.choice import choose
 from kernels.tuning.config import Config
@@ -13,7 +14,7 @@ from kernels.tuning.gemm_model import resident
 from kernels.tuning.gemm_space import FP32
 from kernels.tuning.shapes import GEMM_TOKENS, shards
 from specs.archs import ARCHS, arch
-from tests.kernels.together import Together
+from tests.kernels.together import Together, usual_spill_bytes
 
 SHARDS = shards()
 SPLIT = Config(128, 128, 64, 3, 8, 4)
@@ -36,7 +37,7 @@ compiled_case = Together([(variant, name) for (name, *_), variant in VARIANTS.it
 def faults(compiled):
     on = ARCHS[compiled.arch]
     found = {
-        "spills": compiled.spill_bytes > 0,
+        "spills": compiled.spill_bytes > usual_spill_bytes(compiled.arch),
         "too much shared memory": compiled.shared_bytes > on.shared_bytes_per_block,
         "narrow loads": narrowest_load_bits(compiled.sass) not in (None, 128),
         "foreign matrix instructions": {family(code) for code in opcodes(compiled.sass)} & set(MATRIX) != {on.matrix},
@@ -49,6 +50,7 @@ def test_what_is_chosen_is_clean_and_as_many_programs_as_a_launch_starts_fit_an_
     compiled = compiled_case(VARIANTS[name, config, swiglu], name)
     assert faults(compiled) == []
     assert ("UTMALDG" in summary(compiled.sass)) == config.tma == ARCHS[name].tma
+    assert multiplying_loop(compiled.sass).barriers <= config.pipeline_barriers
     fitting = resident(arch(name), config, "bf16", registers=compiled.registers, shared=compiled.shared_bytes)
     assert 1 <= resident(arch(name), config, "bf16") <= fitting
 

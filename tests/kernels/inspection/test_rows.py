@@ -33,9 +33,21 @@ SASS = """
 MADE = Compiled("sm_90", 90, 0, 81920, "", SASS)
 KEYS = {
     "kernel", "config", "basis", "dtype", "arch", "gpu", "registers", "spill_bytes", "shared_bytes", "ctas_per_sm",
-    "bytes_in_flight_per_sm", "bytes_needed_per_sm", "instructions", "load_bits", "predicted", "reason",
+    "bytes_in_flight_per_sm", "bytes_needed_per_sm", "instructions", "load_bits", "predicted", "reason", "barriers",
+    "pipeline_barriers", "fences", "unfenced",
 }  # fmt: skip
 FIGURES = ("registers", "spill_bytes", "shared_bytes", "ctas_per_sm", "bytes_in_flight_per_sm", "load_bits")
+FIGURES += ("barriers", "fences", "unfenced")
+LOOP = """
+        /*0000*/                   LDGSTS.E.BYPASS.128 [R5], [R2.64] ;
+        /*0010*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0020*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0030*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0040*/                   HGMMA.64x16x16.F32.BF16 R24, gdesc[UR4], R24 ;
+        /*0050*/               @P0 BRA 0x0 ;
+        /*0060*/                   EXIT ;
+"""
+"""One barrier more than its pipeline needs, and no fence."""
 
 
 def form(kernel=TRITON_SKINNY, made=MADE, **changed):
@@ -75,6 +87,16 @@ def test_each_shape_has_its_prediction_beside_the_floor():
     for one in (qkv, o_proj):
         assert one["share_of_floor"] == pytest.approx(one["floor_seconds"] / one["seconds"])
         assert 0 < one["share_of_floor"] < 1
+
+
+def test_barriers_and_fences_are_those_of_the_loop():
+    told = row(form(made=replace(MADE, sass=LOOP)), ARCHS["sm_90"])
+    assert (told["barriers"], told["pipeline_barriers"], told["fences"], told["unfenced"]) == (3, 2, 0, True)
+    fenced = LOOP.replace("0030*/                   BAR.SYNC.DEFER_BLOCKING 0x0", "0030*/  FENCE.VIEW.ASYNC.S")
+    told = row(form(made=replace(MADE, sass=fenced)), ARCHS["sm_90"])
+    assert (told["barriers"], told["pipeline_barriers"], told["fences"], told["unfenced"]) == (2, 2, 1, False)
+    none = row(form(cut=None, serves=()), ARCHS["sm_90"])
+    assert (none["barriers"], none["pipeline_barriers"], none["fences"], none["unfenced"]) == (None, None, None, False)
 
 
 def test_what_an_arch_lacks_is_a_reason_and_no_figure():
@@ -166,3 +188,12 @@ def test_the_table_shows_reasons():
     line = next(line for line in text.splitlines() if line.startswith("skinny pdl"))
     assert "n/a" in line
     assert "sm_80 has no such thing" in " ".join(text.split())
+
+
+def test_the_table_marks_needless_barriers_and_missing_fences():
+    cell = "  3 > 2      0*"
+    text = printed(row(form(made=replace(MADE, sass=LOOP)), ARCHS["sm_90"]))
+    assert cell in next(line for line in text.splitlines() if line.startswith("skinny"))
+    assert "* unfenced: cp.async writes what the instruction reads" in " ".join(text.split())
+    text = printed(row(form(cut=CONFIG._replace(tma=True), made=replace(MADE, sass=LOOP)), ARCHS["sm_90"]))
+    assert "3 >" not in text.split("barriers: ")[0]

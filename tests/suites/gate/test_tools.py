@@ -8,10 +8,9 @@ import pytest
 
 from suites.gate import dram, memcheck, racecheck, sanitizer
 from suites.gate.cases import PROFILED
-from suites.gate.runner import Gate
 from suites.gate.sanitizer import read
 from suites.gate.steps import PROFILES
-from tests.suites.gate.fakes import EVERYTHING, place, step
+from tests.suites.gate.fakes import place
 from tests.suites.gate.test_dram import kernel, table
 from tests.suites.gate.test_runner import gone
 from tests.suites.gate.test_sanitizer import CALLS, CLEAN, HAZARDS, NO_RACE, OUT_OF_BOUNDS, RACE, UNSUPPORTED
