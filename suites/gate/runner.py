@@ -15,6 +15,8 @@ from suites.gate.machine import Machine
 from suites.gate.process import run_limited
 from suites.gate.step import Outcome, Place, Result, Step, Verdict
 
+STEP_VARIABLE = "SHARDBENCH_STEP"
+"""Tells every process of a step which step it belongs to."""
 SHOWN_BYTES = 2**20
 """Most of a step's output that is looked at."""
 
@@ -91,7 +93,7 @@ class Gate:
         left = self._place.verdict(step.name)
         left.unlink(missing_ok=True)
         try:
-            status = run_limited(command, log, seconds, step.environment)
+            status = run_limited(command, log, seconds, {**step.environment, STEP_VARIABLE: step.name})
         except OSError as error:
             return Verdict("failed", f"{command[0]} cannot be started: {error.strerror}")
         output = _output(Path(log.name), begins)
