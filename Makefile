@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test test-triton-3.6 lint resolve gpu gpu-smoke gpu-safety clean
+.PHONY: help setup bench test test-triton-3.6 lint resolve dry-gpu gpu gpu-smoke gpu-safety clean
 
 PYTHON ?= python3
 CONSTRAINTS := constraints.txt
@@ -35,6 +35,7 @@ help:
 	@echo "make test    set up, lint, check types, run every test that this machine can run"
 	@echo "make test-triton-3.6   compile the kernels and interpret them with the oldest Triton that they run on"
 	@echo "make resolve check that the requirements resolve on every Python from the package index alone; part of make test"
+	@echo "make dry-gpu     what a GPU would run, on a simulated one: steps, launches, times against true ones (PLANT=list: faults)"
 	@echo "make gpu-smoke   on a GPU, 100 s: versions, one case of each implementation, one call under ncu and under the sanitizer"
 	@echo "make gpu         on a GPU, at most 400 s: correctness, the suites, DRAM counters, clocks; into OUT (build/gpu)"
 	@echo "make gpu-safety  on a GPU, at most 380 s: ranks that share it, compute-sanitizer over our kernels"
@@ -99,6 +100,13 @@ lint: $(READY_TO_TEST)
 
 resolve: $(READY_TO_TEST)
 	$(BIN)/python -m pytest tests/requirements -v
+
+# PLANT=name plants a fault, which has to be found: exit status 1, and the problem that names it. RECORD=1 writes the
+# launches that were seen for the warm step of `make gpu`.
+PLANT ?=
+RECORD ?=
+dry-gpu: $(READY_TO_TEST)
+	$(BIN)/python -m tests.simulated_gpu.dry_run $(if $(PLANT),--plant $(PLANT)) $(if $(RECORD),--record)
 
 # No set-up here: a machine with a GPU may have no network, and has its own torch. Where something is missing it says what.
 # The first call on a GPU is gpu-smoke, the second gpu; each says before it begins what it will do, and for how long.

@@ -1,0 +1,294 @@
+"""`make dry-gpu`: what a GPU would run, on the simulated one; `build/dry-gpu.json` says what was found.
+
+The gate's evidence runs as a user starts it, over stand-ins of NVIDIA's tools. Then come a tool that hangs, a step that
+is ended at its limit, a GPU fault, two runs of the same under noise, and a run while a power cap holds the clock.
+Every problem is one line. A planted fault (`PLANT=name`) must come out as a problem that names what it breaks.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from suites.gate import launches
+from suites.gate.budget import granted
+from suites.gate.steps import EVIDENCE
+from tests.simulated_gpu import estimates, truth
+from tests.simulated_gpu.hardware import Weather
+from tests.simulated_gpu.plants import PLANTS, Part
+from tests.simulated_gpu.process import Settings, read_notes
+
+ROOT = Path(__file__).parents[2]
+ARCH = "sm_90"
+MOST_FILES = 8
+"""In OUT: what comes back from a machine that is lent."""
+PATIENCE = 15.0
+"""Real seconds that a step may take here, for each that it is granted on a GPU: two cores do what sixteen do there."""
+HANGING_SECONDS = 6
+NOISE = Weather(jitter=0.003, drift=0.003)
+"""Relative spread between graph replays, and of what a visit shares."""
+CAPPED = Weather(throttled=tuple((at, at + 0.25, 1500.0) for at in (0.4, 1.1, 1.9, 2.6, 3.4, 4.2, 5.0, 6.0, 7.0, 8.0)))
+"""A power cap comes and goes."""
+SELECTED = ("suites/bench_linears.py", "suites/bench_ceilings.py")
+AXES = ("--model", "llama-3-70b", "--tp", "8", "--tokens", "1,16,64", "--impl", "torch,triton", "--layer", "o,gate_up")
+
+
+@dataclass
+class Found:
+    """What the dry run has found so far.
+
+    Attributes:
+        problems: one line each.
+        steps: of the gate, with estimated and granted seconds.
+        truth: cases, how many were within 1 %, and verdicts on what did not differ.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    truth: dict[str, Any] = field(default_factory=lambda: {"cases": 0, "within_1_percent": 0, "false_verdicts": 0})
+
+    def expect(self, holds: object, problem: str) -> None:
+        """Note a problem where something does not hold."""
+        if not holds:
+            self.problems.append(problem)
+
+    def write(self, path: Path, plant: str) -> None:
+        """The file that CI and people read."""
+        path.write_text(json.dumps({"plant": plant or None, **vars(self)}, indent=1) + "\n")
+
+
+class DryRun:
+    """One dry run.
+
+    Args:
+        folder: of all that is written, made anew.
+        plant: a planted fault; empty for none.
+    """
+
+    def __init__(self, folder: Path, plant: str) -> None:
+        self.folder, self.plant, self.found = folder, plant, Found()
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "bin").mkdir(parents=True)
+        for name in ("ncu", "compute-sanitizer"):
+            tool = folder / "bin" / name
+            tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "tools.py"}" {name} "$@"\n')
+            tool.chmod(0o755)
+
+    def run(self, name: str, command: Sequence[str], settings: Settings | None = None, **more: str) -> tuple[int, str]:
+        """Exit status and output of a simulated process; its notes lie in a folder of its name."""
+        told = settings or self.settings(name)
+        Path(told.folder).mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, **told.environment(), **more}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile torch's modules anew
+        environment["PYTHONPYCACHEPREFIX"] = str(self.folder / "pycache")
+        environment["PATH"] = os.pathsep.join([str(self.folder / "bin"), environment["PATH"]])
+        done = subprocess.run(
+            list(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        (self.folder / f"{name}.log").write_text(done.stdout)
+        return done.returncode, done.stdout
+
+    def settings(self, name: str, **more: Any) -> Settings:
+        """Those of a process, which notes into a folder of its own."""
+        return Settings(**{"folder": str(self.folder / name), "plant": self.plant, **more})
+
+    # ---- parts, each of which notes its problems
+
+    def evidence(self) -> None:
+        """The gate's evidence: every step passes, few files are left, and estimates are within what is granted."""
+        out, budget = self.folder / "out", EVIDENCE.budget_seconds
+        command = [sys.executable, "-m", "suites.gate", "--out", str(out), "--budget", str(budget)]
+        status, _ = self.run("gate", command, self.settings("gate", patience=PATIENCE))
+        gate = out / "gate.json"
+        self.found.expect(gate.exists(), f"evidence: the gate left no gate.json and ended with status {status}")
+        if not gate.exists():
+            return
+        notes = read_notes(self.folder / "gate")
+        results = {one["step"]: one for one in json.loads(gate.read_text())["steps"]}
+        self.found.steps = estimates.steps(results, notes, granted(EVIDENCE, budget))
+        for step in self.found.steps:
+            name, taken = step["step"], step["estimated_seconds"]
+            self.found.expect(step["status"] == "passed", f"{name}: {step['status']}: {results[name]['detail']}")
+            self.found.expect(
+                taken <= step["granted_seconds"],
+                f"{name}: needs {taken:.0f} s, the gate grants {step['granted_seconds']:.0f}",
+            )
+        self.found.problems += [
+            f"{note['step'] or 'start'}: {note['text']}" for note in notes if note["kind"] == "fault"
+        ]
+        files = [path for path in out.rglob("*") if path.is_file()]
+        self.found.expect(len(files) <= MOST_FILES, f"OUT: {len(files)} files, at most {MOST_FILES} come back")
+        self._check_launches(notes)
+        self._check_truth([path for path in files if path.name.startswith("h200")], notes)
+
+    def _check_launches(self, notes: Sequence[Mapping[str, Any]]) -> None:
+        first = {note["code"]: note for note in notes if note["kind"] == "launch"}
+        recorded = {json.dumps(one, sort_keys=True) for one in launches.recorded(ARCH)}
+        missing = [one for one in first.values() if json.dumps(one["record"], sort_keys=True) not in recorded]
+        names = ", ".join(sorted({one["kernel"] for one in missing}))
+        self.found.expect(
+            not missing,
+            f"warm: {len(missing)} launches ({names}) are not in suites/gate/launches/{ARCH}.json: "
+            "make dry-gpu RECORD=1",
+        )
+
+    def _check_truth(self, files: Sequence[Path], notes: Sequence[Mapping[str, Any]]) -> None:
+        self.found.expect(len(files) == 2, f"OUT: {len(files)} result files instead of the suite's and the layers'")
+        judged = [one for path in files for one in truth.judge(path, notes)]
+        close = [one for one in judged if abs(one.off) <= truth.CLOSE]
+        self.found.truth |= {"cases": len(judged), "within_1_percent": len(close)}
+        self.found.expect(judged, "truth: no case was measured")
+        self.found.problems += [f"truth: {one}" for one in judged if one not in close]
+
+    def hanging_tool(self) -> None:
+        """A profiler that never ends: its step still says so, in time."""
+        verdict = self.folder / "hanging.json"
+        limits = ["--out", str(self.folder), "--verdict", str(verdict), "--seconds", str(HANGING_SECONDS)]
+        command = [sys.executable, "-m", "suites.gate.dram", *limits]
+        status, _ = self.run("hanging", command, SHARDBENCH_SIMULATED_TOOL="hangs")
+        outcome = json.loads(verdict.read_text())["outcome"] if verdict.exists() else "no verdict"
+        self.found.expect(
+            outcome == "unfinished", f"hanging tool: ncu hung, and the dram step left {outcome} ({status})"
+        )
+
+    def killed_step(self) -> None:
+        """A step that does not end: it is called unfinished, and nobody is told of wrong results."""
+        out = self.folder / "killed"
+        command = [sys.executable, "-m", "suites.gate", "--only", "arrival", "--budget", "16", "--out", str(out)]
+        _, output = self.run("killed-step", command, SHARDBENCH_SIMULATED_TESTS="hang")
+        (result,) = json.loads((out / "gate.json").read_text())["steps"]
+        self.found.expect(
+            result["outcome"] == "unfinished",
+            f"killed step: {result['outcome']} instead of unfinished: {result['detail']}",
+        )
+        self.found.expect("!!!" not in output, "killed step: a step that was ended at its limit shouts about results")
+
+    def same_twice(self) -> None:
+        """Two runs that differ in nothing but noise: hardly a verdict."""
+        files = [self._suites(f"noise-{seed}", Weather(NOISE.jitter, NOISE.drift, seed=seed)) for seed in (1, 2)]
+        told = self.run("compare", [sys.executable, "-m", "reports", "compare", *map(str, files), "--format", "json"])[
+            1
+        ]
+        cases = [one["verdict"] for one in json.loads(told[told.index("{") :])["cases"]]
+        false = sum(verdict in ("faster", "slower") for verdict in cases)
+        self.found.truth["false_verdicts"] = false
+        self.found.expect(cases, "same twice: nothing was compared")
+        self.found.expect(
+            false <= 0.01 * len(cases), f"same twice: {false} of {len(cases)} equal cases called different"
+        )
+
+    def cold_start(self) -> None:
+        """A GPU whose clock goes down as soon as it idles, one pass: every visit has to bring it up again."""
+        path = self._suites("cold-start", Weather(), passes=1, cool_seconds=1e-3)
+        judged = truth.judge(path, read_notes(self.folder / "cold-start"))
+        self.found.expect(judged, "truth: nothing was measured from a cold start")
+        self.found.problems += [f"truth: cold start: {one}" for one in judged if abs(one.off) > truth.CLOSE]
+
+    def capped(self) -> None:
+        """A power cap comes and goes: no case that it changed goes without a label."""
+        path = self._suites("capped", CAPPED)
+        judged = truth.judge(path, read_notes(self.folder / "capped"))
+        unlabelled = [one for one in judged if abs(one.off) > truth.CLOSE and not one.labelled]
+        self.found.expect(any(one.labelled for one in judged), "power cap: no case is labelled")
+        self.found.problems += [f"power cap: no label: {one}" for one in unlabelled]
+
+    def fault(self) -> None:
+        """A CUDA fault in one case: it is named, and the others are measured in the next process."""
+        path = self.folder / "fault.json"
+        command = [sys.executable, "-m", "pytest", *SELECTED, *AXES, f"--benchmark-json={path}", "-q"]
+        settings = self.settings("fault", share=1.0, passes=1, fault_in="gate_up-16tok-bf16-cold-graph-triton")
+        for again in ((), ("--resume",)):
+            self.run("fault", [*command, *again], settings)
+        whole = json.loads(path.read_text())
+        failed = [one["case"] for one in whole["shardbench"]["failed"]]
+        self.found.expect(
+            len(failed) == 1 and settings.fault_in in failed[0], f"GPU fault: {len(failed)} cases failed instead of one"
+        )
+        self.found.expect(len(whole["benchmarks"]) > 1, "GPU fault: no case was measured after it")
+
+    def _suites(self, name: str, weather: Weather, **more: Any) -> Path:
+        path = self.folder / f"{name}.json"
+        command = [sys.executable, "-m", "pytest", *SELECTED, *AXES, f"--benchmark-json={path}", "-q"]
+        self.run(name, command, self.settings(name, weather=weather, share=1.0, **more))
+        return path
+
+
+def parts(run: DryRun) -> dict[Part, Callable[[], None]]:
+    """The parts by name; the first takes longest."""
+    return {
+        "evidence": run.evidence,
+        "hanging_tool": run.hanging_tool,
+        "killed_step": run.killed_step,
+        "same_twice": run.same_twice,
+        "cold_start": run.cold_start,
+        "capped": run.capped,
+        "fault": run.fault,
+    }
+
+
+def guarded(run: DryRun, name: str, part: Callable[[], None]) -> None:
+    """Run a part; whatever it dies of is a problem, and ends no other."""
+    try:
+        part()
+    except Exception as error:
+        run.found.problems.append(f"{name}: the dry run itself failed: {type(error).__name__}: {error}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 without a problem; 1 with one; 2 for an unknown plant."""
+    parser = argparse.ArgumentParser(prog="make dry-gpu", description=__doc__)
+    parser.add_argument("--plant", default="", help=f"list, or one of {', '.join(PLANTS)}")
+    parser.add_argument("--only", default="", metavar="PART,…", help="parts of the dry run; without it all")
+    parser.add_argument("--folder", type=Path, default=Path("build/dry-gpu"), help="folder of all that is written")
+    parser.add_argument("--record", action="store_true", help="write the launches that were seen for the warm step")
+    asked = parser.parse_args(argv)
+    if asked.plant == "list":
+        say("\n".join(f"{name:<24} {plant.text}" for name, plant in PLANTS.items()))
+        return 0
+    if asked.plant and asked.plant not in PLANTS:
+        parser.error(f"PLANT={asked.plant} is unknown; choose one of {', '.join(PLANTS)}")
+    began, run = time.monotonic(), DryRun(asked.folder.resolve(), asked.plant)
+    wanted = PLANTS[asked.plant].parts if asked.plant else tuple(parts(run))
+    wanted = tuple(asked.only.split(",")) if asked.only else wanted
+    first, *others = [(name, part) for name, part in parts(run).items() if name in wanted]
+    with ThreadPoolExecutor(2) as pool:  # two at a time: the gate's steps are processes that mostly take one core
+        both = [pool.submit(guarded, run, *first), pool.submit(lambda: [guarded(run, *part) for part in others])]
+        for future in both:
+            future.result()
+    if asked.record:
+        notes = read_notes(run.folder / "gate")
+        say(f"wrote {launches.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
+    found = run.found
+    found.write(asked.folder.with_suffix(".json"), asked.plant)
+    say(estimates.table(found.steps))
+    say(f"truth: {found.truth['within_1_percent']} of {found.truth['cases']} cases within 1 %")
+    for problem in found.problems:
+        say(f"PROBLEM {problem}")
+    say(f"{len(found.problems)} problems in {time.monotonic() - began:.0f} s; {asked.folder.with_suffix('.json')}")
+    return report(found, asked.plant)
+
+
+def report(found: Found, plant: str) -> int:
+    """The exit status; a planted fault is named, whether it was found or not."""
+    if plant:
+        seen = [problem for problem in found.problems if PLANTS[plant].sign in problem]
+        say(f"planted {plant}: {seen[0] if seen else 'NOT FOUND'}")
+        return 1 if seen else 3
+    return int(bool(found.problems))
+
+
+def say(text: str) -> None:
+    """Print a line of the answer."""
+    print(text, flush=True)  # noqa: T201 - a command's output
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Hooks into the suites and the checks: which cases are measured through, what a visit takes, and each case's truth."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.simulated_gpu.hardware import Gpu, true_seconds
+from tests.simulated_gpu.imports import After
+from tests.simulated_gpu.process import Notes, Settings, read_notes
+
+NOT_MEASURED = "the dry run measures a part of the cases; this one was planned, bound and keyed"
+FINE = 0.0
+"""Relative error of every result: nothing is computed on the simulated device."""
+MOST_RUNS = 8
+"""Repetitions of a protocol: each is the same to the host."""
+
+
+def compiled(folder: Path) -> set[str]:
+    """Codes that an earlier process has put into Triton's cache."""
+    return {note["code"] for note in read_notes(folder) if note["kind"] == "compiled"}
+
+
+def note_first(notes: Notes, fn: Any, args: Any, options: Any, code: str, *, warm: bool) -> None:
+    """Note a distinct code that is launched, with the record from which the warm step can compile it."""
+    from suites.gate.launches import describe
+
+    notes.add("launch", code=code, kernel=fn.__name__, warm=warm, record=describe(fn, args, options))
+
+
+def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
+    """Hook what is imported later."""
+
+    def kernels(module: Any) -> None:
+        check, costs = module.Kernel.relative_error, dict[tuple[Any, ...], float]()
+
+        def relative_error(self: Any, inputs: Any) -> float:
+            """The host's path of a check once a kernel and dtype, later its cost alone: references are slow to fake."""
+            which = (self.name, self.reference.__name__, inputs[self.outputs[0]].dtype)
+            elements = sum(one.numel() for one in inputs.values())
+            if which in costs:
+                gpu.host += costs[which] * elements
+                return FINE
+            began = max(gpu.host, gpu.free_at)
+            with contextlib.suppress(ZeroDivisionError):
+                check(self, inputs)
+            costs[which] = (max(gpu.host, gpu.free_at) - began) / elements
+            return FINE
+
+        module.Kernel.relative_error = relative_error
+
+    def kernel_bench(module: Any) -> None:
+        visit = module.KernelBench.visit
+
+        def timed(self: Any, entry: Any, share: float) -> Any:
+            began = gpu.host
+            if told.fault_in and told.fault_in in entry.case.name:
+                gpu.sticky = "CUDA error: an illegal memory access was encountered"
+            try:
+                return visit(self, entry, share)
+            finally:
+                notes.add("visit", case=entry.case.name, seconds=gpu.host - began, legs=round(1 / share))
+
+        module.KernelBench.visit = timed
+
+    def session(module: Any) -> None:
+        measure = module.Session.measure
+
+        def part(self: Any) -> None:
+            open_cases = [one for one in self.plan if one.open and hasattr(one, "kernel")]
+            left_out = unmeasured(open_cases, told.share)
+            for entry in left_out:
+                entry.not_run = NOT_MEASURED
+            measure(self)
+            for entry in open_cases:
+                if entry.failed is None:
+                    note_truth(gpu, notes, self._device, entry, measured=entry not in left_out)
+
+        module.Session.measure = part
+
+    def passes(module: Any) -> None:
+        module.LEAST_PASSES = module.MOST_PASSES = told.passes
+
+    def protocol(module: Any) -> None:
+        offences = module.offences
+        module.offences = lambda launch, out, scratch, runs: offences(launch, out, scratch, min(runs, MOST_RUNS))
+
+    hooks = {
+        "tests.gpu.protocol": protocol,
+        "kernels.kernel": kernels,
+        "suites.kernel_bench": kernel_bench,
+        "suites.session": session,
+        "suites.passes": passes,
+    }
+    sys.meta_path.insert(0, After(hooks))
+
+
+def unmeasured(entries: list[Any], share: float) -> list[Any]:
+    """All but a stratified part: of each op, implementation and launch the first, and every so many-th after it."""
+    strata: dict[tuple[Any, ...], list[Any]] = {}
+    for entry in entries:
+        case = entry.case
+        function = case.name.split("::")[-1].split("[")[0]
+        strata.setdefault((function, case.op, case.implementation, case.launch, case.layer), []).append(entry)
+    every = max(1, round(1 / share))
+    return [entry for of_one in strata.values() for at, entry in enumerate(of_one) if at % every]
+
+
+def note_truth(gpu: Gpu, notes: Notes, device: Any, entry: Any, *, measured: bool) -> None:
+    """Bind and key a case's kernel outside of any measurement; note what a call truly takes."""
+    import torch
+
+    from kernels.timing.pool import Pool
+
+    kernel, case, host = entry.kernel, entry.case, gpu.host
+    pool = Pool(device, {case.dtype: entry.weight_bytes})
+    with torch.inference_mode():
+        count = 2 if case.cache == "cold" else entry.copies
+        calls = []
+        for _ in range(count):
+            call = kernel.call(kernel.inputs(pool, dtype=case.dtype, **entry.shape))
+            if not calls:
+                call()
+            with gpu.tracing() as launches:
+                call()
+            calls.append(tuple(launches))
+    seconds = true_seconds(gpu.spec, calls, cold=case.cache == "cold" and entry.weight_bytes > 0)
+    if case.launch == "eager":
+        seconds = max(seconds, len(calls[0]) * gpu.spec.host_launch_seconds)
+    gpu.host = host
+    notes.add("truth", case=case.name, seconds=seconds, cache=case.cache, measured=measured, launches=len(calls[0]))

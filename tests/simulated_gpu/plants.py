@@ -1,0 +1,226 @@
+"""Faults that the dry run has to find: each replaces a piece of the product in every simulated process.
+
+A plant is undone by nothing: it holds for the process. `sign` is what the problem it causes says of it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+Part = Literal["evidence", "hanging_tool", "killed_step", "same_twice", "capped", "cold_start", "fault"]
+Hook = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One fault.
+
+    Attributes:
+        text: one line for `PLANT=list`.
+        parts: of the dry run, those that can see it.
+        sign: stands in the problem that it causes.
+        hooks: what to do to a module right after its import.
+    """
+
+    text: str
+    parts: tuple[Part, ...]
+    sign: str
+    hooks: Mapping[str, Hook]
+
+
+def _specialise_in_capture(module: Any) -> None:
+    start = module._start
+
+    def anew(x: Any, weight: Any, out: Any, sizes: Any, config: Any, *others: Any, **more: Any) -> None:
+        import torch
+
+        if torch.cuda.is_current_stream_capturing():
+            config = config._replace(stages=config.stages + 1)
+        start(x, weight, out, sizes, config, *others, **more)
+
+    module._start = anew
+
+
+def _wait_in_call(module: Any) -> None:
+    start = module._start
+
+    def waiting(*operands: Any, **more: Any) -> None:
+        import torch
+
+        start(*operands, **more)
+        torch.cuda.synchronize()
+
+    module._start = waiting
+
+
+def _break_source(module: Any) -> None:
+    module._read._unsafe_update_src(module._read.src.replace("tl.sum(", "tl.no_such_function("))
+
+
+def _ask_for_too_much(module: Any) -> None:
+    recorded = module.recorded
+
+    def deeper(*args: Any, **more: Any) -> Any:
+        found = recorded(*args, **more)
+        deep = next(one for one in found if one["kernel"].endswith(":_gemm"))
+        return [*found, {**deep, "options": {**deep["options"], "num_stages": 16}}]
+
+    module.recorded = deeper
+
+
+def _idle_in_visits(module: Any) -> None:
+    visit = module.KernelBench.visit
+
+    def slow(*args: Any) -> Any:
+        import time
+
+        time.sleep(5.0)  # virtual seconds
+        return visit(*args)
+
+    module.KernelBench.visit = slow
+
+
+def _leave_loose_files(module: Any) -> None:
+    finish = module.finish
+
+    def littering(place: Any) -> None:
+        finish(place)
+        for number in range(9):
+            (place.out / f"loose-{number}.json").write_text("{}")
+
+    module.finish = littering
+
+
+def _shout_at_limits(module: Any) -> None:
+    module.shouts = lambda results: [
+        f"!!! WRONG RESULTS in {one.step} !!!" for one in results if one.outcome != "passed"
+    ]
+
+
+def _leave_no_verdict(module: Any) -> None:
+    leave = module.leave
+    module.leave = lambda verdict, path: 1 if verdict.outcome == "unfinished" else leave(verdict, path)
+
+
+def _import_what_is_missing(_module: Any) -> None:
+    import_module("altair")
+
+
+def _time_one_graph(module: Any) -> None:
+    timed = module._milliseconds
+
+    def shorts(parts: Any, *others: Any) -> list[float]:
+        spans: list[float] = timed(parts, *others)
+        return [span for short in spans[::2] for span in (short, 2 * short)] if len(spans) > 1 else spans
+
+    module._milliseconds = shorts
+
+
+def _stay_on_one_copy(module: Any) -> None:
+    visit = module.KernelBench.visit
+
+    def hot(self: Any, entry: Any, share: float) -> Any:
+        entry.copies = 1
+        return visit(self, entry, share)
+
+    module.KernelBench.visit = hot
+
+
+def _ignore_ramp(module: Any) -> None:
+    module.SteadyClock.settle = lambda _self, _chunk, read: read()
+    module.moved = lambda _before, _after: False
+
+
+def _hide_clocks(module: Any) -> None:
+    read = module.read_load
+
+    def hidden() -> Any:
+        _, figures = read()
+        return False, figures and {**figures, "sm_mhz": 1980.0}
+
+    module.read_load = hidden
+
+
+def _forget_crash(module: Any) -> None:
+    module.Entry.skip = lambda _self, _reason, _before: None
+
+
+PLANTS: dict[str, Plant] = {
+    "launch-in-capture": Plant(
+        "a kernel's first launch is inside a graph capture",
+        ("evidence",),
+        "first launch is inside a graph capture",
+        {"kernels.skinny": _specialise_in_capture},
+    ),
+    "wait-in-capture": Plant(
+        "a call waits for the device, also inside a graph capture",
+        ("evidence",),
+        "waits for the device inside a graph capture",
+        {"kernels.skinny": _wait_in_call},
+    ),
+    "compile-error": Plant("a kernel does not compile", ("evidence",), "warm: ", {"kernels.read": _break_source}),
+    "shared-memory": Plant(
+        "a configuration asks for more shared memory than a block has",
+        ("evidence",),
+        "bytes of shared memory",
+        {"suites.gate.launches": _ask_for_too_much},
+    ),
+    "over-grant": Plant(
+        "visits take longer than the gate grants",
+        ("evidence",),
+        "the gate grants",
+        {"suites.kernel_bench": _idle_in_visits},
+    ),
+    "loose-files": Plant(
+        "OUT holds more than 8 files", ("evidence",), "files, at most", {"suites.gate.evidence": _leave_loose_files}
+    ),
+    "missing-import": Plant(
+        "a GPU test imports what the machine lacks",
+        ("evidence",),
+        "correctness: ",
+        {"tests.gpu.protocol": _import_what_is_missing},
+    ),
+    "shout-at-limit": Plant(
+        "a step that was ended at its limit shouts about results",
+        ("killed_step",),
+        "shouts",
+        {"suites.gate.terminal": _shout_at_limits},
+    ),
+    "no-verdict": Plant(
+        "a tool that hangs leaves its step without a verdict",
+        ("hanging_tool",),
+        "hanging tool",
+        {"suites.gate.program": _leave_no_verdict},
+    ),
+    "timer-one-graph": Plant(
+        "the timer divides T(n) by n, with a graph's start in it",
+        ("cold_start",),
+        "truth: ",
+        {"kernels.timing.cuda": _time_one_graph},
+    ),
+    "timer-one-copy": Plant(
+        "cold cases are timed on one copy of their weights",
+        ("cold_start",),
+        "truth: ",
+        {"suites.kernel_bench": _stay_on_one_copy},
+    ),
+    "timer-no-ramp": Plant(
+        "the timer takes samples while the clock goes up",
+        ("cold_start",),
+        "truth: ",
+        {"kernels.timing.steady": _ignore_ramp},
+    ),
+    "clocks-unseen": Plant(
+        "a clock that is held back goes without a label",
+        ("capped",),
+        "power cap: ",
+        {"kernels.timing.telemetry": _hide_clocks},
+    ),
+    "crash-again": Plant(
+        "--resume tries the case again that crashed",
+        ("fault",),
+        "GPU fault: ",
+        {"suites.entry": _forget_crash},
+    ),
+}
