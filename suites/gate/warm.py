@@ -15,11 +15,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from suites.gate import launches
-from suites.gate.launches import Record
 from suites.gate.program import leave, options
 from suites.gate.step import Step, Verdict
 
+Record = dict[str, Any]
+"""As `suites.gate.launches`, which needs torch and Triton, writes it down."""
 MARGIN_SECONDS = 3.0
 """Of the step's time: for ending the processes and leaving a verdict."""
 SHOWN = 3
@@ -51,12 +51,14 @@ def compile_turn(arch: str, tasks: Connection) -> None:
     """Compile the records that come through `tasks` one after another, and send back why one could not be."""
     from triton.runtime.driver import driver
 
+    from suites.gate.launches import compile_launch
+
     driver.set_active(Absent(arch))
     with suppress(EOFError):
         while True:
             record: Record = tasks.recv()
             try:
-                _build_launcher(launches.compile_launch(record))
+                _build_launcher(compile_launch(record))
                 tasks.send(None)
             except Exception as error:  # whatever a compiler raises is that record's
                 tasks.send(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:300])
@@ -144,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compile all that is recorded for this GPU, or for `--arch`."""
     began, asked = time.monotonic(), _asked(argv)
     arch = asked.arch or _arch_here()
-    records, failed, done = launches.recorded(arch), list[str](), 0
+    from suites.gate.launches import recorded
+
+    records, failed, done = recorded(arch), list[str](), 0
     if records:
         import kernels.attentions  # once, before the processes are forked
         import kernels.linears  # noqa: F401
