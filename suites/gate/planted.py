@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from suites.gate.memcheck import CHECK
 from suites.gate.program import leave, options
-from suites.gate.sanitizer import READ_SECONDS
+from suites.gate.sanitizer import READ_SECONDS, Findings
 from suites.gate.step import Step, Verdict
 
 STEP = Step(
@@ -19,14 +19,16 @@ STEP = Step(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Commit the fault under memcheck; passed when it was seen."""
-    asked = options(__doc__, argv, seconds=True)
-    planted, blind = CHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)
-    if blind:
-        return leave(blind, asked.verdict)
+def judge(planted: Findings) -> Verdict:
+    """Passed when the fault was seen."""
     figures = {"planted_errors": len(planted.found)}
-    return leave(Verdict("passed", f"memcheck saw it: {planted.found[0].title}", figures), asked.verdict)
+    return CHECK.blind(planted) or Verdict("passed", f"memcheck saw it: {planted.found[0].title}", figures)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Commit the fault under memcheck."""
+    asked = options(__doc__, argv, seconds=True)
+    return leave(judge(CHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)), asked.verdict)
 
 
 if __name__ == "__main__":

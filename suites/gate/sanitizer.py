@@ -24,7 +24,7 @@ DEPRECATED = "Option kernel-regex is deprecated"
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 """Each tensor an allocation of its own: inside a cached block of 2 MiB no access is out of bounds."""
 
-CHECKED = ("_skinny", "_gemm", "flash_decode", "_rmsnorm", "_rotary", "_swiglu", "_read", "gemv")
+CHECKED = ("_skinny", "_gemm", "flash_decode", "_rmsnorm", "_rotary", "_swiglu", "_read", "_empty", "gemv")
 """Our kernels, by the names that they are launched by. Instrumenting torch's beside them would take the step's time."""
 CONTROL = "_control_sum"
 """A plain `tl.sum` across warps, sound by construction: hazards that it has are the tool's."""
@@ -197,9 +197,10 @@ class Check:
 
     def verdict(self, planted: Findings, ours: Findings) -> Verdict:
         """The verdict on both runs; without the planted fault the other is void."""
-        return self._blind(planted) or self._blind_to(ours) or self.judge(planted, ours)
+        return self.blind(planted) or self._blind_to(ours) or self.judge(planted, ours)
 
-    def _blind(self, planted: Findings) -> Verdict | None:
+    def blind(self, planted: Findings) -> Verdict | None:
+        """The verdict where the tool did not see the planted fault; None where it did."""
         if verdict := self._blind_to(planted):
             return verdict
         if planted.found:
@@ -212,19 +213,18 @@ class Check:
         cannot = findings.cannot
         return Verdict("not_run", f"compute-sanitizer cannot instrument here: {cannot}") if cannot else None
 
-    def run_planted(self, out: Path, seconds: float) -> tuple[Findings, Verdict | None]:
-        """Run the planted fault for `seconds` at most; with a verdict where the tool did not see it."""
+    def run_planted(self, out: Path, seconds: float) -> Findings:
+        """Run the planted fault for `seconds` at most."""
         logs = out / LOGS
         logs.mkdir(parents=True, exist_ok=True)
-        planted = run(self.tool, logs, seconds - GRACE_SECONDS, "faults", self.fault)
-        return planted, self._blind(planted)
+        return run(self.tool, logs, seconds - GRACE_SECONDS, "faults", self.fault)
 
     def run(self, asked: Namespace, began: float) -> Verdict:
         """Run the planted fault, which is quick, then the exercise; a verdict is left between them."""
         whole = asked.seconds - READ_SECONDS
-        planted, blind = self.run_planted(asked.out, PLANTED_SHARE * whole)
-        if blind:
-            return blind
+        planted = self.run_planted(asked.out, PLANTED_SHARE * whole)
+        if verdict := self.blind(planted):
+            return verdict
         seen = f"{self.tool} saw the planted fault; it did not come to the end of our kernels"
         leave(Verdict("unfinished", seen, {"planted_errors": len(planted.found), "wrong": 0}), asked.verdict)
         left = whole - (time.monotonic() - began) - GRACE_SECONDS

@@ -140,7 +140,7 @@ def test_ncu_is_run_as_the_dram_step_runs_it_on_one_case(tmp_path):
 
 @pytest.mark.parametrize(("text", "outcome"), [(OUT_OF_BOUNDS, "passed"), (CLEAN, "failed"), (UNSUPPORTED, "not_run")])
 def test_a_sanitizer_that_sees_no_fault_fails(text, outcome):
-    assert planted.judge(read(text, 0)).outcome == outcome
+    assert planted.judge(read(text, "", 0)).outcome == outcome
 
 
 def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
