@@ -4,8 +4,8 @@ import os
 import threading
 from typing import Any
 
-NEEDS_VALUES = ("caught", "test_decoder_on_gpu")
-"""Tests that see a planted fault in results; tests of ranks over NCCL."""
+NEEDS_VALUES = ("caught", "slots_of_a_cache", "test_decoder_on_gpu")
+"""Tests that look at values of results; tests of ranks over NCCL."""
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:

@@ -38,7 +38,7 @@ NOISE = Weather(jitter=0.003, drift=0.003)
 CAPPED = Weather(throttled=tuple((at, at + 0.25, 1500.0) for at in (0.4, 1.1, 1.9, 2.6, 3.4, 4.2, 5.0, 6.0, 7.0, 8.0)))
 """A power cap comes and goes."""
 SELECTED = ("suites/bench_linears.py", "suites/bench_ceilings.py")
-AXES = ("--model", "llama-3-70b", "--tp", "8", "--tokens", "1,16,64", "--impl", "torch,triton", "--layer", "o,gate_up")
+AXES = ("--model", "llama-3-70b", "--tp", "8", "--tokens", "1,16", "--impl", "torch,triton", "--layer", "o,gate_up")
 
 
 @dataclass
@@ -88,7 +88,8 @@ class DryRun:
         Path(told.folder).mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **told.environment(), **more}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile torch's modules anew
-        environment["PYTHONPYCACHEPREFIX"] = str(self.folder / "pycache")
+        environment["PYTHONPYCACHEPREFIX"] = str(self.folder.with_name("dry-gpu-pycache"))
+        environment["TRITON_CACHE_DIR"] = str(self.folder.with_name("dry-gpu-triton"))  # code without an assembler's part
         environment["PATH"] = os.pathsep.join([str(self.folder / "bin"), environment["PATH"]])
         done = subprocess.run(
             list(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
