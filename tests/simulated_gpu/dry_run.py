@@ -89,7 +89,7 @@ class DryRun:
         environment = {**os.environ, **told.environment(), **more}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile torch's modules anew
         environment["PYTHONPYCACHEPREFIX"] = str(self.folder.with_name("dry-gpu-pycache"))
-        environment["TRITON_CACHE_DIR"] = str(self.folder.with_name("dry-gpu-triton"))  # code without an assembler's part
+        environment["TRITON_CACHE_DIR"] = str(self.folder.with_name("dry-gpu-triton"))  # no assembler ran
         environment["PATH"] = os.pathsep.join([str(self.folder / "bin"), environment["PATH"]])
         done = subprocess.run(
             list(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

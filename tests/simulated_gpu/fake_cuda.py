@@ -226,6 +226,22 @@ def profiler(gpu: Gpu) -> tuple[Callable[[], None], Callable[[], None]]:
     return start, stop
 
 
+def attention(gpu: Gpu, addresses: Addresses) -> Any:
+    """`scaled_dot_product_attention` as one kernel, as on a GPU; a build without CUDA would take it apart."""
+    on_cpu = torch.nn.functional.scaled_dot_product_attention
+
+    def one_kernel(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(query, FakeTensor):
+            return on_cpu(query, key, value, *args, **kwargs)
+        out = torch.empty(query.shape, dtype=query.dtype, device="cuda")
+        touched = tuple(dict.fromkeys(map(addresses.span, (query, key, value, out))))
+        flops = 4.0 * query.numel() * key.shape[-2]  # both products
+        gpu.launch(Launch("attention", touched, flops, query.element_size()))
+        return out
+
+    return one_kernel
+
+
 def _nothing(*_: Any, **__: Any) -> Any:
     return contextlib.nullcontext()
 
@@ -281,6 +297,7 @@ def install(gpu: Gpu) -> None:
     }.items():
         setattr(torch.cuda, name, value)
     torch.cuda.nccl.version = lambda: (2, 28, 9)
+    torch.nn.functional.scaled_dot_product_attention = attention(gpu, addresses)
     torch.cuda.profiler.start, torch.cuda.profiler.stop = profiler(gpu)
     _patch_tensors(gpu, addresses)
     fake_tensor.init_gpu_context = lambda _device: None
@@ -293,7 +310,7 @@ def _patch_tensors(gpu: Gpu, addresses: Addresses) -> None:
     """What C++ answers without the dispatcher, or refuses on a build of torch without CUDA."""
     tensor, cpu_generator, randn, make = torch.Tensor, torch.Generator, torch.randn, torch.tensor
     to, copy, pointer, listed = tensor.to, tensor.copy_, tensor.data_ptr, tensor.tolist
-    get, put, view = tensor.__getitem__, tensor.__setitem__, tensor.view
+    get, put = tensor.__getitem__, tensor.__setitem__
 
     def fake(one: Any) -> bool:
         return isinstance(one, FakeTensor)
@@ -320,35 +337,36 @@ def _patch_tensors(gpu: Gpu, addresses: Addresses) -> None:
 
         return zeros(tuple(self.shape))
 
-    def getitem(self: Any, index: Any) -> Any:
-        if not fake(self):
-            return get(self, index)
-        if isinstance(index, slice) and index.step is None and self.dim() == 1:
-            return window(self, *index.indices(self.shape[0])[:2])
+    def take(self: Any, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         with unset_fake_temporarily():
             plain = torch.empty_strided(self.shape, self.stride(), dtype=self.dtype, device="meta")
             chosen = get(plain, tuple(_meta(one) for one in parts))
         if any(isinstance(one, torch.Tensor | list) for one in parts):
             return torch.empty(chosen.shape, dtype=self.dtype, device="cuda")
-        offset = chosen.storage_offset() + self.storage_offset()
-        return torch.as_strided(self, chosen.shape, chosen.stride(), offset)
+        return torch.as_strided(self, chosen.shape, chosen.stride(), chosen.storage_offset() + self.storage_offset())
 
-    def window(self: Any, start: int, stop: int) -> Any:
-        """A part of a flat buffer: pools ask for the same ones in every visit."""
-        known = self.__dict__.setdefault("windows", {})
-        if (start, stop) not in known:
-            known[start, stop] = torch.as_strided(self, (stop - start,), self.stride(), self.storage_offset() + start)
-        return known[start, stop]
-
-    def view_as(self: Any, *shape: Any) -> Any:
+    def getitem(self: Any, index: Any) -> Any:
         if not fake(self):
-            return view(self, *shape)
-        known = self.__dict__.setdefault("views", {})
-        shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], list) else shape
-        if shape not in known:
-            known[shape] = view(self, *shape)
-        return known[shape]
+            return get(self, index)
+        parts = index if isinstance(index, tuple) else (index,)
+        return take(self, index) if any(map(torch.is_tensor, parts)) else view_once(self, index)
+
+    def remembered(make: Any) -> Any:
+        """Views of one tensor, each made once: pools and graphs ask for the same ones again and again."""
+
+        def viewed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not fake(self) or self.device.type != "cuda":
+                return make(self, *args, **kwargs)
+            known = self.__dict__.setdefault("views", {})
+            key = (make, repr(args), repr(kwargs))
+            if key not in known:
+                known[key] = make(self, *args, **kwargs)
+            return known[key]
+
+        return viewed
+
+    view_once = remembered(take)
 
     def copy_into(self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
         ends = [one for one in (self, other) if fake(one) and one.device.type == "cuda"]
@@ -377,8 +395,11 @@ def _patch_tensors(gpu: Gpu, addresses: Addresses) -> None:
     tensor.item = value_of(tensor.item, lambda value: value)
     tensor.to, tensor.tolist, tensor.__getitem__ = to_device, tolist, getitem
     tensor.cuda = lambda self, *_, **__: to_device(self, "cuda")
-    tensor.data_ptr = lambda self: addresses.of(self) if fake(self) else pointer(self)
-    tensor.copy_, tensor.view = copy_into, view_as
+    # an empty tensor has no address
+    tensor.data_ptr = lambda self: (addresses.of(self) if self.numel() else 0) if fake(self) else pointer(self)
+    tensor.copy_ = copy_into
+    for name in ("view", "t", "transpose", "unflatten", "chunk", "split"):
+        setattr(tensor, name, remembered(getattr(tensor, name)))
     tensor.__setitem__ = lambda self, index, value: None if fake(self) else put(self, index, value)
     torch.tensor = made
     torch.randn = lambda *sizes, generator=None, **kwargs: randn(
