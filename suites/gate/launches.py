@@ -6,6 +6,7 @@ many bits it takes; of a constant its value. The same record gives the same key 
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,7 +73,14 @@ def describe(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Record:
     options = {
         name: value for name, value in sorted(kwargs.items()) if name not in parameters and name not in NOT_OPTIONS
     }
-    return {"kernel": f"{fn.fn.__module__}:{fn.fn.__qualname__}", "arguments": arguments, "options": options}
+    return {"kernel": f"{_module(fn)}:{fn.fn.__qualname__}", "arguments": arguments, "options": options}
+
+
+def _module(fn: Any) -> str:
+    """The module that a kernel can be imported from, also where it is the program that runs."""
+    name = str(fn.fn.__module__)
+    own = getattr(sys.modules["__main__"], "__spec__", None)
+    return own.name if name == "__main__" and own else name
 
 
 def _argument(parameter: Any, value: Any) -> dict[str, Any]:

@@ -21,12 +21,14 @@ class Plant:
         parts: of the dry run, those that can see it.
         sign: stands in the problem that it causes.
         hooks: what to do to a module right after its import.
+        steps: of the gate's evidence, those that can see it; all where there are none.
     """
 
     text: str
     parts: tuple[Part, ...]
     sign: str
     hooks: Mapping[str, Hook]
+    steps: tuple[str, ...] = ()
 
 
 def _specialise_in_capture(module: Any) -> None:
@@ -63,8 +65,12 @@ def _ask_for_too_much(module: Any) -> None:
 
     def deeper(*args: Any, **more: Any) -> Any:
         found = recorded(*args, **more)
-        deep = next(one for one in found if one["kernel"].endswith(":_gemm"))
-        return [*found, {**deep, "options": {**deep["options"], "num_stages": 16}}]
+        tiles = [
+            one for one in found if one["kernel"].endswith(":_gemm") and one["arguments"]["x"]["pointer"] == "bf16"
+        ]
+        deep = max(tiles, key=lambda one: one["arguments"]["ROWS"]["value"] * one["arguments"]["DEPTH"]["value"])
+        arguments = {**deep["arguments"], "STAGES": {"value": 16}}
+        return [*found, {**deep, "arguments": arguments, "options": {**deep["options"], "num_stages": 16}}]
 
     module.recorded = deeper
 
@@ -152,34 +158,45 @@ PLANTS: dict[str, Plant] = {
         ("evidence",),
         "first launch is inside a graph capture",
         {"kernels.skinny": _specialise_in_capture},
+        steps=("suite",),
     ),
     "wait-in-capture": Plant(
         "a call waits for the device, also inside a graph capture",
         ("evidence",),
         "waits for the device inside a graph capture",
         {"kernels.skinny": _wait_in_call},
+        steps=("suite",),
     ),
-    "compile-error": Plant("a kernel does not compile", ("evidence",), "warm: ", {"kernels.read": _break_source}),
+    "compile-error": Plant(
+        "a kernel does not compile", ("evidence",), "does not compile", {"kernels.read": _break_source}, steps=("warm",)
+    ),
     "shared-memory": Plant(
         "a configuration asks for more shared memory than a block has",
         ("evidence",),
         "bytes of shared memory",
         {"suites.gate.launches": _ask_for_too_much},
+        steps=("warm",),
     ),
     "over-grant": Plant(
         "visits take longer than the gate grants",
         ("evidence",),
         "the gate grants",
         {"suites.kernel_bench": _idle_in_visits},
+        steps=("suite",),
     ),
     "loose-files": Plant(
-        "OUT holds more than 8 files", ("evidence",), "files, at most", {"suites.gate.evidence": _leave_loose_files}
+        "OUT holds more than 8 files",
+        ("evidence",),
+        "files, at most",
+        {"suites.gate.evidence": _leave_loose_files},
+        steps=("table",),
     ),
     "missing-import": Plant(
         "a GPU test imports what the machine lacks",
         ("evidence",),
         "correctness: ",
         {"tests.gpu.protocol": _import_what_is_missing},
+        steps=("correctness",),
     ),
     "shout-at-limit": Plant(
         "a step that was ended at its limit shouts about results",
