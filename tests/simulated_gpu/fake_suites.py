@@ -72,7 +72,7 @@ def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
                 entry.not_run = NOT_MEASURED
             measure(self)
             for entry in open_cases:
-                if entry.failed is None:
+                if entry.failed is None and gpu.sticky is None:
                     note_truth(gpu, notes, self._device, entry, measured=entry not in left_out)
 
         module.Session.measure = part
