@@ -32,7 +32,7 @@ REPORT ?= build/report.html
 
 help:
 	@echo "make bench   set up, measure this machine, write $(REPORT), say TP or PP (BENCH_OPTIONS='--tokens 1,8' narrows it)"
-	@echo "make test    set up, lint, check types, run every test that this machine can run"
+	@echo "make test    set up, lint, check types, run every test that this machine can run, and dry-gpu"
 	@echo "make test-triton-3.6   compile the kernels and interpret them with the oldest Triton that they run on"
 	@echo "make resolve check that the requirements resolve on every Python from the package index alone; part of make test"
 	@echo "make dry-gpu     what a GPU would run, on a simulated one: steps, launches, times against true ones (PLANT=list: faults)"
@@ -69,6 +69,7 @@ WORKERS ?= 2
 test: lint
 	$(BIN)/python -m pytest tests --ignore tests/gpu -n $(WORKERS) --dist loadfile
 	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m tests.simulated_gpu.dry_run
 
 # The oldest Triton that the kernels run on, in an environment of its own. Its interpreter takes no numpy from 2.4 on.
 # torch's CUDA build asks for a newer Triton, so this one goes in past pip's resolver. sm_86 and sm_89 are like sm_80.

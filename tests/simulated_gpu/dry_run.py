@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kernels.triton_utils import missing_triton
 from suites.gate import launches
 from suites.gate.budget import granted
 from suites.gate.steps import EVIDENCE
@@ -254,7 +255,7 @@ def guarded(run: DryRun, name: str, part: Callable[[], None]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 without a problem; 1 with one; 2 for an unknown plant."""
+    """The exit status: 0 without a problem; 1 with one; 2 for an unknown plant; 3 for a plant that was not found."""
     parser = argparse.ArgumentParser(prog="make dry-gpu", description=__doc__)
     parser.add_argument("--plant", default="", help=f"list, or one of {', '.join(PLANTS)}")
     parser.add_argument("--only", default="", metavar="PART,…", help="parts of the dry run; without it all")
@@ -265,10 +266,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("\n".join(f"{name:<24} {plant.text}" for name, plant in PLANTS.items()))
         return 0
     if asked.plant and asked.plant not in PLANTS:
-        parser.error(f"PLANT={asked.plant} is unknown; choose one of {', '.join(PLANTS)}")
+        return refused(f"PLANT={asked.plant} is unknown; choose one of {', '.join(PLANTS)}")
+    if lacking := missing_triton():
+        say(f"dry-gpu: not run: it binds each kernel. {lacking}")
+        return int(bool(asked.plant))
     began, run = time.monotonic(), DryRun(asked.folder.resolve(), asked.plant)
     wanted = PLANTS[asked.plant].parts if asked.plant else tuple(parts(run))
     wanted = tuple(asked.only.split(",")) if asked.only else wanted
+    if unknown := set(wanted) - set(parts(run)):
+        return refused(f"--only {','.join(sorted(unknown))} is unknown; choose of {', '.join(parts(run))}")
     first, *others = [(name, part) for name, part in parts(run).items() if name in wanted]
     with ThreadPoolExecutor(2) as pool:
         ahead = pool.submit(guarded, run, *first)
@@ -297,6 +303,12 @@ def report(found: Found, plant: str) -> int:
         say(f"planted {plant}: {seen[0] if seen else 'NOT FOUND'}")
         return 1 if seen else 3
     return int(bool(found.problems))
+
+
+def refused(reason: str) -> int:
+    """The exit status of a call that asks for what is not there."""
+    sys.stderr.write(f"make dry-gpu: {reason}\n")
+    return 2
 
 
 def say(text: str) -> None:
