@@ -11,7 +11,7 @@ from itertools import cycle, islice
 import torch
 
 from kernels.timing.device import Device
-from kernels.timing.host import Call
+from kernels.timing.host import Call, without_collector
 
 BUSY_CYCLES = 400_000
 """About 0.2 ms at 2 GHz: queueing two events and a Triton launch takes the host some 30 us."""
@@ -39,18 +39,19 @@ def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
     for call in islice(turn, WARM_UP):
         call()
     torch.cuda.synchronize()
-    while len(seconds) < rounds:
-        flush.zero_()
-        torch.cuda._sleep(busy)
-        begin.record()
-        next(turn)()
-        end.record()
-        ahead = not begin.query()
-        torch.cuda.synchronize()
-        if ahead:
-            seconds.append(begin.elapsed_time(end) / 1000)
-            continue
-        late, busy = late + 1, 2 * busy
-        if busy > MOST_BUSY_CYCLES:
-            raise RuntimeError(f"the host queues calls too slowly: {late} of {late + len(seconds)} were late")
+    with without_collector():
+        while len(seconds) < rounds:
+            flush.zero_()
+            torch.cuda._sleep(busy)
+            begin.record()
+            next(turn)()
+            end.record()
+            ahead = not begin.query()
+            torch.cuda.synchronize()
+            if ahead:
+                seconds.append(begin.elapsed_time(end) / 1000)
+                continue
+            late, busy = late + 1, 2 * busy
+            if busy > MOST_BUSY_CYCLES:
+                raise RuntimeError(f"the host queues calls too slowly: {late} of {late + len(seconds)} were late")
     return Isolated(tuple(seconds), late)

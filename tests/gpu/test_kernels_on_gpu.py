@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from kernels import gemm
+from kernels import cublaslt, gemm
 from kernels.copy import TORCH_COPY
+from kernels.cublaslt import CUBLASLT_LINEAR
 from kernels.draw import FreshDraw
+from kernels.empty import TRITON_EMPTY
 from kernels.gate_up import TRITON_GEMM_GATE_UP
 from kernels.gemm import TRITON_GEMM
 from kernels.launch import TORCH_LAUNCH
@@ -79,8 +81,32 @@ def test_kernel(arch, kernel, dtype, shape):
         pytest.skip(reason)
     inputs = kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype=dtype)
     assert inputs["out"].isnan().all(), "unwritten output must show"
-    kernel.run(**inputs)
+    with cublaslt.first_right():
+        kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
+
+
+def test_the_empty_kernel_leaves_what_is_there(arch):
+    if reason := TRITON_EMPTY.why_not(arch, "fp32"):
+        pytest.skip(reason)
+    inputs = TRITON_EMPTY.inputs(FreshDraw(1, "cuda"), dtype="fp32")
+    TRITON_EMPTY.run(**inputs)
+    assert TRITON_EMPTY.relative_error(inputs) == 0
+
+
+def test_the_candidates_of_cublaslt_are_timed_in_the_first_call(arch):
+    """Here alone: elsewhere results count, and the first candidate that is right is taken."""
+    if reason := CUBLASLT_LINEAR.why_not(arch, "bf16"):
+        pytest.skip(reason)
+    n, k = SHARDS["o-tp8"]
+    inputs = CUBLASLT_LINEAR.inputs(FreshDraw(1, "cuda"), tokens=16, n=n, k=k, dtype="bf16")
+    CUBLASLT_LINEAR.run(**inputs)
+    told = CUBLASLT_LINEAR.configuration(arch=arch, dtype="bf16", tokens=16, n=n, k=k)
+    assert "fastest cold of" in told
+    inputs["out"].fill_(float("nan"))
+    CUBLASLT_LINEAR.run(**inputs)
+    assert CUBLASLT_LINEAR.relative_error(inputs) <= CUBLASLT_LINEAR.rtol["bf16"]
+    assert CUBLASLT_LINEAR.configuration(arch=arch, dtype="bf16", tokens=16, n=n, k=k) == told
 
 
 def gate_up(tokens, n=SHARDS["gate_up-tp8"][0], k=8192):
