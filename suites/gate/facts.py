@@ -45,11 +45,19 @@ def facts() -> dict[str, Any]:
     found = {**machine_info(device), "python": platform.python_version(), "throttled": throttled, "load": load}
     found |= {"free_bytes": device.free_bytes(), "total_bytes": device.total_bytes()}
     found["missing"] = [name for name in WANTED if package_version(name) is None]
-    found["processes"] = None
-    if handle := nvml_handle():
-        nvml, gpu = handle
-        found["processes"] = len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu))
+    found["processes"] = _processes(nvml_handle())
     return found
+
+
+def _processes(handle: tuple[Any, Any] | None) -> int | None:
+    """How many compute on the GPU; None where NVML does not tell, as on a virtual GPU."""
+    if handle is None:
+        return None
+    nvml, gpu = handle
+    try:
+        return len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu))
+    except nvml.NVMLError:
+        return None
 
 
 def judge(found: Mapping[str, Any]) -> Verdict:

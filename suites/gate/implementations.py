@@ -16,6 +16,7 @@ from suites.gate.program import leave, options
 from suites.gate.step import TORCH, Step, Verdict
 
 DTYPE = "bf16"
+"""Of every case but those of kernels that have none in it."""
 CALLS = 4
 """Calls of a case, each on other weights."""
 MARGIN_SECONDS = 3.0
@@ -35,6 +36,7 @@ def cases() -> list[tuple[Any, dict[str, int]]]:
     """(kernel, shape): linears and their fused form at one rank's share of Llama-3-70B, attention, and the pieces."""
     from kernels.attentions import DECODE, PREFILL
     from kernels.copy import TORCH_COPY
+    from kernels.empty import TRITON_EMPTY
     from kernels.gate_up import GATE_UPS
     from kernels.launch import TORCH_LAUNCH
     from kernels.linears import LINEARS
@@ -56,7 +58,7 @@ def cases() -> list[tuple[Any, dict[str, int]]]:
     found += [(kernel, {"tokens": 16, **heads}) for kernel in (TORCH_ROTARY, TRITON_ROTARY)]
     found += [(kernel, {"tokens": 16, "intermediate": 3584}) for kernel in (TORCH_SWIGLU, TRITON_SWIGLU)]
     found += [(kernel, {"elements": 2**25}) for kernel in (TORCH_READ, TRITON_READ, TORCH_COPY)]
-    return [*found, (TORCH_LAUNCH, {})]
+    return [*found, (TORCH_LAUNCH, {}), (TRITON_EMPTY, {})]
 
 
 def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict[str, Any]:
@@ -66,19 +68,17 @@ def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict
     from kernels.timing.cuda import CudaTimer
 
     told: dict[str, Any] = {"kernel": kernel.name, "implementation": kernel.implementation, "shape": shape}
-    if reason := kernel.why_not(device.arch, DTYPE):
+    dtype = DTYPE if DTYPE in kernel.rtol else next(iter(kernel.rtol))
+    if reason := kernel.why_not(device.arch, dtype):
         return told | {"outcome": "not_run", "detail": reason}
     try:
         with torch.inference_mode():
             pool.forget()
-            inputs = [kernel.inputs(pool, dtype=DTYPE, **shape) for _ in range(CALLS)]
+            inputs = [kernel.inputs(pool, dtype=dtype, **shape) for _ in range(CALLS)]
             kernel.run(**inputs[0])
             error = kernel.relative_error(inputs[0])
-            if not error <= kernel.rtol[DTYPE]:
-                return told | {
-                    "outcome": "wrong",
-                    "detail": f"relative error {error:.3g} over {kernel.rtol[DTYPE]:.3g}",
-                }
+            if not error <= (limit := kernel.rtol[dtype]):
+                return told | {"outcome": "wrong", "detail": f"relative error {error:.3g} over {limit:.3g}"}
             timer = CudaTimer(device, "graph")
             timer.warm_up([kernel.call(one) for one in inputs], None)
             seconds = timer.sample(1.0).seconds

@@ -192,6 +192,7 @@ STEP = Step(
     least_seconds=8,
     most_seconds=60,
     command=lambda place, seconds: place.module("warm", "--seconds", f"{seconds:.0f}"),
+    environment={"OPENBLAS_NUM_THREADS": "1"},  # NumPy's library starts threads at import, which a fork may deadlock
     memory_gib=1.0,
 )
 

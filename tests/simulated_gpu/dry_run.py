@@ -1,7 +1,8 @@
 """`make dry-gpu`: what a GPU would run, on the simulated one; `build/dry-gpu.json` says what was found.
 
-The gate's evidence runs as a user starts it, over stand-ins of NVIDIA's tools. Then come a tool that hangs, a step that
-is ended at its limit, a GPU fault, two runs of the same under noise, and a run while a power cap holds the clock.
+The gate's evidence and its smoke test run as a user starts them, over stand-ins of NVIDIA's tools. Then come a tool
+that hangs, a step that is ended at its limit, a GPU fault, two runs of the same under noise, a start with the clock
+down, and a run while a power cap holds the clock.
 Every problem is one line. A planted fault (`PLANT=name`) must come out as a problem that names what it breaks.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 from kernels.triton_utils import missing_triton
 from suites.gate import launches
 from suites.gate.budget import granted
-from suites.gate.steps import EVIDENCE
+from suites.gate.steps import EVIDENCE, SMOKE
 from tests.simulated_gpu import estimates, truth
 from tests.simulated_gpu.hardware import Weather
 from tests.simulated_gpu.plants import PLANTS, Part
@@ -161,6 +162,16 @@ class DryRun:
         self.found.expect(judged, "truth: no case was measured")
         self.found.problems += [f"truth: {one}" for one in judged if one not in close]
 
+    def smoke(self) -> None:
+        """The first call on a GPU: every step passes."""
+        out = self.folder / "smoke-out"
+        command = [sys.executable, "-m", "suites.gate", "--profile", "smoke", "--out", str(out)]
+        self.run("smoke", command, self.settings("smoke", patience=PATIENCE))
+        results = json.loads((out / "gate.json").read_text())["steps"]
+        self.found.expect(len(results) == len(SMOKE.steps), f"smoke: {len(results)} steps of {len(SMOKE.steps)}")
+        for one in results:
+            self.found.expect(one["outcome"] == "passed", f"smoke: {one['step']}: {one['outcome']}: {one['detail']}")
+
     def hanging_tool(self) -> None:
         """A profiler that never ends: its step still says so, in time."""
         verdict = self.folder / "hanging.json"
@@ -237,6 +248,7 @@ def parts(run: DryRun) -> dict[Part, Callable[[], None]]:
     """The parts by name; the first takes longest."""
     return {
         "evidence": run.evidence,
+        "smoke": run.smoke,
         "hanging_tool": run.hanging_tool,
         "killed_step": run.killed_step,
         "same_twice": run.same_twice,

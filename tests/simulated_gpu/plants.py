@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-Part = Literal["evidence", "hanging_tool", "killed_step", "same_twice", "capped", "cold_start", "fault"]
+Part = Literal["evidence", "smoke", "hanging_tool", "killed_step", "same_twice", "capped", "cold_start", "fault"]
 Hook = Callable[[Any], None]
 
 

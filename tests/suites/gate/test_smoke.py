@@ -9,7 +9,7 @@ import pytest
 
 from kernels.kernel import Kernel
 from kernels.linear import TORCH_LINEAR
-from kernels.timing import cuda
+from kernels.timing import cuda, telemetry
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool
 from specs.decode import IMPLEMENTATIONS
@@ -161,6 +161,21 @@ def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
     ):
         assert word in told
     assert "held back" not in facts.judge({**found, "throttled": None}).detail
+
+
+def test_facts_go_without_the_processes_that_nvml_does_not_tell(monkeypatch):
+    class NVMLError(Exception):
+        pass
+
+    def refuses(_):
+        raise NVMLError("Not Supported")
+
+    nvml = SimpleNamespace(NVMLError=NVMLError, nvmlDeviceGetComputeRunningProcesses=refuses)
+    monkeypatch.setattr(telemetry, "nvml_handle", lambda: (nvml, "handle"))
+    monkeypatch.setattr(telemetry, "read_load", lambda: (None, None))
+    found = facts.facts()
+    assert found["processes"] is None
+    assert facts.judge(found).outcome == "passed"
 
 
 def test_facts_can_be_read_on_any_machine():

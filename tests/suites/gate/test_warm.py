@@ -3,11 +3,16 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from suites.gate import launches, warm
+
+# Of the process of pytest, which has threads; the step has one when it forks.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 GOOD = {
     "kernel": "kernels.read:_read",
@@ -104,3 +109,10 @@ def test_an_architecture_without_a_record_is_said_and_no_failure(tmp_path, monke
 def test_a_compiler_that_compiles_nothing_has_failed():
     assert warm.judge(3, 3, ["a: no", "b: no", "c: no"], 1.0, "sm_90").outcome == "failed"
     assert warm.judge(3, 3, ["a: no"], 1.0, "sm_90").outcome == "passed"
+
+
+def test_the_step_forks_its_compilers_from_a_single_thread():
+    program = "import os, kernels.attentions, kernels.linears; print(len(os.listdir('/proc/self/task')))"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", **warm.STEP.environment}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
