@@ -3,12 +3,14 @@
 import signal
 import sys
 import tempfile
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from specs.errors import UserError
+from suites.gate import evidence
 from suites.gate.budget import granted
 from suites.gate.machine import look_around
 from suites.gate.runner import Gate
@@ -80,6 +82,8 @@ def gate(profile: Profile, budget: float | None, out: Path, python: str, *, list
 
 def _check_writable(out: Path) -> None:
     """Refuse a folder that cannot be written, before anything is measured; nothing is left behind."""
+    if why_not := evidence.foreign(out / WORK):
+        raise UserError(f"--out {out}: {why_not}")
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise UserError(f"--out {out}: {existing} is a file; name a folder")
@@ -88,6 +92,12 @@ def _check_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); name a folder that can") from error
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise ArgumentTypeError("is empty; name a folder")
+    return Path(text)
 
 
 def _say(line: str) -> None:
@@ -114,14 +124,12 @@ def _ended_once() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `python -m suites.gate`, which needs no package."""
-    from argparse import ArgumentParser
-
     parser = ArgumentParser(prog="python -m suites.gate", description=__doc__)
     parser.add_argument("--profile", default=DEFAULT, metavar="NAME", help=", ".join(PROFILES))
     steps = [step.name for one in PROFILES.values() for step in one.steps]
     parser.add_argument("--only", metavar="STEP,…", help=f"of any profile: {', '.join(steps)}")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="time for all steps; without it the profile's")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of all that is written")
+    parser.add_argument("--out", type=_folder, default=Path("build/gpu"), help="folder of all that is written")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of every step")
     parser.add_argument("--list", action="store_true", help="show the steps and what they lack, run nothing")
     asked = parser.parse_args(argv)

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from suites.gate import command, layers, suite, table
+from specs.errors import UserError
+from suites.gate import command, evidence, layers, suite, table
 from suites.gate.budget import granted
 from suites.gate.by_counts import by_counts
 from suites.gate.machine import Machine, look_around
-from suites.gate.step import Profile, Result
+from suites.gate.step import Place, Profile, Result
 from suites.gate.steps import PROFILES
 from suites.gate.terminal import shouts, show_results
 from tests.suites.conftest import ROOT
@@ -99,6 +100,33 @@ def test_a_folder_that_is_a_file_or_cannot_be_written_is_refused_in_a_line(tmp_p
     assert left.value.code == 2
     assert "cannot be written (No space left on device); name a folder that can" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_the_same_name_as_ours_is_somebody_elses(tmp_path, capsys):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/thesis.txt").write_text("mine")
+    with pytest.raises(SystemExit) as left:
+        command.main(["--out", str(tmp_path)])
+    assert left.value.code == 2
+    assert "no run of the gate made it, so that it is not deleted; name another --out" in capsys.readouterr().err
+    with pytest.raises(UserError, match="not deleted"):
+        evidence.begin(Place("python3", tmp_path, tmp_path, tmp_path / "work"))
+    assert (tmp_path / "work/thesis.txt").read_text() == "mine"
+
+
+def test_what_a_killed_run_left_makes_room(tmp_path):
+    place = Place("python3", tmp_path / "out", tmp_path, tmp_path / "out/work")
+    evidence.begin(place)
+    (place.work / "half.json").write_text("{")
+    evidence.begin(place)
+    assert not (place.work / "half.json").exists()
+
+
+def test_an_out_that_is_empty_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main(["--out", ""])
+    assert left.value.code == 2
+    assert "--out: is empty; name a folder" in capsys.readouterr().err
 
 
 def test_steps_of_any_profile_come_in_their_own_order_whatever_was_asked_for():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.suites.world.conftest import starting
-from tests.suites.world.runs import AFTER, BEFORE, MARGIN, STRUCK, TIMEOUT, fault, kib_of
+from tests.suites.world.runs import AFTER, BEFORE, LIMIT, MARGIN, STRUCK, TIMEOUT, fault, kib_of
 
 KILLED = r"rank {} was killed by SIGKILL \(out of memory\? see the kernel's log\) while {} all_reduce gloo {} KiB"
 TOO_LONG = r"rank {} was killed by SIGABRT: .*EnforceNotMet.* while checking all_reduce gloo {} KiB"
@@ -41,6 +41,8 @@ PLANTED = {
 }
 GOOD = (1, 3, 5, 7, 9, 11, 13, 15, 19)  # KiB: a case before, between and after them
 SURVIVED = ("out of memory",)
+PATIENT = "--rank-timeout=60"
+"""Each rank that is lost is started anew, also on a busy machine; that one died is noticed without waiting."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def run(start_shared):
     """One run in which all of this happens, each at another message."""
     planted = [fault(one.rank, one.what, one.when, one.kib) for one in PLANTED.values()]
     kib = sorted([*GOOD, *(one.kib for one in PLANTED.values())])
-    return start_shared(planted=planted, kib=kib).wait()
+    return start_shared(PATIENT, planted=planted, kib=kib).wait(limit=4 * LIMIT)
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -87,7 +89,7 @@ def test_ranks_are_started_anew_only_where_one_was_lost_and_none_is_left(run):
 def late(tmp_path_factory):
     """A run whose rank is killed in the second pass."""
     with starting(tmp_path_factory.mktemp("late")) as start:
-        yield start("--passes=2", planted=[fault(1, "kill", "sample", after=AFTER)]).wait()
+        yield start("--passes=2", PATIENT, planted=[fault(1, "kill", "sample", after=AFTER)]).wait()
 
 
 def test_a_rank_that_is_lost_in_a_later_pass_costs_no_sample(late):
