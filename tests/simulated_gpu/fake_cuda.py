@@ -134,7 +134,7 @@ def event_class(gpu: Gpu) -> type:
             return self.at is None or self.at <= gpu.host
 
         def synchronize(self) -> None:
-            gpu.wait()
+            gpu.wait(self.at)
 
         def wait(self, _stream: Any = None) -> None:
             pass

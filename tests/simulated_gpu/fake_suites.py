@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.simulated_gpu.hardware import Gpu, true_seconds
+from tests.simulated_gpu.hardware import Gpu, Launch, true_seconds
 from tests.simulated_gpu.imports import After
 from tests.simulated_gpu.process import Notes, Settings, read_notes
 
 NOT_MEASURED = "the dry run measures a part of the cases; this one was planned, bound and keyed"
+TORCH_COMPILE = "torch-compile"
+NOT_COMPILED = "torch.compile traces no tensors that are simulated"
 FINE = 0.0
 """Relative error of every result: nothing is computed on the simulated device."""
 CHECK_SECONDS, CHECK_SECONDS_PER_ELEMENT = 2e-3, 4e-11
@@ -67,13 +69,17 @@ def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
 
         def part(self: Any) -> None:
             open_cases = [one for one in self.plan if one.open and hasattr(one, "kernel")]
+            for entry in open_cases:
+                if entry.case.implementation == TORCH_COMPILE:
+                    entry.not_run = NOT_COMPILED
+            open_cases = [one for one in open_cases if one.open]
             left_out = unmeasured(open_cases, told.share)
             for entry in left_out:
                 entry.not_run = NOT_MEASURED
             measure(self)
-            for entry in open_cases:
-                if entry.failed is None and gpu.sticky is None:
-                    note_truth(gpu, notes, self._device, entry, measured=entry not in left_out)
+            if gpu.sticky is None:
+                known = [entry for entry in open_cases if entry.failed is None]
+                note_truths(gpu, notes, self._device, known, {one.case.name for one in left_out})
 
         module.Session.measure = part
 
@@ -101,22 +107,38 @@ def unmeasured(entries: list[Any], share: float) -> list[Any]:
         case = entry.case
         function = case.name.split("::")[-1].split("[")[0]
         strata.setdefault((function, case.op, case.implementation, case.launch), []).append(entry)
+    if not share:
+        return entries
     every = max(1, round(1 / share))
     return [entry for of_one in strata.values() for at, entry in enumerate(of_one) if at % every]
 
 
-def note_truth(gpu: Gpu, notes: Notes, device: Any, entry: Any, *, measured: bool) -> None:
-    """Bind and key a case's kernel outside of any measurement; note what a call truly takes."""
-    import torch
-
+def note_truths(gpu: Gpu, notes: Notes, device: Any, entries: list[Any], left_out: set[str]) -> None:
+    """Bind and key each case's kernel outside of any measurement; note what a call truly takes."""
+    from kernels.cublaslt import first_right
     from kernels.timing.pool import Pool
 
-    kernel, case, host = entry.kernel, entry.case, gpu.host
-    pool = Pool(device, {case.dtype: entry.weight_bytes})
+    largest: dict[str, int] = {}
+    for entry in entries:
+        largest[entry.case.dtype] = max(largest.get(entry.case.dtype, 0), entry.weight_bytes)
+    pool, host = Pool(device, largest), gpu.host
+    with first_right():  # what was measured has its candidate; the others are not timed to find one
+        for entry in entries:
+            pool.forget()
+            seconds, launches = true_call(gpu, pool, entry)
+            case = entry.case
+            facts = {"cache": case.cache, "measured": case.name not in left_out, "launches": launches}
+            notes.add("truth", case=case.name, seconds=seconds, **facts)
+    gpu.host = host
+
+
+def true_call(gpu: Gpu, pool: Any, entry: Any) -> tuple[float, int]:
+    """(seconds, launches) of one call of a case."""
+    import torch
+
+    kernel, case, calls = entry.kernel, entry.case, list[tuple[Launch, ...]]()
     with torch.inference_mode():
-        count = 2 if case.cache == "cold" else entry.copies
-        calls = []
-        for _ in range(count):
+        for _ in range(2 if case.cache == "cold" else entry.copies):
             call = kernel.call(kernel.inputs(pool, dtype=case.dtype, **entry.shape))
             if not calls:
                 call()
@@ -126,5 +148,4 @@ def note_truth(gpu: Gpu, notes: Notes, device: Any, entry: Any, *, measured: boo
     seconds = true_seconds(gpu.spec, calls, cold=case.cache == "cold" and entry.weight_bytes > 0)
     if case.launch == "eager":
         seconds = max(seconds, len(calls[0]) * gpu.spec.host_launch_seconds)
-    gpu.host = host
-    notes.add("truth", case=case.name, seconds=seconds, cache=case.cache, measured=measured, launches=len(calls[0]))
+    return seconds, len(calls[0])

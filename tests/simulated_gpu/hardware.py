@@ -25,6 +25,7 @@ class Spec:
         ticks: resolution of an event, seconds.
         launch_seconds: of a kernel that follows another on the device.
         graph_start_seconds: from one graph's last kernel to the next graph's first.
+        graph_upload_seconds: of each of a graph's kernels, before its first replay.
         host_*_seconds: what the host takes to ask for a kernel, an event, a graph replay, a captured kernel.
         ramp_seconds: load after which the SM clock has gone from idle to top.
         cool_seconds: idle time after which the ramp begins anew.
@@ -40,10 +41,10 @@ class Spec:
     shared_bytes_per_block: int = 232_448
     dram_bytes_per_second: float = 4.2e12
     l2_bytes_per_second: float = 1.1e13
-    copy_bytes_per_second: float = 4.0e12
     flops_per_second: tuple[tuple[int, float], ...] = ((1, 1.5e15), (2, 7.6e14), (4, 4.0e14), (8, 6.0e13))
     launch_seconds: float = 1.8e-6
     graph_start_seconds: float = 25e-6
+    graph_upload_seconds: float = 0.5e-6
     ticks: float = 0.5e-6
     host_launch_seconds: float = 6e-6
     host_event_seconds: float = 1e-6
@@ -107,33 +108,35 @@ class L2:
         found = missed = 0.0
         for address, count in touched:
             first, last = address // GRANULE, (address + max(count, 1) - 1) // GRANULE
-            share = count / (last - first + 1)
-            for granule in range(first, last + 1):
-                if self._hit(granule):
-                    found += share
-                else:
-                    missed += share
+            hits = self._touch(range(first, last + 1))
+            found += count * hits / (last - first + 1)
+            missed += count * (1 - hits / (last - first + 1))
         return found, missed
 
-    def _hit(self, granule: int) -> bool:
-        kept, recent = self._sizes
-        if granule in self._kept:
-            return True
-        if granule in self._recent:
-            self._recent.move_to_end(granule)
-            return True
-        if len(self._kept) < kept:
-            self._kept[granule] = None
-            return False
-        self._recent[granule] = None
-        if len(self._recent) > recent:
-            self._recent.popitem(last=False)
-        return False
+    def _touch(self, granules: Iterable[int]) -> int:
+        """How many of them were there: the innermost loop of the simulation."""
+        (most_kept, most_recent), kept, recent, hits = self._sizes, self._kept, self._recent, 0
+        for granule in granules:
+            if granule in kept:
+                hits += 1
+            elif granule in recent:
+                recent.move_to_end(granule)
+                hits += 1
+            elif len(kept) < most_kept:
+                kept[granule] = None
+            else:
+                recent[granule] = None
+                if len(recent) > most_recent:
+                    recent.popitem(last=False)
+        return hits
 
 
 def seconds_at_top(spec: Spec, launch: Launch, cache: L2) -> float:
     """Seconds of one kernel at the top clock; the cache then holds what it touched."""
-    hit, missed = cache.hits(launch.touched)
+    return _seconds(spec, launch, *cache.hits(launch.touched))
+
+
+def _seconds(spec: Spec, launch: Launch, hit: float, missed: float) -> float:
     rate = next(flops for itemsize, flops in spec.flops_per_second if itemsize >= launch.itemsize)
     moved = missed / spec.dram_bytes_per_second + hit / spec.l2_bytes_per_second
     return spec.launch_seconds + max(moved, launch.flops / rate)
@@ -157,10 +160,11 @@ def true_seconds(spec: Spec, calls: Sequence[Sequence[Launch]], *, cold: bool) -
 
 @dataclass
 class Graph:
-    """Captured launches, and what a replay costs at the top clock in a known state of the cache."""
+    """Captured launches, what a replay costs at the top clock in a known state of the cache, and whether one was."""
 
     launches: list[Launch] = field(default_factory=list)
     costs: dict[int, float] = field(default_factory=dict)
+    uploaded: bool = False
 
 
 class Gpu:
@@ -194,9 +198,11 @@ class Gpu:
             return
         self.host += self.spec.host_launch_seconds
         self._before = 0
+        hit, missed = self._cache.hits(launch.touched)
+        seconds = _seconds(self.spec, launch, hit, missed)
         if self.profiled is not None:
-            self._profile(launch)
-        self._run(seconds_at_top(self.spec, launch, self._cache))
+            self.profiled.append((launch, missed, seconds))
+        self._run(seconds)
 
     def replay(self, graph: Graph) -> None:
         """All launches of a graph, after the time that it takes to start one."""
@@ -204,7 +210,8 @@ class Gpu:
         self.host += self.spec.host_graph_seconds
         begins = max(self.free_at, self.host)
         self._idle_until(begins)
-        self.free_at = begins + self.spec.graph_start_seconds
+        upload = 0.0 if graph.uploaded else self.spec.graph_upload_seconds * len(graph.launches)
+        self.free_at, graph.uploaded = begins + self.spec.graph_start_seconds + upload, True
         if self._before not in graph.costs or not self._before:
             graph.costs[self._before] = math.fsum(seconds_at_top(self.spec, one, self._cache) for one in graph.launches)
         cost, self._before = graph.costs[self._before], id(graph)
@@ -227,8 +234,8 @@ class Gpu:
         ticks = self.spec.ticks
         return (math.floor(end / ticks) - math.floor(begin / ticks)) * ticks
 
-    def wait(self) -> None:
-        """The host waits for all that is queued.
+    def wait(self, until: float | None = None) -> None:
+        """The host waits for a moment on the device; without one for all that is queued.
 
         Raises:
             StickyError: the device is lost.
@@ -238,19 +245,12 @@ class Gpu:
         if self.capturing is not None:
             self.fault("the host waits for the device inside a graph capture")
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
-        self.host = max(self.host, self.free_at) + self.spec.host_sync_seconds
+        self.host = max(self.host, self.free_at if until is None else until) + self.spec.host_sync_seconds
 
     def check(self) -> None:
         """Raise what a lost device answers to everything."""
         if self.sticky is not None:
             raise StickyError(self.sticky)
-
-    def _profile(self, launch: Launch) -> None:
-        """Note a launch with the bytes that it reads from memory and its seconds, as counters would."""
-        assert self.profiled is not None
-        spec, (hit, missed) = self.spec, self._cache.hits(launch.touched)
-        moved = missed / spec.dram_bytes_per_second + hit / spec.l2_bytes_per_second
-        self.profiled.append((launch, missed, moved + spec.launch_seconds))
 
     @contextmanager
     def tracing(self) -> Iterator[list[Launch]]:

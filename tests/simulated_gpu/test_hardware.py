@@ -41,7 +41,7 @@ def test_the_cache_counts_each_byte_once():
 
 
 def replays(gpu, count, launches=200):
-    graph = Graph([reads(2**30 * number) for number in range(launches)])
+    graph = Graph([reads(2**30 * number) for number in range(launches)], uploaded=True)
     begin = gpu.record()
     for _ in range(count):
         gpu.replay(graph)
@@ -104,3 +104,38 @@ def test_a_lost_device_answers_nothing_any_more():
     for ask in (gpu.wait, gpu.record, lambda: gpu.launch(reads(0)), lambda: gpu.replay(Graph())):
         with pytest.raises(StickyError, match="illegal memory access"):
             ask()
+
+
+def test_an_event_is_waited_for_and_not_what_is_queued_behind_it():
+    gpu = Gpu(SPEC, Weather())
+    gpu.busy(0.1)
+    event = gpu.record()
+    gpu.busy(0.1)
+    gpu.wait(event)
+    assert event <= gpu.host < gpu.free_at
+    gpu.wait()
+    assert gpu.host >= gpu.free_at
+
+
+def test_a_graphs_first_replay_uploads_it():
+    gpu, graph = Gpu(SPEC, Weather()), Graph([Launch("empty")] * 1000)
+    gpu.busy(1.0)
+    spans = []
+    for _ in range(3):
+        begin = gpu.record()
+        gpu.replay(graph)
+        spans.append(gpu.record() - begin)
+    # 1,000 kernels of 0.5 us each
+    assert spans[0] - spans[1] == pytest.approx(500e-6)
+    assert spans[1] == pytest.approx(spans[2])
+
+
+def test_a_profiled_launch_is_charged_what_its_row_says():
+    gpu = Gpu(SPEC, Weather())
+    gpu.busy(1.0)
+    gpu.profiled = []
+    begin = gpu.record()
+    gpu.launch(reads(0))
+    ((_, missed, seconds),) = gpu.profiled
+    assert missed == WEIGHTS
+    assert gpu.record() - begin == pytest.approx(seconds)
