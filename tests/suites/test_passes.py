@@ -114,6 +114,30 @@ def test_a_kernel_is_checked_before_it_is_timed_and_only_once(run):
     assert len(checked) == 1
 
 
+def test_every_visit_goes_on_behind_the_copy_that_was_read_last(monkeypatch, run):
+    """Of three copies, by a timer that tells of two calls a visit: 0 comes first, then 2, 1, and 0 again."""
+    read, begun = [], []
+
+    def linear(x, weight, out):
+        read.append(weight.data_ptr())
+        return TORCH_LINEAR.run(x, weight, out)
+
+    def warm_up(self, calls, expected):
+        read.clear()
+        for call in calls:
+            call()
+        begun.append(tuple(read))
+
+    monkeypatch.setattr(Timer, "warm_up", warm_up)
+    monkeypatch.setattr(Timer, "made", 2)
+    case = entry("a", kernel=replace(TORCH_LINEAR, run=linear))
+    case.copies = 3
+    run([case], passes_=4)
+    first, second, third = begun[0]
+    assert len({first, second, third}) == 3
+    assert begun[1:] == [(third, first, second), (second, third, first), (first, second, third)]
+
+
 def test_inputs_are_fresh_in_every_run_and_never_zero(run):
     seen = []
 

@@ -15,6 +15,9 @@ class Machine:
 
     Work takes its time at `FULL_MHZ`, and longer at a lower clock. The clock follows from seconds of load since the
     GPU was idle, through `clock`; without NVML nothing is read.
+
+    `order` is what the GPU was given, and when it was read: call, hold (a kernel that only waits), upload (a graph's
+    first replay), replay, event, read. Calls that follow one another are one entry.
     """
 
     def __init__(self, clock=lambda loaded: FULL_MHZ):
@@ -24,10 +27,20 @@ class Machine:
         self.held_back = lambda loaded: False
         self.nvml = True
         self.readings = []
+        self.order = []
+
+    def note(self, what):
+        if self.order[-1:] != ["call"] or what != "call":
+            self.order.append(what)
 
     def work(self, name, seconds):
+        self.note("call")
         self.calls.append(name)
         self.spend(seconds)
+
+    def hold(self, cycles):
+        self.note("hold")
+        self.spend(cycles / FULL_MHZ / 1e6)
 
     def spend(self, seconds):
         """Go through `seconds` of work at full clock, in steps over which the clock hardly moves."""
@@ -45,6 +58,7 @@ class Machine:
         self.seen, self.loaded = self.now, 0.0
 
     def read(self):
+        self.note("read")
         if not self.nvml:
             return None, None
         assert self.seen < self.now, "read without load"
@@ -65,6 +79,7 @@ def install(monkeypatch, machine, *, warm=True):
             assert enable_timing
 
         def record(self):
+            machine.note("event")
             self.at = machine.now
 
         def synchronize(self):
@@ -76,8 +91,11 @@ def install(monkeypatch, machine, *, warm=True):
 
     class Graph:
         START = 7e-6
+        uploaded = False
 
         def replay(self):
+            machine.note("replay" if self.uploaded else "upload")
+            self.uploaded = True
             machine.now += self.START
             for call in self.captured:
                 call()
@@ -97,7 +115,7 @@ def install(monkeypatch, machine, *, warm=True):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
-    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: machine.spend(cycles / FULL_MHZ / 1e6))
+    monkeypatch.setattr(torch.cuda, "_sleep", machine.hold)
     monkeypatch.setattr(steady.time, "monotonic", lambda: machine.now)
     monkeypatch.setattr(cuda, "read_load", machine.read)
     clock = steady.SteadyClock()

@@ -68,6 +68,17 @@ def test_after_a_rest_the_clock_is_brought_up_again(gpu):
     assert sampled.seconds == pytest.approx([TRUE_SECONDS] * len(sampled.seconds), rel=1e-3)
 
 
+@pytest.mark.parametrize(("seconds", "again"), [(0.1, False), (1.0, True)])
+def test_without_nvml_a_rest_of_a_second_is_one_after_which_the_clock_is_brought_up(gpu, seconds, again):
+    machine = gpu()
+    machine.nvml = False
+    timer = ready(machine)
+    timer.sample(1.0)
+    machine.rest(seconds)
+    load, _ = load_of(machine, timer)
+    assert (load >= 0.05) is again
+
+
 def test_a_clock_below_the_best_that_was_seen_is_waited_for(gpu):
     """A power limit, or a rest that fell short of IDLE_SECONDS: two equal readings do not mean that it is up."""
     machine = gpu(lambda loaded: 1200.0, warm=True)
@@ -132,11 +143,22 @@ def test_a_clock_that_is_held_back_and_moves_is_not_tried_again(gpu):
     assert sampled.made == 3 * sampled.calls * len(sampled.seconds)
 
 
-@pytest.mark.parametrize(("where", "throttled"), [(lambda loaded: loaded < 0.011, True), (lambda loaded: False, False)])
-def test_clocks_held_back_before_the_samples_count_as_well_as_behind(gpu, where, throttled):
-    machine = gpu(lambda loaded: FULL_MHZ, warm=True)
-    machine.held_back = where
-    assert ready(machine).sample(1.0).throttled is throttled
+@LAUNCHES
+@pytest.mark.parametrize(
+    ("held_back", "ends"),
+    [
+        (lambda loaded: loaded < 0.011, [True, False]),
+        (lambda loaded: loaded > 0.020, [False, True]),
+        (lambda loaded: True, [True, True]),
+        (lambda loaded: False, [False, False]),
+    ],
+    ids=["before", "from the middle on", "throughout", "never"],
+)
+def test_clocks_held_back_at_either_end_of_the_samples_label_the_visit(gpu, launch, held_back, ends):
+    machine, told = gpu(lambda loaded: FULL_MHZ, warm=True), []
+    machine.held_back = lambda loaded: told.append(held_back(loaded)) or told[-1]
+    assert ready(machine, launch).sample(1.0).throttled is any(ends)
+    assert told[-2:] == ends, "as planted: the last reading before the samples, and the one behind them"
 
 
 def test_a_chunk_that_takes_no_time_ends_all_the_same(gpu):
@@ -145,6 +167,39 @@ def test_a_chunk_that_takes_no_time_ends_all_the_same(gpu):
     timer = ready(machine)
     timer.sample(1.0)
     assert len(machine.calls) < 10**6
+
+
+def order_of(machine, timer):
+    """What a visit gives the GPU; the calls of a graph are not told from its replay."""
+    machine.order.clear()
+    sampled = timer.sample(1.0)
+    given = [what for what in machine.order if what != "call" or timer._runner == timer._launched]
+    return given, len(sampled.seconds)
+
+
+def test_eager_calls_have_a_waiting_kernel_behind_them_wherever_the_clock_is_read(gpu):
+    """The host may be slower than the calls: without that kernel it would read the clock of an idle GPU."""
+    machine = gpu(lambda loaded: FULL_MHZ, warm=True)
+    given, samples = order_of(machine, ready(machine, "eager"))
+    chunk = ["call", "hold", "event"]
+    before = ["event", *chunk, *chunk, "read", *chunk, "read"]
+    assert given[: len(before)] == before
+    assert given[len(before) :] == ["event", *["call", "event"] * (2 * samples), "hold", "read"]
+
+
+@pytest.mark.parametrize("nvml", [True, False])
+@pytest.mark.parametrize("expected", [TRUE_SECONDS, 1.0])
+def test_each_graph_is_replayed_once_before_it_is_timed(gpu, expected, nvml):
+    """The first replay uploads a graph, which is no part of a call. Of calls of a second a chunk is one graph."""
+    machine = gpu(lambda loaded: FULL_MHZ, warm=True)
+    machine.nvml = nvml
+    given, samples = order_of(machine, ready(machine, "graph", expected))
+    timed = ["event", *["replay", "event"] * (2 * samples), "replay", "read"]
+    before = given[: -len(timed)]
+    assert given[-len(timed) :] == timed
+    assert before[-1] == "read", "what is before the samples is the load that settles the clock"
+    assert before.count("upload") == 2
+    assert "hold" not in given, "the samples follow that load without a gap"
 
 
 @pytest.mark.parametrize(("launch", "idle"), [("graph", False), ("eager", True)])

@@ -67,6 +67,16 @@ def test_copies_are_taken_in_turn_across_samples(machine):
     assert machine.calls == [number % 3 for number in range(len(machine.calls))]
 
 
+@pytest.mark.parametrize("expected", [3e-3, None])
+@pytest.mark.parametrize("timed", ["host", "graph", "eager"])
+def test_a_timer_tells_which_copy_was_read_last(machine, timed, expected):
+    """By the calls it made: the next visit goes on behind that copy."""
+    timer = HostTimer(CPU) if timed == "host" else CudaTimer(GPU, timed)
+    timer.warm_up(calls_of(machine, 3e-3, copies=7), expected)
+    timer.sample(1.0)
+    assert machine.calls[-1] == (timer.made - 1) % 7
+
+
 @pytest.mark.parametrize("launch", ["graph", "eager"])
 def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch):
     apart = []
@@ -161,6 +171,17 @@ def test_a_clock_that_does_not_move_is_an_error(machine):
     timer._long = timer._short
     with pytest.raises(RuntimeError, match="took no longer than"):
         timer.sample(1.0)
+
+
+def test_the_graph_that_sizes_the_samples_is_replayed_once_before_it_is_timed(machine):
+    CudaTimer(GPU, "graph").warm_up(calls_of(machine, 3e-6), None)
+    assert [what for what in machine.order if what != "call"] == ["upload", "event", "replay", "event"]
+
+
+def test_the_graph_of_a_look_is_replayed_once_before_it_is_timed(machine):
+    Look(calls_of(machine, 3e-6)).seconds(2)
+    given = [what for what in machine.order if what != "call"]
+    assert given == ["upload", "event", "replay", "event", "replay", "event"]
 
 
 def test_a_look_tells_fast_from_slow_at_a_clock_that_is_up(machine):
