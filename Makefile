@@ -17,8 +17,9 @@ TORCH_OPTION := $(if $(TORCH),--extra-index-url $(TORCH_INDEX)/$(TORCH))
 ifeq ($(TORCH),cpu)
 export CUDA_VISIBLE_DEVICES :=
 endif
-# Only a machine whose driver answers gets the CUDA extra, for the CUDA version that torch was built with.
-CUDA := $(if $(filter cpu,$(TORCH)),,$(shell nvidia-smi >/dev/null 2>&1 && echo ',$(if $(filter cu12%,$(TORCH)),cu12,cu13)'))
+# Only a machine whose driver answers gets the CUDA extra, for the CUDA version that torch was built with. nvidia-smi is
+# asked where set-up uses this, and not before: one that hangs takes the 20 s.
+CUDA_EXTRA = $(if $(filter cpu,$(TORCH)),,$(shell timeout -k 2 20 nvidia-smi >/dev/null 2>&1 && echo ',$(if $(filter cu12%,$(TORCH)),cu12,cu13)'))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(CONSTRAINTS) $(TORCH_OPTION) --editable
 # A stamp for what is installed: changing a requirement makes it anew, and nothing is done twice.
 STAMP := $(shell { cat pyproject.toml $(CONSTRAINTS) Makefile; echo '$(TORCH)'; } | cksum | cut -d' ' -f1)
@@ -46,7 +47,7 @@ setup: $(READY_TO_TEST)
 $(READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v.major}.{v.minor} is too old: 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
-	$(INSTALL) '.[silicon$(CUDA)]'
+	$(INSTALL) '.[silicon$(CUDA_EXTRA)]'
 	@$(BIN)/python -c 'import aiconfigurator_core' 2>/dev/null || \
 		echo "aiconfigurator-core has no wheel for this machine: the report goes without published times of other GPUs"
 	touch $@

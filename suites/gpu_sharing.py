@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kernels.timing.device import Device, gib
-from kernels.timing.gpu_visibility import other_processes
+from kernels.timing.nvidia_smi import other_processes
 
 LITTLE = 0.25
 """Share of the memory below which large shapes and cold copies do not fit on most GPUs."""

@@ -16,7 +16,7 @@ import pytest_benchmark
 import torch
 
 from kernels.timing.device import current_device
-from kernels.timing.gpu_visibility import find_driver, hidden_on_purpose
+from kernels.timing.nvidia_smi import find_driver, hidden_on_purpose
 from specs.case import Case
 from specs.measurement import SCHEMA
 from specs.sizes import binary_bytes

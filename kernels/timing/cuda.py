@@ -1,9 +1,9 @@
 """Device time on a GPU: CUDA events around graph replays, or around calls launched one by one.
 
-A sample is t = (T(2n) − T(n)) / n, where T(n) is the time between events around n calls: what it costs to
-start a graph, or to begin launching, is in both and drops out. Graph samples are queued behind untimed replays,
-which bring the SM clock up, so that the host runs ahead and no gap of its making lies between two events. For eager
-calls nothing is queued ahead: where the host is slower than the device, that is what they are there to show.
+A sample is t = (T(2n) − T(n)) / n, where T(n) is the time between events around n calls. What it costs to start a
+graph, or to begin launching, is in both and drops out. Graph samples are queued behind untimed replays, which bring the
+SM clock up. So the host runs ahead, and no gap of its making lies between two events. For eager calls nothing is
+queued ahead: where the host is slower than the device, that is what they are there to show.
 """
 
 from collections.abc import Callable, Sequence

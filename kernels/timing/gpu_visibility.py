@@ -1,40 +1,10 @@
-"""Why torch sees no GPU on a machine whose driver lists one, in one line with what to install."""
+"""A GPU that torch does not see: hidden on purpose, or listed by a driver that this torch cannot use."""
 
 import os
-import re
-import shutil
-import subprocess
-from typing import NamedTuple
 
 import torch
 
-HIDING = ("", "-1", "NoDevFiles")
-"""Values of CUDA_VISIBLE_DEVICES that hide every GPU; the last is Slurm's."""
-
-OLDER_CUDA_BUILD = "cu126"
-"""PyTorch's build for drivers of CUDA 12: those from 525 on run it, whatever their minor version."""
-
-FIRST_DRIVER = {12: 525, 13: 580}
-"""The first driver branch that runs a major version of CUDA (NVIDIA's CUDA compatibility guide)."""
-
-ANSWER_SECONDS = 20
-
-
-class Driver(NamedTuple):
-    """The driver's own word: the name of the first GPU, its version, and the newest CUDA that it runs ("" unknown)."""
-
-    gpu: str
-    version: str
-    cuda: str
-
-    def __str__(self) -> str:
-        runs = f", which runs CUDA up to {self.cuda}" if self.cuda else ""
-        return f"nvidia-smi lists {self.gpu} with driver {self.version}{runs}"
-
-
-def hidden_on_purpose() -> bool:
-    """Whether the user or a scheduler hides every GPU through CUDA_VISIBLE_DEVICES."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in HIDING
+from kernels.timing.nvidia_smi import Torch, find_driver, hidden_on_purpose, why_unusable
 
 
 def hide_gpus() -> None:
@@ -42,50 +12,11 @@ def hide_gpus() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def find_driver() -> Driver | None:
-    """The driver, as nvidia-smi tells; None where it is not there or does not answer."""
-    listed = _said("--query-gpu=name,driver_version", "--format=csv,noheader")
-    first = listed.splitlines()[0].rpartition(",") if listed else ("", "", "")
-    if not first[0] or not re.match(r"\s*\d+\.", first[2]):
-        return None
-    found = re.search(r"CUDA Version:\s*(\d+\.\d+)", _said())
-    return Driver(first[0].strip(), first[2].strip(), found[1] if found else "")
-
-
-def other_processes() -> list[int]:
-    """Processes that compute on this machine's NVIDIA GPUs beside this one; empty without nvidia-smi."""
-    listed = _said("--query-compute-apps=pid", "--format=csv,noheader").split()
-    return [int(word) for word in listed if word.isdecimal() and int(word) != os.getpid()]
-
-
 def unseen_gpu() -> str | None:
     """One line where the driver lists a GPU that torch cannot use and that nobody hides; None elsewhere."""
     if torch.cuda.is_available() or hidden_on_purpose() or (driver := find_driver()) is None:
         return None
-    return f"{driver}; {_reason(driver)}"
-
-
-def _reason(driver: Driver) -> str:
-    newest, branch = max(FIRST_DRIVER), int(driver.version.split(".")[0])
-    fitting = next((major for major in sorted(FIRST_DRIVER, reverse=True) if branch >= FIRST_DRIVER[major]), None)
-    if fitting is None:
-        get = f"no build fits it: install driver {FIRST_DRIVER[newest]} or newer"
-    elif fitting < newest:
-        get = f"install PyTorch's {OLDER_CUDA_BUILD} build: make bench TORCH={OLDER_CUDA_BUILD}"
-    else:
-        get = "install the CUDA build: make clean, then make bench"
-    built = torch.version.cuda
-    if torch.version.hip:
-        return f"torch {torch.__version__} is a build for AMD GPUs: {get}"
-    if built is None:
-        return f"torch {torch.__version__} is a build without CUDA: {get}"
-    needed = FIRST_DRIVER.get(int(built.split(".")[0]), 0)
-    if branch < needed:
-        return f"torch {torch.__version__} needs CUDA {built}, driver {needed} or newer: {get}"
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return f"CUDA_VISIBLE_DEVICES={chosen} names no GPU that is there: unset it"
-    return f"torch {torch.__version__} for CUDA {built} cannot open it: {_torch_error()}"
+    return why_unusable(driver, Torch(torch.__version__, torch.version.cuda, torch.version.hip, _torch_error()))
 
 
 def _torch_error() -> str:
@@ -94,17 +25,3 @@ def _torch_error() -> str:
     except (AssertionError, RuntimeError) as error:
         return str(error).strip().split("\n")[0]
     return "it gives no reason"
-
-
-def _said(*arguments: str) -> str:
-    """nvidia-smi's output; empty where it is not there, fails or hangs."""
-    path = shutil.which("nvidia-smi")
-    if path is None:
-        return ""
-    try:
-        done = subprocess.run(  # noqa: S603 - the driver's own tool
-            [path, *arguments], check=True, capture_output=True, text=True, timeout=ANSWER_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

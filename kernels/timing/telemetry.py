@@ -1,5 +1,6 @@
 """Clocks, power and throttling of an NVIDIA GPU, read through NVML while it is under load."""
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -33,7 +34,8 @@ def read_load() -> tuple[bool | None, dict[str, float] | None]:
         return None, None
     nvml, handle = found
     try:
-        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+        if (reasons := _clock_event_reasons(nvml, handle)) is None:
+            return None, None
         figures = {
             "sm_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
             "memory_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
@@ -44,3 +46,12 @@ def read_load() -> tuple[bool | None, dict[str, float] | None]:
     except nvml.NVMLError:
         return None, None
     return any(reasons & bit for bit in HELD_BACK), figures
+
+
+def _clock_event_reasons(nvml: Any, handle: Any) -> int | None:
+    """NVML's bits, by their newer name or by that of bindings and drivers before 535; None where neither is told."""
+    for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+        if ask := getattr(nvml, name, None):
+            with suppress(nvml.NVMLError):
+                return int(ask(handle))
+    return None

@@ -56,7 +56,7 @@ def _processes(handle: tuple[Any, Any] | None) -> int | None:
     nvml, gpu = handle
     try:
         return len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu))
-    except nvml.NVMLError:
+    except (nvml.NVMLError, AttributeError):  # an older binding may lack the function
         return None
 
 

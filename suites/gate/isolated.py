@@ -1,7 +1,7 @@
 """The isolated clock: one cold call between two events, as NVBench takes its cold measurement.
 
-Before each call the last-level cache is overwritten (as NVBench does, so that both see the same dirty lines go) and the
-stream is kept busy until the host has queued the events and the call: no gap of the host's making lies between them.
+Before each call the last-level cache is overwritten, as NVBench does, so that both see the same dirty lines go. The
+stream is kept busy until the host has queued the events and the call. So no gap of the host's making lies between them.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suites.gate.step import Step
+from kernels.timing.nvidia_smi import Torch, find_driver, hidden_on_purpose, no_answer, other_processes, why_unusable
+from specs.errors import UserError
+from suites.gate.step import Step, last_line
 
 _ASK = """
 import importlib.util, json, sys
@@ -18,18 +20,26 @@ def there(name):
         return importlib.util.find_spec(name) is not None
     except ImportError:
         return False
+def first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def why_unseen(torch):
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return first_line(error)
+    return "it gives no reason"
 found = {"packages": {name: there(name) for name in sys.argv[1:]}, "gpu": None, "no_gpu": "torch is not installed"}
 if there("torch"):
     try:
         import torch
-        found |= {"torch": torch.__version__, "cuda": torch.version.cuda}
         if torch.cuda.is_available():
-            found["gpu"] = torch.cuda.get_device_name(0)
-            found["free_bytes"], found["memory_bytes"] = torch.cuda.mem_get_info(0)
+            free_bytes, memory_bytes = torch.cuda.mem_get_info(0)
+            found |= {"free_bytes": free_bytes, "memory_bytes": memory_bytes, "gpu": torch.cuda.get_device_name(0)}
         else:
             found["no_gpu"] = f"torch {torch.__version__} sees no CUDA GPU"
+            found["torch"] = [torch.__version__, torch.version.cuda, torch.version.hip, why_unseen(torch)]
     except Exception as error:
-        found["no_gpu"] = f"torch cannot be imported or cannot use the GPU: {str(error).splitlines()[0]}"
+        found["no_gpu"] = f"torch cannot be imported or cannot use the GPU: {first_line(error)}"
 print(json.dumps(found))
 """
 """Run in a process of its own: the gate holds no CUDA context while others measure."""
@@ -38,8 +48,6 @@ PROBE_SECONDS = 60
 GIB = 2**30
 OWN_GIB = 1.5
 """Memory in use beyond this cannot be the probe's own context."""
-LEAST_DRIVER = {11: (450, "450.80"), 12: (525, "525.60"), 13: (580, "580.65")}
-"""Oldest driver for each major version of CUDA, as its release notes say: first part, and as it is written."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,8 @@ class Machine:
             lacks.append(f"not installed: {', '.join(absent)}")
         if absent := [name for name in step.tools if find_tool(name) is None]:
             lacks.append(f"not on the PATH nor below CUDA_HOME: {', '.join(absent)}")
-        if step.launches and not c_compiler():
-            lacks.append("Triton needs a C compiler for its first launch: install gcc, or name one in CC")
+        if step.launches and (reason := _no_c_compiler()):
+            lacks.append(f"Triton needs a C compiler for its first launch: {reason}")
         if self.free_gib is not None and self.free_gib < step.memory_gib:
             lacks.append(f"it needs {step.memory_gib:g} GiB of GPU memory, {self.free_gib:.1f} are free")
         return "; ".join(lacks) or None
@@ -80,71 +88,68 @@ class Machine:
 
 
 def look_around(python: str, packages: Iterable[str]) -> Machine:
-    """Ask the interpreter that the steps will use, and the driver."""
-    others = _others()  # before the probe holds memory itself
-    try:
-        command = [python, "-c", _ASK, *sorted(set(packages))]
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)  # noqa: S603 - the interpreter that was asked for
-        found = json.loads(asked.stdout.splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError) as error:
-        return Machine(None, f"{python} does not answer ({type(error).__name__})", {})
+    """Ask the interpreter that the steps will use, and the driver.
+
+    Raises:
+        UserError: the interpreter does not answer.
+    """
+    others = other_processes()  # before the probe holds memory itself
+    found = _ask(python, packages)
     if found["gpu"] is None:
         return Machine(None, _why_no_gpu(found), found["packages"])
     free, whole = found["free_bytes"] / GIB, found["memory_bytes"] / GIB
     return Machine(found["gpu"], "", found["packages"], free, tuple(_notes(found["gpu"], free, whole, others)))
 
 
+def _ask(python: str, packages: Iterable[str]) -> dict[str, Any]:
+    """What the interpreter has, as `_ASK` prints it."""
+    command = [python, "-c", _ASK, *sorted(set(packages))]
+    try:
+        asked = subprocess.run(  # noqa: S603 - the interpreter that was asked for
+            command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS
+        )
+    except OSError as error:
+        raise UserError(f"--python {python}: cannot be run ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"--python {python}: does not answer within {PROBE_SECONDS} s") from error
+    try:
+        found = json.loads(asked.stdout.strip().rpartition("\n")[2])
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and {"packages", "gpu", "no_gpu"} <= found.keys():
+        return found
+    told = f": {last_line(asked.stderr)}" if asked.stderr.strip() else ""
+    raise UserError(f"--python {python}: does not answer as Python does (exit status {asked.returncode}{told})")
+
+
 def _why_no_gpu(found: dict[str, Any]) -> str:
-    """The reason that lies nearest: hidden on purpose, a torch without CUDA, a driver too old for it."""
+    """The reason that lies nearest: hidden on purpose, or a torch that does not fit the driver."""
     if "torch" not in found:
         return str(found["no_gpu"])
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+    if hidden_on_purpose():
         return "CUDA_VISIBLE_DEVICES hides every GPU: unset it, or set it to 0"
-    driver = ask_driver("driver_version")
-    if not driver:
-        return str(found["no_gpu"])
-    if found["cuda"] is None:
-        return f"torch {found['torch']} is built without CUDA, and there is a GPU with driver {driver[0]}"
-    least, written = LEAST_DRIVER.get(int(found["cuda"].split(".")[0]), (0, ""))
-    if int(driver[0].split(".")[0]) < least:
-        return (
-            f"driver {driver[0]} is older than CUDA {found['cuda']} of torch {found['torch']} needs: "
-            f"update it to {written} or newer, or install a torch for an older CUDA"
-        )
-    return f"{found['no_gpu']}, but nvidia-smi does, with driver {driver[0]}"
+    if driver := find_driver():
+        return why_unusable(driver, Torch(*found["torch"]))
+    return f"{found['no_gpu']}, and {reason}" if (reason := no_answer()) else str(found["no_gpu"])
 
 
-def _notes(gpu: str, free_gib: float, whole_gib: float, others: list[str]) -> Iterable[str]:
+def _notes(gpu: str, free_gib: float, whole_gib: float, others: list[int]) -> Iterable[str]:
     if " MIG " in gpu:
         yield f"{gpu} is a MIG slice: its figures are not those of a whole GPU"
     if others:
-        yield f"{len(others)} other processes use the GPU (process {', '.join(others)}): times will be theirs too"
+        listed = ", ".join(map(str, others))
+        yield f"{len(others)} other processes use the GPU (process {listed}): times will be theirs too"
     elif whole_gib - free_gib > OWN_GIB + 0.02 * whole_gib:
         yield f"{whole_gib - free_gib:.1f} of {whole_gib:.1f} GiB of GPU memory are in use by others"
+    if reason := no_answer():
+        yield f"{reason}: whether other processes use the GPU is not known"
 
 
-def _others() -> list[str]:
-    return ask_driver("pid", of="compute-apps")
-
-
-def ask_driver(fact: str, of: str = "gpu") -> list[str]:
-    """What nvidia-smi says, a line for each GPU or process; nothing where it is silent."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    try:
-        command = [tool, f"--query-{of}={fact}", "--format=csv,noheader,nounits"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20)  # noqa: S603 - NVIDIA's tool
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in told.stdout.splitlines() if line.strip()] if told.returncode == 0 else []
-
-
-def c_compiler() -> str | None:
-    """The compiler that Triton takes for its launcher."""
+def _no_c_compiler() -> str | None:
+    """What to do where there is no compiler that Triton takes for its launcher; None where there is one."""
     if named := os.environ.get("CC"):
-        return shutil.which(named)
-    return shutil.which("gcc") or shutil.which("clang")
+        return None if shutil.which(named) else f"CC={named!r} is no program; name one without options, or unset CC"
+    return None if shutil.which("gcc") or shutil.which("clang") else "install gcc, or name one in CC"
 
 
 def find_tool(name: str) -> str | None:

@@ -27,8 +27,9 @@ def run_limited(
 ) -> int | None:
     """Exit status of `command`; None when it was ended at its limit of `seconds`.
 
-    Its output goes to `log`. Its group is interrupted `grace` seconds before the limit, of a short limit a fifth, and
-    killed at it, and so is whatever it has started in other groups. So it is too when this program is interrupted.
+    Its output goes to `log`. Its group is interrupted `grace` seconds before the limit, and killed at the limit. Of a
+    short limit the grace is a fifth. What it has started in other groups is killed with it. The same happens when this
+    program is interrupted.
     """
     grace = min(grace, GRACE_SHARE * seconds)
     mark = uuid.uuid4().hex

@@ -7,7 +7,7 @@ first launched, as it would without this step.
 import os
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -175,12 +175,19 @@ def _arch_here() -> str:
     return done.stdout.strip() or "an unknown GPU"
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a number of processes: at least 1")
+    return int(text)
+
+
 def _asked(argv: Sequence[str] | None) -> Namespace:
     from argparse import ArgumentParser
 
     extra = ArgumentParser(add_help=False)
     extra.add_argument("--arch", help="sm_90, …; without it that of the GPU at hand")
-    extra.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many compile at once")
+    cores = len(os.sched_getaffinity(0))
+    extra.add_argument("--processes", type=_at_least_one, default=cores, help="how many compile at once")
     own, rest = extra.parse_known_args(argv)
     return Namespace(**vars(options(__doc__, rest, seconds=True)), **vars(own))
 

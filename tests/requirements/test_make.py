@@ -34,6 +34,25 @@ def test_without_torch_the_package_index_decides(commands):
     assert "'.[silicon,cu13]'" in commands(driver=True)
 
 
+@pytest.mark.parametrize(("target", "most"), [("help", 0), ("clean", 0), ("gpu", 0), ("bench", 1)])
+def test_the_driver_is_asked_by_set_up_alone_and_with_a_limit(tmp_path, monkeypatch, target, most):
+    """A hanging nvidia-smi ends with its limit, and does not hold up what has no use for it."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA", "12.4")  # as a cluster's modules may set it: make would export ours under that name
+    asked = tmp_path / "asked"
+    for name, line in (("timeout", 'echo "$@" >> "$ASKED"; exit 124'), ("nvidia-smi", 'echo no limit >> "$ASKED"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n", "utf-8")
+        (tmp_path / name).chmod(0o755)
+    command = ["make", "-n", "-B", target]
+    told = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "ASKED": str(asked)}
+    ).stdout
+    lines = asked.read_text().splitlines() if asked.exists() else []
+    assert len(lines) == most
+    assert all(line.endswith(" 20 nvidia-smi") for line in lines)
+    assert "silicon,cu" not in told
+
+
 def test_the_cpu_wheels_come_from_one_index_and_no_cuda_with_them(commands):
     told = commands("TORCH=cpu", driver=True)
     assert f"{INDEX}cpu " in told

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels.timing import gpu_visibility
-from kernels.timing.gpu_visibility import Driver, find_driver, other_processes, unseen_gpu
+from kernels.timing import nvidia_smi
+from kernels.timing.gpu_visibility import unseen_gpu
+from kernels.timing.nvidia_smi import Driver, find_driver, other_processes
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,7 +52,7 @@ def test_the_driver_is_read(smi):
 
 @pytest.mark.parametrize("before", ["exit 9", "echo 'NVIDIA-SMI has failed'; exit 0", "sleep 30"])
 def test_a_driver_that_does_not_answer_is_none(smi, before, monkeypatch):
-    monkeypatch.setattr(gpu_visibility, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(nvidia_smi, "ANSWER_SECONDS", 1)
     smi("535.104.05", "12.2", before)
     assert find_driver() is None
     assert unseen_gpu() is None

@@ -1,11 +1,12 @@
-"""What NVML says of a GPU under load, by a stand-in of NVML: which reasons for a clock mean that it is held back."""
+"""The GPU under load as NVML tells, with its newer names, its older ones, or not at all."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from kernels.timing import telemetry
-from kernels.timing.telemetry import HELD_BACK, read_load
+
+NEWER, OLDER = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
 
 SLOWED = {
     "power cap": 0x04,
@@ -19,63 +20,89 @@ AS_ASKED = {"none": 0x00, "idle": 0x01, "applications clocks": 0x02, "sync boost
 
 
 class NVMLError(Exception):
-    pass
+    """NVML's own."""
+
+
+def lacking(_):
+    raise NVMLError("Function Not Found")
 
 
 @pytest.fixture
-def nvml(monkeypatch):
-    """An NVML whose GPU gives these reasons."""
+def load(monkeypatch):
+    """What is read where NVML has these functions beside those that every version has."""
 
-    def nvml(reasons):
-        def current_reasons(handle):
-            if reasons is None:
-                raise NVMLError("GPU is lost")
-            return reasons
-
-        fake = SimpleNamespace(
+    def read(**functions):
+        nvml = SimpleNamespace(
             NVMLError=NVMLError,
             NVML_CLOCK_SM=1,
             NVML_CLOCK_MEM=2,
             NVML_TEMPERATURE_GPU=0,
-            nvmlDeviceGetCurrentClocksEventReasons=current_reasons,
-            nvmlDeviceGetClockInfo=lambda handle, clock: {1: 1980, 2: 2619}[clock],
-            nvmlDeviceGetPowerUsage=lambda handle: 650_500,
-            nvmlDeviceGetTemperature=lambda handle, sensor: 61,
+            nvmlDeviceGetClockInfo=lambda handle, kind: 1980 if kind == 1 else 3201,
+            nvmlDeviceGetPowerUsage=lambda handle: 420_000,
+            nvmlDeviceGetTemperature=lambda handle, kind: 51,
         )
-        monkeypatch.setattr(telemetry, "nvml_handle", lambda: (fake, "handle"))
+        nvml.__dict__.update(functions)
+        monkeypatch.setattr(telemetry, "nvml_handle", lambda: (nvml, "handle"))
+        return telemetry.read_load()
 
-    return nvml
+    return read
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [
+        {NEWER: lambda handle: 0x04},
+        {OLDER: lambda handle: 0x04},
+        {NEWER: lacking, OLDER: lambda handle: 0x04},
+    ],
+    ids=["new", "older binding", "older driver"],
+)
+def test_clock_event_reasons_are_read_by_whichever_name_they_have(load, functions):
+    throttled, figures = load(**functions)
+    assert throttled is True
+    assert figures == {
+        "sm_mhz": 1980.0,
+        "memory_mhz": 3201.0,
+        "power_watts": 420.0,
+        "temperature_celsius": 51.0,
+        "clock_event_reasons": 4.0,
+    }
+
+
+@pytest.mark.parametrize("functions", [{}, {NEWER: lacking}, {NEWER: lacking, OLDER: lacking}])
+def test_without_them_nothing_is_known(load, functions):
+    assert load(**functions) == (None, None)
+
+
+def test_a_figure_that_the_gpu_does_not_tell_leaves_nothing_known(load):
+    assert load(**{NEWER: lambda handle: 0, "nvmlDeviceGetPowerUsage": lacking}) == (None, None)
+
+
+def test_other_errors_are_not_hidden(load):
+    def broken(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        load(**{NEWER: broken, OLDER: lambda handle: 0})
 
 
 def test_each_reason_that_counts_is_one_of_nvmls():
-    assert set(HELD_BACK) == set(SLOWED.values())
+    assert set(telemetry.HELD_BACK) == set(SLOWED.values())
 
 
 @pytest.mark.parametrize("reasons", SLOWED.values(), ids=SLOWED)
 @pytest.mark.parametrize("beside", AS_ASKED.values(), ids=AS_ASKED)
-def test_a_clock_that_is_held_back_is_throttled_whatever_else_is_said(nvml, reasons, beside):
-    nvml(reasons | beside)
-    throttled, figures = read_load()
+def test_a_clock_that_is_held_back_is_throttled_whatever_else_is_said(load, reasons, beside):
+    throttled, figures = load(**{NEWER: lambda handle: reasons | beside})
     assert throttled is True
     assert figures["clock_event_reasons"] == reasons | beside
 
 
 @pytest.mark.parametrize("reasons", [*AS_ASKED.values(), sum(AS_ASKED.values())], ids=[*AS_ASKED, "all of them"])
-def test_a_clock_that_is_as_asked_for_is_not_throttled(nvml, reasons):
-    nvml(reasons)
-    throttled, figures = read_load()
-    assert throttled is False
-    assert figures == {
-        "sm_mhz": 1980.0,
-        "memory_mhz": 2619.0,
-        "power_watts": 650.5,
-        "temperature_celsius": 61.0,
-        "clock_event_reasons": float(reasons),
-    }
+def test_a_clock_that_is_as_asked_for_is_not_throttled(load, reasons):
+    assert load(**{NEWER: lambda handle: reasons})[0] is False
 
 
-def test_an_nvml_that_refuses_or_is_missing_tells_nothing(nvml, monkeypatch):
-    nvml(None)
-    assert read_load() == (None, None)
+def test_where_nvml_is_missing_nothing_is_known(monkeypatch):
     monkeypatch.setattr(telemetry, "nvml_handle", lambda: None)
-    assert read_load() == (None, None)
+    assert telemetry.read_load() == (None, None)

@@ -163,14 +163,17 @@ def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
     assert "held back" not in facts.judge({**found, "throttled": None}).detail
 
 
-def test_facts_go_without_the_processes_that_nvml_does_not_tell(monkeypatch):
+@pytest.mark.parametrize("there", [True, False], ids=["refuses", "lacks it"])
+def test_facts_go_without_the_processes_that_nvml_does_not_tell(monkeypatch, there):
     class NVMLError(Exception):
         pass
 
     def refuses(_):
         raise NVMLError("Not Supported")
 
-    nvml = SimpleNamespace(NVMLError=NVMLError, nvmlDeviceGetComputeRunningProcesses=refuses)
+    nvml = SimpleNamespace(NVMLError=NVMLError)
+    if there:
+        nvml.nvmlDeviceGetComputeRunningProcesses = refuses
     monkeypatch.setattr(telemetry, "nvml_handle", lambda: (nvml, "handle"))
     monkeypatch.setattr(telemetry, "read_load", lambda: (None, None))
     found = facts.facts()

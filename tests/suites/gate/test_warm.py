@@ -99,6 +99,15 @@ def test_the_program_compiles_what_is_recorded_and_lists_what_it_could_not(tmp_p
     assert "1 of 2 launches for sm_90 compiled" in verdict["detail"]
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_no_process_at_all_is_refused_in_a_line(tmp_path, capsys, count):
+    with pytest.raises(SystemExit) as left:
+        run(tmp_path, "--arch", "sm_90", "--processes", count)
+    assert left.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"argument --processes: {count} is not a number of processes: at least 1")
+
+
 def test_an_architecture_without_a_record_is_said_and_no_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(launches, "recorded", lambda arch: [])
     status, verdict = run(tmp_path, "--arch", "sm_89")
