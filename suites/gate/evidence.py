@@ -37,7 +37,7 @@ def foreign(work: Path) -> str | None:
     """Why a run cannot use this folder: it was not made by an earlier one."""
     if not work.exists() or (work / MARK).exists():
         return None
-    return f"{work} exists and no run of the gate made it, so that it is not deleted; name another --out"
+    return f"{work} exists and no run of the gate made it, so that it is not deleted; name another folder"
 
 
 def keep_result(place: Place, figures: Mapping[str, Any]) -> None:

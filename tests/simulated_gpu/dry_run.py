@@ -9,19 +9,21 @@ Every problem is one line. A planted fault (`PLANT=name`) must come out as a pro
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kernels.triton_utils import missing_triton
 from suites.gate import launches
 from suites.gate.budget import granted
+from suites.gate.evidence import MARK, foreign
 from suites.gate.steps import EVIDENCE, SMOKE
 from tests.simulated_gpu import estimates, truth
 from tests.simulated_gpu.hardware import Weather
@@ -34,11 +36,18 @@ MOST_FILES = 8
 """In OUT: what comes back from a machine that is lent."""
 PATIENCE = 15.0
 """Real seconds that a step may take here, for each that it is granted on a GPU: two cores do what sixteen do there."""
+AT_ONCE = 3
+"""Parts that run at once: some of them wait most of the time."""
 HANGING_SECONDS = 6
 NOISE = Weather(jitter=0.003, drift=0.003)
 """Relative spread between graph replays, and of what a visit shares."""
+NOISY_RUNS = 3
+"""The first is compared with each of the others."""
+MOST_FALSE = 0.01
+"""Share of equal cases that may be called different."""
 CAPPED = Weather(throttled=tuple((at, at + 0.25, 1500.0) for at in (0.4, 1.1, 1.9, 2.6, 3.4, 4.2, 5.0, 6.0, 7.0, 8.0)))
 """A power cap comes and goes."""
+LITTLE_BYTES = 2**30
 SELECTED = ("suites/bench_linears.py", "suites/bench_ceilings.py")
 AXES = ("--model", "llama-3-70b", "--tp", "8", "--tokens", "1,16", "--impl", "torch,triton", "--layer", "o,gate_up")
 
@@ -50,12 +59,16 @@ class Found:
     Attributes:
         problems: one line each.
         steps: of the gate, with estimated and granted seconds.
-        truth: cases, how many were within 1 %, and verdicts on what did not differ.
+        truth: cases, how many were within 1 %; equal cases compared, and verdicts that called them different.
+        planned: cases of `pytest suites/` that were planned, and their kernels bound and keyed.
     """
 
     problems: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
-    truth: dict[str, Any] = field(default_factory=lambda: {"cases": 0, "within_1_percent": 0, "false_verdicts": 0})
+    truth: dict[str, Any] = field(
+        default_factory=lambda: {"cases": 0, "within_1_percent": 0, "compared": 0, "false_verdicts": 0}
+    )
+    planned: int = 0
 
     def expect(self, holds: object, problem: str) -> None:
         """Note a problem where something does not hold."""
@@ -79,6 +92,7 @@ class DryRun:
         self.folder, self.plant, self.found = folder, plant, Found()
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "bin").mkdir(parents=True)
+        (folder / MARK).touch()
         for name in ("ncu", "compute-sanitizer"):
             tool = folder / "bin" / name
             tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "tools.py"}" {name} "$@"\n')
@@ -172,6 +186,18 @@ class DryRun:
         for one in results:
             self.found.expect(one["outcome"] == "passed", f"smoke: {one['step']}: {one['outcome']}: {one['detail']}")
 
+    def planned(self) -> None:
+        """All of `pytest suites/` by its own defaults: each case is planned, its kernel bound and keyed."""
+        command = [sys.executable, "-m", "pytest", "suites/", "-q"]
+        _, output = self.run("planned", command, self.settings("planned", share=0.0, passes=1))
+        notes = read_notes(self.folder / "planned")
+        bound = {note["case"] for note in notes if note["kind"] == "truth"}
+        self.found.planned = len(bound)
+        sound = "nothing was measured" in output and not re.search(r"\d+ (failed|error)|INTERNALERROR", output)
+        self.found.expect(sound, f"pytest suites/: {' '.join(output.splitlines()[-3:])}")
+        self.found.expect(bound, "pytest suites/: no case was bound")
+        self.found.problems += [f"pytest suites/: {note['text']}" for note in notes if note["kind"] == "fault"]
+
     def hanging_tool(self) -> None:
         """A profiler that never ends: its step still says so, in time."""
         verdict = self.folder / "hanging.json"
@@ -196,18 +222,15 @@ class DryRun:
         self.found.expect("!!!" not in output, "killed step: a step that was ended at its limit shouts about results")
 
     def same_twice(self) -> None:
-        """Two runs that differ in nothing but noise: hardly a verdict."""
-        files = [self._suites(f"noise-{seed}", Weather(NOISE.jitter, NOISE.drift, seed=seed)) for seed in (1, 2)]
-        told = self.run("compare", [sys.executable, "-m", "reports", "compare", *map(str, files), "--format", "json"])[
-            1
-        ]
+        """Runs that differ in nothing but noise: hardly a verdict."""
+        files = [str(self._suites(f"noise-{seed}", replace(NOISE, seed=seed))) for seed in range(1, 1 + NOISY_RUNS)]
+        _, told = self.run("compare", [sys.executable, "-m", "reports", "compare", *files, "--format", "json"])
         cases = [one["verdict"] for one in json.loads(told[told.index("{") :])["cases"]]
         false = sum(verdict in ("faster", "slower") for verdict in cases)
-        self.found.truth["false_verdicts"] = false
+        self.found.truth |= {"compared": len(cases), "false_verdicts": false}
         self.found.expect(cases, "same twice: nothing was compared")
-        self.found.expect(
-            false <= 0.01 * len(cases), f"same twice: {false} of {len(cases)} equal cases called different"
-        )
+        most = MOST_FALSE * len(cases)
+        self.found.expect(false <= most, f"same twice: {false} of {len(cases)} equal cases called different")
 
     def cold_start(self) -> None:
         """A GPU whose clock goes down as soon as it idles, one pass: every visit has to bring it up again."""
@@ -215,6 +238,7 @@ class DryRun:
         judged = truth.judge(path, read_notes(self.folder / "cold-start"))
         self.found.expect(judged, "truth: nothing was measured from a cold start")
         self.found.problems += [f"truth: cold start: {one}" for one in judged if abs(one.off) > truth.CLOSE]
+        self.found.problems += [f"cold start: labelled on a quiet GPU: {one}" for one in judged if one.labelled]
 
     def capped(self) -> None:
         """A power cap comes and goes: no case that it changed goes without a label."""
@@ -223,6 +247,18 @@ class DryRun:
         unlabelled = [one for one in judged if abs(one.off) > truth.CLOSE and not one.labelled]
         self.found.expect(any(one.labelled for one in judged), "power cap: no case is labelled")
         self.found.problems += [f"power cap: no label: {one}" for one in unlabelled]
+
+    def little_memory(self) -> None:
+        """1 GiB is free: what fits is measured and says how little it rotates, what does not fit is named."""
+        path = self._suites("little-memory", Weather(), passes=1, free_bytes=LITTLE_BYTES)
+        whole = json.loads(path.read_text())
+        failed = [f"{one['case']}: {one['reason']}" for one in whole["shardbench"]["failed"]]
+        caches = {one["extra_info"]["cache"] for one in whole["benchmarks"] if one["extra_info"]["op"] == "linear"}
+        self.found.expect(failed, "little memory: everything fits into 1 GiB")
+        self.found.problems += [f"little memory: {one}" for one in failed if "out of memory" not in one]
+        self.found.expect(
+            caches and not caches & set(truth.COLD), f"little memory: caches called {', '.join(sorted(caches))}"
+        )
 
     def fault(self) -> None:
         """A CUDA fault in one case: it is named, and the others are measured in the next process."""
@@ -249,11 +285,13 @@ def parts(run: DryRun) -> dict[Part, Callable[[], None]]:
     return {
         "evidence": run.evidence,
         "smoke": run.smoke,
+        "planned": run.planned,
         "hanging_tool": run.hanging_tool,
         "killed_step": run.killed_step,
         "same_twice": run.same_twice,
         "cold_start": run.cold_start,
         "capped": run.capped,
+        "little_memory": run.little_memory,
         "fault": run.fault,
     }
 
@@ -274,6 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/dry-gpu"), help="folder of all that is written")
     parser.add_argument("--record", action="store_true", help="write the launches that were seen for the warm step")
     asked = parser.parse_args(argv)
+    if asked.record and (asked.plant or asked.only):
+        return refused("RECORD=1 takes a whole run without a planted fault; leave PLANT and --only out")
     if asked.plant == "list":
         say("\n".join(f"{name:<24} {plant.text}" for name, plant in PLANTS.items()))
         return 0
@@ -282,26 +322,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if lacking := missing_triton():
         say(f"dry-gpu: not run: it binds each kernel. {lacking}")
         return int(bool(asked.plant))
+    if why_not := foreign(asked.folder):
+        return refused(why_not)
     began, run = time.monotonic(), DryRun(asked.folder.resolve(), asked.plant)
     wanted = PLANTS[asked.plant].parts if asked.plant else tuple(parts(run))
     wanted = tuple(asked.only.split(",")) if asked.only else wanted
     if unknown := set(wanted) - set(parts(run)):
         return refused(f"--only {','.join(sorted(unknown))} is unknown; choose of {', '.join(parts(run))}")
     first, *others = [(name, part) for name, part in parts(run).items() if name in wanted]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         ahead = pool.submit(guarded, run, *first)
         while others and not ahead.done() and not run.one_core_is_free():
             time.sleep(0.5)
         for one in others:
-            guarded(run, *one)
-        ahead.result()
-    if asked.record:
+            pool.submit(guarded, run, *one)
+    if asked.record and any(one["compiles"] for one in run.found.steps):
         notes = read_notes(run.folder / "gate")
         say(f"wrote {launches.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
     found = run.found
     found.write(asked.folder.with_suffix(".json"), asked.plant)
     say(estimates.table(found.steps))
+    say(f"pytest suites/: {found.planned} cases planned, their kernels bound and keyed")
     say(f"truth: {found.truth['within_1_percent']} of {found.truth['cases']} cases within 1 %")
+    say(f"same twice: {found.truth['false_verdicts']} of {found.truth['compared']} equal cases called different")
     for problem in found.problems:
         say(f"PROBLEM {problem}")
     say(f"{len(found.problems)} problems in {time.monotonic() - began:.0f} s; {asked.folder.with_suffix('.json')}")

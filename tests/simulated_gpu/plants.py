@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-Part = Literal["evidence", "smoke", "hanging_tool", "killed_step", "same_twice", "capped", "cold_start", "fault"]
+Part = Literal[
+    "evidence", "smoke", "planned", "hanging_tool", "killed_step", "same_twice", "cold_start", "capped",
+    "little_memory", "fault",
+]  # fmt: skip
 Hook = Callable[[Any], None]
 
 

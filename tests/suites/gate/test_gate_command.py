@@ -108,7 +108,7 @@ def test_a_folder_of_the_same_name_as_ours_is_somebody_elses(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         command.main(["--out", str(tmp_path)])
     assert left.value.code == 2
-    assert "no run of the gate made it, so that it is not deleted; name another --out" in capsys.readouterr().err
+    assert "no run of the gate made it, so that it is not deleted; name another folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="not deleted"):
         evidence.begin(Place("python3", tmp_path, tmp_path, tmp_path / "work"))
     assert (tmp_path / "work/thesis.txt").read_text() == "mine"
