@@ -31,6 +31,7 @@ from tests.simulated_gpu.plants import PLANTS, Part
 from tests.simulated_gpu.process import Settings, read_notes
 
 ROOT = Path(__file__).parents[2]
+CACHES = ROOT / "build"
 ARCH = "sm_90"
 MOST_FILES = 8
 """In OUT: what comes back from a machine that is lent."""
@@ -104,8 +105,8 @@ class DryRun:
         Path(told.folder).mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **told.environment(), **more}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many processes would compile torch's modules anew
-        environment["PYTHONPYCACHEPREFIX"] = str(self.folder.with_name("dry-gpu-pycache"))
-        environment["TRITON_CACHE_DIR"] = str(self.folder.with_name("dry-gpu-triton"))  # no assembler ran
+        environment["PYTHONPYCACHEPREFIX"] = str(CACHES / "dry-gpu-pycache")
+        environment["TRITON_CACHE_DIR"] = str(CACHES / "dry-gpu-triton")  # no assembler ran
         environment["PATH"] = os.pathsep.join([str(self.folder / "bin"), environment["PATH"]])
         done = subprocess.run(
             list(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
