@@ -35,7 +35,7 @@ CACHES = ROOT / "build"
 ARCH = "sm_90"
 MOST_FILES = 8
 """In OUT: what comes back from a machine that is lent."""
-PATIENCE = 15.0
+SLOWDOWN = 15.0
 """Real seconds that a step may take here, for each that it is granted on a GPU: two cores do what sixteen do there."""
 AT_ONCE = 3
 """Parts that run at once: some of them wait most of the time."""
@@ -78,7 +78,9 @@ class Found:
 
     def write(self, path: Path, plant: str) -> None:
         """The file that CI and people read."""
-        path.write_text(json.dumps({"plant": plant or None, **vars(self)}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({"plant": plant or None, **vars(self), "assumed": estimates.ASSUMED}, indent=1) + "\n"
+        )
 
 
 class DryRun:
@@ -131,7 +133,7 @@ class DryRun:
         command = [sys.executable, "-m", "suites.gate", "--out", str(out), "--budget", str(budget)]
         only = PLANTS[self.plant].steps if self.plant else ()
         command += ["--only", ",".join(only)] if only else []
-        status, _ = self.run("gate", command, self.settings("gate", patience=PATIENCE))
+        status, _ = self.run("gate", command, self.settings("gate", slowdown=SLOWDOWN))
         gate = out / "gate.json"
         self.found.expect(gate.exists(), f"evidence: the gate left no gate.json and ended with status {status}")
         if not gate.exists():
@@ -181,7 +183,7 @@ class DryRun:
         """The first call on a GPU: every step passes."""
         out = self.folder / "smoke-out"
         command = [sys.executable, "-m", "suites.gate", "--profile", "smoke", "--out", str(out)]
-        self.run("smoke", command, self.settings("smoke", patience=PATIENCE))
+        self.run("smoke", command, self.settings("smoke", slowdown=SLOWDOWN))
         results = json.loads((out / "gate.json").read_text())["steps"]
         self.found.expect(len(results) == len(SMOKE.steps), f"smoke: {len(results)} steps of {len(SMOKE.steps)}")
         for one in results:

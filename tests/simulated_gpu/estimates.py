@@ -13,14 +13,16 @@ CORES = 16
 WORKERS = 8
 """Of the correctness step there."""
 START_SECONDS = 8.0
-"""Python, torch, the CUDA context and pytest's collection."""
+"""Python, torch, the CUDA context and pytest's collection: assumed."""
 HOST_SECONDS = 4e-3
-"""Of a visit beside what the device and its queue take: inputs, the journal."""
+"""Of a visit beside what the device and its queue take, inputs and the journal: assumed."""
 PASSES = 3
 LEGS = 2
 """Visits of a case in a pass, once on the way out and once back."""
 TOOL_FACTOR = 4.0
-"""How many times longer a program takes under a profiler."""
+"""How many times longer a program takes under a profiler: assumed."""
+ASSUMED = {"start_seconds": START_SECONDS, "host_seconds_per_visit": HOST_SECONDS, "profiler_factor": TOOL_FACTOR}
+"""What an estimate rests on and nobody has measured; seconds of a compile were."""
 
 
 def steps(

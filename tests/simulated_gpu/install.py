@@ -67,6 +67,6 @@ def simulate() -> None:
 def prepare() -> None:
     """Wait for torch, refuse what the simulated machine lacks, and plant a fault."""
     told = settings()
-    tell_slow_time(told.patience)
+    tell_slow_time(told.slowdown)
     planted = dict(PLANTS[told.plant].hooks) if told.plant else {}
     sys.meta_path[:0] = [Lacking(told.lacking), AfterTorch(), After(planted)]

@@ -29,7 +29,7 @@ class Settings:
         free_bytes: memory that is free; None for all.
         fault_in: part of the name of a case in which the GPU is lost.
         cool_seconds: idle time after which the SM clock is down again.
-        patience: real seconds of a limit's second, in processes that only start and watch others.
+        slowdown: real seconds of a limit's second, in processes that only start and watch others.
     """
 
     folder: str
@@ -41,7 +41,7 @@ class Settings:
     free_bytes: int | None = None
     fault_in: str = ""
     cool_seconds: float = 0.5
-    patience: float = 1.0
+    slowdown: float = 1.0
 
     def environment(self) -> dict[str, str]:
         """Variables of a process that shall simulate."""
@@ -95,10 +95,10 @@ GLANCE_SECONDS = 2e-7
 """Host time of a look at the clock: a loop that only waits comes to its end."""
 
 
-def tell_slow_time(patience: float) -> None:
-    """Make `time` tell one second in `patience`: limits of processes that only start and watch others are wider."""
+def tell_slow_time(slowdown: float) -> None:
+    """Make `time` tell one second in `slowdown`: limits of processes that only start and watch others are wider."""
     real = time.monotonic
-    time.monotonic = lambda: real() / patience
+    time.monotonic = lambda: real() / slowdown
 
 
 def tell_virtual_time(gpu: Gpu) -> None:
