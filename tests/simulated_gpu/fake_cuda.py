@@ -12,6 +12,8 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.simulated_gpu import fake_tensors
+from tests.simulated_gpu.fake_tensors import Addresses
 from tests.simulated_gpu.hardware import Gpu, Graph, Launch
 from tests.specs.planted_ncu import kernel, table
 
@@ -31,29 +33,6 @@ FREE = (
     "record_stream",
 )
 """Ops that launch nothing, besides views."""
-VALUES = {torch.bool: True}
-"""Any element read back from the device: true, or 0 of its type. Results are not computed here."""
-
-
-class Addresses:
-    """Device addresses of storages: a view lies within its base, and two storages never overlap."""
-
-    def __init__(self) -> None:
-        self._bases: dict[tuple[int, int], int] = {}
-        self._end = 0x7F00_0000_0000
-
-    def of(self, tensor: torch.Tensor) -> int:
-        """The address of a tensor's first element."""
-        storage = tensor.untyped_storage()
-        key = (storage._cdata, storage.nbytes())
-        if key not in self._bases:
-            self._bases[key] = self._end
-            self._end += -(-max(storage.nbytes(), 1) // 2**19) * 2**19
-        return self._bases[key] + tensor.storage_offset() * tensor.element_size()
-
-    def span(self, tensor: torch.Tensor) -> tuple[int, int]:
-        """(address of its first element, bytes of its elements); what a strided view skips is not counted."""
-        return self.of(tensor), tensor.numel() * tensor.element_size()
 
 
 class Ops(TorchDispatchMode):
@@ -246,13 +225,6 @@ def _nothing(*_: Any, **__: Any) -> Any:
     return contextlib.nullcontext()
 
 
-class _Generator:
-    """A generator on the device: its values are never seen."""
-
-    def manual_seed(self, _seed: int) -> "_Generator":
-        return self
-
-
 def install(gpu: Gpu) -> None:
     """Make torch see `gpu` in this process, for good."""
     spec, addresses = gpu.spec, Addresses()
@@ -299,117 +271,8 @@ def install(gpu: Gpu) -> None:
     torch.cuda.nccl.version = lambda: (2, 28, 9)
     torch.nn.functional.scaled_dot_product_attention = attention(gpu, addresses)
     torch.cuda.profiler.start, torch.cuda.profiler.stop = profiler(gpu)
-    _patch_tensors(gpu, addresses)
+    fake_tensors.install(gpu, addresses)
     fake_tensor.init_gpu_context = lambda _device: None
     mode.__enter__()
     Ops(gpu, addresses, spec.free_bytes).__enter__()
     gpu.span = addresses.span  # type: ignore[attr-defined]  # of the Triton side
-
-
-def _patch_tensors(gpu: Gpu, addresses: Addresses) -> None:
-    """What C++ answers without the dispatcher, or refuses on a build of torch without CUDA."""
-    tensor, cpu_generator, randn, make = torch.Tensor, torch.Generator, torch.randn, torch.tensor
-    to, copy, pointer, listed = tensor.to, tensor.copy_, tensor.data_ptr, tensor.tolist
-    get, put = tensor.__getitem__, tensor.__setitem__
-
-    def fake(one: Any) -> bool:
-        return isinstance(one, FakeTensor)
-
-    def to_device(self: Any, *args: Any, **kwargs: Any) -> Any:
-        asked = [one for one in (*args, kwargs.get("device")) if isinstance(one, str | torch.device)]
-        if any(str(one).startswith("cuda") for one in asked) and not fake(self):
-            dtype = next((one for one in (*args, kwargs.get("dtype")) if isinstance(one, torch.dtype)), self.dtype)
-            moved = torch.empty(self.shape, dtype=dtype, device="cuda")
-            if not dtype.is_floating_point:
-                moved.known = listed(self)  # lengths and page tables, which a reference reads back
-            return moved
-        return to(self, *args, **kwargs)
-
-    def tolist(self: Any) -> Any:
-        if not fake(self):
-            return listed(self)
-        gpu.wait()
-        if hasattr(self, "known"):
-            return self.known
-
-        def zeros(shape: tuple[int, ...]) -> Any:
-            return [zeros(shape[1:]) for _ in range(shape[0])] if shape else 0
-
-        return zeros(tuple(self.shape))
-
-    def take(self: Any, index: Any) -> Any:
-        parts = index if isinstance(index, tuple) else (index,)
-        with unset_fake_temporarily():
-            plain = torch.empty_strided(self.shape, self.stride(), dtype=self.dtype, device="meta")
-            chosen = get(plain, tuple(_meta(one) for one in parts))
-        if any(isinstance(one, torch.Tensor | list) for one in parts):
-            return torch.empty(chosen.shape, dtype=self.dtype, device="cuda")
-        return torch.as_strided(self, chosen.shape, chosen.stride(), chosen.storage_offset() + self.storage_offset())
-
-    def getitem(self: Any, index: Any) -> Any:
-        if not fake(self):
-            return get(self, index)
-        parts = index if isinstance(index, tuple) else (index,)
-        return take(self, index) if any(map(torch.is_tensor, parts)) else view_once(self, index)
-
-    def remembered(make: Any) -> Any:
-        """Views of one tensor, each made once: pools and graphs ask for the same ones again and again."""
-
-        def viewed(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if not fake(self) or self.device.type != "cuda":
-                return make(self, *args, **kwargs)
-            known = self.__dict__.setdefault("views", {})
-            key = (make, repr(args), repr(kwargs))
-            if key not in known:
-                known[key] = make(self, *args, **kwargs)
-            return known[key]
-
-        return viewed
-
-    view_once = remembered(take)
-
-    def copy_into(self: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
-        ends = [one for one in (self, other) if fake(one) and one.device.type == "cuda"]
-        if not ends:  # on the CPU, or within FakeTensorMode, which copies tensors without data
-            return copy(self, other, *args, **kwargs)
-        gpu.launch(Launch("copy", tuple(dict.fromkeys(map(addresses.span, ends))), itemsize=other.element_size()))
-        if not fake(self):
-            gpu.wait()
-        return self
-
-    def value_of(read: Any, kind: Any) -> Any:
-        def value(self: Any, *args: Any) -> Any:
-            if not fake(self):
-                return read(self, *args)
-            gpu.wait()  # the host waits for what it reads
-            return kind(getattr(self, "known", VALUES.get(self.dtype, 0)))
-
-        return value
-
-    def made(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Any:
-        found = make(data, *args, **kwargs)
-        return to_device(found, device) if device is not None else found
-
-    for name, kind in {"__bool__": bool, "__float__": float, "__int__": int, "__index__": int}.items():
-        setattr(tensor, name, value_of(getattr(tensor, name), kind))
-    tensor.item = value_of(tensor.item, lambda value: value)
-    tensor.to, tensor.tolist, tensor.__getitem__ = to_device, tolist, getitem
-    tensor.cuda = lambda self, *_, **__: to_device(self, "cuda")
-    # an empty tensor has no address
-    tensor.data_ptr = lambda self: (addresses.of(self) if self.numel() else 0) if fake(self) else pointer(self)
-    tensor.copy_ = copy_into
-    for name in ("view", "t", "transpose", "unflatten", "chunk", "split"):
-        setattr(tensor, name, remembered(getattr(tensor, name)))
-    tensor.__setitem__ = lambda self, index, value: None if fake(self) else put(self, index, value)
-    torch.tensor = made
-    torch.randn = lambda *sizes, generator=None, **kwargs: randn(
-        *sizes, **(kwargs if isinstance(generator, _Generator) else {"generator": generator, **kwargs})
-    )
-    torch.Generator = lambda device="cpu": _Generator() if str(device).startswith("cuda") else cpu_generator(device)
-
-
-def _meta(index: Any) -> Any:
-    """An index tensor without values."""
-    if isinstance(index, torch.Tensor):
-        return torch.zeros(index.shape, dtype=index.dtype, device="meta")
-    return index
