@@ -1,4 +1,4 @@
-"""What nvidia-smi tells, and why a torch cannot use the GPU that it lists. Nothing here imports torch."""
+"""This module reads nvidia-smi, and says why torch cannot use the GPU that it lists. It does not import torch."""
 
 import os
 import re
@@ -43,7 +43,7 @@ class Torch(NamedTuple):
 
 
 def hidden_on_purpose() -> bool:
-    """Whether the user or a scheduler hides every GPU through CUDA_VISIBLE_DEVICES."""
+    """True where the user or a scheduler hides every GPU through CUDA_VISIBLE_DEVICES."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in HIDING
 
 

@@ -16,7 +16,7 @@ from suites.gate.program import leave, options
 from suites.gate.step import TORCH, Step, Verdict
 
 DTYPE = "bf16"
-"""Of every case but those of kernels that have none in it."""
+"""The number format of every case. A kernel that lacks it is tried in its own first one."""
 CALLS = 4
 """Calls of a case, each on other weights."""
 MARGIN_SECONDS = 3.0

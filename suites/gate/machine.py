@@ -102,7 +102,7 @@ def look_around(python: str, packages: Iterable[str]) -> Machine:
 
 
 def _ask(python: str, packages: Iterable[str]) -> dict[str, Any]:
-    """What the interpreter has, as `_ASK` prints it."""
+    """The interpreter runs `_ASK`, and its answer is returned."""
     command = [python, "-c", _ASK, *sorted(set(packages))]
     try:
         asked = subprocess.run(  # noqa: S603 - the interpreter that was asked for
@@ -146,7 +146,7 @@ def _notes(gpu: str, free_gib: float, whole_gib: float, others: list[int]) -> It
 
 
 def _no_c_compiler() -> str | None:
-    """What to do where there is no compiler that Triton takes for its launcher; None where there is one."""
+    """Triton compiles its launcher in C: None where it finds a compiler, else a line on what to do."""
     if named := os.environ.get("CC"):
         return None if shutil.which(named) else f"CC={named!r} is no program; name one without options, or unset CC"
     return None if shutil.which("gcc") or shutil.which("clang") else "install gcc, or name one in CC"

@@ -1,8 +1,7 @@
 """`make dry-gpu`: what a GPU would run, on the simulated one; `build/dry-gpu.json` says what was found.
 
-The gate's evidence and its smoke test run as a user starts them, over stand-ins of NVIDIA's tools. Then come a tool
-that hangs, a step that is ended at its limit, a GPU fault, two runs of the same under noise, a start with the clock
-down, and a run while a power cap holds the clock.
+The gate's evidence and its smoke test run as a user starts them, over stand-ins of NVIDIA's tools. All of
+`pytest suites/` is planned and bound. The other parts are runs under one fault or disturbance each: `parts` lists them.
 Every problem is one line. A planted fault (`PLANT=name`) must come out as a problem that names what it breaks.
 """
 
@@ -49,6 +48,7 @@ MOST_FALSE = 0.01
 CAPPED = Weather(throttled=tuple((at, at + 0.25, 1500.0) for at in (0.4, 1.1, 1.9, 2.6, 3.4, 4.2, 5.0, 6.0, 7.0, 8.0)))
 """A power cap comes and goes."""
 LITTLE_BYTES = 2**30
+"""GPU memory that is free in the part with little of it."""
 SELECTED = ("suites/bench_linears.py", "suites/bench_ceilings.py")
 AXES = ("--model", "llama-3-70b", "--tp", "8", "--tokens", "1,16", "--impl", "torch,triton", "--layer", "o,gate_up")
 
@@ -265,20 +265,19 @@ class DryRun:
 
     def fault(self) -> None:
         """A CUDA fault in one case: it is named, and the others are measured in the next process."""
-        path = self.folder / "fault.json"
-        command = [sys.executable, "-m", "pytest", *SELECTED, *AXES, f"--benchmark-json={path}", "-q"]
-        settings = self.settings("fault", share=1.0, passes=1, fault_in="gate_up-16tok-bf16-cold-graph-triton")
+        struck = "gate_up-16tok-bf16-cold-graph-triton"
         for again in ((), ("--resume",)):
-            self.run("fault", [*command, *again], settings)
+            path = self._suites("fault", Weather(), *again, passes=1, fault_in=struck)
         whole = json.loads(path.read_text()) if path.exists() else {"shardbench": {"failed": []}, "benchmarks": []}
         failed = [one["case"] for one in whole["shardbench"]["failed"]]
-        named = len(failed) == 1 and settings.fault_in in failed[0]
+        named = len(failed) == 1 and struck in failed[0]
         self.found.expect(named, f"GPU fault: {len(failed)} cases failed instead of the one that crashed")
         self.found.expect(len(whole["benchmarks"]) > 1, "GPU fault: no case was measured after it")
 
-    def _suites(self, name: str, weather: Weather, **more: Any) -> Path:
+    def _suites(self, name: str, weather: Weather, *options: str, **more: Any) -> Path:
+        """The result file of a few cases, all of them measured through."""
         path = self.folder / f"{name}.json"
-        command = [sys.executable, "-m", "pytest", *SELECTED, *AXES, f"--benchmark-json={path}", "-q"]
+        command = [sys.executable, "-m", "pytest", *SELECTED, *AXES, f"--benchmark-json={path}", "-q", *options]
         self.run(name, command, self.settings(name, weather=weather, share=1.0, **more))
         return path
 

@@ -170,7 +170,7 @@ def test_a_chunk_that_takes_no_time_ends_all_the_same(gpu):
 
 
 def order_of(machine, timer):
-    """What a visit gives the GPU; the calls of a graph are not told from its replay."""
+    """The GPU notes what a visit gives it, in order. A replay of a graph stands for its calls."""
     machine.order.clear()
     sampled = timer.sample(1.0)
     given = [what for what in machine.order if what != "call" or timer._runner == timer._launched]
