@@ -23,7 +23,7 @@ class Role(NamedTuple):
 
     Attributes:
         rank, ranks: this one of how many.
-        elements: length of the message as specs/bus.py means it.
+        elements: length of the message as specs/traffic.py means it.
         row: elements of one row of it that belong together: hidden, where a norm follows; else 1.
         in_place: whether the backend writes the result over the message.
         source, target: the two ranks that talk, where the others only wait.
@@ -57,7 +57,7 @@ class Collective:
     """One operation between ranks.
 
     Attributes:
-        op: its name; algbw, busbw and bytes on the wire are that row of `specs.bus.TRAFFIC`.
+        op: its name; algbw, busbw and bytes on the wire are that row of `specs.traffic.TRAFFIC`.
         method: what a communicator has to offer for it.
         parts: `parts(role)` gives a rank's buffers by name.
         run: `run(communicator, buffers, role)` is one call of one rank.

@@ -4,8 +4,8 @@
     NCCL INFO AllReduce: 16384 Bytes -> Algo 1 proto 0 time 12.300000                        (before 2.24)
     NCCL INFO AllReduce [Symmetric]: 16384 Bytes -> Kernel AllReduce_AGxLL_R nchannels 4 …   (from 2.27)
 
-The bytes are the larger of what a rank sends and receives: what nccl-tests and specs/bus.py call the message. Only the
-symmetric kernels are told with the bytes that a rank sends, so of them those count whose ranks send the message.
+The bytes are the larger of what a rank sends and receives: what nccl-tests and specs/traffic.py call the message. Only
+the symmetric kernels are told with the bytes that a rank sends, so of them those count whose ranks send the message.
 """
 
 import re

@@ -18,9 +18,9 @@ from kernels.tuning.shapes import shards
 from kernels.tuning.table import TUNED
 from kernels.tuning.tune import PARTS, tune_static
 from kernels.tuning.tune import tune as search_on_gpu
-from specs.archs import arch as find_arch
-from specs.decode import MODEL, TP
 from specs.errors import UserError
+from specs.gpus import arch as find_arch
+from specs.layer import MODEL, TP
 
 DTYPES = ("bf16", "fp16", "fp32")
 

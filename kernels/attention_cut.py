@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 
 from kernels.tuning.choice import WITHOUT_GPU
-from specs.archs import Arch
-from specs.archs import arch as find_arch
-from specs.dtypes import ITEMSIZE
+from specs.gpus import Arch
+from specs.gpus import arch as find_arch
+from specs.units import ITEMSIZE
 
 FAN = 16
 """Parts that one program adds up. Where there are more, their sums are added up likewise: so 256 at most."""

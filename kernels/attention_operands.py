@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 
 from kernels.kernel import SLICE, Draw, Inputs
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
 """Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm; the rest is order of summation."""

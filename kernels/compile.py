@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from kernels.disassembly import check_disassembler, disassemble, resources
 from kernels.triton_utils import ASTSource, GPUTarget, triton
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 
 TRITON_ARCHS = tuple(ARCHS)
 """Where the Triton kernels run: bf16 matrix instructions and cp.async came with sm_80."""

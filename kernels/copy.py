@@ -3,8 +3,8 @@
 import torch
 
 from kernels.kernel import Draw, Inputs, Kernel
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
 """A copy is exact."""

@@ -22,8 +22,8 @@ from kernels.operands import check_operands, dtype_of
 from kernels.timing.device import current_device
 from kernels.timing.halving import Halving
 from kernels.timing.pool import ALIGNMENT, Pool
-from specs.decode import CUBLASLT_CANDIDATES
 from specs.errors import UserError
+from specs.layer import CUBLASLT_CANDIDATES
 
 WORKSPACE_BYTES = 32 * 2**20
 CUDA_TYPES = {torch.float32: 0, torch.float16: 2, torch.bfloat16: 14}

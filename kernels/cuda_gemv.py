@@ -14,8 +14,8 @@ from kernels.compile import TRITON_ARCHS, Compiled
 from kernels.cuda_compile import STANDARD, compile_cuda
 from kernels.linear import TORCH_LINEAR
 from kernels.operands import check_operands, dtype_of
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
+from specs.units import ITEMSIZE
 
 SOURCE = Path(__file__).parent / "csrc" / "gemv.cu"
 FORMATS = {"bf16": 1, "fp16": 2, "fp32": 3}

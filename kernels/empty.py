@@ -5,7 +5,7 @@ import torch
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Draw, Inputs, Kernel
 from kernels.triton_utils import missing_triton_launch, tl, triton
-from specs.work import Work
+from specs.roofline import Work
 
 RTOL = {"fp32": 0.0}
 """What it leaves alone is exact."""

@@ -14,8 +14,8 @@ from kernels import gemm, linear, skinny
 from kernels.kernel import SLICE, Draw, Inputs, Kernel
 from kernels.pick import pick
 from kernels.swiglu import torch_run as torch_swiglu
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 TORCH_RTOL = {"fp32": 2e-5, "bf16": 8e-3, "fp16": 2e-3}
 """Twice a linear's: gate, up, silu and the product are rounded one after the other, 1.1e-3 each for bf16."""

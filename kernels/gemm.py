@@ -27,7 +27,7 @@ from kernels.tuning.choice import arch_of, choose, configuration
 from kernels.tuning.config import Config
 from kernels.tuning.gemm_model import resident
 from kernels.workspace import Workspace, workspace
-from specs.archs import arch
+from specs.gpus import arch
 
 TOKENS = range(65, 2**31)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from specs.work import Work
+from specs.roofline import Work
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """torch's name for each short dtype name that kernels accept today."""

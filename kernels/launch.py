@@ -7,8 +7,8 @@ first call turns the poison in `out` into x and every later one leaves x there.
 import torch
 
 from kernels.kernel import Draw, Inputs, Kernel
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
 """The larger of two equal numbers is exact."""

@@ -3,8 +3,8 @@
 import torch
 
 from kernels.kernel import SLICE, Draw, Inputs, Kernel
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
 """Rounding the result once costs bf16 2^-9 an element (1.1e-3 in this norm); the rest is order of summation."""

@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from kernels.compile import TRITON_ARCHS
 from kernels.kernel import SLICE, Draw, Inputs, Kernel
 from kernels.library_attention import become, flash_attn, flash_attn_missing
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
 """Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm; the rest is order of summation."""

@@ -8,8 +8,8 @@ import torch
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import SLICE, Draw, Inputs, Kernel
 from kernels.triton_utils import missing_triton_launch, tl, triton
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 1e-2, "bf16": 1e-2}
 """A sum of N normals is about √N and loses about √f of that when a share f is unread: 1e-2 stands for one in 10^4.

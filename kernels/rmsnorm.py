@@ -13,10 +13,10 @@ from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Draw, Inputs, Kernel
 from kernels.operands import check_whole, dtype_of, misfit
 from kernels.triton_utils import missing_triton_launch, tl, triton
-from specs.archs import WARP
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
-from specs.work import Work
+from specs.gpus import WARP
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 EPS = 1e-5
 RTOL = {"fp32": 2e-6, "bf16": 4e-3, "fp16": 1e-3}

@@ -14,9 +14,9 @@ from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Draw, Inputs, Kernel
 from kernels.operands import check_whole, dtype_of, misfit
 from kernels.triton_utils import missing_triton_launch, tl, triton
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 1e-6, "bf16": 4e-3, "fp16": 1e-3}
 """cos and sin are fp32 and the result is rounded once, for bf16 1.1e-3; fp32 rounds two products and a sum."""

@@ -31,9 +31,9 @@ from kernels.triton_utils import TensorDescriptor, missing_triton_launch, tl, tr
 from kernels.tuning.choice import arch_of, choose, configuration
 from kernels.tuning.config import Config
 from kernels.workspace import Workspace, workspace
-from specs.archs import ARCHS
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
+from specs.gpus import ARCHS
+from specs.units import ITEMSIZE
 
 TOKENS = range(1, 65)
 

@@ -12,8 +12,8 @@ from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
 from kernels.kernel import Draw, Inputs, Kernel
 from kernels.operands import check_whole, dtype_of, misfit
 from kernels.triton_utils import missing_triton_launch, tl, triton
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 5e-6, "bf16": 4e-3, "fp16": 1e-3}
 """torch rounds silu and then the product, 1.1e-3 each for bf16; the GPU's exponential and division cost fp32 1e-6."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from reports.figures import Figures
-from specs.case import Case
+from specs.measurement import Case
 
 MOST = 1.03
 """Our time over that of the fastest library."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.files import ResultFile
-from specs.sizes import STEPS
+from specs.units import STEPS
 
 DEFAULTS: Mapping[str, Any] = {"rank_timeout": 60.0}
 """Options that a file holds though nobody gave them."""

@@ -10,9 +10,8 @@ from reports.experiment import collect as experiments
 from reports.experiment.collect import Experiment
 from reports.files import ResultFile
 from reports.finding import Architecture, Finding
-from specs.case import Case
 from specs.gpus import Gpu
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.roofline import Ceilings
 
 QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}

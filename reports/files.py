@@ -8,9 +8,8 @@ from typing import Any, get_type_hints
 
 from reports import jsontext
 from reports.experiment import sound
-from specs.case import Case
 from specs.errors import UserError
-from specs.measurement import SCHEMA, Measurement
+from specs.measurement import SCHEMA, Case, Measurement
 
 SUITES = "`pytest suites/ --benchmark-json=out.json`"
 MOST_WORK = 1e30

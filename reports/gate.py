@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.finding import VERDICTS, Architecture, Judged, Verdict, overall_on
-from specs.errors import UserError
-from specs.lookup import find
+from specs.errors import UserError, find
 
 KINDS = ("dense", "whole", "moe")
 

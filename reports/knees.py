@@ -8,8 +8,8 @@ from reports import knee, overall
 from reports.evidence import Evidence, Series, over_tokens, weakest
 from reports.finding import Finding
 from reports.knee import Grown, Knee, Overhead
-from specs.dtypes import ITEMSIZE
 from specs.roofline import ridge_tokens
+from specs.units import ITEMSIZE
 
 FEW, MANY = 125, 1000
 """A knee between these explains why they take different times."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from reports import units
 from reports.page import Column
 from reports.units import NONE
-from specs.case import Case
-from specs.sizes import binary_bytes
+from specs.measurement import Case
+from specs.units import binary_bytes
 
 LAID = ("replicas", "schedule", "micro_batches", "partition", "layers")
 """How a whole model was laid over ranks, and how much of it."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from specs.sizes import binary_bytes
+from specs.units import binary_bytes
 
 Machine = Mapping[str, Any]
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from specs import shares
-from specs.case import Case
+from specs import layer
+from specs.measurement import Case
 
-ORDER = ("decode", "prefill", "attention", "sweep", "layer", shares.QUESTION, "ceilings")
-TITLES = {shares.QUESTION: "shares of a rank: a layer, and norm with LM head and sampling"}
+ORDER = ("decode", "prefill", "attention", "sweep", "layer", layer.QUESTION, "ceilings")
+TITLES = {layer.QUESTION: "shares of a rank: a layer, and norm with LM head and sampling"}
 """Of tables whose question is no title."""
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def title(question: str) -> str:
 
 def is_share(case: Case) -> bool:
     """Whether it is run with one rank's part of the cores: a file's ceilings are the whole machine's."""
-    return case.question == shares.QUESTION
+    return case.question == layer.QUESTION
 
 
 def is_launch(case: Case) -> bool:

@@ -15,7 +15,7 @@ from reports.files import ResultFile
 from reports.ledger import chapter as layers
 from reports.output import Format
 from reports.page import Block
-from specs import step
+from specs import measurement
 from specs.roofline import Ceilings
 
 
@@ -34,7 +34,12 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
         if format is Format.JSON:
             found = point.points(file, figures, references)
             data += [
-                {"file": str(file.path), **one.figures.record(), **one.record(), **step.derived(one.measurement)}
+                {
+                    "file": str(file.path),
+                    **one.figures.record(),
+                    **one.record(),
+                    **measurement.step_figures(one.measurement),
+                }
                 for one in found
             ]
         else:

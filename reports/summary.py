@@ -10,7 +10,7 @@ from reports.claims_page import span
 from reports.finding import DECIDED, Finding, Judged, overall_on
 from reports.page import Column, Table
 from reports.units import NONE, decimal_bytes
-from specs import memory, wire
+from specs import memory, traffic
 
 CONTEXT = 1
 """Tokens a sequence at which keys and values of 10,000 sequences take the note's 400 MB."""
@@ -54,8 +54,8 @@ def metrics() -> list[Metric]:
     activations = Sides(whole, part, part)
     passes = (1, WAYS, WAYS)
     reads = [count * memory.stage_read_bytes(*rank, BF16) for count, rank in zip(passes, ranks, strict=True)]
-    sent = wire.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
-    hop = wire.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
+    sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
+    hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
     return [
         Metric(
             "weights",

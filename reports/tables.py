@@ -8,8 +8,8 @@ from reports.figures import Figures
 from reports.page import Column, Table
 from reports.questions import by_question, title
 from reports.units import NONE, percent
-from specs import shares
-from specs.case import Case
+from specs import layer
+from specs.measurement import Case
 
 Cell = Callable[[Figures], str]
 NOTES = Column("notes", number=False, prose=True)
@@ -23,7 +23,7 @@ def draw_up(figures: Iterable[Figures]) -> list[Table]:
 def _table(question: str, figures: Sequence[Figures]) -> Table:
     groups = _groups(question, figures)
     figures = [one for group in groups for one in group]
-    among = {"layer": labels.OF_PARTS, shares.QUESTION: labels.OF_SHARES}.get(question, labels.FIELDS)
+    among = {"layer": labels.OF_PARTS, layer.QUESTION: labels.OF_SHARES}.get(question, labels.FIELDS)
     labelled, names, caption = labels.choose([one.measurement.case for one in figures], among)
     everywhere = shared_warnings(figures)
     columns = [*_numbers(figures), (NOTES, _notes(everywhere))]
@@ -89,7 +89,7 @@ def _groups(question: str, figures: Sequence[Figures]) -> list[list[Figures]]:
     """What stands together: series over tokens, a layer with its parts, else all."""
     if question == "sweep":
         return _series(figures)
-    if question == shares.QUESTION:
+    if question == layer.QUESTION:
         return _parts(figures)
     return _layers(figures) if question == "layer" else [list(figures)]
 

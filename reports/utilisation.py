@@ -12,8 +12,7 @@ from reports.evidence import DECODE, Evidence, part
 from reports.finding import DECIDED, Finding, Verdict
 from reports.ratios import NAMED, Ratio, finding_of, reach
 from specs import statistics
-from specs.case import Case
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 ALL = 0.95
 """Share of the bandwidth from which on it counts as all of it."""

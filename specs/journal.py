@@ -122,3 +122,16 @@ def _note_lost(journal: Journal, case: str, reason: object) -> None:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
+
+
+# What the suites' NVTX ranges and marks are called, for those who open them and those who read a trace of them.
+
+DOMAIN = "shardbench"
+WARM_UP, TIMED = "warm-up", "timed"
+"""Within the range of a case."""
+CALL = "call"
+"""Within the warm-up: the first call that is checked, and in it by name the parts of what has any."""
+BETWEEN = "between"
+"""Within `timed` and no sample: barriers and values filled in by ranks, load that brings a GPU's clock up."""
+CALLS, SECONDS = "calls", "seconds a call"
+"""Marks behind the samples: how many calls `timed` holds, and what the suite's own clock says."""

@@ -12,15 +12,67 @@ from specs.errors import UserError
 from specs.models import Model
 from specs.parallel import Split
 
+# What attention can be asked for as, and one rank's heads of it.
+
+ATTENTION = "attention"
+"""What `--layer` and a case call it, beside the linears."""
+
+ATTENTION_IMPLEMENTATIONS = ("torch", "triton", "triton-paged", "flash-attn", "flashinfer")
+"""Of decode attention, in the order in which rivals are measured; of prefill those that have it."""
+
+PAGED = ("triton-paged", "flashinfer")
+"""Those whose cache is in pages."""
+
+PAGE_SIZE = 64
+"""Tokens of a page: whole tiles of ours, and a size that all libraries take but FlashAttention-2, which wants 256."""
+
+
+class Heads(NamedTuple):
+    """One rank's part of attention, between its qkv and its o; strings and integers only, for JSON."""
+
+    model: str
+    tp: int
+    pp: int
+    layer: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def heads_of(split: Split) -> Heads:
+    """The heads of one rank: kv heads are repeated once tp exceeds them.
+
+    Raises:
+        UserError: the model's attention is of another kind.
+    """
+    one = split.model
+    one.require_attention()
+    return Heads(one.slug, split.tp, split.pp, ATTENTION, one.heads // split.tp, split.kv_heads_per_rank, one.head_dim)
+
+
+# The points that decode kernels are held to: a layer's linears of one model, cut several ways, at five batches.
+
+MODEL = "llama-3-70b"
+LAYERS = ("qkv", "o", "gate_up", "down")
+TP = (1, 2, 4, 8)
+TOKENS = (1, 8, 16, 32, 64)
+
+LINEAR_IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
+"""What a linear can be asked for as, in the order in which rivals are measured."""
+
+CUBLASLT_CANDIDATES = 32
+"""Proposals that cuBLASLt's heuristics are asked for at a size: a ratio against the fastest of fewer claims less."""
+
+
 WHOLE = "layer"
-PARTS = ("norm", "qkv", "rotary", "attention", "o", "gate_up", "swiglu", "down")
+LAYER_PARTS = ("norm", "qkv", "rotary", "attention", "o", "gate_up", "swiglu", "down")
 """In the order of a layer; the norm, which adds the residual too, comes once more behind o."""
 FUSED = "gate_up_swiglu"
 """gate_up with swiglu in its epilogue, where an implementation has that."""
 PER_LAYER = {"norm": 2}
 """Calls a layer of what it calls more than once."""
 
-IMPLEMENTATIONS = ("torch", "torch-compile", "triton")
+LAYER_IMPLEMENTATIONS = ("torch", "torch-compile", "triton")
 FUSING = ("triton",)
 """Those whose layer has the fused part in place of gate_up and swiglu."""
 
@@ -109,3 +161,11 @@ def layer_shape(split: Split) -> LayerShape:
 def part_of(split: Split, name: str, *, tokens: int, batch: int, context: int) -> LayerPart:
     """What tells the part `name` of a rank's layer from others."""
     return LayerPart(split.model.slug, split.tp, split.pp, name, tokens, batch, context, PER_LAYER.get(name, 1))
+
+
+# What a rank computes of a model by itself, its share, as cases name it: timed alone, and beside other ranks.
+
+QUESTION = "shares"
+LAYER_SHARE, HEAD = WHOLE, "lm_head"
+"""Its parts: one layer; and norm, LM head and the largest logit of each sequence."""
+SHARE_PARTS = (LAYER_SHARE, HEAD)

@@ -4,11 +4,168 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from specs import statistics, step
-from specs.case import Case
+from specs import statistics
 from specs.errors import UserError
+from specs.roofline import Work
+
+# A case: what is measured, known before anything runs.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One kernel or collective at one shape, on one rank.
+
+    Attributes:
+        name: pytest node id; `pytest-benchmark compare` matches on it.
+        question: decode, prefill, sweep, ceilings, … : the table it belongs to.
+        op: linear, moe, attention, read, copy, launch, all_reduce, …
+        implementation: torch, triton, cuda, nccl, gloo, … ; of published points the framework: vllm, trtllm, sglang.
+        kernel: name of the kernel within the implementation.
+        dtype: fp32, bf16, fp16, fp8, fp8-block.
+        flops, hbm_bytes, wire_bytes_sent_per_rank: the work of one call, see `specs.roofline.Work`.
+        model, layer, tp, pp: what it was cut from; None for ceilings.
+        tokens, n, k: rows of x, rows of W and the length they share, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
+        cache: cold, hot, rotated-6 or unknown: whether the caches could hold the weights from one call to the next.
+        launch: graph, eager or unknown.
+        ranks: how many ranks ran it; message_bytes: size of the message, where there is one, as specs/traffic.py means
+            it.
+        gap_seconds: idle time before each call; 0 where calls follow one another.
+        pair: ranks that send and receive, `0-1`, where a call is between two of several.
+        context: tokens that each query attends to, where there is attention.
+        batch: sequences that the tokens belong to, where there is attention: as many as tokens in decode.
+        per_layer: how often a layer makes this call, where it is a part of one.
+        replicas, schedule, micro_batches, partition: with tp and pp how a whole model was run, see
+            `specs.parallel.Deployment`; tokens are rows of a forward pass of the whole batch, a prompt's for each
+            sequence in prefill.
+        layers, vocab: of that model, fewer than it has where it was cut down.
+        backend: what carried its messages.
+        distribution: how tokens were dealt to experts: balanced, power_law_1.2, …
+    """
+
+    name: str
+    question: str
+    op: str
+    implementation: str
+    kernel: str
+    dtype: str
+    flops: int
+    hbm_bytes: int
+    wire_bytes_sent_per_rank: int = 0
+    model: str | None = None
+    layer: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    tokens: int | None = None
+    n: int | None = None
+    k: int | None = None
+    cache: str = "cold"
+    launch: str = "eager"
+    ranks: int = 1
+    message_bytes: int | None = None
+    gap_seconds: float = 0.0
+    pair: str | None = None
+    context: int | None = None
+    batch: int | None = None
+    per_layer: int | None = None
+    replicas: int | None = None
+    schedule: str | None = None
+    micro_batches: int | None = None
+    partition: str | None = None
+    layers: int | None = None
+    vocab: int | None = None
+    backend: str | None = None
+    distribution: str | None = None
+
+    @property
+    def work(self) -> Work:
+        """The work of one call."""
+        return Work(self.flops, self.hbm_bytes, self.wire_bytes_sent_per_rank)
+
+
+# A step of a whole model: every sequence of the batch gets one token, or every prompt is read once.
+#
+# Its time is that of the slowest replica. In decode it is also what a sequence waits for each of its tokens: the loop
+# is closed, a micro-batch goes on only when its last token has come back.
+
+OP = "step"
+QUESTION = "tp_vs_pp"
+COMPUTE = ("linears", "attention", "norms")
+"""Of a layer, and of both ends: the embedding's look-up counts as norms, the LM head and sampling as linears."""
+ITEMS = (*COMPUTE, "all-reduce", "hop", "idle", "skew", "host")
+"""Where a rank's time goes.
+
+all-reduce: from the moment that the last rank of the group has come, sampling's all-gather included.
+hop: sending, and what a message is waited for after it was sent.
+idle: what it is waited for before: the bubble, and the time after a rank has finished while others go on.
+skew: waiting in an all-reduce for the last rank to come.
+host: what is left between all these.
+"""
+BUSY = (*COMPUTE, "all-reduce", "hop", "host")
+"""All but waiting for others."""
+BLOCKS = ("compute", "all-reduce", "hop", "idle")
+"""Kinds of blocks of a timeline; skew is idle there, and the host's time belongs to the block before."""
+
+
+class Block(NamedTuple):
+    """What one rank did for a while, in seconds from the window's start, for which micro-batch of which step.
+
+    A timeline is {"seconds": length of the window, "blocks": [[rank, kind, start, end, step, slot], …]}, and a rank's
+    blocks fill the window one after another. `slot` is the micro-batch, -1 of a block that belongs to none.
+    """
+
+    rank: int
+    kind: str
+    start: float
+    end: float
+    step: int
+    slot: int
+
+
+def blocks(timeline: Mapping[str, Any]) -> list[Block]:
+    """A timeline's blocks, as they stand in a file."""
+    return [Block(*one) for one in timeline["blocks"]]
+
+
+def is_decode(tokens: int | None, batch: int | None) -> bool:
+    """Whether each sequence adds one token; else each is a prompt of tokens / batch."""
+    return tokens == batch
+
+
+def ledger(ledgers: Any) -> dict[str, float]:
+    """Shares of a step over all passes and stages: they add up to 1."""
+    rows = [stage for one in ledgers for stage in one]
+    return {item: fmean(row.get(item, 0.0) for row in rows) for item in ITEMS}
+
+
+def by_stage(ledgers: Any) -> list[dict[str, float]]:
+    """The same of each stage, over all passes."""
+    return [{item: fmean(row.get(item, 0.0) for row in rows) for item in ITEMS} for rows in zip(*ledgers, strict=True)]
+
+
+def share_by_pass(ledgers: Any, *items: str) -> list[float]:
+    """Of each pass the share of these items together, the mean over stages."""
+    return [fmean(sum(row.get(item, 0.0) for item in items) for row in one) for one in ledgers]
+
+
+def step_figures(measurement: "Measurement") -> Mapping[str, Any]:
+    """What a result file says of a step beside its samples; nothing of any other case."""
+    case = measurement.case
+    if case.op != OP or not case.batch:
+        return {}
+    seconds = measurement.median
+    decode = is_decode(case.tokens, case.batch)
+    found: dict[str, Any] = {
+        "step_seconds": seconds,
+        "seconds_per_token": seconds if decode else seconds / ((case.tokens or 0) // case.batch),
+        "tokens_per_second": (case.tokens or 0) / seconds,
+    }
+    if measurement.ledgers:
+        found["ledger"] = ledger(measurement.ledgers)
+    return found
+
 
 SCHEMA = 1
 """`shardbench_schema` of the files written now; readers accept it and older ones."""
@@ -39,8 +196,8 @@ class Measurement:
         transport: the one kind of link that all ranks talk over: nvlink, pcie, loopback, …; None for several and for
             unknown.
         ledgers: of a step of a whole model, where its time went: for each pass and in it for each stage the share of
-            each of `specs.step.ITEMS`, which add up to 1.
-        timeline: of one sample of it, what each rank did: see `specs.step.Block`.
+            each of `specs.measurement.ITEMS`, which add up to 1.
+        timeline: of one sample of it, what each rank did: see `specs.measurement.Block`.
         provenance: measured, published, interpolated, assumed or modelled.
         framework, version, kernel_source: what a published point was measured in, as its source names it.
         maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
@@ -110,7 +267,7 @@ class Measurement:
             "interval_seconds": list(self.interval) if self.interval else None,
             "noise": statistics.noise(self.seconds) if len(self.samples) > 1 else None,
         }
-        return {**asdict(self.case), **own, "doubts": list(self.doubts), **derived, **step.derived(self)}
+        return {**asdict(self.case), **own, "doubts": list(self.doubts), **derived, **step_figures(self)}
 
     @classmethod
     def from_benchmark(cls, entry: Mapping[str, Any]) -> "Measurement":

@@ -1,9 +1,8 @@
 """The models whose layers are measured, as their publishers' config.json gives them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from specs.errors import UserError
-from specs.lookup import find
+from specs.errors import UserError, find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,3 +232,26 @@ def model(slug: str) -> Model:
         UserError: no such model.
     """
     return find(MODELS, slug, "model")
+
+
+# A model cut down to fewer layers, for machines that cannot hold or step through all of them.
+
+ROWS = 128
+"""The vocabulary of a model cut down stays a multiple of this, so that tensor parallelism divides it."""
+
+
+def scaled(model: Model, layers: int) -> Model:
+    """The first `layers` layers, under a vocabulary cut in the same proportion; the model itself where it has no more.
+
+    The LM head then weighs as much beside a layer as in the whole model, so stages are as uneven, and a step takes
+    about that share of a whole one. Hops do not shrink: beside a step they look longer than they are.
+
+    Raises:
+        UserError: the model has fewer layers.
+    """
+    if layers == model.layers:
+        return model
+    if not 1 <= layers < model.layers:
+        raise UserError(f"{model}: --layers {layers} exceeds its {model.layers} layers; choose 1 to {model.layers}")
+    vocab = max(1, round(model.vocab * layers / model.layers / ROWS)) * ROWS
+    return replace(model, layers=layers, vocab=vocab)

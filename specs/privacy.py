@@ -2,7 +2,7 @@
 
 The home folder becomes `~`, the user's name `<user>`, the host's `<host>`, an address with its port `<address>`. A name
 of four letters or more goes wherever it stands, in whatever case, between anything but letters and digits. A shorter
-one would be found in units, and one that is a word (`specs.words`) in sentences, so these go only in a path or a
+one would be found in units, and one that is a word (`specs.privacy`) in sentences, so these go only in a path or a
 branch, as a part of it or of a part (`job-ann-12`), behind `~`, before `@`, or where a host is named. What names nobody
 (root, ubuntu) and what suites and libraries call themselves (cuda, torch, main) stays. A variable that is there to name
 somebody, USER or SLURM_NODELIST, loses its whole value. `SPARED` are the keys whose values come from our tables or from
@@ -19,8 +19,121 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from specs.case import Case
-from specs.words import WORDS
+from specs.measurement import Case
+
+# Words that sentences in a result file are made of: reasons, warnings of libraries, what a machine says of itself.
+#
+# Somebody may be called like one of them. `specs.privacy` then looks for the name beside paths and hosts alone, for it
+# would find it in every second sentence.
+
+_TEXT = """
+a100 aarch64 abba able about above absent accept accepted access accumulators acquire activated activation
+activations active added addopts addr addresses adds affinity after again against agent agree agrees ahead
+aiconfigurator algo algorithm algorithms aligned alike allgather allocate allocation allocators allow allreduce
+alone already also although always among ampere anew angles another answer answering anybody anything apart
+application april arch architecture args argument argv arithmetic around arrival arrivals arrive arrived arxiv aside
+asked asking asks async atonce attempt attended attention attn attribute august available average avoid away b200
+b300 back backend balanced bandwidth bare barrier barriers base basis batch batches beat became because become been
+before began begin begins behind being belong belongs below beside besides best better between beyond bf16 bfloat
+biases binary bindings bits bkgd blackwell blob block blocks bold both bounds brake brand break brief bring
+broadcast broken bubble buffer buffers built bulk busiest busy byte bytes cache cached cacheprovider caches caching
+call calls callspec came cancelled candidate candidates cannot capture captured care carries case cases cause caused
+ceilings celsius center certain cgroup chain change channel check checked checking checks choose chooses chosen
+chunk claim clang class clean clear clock clocks clone close closed closest code collect collective collectives
+collnet collnetchain collnetdirect colons color columns come comes command commands commas commit common
+communication compare compared comparison compilation compile compiled compiler compiling complete completed compute
+computes concurrent condition config configuration configurations confirm conftest connect connected connection
+considered constexpr constraints contact contains content context contiguous continue continued control convert
+copies copy core cores correct correctness corrupt cost costs could count counter counters counting counts cpuinfo
+cpus cpython crash created critical cross csrc ctas cu12 cu13 cubed cubin cublas cublascomputetype cublaslt
+cublasoperation cudadatatype cupy current damaged datasheet date datetime days dead deadline deadlock deals dealt
+death debug december decide decides decoder decodes deep deepseek default degrees delay delays delete deleted denied
+dense dependent deployment deprecated depth described descriptor desired desk destroyed detail details detected
+device devices died differ differences digit dimensions direct directory disabled disk display dist distance divide
+divides divisibility division docs documentation documents does doing domain done double doublings doubts down dozen
+dram draw draws driver drop drops dtype dtypes dumps duration durations during dynamic each earlier early edge edit
+edited edition effect eight either element elements eleven else elsewhere embed embedding empty enable enabled
+encoding encountered ended ending ends engine engineering enough ensure entering entry environment epilogue equal
+errno errors estimate even event events every evict exact exactly example exceeded exceeding exceeds except
+exception exchange exercise exhausted exist exists exit expect expected experts expired explicit exponential export
+extension extern external extra factor factors facts fail failed fails failure fast fastest fatal fault faults
+feature february fewer ffma field figures file files fill filled fills final finally find finding finds fine finish
+finished finite first fits fixed fixturenames flags flash flashattention flashinfer flight float floor fold folder
+follow foreign fork format formats forward found four fp16 fp32 fp64 fp8e4nv fragments framework free fresh friday
+from frozen full fullname function functional functions funneled further furthest fused fusion future gain games
+gaps gate gather gave gb200 gbyte geforce gemm gemv general generated generation gets getting gflop gfx942 gh200
+give given gives global goes gomp gone good gpus grace granite grants graphs great green grid group grouped h100
+h200 half halves hand hang hangs hard hardware hash have having head header heads height hello here heuristics hgmma
+hidden high higher highest hint hits hmma hold holds hopper hostname hosts hour however huggingface human hundred
+ideal idle ieee ifname ignore illegal image images immediately impl implementation implementations import imported
+importerror importlib imports impossible inactive included incompatible incomplete incorrect index inference info
+initialize inner input inputs insert inside inspected install installed instance instead instinct instruction
+instructions instrument insufficient int4 int8 integer integers interactive interface intermediate internal
+interpreter interrupt interval into invalid invoke iowait isolated isolation issue item items iterable itself
+january jobs join joining joins joint journal json jsonl judged july june just kbyte keep keeper keeps kept kernel
+keys keyword kill killed kind kinds know known l40s label labelled labels lack lane lanes language laptop large
+larger largest last late latency later launch launcher launches layer layers lazy lead leaders leaf least leave
+leaves ledger ledgers left legal length less lets level levels libopenmpi libraries library librarynotloaded lies
+light likewise limit line linear linears lines link linked links list listed listen listens lists little lives llama
+load loading loads local localid localnranks localrankid lock locked logic logit logname long longer look looked
+loop loses lost lovelace lower machine made magic make makes manager manual many march mark marks masked match
+matched matmul matrix matters maximum maybe mbyte mean means meant measure measurement measuring median medium
+member memcheck memory memoryerror message messages meta method metric metrics mi300x micro microsecond middle
+milliseconds minimum minor minutes mirror mismatch miss missing mistral mixed mixtral mode model models module
+moment monday more most mostly move moved moves mpich msecond much multi multicast multimem multiple multiplies
+multiply multiplying must name named names nanoseconds narrow near nearly necessary need needed needs negative
+neighbours neither never next nine nnodes node nodelist nodename nodes noise noisy norm normal normals normed norms
+note noted notes nothing noticed notset november nproc nsecond nsight nsys ntasks numa number numbers numpy nvbench
+nvcc nvgpuctrperm nvidia nvlinks nvls nvmath nvml nvswitch nvtx object occurred october offset often okay older ompi
+once onednn ones only open opened openmpi operand operands operation operator operators optional options order
+original other others otherwise ours outcome outer outofmemoryerror output outputs outside over overflows overhead
+overlap overlapping override overview owner packages packed page paged pages pair pairs parallel parallelism param
+parameters params parent parse part partial partials partition parts pass passed past path paused peak peer peers
+pending percent perf performance permission persistent physical piece pieces ping pinned pipe pipeline place plain
+plan planned plans planted platform please point pointer poisoned pong pool popen port ports positive possible
+posting power powers predicted prediction prefetch present prevent previous price primary prime primes print printed
+private probably problem process processes processor procid produce product products profile profiled profiler
+profiling program programmatic programs projected promise prompt prompts proper properly proposals proto protocol
+prove provenance provide provided psutil public pull push pythonpath pythonunbuffered pytorch quadrature quantized
+queries query question queue queueing queues quick quickly quiet quota qwen race racecheck rack ragged raise raised
+random range ranges rank ranking ranks rare rate rather ratio reach reached reaches read readers reading readings
+reads ready real reason reasons received recover recv reduce reduces reducescatter refer reference refused region
+register registers regs regular reject relative release released remote remove removed repeat replace replica
+replicas reply report request required requires reserve reset resident residual resource resources respond rest
+restart restore restricted result results resume resumed retry return reverse rich right ring rivals rmsnorm rocm
+room rotary rotate rotated rotates round rounded rounding roundings rounds rows rubin rule runs runtime safe said
+same sample sampled samples sampling sanitizer sanity saturday says scalar scale scales scan scatter schedule
+scheduler schedules schema scipy scope score script search second seconds sections seed seem seen sees segment
+segmentation segments select selected self send sending sends sent separate separated september sequence sequences
+serial series serve server serves service session sets setting setup several sglang shape shapes shard sharded
+shards share sharecase shared shares sharpens sheet sheets shell shift shipment shipped short shorter shot should
+show shown shows side sigkill signal signed significand silence silent silu similar simple simply since single site
+size sizes skew skinny skip skipped skipping sleeping slot slots slow slowdown slower slowest slowly slug slurm
+slurmd sm100 sm120 sm80 sm89 sm90 small smaller smallest socket software solid solutions some something sort source
+space span spare spawn spec special specific specified speed spill spills split splitlines square stable stack stage
+stages standard stands start started starting starts stat state states static stats status stay stays stderr stdout
+steal step steps still stop stopped stops storage store stored stores storing straight stream streams stretch strict
+stride strides string strong style subject subprocess subsys succeeded success successfully such suite summaries
+summary summation summing sums sunday support supported surface survey swap sweep swiglu switch symbol symm
+symmetric sync synchronize syntax system systems table tables take taken takes talk target task tasks tbyte tech
+technical technologies telemetry tell tells temp temperature temporary tensor tensordesc tensorrt tensors
+terminalreporter terminated tesla text tflops than thank that their them themselves then there thermal these they
+thing think third thirds this those though thread threadidx threads three throttled throttling through thrown
+thursday tick tile tiles time timed timeline timelines timeout times timing tiny title today together token tokens
+told tolerance took tool toolkit torchelastic total toward trace traced tracing track train transfer translate
+transport tree trials tried tries trips trouble truth tuesday tune tuned tuner tuning tuple turing turn turns twice
+tying type typer uccl unable undefined under understand unequal unexpected ungated unified union unique unit units
+unknown unless unnamed unread unseen unsupported until update upper usage usecond used useful username uses using
+util utmaldg vain valid value values variable variables various vector venv verdict verify version versions versus
+very view virtual visible visit visited visits vllm vocabulary void volatile volta wait waited waiting waits wakes
+walk walked walks want wanted wants warm warmed warn warning warnings warns warp warps watch watts wednesday week
+weight weights well were what when where whether which while whitepaper whoever whole whose wide widens widest width
+will window wish with within without word words work worked worker workerinput workers works workspace workspaces
+world worse worst would wrapper write writes writing written wrong wrote x86_64 xdist xgmi year yellow your zero
+zeros
+"""
+WORDS = frozenset(_TEXT.split())
+
 
 LEAST_LETTERS = 4
 """Of a name that is looked for as a word of its own."""

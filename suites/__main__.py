@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kernels.timing.device import cpu_device, current_device
 from specs.errors import UserError
-from specs.sizes import parse_bytes
+from specs.units import parse_bytes
 from suites.doctor import findings
 from suites.environment import result_name
 from suites.gate import command

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from kernels.timing.device import current_device
-from specs.decode import IMPLEMENTATIONS
+from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.models import model
 from specs.parallel import Split
 from suites.how import How
@@ -17,7 +17,7 @@ SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
 """Default (tp, pp). A laptop shows the cut in two; a GPU what one of eight does under TP8, and a stage of PP8."""
 DTYPES = {"cpu": ("bf16", "fp32"), "cuda": ("bf16",)}
 LAUNCHES = {"cpu": ("eager",), "cuda": ("graph",)}
-RIVALS = {"cpu": ("torch", "triton"), "cuda": IMPLEMENTATIONS}
+RIVALS = {"cpu": ("torch", "triton"), "cuda": LINEAR_IMPLEMENTATIONS}
 """Implementations that are compared. On a CPU one of Triton's stands for all that need a GPU."""
 
 

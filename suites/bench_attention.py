@@ -6,8 +6,8 @@ import pytest
 
 from kernels.attentions import DECODE, PREFILL, pick
 from kernels.timing.device import current_device
-from specs import attention
-from specs.attention import Heads, heads_of
+from specs import layer
+from specs.layer import Heads, heads_of
 from suites import bench_linears
 from suites.axes import SPLITS, add_how, splits
 from suites.how import How
@@ -20,7 +20,7 @@ PROMPTS = {"cpu": (512,), "cuda": (2048, 8192)}
 ATTENTION_SPLITS = SPLITS | {"cpu": ((1, 1),)}
 DTYPES = {"cpu": ("bf16",), "cuda": ("bf16",)}
 """One of each on a CPU: it shows the cost of a context, and the time belongs to the linears."""
-DECODE_RIVALS = {"cpu": ("torch", "triton"), "cuda": attention.IMPLEMENTATIONS}
+DECODE_RIVALS = {"cpu": ("torch", "triton"), "cuda": layer.ATTENTION_IMPLEMENTATIONS}
 PREFILL_RIVALS = {"cpu": ("torch",), "cuda": tuple(kernel.implementation for kernel in PREFILL)}
 
 
@@ -39,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _add_heads(metafunc: pytest.Metafunc, tokens: Mapping[str, Sequence[int]], within: range) -> None:
     options, kind = read_options(metafunc.config), current_device().kind
-    asked = options.layer is None or attention.LAYER in options.layer
+    asked = options.layer is None or layer.ATTENTION in options.layer
     cuts = [heads_of(one) for one in splits(options, ATTENTION_SPLITS[kind], kind) if asked and one.model.heads]
     metafunc.parametrize("heads", cuts, ids=[f"{one.model}-tp{one.tp}-pp{one.pp}-{one.layer}" for one in cuts])
     counts = [count for count in options.tokens or tokens[kind] if count in within]
@@ -48,8 +48,8 @@ def _add_heads(metafunc: pytest.Metafunc, tokens: Mapping[str, Sequence[int]], w
 
 def bench_decode_attention(measure: Measure, heads: Heads, tokens: int, context: int, how: How) -> None:
     kernel, sizes = pick(DECODE, how.implementation), _sizes(heads)
-    if how.implementation in attention.PAGED:
-        sizes["page_size"] = attention.PAGE_SIZE
+    if how.implementation in layer.PAGED:
+        sizes["page_size"] = layer.PAGE_SIZE
     measure(kernel, "attention", how, heads, batch=tokens, context=context, **sizes)
 
 

@@ -10,7 +10,7 @@ from kernels.launch import TORCH_LAUNCH
 from kernels.linear import TORCH_LINEAR
 from kernels.read import TORCH_READ, TRITON_READ
 from kernels.timing.device import current_device
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 from suites.axes import LAUNCHES, add_how
 from suites.how import How
 from suites.plan import Measure

@@ -4,7 +4,7 @@ import pytest
 
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import current_device
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 from suites.how import RankHow
 from suites.plan import Measure
 from suites.rank_axes import add_shipments, ranks_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specs.shares import QUESTION
+from specs.layer import QUESTION
 from suites.how import StepHow
 from suites.plan import Measure
 from suites.shares.axes import add_shares

@@ -2,8 +2,8 @@
 
 import pytest
 
-from specs.deployment import Deployment
-from specs.step import QUESTION
+from specs.measurement import QUESTION
+from specs.parallel import Deployment
 from suites.how import StepHow
 from suites.plan import Measure
 from suites.steps.axes import add_steps

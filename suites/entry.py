@@ -7,8 +7,7 @@ from math import inf
 from typing import Any
 
 from specs import statistics
-from specs.case import Case
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 MOVED = "moved_visits"
 """Among the telemetry: visits in which the SM clock moved."""

@@ -11,7 +11,7 @@ from kernels.timing.device import Device, Patience, gib
 from kernels.timing.host import HostTimer, Timer
 from kernels.timing.pool import Pool
 from specs import statistics
-from specs.ranges import BETWEEN, CALL, TIMED, WARM_UP
+from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
 from suites import ranges
 from suites.entry import Entry
 from suites.kernel_case import KernelEntry

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from kernels.kernel import Kernel
 from kernels.timing.device import COLD_FACTOR, Device
 from kernels.timing.pool import Ruler
-from specs.case import Case
 from specs.layer import LayerPart
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.parallel import Shard
 from suites.entry import Entry
 from suites.how import How

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from kernels.timing.device import current_device
-from specs.layer import FUSED, FUSING, IMPLEMENTATIONS, PARTS, WHOLE, LayerPart, part_of, why_no_layer
+from specs.layer import FUSED, FUSING, LAYER_IMPLEMENTATIONS, LAYER_PARTS, WHOLE, LayerPart, part_of, why_no_layer
 from specs.parallel import Split
 from suites.axes import asked_for, splits
 from suites.how import How
@@ -16,7 +16,7 @@ SPLITS = {"cpu": ((2, 1),), "cuda": ((8, 1), (1, 8))}
 """On a CPU one of two ranks: half the time of a whole layer, and a shard, which is what TP is about."""
 DTYPES = ("bf16",)
 LAUNCHES = {"cpu": ("eager",), "cuda": ("graph", "eager")}
-RIVALS = {"cpu": ("torch", "torch-compile"), "cuda": IMPLEMENTATIONS}
+RIVALS = {"cpu": ("torch", "torch-compile"), "cuda": LAYER_IMPLEMENTATIONS}
 CONTEXTS = {"cpu": (512,), "cuda": (2048,)}
 PROMPT = range(257, 2**31)
 """Tokens that are a prompt's, where the options name some; in decode any count is a batch."""
@@ -71,7 +71,7 @@ def _alone(split: Split, point: Point, options: Options, kind: str) -> Iterator[
     launch = LAUNCHES[kind][0]
     if options.launch is not None and launch not in options.launch:
         return
-    asked = [name for name in (*PARTS, FUSED) if options.layer is None or name in options.layer]
+    asked = [name for name in (*LAYER_PARTS, FUSED) if options.layer is None or name in options.layer]
     for name, dtype, cache in product(asked, options.dtype or DTYPES, options.cache or ("cold",)):
         for implementation in asked_for(options, RIVALS, kind):
             if implementation == "torch-compile" or (name == FUSED and implementation not in FUSING):

@@ -7,19 +7,24 @@ from typing import Any
 
 import pytest
 
-from specs import attention, bus, layer
-from specs.decode import IMPLEMENTATIONS
-from specs.deployment import SCHEDULES
+from specs import layer, traffic
 from specs.errors import UserError
-from specs.layer import FUSED, PARTS
+from specs.layer import FUSED, LAYER_PARTS, LINEAR_IMPLEMENTATIONS
 from specs.models import model
-from specs.parallel import PARTITIONS
-from specs.sizes import parse_bytes
+from specs.parallel import PARTITIONS, SCHEDULES
+from specs.units import parse_bytes
 
 LINEARS = ("qkv", "o", "gate_up", "up", "down", "lm_head")
-KNOWN_LAYERS = tuple(dict.fromkeys((*LINEARS, *PARTS, FUSED)))
+KNOWN_LAYERS = tuple(dict.fromkeys((*LINEARS, *LAYER_PARTS, FUSED)))
 KNOWN_IMPLEMENTATIONS = tuple(
-    dict.fromkeys((*IMPLEMENTATIONS, *attention.IMPLEMENTATIONS, *layer.IMPLEMENTATIONS, *bus.IMPLEMENTATIONS))
+    dict.fromkeys(
+        (
+            *LINEAR_IMPLEMENTATIONS,
+            *layer.ATTENTION_IMPLEMENTATIONS,
+            *layer.LAYER_IMPLEMENTATIONS,
+            *traffic.IMPLEMENTATIONS,
+        )
+    )
 )
 
 LISTS = {
@@ -30,8 +35,9 @@ LISTS = {
     "--tokens": "tokens in a forward pass: the decode batch, or the prompt's length",
     "--context": "tokens that each sequence of a decode batch has in its KV cache",
     "--dtype": "fp32, bf16, fp16",
-    "--impl": f"implementations: {', '.join(IMPLEMENTATIONS)}; of attention {', '.join(attention.IMPLEMENTATIONS)}; of "
-    f"whole layers {', '.join(layer.IMPLEMENTATIONS)}; of collectives {', '.join(bus.IMPLEMENTATIONS)}",
+    "--impl": f"implementations: {', '.join(LINEAR_IMPLEMENTATIONS)}; of attention "
+    f"{', '.join(layer.ATTENTION_IMPLEMENTATIONS)};"
+    f" of whole layers {', '.join(layer.LAYER_IMPLEMENTATIONS)}; of collectives {', '.join(traffic.IMPLEMENTATIONS)}",
     "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
     "--launch": "graph (CUDA graph) or eager",
     "--message": "messages of collectives: 16KiB, 1MiB, …",

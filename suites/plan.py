@@ -9,7 +9,7 @@ import pytest
 from comm.collective import Collective
 from kernels.kernel import Kernel
 from kernels.timing.device import Device
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from suites.entry import Entry
 from suites.how import How, RankHow, StepHow
 from suites.kernel_case import kernel_entry

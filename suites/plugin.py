@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specs import attention, bus, layer
-from specs.decode import IMPLEMENTATIONS
+from specs import layer, traffic
 from specs.errors import UserError
+from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.measurement import SCHEMA
+from specs.parallel import Split
 from specs.privacy import here
 from suites.commit import commit_info
+from suites.entry import Entry
 from suites.options import LINEARS, add_options, read_options
 from suites.world.place import find_place
 
@@ -99,9 +101,9 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
 
 def _check_layer(split: "Split", name: str) -> None:
     """Refuse a part that the model does not have, or not as one rank's layer is made here."""
-    if name == attention.LAYER:
-        attention.heads_of(split)
-    elif name in (*layer.PARTS, layer.FUSED) and name not in LINEARS:
+    if name == layer.ATTENTION:
+        layer.heads_of(split)
+    elif name in (*layer.LAYER_PARTS, layer.FUSED) and name not in LINEARS:
         layer.layer_shape(split)
     else:
         split.linear(name)
@@ -183,8 +185,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out and len(out) == len(benches) and (asked := read_options(config).impl):
         raise pytest.UsageError(
             f"nothing to measure: these suites have nothing by {', '.join(asked)}; linears are by "
-            f"{', '.join(IMPLEMENTATIONS)}, attention by {', '.join(attention.IMPLEMENTATIONS)}, whole layers by "
-            f"{', '.join(layer.IMPLEMENTATIONS)}, messages by {', '.join(bus.IMPLEMENTATIONS)}"
+            f"{', '.join(LINEAR_IMPLEMENTATIONS)}, attention by {', '.join(layer.ATTENTION_IMPLEMENTATIONS)}, "
+            f"whole layers by {', '.join(layer.LAYER_IMPLEMENTATIONS)}, messages by "
+            f"{', '.join(traffic.IMPLEMENTATIONS)}"
         )
     if out:
         config.hook.pytest_deselected(items=[item for item in items if item in out])

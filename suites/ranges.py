@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from specs.ranges import CALLS, DOMAIN, SECONDS
+from specs.journal import CALLS, DOMAIN, SECONDS
 
 
 class NoDomain:

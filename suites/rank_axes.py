@@ -8,8 +8,7 @@ import pytest
 from comm.backend import Backend
 from comm.backends.all import BACKENDS
 from comm.collectives import COLLECTIVES
-from specs.dtypes import ITEMSIZE
-from specs.sizes import binary_bytes
+from specs.units import ITEMSIZE, binary_bytes
 from suites.axes import MODELS
 from suites.how import RankHow
 from suites.options import Options, read_options

@@ -17,10 +17,8 @@ import torch
 
 from kernels.timing.device import current_device
 from kernels.timing.nvidia_smi import find_driver, hidden_on_purpose
-from specs.case import Case
-from specs.measurement import SCHEMA
-from specs.sizes import binary_bytes
-from specs.step import OP
+from specs.measurement import OP, SCHEMA, Case
+from specs.units import binary_bytes
 from suites import journalling
 from suites.clock import device_clock
 from suites.command import typed

@@ -8,8 +8,8 @@ from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTEN
 from kernels.inspection.form import Form, plain
 from kernels.tuning.attention_choice import choose
 from kernels.tuning.shapes import heads
-from specs.archs import Arch
-from specs.attention import PAGE_SIZE
+from specs.gpus import Arch
+from specs.layer import PAGE_SIZE
 from specs.parallel import Shard
 
 BATCHES = (1, 32)

@@ -9,7 +9,7 @@ from kernels.compile import Compiled, Variant, compile_variant
 from kernels.kernel import Kernel
 from kernels.tuning.choice import choose
 from kernels.tuning.config import Config
-from specs.archs import Arch
+from specs.gpus import Arch
 from specs.parallel import Shard
 
 Served = dict[tuple[Config, str, bool], list[tuple[Shard, int]]]

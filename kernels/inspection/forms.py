@@ -11,9 +11,9 @@ from kernels.inspection.gemm_forms import gemm_forms
 from kernels.inspection.pieces import pieces
 from kernels.tuning.config import Config
 from kernels.tuning.shapes import TOKEN_TILES
-from specs.archs import Arch
-from specs.dtypes import ITEMSIZE
+from specs.gpus import Arch
 from specs.parallel import Shard
+from specs.units import ITEMSIZE
 
 FETCHED = Config(64, 16, 64, 2, 4, 4, tma=True)
 """What is shown of the bulk tensor copy engine where no shape has chosen it."""

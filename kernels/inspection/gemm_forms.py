@@ -8,7 +8,7 @@ from kernels.inspection.form import Form, Served, of_config
 from kernels.kernel import Kernel
 from kernels.tuning.choice import choose
 from kernels.tuning.shapes import GEMM_TOKENS
-from specs.archs import Arch
+from specs.gpus import Arch
 from specs.parallel import Shard
 
 

@@ -6,10 +6,10 @@ from kernels import rmsnorm, rotary, swiglu
 from kernels.gate_up import TRITON_SKINNY_GATE_UP, TRITON_SKINNY_GATE_UP_PDL
 from kernels.inspection.form import Form, configured, plain, served
 from kernels.tuning.shapes import TOKEN_TILES
-from specs.archs import Arch
-from specs.dtypes import ITEMSIZE
+from specs.gpus import Arch
 from specs.models import model
 from specs.parallel import Shard
+from specs.units import ITEMSIZE
 
 
 def pieces(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Form]:

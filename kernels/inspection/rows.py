@@ -7,8 +7,8 @@ from kernels.inspection.loop import multiplying_loop
 from kernels.inspection.machine_code import narrowest_load_bits, summary
 from kernels.tuning.kinds import kind
 from kernels.tuning.model import needed_bytes
-from specs.archs import Arch, blocks_per_sm
 from specs.errors import UserError
+from specs.gpus import Arch, blocks_per_sm
 from specs.parallel import Shard
 from specs.roofline import Ceilings, floor_seconds
 

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from kernels.tuning.model import LATENCY_SECONDS, LAUNCH_SECONDS, READ_SHARE
-from specs.archs import Arch
+from specs.gpus import Arch
 
 NUMBERS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM", "barriers", "fences")
 SHOWN = {

@@ -10,7 +10,7 @@ from kernels.prefill_attention import TORCH_PREFILL_ATTENTION
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
-from specs.layer import FUSED, FUSING, PARTS, LayerShape
+from specs.layer import FUSED, FUSING, LAYER_PARTS, LayerShape
 
 ELEMENTWISE = {
     "torch": {"norm": TORCH_RMSNORM, "rotary": TORCH_ROTARY, "swiglu": TORCH_SWIGLU},
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 
 def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Part:
-    """The part `name` of a layer, one of `specs.layer.PARTS` or the fused gate_up.
+    """The part `name` of a layer, one of `specs.layer.LAYER_PARTS` or the fused gate_up.
 
     In prefill attention is the library's in any implementation: there is none of our own.
 
@@ -57,5 +57,5 @@ def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, bat
 def names(implementation: str) -> tuple[str, ...]:
     """What a layer is made of by `implementation`: ours has SwiGLU in the epilogue of gate_up."""
     if implementation not in FUSING:
-        return PARTS
-    return tuple(FUSED if name == "gate_up" else name for name in PARTS if name != "swiglu")
+        return LAYER_PARTS
+    return tuple(FUSED if name == "gate_up" else name for name in LAYER_PARTS if name != "swiglu")

@@ -16,9 +16,9 @@ import torch
 
 from kernels.kernel import Draw, Inputs, Kernel, Step
 from kernels.layer.parts import Part, names, part
-from specs.dtypes import ITEMSIZE
 from specs.layer import FUSED, LayerShape
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 1e-4, "bf16": 4e-2, "fp16": 5e-3}
 """Some ten parts round their results one after another, each 1.1e-3 in bf16, and attention sharpens the differences."""

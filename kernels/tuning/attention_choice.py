@@ -5,7 +5,7 @@ from functools import cache
 from kernels.attention_cut import Cut, rule
 from kernels.tuning.attention_table import tuned
 from kernels.tuning.choice import Choice
-from specs.archs import arch
+from specs.gpus import arch
 
 
 @cache

@@ -8,7 +8,7 @@ from kernels.compile import compile_variant
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch, room, variant
 from kernels.kernel import Draw, Inputs, Kernel
 from kernels.workspace import Workspace
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 
 
 class AttentionShape(NamedTuple):

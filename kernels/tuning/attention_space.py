@@ -7,8 +7,8 @@ from kernels.attention_cut import FAN, Cut, rule, split
 from kernels.decode_attention import rows
 from kernels.tuning.attention_shape import AttentionShape
 from kernels.tuning.space import apart
-from specs.archs import Arch
-from specs.dtypes import ITEMSIZE
+from specs.gpus import Arch
+from specs.units import ITEMSIZE
 
 BLOCKS = (32, 64, 128)
 WARPS = (2, 4, 8)

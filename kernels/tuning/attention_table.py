@@ -8,7 +8,7 @@ from typing import Any
 
 from kernels.attention_cut import FAN, Cut
 from kernels.tuning.table import MEASURED, TUNED, Table, read_table
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 
 REACH_PAIRS, REACH_CONTEXT = 0.5, 1.0
 """In powers of two. Pairs decide how many parts fill the SMs; the context how long each takes, which matters less."""

@@ -24,8 +24,8 @@ from kernels.tuning.rule import ranked
 from kernels.tuning.search import Hunt, leaders_first
 from kernels.tuning.shapes import ATTENTION_BATCHES, CONTEXTS, TOKEN_CLASSES, heads
 from kernels.tuning.table import TUNED, Row, Table
-from specs.archs import Arch
-from specs.attention import PAGE_SIZE
+from specs.gpus import Arch
+from specs.layer import PAGE_SIZE
 from specs.parallel import Shard
 
 LINEARS, ATTENTION = "linears", "attention"

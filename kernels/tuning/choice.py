@@ -9,7 +9,7 @@ from kernels.tuning.compiler import compiles_well
 from kernels.tuning.config import Config
 from kernels.tuning.rule import rule
 from kernels.tuning.table import tuned
-from specs.archs import ARCHS, arch
+from specs.gpus import ARCHS, arch
 
 WITHOUT_GPU = "sm_80"
 """Whose configurations calls on CPU tensors take, which only Triton's interpreter makes."""

@@ -3,7 +3,7 @@
 from math import ceil
 from typing import NamedTuple
 
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 
 FEW_TOKENS = 64
 """What the skinny linear takes; beyond it is the GEMM's."""

@@ -16,9 +16,8 @@ from kernels.tuning.model import (
     needed_bytes,
     saturation,
 )
-from specs.archs import WARP, Arch, blocks_per_sm
-from specs.dtypes import ITEMSIZE
-from specs.gpus import Gpu
+from specs.gpus import WARP, Arch, Gpu, blocks_per_sm
+from specs.units import ITEMSIZE
 
 PEAK_SHARE = 0.9
 """Of the matrix units' peak, what a loop that waits for nothing reaches: clocks drop under load."""

@@ -5,7 +5,7 @@ from itertools import product
 
 from kernels.tuning.config import Config
 from kernels.tuning.gemm_model import resident
-from specs.archs import WARP, Arch
+from specs.gpus import WARP, Arch
 
 SIDES = (64, 128, 256)
 """Rows of W and tokens of a tile: matrix instructions of sm_90 take 64 at least, the copy engine 256 at most."""

@@ -7,7 +7,7 @@ from kernels.kernel import Draw, Inputs, Kernel
 from kernels.linear import TORCH_LINEAR
 from kernels.tuning.config import FEW_TOKENS, Config
 from kernels.workspace import Workspace
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 
 
 class LinearShape(NamedTuple):

@@ -10,9 +10,8 @@ of memory under load.
 from typing import NamedTuple
 
 from kernels.tuning.config import Config
-from specs.archs import Arch, blocks_per_sm
-from specs.dtypes import ITEMSIZE
-from specs.gpus import Gpu
+from specs.gpus import Arch, Gpu, blocks_per_sm
+from specs.units import ITEMSIZE
 
 LATENCY_SECONDS = 1.0e-6
 """From asking memory for a line to having it, under load: by Little's law 36 KB an SM on H200."""

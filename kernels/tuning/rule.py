@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from kernels.tuning.config import Config
 from kernels.tuning.kinds import kind
 from kernels.tuning.model import Prediction
-from specs.archs import Arch
+from specs.gpus import Arch
 
 TIE = 0.02
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from specs.attention import Heads, heads_of
-from specs.decode import MODEL, TP
+from specs.layer import MODEL, TP, Heads, heads_of
 from specs.models import model
 from specs.parallel import Shard, Split
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 from kernels.tuning.compiler import compiles_well
 from kernels.tuning.config import Config, token_tile
 from kernels.tuning.model import resident
-from specs.archs import WARP, Arch
-from specs.dtypes import ITEMSIZE
+from specs.gpus import WARP, Arch
+from specs.units import ITEMSIZE
 
 ROWS = {True: (64, 128, 256), False: (2, 4, 8)}
 """Rows of W a program, on the matrix units and with multiply-adds."""

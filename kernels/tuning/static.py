@@ -18,7 +18,7 @@ from kernels.tuning.model import Prediction
 from kernels.tuning.rule import rank, ranked
 from kernels.tuning.shapes import TOKEN_CLASSES
 from kernels.tuning.table import STATIC, Row
-from specs.archs import Arch
+from specs.gpus import Arch
 from specs.parallel import Shard
 
 COMPILED = {SKINNY: 4, GEMM: 1}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from kernels.tuning.config import FEW_TOKENS, Config, token_tile
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
+from specs.units import ITEMSIZE
 
 TUNED = Path(__file__).parent.parent / "tuned"
 SCHEMA = 2

@@ -17,8 +17,8 @@ from kernels.tuning.search import Hunt, rounds
 from kernels.tuning.static import static_rows
 from kernels.tuning.table import MEASURED, STATIC, load
 from kernels.tuning.trial import Bench, LostError
-from specs.archs import Arch, arch
 from specs.errors import UserError
+from specs.gpus import Arch, arch
 from specs.parallel import Shard
 
 Say = Callable[[str], object]

@@ -14,7 +14,7 @@ from reports.arithmetic.setting import (
     times_sent_system_wide,
 )
 from reports.finding import Finding
-from specs import wire
+from specs import traffic
 
 PREFILL_TOKENS = 32 * PROMPT
 TP_PREFILL_GB, PP_PREFILL_GB, PREFILL_TIMES_LESS = 46.0, 2.8, 16.0
@@ -81,11 +81,11 @@ def pp_micro_batch_step() -> Finding:
 
 
 def _by_rank(tokens: int) -> int:
-    return wire.stage_bytes_sent_per_rank(SEED_TP8, tokens, BF16)
+    return traffic.stage_bytes_sent_per_rank(SEED_TP8, tokens, BF16)
 
 
 def _by_hops(tokens: int) -> int:
-    return wire.hop_bytes_sent_system_wide(SEED_PP8, tokens, BF16)
+    return traffic.hop_bytes_sent_system_wide(SEED_PP8, tokens, BF16)
 
 
 def _finding(reading: Reading, found: int, detail: str) -> Finding:

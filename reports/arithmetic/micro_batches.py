@@ -3,7 +3,7 @@
 from reports.arithmetic.readings import BF16, agrees, text
 from reports.arithmetic.setting import BATCH, LAST, MIDDLE, PP8, TP8, WAYS
 from reports.finding import Finding
-from specs import memory, wire
+from specs import memory, traffic
 
 TIMES_KEPT, TIMES_READ = 1.0, 1.0
 MICRO_BATCHES = WAYS
@@ -11,7 +11,7 @@ MICRO_BATCHES = WAYS
 
 def weight_transfer() -> Finding:
     """Bytes that cutting a batch of 1,024 into micro-batches adds to what a stage sends."""
-    whole, piece = (wire.hop_bytes_sent_per_rank(PP8, tokens, BF16) for tokens in (BATCH, BATCH // MICRO_BATCHES))
+    whole, piece = (traffic.hop_bytes_sent_per_rank(PP8, tokens, BF16) for tokens in (BATCH, BATCH // MICRO_BATCHES))
     added = MICRO_BATCHES * piece - whole
     again = (MICRO_BATCHES - 1) * memory.stage_read_bytes(PP8, MIDDLE, BF16)
     return Finding(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from reports.finding import Verdict
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 
 BF16 = ITEMSIZE["bf16"]
 TOLERANCE = 0.03

@@ -15,8 +15,8 @@ from reports.arithmetic.setting import (
     times_sent_system_wide,
 )
 from reports.finding import Finding, Verdict
-from specs import wire
-from specs.sizes import binary_bytes
+from specs import traffic
+from specs.units import binary_bytes
 
 ALL_REDUCES = 2
 ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN = 28_672, 57_344
@@ -28,8 +28,8 @@ LARGE_TP_GB, LARGE_PP_MB, LARGE_TIMES = 44.8, 320.0, 140.0
 
 def all_reduce_count() -> Finding:
     """All-reduces of one forward pass."""
-    found = wire.all_reduces_per_forward(TP8)
-    with_embedding = wire.all_reduces_per_forward(TP8, vocabulary_parallel_embedding=True)
+    found = traffic.all_reduces_per_forward(TP8)
+    with_embedding = traffic.all_reduces_per_forward(TP8, vocabulary_parallel_embedding=True)
     return Finding(
         verdict="HOLDS" if found == ALL_REDUCES else "REFUTED",
         value=found,
@@ -41,7 +41,7 @@ def all_reduce_count() -> Finding:
 
 def tp_bytes_layer() -> Finding:
     """Bytes a token that one rank sends for one layer; printed in full, so no rounding is granted."""
-    one, layer = wire.all_reduce_bytes_sent_per_rank(TP8, 1, BF16), wire.layer_bytes_sent_per_rank(TP8, 1, BF16)
+    one, layer = traffic.all_reduce_bytes_sent_per_rank(TP8, 1, BF16), traffic.layer_bytes_sent_per_rank(TP8, 1, BF16)
     right = (one, layer) == (ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN)
     return Finding(
         verdict="HOLDS" if right else "REFUTED",
@@ -53,9 +53,9 @@ def tp_bytes_layer() -> Finding:
 
 def tp_bytes_step() -> Finding:
     """Bytes that one rank sends in a step of 1,024 sequences."""
-    token, step = (wire.stage_bytes_sent_per_rank(TP8, tokens, BF16) for tokens in (1, BATCH))
+    token, step = (traffic.stage_bytes_sent_per_rank(TP8, tokens, BF16) for tokens in (1, BATCH))
     reading = read(Size(STEP_MB_A_TOKEN, "MB", token), Size(STEP_GB, "GB", step))
-    logits = wire.logits_gather_bytes_sent_per_rank(TP8, 1, BF16)
+    logits = traffic.logits_gather_bytes_sent_per_rank(TP8, 1, BF16)
     return Finding(
         verdict=reading.verdict,
         value=step,
@@ -67,9 +67,9 @@ def tp_bytes_step() -> Finding:
 
 def pp_bytes_stage() -> Finding:
     """Bytes that one middle stage sends and receives in a step of 1,024 sequences."""
-    hop = wire.hop_bytes_sent_per_rank(PP8, 1, BF16)
-    with_residual = wire.hop_bytes_sent_per_rank(PP8, 1, BF16, with_residual=True)
-    both_ways = 2 * wire.hop_bytes_sent_per_rank(PP8, BATCH, BF16)
+    hop = traffic.hop_bytes_sent_per_rank(PP8, 1, BF16)
+    with_residual = traffic.hop_bytes_sent_per_rank(PP8, 1, BF16, with_residual=True)
+    both_ways = 2 * traffic.hop_bytes_sent_per_rank(PP8, BATCH, BF16)
     reading = read(Size(STAGE_MB, "MB", both_ways))
     return Finding(
         verdict=reading.verdict if hop == HOP_BYTES_A_TOKEN else "REFUTED",
@@ -96,8 +96,8 @@ def tp_pp_ratio_128() -> Finding:
 
 def tp_pp_ratio_140() -> Finding:
     """Bytes that one rank sends, TP8 over PP8."""
-    sent = wire.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
-    hop = wire.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
+    sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
+    hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
     alike, everywhere = sent / hop, times_sent_system_wide(LLAMA)
     sizes = read(Size(LARGE_TP_GB, "GB", sent), Size(LARGE_PP_MB, "MB", 2 * hop))
     right = agrees(LARGE_TIMES, alike) or agrees(LARGE_TIMES, everywhere)

@@ -15,7 +15,7 @@ from reports.figures import Figures
 from reports.files import ResultFile
 from reports.page import Block, Facts, Table
 from specs.roofline import Ceilings
-from specs.sizes import binary_bytes
+from specs.units import binary_bytes
 
 TITLE = "Communication"
 OPS = ("all_reduce", "send_recv")

@@ -6,7 +6,7 @@ from typing import Any
 from reports import line
 from reports.communication.series import Series
 from reports.line import Interval, Line
-from specs import bus
+from specs import traffic as specs_traffic
 from specs.statistics import Passes
 
 LEAST_SIZES = 4
@@ -37,12 +37,12 @@ class Fit:
     def factor(self) -> float:
         """Busbw over bytes of the message a second; 1 for an operation that has no busbw."""
         case = self.series.case
-        return bus.busbw(case.op, case.ranks, 1, 1.0) or 1.0
+        return specs_traffic.busbw(case.op, case.ranks, 1, 1.0) or 1.0
 
     @property
     def kind(self) -> str:
         """What the bandwidth is: busbw, or the message over the time."""
-        traffic = bus.TRAFFIC[self.series.case.op]
+        traffic = specs_traffic.TRAFFIC[self.series.case.op]
         return "busbw" if traffic.bus_factor else "message/time"
 
     @property

@@ -8,10 +8,9 @@ from reports import ceilings
 from reports.communication.reference import Reference, References, over_fabric
 from reports.figures import Figures
 from reports.files import ResultFile
-from specs import bus
-from specs.case import Case
+from specs import traffic as specs_traffic
 from specs.gpus import Gpu
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,19 @@ class Point:
         """Bytes a second, as nccl-tests means them; None where the time holds more than a transfer."""
         if self.case.message_bytes is None:
             return None
-        return bus.algbw(self.case.op, self.case.message_bytes, self.measurement.median)
+        return specs_traffic.algbw(self.case.op, self.case.message_bytes, self.measurement.median)
 
     @property
     def busbw(self) -> float | None:
         """The same, to be held against one direction of a link."""
         if self.case.message_bytes is None:
             return None
-        return bus.busbw(self.case.op, self.case.ranks, self.case.message_bytes, self.measurement.median)
+        return specs_traffic.busbw(self.case.op, self.case.ranks, self.case.message_bytes, self.measurement.median)
 
     @property
     def hop_seconds(self) -> float | None:
         """One way of a ping-pong; None for anything else."""
-        traffic = bus.TRAFFIC.get(self.case.op)
+        traffic = specs_traffic.TRAFFIC.get(self.case.op)
         return self.measurement.median / traffic.in_turn if traffic and traffic.in_turn > 1 else None
 
     @property
@@ -82,7 +81,7 @@ class Point:
 
 def between_ranks(case: Case) -> bool:
     """Whether a case is an operation between ranks of which a bandwidth can be said."""
-    return case.op in bus.TRAFFIC and case.message_bytes is not None
+    return case.op in specs_traffic.TRAFFIC and case.message_bytes is not None
 
 
 def points(file: ResultFile, figures: Iterable[Figures], references: References) -> list[Point]:

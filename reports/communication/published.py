@@ -11,7 +11,7 @@ from reports.page import Column, Table
 from reports.units import NONE, microseconds
 from specs.gpus import Gpu
 from specs.measurement import Measurement
-from specs.sizes import binary_bytes
+from specs.units import binary_bytes
 
 SIZES = tuple(size * 2**10 for size in (16, 128, 1024, 16 * 1024))
 """A token of hidden 8192 in 16 bits, and what prefill sends."""

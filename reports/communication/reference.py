@@ -14,7 +14,7 @@ from reports.silicon import interpolate, package
 from specs.errors import UserError
 from specs.gpus import Gpu
 from specs.measurement import Measurement
-from specs.sizes import binary_bytes
+from specs.units import binary_bytes
 
 FAMILIES = {
     "nccl": "nccl",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from reports.communication.point import Point
-from specs.case import Case
+from specs.measurement import Case
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from reports.line import Interval
 from reports.page import Column, Table
 from reports.tables import NOTES, shared_warnings
 from reports.units import NONE, microseconds, percent
-from specs.bus import TRAFFIC
-from specs.case import Case
-from specs.sizes import binary_bytes
+from specs.measurement import Case
+from specs.traffic import TRAFFIC
+from specs.units import binary_bytes
 
 WHO = ("implementation", "launch", "gap_seconds", "pair", "ranks", "dtype")
 """What tells series of one operation apart."""

@@ -10,7 +10,7 @@ from reports.compare.verdict import Comparison
 from reports.compare.versus import Versus
 from reports.page import Column, Row, Table
 from reports.units import NONE
-from specs.case import Case
+from specs.measurement import Case
 
 MOST_ROWS = 40
 """Rows of a table beyond which those without a change are left out, unless all are asked for."""

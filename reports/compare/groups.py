@@ -12,7 +12,7 @@ from reports.compare.explain import Explained, Explanation
 from reports.compare.resources import RESOURCES
 from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, around, chance, decide, less_drift
 from specs import statistics
-from specs.case import Case
+from specs.measurement import Case
 from specs.statistics import LogRatio
 
 GROUPS = ("decode", "prefill", "attention", "experts", "communication", "split", "ceilings")

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reports.files import ResultFile
-from specs.case import Case
 from specs.errors import UserError
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 Pair = tuple[Measurement, Measurement]
 WORK = (

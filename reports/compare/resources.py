@@ -11,8 +11,8 @@ from functools import cached_property
 
 from reports import ceilings
 from reports.files import ResultFile
-from specs import bus
-from specs.case import Case
+from specs import traffic
+from specs.measurement import Case
 from specs.roofline import Ceilings, compute_seconds, memory_seconds
 
 MEMORY, FLOPS, LAUNCH, LINK = "memory bandwidth", "flops", "launch latency", "link"
@@ -117,7 +117,7 @@ def _transfers(file: ResultFile) -> list[tuple[int, float, float]]:
         for one in file.measurements
         if _shows_the_link(one.case)
         and (size := one.case.message_bytes)
-        and (rate := bus.busbw(one.case.op, one.case.ranks, size, one.median))
+        and (rate := traffic.busbw(one.case.op, one.case.ranks, size, one.median))
     ]
 
 

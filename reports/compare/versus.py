@@ -15,8 +15,7 @@ from reports.compare.resources import Machines
 from reports.compare.verdict import VERDICTS, Comparison, Interval, chance
 from reports.files import ResultFile
 from specs import statistics
-from specs.case import Case
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.statistics import LogRatio
 
 FINE, COARSE = 0.015, 0.05

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from reports.decode.points import Point
-from specs.decode import CUBLASLT_CANDIDATES
+from specs.layer import CUBLASLT_CANDIDATES
 from specs.measurement import Measurement
 
 NAME, MARK = "cublaslt", "†"

@@ -9,7 +9,7 @@ from reports.decode import candidates, grid, many_tokens, table, targets
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, select
 from reports.output import Format
 from reports.page import Block
-from specs.decode import IMPLEMENTATIONS
+from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.models import model as find_model
 
 
@@ -73,7 +73,9 @@ def _point(point: Point) -> dict[str, Any]:
         "k": case.k,
         "tokens": case.tokens,
         "hbm_bytes": case.hbm_bytes,
-        "seconds": {name: point.by[name].measurement.median if name in point.by else None for name in IMPLEMENTATIONS},
+        "seconds": {
+            name: point.by[name].measurement.median if name in point.by else None for name in LINEAR_IMPLEMENTATIONS
+        },
         "floor_seconds": point.floor_seconds,
         "of_floor": own.floor_share if own else None,
         "ours": own.measurement.case.implementation if own else None,

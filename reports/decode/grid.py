@@ -7,7 +7,7 @@ from reports.decode import candidates
 from reports.decode.points import DEPENDENT, LIBRARIES, OURS, Point, Selection
 from reports.decode.table import legend, shared, time
 from reports.page import Column, Table
-from specs.decode import LAYERS, MODEL, TOKENS, TP
+from specs.layer import LAYERS, MODEL, TOKENS, TP
 from specs.models import model
 from specs.parallel import Split
 

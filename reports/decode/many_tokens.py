@@ -5,7 +5,7 @@ from itertools import product
 
 from reports.decode.points import Point
 from reports.decode.targets import Key, Target, every, key, mean
-from specs.decode import LAYERS, MODEL, TP
+from specs.layer import LAYERS, MODEL, TP
 from specs.models import model
 from specs.parallel import Split
 

@@ -9,8 +9,8 @@ from reports import dependent, show
 from reports.figures import Figures
 from reports.files import ResultFile
 from specs import statistics
-from specs.case import Case
-from specs.decode import IMPLEMENTATIONS, MODEL
+from specs.layer import LINEAR_IMPLEMENTATIONS, MODEL
+from specs.measurement import Case
 
 LIBRARIES = ("torch", "cublaslt")
 OURS = ("triton", "cuda")
@@ -113,7 +113,7 @@ def select(file: ResultFile, model: str | None = None) -> Selection:
     points = _points(asked or own)
     left_out = _left_out(linears, launch)
     if not points:
-        kind = f"a linear of {chosen} in bf16, cold, {launch}, by {_listed(IMPLEMENTATIONS)}"
+        kind = f"a linear of {chosen} in bf16, cold, {launch}, by {_listed(LINEAR_IMPLEMENTATIONS)}"
         held = f" ({left_out})" if left_out else ""
         note = f"none of {len(file.measurements)} cases is {kind}{held}; {_advice(file, models)}"
         return Selection(file, None, launch, (), [note])
@@ -133,7 +133,7 @@ def _tokens(case: Case) -> int:
 
 def _unfit(case: Case, launch: str) -> str | None:
     """Why a linear is not of this table, in a word or two."""
-    if case.implementation not in IMPLEMENTATIONS:
+    if case.implementation not in LINEAR_IMPLEMENTATIONS:
         return f"by {case.implementation}"
     if case.cache != "cold":
         return case.cache
@@ -170,7 +170,7 @@ def _listed(names: Iterable[str | None]) -> str:
 
 def _missing(points: Sequence[Point]) -> list[str]:
     """Implementations without any point, and points whose ratio is over one library alone."""
-    absent = [name for name in IMPLEMENTATIONS if not any(name in point.by for point in points)]
+    absent = [name for name in LINEAR_IMPLEMENTATIONS if not any(name in point.by for point in points)]
     compared = [point for point in points if point.speedup() or point.speedup(DEPENDENT)]
     alone = {name: sum(name not in point.by for point in compared) for name in LIBRARIES}
     return [

@@ -10,7 +10,7 @@ from reports.decode.targets import Target
 from reports.figures import Figures
 from reports.page import Block, Column, Facts, Table
 from reports.units import NONE
-from specs.decode import IMPLEMENTATIONS
+from specs.layer import LINEAR_IMPLEMENTATIONS
 
 MARKS = {"noisy": "~", clocks.THROTTLED: "!", clocks.MOVED: "*", "contended": "^"}
 """Before a time: what makes it doubtful."""
@@ -77,7 +77,7 @@ def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choic
         (Column("tp"), lambda p: f"{p.case.tp}"),
         (Column("n×k"), lambda p: f"{p.case.n}×{p.case.k}"),
         (Column("M"), lambda p: f"{p.case.tokens}"),
-        *(_implementation(name, scale) for name in IMPLEMENTATIONS),
+        *(_implementation(name, scale) for name in LINEAR_IMPLEMENTATIONS),
         (Column("floor"), lambda p: scale(p.floor_seconds)),
         (Column("of\nfloor"), lambda p: units.percent(_share(p))),
         (Column("ratio"), lambda p: _ratio(p, OURS)),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from reports.decode.points import LIBRARIES, Point, Selection, Speedup
 from reports.evidence import gpu_name
-from specs.decode import LAYERS, MODEL, TOKENS, TP
+from specs.layer import LAYERS, MODEL, TOKENS, TP
 
 GPU = "h200_sxm"
 LEAST = 0.97

@@ -6,7 +6,7 @@ from reports import units
 from reports.experiment.collect import Experiment, crowd
 from reports.experiment.duel import Duel, crossover, duels, fastest, leaders
 from reports.experiment.words import cut, listed, of, spoken, where
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 SINGLE = "a single pass gives no interval, so no winner is named: measure with --passes 2 or more"
 NO_DUEL = "TP and PP have not both run over all ranks"

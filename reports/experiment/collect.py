@@ -7,10 +7,9 @@ from typing import NamedTuple
 from reports.experiment.sound import deployment
 from reports.files import ResultFile
 from reports.units import counted
-from specs import step
-from specs.deployment import SCHEDULES, Deployment
+from specs import measurement
 from specs.measurement import Measurement
-from specs.parallel import PARTITIONS
+from specs.parallel import PARTITIONS, SCHEDULES, Deployment
 
 
 class Load(NamedTuple):
@@ -64,7 +63,7 @@ def crowd(file: ResultFile, ranks: int) -> str:
 
 def belongs(one: Measurement) -> bool:
     """Whether it is of an experiment: a step that was run, not modelled."""
-    return one.case.op == step.OP and one.provenance == "measured"
+    return one.case.op == measurement.OP and one.provenance == "measured"
 
 
 def collect(file: ResultFile) -> list[Experiment]:
@@ -82,7 +81,7 @@ def collect(file: ResultFile) -> list[Experiment]:
 
 def _setting(one: Measurement) -> Setting:
     case = one.case
-    decode = step.is_decode(case.tokens, case.batch)
+    decode = measurement.is_decode(case.tokens, case.batch)
     who = case.dtype, case.implementation, case.backend or "unknown", case.ranks
     return Setting(case.model or "", case.layers or 1, case.vocab, *who, decode, case.context if decode else None)
 

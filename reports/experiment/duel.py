@@ -11,8 +11,8 @@ from typing import Literal
 
 from reports.experiment.collect import Experiment, Load, Runs
 from specs import statistics
-from specs.deployment import Deployment
 from specs.measurement import Measurement
+from specs.parallel import Deployment
 
 Interval = tuple[float, float]
 ERROR_RATE = 0.05

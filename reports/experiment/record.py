@@ -7,7 +7,7 @@ from reports.experiment.answer import sentence
 from reports.experiment.collect import Experiment
 from reports.experiment.duel import Duel, crossover, duels
 from reports.experiment.table import Row, rows
-from specs import step
+from specs import measurement
 
 
 def record(name: str, experiment: Experiment) -> dict[str, Any]:
@@ -51,6 +51,6 @@ def _run(row: Row) -> dict[str, Any]:
         "tokens_per_second": row.tokens_per_second,
         "mark": row.mark or None,
         "ledger": dict(row.ledger) or None,
-        "stages": step.by_stage(ledgers) if ledgers else None,
+        "stages": measurement.by_stage(ledgers) if ledgers else None,
         "warnings": row.figures.warnings(),
     }

@@ -13,10 +13,9 @@ from typing import NamedTuple
 from reports import pipeline
 from reports.experiment.sound import deployment
 from reports.pipeline import Table
-from specs import step
-from specs.deployment import Seat
-from specs.measurement import Measurement
-from specs.step import Block
+from specs import measurement as specs_measurement
+from specs.measurement import Block, Measurement
+from specs.parallel import Seat
 
 COMPUTING = ("compute", "all-reduce")
 """Blocks of a turn, and with them what lies between: waiting for other ranks of the same stage."""
@@ -66,10 +65,10 @@ def read(measurement: Measurement) -> Walk | None:
     does not show whole how each slot is computed and sent on each stage, or not the sending of what was waited for.
     """
     case, laid = measurement.case, deployment(measurement)
-    if case.op != step.OP or not measurement.timeline or laid.pp == 1 or laid.replicas > 1:
+    if case.op != specs_measurement.OP or not measurement.timeline or laid.pp == 1 or laid.replicas > 1:
         return None
-    blocks, window = step.blocks(measurement.timeline), float(measurement.timeline["seconds"])
-    decode = step.is_decode(case.tokens, case.batch)
+    blocks, window = specs_measurement.blocks(measurement.timeline), float(measurement.timeline["seconds"])
+    decode = specs_measurement.is_decode(case.tokens, case.batch)
     ranks = [laid.rank(Seat(0, stage, 0)) for stage in range(laid.pp)]
     stages = [_turns([block for block in blocks if block.rank == rank], window) for rank in ranks]
     busy, hop = ([[0.0] * laid.micro_batches for _ in ranks] for _ in range(2))

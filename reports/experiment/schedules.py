@@ -11,9 +11,9 @@ from reports.experiment.duel import Ratio, fastest
 from reports.experiment.rows import Row, row, summed_up, within
 from reports.finding import Finding
 from reports.ratios import AS_LONG
-from specs import statistics, step
-from specs.deployment import Deployment
+from specs import measurement, statistics
 from specs.measurement import Measurement
+from specs.parallel import Deployment
 
 ALL_OF_IT = 1.05
 """A share this many times 1/P still counts as 1/P."""
@@ -30,7 +30,7 @@ def judge_single(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     for evidence in evidences:
         if evidence.steps:
             rows = [
-                _share(evidence, experiment, load, one, of, step.COMPUTE, (0, ALL_OF_IT / one.pp))
+                _share(evidence, experiment, load, one, of, measurement.COMPUTE, (0, ALL_OF_IT / one.pp))
                 for experiment, load, runs in _decoding(evidence)
                 for one, of in runs.items()
                 if load.batch == 1 and one.pp == experiment.setting.ranks and of.ledgers
@@ -56,7 +56,7 @@ def judge_utilisation(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     for evidence in evidences:
         if evidence.steps:
             rows = [
-                _share(evidence, experiment, load, one, of, step.BUSY, (MOST, inf))
+                _share(evidence, experiment, load, one, of, measurement.BUSY, (MOST, inf))
                 for experiment in evidence.steps
                 for load, runs in experiment.loads.items()
                 for one, of in runs.items()
@@ -80,13 +80,13 @@ def _share(
     limits: tuple[float, float],
 ) -> Row:
     """The share of some items together, judged by whether it lies within the limits."""
-    shares = step.share_by_pass(of.ledgers, *items)
+    shares = measurement.share_by_pass(of.ledgers, *items)
     interval = statistics.mean_interval(shares)
     figure = fmean(shares), interval, "share"
-    if items is step.COMPUTE:
+    if items is measurement.COMPUTE:
         condition = f"1/{one.pp} is {1 / one.pp:.0%}"
     else:
-        condition = f"computing {fmean(step.share_by_pass(of.ledgers, *step.COMPUTE)):.0%}"
+        condition = f"computing {fmean(measurement.share_by_pass(of.ledgers, *measurement.COMPUTE)):.0%}"
     return row(evidence, experiment.setting, load, str(one), within(interval, *limits), figure, [of], condition)
 
 

@@ -9,8 +9,8 @@ from reports.evidence import Evidence
 from reports.experiment.collect import Experiment
 from reports.experiment.rows import Row, row, summed_up, within
 from reports.finding import Finding
-from specs import statistics, step
-from specs.deployment import Deployment
+from specs import measurement, statistics
+from specs.parallel import Deployment
 
 MOST = 0.30
 PREFILL = 0.20, 0.30
@@ -72,9 +72,9 @@ def _rows(evidence: Evidence, experiment: Experiment, item: str, limits: tuple[f
     for load, runs in experiment.loads.items():
         for one, of in runs.items():
             if _has(one, item) and of.ledgers:
-                shares = step.share_by_pass(of.ledgers, item)
+                shares = measurement.share_by_pass(of.ledgers, item)
                 interval = statistics.mean_interval(shares)
-                beside = fmean(step.share_by_pass(of.ledgers, BESIDE[item]))
+                beside = fmean(measurement.share_by_pass(of.ledgers, BESIDE[item]))
                 said = f"{WAITING[item]} {units.percent(beside)} beside it"
                 figure = fmean(shares), interval, "share"
                 yield row(evidence, experiment.setting, load, str(one), within(interval, *limits), figure, [of], said)

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any, TypeGuard
 
-from specs import step
-from specs.deployment import Deployment
+from specs import measurement
 from specs.measurement import Measurement
+from specs.parallel import Deployment
 
 CLOSED = 1e-3
 """By how much the shares of a ledger may miss 1, and a block the window of its timeline."""
 NEEDED = ("model", "layers", "vocab", "tp", "pp", "replicas", "micro_batches", "batch", "tokens")
-WIDTH = len(step.Block._fields)
+WIDTH = len(measurement.Block._fields)
 
 
 def why_not(one: Measurement) -> str | None:
@@ -21,9 +21,9 @@ def why_not(one: Measurement) -> str | None:
 
 def _faults(one: Measurement) -> Iterator[str]:
     case = one.case
-    if case.op != step.OP:
+    if case.op != measurement.OP:
         if one.ledgers is not None or one.timeline is not None:
-            yield f"ledgers and timelines are of a {step.OP}, and this is a {case.op}"
+            yield f"ledgers and timelines are of a {measurement.OP}, and this is a {case.op}"
         return
     if lacking := next((name for name in NEEDED if not getattr(case, name)), None):
         yield f"a step without {lacking}"
@@ -66,8 +66,8 @@ def _ledgers(ledgers: Any, stages: int, passes: int) -> Iterator[str]:
 def _shares(shares: Any) -> Iterator[str]:
     if not isinstance(shares, Mapping):
         yield f"a ledger is {str(shares)[:40]!r}, not shares by item"
-    elif unknown := next((item for item in shares if item not in step.ITEMS), None):
-        yield f"a ledger has the item {unknown[:40]!r}; known: {', '.join(step.ITEMS)}"
+    elif unknown := next((item for item in shares if item not in measurement.ITEMS), None):
+        yield f"a ledger has the item {unknown[:40]!r}; known: {', '.join(measurement.ITEMS)}"
     elif odd := next((item for item, share in shares.items() if not _is_number(share) or share < -CLOSED), None):
         yield f"the share of {odd} is {str(shares[odd])[:40]}, not a share"
     elif abs(sum(shares.values()) - 1) > CLOSED:
@@ -90,11 +90,11 @@ def _timeline(timeline: Any, ranks: int) -> Iterator[str]:
 
 def _block(block: Any, seconds: float, ranks: int) -> Iterator[str]:
     if not isinstance(block, list) or len(block) != WIDTH:
-        yield f"a block of a timeline is {str(block)[:40]!r}, not {', '.join(step.Block._fields)}"
+        yield f"a block of a timeline is {str(block)[:40]!r}, not {', '.join(measurement.Block._fields)}"
         return
     rank, kind, start, end, turn, slot = block
-    if kind not in step.BLOCKS:
-        yield f"a block of a timeline is of kind {str(kind)[:40]!r}; known: {', '.join(step.BLOCKS)}"
+    if kind not in measurement.BLOCKS:
+        yield f"a block of a timeline is of kind {str(kind)[:40]!r}; known: {', '.join(measurement.BLOCKS)}"
     elif not all(type(one) is int for one in (rank, turn, slot)):
         yield f"rank, step and slot of a block are {rank!r}, {turn!r} and {slot!r}, not whole numbers"[:120]
     elif not 0 <= rank < ranks:

@@ -13,9 +13,9 @@ from reports.page import Column, Table
 from reports.tables import NOTES as NOTES_COLUMN
 from reports.tables import shared_warnings
 from reports.units import NONE
-from specs import step
-from specs.deployment import Deployment
+from specs import measurement as specs_measurement
 from specs.measurement import Measurement
+from specs.parallel import Deployment
 from specs.roofline import Ceilings
 
 TITLES = {"linears": "lin-\nears", "attention": "attn", "all-reduce": "all-\nreduce"}
@@ -57,7 +57,7 @@ class Row:
     @cached_property
     def ledger(self) -> Mapping[str, float]:
         """Shares of its step by item; empty where nothing tells."""
-        return step.ledger(self.measurement.ledgers) if self.measurement.ledgers else {}
+        return specs_measurement.ledger(self.measurement.ledgers) if self.measurement.ledgers else {}
 
 
 def rows(experiment: Experiment) -> list[list[Row]]:
@@ -110,7 +110,7 @@ def _columns(experiment: Experiment) -> list[tuple[Column, Cell]]:
         (Column("±\n95%"), lambda row: units.width(row.figures.half_width)),
         (Column("tokens/s"), lambda row: units.digits(row.tokens_per_second)),
         (Column("best", number=False), lambda row: row.mark),
-        *((Column(titles.get(item, item)), _share(item)) for item in step.ITEMS),
+        *((Column(titles.get(item, item)), _share(item)) for item in specs_measurement.ITEMS),
     ]
 
 

@@ -4,9 +4,8 @@ from collections.abc import Collection, Sequence
 
 from reports.experiment.collect import Load, Setting
 from reports.units import counted
-from specs.deployment import Deployment
-from specs.models import MODELS
-from specs.scaled import scaled
+from specs.models import MODELS, scaled
+from specs.parallel import Deployment
 
 FACTS = {
     "model": "{}",

@@ -6,9 +6,8 @@ from functools import cached_property
 
 from reports import ceilings
 from reports.files import ResultFile
-from specs.case import Case
 from specs.layer import FUSED, FUSING, WHOLE
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 QUESTION = "layer"
 GROUPS: Mapping[str, tuple[str, ...]] = {

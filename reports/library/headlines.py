@@ -13,7 +13,7 @@ from reports.figures import Figures
 from reports.files import ResultFile
 from reports.questions import by_question, is_launch, title
 from reports.units import counted, percent
-from specs import layer, shares
+from specs import layer
 from specs.measurement import Measurement
 
 Headline = tuple[str, str]
@@ -43,7 +43,7 @@ def _said(file: ResultFile, question: str, figures: Sequence[Figures]) -> str:
         return header.peaks(ceilings.measured(file)) + (f" ({'; '.join(doubts)})" if doubts else "")
     if question == "layer":
         return _layers(figures)
-    if question == shares.QUESTION:
+    if question == layer.QUESTION:
         return f"{counted(len(figures), 'case')}, {_times([one.measurement for one in figures])}"
     if point.between_ranks(figures[0].measurement.case):
         return "; ".join(_messages(point.points(file, figures, NOTHING)))

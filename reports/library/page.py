@@ -11,7 +11,7 @@ from reports.experiment import chapter as experiments
 from reports.library.summary import Summary
 from reports.page import Block, Facts
 from reports.units import counted
-from specs.sizes import binary_bytes
+from specs.units import binary_bytes
 
 MOST_ROWS = 48
 """Of a table on a page; `show` has them all."""

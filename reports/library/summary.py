@@ -13,7 +13,7 @@ from reports.files import ResultFile
 from reports.library.headlines import Headline, headlines
 from reports.show import read
 from reports.units import percent
-from specs.case import Case
+from specs.measurement import Case
 
 
 @dataclass(frozen=True)

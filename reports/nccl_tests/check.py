@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from reports.nccl_tests.formats import COUNTED_BY_RANK, ITEMSIZE
 from reports.nccl_tests.run import Row
-from specs import bus
+from specs import traffic
 
 SLACK = 1e-6
 """Relative error of bandwidths that old versions kept in fp32."""
@@ -51,7 +51,7 @@ def _bandwidths(op: str, ranks: int, row: Row) -> str | None:
     time = row.microseconds
     if not time > 0:
         return f"time {time} us is not above 0"
-    moved = (bus.algbw(op, row.size, 1.0) or 0.0), (bus.busbw(op, ranks, row.size, 1.0) or 0.0)
+    moved = (traffic.algbw(op, row.size, 1.0) or 0.0), (traffic.busbw(op, ranks, row.size, 1.0) or 0.0)
     for name, printed, count in zip(("algbw", "busbw"), (row.algbw, row.busbw), moved, strict=True):
         low, right, high = (count / 1e3 / float(one) for one in (time + _rounding(time), time, time - _rounding(time)))
         least, most = float(printed - _rounding(printed)), float(printed + _rounding(printed))

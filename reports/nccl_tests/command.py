@@ -11,9 +11,8 @@ from reports.nccl_tests import document, text
 from reports.nccl_tests.formats import PROGRAMS
 from reports.nccl_tests.points import SUITE, Points, operation
 from reports.nccl_tests.run import Run
-from specs.errors import UserError
+from specs.errors import UserError, find
 from specs.gpus import GPUS, recognise
-from specs.lookup import find
 from specs.measurement import SCHEMA
 
 MOST_BYTES = 64 * 2**20

@@ -7,7 +7,7 @@ PROGRAMS = {
     "broadcast_perf": "broadcast",
     "sendrecv_perf": "ring_shift",  # each rank sends to the next and receives from the one before, at once
 }
-"""The operation of specs/bus.py that each program times."""
+"""The operation of specs/traffic.py that each program times."""
 COUNTED_BY_RANK = ("all_gather", "reduce_scatter")
 """Operations whose `count` is of one rank's part, and whose `size` is of all parts."""
 DTYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16"}

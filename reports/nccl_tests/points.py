@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from reports.nccl_tests import check
 from reports.nccl_tests.formats import DTYPES, PROGRAMS
 from reports.nccl_tests.run import Row, Run
-from specs import bus
-from specs.case import Case
-from specs.measurement import Measurement
+from specs import traffic
+from specs.measurement import Case, Measurement
 
 SUITE = "nccl-tests"
 CLOCK = "nccl-tests"
@@ -98,7 +97,7 @@ def _case(run: Run, op: str, row: Row) -> Case:
         dtype=dtype,
         flops=0,
         hbm_bytes=0,
-        wire_bytes_sent_per_rank=bus.bytes_sent_per_rank(op, run.ranks, row.size),
+        wire_bytes_sent_per_rank=traffic.bytes_sent_per_rank(op, run.ranks, row.size),
         cache="unknown",  # buffers move on from call to call, as far as there is room
         launch=run.launch,
         ranks=run.ranks,

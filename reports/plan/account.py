@@ -8,8 +8,7 @@ from reports.evidence import weakest
 from reports.plan.cost import Cost
 from reports.plan.parts import ALL_REDUCE, Parts
 from reports.plan.step import Step, chunk_of
-from specs.deployment import Deployment
-from specs.parallel import Split
+from specs.parallel import Deployment, Split
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from functools import cached_property
 from reports.plan.fabric import Fabric
 from specs.errors import UserError
 from specs.layer import why_no_layer
-from specs.models import MODELS, Model, model
+from specs.models import MODELS, Model, model, scaled
 from specs.parallel import PARTITIONS
-from specs.scaled import scaled
 
 BACKENDS = ("best", "custom", "nccl")
 """Whose all-reduce: the faster one at each message, an engine's own kernel, or the library's."""

@@ -18,9 +18,9 @@ from reports.plan.parts import Parts, Variant
 from reports.plan.step import Step, compose
 from reports.plan.system import gather
 from reports.plan.words import kind
-from specs.deployment import Deployment
 from specs.errors import UserError
 from specs.measurement import Measurement
+from specs.parallel import Deployment
 
 CLEAR = 0.15
 """By how much two splits have to differ before a plan has to name the right one."""

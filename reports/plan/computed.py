@@ -10,11 +10,10 @@ from reports.plan.cost import Cost, total
 from reports.plan.curve import BEYOND, Curve
 from reports.plan.missing import MissingError
 from reports.plan.system import System
-from specs import shares
-from specs.layer import WHOLE
+from specs import layer as specs_layer
+from specs.layer import HEAD, WHOLE
 from specs.measurement import Measurement
 from specs.parallel import Split
-from specs.shares import HEAD
 
 LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
 LAUNCHES = ("graph", "eager", "unknown")
@@ -41,7 +40,7 @@ class Computed:
         share = self._curve(
             ("share", split.tp, busy, context),
             lambda one: (
-                one.case.question == shares.QUESTION
+                one.case.question == specs_layer.QUESTION
                 and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
             ),
             WHOLE,
@@ -160,7 +159,9 @@ class Computed:
         """
         cases = [one.case for one in self._system.by_layer.get((WHOLE, self._asked.model, WHOLE), ())]
         found = [
-            case for case in cases if case.question == shares.QUESTION and case.implementation == self._implementation
+            case
+            for case in cases
+            if case.question == specs_layer.QUESTION and case.implementation == self._implementation
         ]
         if not found:
             return
@@ -179,7 +180,7 @@ class Computed:
         for one in self._system.by_layer.get(("linear", self._asked.model, name), ()):
             if (
                 one.case.implementation == self._implementation
-                and one.case.question != shares.QUESTION
+                and one.case.question != specs_layer.QUESTION
                 and one.case.tokens
             ):
                 yield one
@@ -246,11 +247,11 @@ class Computed:
 
 
 def _beside(busy: int, one: Measurement) -> bool:
-    return one.case.question == shares.QUESTION and one.case.ranks == busy
+    return one.case.question == specs_layer.QUESTION and one.case.ranks == busy
 
 
 def _alone(one: Measurement) -> bool:
-    return one.case.question != shares.QUESTION
+    return one.case.question != specs_layer.QUESTION
 
 
 def _has_rows(n: int, fits: Callable[[Measurement], bool], one: Measurement) -> bool:

@@ -18,9 +18,8 @@ from reports.plan.parts import LOGIT_BYTES, Parts, Variant
 from reports.plan.step import chunk_of, compose
 from reports.plan.straight import Bounds, filled
 from reports.plan.system import System
-from specs.deployment import Deployment
 from specs.errors import UserError
-from specs.parallel import PARTITIONS, Split
+from specs.parallel import PARTITIONS, Deployment, Split
 
 MOST = 8192
 """Sequences beyond which nobody looks."""

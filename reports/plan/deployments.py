@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 MICRO_BATCHES = (1, 2)
 """Multiples of the stages that async runs are planned with: as many as keep all busy, and twice that."""

@@ -5,7 +5,7 @@ from reports.plan.assumed import Assumed
 from reports.plan.cost import FIGURES, Cost
 from reports.plan.curve import Curve
 from reports.plan.fabric import Fabric
-from specs.bus import TRAFFIC
+from specs.traffic import TRAFFIC
 
 AS_IT_IS = Fabric()
 

@@ -7,7 +7,7 @@ from reports.page import Block, Column, Row, Table
 from reports.plan import assumed, room
 from reports.plan.asked import Asked
 from reports.plan.plan import LeftOut, Plan
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 UNITS = (("BYTES_PER_SECOND", 1e9, "GB/s"), ("SECONDS", 1e-6, "us"), ("BYTES", 2.0**30, "GiB"))
 """How the name of an assumed figure ends, and what it is written in."""

@@ -11,9 +11,9 @@ from reports.plan.cost import FIGURES, Cost
 from reports.plan.curve import Curve
 from reports.plan.missing import MissingError
 from reports.plan.system import System
-from specs.bus import TRAFFIC
 from specs.measurement import Measurement
-from specs.sizes import binary_bytes
+from specs.traffic import TRAFFIC
+from specs.units import binary_bytes
 
 HOP = "ping_pong"
 OF_BACKEND = {"custom": ("custom",), "nccl": ("nccl", "rccl")}

@@ -1,7 +1,6 @@
 """Lists of numbers as a user types them."""
 
-from specs.errors import UserError
-from specs.lookup import find
+from specs.errors import UserError, find
 
 LAUNCHES = ("graph", "eager")
 

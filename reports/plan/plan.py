@@ -14,8 +14,8 @@ from reports.plan.missing import MissingError
 from reports.plan.parts import Parts, Variant
 from reports.plan.point import Point, measured
 from reports.plan.system import System, gather
-from specs.deployment import Deployment
 from specs.errors import UserError
+from specs.parallel import Deployment
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from reports.plan.account import Account, account
 from reports.plan.missing import MissingError
 from reports.plan.parts import Parts
 from reports.plan.step import Step, compose
-from specs.deployment import Deployment
-from specs.parallel import Split
+from specs.parallel import Deployment, Split
 
 
 @dataclass(frozen=True)

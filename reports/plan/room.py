@@ -7,7 +7,7 @@ from reports.plan.asked import Asked
 from reports.plan.step import chunk_of
 from reports.plan.system import System
 from specs import memory
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 LOGIT_BYTES = 4
 

@@ -8,8 +8,7 @@ from reports import pipeline
 from reports.plan.cost import FIGURES, Cost, Pick, total
 from reports.plan.fabric import Fabric
 from reports.plan.parts import Chunk, Parts
-from specs.deployment import Deployment, Seat
-from specs.parallel import Split
+from specs.parallel import Deployment, Seat, Split
 
 ID_BYTES = 8
 """A sampled token on its way back to the first stage."""

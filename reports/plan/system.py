@@ -12,11 +12,11 @@ from reports.files import ResultFile
 from reports.plan.cost import Cost
 from reports.plan.curve import Curve, cost, curve
 from reports.plan.straight import Bounds
-from specs.bus import TRAFFIC
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.gpus import Gpu
 from specs.measurement import Measurement
+from specs.traffic import TRAFFIC
+from specs.units import ITEMSIZE
 
 Key = TypeVar("Key")
 

@@ -10,7 +10,7 @@ from reports.plan.parts import ALL_REDUCE
 from reports.plan.plan import Plan
 from reports.plan.point import Point
 from reports.units import counted
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 GUESSED = ("assumed", "modelled")
 SHORT = {"interpolated": "interp.", "lm_head": "head"}

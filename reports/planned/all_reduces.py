@@ -17,7 +17,7 @@ from reports.plan.parts import Parts
 from reports.planned.links import slow
 from reports.planned.rows import Rows, also
 from reports.planned.subject import Span, Subject, subjects
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 MOST, REACHED = 0.30, 0.38
 Way = tuple[str, str]

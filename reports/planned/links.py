@@ -3,8 +3,8 @@
 from reports import units
 from reports.plan.missing import MissingError
 from reports.planned.subject import Subject
-from specs import bus
-from specs.sizes import binary_bytes
+from specs import traffic
+from specs.units import binary_bytes
 
 LEAST = 0.1
 """Of the link's rate by datasheet, under which what was measured is far from what the link can do."""
@@ -19,7 +19,7 @@ def slow(subject: Subject) -> str:
     found = []
     for parts in subject.parts if gpu else ():
         try:
-            found.append(bus.busbw("all_reduce", ranks, message, parts.messages.all_reduce(ranks, message).seconds))
+            found.append(traffic.busbw("all_reduce", ranks, message, parts.messages.all_reduce(ranks, message).seconds))
         except MissingError:
             continue
     shares = sorted(one / gpu.link_bytes_per_second for one in found if one and gpu)

@@ -18,7 +18,7 @@ from reports.planned.links import slow
 from reports.planned.prompts import LENGTHS, MANY, PROMPTS, through_stages, through_tp
 from reports.planned.rows import Rows, also
 from reports.planned.subject import Span, Subject, subjects
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 LEAST, MOST = 0.20, 0.30
 PP_MOST = 0.01

@@ -7,7 +7,7 @@ from reports.plan.basis import Basis
 from reports.plan.cost import FIGURES, Cost, Pick, total
 from reports.plan.parts import ALL_REDUCE, Parts
 from reports.planned.subject import Span
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 PROMPTS = 8
 """Prompts of a one-shot prefill, each a micro-batch of its own."""

@@ -24,8 +24,7 @@ from reports.planned.prompts import LENGTHS, PROMPTS, through_stages
 from reports.planned.rows import Rows
 from reports.planned.subject import Composed, Span, Subject, subjects
 from reports.ratios import AS_LONG
-from specs.deployment import Deployment
-from specs.parallel import PARTITIONS
+from specs.parallel import PARTITIONS, Deployment
 
 Found = tuple[Span, Basis]
 MANY = (8, 64, 256, 1000, 2048, 4096)

@@ -15,7 +15,7 @@ from reports.plan.missing import MissingError
 from reports.plan.parts import Parts
 from reports.plan.step import Step, compose
 from reports.plan.system import System
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 
 
 class Span(NamedTuple):

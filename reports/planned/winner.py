@@ -17,8 +17,7 @@ from reports.plan.point import Point
 from reports.planned.links import slow
 from reports.planned.rows import also, finding_of
 from reports.planned.subject import Span, Subject, subjects
-from specs.deployment import Deployment
-from specs.parallel import PARTITIONS
+from specs.parallel import PARTITIONS, Deployment
 
 UNIT = "sequences"
 LONG = 2048

@@ -6,8 +6,8 @@ from pathlib import Path
 from reports.profiles.activity import Activity
 from reports.profiles.visit import SHOWN, Profile, Visit
 from specs.errors import UserError
+from specs.journal import BETWEEN, CALL, DOMAIN, TIMED, WARM_UP
 from specs.ncu import DURATION, Profiled, profiled
-from specs.ranges import BETWEEN, CALL, DOMAIN, TIMED, WARM_UP
 
 MOST_BYTES = 1 << 30
 CSV = "`ncu --import report.ncu-rep --csv --page raw`"

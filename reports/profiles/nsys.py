@@ -12,7 +12,7 @@ from reports.profiles.nvtx import Mark, Range, Thread
 from reports.profiles.visit import SHOWN, Profile, Visit
 from reports.units import counted
 from specs.errors import UserError
-from specs.ranges import BETWEEN, CALL, CALLS, SECONDS, TIMED, WARM_UP
+from specs.journal import BETWEEN, CALL, CALLS, SECONDS, TIMED, WARM_UP
 
 OURS = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
 """Tables of which an export always has one, whatever was traced."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from reports.profiles.database import Database
 from specs.errors import UserError
-from specs.ranges import CALLS, DOMAIN, TIMED, WARM_UP
+from specs.journal import CALLS, DOMAIN, TIMED, WARM_UP
 
 MARK, CATEGORY, PUSH_POP, DOMAIN_CREATED = 34, 33, 59, 75
 """`eventType`s of nsys."""

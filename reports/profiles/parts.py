@@ -26,7 +26,7 @@ class Part:
     """A part of a layer.
 
     Attributes:
-        name: as in `specs.layer.PARTS`.
+        name: as in `specs.layer.LAYER_PARTS`.
         seconds: of each visit, in seconds a layer: of all its calls there, together.
         per_layer: how often a layer calls it.
         kernels: a layer.

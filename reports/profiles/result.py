@@ -10,8 +10,7 @@ from reports.profiles.parts import Part
 from reports.profiles.run import Run
 from reports.profiles.times import Times
 from reports.profiles.visit import Profile
-from specs.case import Case
-from specs.measurement import SCHEMA, Measurement
+from specs.measurement import SCHEMA, Case, Measurement
 
 OPS: Mapping[str, str] = {"norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "attention": "attention"}
 """What a part computes; the others are linears."""

@@ -7,10 +7,9 @@ from typing import Any
 
 from reports import files, machine
 from reports.files import ResultFile
-from specs import shares, step
-from specs.case import Case
+from specs import layer, measurement
 from specs.errors import UserError
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 KEPT = (*(name for name in machine.MATTERS if name != "variables"), "sms", "l2_bytes", "gpu_memory_bytes")
 """Facts of a machine that are lent; variables may name hosts."""
@@ -43,7 +42,7 @@ class Run:
     def case(self, name: str, question: str, launch: str, kernel: str) -> Case:
         """The case of this name with all that is known of it: without the run that is little, and no work."""
         known = self.cases.get(name)
-        whole_model = known and (known.case.op == step.OP or known.case.question == shares.QUESTION)
+        whole_model = known and (known.case.op == measurement.OP or known.case.question == layer.QUESTION)
         if known and not whole_model:  # a step by a profiler would pass for one that was run
             return known.case
         return Case(

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reports.profiles.activity import Activity
-from specs.layer import FUSED, PARTS
+from specs.layer import FUSED, LAYER_PARTS
 
-SHOWN = (*PARTS, FUSED)
+SHOWN = (*LAYER_PARTS, FUSED)
 """Names of ranges that are a layer's parts."""
 
 

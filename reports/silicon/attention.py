@@ -9,12 +9,11 @@ import pandas as pd
 from reports.silicon import formats, lint, tables
 from reports.silicon.imported import Imported
 from reports.silicon.points import Source, name, point
-from specs.case import Case
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.gpus import Gpu
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.parallel import Split
+from specs.units import ITEMSIZE
 
 HEADS = ("num_heads", "num_key_value_heads", "head_dim", "window_size")
 KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype", *HEADS)

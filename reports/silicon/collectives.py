@@ -12,10 +12,9 @@ from reports.silicon import tables
 from reports.silicon.formats import OF_MESSAGES
 from reports.silicon.imported import Imported
 from reports.silicon.points import Source, name, point
-from specs.case import Case
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
+from specs.units import ITEMSIZE
 
 TABLES = (("nccl_perf", "nccl_dtype", "nccl"), ("custom_allreduce_perf", "allreduce_dtype", "custom"))
 IN_GRAPH = ("trtllm",)

@@ -15,12 +15,11 @@ from reports.silicon import formats, lint, tables
 from reports.silicon.imported import Imported
 from reports.silicon.interpolate import between
 from reports.silicon.points import ASKED, Source, name, point
-from specs.case import Case
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.gpus import Gpu
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.models import Model
+from specs.units import ITEMSIZE
 
 SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
 SERIES = ("moe_dtype", "distribution", "moe_tp_size", *SHAPE)

@@ -11,9 +11,8 @@ from reports import resultfile
 from reports.silicon.formats import FORMATS
 from reports.silicon.imported import Imported
 from reports.silicon.package import Package
-from specs.errors import UserError
+from specs.errors import UserError, find
 from specs.gpus import Gpu
-from specs.lookup import find
 from specs.measurement import SCHEMA
 from specs.models import model
 from specs.parallel import Split
@@ -79,7 +78,12 @@ def gather(folder: Path, gpu: Gpu, wanted: Wanted) -> Imported:
     Raises:
         UserError: there is no table of GEMMs that can be used.
     """
-    from reports.silicon import attention, collectives, experts, linears  # pandas: not where the cache has it all
+    from reports.silicon import (
+        attention,
+        collectives,
+        experts,
+        linears,  # pandas: not where the cache has it all
+    )
 
     splits = [split for split in wanted.splits() if not split.model.experts]
     shards = [shard for split in splits for shard in split.linears.values()]

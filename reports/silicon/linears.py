@@ -13,11 +13,10 @@ from reports.silicon.imported import Imported
 from reports.silicon.interpolate import between
 from reports.silicon.lint import Linted
 from reports.silicon.points import ASKED, Source, name, point
-from specs.case import Case
-from specs.dtypes import ITEMSIZE
 from specs.gpus import Gpu
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.parallel import Shard
+from specs.units import ITEMSIZE
 
 KEY = ("gemm_dtype", "m", "n", "k")
 SAFE = 0.9

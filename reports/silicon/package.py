@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from specs.errors import UserError
+from specs.errors import UserError, find
 from specs.gpus import GPUS, Gpu
-from specs.lookup import find
 
 NAME = "aiconfigurator-core"
 INSTALL = "pip install --constraint constraints.txt --editable '.[silicon]'"

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from specs.case import Case
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 SUITE = "aiconfigurator"
 ASKED = (125, 1000)

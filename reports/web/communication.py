@@ -13,7 +13,7 @@ from reports.communication.published import WAYS, Published
 from reports.communication.series import Series
 from reports.page import Table
 from reports.web.figure import Figure, compiled, data, log
-from specs.sizes import STEPS, binary_bytes
+from specs.units import STEPS, binary_bytes
 
 TICKS = tuple(2**power for power in range(8, 31, 4))
 DASHES = {"eager": [5, 3], "graph": [1, 0]}

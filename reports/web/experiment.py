@@ -12,7 +12,7 @@ from reports.experiment.table import Row
 from reports.experiment.words import cut, heading
 from reports.web import timelines
 from reports.web.figure import Figure, compiled, data, log
-from specs import step
+from specs import measurement
 
 COLOURS = {
     "linears": "#1f6feb",
@@ -105,7 +105,7 @@ def _ledgers(one: Ran, experiment: Experiment) -> Figure:
     """A bar for each deployment under its load, stacked of the items of its ledger."""
     rows = [row for row in _rows(experiment) if row.ledger]
     shares = [share for row in rows for share in _shares(row)]
-    items = [item for item in step.ITEMS if any(share["item"] == item for share in shares)]
+    items = [item for item in measurement.ITEMS if any(share["item"] == item for share in shares)]
     places = [place for row in rows for place in (f"{heading(row.load)}|", _bar(row))]
     bars = list(dict.fromkeys(places))  # an empty bar is the heading of its load
     is_heading = "slice(datum.value, -1) == '|'"
@@ -155,7 +155,7 @@ def _shares(row: Row) -> list[dict[str, Any]]:
             "load": heading(row.load),
             "deployment": str(row.deployment),
             "item": item,
-            "position": step.ITEMS.index(item),
+            "position": measurement.ITEMS.index(item),
             "share": share,
             "ms": share * row.measurement.median * 1e3,
         }

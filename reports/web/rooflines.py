@@ -10,7 +10,7 @@ import altair as alt
 from reports import knees
 from reports.evidence import Evidence, Series
 from reports.web.figure import Figure, by_gpu, compiled, data, log
-from specs.dtypes import ITEMSIZE
+from specs.units import ITEMSIZE
 
 TOKENS = (1, 4, 16, 64, 125, 256, 1000, 4096)
 PARTS = 8

@@ -9,9 +9,9 @@ from reports.experiment.chapter import Ran
 from reports.experiment.collect import Experiment, Load
 from reports.experiment.words import cut, heading
 from reports.web.figure import Figure, compiled, data
-from specs import step
-from specs.deployment import Deployment
+from specs import measurement
 from specs.measurement import Measurement
+from specs.parallel import Deployment
 
 COLOURS = {"compute": "#1f6feb", "all-reduce": "#db6d28", "hop": "#2ea043", "idle": "#8b949e"}
 """As in the ledgers."""
@@ -72,7 +72,7 @@ def _plainest(pick: Pick) -> tuple[bool, bool, bool, bool]:
 def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment, one: Measurement) -> Figure:
     blocks, window = _blocks(one)
     rows = [_row(block, deployment, window) for block in blocks]
-    kinds = [kind for kind in step.BLOCKS if any(row["kind"] == kind for row in rows)]
+    kinds = [kind for kind in measurement.BLOCKS if any(row["kind"] == kind for row in rows)]
     lanes = sorted({(block.rank, _lane(block.rank, deployment)) for block in blocks})
     x = alt.X("start:Q", scale=alt.Scale(domain=[0, 1e3 * window], nice=False), axis=alt.Axis(title="ms", tickCount=10))
     y = alt.Y("lane:N", title=None, sort=[lane for _, lane in lanes], axis=alt.Axis(labelLimit=220))
@@ -108,15 +108,15 @@ def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment,
     )
 
 
-def _blocks(one: Measurement) -> tuple[list[step.Block], float]:
+def _blocks(one: Measurement) -> tuple[list[measurement.Block], float]:
     """The first blocks, and the window that all ranks fill with them."""
     timeline = one.timeline or {}
-    found = sorted(step.blocks(timeline), key=lambda block: block.start)
+    found = sorted(measurement.blocks(timeline), key=lambda block: block.start)
     shown = found[:MOST_BLOCKS]
     return shown, timeline["seconds"] if len(shown) == len(found) else shown[-1].start
 
 
-def _row(block: step.Block, deployment: Deployment, window: float) -> dict[str, Any]:
+def _row(block: measurement.Block, deployment: Deployment, window: float) -> dict[str, Any]:
     works = block.slot >= 0 and block.kind != "idle"
     return {
         "lane": _lane(block.rank, deployment),

@@ -11,8 +11,8 @@ import torch
 from comm.backends.all import BACKENDS
 from comm.world import World
 from kernels.timing.device import current_device
-from specs.deployment import Deployment, Seat
-from specs.ranges import TIMED, WARM_UP
+from specs.journal import TIMED, WARM_UP
+from specs.parallel import Deployment, Seat
 from suites import ranges
 from suites.decoder.common_clock import ahead_of_first
 from suites.decoder.links import Switchboard
@@ -29,7 +29,7 @@ from suites.steps.part import StepPart
 
 @dataclass(frozen=True)
 class Told:
-    """How a model is run; `specs.deployment` and `suites.steps.part` say what the words mean."""
+    """How a model is run; `specs.parallel` and `suites.steps.part` say what the words mean."""
 
     deployment: Mapping[str, Any]
     model: str

@@ -6,8 +6,8 @@ import torch
 
 from comm.backend import Backend, Communicator, Pending
 from comm.world import World
-from specs.deployment import Deployment, Seat
 from specs.errors import UserError
+from specs.parallel import Deployment, Seat
 
 
 class Switchboard:

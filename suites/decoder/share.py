@@ -19,8 +19,8 @@ from kernels.layer.parts import ELEMENTWISE
 from kernels.layer.whole import layer
 from kernels.linears import linear
 from kernels.timing.host import without_collector
-from specs.ranges import TIMED, WARM_UP
-from specs.shares import HEAD, LAYER, PARTS
+from specs.journal import TIMED, WARM_UP
+from specs.layer import HEAD, LAYER_SHARE, SHARE_PARTS
 from suites import ranges
 from suites.decoder import values
 from suites.decoder.slot import Slot
@@ -55,7 +55,7 @@ class ShareCase:
         shown = Shown(self._label["question"], self._label["number"])
         with ranges.visit(self._label, WARM_UP):
             layers = [self._layer_error(number, shown) for number in range(len(self._slot.layers))]
-            errors = {LAYER: nan if any(map(isnan, layers)) else max(layers), HEAD: self._head_error(shown)}
+            errors = {LAYER_SHARE: nan if any(map(isnan, layers)) else max(layers), HEAD: self._head_error(shown)}
         return {"errors": {part: "nan" if isnan(error) else error for part, error in errors.items()}}
 
     def walk(self, steps: int, clock: Clock) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class ShareCase:
             rows = clock.rows(0.0)
             step_seconds = (rows["end"][-1] - rows["start"][0]) / steps
             ranges.tell(self._label["question"], steps, [step_seconds])
-        seconds: dict[str, list[list[float]]] = {part: [[] for _ in range(steps)] for part in PARTS}
+        seconds: dict[str, list[list[float]]] = {part: [[] for _ in range(steps)] for part in SHARE_PARTS}
         for part, start, end, step in zip(rows["kind"], rows["start"], rows["end"], rows["step"], strict=True):
             seconds[part][step].append(end - start)
         return {"clock": clock.name, "seconds": seconds, "step_seconds": step_seconds}
@@ -86,7 +86,7 @@ class ShareCase:
             self._draw(f"{name} of layer {number}", tensors[name])
         right = self._reference(number, partial(self._right_layer, tensors))
         for kind, call in slot.layers[number]:
-            shown.run(f"{LAYER} {number} {kind}", 0, 0, call)
+            shown.run(f"{LAYER_SHARE} {number} {kind}", 0, 0, call)
         return self._worst(zip((tensors["out"], tensors["total"]), right, strict=True))
 
     def _right_layer(self, tensors: Tensors) -> Result:
@@ -174,7 +174,7 @@ def _stretches(slot: Slot) -> list[Stretch]:
     """Of a step: what a message writes here is part of the stretch behind it."""
     found: list[Stretch] = []
     meets, heard = True, list[Call]()
-    for part, segments in [*((LAYER, one) for one in slot.layers), (HEAD, slot.ending)]:
+    for part, segments in [*((LAYER_SHARE, one) for one in slot.layers), (HEAD, slot.ending)]:
         fresh = True
         for kind, call in segments:
             if kind == ALL_REDUCE:

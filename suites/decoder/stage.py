@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from kernels.layer.parts import names
-from specs.deployment import Seat
+from specs.parallel import Seat
 from suites.decoder.shards import Shard
 
 Tensors = dict[str, torch.Tensor]

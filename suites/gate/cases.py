@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from specs.decode import MODEL
-from specs.dtypes import ITEMSIZE
+from specs.layer import MODEL
 from specs.models import model
 from specs.parallel import Split
+from specs.units import ITEMSIZE
 
 DTYPE = "bf16"
 

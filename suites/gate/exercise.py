@@ -22,9 +22,9 @@ from kernels.swiglu import TRITON_SWIGLU
 from kernels.timing.device import Device, current_device
 from kernels.tuning.config import FEW_TOKENS, Config
 from kernels.tuning.table import tuned
-from specs.archs import ARCHS
-from specs.attention import PAGE_SIZE, PAGED
 from specs.errors import UserError
+from specs.gpus import ARCHS
+from specs.layer import PAGE_SIZE, PAGED
 from suites.gate.faults import CONTROL
 
 LIBRARIES = ("torch", "cublaslt", "flash-attn", "flashinfer")

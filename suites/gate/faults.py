@@ -13,8 +13,8 @@ import triton.language as tl
 
 from kernels.compile import TRITON_ARCHS
 from kernels.kernel import Draw, Inputs, Kernel
-from specs.dtypes import ITEMSIZE
-from specs.work import Work
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 
 SIZE = 256
 

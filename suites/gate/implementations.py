@@ -44,7 +44,7 @@ def cases() -> list[tuple[Any, dict[str, int]]]:
     from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
     from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
     from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
-    from specs.attention import PAGE_SIZE, PAGED
+    from specs.layer import PAGE_SIZE, PAGED
 
     heads = {"heads": 8, "kv_heads": 1, "head_dim": 128}
     found: list[tuple[Any, dict[str, int]]] = [

@@ -4,8 +4,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from specs import attention
-from specs.decode import MODEL
+from specs import layer
+from specs.layer import MODEL
 from suites.gate.program import leave, options
 from suites.gate.step import MEASURING, RECOVER, Step
 from suites.gate.suite import Axes, measure, result_path
@@ -25,7 +25,7 @@ AXES: Axes = {
     "--tp": (1, 8),
     "--tokens": (1, 32, 512, 2048),
     "--context": (8192,),
-    "--impl": ("torch", "cublaslt", "triton", *attention.IMPLEMENTATIONS[2:]),
+    "--impl": ("torch", "cublaslt", "triton", *layer.ATTENTION_IMPLEMENTATIONS[2:]),
     "--passes": (3,),
 }
 """Without torch.compile, which would take the step's time to compile."""

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from specs.decode import IMPLEMENTATIONS, LAYERS, MODEL, TOKENS, TP
+from specs.layer import LAYERS, LINEAR_IMPLEMENTATIONS, MODEL, TOKENS, TP
 from suites.commit import short_commit
 from suites.gate.process import run_limited
 from suites.gate.program import leave, options
 from suites.gate.step import MEASURING, RECOVER, Step, Verdict
 
 CASES = ("suites/", "-k", "bench_decode or ceilings")
-AXES = {"--model": (MODEL,), "--layer": LAYERS, "--tp": TP, "--tokens": TOKENS, "--impl": IMPLEMENTATIONS}
+AXES = {"--model": (MODEL,), "--layer": LAYERS, "--tp": TP, "--tokens": TOKENS, "--impl": LINEAR_IMPLEMENTATIONS}
 LEAST_PASSES = 3
 """Below that an interval between passes says little."""
 

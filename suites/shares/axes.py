@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from kernels.timing.device import Device, current_device
-from specs.shares import PARTS
+from specs.layer import SHARE_PARTS
 from suites.how import StepHow
 from suites.options import Options, read_options
 from suites.rank_axes import ranks_of
@@ -38,7 +38,7 @@ def _all(options: Options, device: Device, ranks: Ranks) -> Iterator[tuple[Share
         if deployment.why_not(ranks.count, part.batch):
             continue
         for sequences in deployment.micro_batch_sizes(part.batch):
-            for name in PARTS:
+            for name in SHARE_PARTS:
                 share = Share(
                     part.model, part.layers, deployment.tp, deployment.busy_ranks, sequences, part.context, name
                 )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kernels.layer.whole import RTOL
 from kernels.timing.device import Patience
 from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
-from specs.shares import HEAD, LAYER, PARTS
+from specs.layer import HEAD, LAYER_SHARE, SHARE_PARTS
 from suites.decoder.reference import rtol
 from suites.entry import Entry
 from suites.shares.case import ShareEntry
@@ -97,7 +97,7 @@ class ModelBench(StepBench):
             self._errors[entry.walk] = self._crew.ask("prove", {}, f"checking {entry.title}")
         part, dtype = entry.share.part, entry.case.dtype
         replies = [{"error": reply["errors"].get(part)} for reply in self._errors[entry.walk]]
-        return self._right(entry, replies, RTOL[dtype] if part == LAYER else rtol(dtype, 0))
+        return self._right(entry, replies, RTOL[dtype] if part == LAYER_SHARE else rtol(dtype, 0))
 
     def _walk_share(self, entry: ShareEntry, share: float) -> Walked:
         """Samples of all parts; the others are kept for their own visits.
@@ -116,7 +116,7 @@ class ModelBench(StepBench):
         samples = {part: _samples(of[warm:], calls, entry.share.tp) for part, of in seconds.items()}
         load = contention(before, cpu_seconds(self._crew.processes)) if self._kind == "cpu" else None
         walked = Walked(calls, samples, clock, load)
-        if entry.share.part == LAYER:
+        if entry.share.part == LAYER_SHARE:
             self._kept.setdefault((entry.walk, HEAD), []).append(walked)
         return walked
 
@@ -124,7 +124,7 @@ class ModelBench(StepBench):
         """The clock, seconds of a whole step, and by part the steps."""
         replies = self._crew.ask("walk", {"steps": steps}, f"timing {entry.title}")[: entry.share.ranks]
         seconds: dict[str, list[Step]] = {
-            part: list(zip(*(reply["seconds"][part] for reply in replies), strict=True)) for part in PARTS
+            part: list(zip(*(reply["seconds"][part] for reply in replies), strict=True)) for part in SHARE_PARTS
         }
         return str(replies[0]["clock"]), max(reply["step_seconds"] for reply in replies), seconds
 

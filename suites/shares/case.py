@@ -8,14 +8,11 @@ from kernels.layer.whole import layer
 from kernels.linears import linear
 from kernels.timing.device import Device
 from specs import memory
-from specs.case import Case
-from specs.deployment import Deployment
-from specs.dtypes import ITEMSIZE
-from specs.layer import layer_shape
-from specs.measurement import Measurement
-from specs.parallel import Split
-from specs.shares import LAYER
-from specs.work import Work
+from specs.layer import LAYER_SHARE, layer_shape
+from specs.measurement import Case, Measurement
+from specs.parallel import Deployment, Split
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 from suites.entry import Entry
 from suites.how import StepHow
 from suites.shares.part import Share
@@ -46,7 +43,7 @@ class ShareEntry(Entry):
     @property
     def calls_a_step(self) -> int:
         """Of this part: a step is all layers that a rank has, and one end."""
-        return self.laid.split(self.share.step.scaled).stage_layers()[-1] if self.share.part == LAYER else 1
+        return self.laid.split(self.share.step.scaled).stage_layers()[-1] if self.share.part == LAYER_SHARE else 1
 
     def told(self) -> dict[str, Any]:
         """What ranks are asked to run, for JSON."""
@@ -74,7 +71,7 @@ def share_entry(name: str, device: Device, ranks: Ranks, share: Share, question:
     """The case of a part of a share."""
     impossible = not_cut(share.laid(1), share.step)
     shape = {"tokens": share.sequences, "batch": share.sequences, "context": share.context}
-    of_layer, work, n, k, cold, laid = share.part == LAYER, Work(), None, None, False, share.laid(1)
+    of_layer, work, n, k, cold, laid = share.part == LAYER_SHARE, Work(), None, None, False, share.laid(1)
     if not impossible:
         laid, cold = _cut(device, ranks, share, how.dtype)
         split = laid.split(share.step.scaled)
@@ -86,9 +83,9 @@ def share_entry(name: str, device: Device, ranks: Ranks, share: Share, question:
     case = Case(
         name=name,
         question=question,
-        op=LAYER if of_layer else "linear",
+        op=LAYER_SHARE if of_layer else "linear",
         implementation=how.implementation,
-        kernel=f"{how.implementation}_{LAYER if of_layer else 'linear'}",
+        kernel=f"{how.implementation}_{LAYER_SHARE if of_layer else 'linear'}",
         dtype=how.dtype,
         flops=work.flops,
         hbm_bytes=work.hbm_bytes,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from suites.steps.part import StepPart
 
 
@@ -16,7 +16,7 @@ class Share(NamedTuple):
         ranks: that compute at once, one share each; the others have nothing to do.
         sequences: of the micro-batch, each of which adds a token.
         context: tokens in each sequence's cache, the new one included.
-        part: one of `specs.shares.PARTS`.
+        part: one of `specs.layer.SHARE_PARTS`.
     """
 
     model: str

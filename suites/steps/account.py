@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specs.deployment import Deployment, Seat
-from specs.step import COMPUTE, ITEMS
+from specs.measurement import COMPUTE, ITEMS
+from specs.parallel import Deployment, Seat
 from suites.steps.segments import Segments, split
 from suites.steps.timeline import draw
 from suites.steps.trace import ALL_REDUCE, START, Floats, Trace
@@ -26,7 +26,7 @@ class Account(NamedTuple):
     Attributes:
         seconds: of each step that counts, the slowest replica's.
         ledger: for each stage the share of each of `ITEMS`, over these steps; they add up to 1.
-        timeline: of one or two of these steps, see `specs.step.Block`.
+        timeline: of one or two of these steps, see `specs.measurement.Block`.
     """
 
     seconds: tuple[float, ...]

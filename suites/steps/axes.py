@@ -7,10 +7,10 @@ import pytest
 
 from comm.backends.nccl import NCCL
 from kernels.timing.device import Device, current_device
-from specs.deployment import Deployment
 from specs.errors import UserError
 from specs.layer import why_no_layer
 from specs.models import model
+from specs.parallel import Deployment
 from suites.axes import MODELS, asked_for
 from suites.how import StepHow
 from suites.layer_axes import PROMPT

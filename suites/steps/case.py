@@ -8,14 +8,12 @@ from comm.backends.all import BACKENDS
 from kernels.layer.whole import layer
 from kernels.timing.device import Device
 from specs import memory
-from specs.case import Case
-from specs.deployment import Deployment
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.layer import layer_shape, why_no_layer
-from specs.measurement import Measurement
-from specs.step import ITEMS, OP
-from specs.work import Work
+from specs.measurement import ITEMS, OP, Case, Measurement
+from specs.parallel import Deployment
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 from suites.entry import Entry
 from suites.how import StepHow
 from suites.steps import room
@@ -27,7 +25,7 @@ COLD_CACHES = 4
 """A step streams each weight once; where all of them are so many last-level caches, next to nothing is left of it."""
 
 Ledger = list[dict[str, float]]
-"""For each stage the share of each of `specs.step.ITEMS`."""
+"""For each stage the share of each of `specs.measurement.ITEMS`."""
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from specs.deployment import SCHEDULES, Deployment
+from specs.parallel import SCHEDULES, Deployment
 from suites.options import Options
 
 

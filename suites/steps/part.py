@@ -2,9 +2,8 @@
 
 from typing import NamedTuple
 
-from specs.models import MODELS, Model
-from specs.scaled import scaled
-from specs.step import is_decode
+from specs.measurement import is_decode
+from specs.models import MODELS, Model, scaled
 
 
 class StepPart(NamedTuple):

@@ -6,9 +6,8 @@ from dataclasses import replace
 from comm.world import World
 from kernels.timing.device import Device, gib
 from specs import memory
-from specs.deployment import Deployment
-from specs.dtypes import ITEMSIZE
-from specs.parallel import Split
+from specs.parallel import Deployment, Split
+from specs.units import ITEMSIZE
 from suites.steps.part import StepPart
 
 SHARE = 0.8

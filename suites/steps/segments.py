@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specs.deployment import Deployment, Seat
-from specs.step import COMPUTE, ITEMS
+from specs.measurement import COMPUTE, ITEMS
+from specs.parallel import Deployment, Seat
 from suites.steps.trace import ALL_REDUCE, KINDS, RECV, SEND, START, Floats, Ints, Trace
 
 WAITING = {ALL_REDUCE: "skew", RECV: "idle"}
@@ -24,7 +24,7 @@ class Segments(NamedTuple):
     """One rank's time without overlap, in order.
 
     Attributes:
-        item: of each segment, its place in `specs.step.ITEMS`.
+        item: of each segment, its place in `specs.measurement.ITEMS`.
         start, end: in seconds.
         step, slot: that it belongs to.
     """

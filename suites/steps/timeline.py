@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from specs.step import BLOCKS, COMPUTE, ITEMS
+from specs.measurement import BLOCKS, COMPUTE, ITEMS
 from suites.steps.segments import Segments
 from suites.steps.trace import ALL_REDUCE, Floats
 

@@ -1,12 +1,11 @@
 """What the busiest rank does in a step."""
 
 from kernels.layer.whole import layer
-from specs import memory, wire
-from specs.deployment import Deployment
-from specs.dtypes import ITEMSIZE
+from specs import memory, traffic
 from specs.layer import layer_shape
-from specs.parallel import Split
-from specs.work import Work
+from specs.parallel import Deployment, Split
+from specs.roofline import Work
+from specs.units import ITEMSIZE
 from suites.steps.part import StepPart
 
 
@@ -30,8 +29,8 @@ def busiest(deployment: Deployment, part: StepPart, dtype: str) -> Work:
             for stage in stages
         ),
         wire_bytes_sent_per_rank=max(
-            wire.stage_bytes_sent_per_rank(split, tokens, itemsize, stage)
-            + (wire.hop_bytes_sent_per_rank(split, tokens, itemsize) if stage < deployment.pp - 1 else 0)
+            traffic.stage_bytes_sent_per_rank(split, tokens, itemsize, stage)
+            + (traffic.hop_bytes_sent_per_rank(split, tokens, itemsize) if stage < deployment.pp - 1 else 0)
             for stage in stages
         ),
     )

@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 from comm.backend import Backend
 from comm.backends.all import BACKENDS
 from comm.collective import Collective
-from specs import bus
-from specs.case import Case
-from specs.dtypes import ITEMSIZE
+from specs import traffic
 from specs.errors import UserError
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 from specs.models import MODELS
 from specs.parallel import Split
-from specs.sizes import binary_bytes
+from specs.units import ITEMSIZE, binary_bytes
 from suites.entry import Entry
 from suites.how import RankHow
 from suites.world.ranks import Ranks
@@ -101,7 +99,7 @@ def rank_entry(
         dtype=how.dtype,
         flops=0,
         hbm_bytes=0,
-        wire_bytes_sent_per_rank=bus.bytes_sent_per_rank(collective.op, ranks.count, message_bytes),
+        wire_bytes_sent_per_rank=traffic.bytes_sent_per_rank(collective.op, ranks.count, message_bytes),
         model=part.model if part else None,
         layer=part.content if part else None,
         tp=part.tp if part else None,

@@ -23,7 +23,7 @@ from comm.collectives import COLLECTIVES
 from comm.value import fill, predictable
 from comm.world import World
 from specs.errors import UserError
-from specs.ranges import BETWEEN, CALL, TIMED, WARM_UP
+from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
 from suites import ranges
 from suites.decoder.desk import Desk
 from suites.world.clocks import Clock, CudaClock, HostClock, Step

@@ -15,7 +15,7 @@ class Task:
         op: the collective, by its name.
         backend: what carries it, by its name.
         dtype: of the message.
-        elements: of the message, as specs/bus.py means it.
+        elements: of the message, as specs/traffic.py means it.
         row: elements of a row of it: hidden, where a norm follows; else 1.
         launch: graph or eager.
         gap_seconds: idle time before each call.

@@ -13,7 +13,7 @@ from comm.backends.all import BACKENDS
 from comm.backends.gloo import GLOO
 from comm.collective import Role
 from comm.collectives import COLLECTIVES
-from specs.bus import IMPLEMENTATIONS, TRAFFIC
+from specs.traffic import IMPLEMENTATIONS, TRAFFIC
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 120

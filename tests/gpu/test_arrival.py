@@ -10,7 +10,7 @@ from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL, launch
 from kernels.tuning.choice import arch_of, choose
 from kernels.tuning.config import Config
 from kernels.workspace import Workspace
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from tests.gpu.protocol import Offences, offences
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")

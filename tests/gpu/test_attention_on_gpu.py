@@ -9,8 +9,8 @@ from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTEN
 from kernels.draw import FreshDraw
 from kernels.tuning.choice import arch_of
 from kernels.workspace import Workspace
-from specs.archs import ARCHS
-from specs.attention import PAGED
+from specs.gpus import ARCHS
+from specs.layer import PAGED
 from tests.gpu.protocol import Offences, offences
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")

@@ -15,7 +15,7 @@ from kernels.linears import LINEARS
 from kernels.read import TORCH_READ, TRITON_READ
 from kernels.skinny import TRITON_SKINNY, launch
 from kernels.tuning.table import tuned
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")

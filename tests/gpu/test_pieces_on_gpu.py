@@ -12,7 +12,7 @@ from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.skinny import launch
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from kernels.tuning.table import tuned
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from tests.gpu.rows import ragged_skinny, skinny_configs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")

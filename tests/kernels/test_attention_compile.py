@@ -5,7 +5,7 @@ import pytest
 from kernels.attention_cut import tile
 from kernels.compile import Variant, compile_variant
 from kernels.decode_attention import variant
-from specs.archs import ARCHS, blocks_per_sm
+from specs.gpus import ARCHS, blocks_per_sm
 from tests.kernels.test_compile import faults, multiplies
 from tests.kernels.together import Together
 

@@ -6,8 +6,8 @@ import torch
 from kernels.attention_cut import FAN, Cut, levels, sms_of, split, tile
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
 from kernels.tuning.attention_choice import choose
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 
 H200, A100 = 132, 108
 CUT = Cut(64, 4, 3)

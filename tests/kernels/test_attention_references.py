@@ -14,7 +14,7 @@ from kernels.library_attention import FLASH_ATTN_DECODE, FLASHINFER_DECODE
 from kernels.prefill_attention import FLASH_ATTN_PREFILL, TORCH_PREFILL_ATTENTION
 from kernels.torch_attention import TORCH_DECODE_ATTENTION
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
 
 DECODED = {"batch": 3, "context": 40, "heads": 6, "kv_heads": 2, "head_dim": 64}
 PROMPT = {"tokens": 70, "heads": 6, "kv_heads": 2, "head_dim": 64}

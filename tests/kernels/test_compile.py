@@ -13,8 +13,8 @@ from kernels.tuning.choice import choose
 from kernels.tuning.compiler import compiles_well
 from kernels.tuning.config import Config
 from kernels.tuning.shapes import TOKEN_TILES, shards
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 from tests.kernels.interpreter import interpreted, needs_interpreter
 from tests.kernels.together import Together, usual_spill_bytes
 

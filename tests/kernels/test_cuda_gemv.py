@@ -21,8 +21,8 @@ from kernels.cuda_gemv import CUDA_GEMV, MANY_ROWS, Form, bytes_in_flight, compi
 from kernels.draw import FreshDraw
 from kernels.inspection.machine_code import family, narrowest_load_bits, opcodes
 from kernels.kernel import DTYPES
-from specs.archs import ARCHS, blocks_per_sm
 from specs.errors import UserError
+from specs.gpus import ARCHS, blocks_per_sm
 from tests.kernels.cuda_on_cpu.host import GUARD, OnCpu, bits, guarded, needs_gxx
 
 

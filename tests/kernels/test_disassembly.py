@@ -10,8 +10,8 @@ from kernels.compile import built, compile_variant
 from kernels.disassembly import check_disassembler, disassemble
 from kernels.inspection.machine_code import opcodes
 from kernels.tuning.config import Config
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 from tests.kernels.together import skip_without_disassembler
 
 

@@ -21,7 +21,7 @@ from kernels.gate_up import (
 from kernels.tuning.config import Config
 from kernels.workspace import RING, Workspace
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 few = settings(max_examples=5, deadline=None, derandomize=True, database=None)

@@ -18,7 +18,7 @@ from kernels.tuning.config import Config
 from kernels.tuning.gemm_space import FP32
 from kernels.workspace import RING, Workspace
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter, stock_dot
 
 pytestmark = needs_interpreter

@@ -13,7 +13,7 @@ from kernels.tuning.config import Config
 from kernels.tuning.gemm_model import resident
 from kernels.tuning.gemm_space import FP32
 from kernels.tuning.shapes import GEMM_TOKENS, shards
-from specs.archs import ARCHS, arch
+from specs.gpus import ARCHS, arch
 from tests.kernels.together import Together, usual_spill_bytes
 
 SHARDS = shards()

@@ -13,7 +13,7 @@ from kernels.layer.compiled import compiled_layer, missing
 from kernels.layer.parts import names, part
 from kernels.layer.whole import layer
 from kernels.timing.pool import Ruler
-from specs.layer import FUSED, PARTS, LayerShape
+from specs.layer import FUSED, LAYER_PARTS, LayerShape
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 MODULES = (
@@ -95,7 +95,7 @@ def test_its_steps_bear_the_names_of_the_parts_in_the_order_of_a_layer():
     kernel = layer("torch", WIDTHS, **DECODE)
     told = [name for name, _ in kernel.steps(**drawn(kernel, DECODE))]
     assert told == ["norm", "qkv", "rotary", "attention", "o", "norm", "gate_up", "swiglu", "down"]
-    assert set(told) == set(PARTS)
+    assert set(told) == set(LAYER_PARTS)
 
 
 @BOTH

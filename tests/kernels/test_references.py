@@ -21,7 +21,7 @@ from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 from kernels.skinny import launch as run_skinny
 from kernels.tuning.config import Config
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
 
 ON_CPU = [
     (TORCH_LINEAR, {"tokens": 3, "n": 65, "k": 130}),

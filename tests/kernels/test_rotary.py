@@ -13,7 +13,7 @@ from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 few = settings(max_examples=8, deadline=None, derandomize=True, database=None)

@@ -11,7 +11,7 @@ from kernels import swiglu
 from kernels.draw import FreshDraw
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from specs.errors import UserError
-from specs.work import Work
+from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 few = settings(max_examples=8, deadline=None, derandomize=True, database=None)

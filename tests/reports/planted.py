@@ -6,8 +6,7 @@ from dataclasses import replace
 from math import exp
 from pathlib import Path
 
-from specs.case import Case
-from specs.measurement import SCHEMA, Measurement
+from specs.measurement import SCHEMA, Case, Measurement
 
 CPU = {
     "shardbench_schema": SCHEMA,

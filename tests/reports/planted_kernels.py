@@ -5,7 +5,7 @@ from itertools import product
 from reports.decode import targets
 from reports.decode.points import select
 from reports.files import load
-from specs.decode import LAYERS, TP
+from specs.layer import LAYERS, TP
 from specs.models import model
 from specs.parallel import Split
 from tests.reports import planted

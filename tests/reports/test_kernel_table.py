@@ -11,7 +11,7 @@ from reports.__main__ import main
 from reports.decode import grid, targets
 from reports.decode.command import record, section
 from reports.markdown import draw
-from specs.decode import IMPLEMENTATIONS
+from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.models import model
 from specs.parallel import Split
 from tests.reports import planted
@@ -200,7 +200,7 @@ def test_the_configuration_is_that_of_the_kernel_that_won(selected):
 def full(selected):
     """Every cell filled, and a configuration of its own for each shape."""
     named = []
-    for shard, tokens, name in product(LINEARS, targets.TOKENS, IMPLEMENTATIONS):
+    for shard, tokens, name in product(LINEARS, targets.TOKENS, LINEAR_IMPLEMENTATIONS):
         moved = 2 * shard.n * shard.k
         case = linear(name, tokens, shard, hbm_bytes=moved, flops=tokens * moved)
         configuration = f"matrix rows 128 tokens 16 depth 64 split {shard.tp} warps 4 stages {shard.n} (rule)"

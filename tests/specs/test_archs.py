@@ -2,8 +2,8 @@
 
 import pytest
 
-from specs.archs import ARCHS, arch, blocks_per_sm
 from specs.errors import UserError
+from specs.gpus import ARCHS, arch, blocks_per_sm
 
 
 @pytest.mark.parametrize(

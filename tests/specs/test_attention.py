@@ -1,7 +1,7 @@
 import pytest
 
-from specs.attention import Heads, heads_of
 from specs.errors import UserError
+from specs.layer import Heads, heads_of
 from specs.models import model
 from specs.parallel import Split
 

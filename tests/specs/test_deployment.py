@@ -2,11 +2,9 @@
 
 import pytest
 
-from specs.deployment import Deployment, Seat
 from specs.errors import UserError
-from specs.models import MODELS
-from specs.parallel import Split
-from specs.scaled import scaled
+from specs.models import MODELS, scaled
+from specs.parallel import Deployment, Seat, Split
 
 MIXED = Deployment(tp=2, pp=3, replicas=2, schedule="async", micro_batches=4)
 

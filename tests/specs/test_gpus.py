@@ -1,8 +1,8 @@
 import pytest
 
-from specs.dtypes import ITEMSIZE
 from specs.errors import UserError
 from specs.gpus import GPUS, gpu, recognise
+from specs.units import ITEMSIZE
 
 
 @pytest.mark.parametrize(

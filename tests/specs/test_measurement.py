@@ -3,9 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from specs.case import Case
 from specs.errors import UserError
-from specs.measurement import Measurement
+from specs.measurement import Case, Measurement
 
 CASE = Case(
     name="suites/bench_decode.py::bench_linear[llama-3-70b-qkv-tp8-1]",

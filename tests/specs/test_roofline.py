@@ -3,6 +3,7 @@ import pytest
 from specs.gpus import gpu
 from specs.roofline import (
     Ceilings,
+    Work,
     bound,
     compute_seconds,
     floor_seconds,
@@ -10,7 +11,6 @@ from specs.roofline import (
     ridge_tokens,
     share_of_floor,
 )
-from specs.work import Work
 
 ROUND = Ceilings(read_bytes_per_second=4e12, flops_per_second={"bf16": 1e15})
 

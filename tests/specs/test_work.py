@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from specs.work import Work
+from specs.roofline import Work
 
 
 def test_work_adds_up():

@@ -4,7 +4,7 @@ import pytest
 
 from kernels.attentions import DECODE, PREFILL, pick
 from kernels.timing.device import PATIENCE, Device
-from specs.attention import PAGED, heads_of
+from specs.layer import PAGED, heads_of
 from specs.models import model
 from specs.parallel import Split
 from suites.entry import rivals

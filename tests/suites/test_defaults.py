@@ -10,7 +10,7 @@ import torch
 from kernels import attentions, linears
 from kernels.linear import TORCH_LINEAR
 from kernels.timing import device
-from specs.decode import IMPLEMENTATIONS
+from specs.layer import LINEAR_IMPLEMENTATIONS
 from tests.suites.conftest import ROOT
 
 CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: (.*))?$", re.MULTILINE)
@@ -161,7 +161,7 @@ def test_the_linears_as_they_are_leave_out_only_what_is_not_made(listed):
     groups = implementations([name for function, name, _ in listed("cuda") if function == "bench_sweep"])
     for case, rivals in groups:
         tokens = int(re.search(r"-(\d+)tok-", case)[1])
-        assert rivals == tuple(one for one in IMPLEMENTATIONS if linears.serves(one, tokens)), case
+        assert rivals == tuple(one for one in LINEAR_IMPLEMENTATIONS if linears.serves(one, tokens)), case
     assert {"torch", "cublaslt", "triton"} <= set.intersection(*(set(rivals) for _, rivals in groups))
 
 

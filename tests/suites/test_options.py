@@ -7,7 +7,7 @@ import pytest
 from kernels import attention_operands as operands
 from kernels import attentions, linears
 from kernels.linear import TORCH_LINEAR
-from specs import attention
+from specs import layer
 from suites import options
 from tests.suites.conftest import GOOD
 
@@ -52,14 +52,14 @@ def test_a_wrong_value_is_refused(bench, option, message):
 
 
 def test_every_implementation_of_a_linear_can_be_asked_for():
-    assert {kernel.implementation for kernel in linears.LINEARS} == set(options.IMPLEMENTATIONS)
+    assert {kernel.implementation for kernel in linears.LINEARS} == set(options.LINEAR_IMPLEMENTATIONS)
 
 
 def test_every_implementation_of_attention_can_be_asked_for_in_the_order_of_its_kernels():
-    assert tuple(kernel.implementation for kernel in attentions.DECODE) == attention.IMPLEMENTATIONS
-    assert {kernel.implementation for kernel in attentions.PREFILL} <= set(attention.IMPLEMENTATIONS)
+    assert tuple(kernel.implementation for kernel in attentions.DECODE) == layer.ATTENTION_IMPLEMENTATIONS
+    assert {kernel.implementation for kernel in attentions.PREFILL} <= set(layer.ATTENTION_IMPLEMENTATIONS)
     paged = {kernel.implementation for kernel in attentions.DECODE if kernel.inputs is operands.paged_inputs}
-    assert paged == set(attention.PAGED)
+    assert paged == set(layer.PAGED)
 
 
 SWEEP = """

@@ -9,9 +9,8 @@ import torch
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import PATIENCE, Device, current_device
 from kernels.timing.host import Sampled
-from specs.case import Case
-from specs.measurement import Measurement
-from specs.ranges import BETWEEN
+from specs.journal import BETWEEN
+from specs.measurement import Case, Measurement
 from suites import passes, ranges
 from suites.entry import rivals
 from suites.kernel_bench import KernelBench

@@ -8,9 +8,8 @@ import pytest
 
 from kernels.timing.device import current_device
 from reports import files
-from specs.case import Case
 from specs.errors import UserError
-from specs.measurement import SCHEMA, Measurement
+from specs.measurement import SCHEMA, Case, Measurement
 from suites.environment import machine_info
 from tests.reports import planted
 from tests.reports.experiment import planted_steps

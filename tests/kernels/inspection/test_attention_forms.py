@@ -3,7 +3,7 @@
 from kernels.inspection.attention_forms import attention_forms
 from kernels.inspection.forms import forms
 from kernels.tuning.shapes import shards
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 
 
 def told(arch, *degrees, model="llama-3-70b"):

@@ -10,7 +10,7 @@ import pytest
 from kernels import __main__ as command
 from kernels.inspection import forms as listing
 from kernels.inspection import gemm_forms
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 ROOT = Path(__file__).parents[3]

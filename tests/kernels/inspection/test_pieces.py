@@ -4,7 +4,7 @@ import pytest
 
 from kernels.inspection import pieces as listing
 from kernels.inspection.pieces import pieces
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 GATE_UP = Shard("llama-3-70b", 8, 1, "gate_up", 7168, 8192)

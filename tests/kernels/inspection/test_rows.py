@@ -19,8 +19,8 @@ from kernels.inspection.table import table
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 from kernels.tuning.config import Config
 from kernels.tuning.gemm_model import predict
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 QKV = Shard("llama-3-70b", 8, 1, "qkv", 1280, 8192)

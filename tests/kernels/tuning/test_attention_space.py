@@ -11,7 +11,7 @@ from kernels.tuning import attention_shape
 from kernels.tuning.attention_shape import AttentionShape
 from kernels.tuning.attention_space import candidates, shared_bytes
 from kernels.tuning.space import apart
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 
 RANK = AttentionShape("bf16", 32, 8192, 8, 1, 128)
 SMS = 132

@@ -10,7 +10,7 @@ from kernels.tuning.rule import rule
 from kernels.tuning.shapes import TOKEN_CLASSES, shards
 from kernels.tuning.space import candidates
 from kernels.tuning.table import STATIC, Row, Table, dump, tuned
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 ONE_STAGE = Config(8, 1, 512, 1, 2, 1, matrix=False)

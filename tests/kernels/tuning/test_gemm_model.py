@@ -12,8 +12,7 @@ from kernels.tuning.gemm_space import FP32, candidates
 from kernels.tuning.kinds import GEMM, SKINNY, kind
 from kernels.tuning.rule import ranked, rule
 from kernels.tuning.shapes import GEMM_TOKENS, shards
-from specs.archs import ARCHS
-from specs.gpus import GPUS
+from specs.gpus import ARCHS, GPUS
 from specs.roofline import Ceilings, floor_seconds
 
 few = settings(max_examples=50, deadline=None, derandomize=True, database=None)

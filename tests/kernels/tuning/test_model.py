@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from kernels.linear import work
 from kernels.tuning.config import Config, token_tile
 from kernels.tuning.model import needed_bytes, predict, resident, shared_bytes
-from specs.archs import ARCHS
-from specs.gpus import GPUS
+from specs.gpus import ARCHS, GPUS
 from specs.roofline import Ceilings, floor_seconds
 
 few = settings(max_examples=100, deadline=None, derandomize=True, database=None)

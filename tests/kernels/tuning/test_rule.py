@@ -11,9 +11,8 @@ from kernels.tuning.model import Prediction, needed_bytes, resident
 from kernels.tuning.rule import rank, ranked, rule
 from kernels.tuning.shapes import TOKEN_TILES, shards
 from kernels.tuning.table import MEASURED, STATIC, Row, Table
-from specs.archs import ARCHS
 from specs.errors import UserError
-from specs.gpus import GPUS
+from specs.gpus import ARCHS, GPUS
 
 SHARDS = shards()
 SHAPE = {"tokens": 16, "n": 8192, "k": 8192}

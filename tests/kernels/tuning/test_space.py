@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kernels.tuning.config import Config, token_tile
 from kernels.tuning.shapes import TOKEN_TILES, shards
 from kernels.tuning.space import SUMS_PER_THREAD, candidates, neighbours
-from specs.archs import ARCHS
-from specs.dtypes import ITEMSIZE
+from specs.gpus import ARCHS
+from specs.units import ITEMSIZE
 
 few = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 DTYPES = ("bf16", "fp16", "fp32")

@@ -11,7 +11,7 @@ from kernels.tuning.config import Config
 from kernels.tuning.model import predict, resident
 from kernels.tuning.rule import ranked
 from kernels.tuning.table import MEASURED, STATIC, Row, Table, dump, load
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 QKV = Shard("llama-3-70b", 8, 1, "qkv", 1280, 8192)

@@ -10,8 +10,8 @@ from kernels.tuning.config import Config
 from kernels.tuning.kinds import kind
 from kernels.tuning.shapes import GEMM_TOKENS, TOKEN_CLASSES, shards
 from kernels.tuning.table import MEASURED, STATIC, TUNED, Row, Table, dump, load, tuned
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 
 CONFIG = Config(64, 16, 128, 3, 4, 4, tma=True)
 ROW = Row("bf16", 16, 8192, 1024, CONFIG, 5.7e-6, MEASURED)

@@ -17,8 +17,8 @@ from kernels.tuning.space import candidates
 from kernels.tuning.table import MEASURED, STATIC, Row, Table, dump, load
 from kernels.tuning.trial import LostError
 from kernels.tuning.trials import read_trials
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 GPU, HOPPER = "NVIDIA Planted", ARCHS["sm_90"]

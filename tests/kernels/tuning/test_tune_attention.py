@@ -14,8 +14,8 @@ from kernels.tuning import attention_table, book, books, table, trial, tune
 from kernels.tuning.attention_shape import AttentionShape
 from kernels.tuning.attention_space import candidates
 from kernels.tuning.trial import Bench, LostError
-from specs.archs import ARCHS
 from specs.errors import UserError
+from specs.gpus import ARCHS
 from specs.parallel import Shard
 from tests.kernels.interpreter import interpreted, needs_interpreter
 from tests.kernels.tuning.quick_timer import Timer

@@ -3,7 +3,7 @@
 import random
 from math import exp
 
-from specs import bus
+from specs import traffic
 from tests.reports import planted
 
 SIZES = tuple(2**power for power in range(10, 25, 2))
@@ -22,7 +22,7 @@ def case(message_bytes=2**24, op="all_reduce", **changes):
         "kernel": f"{implementation}_{op}",
         "flops": 0,
         "hbm_bytes": 0,
-        "wire_bytes_sent_per_rank": bus.bytes_sent_per_rank(op, ranks, message_bytes),
+        "wire_bytes_sent_per_rank": traffic.bytes_sent_per_rank(op, ranks, message_bytes),
         "cache": "hot",
         "launch": "eager",
         "ranks": 4,

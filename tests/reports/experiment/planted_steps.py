@@ -1,7 +1,7 @@
 """Steps of whole models with planted milliseconds, ledgers, and timelines of a simulated pipeline."""
 
-from specs.deployment import Deployment, Seat
-from specs.step import ITEMS
+from specs.measurement import ITEMS
+from specs.parallel import Deployment, Seat
 from tests.reports import planted
 
 TP2 = Deployment(tp=2)

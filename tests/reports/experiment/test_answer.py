@@ -9,7 +9,7 @@ from reports.experiment.collect import Load, collect
 from reports.experiment.duel import Crossover, crossover, duels, leaders
 from reports.experiment.words import cut, spoken, where
 from reports.files import load
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports import planted
 from tests.reports.experiment.planted_steps import ASYNC, ASYNC4, SYNC, TP2, TWO, step
 

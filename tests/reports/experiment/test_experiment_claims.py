@@ -7,7 +7,7 @@ import pytest
 from reports import claims
 from reports.__main__ import main
 from reports.files import load
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports import planted
 from tests.reports.experiment.planted_steps import ASYNC, ASYNC4, SYNC, TP2, TWO, busy, step
 

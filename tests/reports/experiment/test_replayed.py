@@ -11,7 +11,7 @@ from reports import pipeline
 from reports.experiment.replayed import read, replay
 from reports.experiment.sound import deployment
 from reports.files import load
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports import longest_path
 from tests.reports.experiment.planted_steps import ASYNC, SYNC, TP2, step
 

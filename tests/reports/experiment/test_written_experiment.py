@@ -12,7 +12,7 @@ import pytest
 from reports.files import load
 from reports.web import timelines
 from specs import journal
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports import planted
 from tests.reports.experiment.planted_steps import ASYNC, SYNC, TP2, TWO, busy, step, walked
 from tests.reports.running import ran

@@ -9,7 +9,7 @@ from reports.experiment import chapter as experiments
 from reports.page import Table
 from reports.plan import chapter, shared, traces, words
 from reports.plan.answer import both, brief, lead, surely_ahead, telling, third
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports import planted, planted_sweeps
 from tests.reports.experiment.planted_steps import SYNC, TP2, step
 from tests.reports.plan import planted_parts

@@ -4,7 +4,7 @@ import pytest
 
 from reports.plan.account import account
 from reports.plan.step import compose
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports.plan.planted_parts import US
 
 LINK = 450e9  # bytes a second in one direction, the H200 row's

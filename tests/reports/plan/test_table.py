@@ -16,7 +16,7 @@ from reports.plan.asked import Asked
 from reports.plan.best import Target
 from reports.plan.fabric import Fabric
 from reports.plan.plan import make
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from tests.reports.plan import planted_parts
 from tests.reports.running import ran
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from suites.decoder.reference import rtol
 from tests.suites.decoder.crews import build, crew, errors
 

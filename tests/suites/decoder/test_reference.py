@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from specs.models import MODELS
-from specs.scaled import scaled
+from specs.models import MODELS, scaled
 from suites.decoder import reference, values
 from suites.decoder.shards import Shard
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from kernels.layer.parts import names
-from specs.models import MODELS
+from specs.models import MODELS, scaled
 from specs.parallel import Split
-from specs.scaled import scaled
 from suites.decoder import values
 from suites.decoder.shards import Shard
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from specs.deployment import Deployment
-from specs.shares import HEAD, LAYER
+from specs.layer import HEAD, LAYER_SHARE
+from specs.parallel import Deployment
 from tests.suites.decoder.crews import build, crew, errors
 
 TIGHT = 2e-6
@@ -55,23 +55,23 @@ def found(crew):
 def test_layers_and_head_are_those_of_a_float64_reference(two, laid, ranks, sequences):
     share(two, laid, ranks, sequences=sequences)
     for errors_of in found(two)[:ranks]:
-        assert set(errors_of) == {LAYER, HEAD}
+        assert set(errors_of) == {LAYER_SHARE, HEAD}
         assert 0 < max(errors_of.values()) < TIGHT
 
 
 def test_bf16_is_within_the_tolerance_of_the_kernels(two):
     share(two, Deployment(tp=2), 2, dtype="bf16")
     for one in found(two):
-        assert 1e-3 < one[LAYER] < 4e-2
+        assert 1e-3 < one[LAYER_SHARE] < 4e-2
         assert 1e-3 < one[HEAD] < 1.2e-2
 
 
 @pytest.mark.parametrize(
     ("laid", "ranks", "stretches"),
     [
-        (Deployment(tp=2), 2, {LAYER: 3 * 2, HEAD: 2}),  # a message behind o and behind down, and one of sampling
-        (Deployment(), 1, {LAYER: 3, HEAD: 1}),
-        (Deployment(pp=3, schedule="sync"), 2, {LAYER: 1, HEAD: 1}),
+        (Deployment(tp=2), 2, {LAYER_SHARE: 3 * 2, HEAD: 2}),  # a message behind o and behind down, and one of sampling
+        (Deployment(), 1, {LAYER_SHARE: 3, HEAD: 1}),
+        (Deployment(pp=3, schedule="sync"), 2, {LAYER_SHARE: 1, HEAD: 1}),
     ],
     ids=str,
 )
@@ -105,12 +105,12 @@ def test_a_model_runs_as_before_behind_a_share(two):
 
 
 @pytest.mark.parametrize(
-    ("planted", "part"), [("no_swiglu", LAYER), ("last_sequence_left_out", LAYER), ("short_head", HEAD)]
+    ("planted", "part"), [("no_swiglu", LAYER_SHARE), ("last_sequence_left_out", LAYER_SHARE), ("short_head", HEAD)]
 )
 def test_a_fault_in_a_rank_is_an_error_far_over_the_tolerance(planted, part):
     with crew(2, planted) as made:
         share(made, Deployment(tp=2), 2)
         for one in found(made):
-            right = HEAD if part == LAYER else LAYER
+            right = HEAD if part == LAYER_SHARE else LAYER_SHARE
             assert not one[part] < 0.1  # or is NaN
             assert one[right] < TIGHT

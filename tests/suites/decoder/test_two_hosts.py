@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from specs import step
+from specs import measurement
 from tests.suites.world.hosts import ADDRESSES, two_hosts
 from tests.suites.world.runs import SPARED, launched
 
@@ -64,5 +64,5 @@ def test_ledgers_close_and_no_share_is_negative(measured):
 def test_neither_direction_takes_all_of_the_hops(measured):
     """A clock that is ahead would make the hops one way longer, and those of the other way nothing."""
     (ledgers,) = (info["ledgers"] for name, info in measured[0].items() if "ctx128-pp2-sync" in name)
-    hops = [stage["hop"] for stage in step.by_stage(ledgers)]
+    hops = [stage["hop"] for stage in measurement.by_stage(ledgers)]
     assert min(hops) > max(hops) / 50

@@ -4,7 +4,7 @@ import pytest
 
 from kernels.tuning.config import Config
 from kernels.tuning.table import tuned
-from specs.archs import ARCHS
+from specs.gpus import ARCHS
 from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 
 TABLES = [arch for arch in ARCHS if tuned(arch)]

@@ -12,7 +12,7 @@ from kernels.linear import TORCH_LINEAR
 from kernels.timing import cuda, telemetry
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool
-from specs.decode import IMPLEMENTATIONS
+from specs.layer import LINEAR_IMPLEMENTATIONS
 from suites.gate import counters, facts, implementations, planted
 from suites.gate.cases import PROFILED
 from suites.gate.sanitizer import read
@@ -70,7 +70,7 @@ def test_every_case_is_checked_and_timed_or_says_why_not(clock, pool, kernel, sh
 
 
 def test_every_implementation_of_a_linear_and_every_kind_of_piece_is_tried():
-    assert {kernel.implementation for kernel, _ in CASES} >= set(IMPLEMENTATIONS)
+    assert {kernel.implementation for kernel, _ in CASES} >= set(LINEAR_IMPLEMENTATIONS)
     ops = {"linear", "gate_up_swiglu", "attention", "rmsnorm", "rotary", "swiglu", "read", "copy", "launch"}
     assert {kernel.op for kernel, _ in CASES} >= ops
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kernels.timing.device import PATIENCE, Device
-from specs.shares import HEAD, LAYER
+from specs.layer import HEAD, LAYER_SHARE
 from suites.how import StepHow
 from suites.passes import Run
 from suites.shares.bench import ModelBench
@@ -21,12 +21,12 @@ RANKS = Ranks(2, "cpu")
 HOW = StepHow("bf16", "torch", "gloo")
 
 
-def case(part=LAYER, *, tp=2, ranks=2, how=HOW):
+def case(part=LAYER_SHARE, *, tp=2, ranks=2, how=HOW):
     return share_entry(f"{part} {tp} {ranks}", CPU, RANKS, Share("tiny", 2, tp, ranks, 16, 32, part), "shares", how)
 
 
 def pair(**how):
-    return [case(LAYER, **how), case(HEAD, **how)]
+    return [case(LAYER_SHARE, **how), case(HEAD, **how)]
 
 
 def visit(crew, *entries, times=1):
@@ -102,7 +102,7 @@ def test_ranks_are_told_how_many_of_them_compute_and_the_others_have_no_say():
 
 @pytest.mark.parametrize("wrong", [0.3, "nan"])
 def test_a_wrong_part_leaves_no_number_and_the_other_its_own(wrong):
-    for planted, right in ((LAYER, HEAD), (HEAD, LAYER)):
+    for planted, right in ((LAYER_SHARE, HEAD), (HEAD, LAYER_SHARE)):
         crew, entries = ShareCrew(wrong={planted: wrong}), {one.share.part: one for one in pair()}
         visit(crew, *entries.values(), times=2)
         assert entries[planted].seconds == []
@@ -131,7 +131,7 @@ def test_a_walk_of_ranks_that_are_gone_is_not_used():
 
 def test_rivals_are_visited_there_and_back_and_each_head_has_its_own_walks():
     triton = HOW._replace(implementation="triton")
-    entries = [case(part, how=how) for part in (LAYER, HEAD) for how in (HOW, triton)]
+    entries = [case(part, how=how) for part in (LAYER_SHARE, HEAD) for how in (HOW, triton)]
     for entry in entries:
         entry.not_run = None
     crew = ShareCrew()

@@ -7,8 +7,8 @@ import pytest
 
 from kernels.timing import device as devices
 from kernels.timing.device import PATIENCE, Device
+from specs.layer import HEAD, LAYER_SHARE
 from specs.measurement import Measurement
-from specs.shares import HEAD, LAYER
 from suites.how import StepHow
 from suites.shares.case import share_entry
 from suites.shares.part import Share
@@ -16,7 +16,7 @@ from suites.world.ranks import Ranks
 
 CPU = Device("cpu", "cpu", 2**20, PATIENCE["cpu"])
 HOW = StepHow("bf16", "torch", "gloo")
-TP2 = Share("tiny", 4, 2, 2, 8, 32, LAYER)
+TP2 = Share("tiny", 4, 2, 2, 8, 32, LAYER_SHARE)
 
 
 def entry(share=TP2, *, ranks=2, device=CPU, how=HOW, **changes):
@@ -92,7 +92,9 @@ def test_a_share_that_is_too_large_says_what_fits(monkeypatch):
     monkeypatch.setattr(devices.Device, "free_bytes", lambda self: 2**24)
     assert (
         "free"
-        in share_entry("a", CPU, Ranks(2, "cpu"), Share("llama-3-70b", 80, 2, 2, 8, 32, LAYER), "shares", HOW).not_run
+        in share_entry(
+            "a", CPU, Ranks(2, "cpu"), Share("llama-3-70b", 80, 2, 2, 8, 32, LAYER_SHARE), "shares", HOW
+        ).not_run
     )
 
 

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from specs.case import Case
-from specs.measurement import CASE_FIELDS, Measurement
+from specs.measurement import CASE_FIELDS, Case, Measurement
 from suites import session
 from tests.suites.conftest import Bench
 from tests.suites.shares.crews import ShareCrew

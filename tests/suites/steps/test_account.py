@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from specs.deployment import Deployment
-from specs.step import blocks
+from specs.measurement import blocks
+from specs.parallel import Deployment
 from suites.steps.timeline import MOST_BLOCKS
 from suites.steps.trace import read_trace
 from tests.suites.steps.traces import lanes, shares, told, traced

@@ -7,9 +7,8 @@ from itertools import chain, repeat
 import pytest
 
 from kernels.timing.device import PATIENCE, Device
-from specs.deployment import Deployment
-from specs.measurement import Measurement
-from specs.step import blocks
+from specs.measurement import Measurement, blocks
+from specs.parallel import Deployment
 from suites.how import StepHow
 from suites.passes import Run
 from suites.steps import bench

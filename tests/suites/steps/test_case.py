@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kernels.timing.device import PATIENCE, Device
-from specs.deployment import Deployment
+from specs.parallel import Deployment
 from suites.how import StepHow
 from suites.steps.case import step_entry
 from suites.steps.part import StepPart

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from specs.step import ITEMS, blocks
+from specs.measurement import ITEMS, blocks
 from suites.steps.account import account
 from suites.steps.trace import read_trace
 

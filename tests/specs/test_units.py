@@ -1,7 +1,7 @@
 import pytest
 
 from specs.errors import UserError
-from specs.sizes import binary_bytes, parse_bytes
+from specs.units import binary_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(("count", "said"), [(32 * 2**20, "32 MiB"), (3 * 2**29, "1.5 GiB"), (512, "512 B")])

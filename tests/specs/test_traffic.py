@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from specs import bus
+from specs import traffic
 from specs.errors import UserError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "busbw.md").read_text()
@@ -27,38 +27,38 @@ GIGABYTES = {"all_reduce": (167.77, 251.66, 293.60), "all_gather": (83.89, 125.8
 @pytest.mark.parametrize("op", FACTORS)
 def test_busbw_is_algbw_times_the_factor(op):
     for ranks, factor in zip((2, 4, 8), FACTORS[op], strict=True):
-        assert bus.algbw(op, 1000, 0.5) == 2000
-        assert bus.busbw(op, ranks, 1000, 0.5) == 2000 * factor
+        assert traffic.algbw(op, 1000, 0.5) == 2000
+        assert traffic.busbw(op, ranks, 1000, 0.5) == 2000 * factor
 
 
 @pytest.mark.parametrize("op", FACTORS)
 def test_a_ring_sends_just_factor_times_message(op):
     for ranks, factor in zip((2, 4, 8), FACTORS[op], strict=True):
-        assert bus.bytes_sent_per_rank(op, ranks, 8000) == 8000 * factor
+        assert traffic.bytes_sent_per_rank(op, ranks, 8000) == 8000 * factor
 
 
 def test_a_ping_pong_is_two_messages_in_turn():
-    assert bus.algbw("ping_pong", 1000, 0.5) == 4000
-    assert bus.busbw("ping_pong", 8, 1000, 0.5) == 4000
-    assert bus.bytes_sent_per_rank("ping_pong", 8, 1000) == 1000
+    assert traffic.algbw("ping_pong", 1000, 0.5) == 4000
+    assert traffic.busbw("ping_pong", 8, 1000, 0.5) == 4000
+    assert traffic.bytes_sent_per_rank("ping_pong", 8, 1000) == 1000
 
 
 def test_a_time_that_holds_more_than_the_transfer_has_no_bandwidth():
-    assert bus.algbw("all_reduce_rmsnorm", 1000, 0.5) is None
-    assert bus.busbw("all_reduce_rmsnorm", 8, 1000, 0.5) is None
-    assert bus.bytes_sent_per_rank("all_reduce_rmsnorm", 8, 1000) == 1750  # 2·7/8·1000: the bytes are known
+    assert traffic.algbw("all_reduce_rmsnorm", 1000, 0.5) is None
+    assert traffic.busbw("all_reduce_rmsnorm", 8, 1000, 0.5) is None
+    assert traffic.bytes_sent_per_rank("all_reduce_rmsnorm", 8, 1000) == 1750  # 2·7/8·1000: the bytes are known
 
 
 def test_what_is_no_operation_between_ranks_has_none():
-    assert bus.algbw("linear", 1000, 0.5) is None
+    assert traffic.algbw("linear", 1000, 0.5) is None
     with pytest.raises(UserError, match="unknown collective 'all_redcue'; did you mean all_reduce"):
-        bus.bytes_sent_per_rank("all_redcue", 8, 1000)
+        traffic.bytes_sent_per_rank("all_redcue", 8, 1000)
 
 
 def test_the_page_derives_every_operation():
     named = set(re.findall(r"`(\w+)`", PAGE))
-    assert set(bus.TRAFFIC) <= named
-    assert set(bus.TRAFFIC) == {*FACTORS, "ping_pong", "all_reduce_rmsnorm"}
+    assert set(traffic.TRAFFIC) <= named
+    assert set(traffic.TRAFFIC) == {*FACTORS, "ping_pong", "all_reduce_rmsnorm"}
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_the_table_by_hand_is_right_and_what_specs_say(row, ops):
     assert written == list(zip(FACTORS[ops[0]], GIGABYTES[ops[0]], strict=True))
     for op in ops:
         for ranks, (factor, gigabytes) in zip((2, 4, 8), written, strict=True):
-            assert bus.busbw(op, ranks, MESSAGE, SECONDS) / bus.algbw(op, MESSAGE, SECONDS) == factor
-            assert round(bus.busbw(op, ranks, MESSAGE, SECONDS) / 1e9, 2) == gigabytes
+            assert traffic.busbw(op, ranks, MESSAGE, SECONDS) / traffic.algbw(op, MESSAGE, SECONDS) == factor
+            assert round(traffic.busbw(op, ranks, MESSAGE, SECONDS) / 1e9, 2) == gigabytes
 
 
 def test_the_other_figures_of_the_page():
     for figure in ("167.77 GB/s", "29,360,128 bytes", "65.2 us", "65 %", "335.54 GB/s", "1.125 S", "1.56 times"):
         assert figure in " ".join(PAGE.split()), figure
-    assert bus.bytes_sent_per_rank("all_reduce", 8, MESSAGE) == 29_360_128
+    assert traffic.bytes_sent_per_rank("all_reduce", 8, MESSAGE) == 29_360_128
     assert round(29_360_128 / 450e9 * 1e6, 1) == 65.2
-    assert round(bus.busbw("all_reduce", 8, MESSAGE, SECONDS) / 450e9, 2) == 0.65
-    assert round(bus.algbw("ping_pong", MESSAGE, SECONDS) / 1e9, 2) == 335.54
+    assert round(traffic.busbw("all_reduce", 8, MESSAGE, SECONDS) / 450e9, 2) == 0.65
+    assert round(traffic.algbw("ping_pong", MESSAGE, SECONDS) / 1e9, 2) == 335.54
     assert (8 + 1) / 8 == 1.125
     assert round(1.75 / 1.125, 2) == 1.56
