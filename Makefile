@@ -80,7 +80,7 @@ OLD_NEEDS := requirements-triton-3.6.txt
 READY_OLD := .venv-triton36/ready-$(shell cat $(OLD_NEEDS) $(CONSTRAINTS) Makefile | cksum | cut -d' ' -f1)
 OLD_TESTS := test_compile.py test_gemm_compile.py test_attention_compile.py test_disassembly.py test_interpreted.py \
 	test_decode_attention.py test_gate_up.py test_swiglu.py inspection/test_loop.py inspection/test_machine_code.py \
-	tuning/test_compiler.py
+	configs/test_compiler.py
 
 $(READY_OLD):
 	$(PYTHON) -m venv --clear .venv-triton36

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from math import sqrt
 from typing import NamedTuple, Protocol
 
 import torch
@@ -89,3 +91,70 @@ class Collective:
 def out_or_message(role: Role) -> str:
     """Where the result is: over the message if the backend works in place."""
     return "message" if role.in_place else "out"
+
+
+# Is a collective's result right? Compared piece by piece, so that a check takes little memory beside the message.
+
+PIECE = 2**20
+"""Elements that are compared at a time."""
+
+
+def relative_error(collective: Collective, buffers: Buffers, value: Value, role: Role) -> float | None:
+    """‖result − reference‖ / ‖reference‖ in float64; NaN where an element was not written, None for no result."""
+    name = collective.result(role)
+    if name is None:
+        return None
+    result, wrong, whole = buffers[name], 0.0, 0.0
+    step = max(1, PIECE // role.row) * role.row
+    for begin in range(0, result.numel(), step):
+        piece = result[begin : begin + step]
+        index = torch.arange(begin, begin + piece.numel(), device=result.device)
+        right = collective.reference(value, index, role)
+        wrong += float(torch.sum((piece.double() - right) ** 2))
+        whole += float(torch.sum(right**2))
+    return sqrt(wrong / whole)
+
+
+# Messages that every rank can predict: a table of small integers, entered at another place by each rank.
+#
+# The table's length is a prime, so that a part which arrives at a wrong place, from a wrong rank or from an earlier
+# round does not agree. Integers whose sum over all ranks stays below 2^7 are exact in every format and in every order
+# of summation.
+
+PRIME = 65_537
+MOST = 127
+"""Largest sum over ranks: bf16 has eight bits of significand, so integers up to 256 are exact."""
+
+
+def amplitude(ranks: int) -> int:
+    """Largest value of one rank's message; with over 127 ranks sums may be rounded."""
+    return max(1, MOST // (ranks + 1))  # one more for the residual
+
+
+@cache
+def _table(most: int, device: torch.device) -> torch.Tensor:
+    table = torch.randint(-most, most + 1, (PRIME,), generator=torch.Generator().manual_seed(PRIME))
+    table[table == 0] = 1  # zeros would hide what was never written, and cost less power
+    return table.to(torch.float32).to(device)
+
+
+def predictable(ranks: int, turn: int) -> Value:
+    """The values of a round; another `turn` enters the table elsewhere, so that stale results show."""
+    most = amplitude(ranks)
+
+    def value(rank: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return _table(most, index.device)[(index + (rank + 3) * 7919 + turn * 104_729) % PRIME]
+
+    return value
+
+
+def fill(buffer: torch.Tensor, value: Value, holds: int | None) -> None:
+    """Write a rank's values, or NaN where nothing is held yet."""
+    if holds is None:
+        buffer.fill_(float("nan"))
+        return
+    block = value(holds, torch.arange(min(PRIME, buffer.numel()), device=buffer.device)).to(buffer.dtype)
+    whole = buffer.numel() // PRIME * PRIME
+    if whole:
+        buffer[:whole].view(-1, PRIME).copy_(block.expand(whole // PRIME, PRIME))
+    buffer[whole:].copy_(block[: buffer.numel() - whole])

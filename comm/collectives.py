@@ -1,16 +1,195 @@
 """Every collective that can be probed."""
 
-from comm.all_gather import ALL_GATHER
-from comm.all_reduce import ALL_REDUCE
-from comm.all_reduce_rmsnorm import ALL_REDUCE_RMSNORM
-from comm.broadcast import BROADCAST
-from comm.collective import Collective
-from comm.exchange import EXCHANGE
-from comm.peer_copy import PEER_COPY
-from comm.ping_pong import PING_PONG
-from comm.reduce_scatter import REDUCE_SCATTER
-from comm.ring_shift import RING_SHIFT
-from comm.send_recv import SEND_RECV
+import torch
+import torch.nn.functional as nn
+
+from comm.backend import Communicator
+from comm.collective import MOVED, RESIDUAL, WEIGHT, Buffers, Collective, Part, Role, Value, out_or_message
+from comm.point_to_point import EXCHANGE, PEER_COPY, PING_PONG, RING_SHIFT, SEND_RECV
+
+# All-gather: every rank ends with all ranks' parts one after another. Logits of a cut vocabulary are gathered so.
+
+
+def all_gather_parts(role: Role) -> dict[str, Part]:
+    """This rank's part, and room for the whole."""
+    return {
+        "message": Part(role.elements // role.ranks, holds=role.rank),
+        "out": Part(role.elements, holds=None),
+    }
+
+
+def all_gather_run(communicator: Communicator, buffers: Buffers, _: Role) -> None:
+    """One all-gather."""
+    communicator.all_gather(buffers["message"], buffers["out"])
+
+
+def all_gather_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+    """Element i of the whole is element i mod part of rank i div part."""
+    part = role.elements // role.ranks
+    return value(index // part, index % part).double()
+
+
+ALL_GATHER = Collective(
+    op="all_gather",
+    method="all_gather",
+    parts=all_gather_parts,
+    run=all_gather_run,
+    reference=all_gather_reference,
+    result=lambda _: "out",
+    rtol=MOVED,
+    divided=True,
+)
+
+
+# All-reduce: every rank ends with the sum over ranks of message[elements]. Two follow every layer under TP.
+
+
+def all_reduce_parts(role: Role) -> dict[str, Part]:
+    """The message, and a place for the sum unless it is written over the message."""
+    message = {"message": Part(role.elements, holds=role.rank)}
+    return message if role.in_place else message | {"out": Part(role.elements, holds=None)}
+
+
+def all_reduce_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+    """One all-reduce."""
+    communicator.all_reduce(buffers["message"], buffers[out_or_message(role)])
+
+
+def all_reduce_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+    """The sum, exact in any order: see `comm.collective.amplitude`."""
+    return torch.stack([value(rank, index).double() for rank in range(role.ranks)]).sum(0)
+
+
+ALL_REDUCE = Collective(
+    op="all_reduce",
+    method="all_reduce",
+    parts=all_reduce_parts,
+    run=all_reduce_run,
+    reference=all_reduce_reference,
+    result=out_or_message,
+    rtol=MOVED,
+)
+
+
+# All-reduce, residual and RMSNorm, as a layer issues them after o and after down.
+#
+#     residual += sum over ranks of message;  message = residual / sqrt(mean(residual^2) + eps) * weight
+#
+# The norm is written where the next call's message is, so that a chain of calls has a true data dependency and its
+# values stay bounded.
+
+EPS = 1e-5
+RTOL = {"fp32": 1e-5, "bf16": 8e-3, "fp16": 1e-3}
+"""The residual and the norm are rounded once each; sums of small integers are exact."""
+
+
+def all_reduce_rmsnorm_parts(role: Role) -> dict[str, Part]:
+    """Message and residual of tokens x hidden, the norm's weight, and the sum unless that is written in place."""
+    found = {
+        "message": Part(role.elements, holds=role.rank),
+        "residual": Part(role.elements, holds=RESIDUAL),
+        "weight": Part(role.row, holds=WEIGHT),
+    }
+    return found if role.in_place else found | {"sum": Part(role.elements, holds=None)}
+
+
+def all_reduce_rmsnorm_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+    """The three, one after another: nothing is fused."""
+    message = buffers["message"]
+    total = message if role.in_place else buffers["sum"]
+    communicator.all_reduce(message, total)
+    residual = buffers["residual"]
+    residual.add_(total)
+    normed = nn.rms_norm(residual.view(-1, role.row), (role.row,), buffers["weight"], EPS)
+    message.copy_(normed.view(-1))
+
+
+def all_reduce_rmsnorm_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+    """In float64, whole rows at a time: `index` begins and ends with a row."""
+    total = value(RESIDUAL, index).double()
+    for rank in range(role.ranks):
+        total += value(rank, index).double()
+    rows = total.view(-1, role.row)
+    scale = torch.rsqrt(rows.square().mean(1, keepdim=True) + EPS)
+    weight = value(WEIGHT, torch.arange(role.row, device=index.device)).double()
+    return (rows * scale * weight).view(-1)
+
+
+ALL_REDUCE_RMSNORM = Collective(
+    op="all_reduce_rmsnorm",
+    method="all_reduce",
+    parts=all_reduce_rmsnorm_parts,
+    run=all_reduce_rmsnorm_run,
+    reference=all_reduce_rmsnorm_reference,
+    result=lambda _: "message",
+    rtol=RTOL,
+)
+
+
+# Broadcast: every rank ends with rank 0's message[elements]. Sampled token ids go out so.
+
+ROOT = 0
+
+
+def broadcast_parts(role: Role) -> dict[str, Part]:
+    """The root's message; on the other ranks room for it."""
+    return {"message": Part(role.elements, holds=ROOT if role.rank == ROOT else None)}
+
+
+def broadcast_run(communicator: Communicator, buffers: Buffers, _: Role) -> None:
+    """One broadcast."""
+    communicator.broadcast(buffers["message"], ROOT)
+
+
+def broadcast_reference(value: Value, index: torch.Tensor, _: Role) -> torch.Tensor:
+    """The root's message."""
+    return value(ROOT, index).double()
+
+
+BROADCAST = Collective(
+    op="broadcast",
+    method="broadcast",
+    parts=broadcast_parts,
+    run=broadcast_run,
+    reference=broadcast_reference,
+    result=lambda _: "message",
+    rtol=MOVED,
+)
+
+
+# Reduce-scatter: rank r ends with part r of the sum over ranks. Half of an all-reduce.
+
+
+def reduce_scatter_parts(role: Role) -> dict[str, Part]:
+    """The whole message, and room for this rank's part of the sum."""
+    return {
+        "message": Part(role.elements, holds=role.rank),
+        "out": Part(role.elements // role.ranks, holds=None),
+    }
+
+
+def reduce_scatter_run(communicator: Communicator, buffers: Buffers, _: Role) -> None:
+    """One reduce-scatter."""
+    communicator.reduce_scatter(buffers["message"], buffers["out"])
+
+
+def reduce_scatter_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+    """The sum from where this rank's part begins."""
+    begin = role.rank * (role.elements // role.ranks)
+    return torch.stack([value(rank, begin + index).double() for rank in range(role.ranks)]).sum(0)
+
+
+REDUCE_SCATTER = Collective(
+    op="reduce_scatter",
+    method="reduce_scatter",
+    parts=reduce_scatter_parts,
+    run=reduce_scatter_run,
+    reference=reduce_scatter_reference,
+    result=lambda _: "out",
+    rtol=MOVED,
+    divided=True,
+)
+
 
 _ROWS = (
     *(ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, BROADCAST, SEND_RECV, EXCHANGE, RING_SHIFT, PING_PONG, PEER_COPY),

@@ -9,14 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kernels.inspection.forms import forms
-from kernels.inspection.rows import row
-from kernels.inspection.table import table
+from kernels.configs.config import shards
+from kernels.configs.dispatch import TUNED
+from kernels.inspection.report import row, table
+from kernels.inspection.variants import forms
 from kernels.triton_utils import missing_triton
-from kernels.tuning.books import ATTENTION
-from kernels.tuning.shapes import shards
-from kernels.tuning.table import TUNED
-from kernels.tuning.tune import PARTS, tune_static
+from kernels.tuning.tune import ATTENTION, PARTS, tune_static
 from kernels.tuning.tune import tune as search_on_gpu
 from specs.errors import UserError
 from specs.gpus import arch as find_arch

@@ -1,8 +1,8 @@
 """Gate and up projection with SwiGLU: y[tokens, n / 2] = silu(x · gateᵀ) · (x · upᵀ) for x[tokens, k] and W[n, k].
 
 W holds both projections, n rows for n / 2 features. Torch has the gates first, then the ups, and writes both to memory
-before it multiplies them; ours has them alternate (kernels/gated.py), which makes SwiGLU the epilogue of the linear and
-its output half as wide.
+before it multiplies them; ours has them alternate (kernels/triton_utils.py), which makes SwiGLU the epilogue of the
+linear and its output half as wide.
 """
 
 from dataclasses import replace
@@ -11,8 +11,7 @@ from functools import partial
 import torch
 
 from kernels import gemm, linear, skinny
-from kernels.kernel import SLICE, Draw, Inputs, Kernel
-from kernels.pick import pick
+from kernels.kernel import SLICE, Draw, Inputs, Kernel, pick_kernel
 from kernels.swiglu import torch_run as torch_swiglu
 from specs.roofline import Work
 from specs.units import ITEMSIZE
@@ -110,4 +109,4 @@ def gate_up(implementation: str, tokens: int) -> Kernel:
     Raises:
         UserError: no such implementation, or none of its kernels takes that many tokens.
     """
-    return pick(GATE_UPS, implementation, tokens)
+    return pick_kernel(GATE_UPS, implementation, tokens)

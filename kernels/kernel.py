@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from specs.errors import UserError
 from specs.roofline import Work
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -117,3 +118,52 @@ def _error(out: torch.Tensor, expected: torch.Tensor) -> float:
         wrong += float(torch.sum((part.to(torch.float64) - exact) ** 2))
         whole += float(torch.sum(exact**2))
     return sqrt(wrong / whole)
+
+
+# Fresh random tensors for a correctness check.
+
+
+class FreshDraw:
+    """Draws every tensor anew from a seeded generator: what tests use, and what `kernels.kernel.Draw` asks for."""
+
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._device = device
+
+    def _normal(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - each is another
+        return torch.randn(*shape, generator=self._generator, device=self._device).to(DTYPES[dtype])
+
+    weight = _normal
+    activation = _normal
+
+    def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - likewise
+        """NaN everywhere, so that an unwritten element shows."""
+        return torch.full(shape, float("nan"), dtype=DTYPES[dtype], device=self._device)
+
+    def integers(self, values: torch.Tensor) -> torch.Tensor:
+        """On the device."""
+        return values.to(self._device)
+
+
+# Which of the kernels for one op serves a token count.
+
+
+def pick_kernel(kernels: Sequence[Kernel], implementation: str, tokens: int) -> Kernel:
+    """The one of `kernels`, all of one op, that is of `implementation` and made for `tokens` tokens.
+
+    Raises:
+        UserError: no such implementation, or none of its kernels takes that many tokens.
+    """
+    op, own = kernels[0].op, [kernel for kernel in kernels if kernel.implementation == implementation]
+    if not own:
+        known = ", ".join(dict.fromkeys(kernel.implementation for kernel in kernels))
+        raise UserError(f"unknown implementation {implementation!r} of a {op}; choose one of {known}")
+    fitting = next((kernel for kernel in own if tokens in kernel.tokens), None)
+    if fitting is None:
+        taken = "; ".join(f"{kernel.name} takes {_span(kernel.tokens)}" for kernel in own)
+        raise UserError(f"no {implementation} {op} takes {tokens} tokens: {taken}")
+    return fitting
+
+
+def _span(tokens: range) -> str:
+    return f"{tokens[0]} to {tokens[-1]}" if len(tokens) < 2**20 else f"{tokens[0]} or more"

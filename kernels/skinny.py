@@ -11,7 +11,8 @@ work, and the latency of the launch.
 - With dependent launch a program asks for its first bytes of W before it waits for the kernel ahead, on which W does
   not depend; x, out and the workspace do, and are touched only after the wait.
 
-With SWIGLU rows of W alternate between gate and up (kernels/gated.py), and out[tokens, n / 2] = silu(gate) · up is made
+With SWIGLU rows of W alternate between gate and up (kernels/triton_utils.py), and out[tokens, n / 2] = silu(gate) · up
+is made
 of the whole fp32 sums: where programs share a tile, by the one that arrives last.
 
 Eviction hints (W first, x last) reach the hardware where W goes straight to registers; Triton drops them from cp.async.
@@ -23,14 +24,11 @@ from functools import partial
 import torch
 
 from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.gated import gated
+from kernels.configs.config import Config
+from kernels.configs.dispatch import arch_of, choose, configuration
 from kernels.linear import TORCH_LINEAR
-from kernels.operands import Sizes, check_operands, dtype_of, linear_signature
-from kernels.overlap import prefetch, stall
-from kernels.triton_utils import TensorDescriptor, missing_triton_launch, tl, triton
-from kernels.tuning.choice import arch_of, choose, configuration
-from kernels.tuning.config import Config
-from kernels.workspace import Workspace, workspace
+from kernels.operands import Sizes, Workspace, check_operands, dtype_of, linear_signature, workspace
+from kernels.triton_utils import TensorDescriptor, gated, missing_triton_launch, prefetch, stall, tl, triton
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from specs.units import ITEMSIZE

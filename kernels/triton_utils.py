@@ -84,3 +84,45 @@ def missing_triton_launch() -> str | None:
     if os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"):
         return None
     return "Triton builds its launcher with a C compiler, and there is none: apt-get install gcc, or set CC"
+
+
+# The SwiGLU epilogue of a linear: rows of W in which gate and up alternate give silu(gate) · up.
+#
+# Row 2i of W is the gate of feature i and row 2i + 1 its up projection, which an engine arranges once, when it loads
+# the weights: so both halves of a feature are in the tile of one program, and what it stores is half as wide.
+
+
+@triton.jit
+def gated(total: tl.tensor, ROWS: tl.constexpr, TOKENS: tl.constexpr) -> tl.tensor:
+    """[ROWS, TOKENS] of alternating gates and ups to [ROWS / 2, TOKENS], in fp32."""
+    gate, up = tl.split(tl.permute(tl.reshape(total, [ROWS // 2, 2, TOKENS]), (0, 2, 1)))
+    return gate * tl.sigmoid(gate) * up
+
+
+# What a program does while others run: bring its data nearer, or, in tests, wait at random.
+
+
+@triton.jit
+def lines(row: tl.tensor, begin: int, n: int, k: int, STEP: tl.constexpr, LINES: tl.constexpr) -> tl.tensor:
+    """Elements of a matrix [n, k] where LINES lines of STEP elements begin in each row, at its end at the latest."""
+    column = tl.minimum(begin + tl.arange(0, LINES) * STEP, k - 1)
+    return tl.minimum(row, n - 1).to(tl.int64)[:, None] * k + column[None, :]
+
+
+@triton.jit
+def prefetch(weight: tl.tensor, row: tl.tensor, begin: int, n: int, k: int, BYTES: tl.constexpr) -> None:
+    """Bring the first BYTES of each row of weight[n, k] from column `begin` on into L2, line by line."""
+    PER_LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
+    where = weight + lines(row, begin, n, k, PER_LINE, BYTES // 128)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [where], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
+def stall(limit: tl.constexpr) -> None:
+    """Wait for up to `limit` nanoseconds, at random: so that a test meets programs in every order."""
+    start = tl.extra.cuda.globaltimer()
+    wait = ((start & 0xFFFFF) + tl.program_id(0) * 8191) * 40503 % limit
+    while tl.extra.cuda.globaltimer() - start < wait:
+        pass

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from kernels.attentions import DECODE, PREFILL, pick
+from kernels.registry import DECODE, PREFILL, pick
 from kernels.timing.device import current_device
 from specs import layer
 from specs.layer import Heads, heads_of

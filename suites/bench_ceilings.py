@@ -4,11 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kernels.copy import TORCH_COPY
-from kernels.empty import TRITON_EMPTY
-from kernels.launch import TORCH_LAUNCH
+from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
 from kernels.linear import TORCH_LINEAR
-from kernels.read import TORCH_READ, TRITON_READ
 from kernels.timing.device import current_device
 from specs.units import ITEMSIZE
 from suites.axes import LAUNCHES, add_how

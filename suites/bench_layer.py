@@ -2,9 +2,8 @@
 
 import pytest
 
-from kernels.layer.compiled import compiled_layer
-from kernels.layer.parts import part as part_alone
-from kernels.layer.whole import absent, layer
+from kernels.decoder_layer import absent, compiled_layer, layer
+from kernels.decoder_layer import part as part_alone
 from specs.layer import LayerPart, layer_shape, why_no_layer
 from specs.models import model
 from specs.parallel import Split

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.linears import linear
+from kernels.registry import linear
 from specs.parallel import Shard
 from suites.axes import add_how, add_shards
 from suites.how import How

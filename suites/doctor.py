@@ -8,11 +8,9 @@ import torch
 
 from comm.backends.all import BACKENDS
 from comm.collectives import COLLECTIVES
-from kernels.attentions import DECODE, PREFILL
 from kernels.kernel import DTYPES
-from kernels.linears import LINEARS
-from kernels.timing.device import COLD_FACTOR, Device, gib
-from kernels.timing.gpu_visibility import unseen_gpu
+from kernels.registry import DECODE, LINEARS, PREFILL
+from kernels.timing.device import COLD_FACTOR, Device, gib, unseen_gpu
 from kernels.timing.nvidia_smi import find_driver, hidden_on_purpose
 from specs.errors import UserError
 from suites.environment import cpu_name, machine_info, package_version

@@ -16,8 +16,7 @@ import cpuinfo
 import psutil
 import torch
 
-from kernels.timing.device import Device
-from kernels.timing.telemetry import nvml_handle
+from kernels.timing.device import Device, nvml_handle
 from specs.measurement import SCHEMA
 
 VARIABLES = (

@@ -19,10 +19,10 @@ from specs import layer, traffic
 from specs.errors import UserError
 from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.measurement import SCHEMA
-from specs.parallel import Split
+from specs.parallel import Split as Split
 from specs.privacy import here
 from suites.commit import commit_info
-from suites.entry import Entry
+from suites.entry import Entry as Entry
 from suites.options import LINEARS, add_options, read_options
 from suites.world.place import find_place
 
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Install the replay clock and make sure that the results can be written, before anything is measured."""
     if read_options(config).device == "cpu":
-        from kernels.timing.gpu_visibility import hide_gpus
+        from kernels.timing.device import hide_gpus
 
         hide_gpus()
     if not config.pluginmanager.hasplugin("benchmark"):
@@ -204,7 +204,7 @@ def _unmade(benches: list[pytest.Item]) -> set[pytest.Item]:
     linears = {item: (p["how"].implementation, p["tokens"]) for item, p in params.items() if "shard" in p}
     if not linears:
         return set()
-    from kernels.linears import linear, serves
+    from kernels.registry import linear, serves
 
     unmade = {item for item, asked in linears.items() if not serves(*asked)}
     if len(unmade) == len(linears):

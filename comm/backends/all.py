@@ -2,12 +2,9 @@
 
 from comm.backend import Backend
 from comm.backends.cupy_nccl import CUPY_NCCL
-from comm.backends.gloo import GLOO
 from comm.backends.mpi import MPI
-from comm.backends.nccl import NCCL
-from comm.backends.peer import PEER
-from comm.backends.symmetric import SYMM_MULTIMEM, SYMM_ONE_SHOT, SYMM_TWO_SHOT
-from comm.backends.triton_one_shot import TRITON_ONE_SHOT
+from comm.backends.symmetric import PEER, SYMM_MULTIMEM, SYMM_ONE_SHOT, SYMM_TWO_SHOT, TRITON_ONE_SHOT
+from comm.backends.torch_distributed import GLOO, NCCL
 
 ROWS = (GLOO, MPI, NCCL, CUPY_NCCL, SYMM_ONE_SHOT, SYMM_TWO_SHOT, SYMM_MULTIMEM, TRITON_ONE_SHOT, PEER)
 BACKENDS: dict[str, Backend] = {row.name: row for row in ROWS}

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch.distributed.distributed_c10d import _get_default_store
 
-from comm.backend import Backend, Communicator
-from comm.backends.needs import all_ranks, first_line, gpus, nccl_for_shared_gpu
-from comm.world import World
+from comm.backend import Backend, Communicator, World
+from comm.backends.torch_distributed import all_ranks, first_line, gpus, nccl_for_shared_gpu
 from specs.errors import UserError
 
 TYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}

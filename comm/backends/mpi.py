@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from comm.backend import Backend, Communicator
-from comm.backends.needs import all_ranks
-from comm.world import World
+from comm.backend import Backend, Communicator, World
+from comm.backends.torch_distributed import all_ranks
 from specs.errors import UserError
 
 START = "mpirun -n 2 python -m pytest suites/bench_collectives.py --impl mpi"

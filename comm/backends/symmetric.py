@@ -14,10 +14,64 @@ import torch.distributed as dist
 import torch.distributed._symmetric_memory as symm_mem
 from torch._C._distributed_c10d import _SymmetricMemory
 
-from comm.backend import DTYPES, Backend, Communicator
-from comm.backends.needs import first_line, gpus, one_host, overlapping_memory
-from comm.world import World
+from comm.backend import DTYPES, Backend, Communicator, World
+from comm.backends.torch_distributed import first_line, gpus, one_host, overlapping_memory
+from comm.one_shot import MOST_BYTES, OneShot, buffer_bytes
 from specs.errors import UserError
+
+# Peer copies: the source's copy engine writes into another GPU's memory, with no other rank's help. The bare link.
+
+DIRECT, STAGED = "peer", "host"
+
+
+class PeerCommunicator(Communicator):
+    """Copies that this process makes between its GPU and those of the other ranks.
+
+    Args:
+        world: the ranks.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._token = torch.zeros(1)
+
+    def barrier(self) -> None:
+        """The stream first, then the ranks, over their group's gloo: there is no device between them."""
+        torch.cuda.current_stream().synchronize()
+        dist.all_reduce(self._token, group=self.world.group)
+
+    def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:
+        """In the memory of a rank's GPU."""
+        return torch.empty(elements, dtype=DTYPES[dtype], device=torch.device("cuda", rank))
+
+    def copy_to(self, message: torch.Tensor, to: int, out: torch.Tensor) -> None:
+        """On the stream of the source's device, which is the current one; torch lets `out`'s stream wait for it."""
+        if out.device.index != to:
+            raise ValueError(f"out lies on {out.device}, not with rank {to}; take it from buffer_at")
+        out.copy_(message, non_blocking=True)
+
+    def path(self, rank: int) -> str:
+        """`peer` where the GPUs reach each other's memory; `host` where the driver stages the copy in the host's."""
+        return DIRECT if torch.cuda.can_device_access_peer(self.world.device.index, rank) else STAGED
+
+
+def why_no_peer_memory(world: World) -> str | None:
+    """Two GPUs of one host."""
+    if reason := gpus(world):
+        return reason
+    if world.overlapping or world.ranks < 2:
+        return "a copy to a peer needs two GPUs, and all ranks are on one; run it where there are two"
+    return one_host(world)
+
+
+PEER = Backend(
+    name="peer",
+    methods=frozenset({"copy_to"}),
+    why_not=why_no_peer_memory,
+    connect=PeerCommunicator,
+    graph=False,  # the target's stream, which the copy waits for, is not part of a capture
+)
+
 
 AllReduce = Callable[[torch.Tensor, torch.Tensor, str], object]
 """(message, out, name of the group)."""
@@ -109,7 +163,7 @@ def multimem(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
     torch.ops.symm_mem.multimem_all_reduce_(message, "sum", group)
 
 
-def why_not(world: World) -> str | None:
+def why_no_symmetric_memory(world: World) -> str | None:
     """GPUs of one host."""
     return gpus(world) or one_host(world) or overlapping_memory(world)
 
@@ -120,13 +174,13 @@ def why_not_multimem(world: World) -> str | None:
         return "multicast is NVIDIA's; on ROCm take symm-one-shot or symm-two-shot"
     if world.kind == "cuda" and world.overlapping:
         return "ranks share a GPU, and a GPU has no multicast to itself; it needs a GPU for each rank"
-    return why_not(world)
+    return why_no_symmetric_memory(world)
 
 
 SYMM_ONE_SHOT = Backend(
     name="symm-one-shot",
     methods=METHODS,
-    why_not=why_not,
+    why_not=why_no_symmetric_memory,
     connect=partial(SymmetricCommunicator, all_reduce=one_shot),
     dtypes=DTYPES_ADDED,
     algorithm="one-shot",
@@ -135,7 +189,7 @@ SYMM_TWO_SHOT = Backend(
     name="symm-two-shot",
     methods=METHODS,
     in_place=METHODS,
-    why_not=why_not,
+    why_not=why_no_symmetric_memory,
     connect=partial(SymmetricCommunicator, all_reduce=two_shot),
     dtypes=DTYPES_ADDED,
     algorithm="two-shot",
@@ -148,4 +202,60 @@ SYMM_MULTIMEM = Backend(
     connect=partial(SymmetricCommunicator, all_reduce=multimem, multicast=True),
     dtypes=DTYPES_ADDED,
     algorithm="two-shot",
+)
+
+
+# Our one-shot all-reduce over PyTorch's symmetric memory: messages and results lie anywhere, the kernel copies.
+
+try:
+    from comm.one_shot import MOST_BYTES, OneShot, buffer_bytes
+except ImportError:  # no Triton here: `why_not` says so, before anything asks for more
+    MOST_BYTES = 0
+
+
+class TritonOneShotCommunicator(Communicator):
+    """Ranks that share two slots and flags each.
+
+    Args:
+        world: the ranks.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._shared, self._handle = share(buffer_bytes(world.ranks), torch.uint8, world)
+        self._shared.zero_()
+        torch.cuda.synchronize(world.device)
+        self._handle.barrier(channel=0)
+        torch.cuda.synchronize(world.device)  # now every rank's flags are zero, whatever stream comes next
+        self._sum = OneShot(world.rank, addresses(self._handle), world.device)
+
+    def barrier(self) -> None:
+        """On the stream, with flags of torch's own."""
+        self._handle.barrier(channel=0)
+
+    def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Out of place."""
+        self._sum(message, out)
+
+
+def addresses(handle: Any) -> list[int]:
+    """Where each rank's memory begins in this process."""
+    offset = getattr(handle, "offset", 0)  # of the tensor in its allocation
+    return [pointer + offset for pointer in handle.buffer_ptrs]
+
+
+def why_no_one_shot(world: World) -> str | None:
+    """Symmetric memory, and Triton for the kernel."""
+    if reason := why_no_symmetric_memory(world):
+        return reason
+    return "it needs Triton: pip install -c constraints.txt triton (on Linux)" if not MOST_BYTES else None
+
+
+TRITON_ONE_SHOT = Backend(
+    name="triton-one-shot",
+    methods=frozenset({"all_reduce"}),
+    why_not=why_no_one_shot,
+    connect=TritonOneShotCommunicator,
+    most_bytes=MOST_BYTES or None,
+    algorithm="one-shot",
 )

@@ -1,17 +1,42 @@
 """The device under test, and how patient a measurement on it has to be."""
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 
-from kernels.timing.gpu_visibility import unseen_gpu
+from kernels.timing.nvidia_smi import Torch, find_driver, hidden_on_purpose, why_unusable
 from specs.errors import UserError
 from specs.gpus import recognise
+
+# A GPU that torch does not see: hidden on purpose, or listed by a driver that this torch cannot use.
+
+
+def hide_gpus() -> None:
+    """Hide every GPU from this process and those that it starts; torch must not have used CUDA yet."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def unseen_gpu() -> str | None:
+    """One line where the driver lists a GPU that torch cannot use and that nobody hides; None elsewhere."""
+    if torch.cuda.is_available() or hidden_on_purpose() or (driver := find_driver()) is None:
+        return None
+    return why_unusable(driver, Torch(torch.__version__, torch.version.cuda, torch.version.hip, _torch_error()))
+
+
+def _torch_error() -> str:
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:
+        return str(error).strip().split("\n")[0]
+    return "it gives no reason"
+
 
 COLD_FACTOR = 32
 """Weights rotate through this many times the last-level cache: 4x still leaves 25 % hits where old lines are kept."""
@@ -136,3 +161,58 @@ def _cgroup_free_bytes() -> int:
 def gib(count: int) -> str:
     """Bytes in GiB: memory is sold and limited in powers of two."""
     return f"{count / 2**30:.2f} GiB"
+
+
+# Clocks, power and throttling of an NVIDIA GPU, read through NVML while it is under load.
+
+HELD_BACK = {
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""Bits of NVML's clock event reasons that mean: slower than the clocks that were asked for."""
+
+
+@cache
+def nvml_handle(index: int = 0) -> tuple[Any, Any] | None:
+    """NVML and the handle of one of torch's GPUs, whatever masks there are; None without `nvidia-ml-py` or a driver."""
+    try:
+        import pynvml
+        import torch
+
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(index).uuid)
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+    except Exception:  # NVML raises its own errors for each thing that may be missing; each means: nothing to read
+        return None
+
+
+def read_load() -> tuple[bool | None, dict[str, float] | None]:
+    """(throttled, figures) as the GPU is this moment: call it while work is in flight."""
+    if (found := nvml_handle()) is None:
+        return None, None
+    nvml, handle = found
+    try:
+        if (reasons := _clock_event_reasons(nvml, handle)) is None:
+            return None, None
+        figures = {
+            "sm_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            "memory_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+            "power_watts": nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "temperature_celsius": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            "clock_event_reasons": float(reasons),
+        }
+    except nvml.NVMLError:
+        return None, None
+    return any(reasons & bit for bit in HELD_BACK), figures
+
+
+def _clock_event_reasons(nvml: Any, handle: Any) -> int | None:
+    """NVML's bits, by their newer name or by that of bindings and drivers before 535; None where neither is told."""
+    for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+        if ask := getattr(nvml, name, None):
+            with suppress(nvml.NVMLError):
+                return int(ask(handle))
+    return None

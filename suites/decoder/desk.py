@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from comm.backend import World
 from comm.backends.all import BACKENDS
-from comm.world import World
 from kernels.timing.device import current_device
 from specs.journal import TIMED, WARM_UP
 from specs.parallel import Deployment, Seat

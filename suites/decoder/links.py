@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from comm.backend import Backend, Communicator, Pending
-from comm.world import World
+from comm.backend import Backend, Communicator, Pending, World
 from specs.errors import UserError
 from specs.parallel import Deployment, Seat
 

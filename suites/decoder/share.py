@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import torch
 
 from comm.backend import Communicator
+from kernels.decoder_layer import ELEMENTWISE, layer
 from kernels.kernel import Result
-from kernels.layer.parts import ELEMENTWISE
-from kernels.layer.whole import layer
-from kernels.linears import linear
+from kernels.registry import linear
 from kernels.timing.host import without_collector
 from specs.journal import TIMED, WARM_UP
 from specs.layer import HEAD, LAYER_SHARE, SHARE_PARTS

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 
 from comm.backend import Communicator
+from kernels.decoder_layer import ELEMENTWISE, Parts, layer_parts, room, steps
 from kernels.kernel import DTYPES
-from kernels.layer.parts import ELEMENTWISE
-from kernels.layer.whole import Parts, layer_parts, room, steps
-from kernels.linears import linear
+from kernels.registry import linear
 from suites.decoder import values
 from suites.decoder.shards import Shard
 from suites.decoder.stage import Stage, Tensors

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from kernels.layer.parts import names
+from kernels.decoder_layer import names
 from specs.parallel import Seat
 from suites.decoder.shards import Shard
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from kernels.kernel import Kernel
-from kernels.linears import linear
+from kernels.registry import linear
 from kernels.timing.device import Device
 from kernels.timing.host import Call
 from kernels.timing.pool import Pool

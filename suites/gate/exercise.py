@@ -9,19 +9,17 @@ from functools import partial
 import torch
 
 from kernels import gemm
-from kernels.attentions import DECODE
-from kernels.draw import FreshDraw
+from kernels.ceilings import TRITON_READ
+from kernels.configs.config import FEW_TOKENS, Config
+from kernels.configs.dispatch import tuned
 from kernels.gate_up import GATE_UPS, TRITON_GEMM_GATE_UP
-from kernels.kernel import Kernel
-from kernels.linears import LINEARS
-from kernels.read import TRITON_READ
+from kernels.kernel import FreshDraw, Kernel
+from kernels.registry import DECODE, LINEARS
 from kernels.rmsnorm import TRITON_RMSNORM
 from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY, launch
 from kernels.swiglu import TRITON_SWIGLU
 from kernels.timing.device import Device, current_device
-from kernels.tuning.config import FEW_TOKENS, Config
-from kernels.tuning.table import tuned
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from specs.layer import PAGE_SIZE, PAGED

@@ -36,8 +36,7 @@ STEP = Step(
 
 def facts() -> dict[str, Any]:
     """Everything that can be read; None for what cannot."""
-    from kernels.timing.device import current_device
-    from kernels.timing.telemetry import nvml_handle, read_load
+    from kernels.timing.device import current_device, nvml_handle, read_load
     from suites.environment import machine_info, package_version
 
     device = current_device()

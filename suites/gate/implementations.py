@@ -34,13 +34,9 @@ STEP = Step(
 
 def cases() -> list[tuple[Any, dict[str, int]]]:
     """(kernel, shape): linears and their fused form at one rank's share of Llama-3-70B, attention, and the pieces."""
-    from kernels.attentions import DECODE, PREFILL
-    from kernels.copy import TORCH_COPY
-    from kernels.empty import TRITON_EMPTY
+    from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
     from kernels.gate_up import GATE_UPS
-    from kernels.launch import TORCH_LAUNCH
-    from kernels.linears import LINEARS
-    from kernels.read import TORCH_READ, TRITON_READ
+    from kernels.registry import DECODE, LINEARS, PREFILL
     from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
     from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
     from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU

@@ -20,13 +20,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from comm.all_reduce import ALL_REDUCE
-from comm.backend import Backend, Communicator
+from comm.backend import Backend, Communicator, World
 from comm.backends.all import BACKENDS
-from comm.backends.needs import first_line
-from comm.collective import Role, out_or_message
-from comm.value import fill, predictable
-from comm.world import World
+from comm.backends.torch_distributed import first_line
+from comm.collective import Role, fill, out_or_message, predictable
+from comm.collectives import ALL_REDUCE
 from specs.errors import UserError
 
 ELEMENTS = (8, 8192, 4096 + 8, 70_000, 524_288)

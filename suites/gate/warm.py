@@ -150,9 +150,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     records, failed, done = recorded(arch), list[str](), 0
     if records:
-        import kernels.attentions  # once, before the processes are forked
-        import kernels.linears  # noqa: F401
-
         compilers = Compilers(min(len(records), asked.processes), arch)
         try:
             left = asked.seconds - MARGIN_SECONDS - (time.monotonic() - began)

@@ -10,7 +10,7 @@ from math import ceil
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kernels.layer.whole import RTOL
+from kernels.decoder_layer import RTOL
 from kernels.timing.device import Patience
 from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
 from specs.layer import HEAD, LAYER_SHARE, SHARE_PARTS

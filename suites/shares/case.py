@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from kernels.layer.whole import layer
-from kernels.linears import linear
+from kernels.decoder_layer import layer
+from kernels.registry import linear
 from kernels.timing.device import Device
 from specs import memory
 from specs.layer import LAYER_SHARE, layer_shape

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from comm.backends.nccl import NCCL
+from comm.backends.torch_distributed import NCCL
 from kernels.timing.device import Device, current_device
 from specs.errors import UserError
 from specs.layer import why_no_layer

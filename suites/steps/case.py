@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from comm.backends.all import BACKENDS
-from kernels.layer.whole import layer
+from kernels.decoder_layer import layer
 from kernels.timing.device import Device
 from specs import memory
 from specs.errors import UserError

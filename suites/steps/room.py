@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from comm.world import World
+from comm.backend import World
 from kernels.timing.device import Device, gib
 from specs import memory
 from specs.parallel import Deployment, Split

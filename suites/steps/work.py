@@ -1,6 +1,6 @@
 """What the busiest rank does in a step."""
 
-from kernels.layer.whole import layer
+from kernels.decoder_layer import layer
 from specs import memory, traffic
 from specs.layer import layer_shape
 from specs.parallel import Deployment, Split

@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 import psutil
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from comm.world import World
+from comm.backend import World
 from suites.world.link import CaseRefusedError, Link, Muster, RankLostError
 from suites.world.wire import SILENT_SECONDS, Message
 

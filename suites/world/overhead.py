@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from comm.all_reduce import ALL_REDUCE
+from comm.collectives import ALL_REDUCE
 from specs import statistics
 from specs.errors import UserError
 from suites.how import RankHow

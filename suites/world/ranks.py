@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import torch
 
-from comm.world import World
+from comm.backend import World
 from specs.errors import UserError
 from suites.environment import gpu_links
 from suites.world.meeting import interface

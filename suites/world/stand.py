@@ -15,13 +15,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from comm.backend import Backend, Communicator
+from comm.backend import Backend, Communicator, World
 from comm.backends.all import BACKENDS
-from comm.check import relative_error
-from comm.collective import Buffers, Collective, Role
+from comm.collective import Buffers, Collective, Role, fill, predictable, relative_error
 from comm.collectives import COLLECTIVES
-from comm.value import fill, predictable
-from comm.world import World
 from specs.errors import UserError
 from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
 from suites import ranges

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from comm import nccl_log
+from comm.backends import torch_distributed
 from suites.world.crew import Crew
 from suites.world.link import CaseRefusedError, RankLostError
 from suites.world.rank_case import RankEntry
@@ -31,7 +31,7 @@ def survey(crew: Crew, entries: Sequence[RankEntry]) -> None:
         for implementation in dict.fromkeys(key[0] for key in asked):
             log = Path(folder) / f"{implementation}.log"
             _run(crew, log, [entry for key, entry in asked.items() if key[0] == implementation])
-            told = nccl_log.choices(log.read_text(errors="replace")) if log.exists() else {}
+            told = torch_distributed.choices(log.read_text(errors="replace")) if log.exists() else {}
             for entry in entries:
                 if entry.case.implementation == implementation:
                     op = entry.case.op.removesuffix("_rmsnorm")

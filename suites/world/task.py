@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from comm.backend import World
 from comm.collective import Role
-from comm.world import World
 
 
 @dataclass(frozen=True)

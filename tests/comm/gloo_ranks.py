@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from comm.backends.gloo import GLOO
-from comm.check import relative_error
-from comm.collective import Role
+from comm.backend import World
+from comm.backends.torch_distributed import GLOO
+from comm.collective import Role, fill, predictable, relative_error
 from comm.collectives import COLLECTIVES
-from comm.value import fill, predictable
-from comm.world import World
 
 HIDDEN = 96
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from comm.backend import DTYPES, Communicator
-from comm.backends import cupy_nccl, mpi, nccl, needs, peer, symmetric, triton_one_shot
+from comm.backend import DTYPES, Communicator, World
+from comm.backends import cupy_nccl, mpi, symmetric, torch_distributed
 from comm.backends.all import BACKENDS
-from comm.world import World
 from specs.errors import UserError
 
 GPU_NAMES = ["nccl", "cupy-nccl", "symm-one-shot", "symm-two-shot", "symm-multimem", "triton-one-shot", "peer"]
@@ -32,7 +31,7 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda.nccl, "version", lambda: version)
         monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
         monkeypatch.setattr(cupy_nccl, "find_spec", lambda name: object())
-        fake = SimpleNamespace(get_version=lambda: nccl.version())
+        fake = SimpleNamespace(get_version=lambda: torch_distributed.version())
         monkeypatch.setattr(cupy_nccl, "load", lambda: fake)
 
     return there
@@ -46,10 +45,10 @@ def test_all_backends_are_there_by_the_names_that_result_files_have():
 @pytest.mark.parametrize("row", BACKENDS.values(), ids=str)
 def test_a_communicator_offers_what_its_row_lists(row):
     made = {
-        "nccl": nccl.TorchCommunicator,
+        "nccl": torch_distributed.TorchCommunicator,
         "cupy-nccl": cupy_nccl.CupyNcclCommunicator,
-        "triton-one-shot": triton_one_shot.TritonOneShotCommunicator,
-        "peer": peer.PeerCommunicator,
+        "triton-one-shot": symmetric.TritonOneShotCommunicator,
+        "peer": symmetric.PeerCommunicator,
     }.get(row.name, symmetric.SymmetricCommunicator if row.name.startswith("symm") else None)
     if made is None:
         pytest.skip("tested where it runs: on a CPU")
@@ -76,12 +75,12 @@ def test_without_gpus_each_says_in_one_line_what_it_takes(name, gpus):
 @pytest.mark.parametrize("name", ["nccl", "cupy-nccl"])
 def test_ranks_that_share_a_gpu_need_a_newer_nccl_that_is_told_so(name, gpus, monkeypatch):
     shared, why_not = world(overlapping=True), BACKENDS[name].why_not
-    monkeypatch.setenv(needs.MULTI_RANK, "1")
+    monkeypatch.setenv(torch_distributed.MULTI_RANK, "1")
     gpus(1, (2, 29, 7))
     assert why_not(shared) == "NCCL 2.29.7 takes one rank a GPU; several need 2.30 or later"
     gpus(1, (2, 30, 0))
     assert why_not(shared) is None
-    monkeypatch.delenv(needs.MULTI_RANK)
+    monkeypatch.delenv(torch_distributed.MULTI_RANK)
     assert why_not(shared) == "ranks share a GPU; set NCCL_MULTI_RANK_GPU_ENABLE=1 for them"
 
 
@@ -89,16 +88,16 @@ def test_ranks_that_share_a_gpu_need_a_newer_nccl_that_is_told_so(name, gpus, mo
 def test_symmetric_memory_on_one_gpu_is_told_so_and_ends_at_the_host(name, gpus, monkeypatch):
     gpus(8)
     why_not = BACKENDS[name].why_not
-    monkeypatch.delenv(needs.OVERLAPPING, raising=False)
-    assert why_not(world(overlapping=True)) == f"ranks share a GPU; set {needs.OVERLAPPING}=1 for them"
-    monkeypatch.setenv(needs.OVERLAPPING, "1")
+    monkeypatch.delenv(torch_distributed.OVERLAPPING, raising=False)
+    assert why_not(world(overlapping=True)) == f"ranks share a GPU; set {torch_distributed.OVERLAPPING}=1 for them"
+    monkeypatch.setenv(torch_distributed.OVERLAPPING, "1")
     assert why_not(world(overlapping=True)) is None
     assert "these ranks are on 2" in why_not(world(ranks=16, local_ranks=8))
 
 
 def test_multimem_and_peer_copies_need_a_gpu_for_each_rank(gpus, monkeypatch):
     gpus(1)
-    monkeypatch.setenv(needs.OVERLAPPING, "1")
+    monkeypatch.setenv(torch_distributed.OVERLAPPING, "1")
     assert "no multicast to itself" in BACKENDS["symm-multimem"].why_not(world(overlapping=True))
     assert "needs two GPUs" in BACKENDS["peer"].why_not(world(overlapping=True))
 
@@ -110,7 +109,7 @@ def test_cupy_says_what_is_missing_and_how_to_get_it(gpus, monkeypatch):
     monkeypatch.setattr(cupy_nccl, "find_spec", lambda name: None)
     assert cupy_nccl.why_not(world()) == "CuPy is not installed; `pip install -c constraints.txt .[cu13]`"
     monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
-    assert nccl.why_not(world()) == "this torch is built without NCCL; install one that has it"
+    assert torch_distributed.why_no_nccl(world()) == "this torch is built without NCCL; install one that has it"
 
 
 PARAMETERS = {
@@ -316,7 +315,7 @@ def test_real_signatures_are_those_that_are_called():
 
 
 def test_a_peer_copy_lands_with_the_rank_that_is_named_and_says_how(monkeypatch):
-    made = peer.PeerCommunicator(world())
+    made = symmetric.PeerCommunicator(world())
     asked = []
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *pair: asked.append(pair) or pair == (0, 1))
     assert (made.path(1), made.path(2)) == ("peer", "host")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from comm.backends.all import BACKENDS
-from comm.backends.gloo import GLOO
+from comm.backends.torch_distributed import GLOO
 from comm.collective import Role
 from comm.collectives import COLLECTIVES
 from specs.traffic import IMPLEMENTATIONS, TRAFFIC

@@ -11,18 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from comm.backend import World
 from comm.backends import mpi
-from comm.check import relative_error
-from comm.collective import Role
+from comm.collective import Role, fill, predictable, relative_error
 from comm.collectives import COLLECTIVES
-from comm.value import fill, predictable
-from comm.world import World
 from specs.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60
 PARENT = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
-MESSAGES = ((2 * 1031, 1031), (2 * 98_000, 1000))  # a prime to a part, and more than comm.value's table is long
+MESSAGES = ((2 * 1031, 1031), (2 * 98_000, 1000))  # a prime to a part, and more than comm.collective's table is long
 OPS = [op for op, row in COLLECTIVES.items() if row.method in mpi.MPI.methods]
 
 

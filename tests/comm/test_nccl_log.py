@@ -2,7 +2,7 @@
 
 import pytest
 
-from comm.nccl_log import choices
+from comm.backends.torch_distributed import choices
 
 PREFIX = "node-1:4711:4802 [0] NCCL INFO "
 NEW = "AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}"

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from comm.check import relative_error
-from comm.collective import Role
+from comm.collective import PRIME, Role, amplitude, fill, predictable, relative_error
 from comm.collectives import COLLECTIVES
-from comm.value import PRIME, amplitude, fill, predictable
 
 INDEX = torch.arange(3 * PRIME // 2)
 

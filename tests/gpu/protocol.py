@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from kernels.workspace import Workspace
+from kernels.operands import Workspace
 
 
 class Offences(NamedTuple):

@@ -1,6 +1,6 @@
 """Configurations that a table of an architecture holds, by the kernel that takes them, and tokens to try each with."""
 
-from kernels.tuning.config import FEW_TOKENS
+from kernels.configs.config import FEW_TOKENS
 
 TOKENS_OF = {1: 1, 2: 2, 4: 3, 16: 7, 32: 31, 64: 64}
 """Tokens by the tokens of a configuration: its whole tile, or less."""

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from kernels import gemm
-from kernels.draw import FreshDraw
+from kernels.configs.config import Config
+from kernels.configs.dispatch import arch_of, choose
 from kernels.gemm import TRITON_GEMM
+from kernels.kernel import FreshDraw
+from kernels.operands import Workspace
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL, launch
-from kernels.tuning.choice import arch_of, choose
-from kernels.tuning.config import Config
-from kernels.workspace import Workspace
 from specs.gpus import ARCHS
 from tests.gpu.protocol import Offences, offences
 

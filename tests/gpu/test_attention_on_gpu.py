@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from kernels.attention_cut import tile
-from kernels.attentions import DECODE, PREFILL
+from kernels.configs.attention import tile
+from kernels.configs.dispatch import arch_of
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch
-from kernels.draw import FreshDraw
-from kernels.tuning.choice import arch_of
-from kernels.workspace import Workspace
+from kernels.kernel import FreshDraw
+from kernels.operands import Workspace
+from kernels.registry import DECODE, PREFILL
 from specs.gpus import ARCHS
 from specs.layer import PAGED
 from tests.gpu.protocol import Offences, offences

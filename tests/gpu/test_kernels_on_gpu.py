@@ -4,17 +4,14 @@ import pytest
 import torch
 
 from kernels import cublaslt, gemm
-from kernels.copy import TORCH_COPY
+from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
+from kernels.configs.dispatch import tuned
 from kernels.cublaslt import CUBLASLT_LINEAR
-from kernels.draw import FreshDraw
-from kernels.empty import TRITON_EMPTY
 from kernels.gate_up import TRITON_GEMM_GATE_UP
 from kernels.gemm import TRITON_GEMM
-from kernels.launch import TORCH_LAUNCH
-from kernels.linears import LINEARS
-from kernels.read import TORCH_READ, TRITON_READ
+from kernels.kernel import FreshDraw
+from kernels.registry import LINEARS
 from kernels.skinny import TRITON_SKINNY, launch
-from kernels.tuning.table import tuned
 from specs.gpus import ARCHS
 from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 

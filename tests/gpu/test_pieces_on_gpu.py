@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from kernels.draw import FreshDraw
+from kernels.configs.dispatch import tuned
 from kernels.gate_up import GATE_UPS, TRITON_SKINNY_GATE_UP
+from kernels.kernel import FreshDraw
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.skinny import launch
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
-from kernels.tuning.table import tuned
 from specs.gpus import ARCHS
 from tests.gpu.rows import ragged_skinny, skinny_configs
 

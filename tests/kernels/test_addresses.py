@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels import overlap, skinny
-from kernels.overlap import lines
+from kernels import skinny, triton_utils
 from kernels.skinny import _on_matrix_units, _with_multiply_adds
+from kernels.triton_utils import lines
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 pytestmark = needs_interpreter
@@ -45,7 +45,7 @@ def test_rows_beyond_2_31_elements_are_found(matrix):
 
 def prefetched(first, begin, n, k, step):
     out = torch.zeros(4, 4, dtype=torch.int64)
-    with interpreted(overlap, HERE):
+    with interpreted(triton_utils, HERE):
         HERE._store_lines[(1,)](out, first, begin, n, k, 4, step, 4)
     return out.tolist()
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kernels.attention_cut import tile
 from kernels.compile import Variant, compile_variant
-from kernels.decode_attention import variant
+from kernels.configs.attention import tile
+from kernels.decode_attention import attention_variant
 from specs.gpus import ARCHS, blocks_per_sm
 from tests.kernels.test_compile import faults, multiplies
 from tests.kernels.together import Together
@@ -14,7 +14,7 @@ LLAMA = {"group": 8, "head_dim": 128}
 
 def form(arch, split, dtype="bf16", page=0, group=8, head_dim=128):
     cut = tile(ARCHS[arch], dtype, head_dim)._replace(split=split)
-    return variant(cut, dtype, group=group, head_dim=head_dim, page=page), arch
+    return attention_variant(cut, dtype, group=group, head_dim=head_dim, page=page), arch
 
 
 FORMS = [

@@ -3,16 +3,13 @@
 import pytest
 import triton
 
-from kernels import read, rmsnorm, rotary, skinny, swiglu
+from kernels import ceilings, rmsnorm, rotary, skinny, swiglu
 from kernels.compile import Variant, compile_variant
-from kernels.draw import FreshDraw
-from kernels.inspection.loop import multiplying_loop
-from kernels.inspection.machine_code import MATRIX, family, narrowest_load_bits, opcodes, summary
+from kernels.configs.config import TOKEN_TILES, Config, compiles_well, shards
+from kernels.configs.dispatch import choose
+from kernels.inspection.sass import MATRIX, family, multiplying_loop, narrowest_load_bits, opcodes, summary
+from kernels.kernel import FreshDraw
 from kernels.skinny import TRITON_SKINNY
-from kernels.tuning.choice import choose
-from kernels.tuning.compiler import compiles_well
-from kernels.tuning.config import Config
-from kernels.tuning.shapes import TOKEN_TILES, shards
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from tests.kernels.interpreter import interpreted, needs_interpreter
@@ -32,7 +29,7 @@ def chosen(arch, dtype="bf16", shards=SHARDS):
     return sorted({(config, config.even(shard.n, shard.k)) for config, shard in configs})
 
 
-EVERYWHERE = [(variant, arch) for arch in ARCHES for variant in read.variants("bf16")]
+EVERYWHERE = [(variant, arch) for arch in ARCHES for variant in ceilings.read_variants("bf16")]
 SKINNY = [(skinny.variant(config, "bf16", even=even), arch) for arch in ARCHES for config, even in chosen(arch)]
 DEPENDENT = [
     (skinny.variant(config, "bf16", even=even, dependent=True), arch)
@@ -40,7 +37,7 @@ DEPENDENT = [
     for config, even in chosen(arch)
 ]
 OTHERS = [
-    (read.variants("fp32")[0], "sm_90"),
+    (ceilings.read_variants("fp32")[0], "sm_90"),
     *(
         (skinny.variant(choose("sm_90", dtype, tokens=tokens, n=1280, k=8192).config, dtype), "sm_90")
         for dtype in ("fp32", "fp16")
@@ -177,7 +174,7 @@ def unpromised(fn, name):
 
 
 def test_only_nvidia_from_sm_80_compiles():
-    variant = read.variants("bf16")[0]
+    variant = ceilings.read_variants("bf16")[0]
     with pytest.raises(UserError, match=r"'sm_75'.*sm_80, sm_86"):
         compile_variant(variant, "sm_75")
 

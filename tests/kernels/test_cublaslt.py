@@ -10,7 +10,6 @@ import torch
 
 from kernels import cublaslt
 from kernels.cublaslt import CUBLASLT_LINEAR
-from kernels.timing import halving
 from kernels.timing.device import Device, Patience
 from kernels.timing.host import Sampled
 from kernels.timing.pool import Pool
@@ -169,8 +168,8 @@ def timed(monkeypatch, library):
             return Sampled((seconds * 0.9, seconds * 0.9, seconds * 1.2) if number == 2 else (seconds,) * 3, 1)
 
     Timer.seconds, Timer.promise, Timer.visits, Timer.looks = {1: 4e-6, 2: 2e-6, 3: 3e-6, 4: 1e-6}, {}, [], []
-    monkeypatch.setattr(halving, "CudaTimer", Timer)
-    monkeypatch.setattr(halving, "Look", Look)
+    monkeypatch.setattr(cublaslt, "CudaTimer", Timer)
+    monkeypatch.setattr(cublaslt, "Look", Look)
     return Timer
 
 

@@ -14,13 +14,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import cuda_compile, cuda_gemv
+from kernels import cuda_gemv
 from kernels.compile import TRITON_ARCHS
-from kernels.cuda_compile import compile_cuda
-from kernels.cuda_gemv import CUDA_GEMV, MANY_ROWS, Form, bytes_in_flight, compiled, tile, variants
-from kernels.draw import FreshDraw
-from kernels.inspection.machine_code import family, narrowest_load_bits, opcodes
-from kernels.kernel import DTYPES
+from kernels.cuda_gemv import CUDA_GEMV, MANY_ROWS, Form, bytes_in_flight, compile_cuda, compiled, tile, variants
+from kernels.inspection.sass import family, narrowest_load_bits, opcodes
+from kernels.kernel import DTYPES, FreshDraw
 from specs.errors import UserError
 from specs.gpus import ARCHS, blocks_per_sm
 from tests.kernels.cuda_on_cpu.host import GUARD, OnCpu, bits, guarded, needs_gxx
@@ -100,19 +98,19 @@ def test_spills_and_too_much_shared_memory_are_caught():
 
 
 def test_nvcc_gives_the_intermediate_code_too():
-    if cuda_compile.find_nvcc() is None:
+    if cuda_gemv.find_nvcc() is None:
         pytest.skip("nvcc is not installed")
     assert "cp.async.cg.shared.global.L2::cache_hint" in made(VECTOR[0], "sm_90").ptx
 
 
 def test_nvrtc_will_do(monkeypatch):
-    monkeypatch.setattr(cuda_compile, "find_nvcc", lambda: None)
+    monkeypatch.setattr(cuda_gemv, "find_nvcc", lambda: None)
     with skipping_where_nothing_compiles(compile_cuda, "sm_90", 0):
         assert faults(compiled(VECTOR[0], "sm_90")) == []
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(cuda_compile, "find_nvcc", lambda: None)
+    monkeypatch.setattr(cuda_gemv, "find_nvcc", lambda: None)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     with pytest.raises(UserError, match=r"nvcc on the PATH.*pip install .* cuda-core"):
         compiled(VECTOR[0], "sm_90")
@@ -129,12 +127,12 @@ def test_what_the_compiler_says_is_passed_on():
 def test_nvcc_is_found_through_cuda_home(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    assert cuda_compile.find_nvcc() is None
+    assert cuda_gemv.find_nvcc() is None
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.touch(mode=0o755)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert cuda_compile.find_nvcc() == str(nvcc)
+    assert cuda_gemv.find_nvcc() == str(nvcc)
 
 
 def test_sizes_by_hand():

@@ -7,16 +7,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import attention_operands, decode_attention, flash_decoding
-from kernels.attention_cut import Cut
+from kernels import attention, decode_attention
+from kernels.configs.attention import Cut
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch
-from kernels.draw import FreshDraw
-from kernels.workspace import RING, Workspace
+from kernels.kernel import FreshDraw
+from kernels.operands import RING, Workspace
 from specs.errors import UserError
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 few = settings(max_examples=4, deadline=None, derandomize=True, database=None)
-RTOL = {**attention_operands.RTOL, "bf16": 2**-6}  # the interpreter cuts fp32 to bf16 where a GPU rounds, twice
+RTOL = {**attention.RTOL, "bf16": 2**-6}  # the interpreter cuts fp32 to bf16 where a GPU rounds, twice
 CPU = torch.device("cpu")
 SMALL = Cut(16, 4, 3)
 SHAPE = {"batch": 2, "context": 150, "heads": 8, "kv_heads": 2, "head_dim": 64}
@@ -41,7 +41,7 @@ def after(inputs, split, cut=SMALL, scratch=None):
     inputs["out"].fill_(math.nan)
     scratch = scratch or Workspace(CPU)
     scratch.partials.fill_(math.nan)
-    with interpreted(flash_decoding, decode_attention):
+    with interpreted(decode_attention, decode_attention):
         started(inputs, cut._replace(split=split), scratch=scratch)
     assert not scratch.arrived.any(), "a counter is left above zero"
     return inputs["out"]
@@ -63,7 +63,7 @@ def after(inputs, split, cut=SMALL, scratch=None):
 def test_as_the_rule_cuts_it(batch, context, kv_heads, group, head_dim, dtype):
     shape = {"batch": batch, "context": context, "heads": group * kv_heads, "kv_heads": kv_heads, "head_dim": head_dim}
     inputs = drawn(dtype=dtype, **shape)
-    with interpreted(flash_decoding, decode_attention):
+    with interpreted(decode_attention, decode_attention):
         TRITON_DECODE_ATTENTION.run(**inputs)
     assert TRITON_DECODE_ATTENTION.relative_error(inputs) <= RTOL[dtype]
 
@@ -105,7 +105,7 @@ def test_pages_give_the_same_bits_as_a_contiguous_cache(page_size, block, split)
 @needs_interpreter
 def test_pages_as_the_rule_cuts_them():
     inputs = drawn(TRITON_PAGED_ATTENTION, page_size=64, context=700, lengths=[700, 65])
-    with interpreted(flash_decoding, decode_attention):
+    with interpreted(decode_attention, decode_attention):
         TRITON_PAGED_ATTENTION.run(**inputs)
     assert TRITON_PAGED_ATTENTION.relative_error(inputs) <= RTOL["fp32"]
 
@@ -183,7 +183,7 @@ def test_what_arrived_before_the_call_spoils_it(split):
     scratch.partials.fill_(math.nan)
     scratch.arrived.fill_(1)
     inputs["out"].fill_(math.nan)
-    with interpreted(flash_decoding, decode_attention):
+    with interpreted(decode_attention, decode_attention):
         started(inputs, SMALL._replace(split=split), scratch=scratch)
     assert math.isnan(TRITON_DECODE_ATTENTION.relative_error(inputs))
 

@@ -5,11 +5,11 @@ import subprocess
 import pytest
 import triton
 
-from kernels import disassembly, read, rmsnorm, skinny
-from kernels.compile import built, compile_variant
-from kernels.disassembly import check_disassembler, disassemble
-from kernels.inspection.machine_code import opcodes
-from kernels.tuning.config import Config
+from kernels import ceilings, rmsnorm, skinny
+from kernels import compile as kernels_compile
+from kernels.compile import built, check_disassembler, compile_variant, disassemble
+from kernels.configs.config import Config
+from kernels.inspection.sass import opcodes
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from tests.kernels.together import skip_without_disassembler
@@ -26,7 +26,7 @@ def test_each_cubin_has_the_instructions_that_cuobjdump_finds(arch, tmp_path):
     skip_without_disassembler(arch)
     variants = [
         rmsnorm.variant(4096, "bf16"),
-        read.variants("bf16")[0],
+        ceilings.read_variants("bf16")[0],
         skinny.variant(Config(64, 16, 64, 3, 4, 4), "bf16"),
     ]
     cubins = [built(one, arch).code for one in variants]
@@ -37,21 +37,21 @@ def test_each_cubin_has_the_instructions_that_cuobjdump_finds(arch, tmp_path):
 
 
 def test_every_architecture_can_be_read_but_sm_103_by_triton_3_6():
-    known = disassembly._known()
-    lacking = {arch for arch in ARCHS if disassembly._name(arch) not in known}
+    known = kernels_compile._known()
+    lacking = {arch for arch in ARCHS if kernels_compile._name(arch) not in known}
     assert lacking == ({"sm_103"} if triton.__version__.startswith("3.6.") else set())
 
 
 def test_an_architecture_that_the_disassembler_lacks_is_refused_before_it_is_compiled_for(monkeypatch):
-    monkeypatch.setattr(disassembly, "_known", lambda: frozenset({"SM80", "SM90a"}))
+    monkeypatch.setattr(kernels_compile, "_known", lambda: frozenset({"SM80", "SM90a"}))
     monkeypatch.setattr("kernels.compile.built", lambda *args: pytest.fail("compiled in vain"))
     check_disassembler("sm_90")
     with pytest.raises(UserError, match=r"the disassembler of triton \S+ does not know sm_103; install a newer triton"):
-        compile_variant(read.variants("bf16")[0], "sm_103")
+        compile_variant(ceilings.read_variants("bf16")[0], "sm_103")
     with pytest.raises(UserError, match="sm_103"):
         disassemble([b""], "sm_103")
 
 
 def test_a_help_that_lists_no_architectures_refuses_none(monkeypatch):
-    monkeypatch.setattr(disassembly, "_known", frozenset)
+    monkeypatch.setattr(kernels_compile, "_known", frozenset)
     check_disassembler("sm_103")

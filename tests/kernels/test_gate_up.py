@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import linear, skinny
-from kernels.draw import FreshDraw
+from kernels.configs.config import Config
 from kernels.gate_up import (
     GATE_UPS,
     TORCH_GATE_UP,
@@ -18,8 +18,8 @@ from kernels.gate_up import (
     gate_up,
     halves,
 )
-from kernels.tuning.config import Config
-from kernels.workspace import RING, Workspace
+from kernels.kernel import FreshDraw
+from kernels.operands import RING, Workspace
 from specs.errors import UserError
 from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter

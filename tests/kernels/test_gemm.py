@@ -10,13 +10,13 @@ import triton.language as tl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import gemm, gemm_tile, linear
-from kernels.draw import FreshDraw
+from kernels import gemm, linear
+from kernels.configs.config import Config
+from kernels.configs.space import FP32
 from kernels.gate_up import TRITON_GEMM_GATE_UP
 from kernels.gemm import TRITON_GEMM
-from kernels.tuning.config import Config
-from kernels.tuning.gemm_space import FP32
-from kernels.workspace import RING, Workspace
+from kernels.kernel import FreshDraw
+from kernels.operands import RING, Workspace
 from specs.errors import UserError
 from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter, stock_dot
@@ -48,7 +48,7 @@ def drawn(kernel, dtype, **shape):
 @example(tokens=129, n=1153, k=65, dtype="bf16")  # groups of eight row blocks and a last one of fewer
 def test_as_it_chooses(tokens, n, k, dtype):
     inputs = drawn(TRITON_GEMM, dtype, tokens=tokens, n=n, k=k)
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         TRITON_GEMM.run(**inputs)
     assert TRITON_GEMM.relative_error(inputs) <= RTOL[dtype]
 
@@ -66,7 +66,7 @@ def test_as_it_chooses(tokens, n, k, dtype):
 def test_in_every_configuration(config, tokens, n, k, dtype):
     """Partial sums are poisoned with NaN before, and every counter is zero after."""
     scratch, inputs = Workspace(CPU), drawn(TRITON_GEMM, dtype, tokens=tokens, n=n, k=k)
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         for _ in range(RING + 1 if config.split > 1 else 1):  # every slot, and the first one again
             inputs["out"].fill_(math.nan)
             scratch.partials.fill_(math.nan)
@@ -82,14 +82,14 @@ def test_in_every_configuration(config, tokens, n, k, dtype):
 @example(config=CONFIGS[1], tokens=65, n=2, k=1, dtype="bf16")
 def test_gate_and_up_in_every_configuration(config, tokens, n, k, dtype):
     inputs = drawn(TRITON_GEMM_GATE_UP, dtype, tokens=tokens, n=n, k=k)
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         gemm.launch(**inputs, config=config, swiglu=True, scratch=Workspace(CPU))
     assert TRITON_GEMM_GATE_UP.relative_error(inputs) <= 2 * RTOL[dtype]  # of a product of two
 
 
 def test_gate_and_up_as_it_chooses():
     inputs = drawn(TRITON_GEMM_GATE_UP, "bf16", tokens=70, n=300, k=65)
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         TRITON_GEMM_GATE_UP.run(**inputs)
     assert TRITON_GEMM_GATE_UP.relative_error(inputs) <= 2 * RTOL["bf16"]
 
@@ -115,7 +115,7 @@ def test_weights_that_begin_off_16_bytes_are_fetched_without_descriptors():
     inputs = drawn(TRITON_GEMM, "bf16", tokens=66, n=65, k=128)
     inputs["weight"] = inputs["weight"].view(-1)[4 : 4 + 64 * 128].view(64, 128)
     inputs["out"] = inputs["out"][:, :64].contiguous()
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         gemm.launch(**inputs, config=CONFIGS[2], scratch=Workspace(CPU))
     assert TRITON_GEMM.relative_error(inputs) <= RTOL["bf16"]
 
@@ -124,7 +124,7 @@ def test_weights_that_begin_off_16_bytes_are_fetched_without_descriptors():
 def test_two_calls_give_the_same_bits(config):
     first = drawn(TRITON_GEMM, "fp32", tokens=70, n=136, k=300)
     second = first | {"out": torch.full_like(first["out"], math.nan)}
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         gemm.launch(**first, config=config)
         gemm.launch(**second, config=config)
     assert torch.equal(first["out"], second["out"])
@@ -134,14 +134,14 @@ def test_parts_are_added_in_their_order():
     """1e8 + 1 − 1e8 is 0 in fp32 in this order, and 1 in another."""
     x, weight, out = torch.ones(65, 96), torch.zeros(1, 96), torch.full((65, 1), math.nan)
     weight[0, 0], weight[0, 32], weight[0, 64] = 1e8, 1.0, -1e8
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         gemm.launch(x, weight, out, CONFIGS[1], scratch=Workspace(CPU))
     assert not out.any()
 
 
 def test_what_arrived_before_the_call_spoils_it():
     scratch, inputs = Workspace(CPU), drawn(TRITON_GEMM, "fp32", tokens=65, n=64, k=96)
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         gemm.launch(**inputs, config=CONFIGS[1], scratch=scratch)
         scratch.partials.fill_(math.nan)
         scratch.arrived.fill_(1)
@@ -166,14 +166,14 @@ HERE = sys.modules[__name__]
 @triton.jit
 def _store_places(out, token_blocks, row_blocks, TILES: tl.constexpr, GROUP: tl.constexpr):
     for tile in range(TILES):
-        row, token = gemm_tile.place(tile, row_blocks, token_blocks, GROUP)
+        row, token = gemm.place(tile, row_blocks, token_blocks, GROUP)
         tl.store(out + 2 * tile, row)
         tl.store(out + 2 * tile + 1, token)
 
 
 def walked(tokens, n):
     out = torch.zeros(tokens * n, 2, dtype=torch.int32)
-    with interpreted(gemm_tile, HERE):
+    with interpreted(gemm, HERE):
         HERE._store_places[(1,)](out, tokens, n, tokens * n, gemm.GROUP)
     return out[:, 0].tolist(), out[:, 1].tolist()
 
@@ -183,7 +183,7 @@ def test_however_many_programs_take_turns_the_bits_are_the_same(config):
     inputs, results = drawn(TRITON_GEMM, "fp32", tokens=130, n=130, k=100), []
     for programs in (1, 2, 7, 1000):
         inputs["out"].fill_(math.nan)
-        with interpreted(gemm, gemm_tile):
+        with interpreted(gemm, gemm):
             gemm.launch(**inputs, config=config, programs=programs, scratch=Workspace(CPU))
         assert TRITON_GEMM.relative_error(inputs) <= RTOL["fp32"]
         results.append(inputs["out"].clone())
@@ -194,23 +194,23 @@ def test_rows_of_y_beyond_2_31_elements_are_found():
     tokens, n, k = 2**16, 2**15 + 128, 32
     out = torch.empty(tokens, n, dtype=torch.float16)  # 2.16e9 elements, of which the last rows alone take memory
     x, weight = torch.ones(64, k, dtype=torch.float16), torch.ones(64, k, dtype=torch.float16)
-    with interpreted(gemm_tile, HERE):
+    with interpreted(gemm, HERE):
         HERE._last_tile[(1,)](x, weight, out, tokens - 64, n - 64, tokens, n, k)
     assert (out[-64:, -64:] == k).all()
 
 
 @triton.jit
 def _last_tile(x, weight, out, first_token, first_row, tokens, n, k):
-    total = gemm_tile.product(x, weight, None, None, 0, 0, 0, k, 64, 64, k, 64, 64, 32, 3, True)
-    gemm_tile.store(total, out, None, first_token, first_row, tokens, n, 64, 64, 64, False)
+    total = gemm.product(x, weight, None, None, 0, 0, 0, k, 64, 64, k, 64, 64, 32, 3, True)
+    gemm.store(total, out, None, first_token, first_row, tokens, n, 64, 64, 64, False)
 
 
 def test_stock_interpreter_multiplies_bf16_as_integers():
     inputs = drawn(TRITON_GEMM, "bf16", tokens=65, n=32, k=64)
-    with interpreted(gemm, gemm_tile, create_dot=stock_dot):
+    with interpreted(gemm, gemm, create_dot=stock_dot):
         TRITON_GEMM.run(**inputs)
     assert TRITON_GEMM.relative_error(inputs) > 1  # once this fails, widened_dot is no longer needed
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         TRITON_GEMM.run(**inputs)
     assert TRITON_GEMM.relative_error(inputs) <= RTOL["bf16"]
 
@@ -218,6 +218,6 @@ def test_stock_interpreter_multiplies_bf16_as_integers():
 def test_fp32_has_a_configuration_of_its_own():
     assert FP32.split == 1
     inputs = drawn(TRITON_GEMM, "fp32", tokens=65, n=70, k=33)
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         gemm.launch(**inputs, config=FP32)
     assert TRITON_GEMM.relative_error(inputs) <= RTOL["fp32"]

@@ -6,13 +6,11 @@ import pytest
 
 from kernels import gemm
 from kernels.compile import Variant, compile_variant
-from kernels.inspection.loop import multiplying_loop
-from kernels.inspection.machine_code import MATRIX, family, narrowest_load_bits, opcodes, summary
-from kernels.tuning.choice import choose
-from kernels.tuning.config import Config
-from kernels.tuning.gemm_model import resident
-from kernels.tuning.gemm_space import FP32
-from kernels.tuning.shapes import GEMM_TOKENS, shards
+from kernels.configs.config import GEMM_TOKENS, Config, shards
+from kernels.configs.cost_model import gemm_resident
+from kernels.configs.dispatch import choose
+from kernels.configs.space import FP32
+from kernels.inspection.sass import MATRIX, family, multiplying_loop, narrowest_load_bits, opcodes, summary
 from specs.gpus import ARCHS, arch
 from tests.kernels.together import Together, usual_spill_bytes
 
@@ -51,8 +49,8 @@ def test_what_is_chosen_is_clean_and_as_many_programs_as_a_launch_starts_fit_an_
     assert faults(compiled) == []
     assert ("UTMALDG" in summary(compiled.sass)) == config.tma == ARCHS[name].tma
     assert multiplying_loop(compiled.sass).barriers <= config.pipeline_barriers
-    fitting = resident(arch(name), config, "bf16", registers=compiled.registers, shared=compiled.shared_bytes)
-    assert 1 <= resident(arch(name), config, "bf16") <= fitting
+    fitting = gemm_resident(arch(name), config, "bf16", registers=compiled.registers, shared=compiled.shared_bytes)
+    assert 1 <= gemm_resident(arch(name), config, "bf16") <= fitting
 
 
 @pytest.mark.parametrize("even", [True, False], ids=["even", "masked"])

@@ -9,12 +9,12 @@ import triton.language as tl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import linear, read, skinny
-from kernels.draw import FreshDraw
-from kernels.read import TRITON_READ
+from kernels import ceilings, linear, skinny
+from kernels.ceilings import TRITON_READ
+from kernels.configs.config import Config
+from kernels.kernel import FreshDraw
+from kernels.operands import RING, Workspace
 from kernels.skinny import TRITON_SKINNY
-from kernels.tuning.config import Config
-from kernels.workspace import RING, Workspace
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 pytestmark = needs_interpreter
@@ -107,7 +107,7 @@ def test_parts_are_added_in_their_order():
 @example(elements=1, dtype="fp32")
 @example(elements=8193, dtype="bf16")
 def test_read(elements, dtype):
-    assert error_of(TRITON_READ, read, dtype, elements=elements) <= TRITON_READ.rtol[dtype]
+    assert error_of(TRITON_READ, ceilings, dtype, elements=elements) <= TRITON_READ.rtol[dtype]
 
 
 @pytest.mark.parametrize("config", CONFIGS[1::2], ids=str)

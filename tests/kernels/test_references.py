@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import copy, launch, linear, read
-from kernels.copy import TORCH_COPY
-from kernels.draw import FreshDraw
-from kernels.empty import TRITON_EMPTY
+from kernels import ceilings, linear
+from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
+from kernels.configs.config import Config
 from kernels.gemm import TRITON_GEMM
-from kernels.launch import TORCH_LAUNCH
+from kernels.kernel import FreshDraw
 from kernels.linear import TORCH_LINEAR
-from kernels.linears import LINEARS
-from kernels.linears import linear as pick
-from kernels.read import TORCH_READ, TRITON_READ
+from kernels.registry import LINEARS
+from kernels.registry import linear as pick
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 from kernels.skinny import launch as run_skinny
-from kernels.tuning.config import Config
 from specs.errors import UserError
 from specs.roofline import Work
 
@@ -48,14 +45,14 @@ def test_linear_reference_agrees_with_numpy_over_several_slices():
 
 def test_read_references_by_hand():
     buffer = torch.arange(10, dtype=torch.float32)
-    assert read.block_sums(buffer, 4).tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7, 8 + 9]
-    assert read.torch_reference(buffer).tolist() == [45]
-    assert read.triton_reference(torch.ones(4097)).tolist() == [4096, 1]  # 16 KiB of fp32, and one more
+    assert ceilings.block_sums(buffer, 4).tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7, 8 + 9]
+    assert ceilings.torch_reference(buffer).tolist() == [45]
+    assert ceilings.triton_reference(torch.ones(4097)).tolist() == [4096, 1]  # 16 KiB of fp32, and one more
 
 
 def test_copy_and_launch_references_are_the_input():
-    assert copy.reference(torch.tensor([1.5, -2.0])).tolist() == [1.5, -2.0]
-    assert launch.reference(torch.tensor([-3.0])).tolist() == [-3.0]
+    assert ceilings.copy_reference(torch.tensor([1.5, -2.0])).tolist() == [1.5, -2.0]
+    assert ceilings.launch_reference(torch.tensor([-3.0])).tolist() == [-3.0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import rmsnorm
-from kernels.draw import FreshDraw
+from kernels.kernel import FreshDraw
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import rotary
-from kernels.draw import FreshDraw
+from kernels.kernel import FreshDraw
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool

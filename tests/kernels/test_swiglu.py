@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import swiglu
-from kernels.draw import FreshDraw
+from kernels.kernel import FreshDraw
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from specs.errors import UserError
 from specs.roofline import Work

@@ -4,9 +4,8 @@ from functools import cache
 
 import pytest
 
-from kernels.compile import compile_variants
-from kernels.disassembly import check_disassembler
-from kernels.tuning.compiler import triton_version
+from kernels.compile import check_disassembler, compile_variants
+from kernels.configs.config import triton_version
 from specs.errors import UserError
 
 

@@ -171,7 +171,11 @@ PLANTS: dict[str, Plant] = {
         steps=("suite",),
     ),
     "compile-error": Plant(
-        "a kernel does not compile", ("evidence",), "does not compile", {"kernels.read": _break_source}, steps=("warm",)
+        "a kernel does not compile",
+        ("evidence",),
+        "does not compile",
+        {"kernels.ceilings": _break_source},
+        steps=("warm",),
     ),
     "shared-memory": Plant(
         "a configuration asks for more shared memory than a block has",
@@ -229,13 +233,13 @@ PLANTS: dict[str, Plant] = {
         "the timer takes samples while the clock goes up",
         ("cold_start",),
         "truth: ",
-        {"kernels.timing.steady": _ignore_ramp},
+        {"kernels.timing.cuda": _ignore_ramp},
     ),
     "clocks-unseen": Plant(
         "a clock that is held back goes without a label",
         ("capped",),
         "power cap: ",
-        {"kernels.timing.telemetry": _hide_clocks},
+        {"kernels.timing.device": _hide_clocks},
     ),
     "crash-again": Plant(
         "--resume tries the case again that crashed",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.attentions import DECODE, PREFILL, pick
+from kernels.registry import DECODE, PREFILL, pick
 from kernels.timing.device import PATIENCE, Device
 from specs.layer import PAGED, heads_of
 from specs.models import model

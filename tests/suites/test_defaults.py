@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from kernels import attentions, linears
+from kernels import registry
 from kernels.linear import TORCH_LINEAR
 from kernels.timing import device
 from specs.layer import LINEAR_IMPLEMENTATIONS
@@ -88,10 +88,10 @@ def all_made(monkeypatch):
     )
     made = [replace(TORCH_LINEAR, name=name, implementation=name, tokens=tokens) for name, tokens in rows]
     made[1] = replace(made[1], missing=lambda: "cublaslt needs a package")
-    monkeypatch.setattr(linears, "LINEARS", tuple(made))
+    monkeypatch.setattr(registry, "LINEARS", tuple(made))
     for name in ("DECODE", "PREFILL"):
-        there = tuple(replace(kernel, missing=lambda: None) for kernel in getattr(attentions, name))
-        monkeypatch.setattr(attentions, name, there)
+        there = tuple(replace(kernel, missing=lambda: None) for kernel in getattr(registry, name))
+        monkeypatch.setattr(registry, name, there)
 
 
 def implementations(names):
@@ -161,7 +161,7 @@ def test_the_linears_as_they_are_leave_out_only_what_is_not_made(listed):
     groups = implementations([name for function, name, _ in listed("cuda") if function == "bench_sweep"])
     for case, rivals in groups:
         tokens = int(re.search(r"-(\d+)tok-", case)[1])
-        assert rivals == tuple(one for one in LINEAR_IMPLEMENTATIONS if linears.serves(one, tokens)), case
+        assert rivals == tuple(one for one in LINEAR_IMPLEMENTATIONS if registry.serves(one, tokens)), case
     assert {"torch", "cublaslt", "triton"} <= set.intersection(*(set(rivals) for _, rivals in groups))
 
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kernels.attentions import DECODE, PREFILL
 from kernels.cublaslt import CUBLASLT_LINEAR
-from kernels.linears import LINEARS
+from kernels.registry import DECODE, LINEARS, PREFILL
 from kernels.timing.device import PATIENCE, Device, current_device
 from suites import environment
 from suites.doctor import _kernels, findings

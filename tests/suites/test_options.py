@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kernels import attention_operands as operands
-from kernels import attentions, linears
+from kernels import attention as operands
+from kernels import registry
 from kernels.linear import TORCH_LINEAR
 from specs import layer
 from suites import options
@@ -52,18 +52,18 @@ def test_a_wrong_value_is_refused(bench, option, message):
 
 
 def test_every_implementation_of_a_linear_can_be_asked_for():
-    assert {kernel.implementation for kernel in linears.LINEARS} == set(options.LINEAR_IMPLEMENTATIONS)
+    assert {kernel.implementation for kernel in registry.LINEARS} == set(options.LINEAR_IMPLEMENTATIONS)
 
 
 def test_every_implementation_of_attention_can_be_asked_for_in_the_order_of_its_kernels():
-    assert tuple(kernel.implementation for kernel in attentions.DECODE) == layer.ATTENTION_IMPLEMENTATIONS
-    assert {kernel.implementation for kernel in attentions.PREFILL} <= set(layer.ATTENTION_IMPLEMENTATIONS)
-    paged = {kernel.implementation for kernel in attentions.DECODE if kernel.inputs is operands.paged_inputs}
+    assert tuple(kernel.implementation for kernel in registry.DECODE) == layer.ATTENTION_IMPLEMENTATIONS
+    assert {kernel.implementation for kernel in registry.PREFILL} <= set(layer.ATTENTION_IMPLEMENTATIONS)
+    paged = {kernel.implementation for kernel in registry.DECODE if kernel.inputs is operands.paged_inputs}
     assert paged == set(layer.PAGED)
 
 
 SWEEP = """
-from kernels.linears import linear
+from kernels.registry import linear
 
 def pytest_generate_tests(metafunc):
     from suites.options import read_options
@@ -81,7 +81,7 @@ def bench_linear(measure, shard, tokens, how):
 def up_to_four(monkeypatch):
     """Torch for all tokens, and what calls itself cuda for 1 to 4."""
     few = replace(TORCH_LINEAR, name="cuda_gemv", implementation="cuda", tokens=range(1, 5))
-    monkeypatch.setattr(linears, "LINEARS", (TORCH_LINEAR, few))
+    monkeypatch.setattr(registry, "LINEARS", (TORCH_LINEAR, few))
 
 
 def test_an_implementation_that_has_nothing_for_the_tokens_is_deselected_and_not_listed(bench, up_to_four):

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from comm.backend import Backend, Communicator
-from comm.world import World
+from comm.backend import Backend, Communicator, World
 from suites import ranges
 from suites.world.stand import Case
 from suites.world.task import Task

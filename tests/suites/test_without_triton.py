@@ -63,7 +63,7 @@ def test_doctor_goes_on(python):
 
 
 def test_a_triton_kernel_says_how_to_get_it(python):
-    code = "from kernels.linears import TRITON_SKINNY as kernel; print(kernel.why_not('sm_90', 'bf16'))"
+    code = "from kernels.registry import TRITON_SKINNY as kernel; print(kernel.why_not('sm_90', 'bf16'))"
     done = python("-c", code)
     assert done.stdout.startswith("Triton is not here; it has wheels for Linux: pip install"), done.stderr
 
@@ -78,7 +78,7 @@ def test_compiling_is_refused_in_one_line(python):
 def test_a_launch_is_refused_in_one_line(python):
     code = """
 import torch
-from kernels.read import triton_run
+from kernels.ceilings import triton_run
 triton_run(torch.zeros(8), torch.zeros(1))
 """
     assert "UserError: Triton is not here" in python("-c", code).stderr.splitlines()[-1]

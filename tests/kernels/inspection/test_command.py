@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernels import __main__ as command
-from kernels.inspection import forms as listing
-from kernels.inspection import gemm_forms
+from kernels.inspection import variants
 from specs.gpus import ARCHS
 from specs.parallel import Shard
 
@@ -21,8 +20,8 @@ O_TP8 = Shard("llama-3-70b", 8, 1, "o", 8192, 1024)
 def run(monkeypatch, capsys):
     """Run a command in this process on one shape and two tiles of tokens; exit code, output, errors."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
-    monkeypatch.setattr(listing, "TOKEN_TILES", (1, 16))
-    monkeypatch.setattr(gemm_forms, "GEMM_TOKENS", (128, 8192))
+    monkeypatch.setattr(variants, "TOKEN_TILES", (1, 16))
+    monkeypatch.setattr(variants, "GEMM_TOKENS", (128, 8192))
 
     def told(*arguments):
         monkeypatch.setattr(sys, "argv", ["kernels", *arguments])

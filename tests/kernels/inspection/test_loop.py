@@ -3,14 +3,12 @@
 import pytest
 
 from kernels import gemm, skinny
-from kernels.attention_cut import Cut
+from kernels.ceilings import read_variants
 from kernels.compile import compile_variants
-from kernels.decode_attention import variant as attention
-from kernels.inspection.control_flow import blocks, natural_loops
-from kernels.inspection.loop import multiplying_loop
-from kernels.read import variants as read_variants
-from kernels.tuning.compiler import compiles_well, triton_version
-from kernels.tuning.config import Config
+from kernels.configs.attention import Cut
+from kernels.configs.config import Config, compiles_well, triton_version
+from kernels.decode_attention import attention_variant as attention
+from kernels.inspection.sass import blocks, multiplying_loop, natural_loops
 
 
 def sass(*lines):

@@ -3,9 +3,9 @@
 import pytest
 
 from kernels.compile import compile_variant
-from kernels.inspection.machine_code import family, load_bits, narrowest_load_bits, opcodes, summary
+from kernels.configs.config import Config
+from kernels.inspection.sass import family, load_bits, narrowest_load_bits, opcodes, summary
 from kernels.skinny import variant
-from kernels.tuning.config import Config
 
 SASS = """
  Function _skinny:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kernels.inspection import pieces as listing
-from kernels.inspection.pieces import pieces
+from kernels.inspection import variants as listing
+from kernels.inspection.variants import pieces
 from specs.gpus import ARCHS
 from specs.parallel import Shard
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from kernels.timing import cuda, steady
+from kernels.timing import cuda
 
 IDLE_MHZ, FULL_MHZ = 345.0, 1980.0
 
@@ -116,9 +116,9 @@ def install(monkeypatch, machine, *, warm=True):
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(torch.cuda, "_sleep", machine.hold)
-    monkeypatch.setattr(steady.time, "monotonic", lambda: machine.now)
+    monkeypatch.setattr(cuda.time, "monotonic", lambda: machine.now)
     monkeypatch.setattr(cuda, "read_load", machine.read)
-    clock = steady.SteadyClock()
+    clock = cuda.SteadyClock()
     monkeypatch.setattr(cuda, "CLOCK", clock)
     if warm:
         clock._best = FULL_MHZ

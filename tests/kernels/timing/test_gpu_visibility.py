@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kernels.timing import nvidia_smi
-from kernels.timing.gpu_visibility import unseen_gpu
+from kernels.timing.device import unseen_gpu
 from kernels.timing.nvidia_smi import Driver, find_driver, other_processes
 
 ROOT = Path(__file__).parents[3]

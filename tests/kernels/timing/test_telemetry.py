@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kernels.timing import telemetry
+from kernels.timing import device
 
 NEWER, OLDER = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
 
@@ -42,8 +42,8 @@ def load(monkeypatch):
             nvmlDeviceGetTemperature=lambda handle, kind: 51,
         )
         nvml.__dict__.update(functions)
-        monkeypatch.setattr(telemetry, "nvml_handle", lambda: (nvml, "handle"))
-        return telemetry.read_load()
+        monkeypatch.setattr(device, "nvml_handle", lambda: (nvml, "handle"))
+        return device.read_load()
 
     return read
 
@@ -87,7 +87,7 @@ def test_other_errors_are_not_hidden(load):
 
 
 def test_each_reason_that_counts_is_one_of_nvmls():
-    assert set(telemetry.HELD_BACK) == set(SLOWED.values())
+    assert set(device.HELD_BACK) == set(SLOWED.values())
 
 
 @pytest.mark.parametrize("reasons", SLOWED.values(), ids=SLOWED)
@@ -104,5 +104,5 @@ def test_a_clock_that_is_as_asked_for_is_not_throttled(load, reasons):
 
 
 def test_where_nvml_is_missing_nothing_is_known(monkeypatch):
-    monkeypatch.setattr(telemetry, "nvml_handle", lambda: None)
-    assert telemetry.read_load() == (None, None)
+    monkeypatch.setattr(device, "nvml_handle", lambda: None)
+    assert device.read_load() == (None, None)

@@ -4,13 +4,12 @@ from itertools import pairwise
 
 import pytest
 
-from kernels.attention_cut import FAN, Cut, rule
 from kernels.compile import compile_variant
-from kernels.decode_attention import variant
-from kernels.tuning import attention_shape
-from kernels.tuning.attention_shape import AttentionShape
-from kernels.tuning.attention_space import candidates, shared_bytes
-from kernels.tuning.space import apart
+from kernels.configs.attention import FAN, Cut, rule
+from kernels.configs.space import apart
+from kernels.decode_attention import attention_variant
+from kernels.tuning import subjects
+from kernels.tuning.subjects import AttentionShape, candidates, shared_bytes
 from specs.gpus import ARCHS
 
 RANK = AttentionShape("bf16", 32, 8192, 8, 1, 128)
@@ -44,7 +43,7 @@ def test_where_shared_memory_is_short_large_tiles_have_fewer_stages():
 
 @pytest.mark.parametrize("cut", [Cut(32, 2, 4), Cut(128, 2, 3, FAN)], ids=str)
 def test_the_compiler_asks_for_about_as_much_shared_memory(cut):
-    compiled = compile_variant(variant(cut, "bf16", group=8, head_dim=128), "sm_90")
+    compiled = compile_variant(attention_variant(cut, "bf16", group=8, head_dim=128), "sm_90")
     assert compiled.spill_bytes == 0
     assert compiled.shared_bytes == pytest.approx(shared_bytes(cut, RANK), rel=0.1)  # versions differ in a few rows
 
@@ -56,15 +55,15 @@ def test_what_spills_is_refused_and_each_code_compiled_once(monkeypatch):
         asked.append(code)
         return type("Compiled", (), {"spill_bytes": 16 if code.num_warps == 8 else 0})
 
-    monkeypatch.setattr(attention_shape, "compile_variant", compiles)
-    attention_shape._spill_bytes.cache_clear()
+    monkeypatch.setattr(subjects, "compile_variant", compiles)
+    subjects._spill_bytes.cache_clear()
     try:
         assert RANK.refused(Cut(128, 8, 3, 4), "sm_90") == "spills 16 bytes a thread"
         assert RANK.refused(Cut(128, 8, 3, 16), "sm_90") == "spills 16 bytes a thread"  # parts are no other code
         assert RANK.refused(Cut(128, 4, 3, 16), "sm_90") == ""
         assert RANK.refused(Cut(128, 4, 3, 17), "sm_90") == ""  # a level more is
     finally:
-        attention_shape._spill_bytes.cache_clear()
+        subjects._spill_bytes.cache_clear()
     assert [(code.num_warps, code.constexprs["LEVELS"]) for code in asked] == [(8, 1), (4, 1), (4, 2)]
 
 

@@ -5,13 +5,13 @@ from random import Random
 
 import pytest
 
-from kernels.tuning.config import Config
-from kernels.tuning.linear_shape import LinearShape
+from kernels.configs.config import Config
+from kernels.configs.space import skinny_candidates
 from kernels.tuning.search import SEEDS, Hunt, leaders_first, rounds
-from kernels.tuning.space import candidates
+from kernels.tuning.subjects import LinearShape
 from specs.gpus import ARCHS
 
-ALL = list(candidates(ARCHS["sm_90"], "bf16", tokens=16, n=8192, k=8192))
+ALL = list(skinny_candidates(ARCHS["sm_90"], "bf16", tokens=16, n=8192, k=8192))
 BASE = Config(64, 16, 64, 1, 4, 3)
 
 

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from kernels.compile import Compiled
-from kernels.tuning import static, tune
-from kernels.tuning.config import Config
-from kernels.tuning.model import predict, resident
-from kernels.tuning.rule import ranked
-from kernels.tuning.table import MEASURED, STATIC, Row, Table, dump, load
+from kernels.configs.config import Config
+from kernels.configs.cost_model import skinny_predict, skinny_resident
+from kernels.configs.dispatch import MEASURED, STATIC, Row, Table, dump, load, ranked
+from kernels.tuning import tune
 from specs.gpus import ARCHS
 from specs.parallel import Shard
 
@@ -39,23 +38,23 @@ def compiler(monkeypatch):
     planted = SimpleNamespace(spills=set(), asked=[])
 
     def compiles(variant, arch):
-        config = next(one for one in planted.configs if static.variant(one, "bf16") == variant)
+        config = next(one for one in planted.configs if tune.variant(one, "bf16") == variant)
         planted.asked.append(config)
         return Compiled(arch, 64, 16 if config in planted.spills else 0, 1024, "", "")
 
-    monkeypatch.setattr(static, "compile_variant", compiles)
-    static.programs_per_sm.cache_clear()
+    monkeypatch.setattr(tune, "compile_variant", compiles)
+    tune.programs_per_sm.cache_clear()
     yield planted
-    static.programs_per_sm.cache_clear()
+    tune.programs_per_sm.cache_clear()
 
 
 def test_a_configuration_that_spills_is_not_chosen(compiler):
     compiler.configs = [config for config, _ in ranked(AMPERE, "bf16", tokens=1, n=1280, k=8192)]
-    first = next(static.static_rows(AMPERE, "bf16", [QKV])).config
+    first = next(tune.static_rows(AMPERE, "bf16", [QKV])).config
     compiler.spills = set(compiler.configs[:10])
-    static.programs_per_sm.cache_clear()
+    tune.programs_per_sm.cache_clear()
     assert first in compiler.configs[:10]
-    row = next(static.static_rows(AMPERE, "bf16", [QKV]))
+    row = next(tune.static_rows(AMPERE, "bf16", [QKV]))
     assert row.config in compiler.configs[10:]
     assert (row.basis, row.tokens, row.n, row.k) == (STATIC, 1, 1280, 8192)
     assert len(compiler.asked) == 4 + 10 + 4
@@ -65,24 +64,24 @@ def test_a_configuration_that_spills_where_launches_are_dependent_is_not_chosen_
     def compiles(variant, arch):
         return Compiled(arch, 64, 8 if variant.constexprs["PREFETCH"] else 0, 1024, "", "")
 
-    monkeypatch.setattr(static, "compile_variant", compiles)
-    static.programs_per_sm.cache_clear()
+    monkeypatch.setattr(tune, "compile_variant", compiles)
+    tune.programs_per_sm.cache_clear()
     config = Config(64, 16, 128, 1, 4, 4)
-    assert static.programs_per_sm(config, "bf16", AMPERE, tokens=16, even=True) > 0
-    assert static.programs_per_sm(config, "bf16", ARCHS["sm_90"], tokens=16, even=True) == 0
-    static.programs_per_sm.cache_clear()
+    assert tune.programs_per_sm(config, "bf16", AMPERE, tokens=16, even=True) > 0
+    assert tune.programs_per_sm(config, "bf16", ARCHS["sm_90"], tokens=16, even=True) == 0
+    tune.programs_per_sm.cache_clear()
 
 
 def test_what_is_in_use_is_taken_where_it_costs_little(compiler):
     shape = {"tokens": 1, "n": QKV.n, "k": QKV.k}
     compiler.configs = [config for config, _ in ranked(AMPERE, "bf16", **shape)]
-    best = static._static_row(AMPERE, "bf16", Counter(), **shape)
+    best = tune._static_row(AMPERE, "bf16", Counter(), **shape)
 
     def seconds(config):
-        programs = resident(AMPERE, config, "bf16", registers=64, shared=1024)
-        return predict(config, AMPERE.representative, programs, "bf16", **shape).seconds
+        programs = skinny_resident(AMPERE, config, "bf16", registers=64, shared=1024)
+        return skinny_predict(config, AMPERE.representative, programs, "bf16", **shape).seconds
 
     near = next(config for config in compiler.configs[8:] if seconds(config) < 1.029 * best.seconds)
     far = next(config for config in compiler.configs[20:] if seconds(config) > 1.04 * best.seconds)
-    assert static._static_row(AMPERE, "bf16", Counter({near: 1}), **shape).config == near
-    assert static._static_row(AMPERE, "bf16", Counter({far: 9}), **shape).config == best.config
+    assert tune._static_row(AMPERE, "bf16", Counter({near: 1}), **shape).config == near
+    assert tune._static_row(AMPERE, "bf16", Counter({far: 9}), **shape).config == best.config

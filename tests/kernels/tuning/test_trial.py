@@ -5,12 +5,12 @@ from math import inf, nan
 import pytest
 import torch
 
-from kernels import gemm, gemm_tile, skinny
+from kernels import gemm, skinny
+from kernels.configs.config import Config
 from kernels.timing.device import PATIENCE, Device
-from kernels.tuning import trial
-from kernels.tuning.config import Config
-from kernels.tuning.linear_shape import LinearShape
-from kernels.tuning.trial import Bench, LostError
+from kernels.tuning import search
+from kernels.tuning.search import Bench, LostError
+from kernels.tuning.subjects import LinearShape
 from tests.kernels.interpreter import interpreted, needs_interpreter
 from tests.kernels.tuning.quick_timer import Timer
 
@@ -24,7 +24,7 @@ COPIES = 4  # 32 x 2048 bytes / 16 KiB
 
 @pytest.fixture
 def bench(monkeypatch):
-    monkeypatch.setattr(trial, "CudaTimer", Timer)
+    monkeypatch.setattr(search, "CudaTimer", Timer)
     return Bench(Device("cpu", "cpu", LLC_BYTES, PATIENCE["cpu"]), "fp32", WEIGHT_BYTES)
 
 
@@ -51,7 +51,7 @@ def test_a_right_configuration_has_the_mean_of_its_samples(bench, config):
 @needs_interpreter
 @pytest.mark.parametrize("split", [1, 2])
 def test_beyond_64_tokens_the_gemm_is_tried(bench, split):
-    with interpreted(gemm, gemm_tile):
+    with interpreted(gemm, gemm):
         assert bench.seconds(SHAPE._replace(tokens=70), Config(64, 64, 32, split, 4, 3)) == pytest.approx(3e-6)
 
 

@@ -5,11 +5,10 @@ from math import inf
 
 import pytest
 
-from kernels.attention_cut import Cut
-from kernels.tuning.attention_shape import AttentionShape
-from kernels.tuning.config import Config
-from kernels.tuning.linear_shape import LinearShape
-from kernels.tuning.trials import Trial, read_trials, write_trial
+from kernels.configs.attention import Cut
+from kernels.configs.config import Config
+from kernels.tuning.search import Trial, read_trials, write_trial
+from kernels.tuning.subjects import AttentionShape, LinearShape
 from specs.errors import UserError
 
 MADE = {"gpu": "NVIDIA H200", "torch": "2.13.0", "triton": "3.7.1"}

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kernels.configs import space
+from kernels.configs.config import Config
+from kernels.configs.dispatch import MEASURED, STATIC, Row, Table, dump, load, ranked
+from kernels.configs.space import skinny_candidates
 from kernels.timing.device import PATIENCE, Device
-from kernels.tuning import book, books, gemm_space, tune
-from kernels.tuning.config import Config
-from kernels.tuning.linear_shape import LinearShape
-from kernels.tuning.rule import ranked
-from kernels.tuning.space import candidates
-from kernels.tuning.table import MEASURED, STATIC, Row, Table, dump, load
-from kernels.tuning.trial import LostError
-from kernels.tuning.trials import read_trials
+from kernels.tuning import search as tuning_search
+from kernels.tuning import tune
+from kernels.tuning.search import LostError, read_trials
+from kernels.tuning.subjects import LinearShape
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from specs.parallel import Shard
@@ -68,15 +68,15 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: GPU)
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
     monkeypatch.setattr(tune, "Bench", Bench)
-    monkeypatch.setattr(book, "SEEDS", 1)  # a row after a single try
-    monkeypatch.setattr(books, "TOKEN_CLASSES", TILES)
-    monkeypatch.setattr(books, "TUNED", tmp_path / "none committed")
+    monkeypatch.setattr(tuning_search, "SEEDS", 1)  # a row after a single try
+    monkeypatch.setattr(tune, "TOKEN_CLASSES", TILES)
+    monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
     return machine
 
 
 def search(machine, tries, say=lambda line: None):
     """Search for as long as so many tries take; the table then."""
-    (path,) = tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say, [books.LINEARS])
+    (path,) = tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say, [tune.LINEARS])
     return load(path)
 
 
@@ -97,14 +97,14 @@ def test_each_shape_gets_the_best_of_what_was_tried_with_its_seconds(machine):
 
 
 def test_the_gemm_is_searched_for_among_its_own_configurations(machine, monkeypatch):
-    monkeypatch.setattr(books, "TOKEN_CLASSES", (16, 256))
+    monkeypatch.setattr(tune, "TOKEN_CLASSES", (16, 256))
     first = search(machine, 12)
     table = search(machine, 60)
     assert len(machine.tried) == len(set(machine.tried)) == 72
     for shard in SHARDS:
         shape = {"tokens": 256, "n": shard.n, "k": shard.k}
         mine = [config for config, *sizes in machine.tried if sizes == [*shape.values()]]
-        assert set(mine) <= set(gemm_space.candidates(HOPPER, "bf16", **shape))
+        assert set(mine) <= set(space.gemm_candidates(HOPPER, "bf16", **shape))
         (row,) = [row for row in table.rows if shape_of(row) == (*shape.values(),)]
         assert row.seconds == min(machine.seconds(config, **shape) for config in mine)
         assert table.nearest("bf16", 129, shard.n, shard.k) == row
@@ -132,7 +132,7 @@ def test_a_search_that_goes_on_repeats_nothing_and_improves(machine):
 
 
 def test_wrong_configurations_are_tried_once_and_never_chosen(machine):
-    found = list(candidates(HOPPER, "bf16", tokens=16, n=8192, k=8192))
+    found = list(skinny_candidates(HOPPER, "bf16", tokens=16, n=8192, k=8192))
     machine.wrong = {config for config in found if config.split == 4}  # the best of the landscape are among them
     table = search(machine, 100)
     assert any(config in machine.wrong for config, *_ in machine.tried)
@@ -141,9 +141,11 @@ def test_wrong_configurations_are_tried_once_and_never_chosen(machine):
 
 
 def test_a_shape_for_which_all_fail_keeps_the_row_it_had(machine):
-    machine.wrong = {config for tile in TILES for config in candidates(HOPPER, "bf16", tokens=tile, n=8192, k=8192)}
-    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=16, n=8192, k=1024))
-    machine.wrong |= set(candidates(HOPPER, "bf16", tokens=1, n=8192, k=1024))
+    machine.wrong = {
+        config for tile in TILES for config in skinny_candidates(HOPPER, "bf16", tokens=tile, n=8192, k=8192)
+    }
+    machine.wrong |= set(skinny_candidates(HOPPER, "bf16", tokens=16, n=8192, k=1024))
+    machine.wrong |= set(skinny_candidates(HOPPER, "bf16", tokens=1, n=8192, k=1024))
     row = Row("bf16", 16, 1280, 8192, Config(64, 16, 64, 4, 4, 4), 9e-6, STATIC)
     machine.wrong.add(row.config)
     machine.into.mkdir()
@@ -167,7 +169,7 @@ def test_the_committed_table_is_where_a_search_into_another_folder_begins(machin
     committed.mkdir()
     other = Row("fp16", 1, 5, 5, Config(4, 1, 1024, 1, 4, 1, matrix=False), 1e-6, STATIC)
     (committed / "sm_90.json").write_text(dump(Table("sm_90", {STATIC: {"gpu": "h200_sxm"}}, (other,))))
-    monkeypatch.setattr(books, "TUNED", committed)
+    monkeypatch.setattr(tune, "TUNED", committed)
     table = search(machine, 4)
     assert other in table.rows
     assert table.made.keys() == {STATIC, OURS}
@@ -204,7 +206,7 @@ def test_a_search_that_is_cut_off_loses_no_try(machine, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         search(machine, 10)
     monkeypatch.undo()
-    made = books.versions(books.LINEARS) | {"gpu": GPU}
+    made = tune.versions(tune.LINEARS) | {"gpu": GPU}
     assert len(list(read_trials(machine.into / "sm_90.trials.jsonl", made, LinearShape, Config))) == 2
     load(machine.into / "sm_90.json")
 
@@ -256,7 +258,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_table(machine, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match=r"sm_90.json: No space left on device; .*--into"):
-        book.write(machine.into / "sm_90.json", Table("sm_90"))
+        tuning_search.write(machine.into / "sm_90.json", Table("sm_90"))
     assert load(machine.into / "sm_90.json") == before
 
 
@@ -271,7 +273,7 @@ def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
 
 
 def test_a_search_that_has_hardly_begun_fills_no_row(machine, monkeypatch):
-    monkeypatch.setattr(book, "SEEDS", 4)
+    monkeypatch.setattr(tuning_search, "SEEDS", 4)
     assert search(machine, 12).rows == ()  # three tries for each of four shapes
     assert len(search(machine, 4).rows) == 4
 

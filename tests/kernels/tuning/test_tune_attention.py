@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kernels import decode_attention, flash_decoding
-from kernels.attention_cut import Cut
+from kernels import decode_attention
+from kernels.configs import attention, dispatch
+from kernels.configs.attention import Cut
 from kernels.timing.device import PATIENCE, Device
-from kernels.tuning import attention_table, book, books, table, trial, tune
-from kernels.tuning.attention_shape import AttentionShape
-from kernels.tuning.attention_space import candidates
-from kernels.tuning.trial import Bench, LostError
+from kernels.tuning import search as tuning_search
+from kernels.tuning import tune
+from kernels.tuning.search import Bench, LostError
+from kernels.tuning.subjects import AttentionShape, candidates
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from specs.parallel import Shard
@@ -62,19 +63,19 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: GPU)
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
     monkeypatch.setattr(tune, "Bench", Planted)
-    monkeypatch.setattr(book, "SEEDS", 1)
-    monkeypatch.setattr(books, "sms_of", lambda device: SMS)
-    monkeypatch.setattr(books, "TUNED", tmp_path / "none committed")
-    monkeypatch.setattr(books, "TOKEN_CLASSES", (1, 16))
-    monkeypatch.setattr(books, "ATTENTION_BATCHES", (1,))
-    monkeypatch.setattr(books, "CONTEXTS", (1024, 8192))
+    monkeypatch.setattr(tuning_search, "SEEDS", 1)
+    monkeypatch.setattr(tune, "sms_of", lambda device: SMS)
+    monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
+    monkeypatch.setattr(tune, "TOKEN_CLASSES", (1, 16))
+    monkeypatch.setattr(tune, "ATTENTION_BATCHES", (1,))
+    monkeypatch.setattr(tune, "CONTEXTS", (1024, 8192))
     return machine
 
 
-def search(machine, tries, say=lambda line: None, parts=(books.ATTENTION,)):
+def search(machine, tries, say=lambda line: None, parts=(tune.ATTENTION,)):
     """Search for as many tries; the table of attention then."""
     tune.tune("bf16", SHARDS, tries, machine.into, say, parts)
-    return attention_table.load(machine.into / "sm_90.attention.json")
+    return attention.load(machine.into / "sm_90.attention.json")
 
 
 def test_each_shape_gets_the_best_of_what_was_tried(machine):
@@ -127,16 +128,16 @@ def test_a_lost_gpu_is_told_and_what_took_it_down_not_tried_again(machine):
 
 def test_what_the_table_has_is_tried_first(machine):
     cut = Cut(128, 2, 2, 7)
-    row = attention_table.AttentionRow("bf16", 1, 8192, 8, 1, 128, 0, cut, 1e-9, f"measured on {GPU}")
-    (machine.into / "sm_90.attention.json").write_text(table.dump(table.Table("sm_90", rows=(row,))))
+    row = attention.AttentionRow("bf16", 1, 8192, 8, 1, 128, 0, cut, 1e-9, f"measured on {GPU}")
+    (machine.into / "sm_90.attention.json").write_text(dispatch.dump(dispatch.Table("sm_90", rows=(row,))))
     search(machine, SHAPES)
     assert (AttentionShape("bf16", 1, 8192, 8, 1, 128), cut) in machine.tried
 
 
 def test_one_shape_stands_for_all_of_as_many_pairs(machine, monkeypatch):
-    monkeypatch.setattr(books, "ATTENTION_BATCHES", (1, 8))
+    monkeypatch.setattr(tune, "ATTENTION_BATCHES", (1, 8))
     tp1 = Shard("llama-3-70b", 1, 1, "qkv", 10240, 8192)
-    tune.tune("bf16", [tp1, *SHARDS], 24, machine.into, lambda line: None, [books.ATTENTION])
+    tune.tune("bf16", [tp1, *SHARDS], 24, machine.into, lambda line: None, [tune.ATTENTION])
     shapes = dict.fromkeys(shape for shape, _ in machine.tried)
     # 8 and 64 pairs on eight kv heads, 1 on one: a batch of 8 on one is a batch of 1 on eight
     assert {(shape.batch, shape.kv_heads) for shape in shapes} == {(1, 8), (8, 8), (1, 1)}
@@ -151,12 +152,12 @@ def test_caches_that_do_not_fit_are_left_out_and_said(machine):
 def test_a_short_budget_serves_linears_and_attention_in_proportion(machine):
     search(machine, 3, parts=tuple(tune.PARTS))  # two linears and four shapes of attention
     assert sorted(type(shape).__name__ for shape, _ in machine.tried) == ["AttentionShape"] * 2 + ["LinearShape"]
-    assert len(table.load(machine.into / "sm_90.json").rows) == 1
+    assert len(dispatch.load(machine.into / "sm_90.json").rows) == 1
 
 
 @pytest.fixture
 def bench(monkeypatch):
-    monkeypatch.setattr(trial, "CudaTimer", Timer)
+    monkeypatch.setattr(tuning_search, "CudaTimer", Timer)
     monkeypatch.setattr(AttentionShape, "refused", lambda self, config, arch: "")
     return Bench(Device("cpu", "cpu", 2048, PATIENCE["cpu"]), "fp32", 2**17)
 
@@ -165,7 +166,7 @@ def bench(monkeypatch):
 @pytest.mark.parametrize("page_size", [0, 16])
 def test_a_try_is_correct_first_and_has_the_mean_of_its_samples(bench, monkeypatch, page_size):
     shape = AttentionShape("fp32", 2, 60, 4, 1, 64, page_size)
-    with interpreted(flash_decoding, decode_attention):
+    with interpreted(decode_attention, decode_attention):
         assert bench.seconds(shape, Cut(16, 4, 3, 3)) == pytest.approx(3e-6)  # (1 + 2 + 6) / 3
         assert bench.problem == ""
         start = decode_attention._start

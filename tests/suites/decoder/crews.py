@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 
 import torch
 
-from comm.backends.through_torch import TorchCommunicator
-from kernels.layer import parts
+from comm.backends.torch_distributed import TorchCommunicator
+from kernels import decoder_layer
 from suites.decoder import slot
 from suites.decoder.links import Links
 from suites.decoder.slot import Slot
@@ -140,7 +140,7 @@ def not_greedy():
 
 def no_swiglu():
     """Gates that let everything through."""
-    of_torch = parts.ELEMENTWISE["torch"]
+    of_torch = decoder_layer.ELEMENTWISE["torch"]
     of_torch["swiglu"] = replace(
         of_torch["swiglu"], run=lambda gate_up, out: out.copy_(gate_up[:, gate_up.shape[1] // 2 :])
     )
@@ -148,13 +148,13 @@ def no_swiglu():
 
 def last_sequence_left_out():
     """Linears of a layer that leave the last row as it was."""
-    right = parts.linear
+    right = decoder_layer.linear
 
     def wrong(implementation, tokens):
         kernel = right(implementation, tokens)
         return replace(kernel, run=lambda x, weight, out: kernel.run(x[:-1], weight, out[:-1]))
 
-    parts.linear = wrong
+    decoder_layer.linear = wrong
 
 
 def short_head():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.layer.parts import names
+from kernels.decoder_layer import names
 from specs.models import MODELS, scaled
 from specs.parallel import Split
 from suites.decoder import values

@@ -4,8 +4,7 @@ import os
 import time
 from dataclasses import replace
 
-from comm.backends.gloo import GLOO
-from comm.backends.through_torch import TorchCommunicator
+from comm.backends.torch_distributed import GLOO, TorchCommunicator
 from suites.gate import overlapping
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kernels.tuning.config import Config
-from kernels.tuning.table import tuned
+from kernels.configs.config import Config
+from kernels.configs.dispatch import tuned
 from specs.gpus import ARCHS
 from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 

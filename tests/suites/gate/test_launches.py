@@ -9,15 +9,15 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from kernels import gemm, skinny
+from kernels.ceilings import TRITON_READ
+from kernels.configs.config import Config
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
-from kernels.draw import FreshDraw
 from kernels.gemm import TRITON_GEMM
-from kernels.read import TRITON_READ
+from kernels.kernel import FreshDraw
 from kernels.rmsnorm import TRITON_RMSNORM
 from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY
 from kernels.swiglu import TRITON_SWIGLU
-from kernels.tuning.config import Config
 from suites.gate import launches
 
 HEADS = {"heads": 8, "kv_heads": 1, "head_dim": 128}

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from kernels.compile import Variant, compile_variant
-from kernels.draw import FreshDraw
+from kernels.configs.config import FEW_TOKENS
+from kernels.configs.dispatch import tuned
+from kernels.kernel import FreshDraw
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
-from kernels.tuning.config import FEW_TOKENS
-from kernels.tuning.table import tuned
 from suites.gate import clock, exercise, faults, nvbench_run, profiled_calls, suite
 from suites.gate.calls import draw_calls, kernel_of, make_pool
 from suites.gate.cases import GateCase

@@ -2,7 +2,7 @@
 
 import torch
 
-from kernels.workspace import Workspace
+from kernels.operands import Workspace
 from tests.gpu.protocol import Offences, offences
 
 

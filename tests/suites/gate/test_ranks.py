@@ -8,8 +8,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from comm.backends.gloo import GLOO
-from comm.backends.through_torch import TorchCommunicator
+from comm.backends.torch_distributed import GLOO, TorchCommunicator
 from suites.gate import overlapping, ranks
 from suites.gate.ranks import Told, judge, supervise
 from suites.gate.step import Result

@@ -9,7 +9,7 @@ import pytest
 
 from kernels.kernel import Kernel
 from kernels.linear import TORCH_LINEAR
-from kernels.timing import cuda, telemetry
+from kernels.timing import cuda, device
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool
 from specs.layer import LINEAR_IMPLEMENTATIONS
@@ -174,8 +174,8 @@ def test_facts_go_without_the_processes_that_nvml_does_not_tell(monkeypatch, the
     nvml = SimpleNamespace(NVMLError=NVMLError)
     if there:
         nvml.nvmlDeviceGetComputeRunningProcesses = refuses
-    monkeypatch.setattr(telemetry, "nvml_handle", lambda: (nvml, "handle"))
-    monkeypatch.setattr(telemetry, "read_load", lambda: (None, None))
+    monkeypatch.setattr(device, "nvml_handle", lambda: (nvml, "handle"))
+    monkeypatch.setattr(device, "read_load", lambda: (None, None))
     found = facts.facts()
     assert found["processes"] is None
     assert facts.judge(found).outcome == "passed"

@@ -15,7 +15,7 @@ from suites.gate import launches, warm
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 GOOD = {
-    "kernel": "kernels.read:_read",
+    "kernel": "kernels.ceilings:_read",
     "arguments": {
         "buffer": {"pointer": "bf16", "aligned": True},
         "out": {"pointer": "fp32", "aligned": True},
@@ -24,7 +24,7 @@ GOOD = {
     },
     "options": {"num_warps": 4},
 }
-LOST = {**GOOD, "kernel": "kernels.read:_no_such_kernel"}
+LOST = {**GOOD, "kernel": "kernels.ceilings:_no_such_kernel"}
 
 
 def numbered(count):
@@ -95,7 +95,7 @@ def test_the_program_compiles_what_is_recorded_and_lists_what_it_could_not(tmp_p
     status, verdict = run(tmp_path, "--arch", "sm_90", "--processes", "2")
     assert status == 0
     assert verdict["figures"]["compiled"] == 1
-    assert verdict["figures"]["failed"][0].startswith("kernels.read:_no_such_kernel: AttributeError: ")
+    assert verdict["figures"]["failed"][0].startswith("kernels.ceilings:_no_such_kernel: AttributeError: ")
     assert "1 of 2 launches for sm_90 compiled" in verdict["detail"]
 
 
@@ -121,7 +121,7 @@ def test_a_compiler_that_compiles_nothing_has_failed():
 
 
 def test_the_step_forks_its_compilers_from_a_single_thread():
-    program = "import os, kernels.attentions, kernels.linears; print(len(os.listdir('/proc/self/task')))"
+    program = "import os, kernels.registry, kernels.registry; print(len(os.listdir('/proc/self/task')))"
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", **warm.STEP.environment}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from comm.backends.through_torch import TorchCommunicator
+from comm.backends.torch_distributed import TorchCommunicator
 from suites.world import worker
 from suites.world.stand import Stand
 from tests.suites.world.runs import lives

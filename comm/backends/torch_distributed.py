@@ -1,0 +1,295 @@
+"""What every backend of torch.distributed does alike: gloo on a CPU, NCCL or RCCL on GPUs."""
+
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from comm.backend import Backend, Communicator, Pending, World
+from specs.errors import UserError
+
+METHODS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"})
+IN_PLACE = frozenset({"all_reduce"})
+# torch 2.13 renamed them
+_all_gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+
+
+class TorchCommunicator(Communicator):
+    """A process group.
+
+    Args:
+        world: the ranks.
+        group: of all ranks.
+    """
+
+    def __init__(self, world: World, group: Any) -> None:
+        super().__init__(world)
+        self.group = group
+        self._token = torch.zeros(1, device=world.device)
+
+    def barrier(self) -> None:
+        """An all-reduce of four bytes: on a GPU it holds the stream and not the host."""
+        dist.all_reduce(self._token, group=self.group)
+
+    def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:  # noqa: ARG002
+        """In place: torch.distributed has no other."""
+        dist.all_reduce(message, group=self.group)
+
+    def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Into one tensor."""
+        _all_gather(out, message, group=self.group)
+
+    def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
+        """Out of one tensor."""
+        _reduce_scatter(out, message, group=self.group)
+
+    def broadcast(self, message: torch.Tensor, root: int) -> None:
+        """From rank `root`."""
+        dist.broadcast(message, root, group=self.group)
+
+    def send(self, message: torch.Tensor, to: int) -> None:
+        """To rank `to`."""
+        dist.send(message, to, group=self.group)
+
+    def recv(self, out: torch.Tensor, source: int) -> None:
+        """From rank `source`."""
+        dist.recv(out, source, group=self.group)
+
+    def isend(self, message: torch.Tensor, to: int) -> Pending:
+        """To rank `to`; on a GPU from a stream of the library's own."""
+        return _under_way(dist.isend(message, to, group=self.group))
+
+    def irecv(self, out: torch.Tensor, source: int) -> Pending:
+        """From rank `source`."""
+        return _under_way(dist.irecv(out, source, group=self.group))
+
+    def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
+        """Both at once, in one batch."""
+        both = [dist.P2POp(dist.isend, message, to, self.group), dist.P2POp(dist.irecv, out, source, self.group)]
+        for one in dist.batch_isend_irecv(both):
+            one.wait()
+
+    def close(self) -> None:
+        """Let go of the group."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dist.destroy_process_group(self.group)
+
+
+def _under_way(work: Pending | None) -> Pending:
+    """None is what a rank gets that is not in the group."""
+    if work is None:
+        raise RuntimeError("this rank is not in the group that it sends through")
+    return work
+
+
+def group_of(world: World, backend: str) -> Any:
+    """A group of all ranks, so that its traffic mixes with no other's; of fewer, the one that they have."""
+    return world.group or dist.new_group(backend=backend)
+
+
+def own_group(groups: Sequence[Sequence[int]], backend: str, world: World) -> TorchCommunicator:
+    """This rank's group of several disjoint ones: every rank has to make them all, in the same order."""
+    made = {tuple(ranks): dist.new_group(list(ranks), backend=backend) for ranks in groups}
+    return TorchCommunicator(world, next(group for ranks, group in made.items() if world.rank in ranks))
+
+
+# gloo through torch.distributed: collectives between CPUs, over TCP also on one host. It comes with torch.
+
+
+def why_no_gloo(_: World) -> str | None:
+    """Some builds of torch lack it."""
+    return None if dist.is_gloo_available() else "this torch is built without gloo; install one that has it"
+
+
+def connect_gloo(world: World) -> Communicator:
+    """A group of its own, so that its traffic mixes with no other's."""
+    return TorchCommunicator(world, group_of(world, "gloo"))
+
+
+def gloo_within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
+    """Likewise, of some ranks."""
+    return own_group(groups, "gloo", world)
+
+
+GLOO = Backend(
+    name="gloo",
+    methods=METHODS,
+    in_place=IN_PLACE,
+    why_not=why_no_gloo,
+    connect=connect_gloo,
+    within=gloo_within,
+    graph=False,
+    kinds=frozenset({"cpu"}),
+)
+
+
+# What backends of GPUs need alike, each in one line with how to get it.
+#
+# Nothing here makes a CUDA context or a process group: it is asked while cases are planned, too.
+
+MULTI_RANK = "NCCL_MULTI_RANK_GPU_ENABLE"
+OVERLAPPING = "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"
+MULTI_RANK_SINCE = 23_000
+"""The first NCCL that lets several ranks share a GPU, as ncclGetVersion counts: 2.30.0."""
+
+
+def gpus(world: World) -> str | None:
+    """A GPU for each rank of this host, unless ranks are meant to share one."""
+    if world.kind != "cuda":
+        return f"it moves messages between GPUs and the ranks are on {world.kind}; run it where torch sees a GPU"
+    there, needed = torch.cuda.device_count(), 1 if world.overlapping else world.local_ranks
+    if there == 1 < needed and world.launcher != "own":
+        return f"each of {needed} ranks sees one GPU of its host; let each see all (no --gpus-per-task)"
+    if there < needed:
+        return f"{needed} ranks need {needed} GPUs, torch sees {there} on this host; start {max(there, 1)} or add GPUs"
+    return None
+
+
+def one_host(world: World) -> str | None:
+    """Memory that is mapped from GPU to GPU ends at the host."""
+    if world.hosts > 1:
+        return f"it reaches the GPUs of one host and these ranks are on {world.hosts}; run it on one"
+    return None
+
+
+def all_ranks(world: World) -> str | None:
+    """Libraries that join all ranks that were started, or none."""
+    return (
+        None if world.group is None else f"it joins all ranks that were started, and these are the first {world.ranks}"
+    )
+
+
+def nccl_for_shared_gpu(world: World, version: int) -> str | None:
+    """An NCCL that lets ranks share a GPU and has been told to; `version` as ncclGetVersion counts."""
+    if not world.overlapping:
+        return None
+    if version < MULTI_RANK_SINCE:
+        told = f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
+        return f"NCCL {told} takes one rank a GPU; several need 2.30 or later"
+    return variable(MULTI_RANK)
+
+
+def overlapping_memory(world: World) -> str | None:
+    """Symmetric memory has to be told that ranks share a GPU."""
+    return variable(OVERLAPPING) if world.overlapping else None
+
+
+def variable(name: str) -> str | None:
+    """A switch of the environment that has to be on."""
+    return None if os.environ.get(name) == "1" else f"ranks share a GPU; set {name}=1 for them"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, without its stack of C++ frames."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:240] if lines else type(error).__name__
+
+
+# NCCL through torch.distributed, as most frameworks call it; on ROCm builds of torch the same calls are RCCL's.
+
+NAME = "rccl" if torch.version.hip else "nccl"
+
+
+def version() -> int:
+    """Of the NCCL that torch has, as ncclGetVersion counts: 22907 is 2.29.7."""
+    major, minor, patch = torch.cuda.nccl.version()[:3]
+    return int(major) * 10_000 + int(minor) * 100 + int(patch)
+
+
+def why_no_nccl(world: World) -> str | None:
+    """GPUs, and a torch that is built with it."""
+    if reason := gpus(world):
+        return reason
+    if not dist.is_nccl_available():
+        return f"this torch is built without {NAME.upper()}; install one that has it"
+    return nccl_for_shared_gpu(world, version())
+
+
+def connect_nccl(world: World) -> Communicator:
+    """A group of its own. NCCL joins the ranks at the first call, so one is made here.
+
+    Raises:
+        UserError: it does not come together.
+    """
+    return _started(TorchCommunicator(world, group_of(world, "nccl")))
+
+
+def nccl_within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
+    """Likewise, of some ranks.
+
+    Raises:
+        UserError: they do not come together.
+    """
+    return _started(own_group(groups, "nccl", world))
+
+
+def _started(communicator: TorchCommunicator) -> Communicator:
+    try:
+        communicator.barrier()
+        torch.cuda.synchronize(communicator.world.device)
+    except RuntimeError as error:
+        raise UserError(f"{NAME} does not start: {first_line(error)}; NCCL_DEBUG=WARN says more") from error
+    return communicator
+
+
+NCCL = Backend(
+    name=NAME, methods=METHODS, in_place=IN_PLACE, why_not=why_no_nccl, connect=connect_nccl, within=nccl_within
+)
+
+
+# What NCCL says of its choices with NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=TUNING. Text in, facts out.
+#
+#     NCCL INFO AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}
+#     NCCL INFO AllReduce: 16384 Bytes -> Algo 1 proto 0 time 12.300000                        (before 2.24)
+#     NCCL INFO AllReduce [Symmetric]: 16384 Bytes -> Kernel AllReduce_AGxLL_R nchannels 4 …   (from 2.27)
+#
+# The bytes are the larger of what a rank sends and receives: what nccl-tests and specs/traffic.py call the message.
+# Only the symmetric kernels are told with the bytes that a rank sends, so of them those count whose ranks send the
+# message.
+
+OPS = {
+    "AllReduce": "all_reduce",
+    "AllGather": "all_gather",
+    "ReduceScatter": "reduce_scatter",
+    "Broadcast": "broadcast",
+}
+ALGORITHMS = ("tree", "ring", "collnet-direct", "collnet-chain", "nvls", "nvls-tree", "pat")
+"""In the order of NCCL's numbers, which older ones print."""
+PROTOCOLS = ("LL", "LL128", "SIMPLE")
+_NAMES = {"COLLNETDIRECT": "collnet-direct", "COLLNETCHAIN": "collnet-chain", "NVLSTREE": "nvls-tree"}
+
+_CHOICE = re.compile(
+    r"(?P<op>[A-Z][A-Za-z]+)(?: \[[^\]]+\])?: (?P<bytes>\d+) Bytes -> "
+    r"(?:Algo (?P<algorithm>\w+) proto (?P<protocol>\w+)|Kernel (?P<kernel>\w+))"
+)
+
+
+def choices(log: str) -> dict[tuple[str, int], str]:
+    """(op, message bytes) to algorithm and protocol, `ring LL`; left out where NCCL chose now this and now that."""
+    told = defaultdict[tuple[str, int], set[str]](set)
+    for line in _CHOICE.finditer(log):
+        if (op := OPS.get(line["op"])) and (choice := _choice(line)):
+            told[op, int(line["bytes"])].add(choice)
+    return {case: found.pop() for case, found in told.items() if len(found) == 1}
+
+
+def _choice(line: re.Match[str]) -> str | None:
+    if line["kernel"]:
+        return f"symmetric {line['kernel']}" if line["op"] in ("AllReduce", "Broadcast") else None
+    algorithm, protocol = _named(line["algorithm"], ALGORITHMS), _named(line["protocol"], PROTOCOLS)
+    return f"{algorithm} {protocol}" if algorithm and protocol else None
+
+
+def _named(word: str, names: tuple[str, ...]) -> str | None:
+    """A name as it stands in `names`, whether printed as a number, in capitals or not; None for an unknown one."""
+    if word.isdecimal():
+        return names[int(word)] if int(word) < len(names) else None
+    plain = word.upper().replace("_", "")
+    return next((name for name in names if _NAMES.get(plain, plain).upper() == name.upper()), None)

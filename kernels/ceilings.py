@@ -1,0 +1,242 @@
+"""The read ceiling: how fast memory can be streamed when nothing is written, s = Σ buffer[elements].
+
+Decode reads weights and writes next to nothing, so this and not a copy is the limit it is held against.
+"""
+
+import torch
+
+from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
+from kernels.kernel import SLICE, Draw, Inputs, Kernel
+from kernels.triton_utils import missing_triton_launch, tl, triton
+from specs.roofline import Work
+from specs.units import ITEMSIZE
+
+# The copy ceiling: memory read and written at the same rate, out[elements] = source[elements].
+
+COPY_RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
+"""A copy is exact."""
+
+
+def copy_work(*, elements: int, dtype: str) -> Work:
+    """Read source once, write out once."""
+    return Work(flops=0, hbm_bytes=2 * elements * ITEMSIZE[dtype])
+
+
+def copy_inputs(draw: Draw, *, elements: int, dtype: str) -> Inputs:
+    """source[elements] and out[elements]."""
+    return {"source": draw.weight(elements, dtype=dtype), "out": draw.output(elements, dtype=dtype)}
+
+
+def copy_run(source: torch.Tensor, out: torch.Tensor) -> None:
+    """One copy within the device."""
+    out.copy_(source)
+
+
+def copy_reference(source: torch.Tensor) -> torch.Tensor:
+    """The source itself, which is exact."""
+    return source
+
+
+TORCH_COPY = Kernel(
+    name="torch_copy",
+    op="copy",
+    implementation="torch",
+    inputs=copy_inputs,
+    run=copy_run,
+    reference=copy_reference,
+    work=copy_work,
+    rtol=COPY_RTOL,
+    archs=None,
+)
+
+
+# The least launch: a kernel that does nothing, so that in a chain of them the time is the launch alone.
+
+EMPTY_RTOL = {"fp32": 0.0}
+"""What it leaves alone is exact."""
+EMPTY_WARPS = 1
+
+
+@triton.jit
+def _empty(out: tl.tensor) -> None:
+    pass
+
+
+def empty_work(*, dtype: str) -> Work:  # noqa: ARG001 - every kernel's work has its dtype
+    """Neither bytes nor flops."""
+    return Work(flops=0, hbm_bytes=0)
+
+
+def empty_inputs(draw: Draw, *, dtype: str) -> Inputs:
+    """x[1], and out[1] that holds the same."""
+    x = draw.activation(1, dtype=dtype)
+    return {"x": x, "out": x.clone()}
+
+
+def empty_run(x: torch.Tensor, out: torch.Tensor) -> None:  # noqa: ARG001 - x is what out is held against
+    """One program of one warp that returns at once."""
+    _empty[(1,)](out, num_warps=EMPTY_WARPS, **OPTIONS)
+
+
+def empty_reference(x: torch.Tensor) -> torch.Tensor:
+    """X itself: what was in out stays there."""
+    return x.to(torch.float64)
+
+
+def empty_variants(dtype: str) -> list[Variant]:
+    """The one compiled form."""
+    return [Variant(_empty, {"out": f"*{dtype}"}, {}, EMPTY_WARPS, 1)]
+
+
+TRITON_EMPTY = Kernel(
+    name="triton_empty",
+    op="launch",
+    implementation="triton",
+    inputs=empty_inputs,
+    run=empty_run,
+    reference=empty_reference,
+    work=empty_work,
+    rtol=EMPTY_RTOL,
+    archs=TRITON_ARCHS,
+    missing=missing_triton_launch,
+)
+
+
+# The launch floor: what one call costs when there is next to nothing to do, out[1] = fmax(x[1], out[1]).
+#
+# Each call reads the `out` that the one before wrote, so calls cannot overlap. fmax passes over NaN, so the
+# first call turns the poison in `out` into x and every later one leaves x there.
+
+LAUNCH_RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
+"""The larger of two equal numbers is exact."""
+
+
+def launch_work(*, dtype: str) -> Work:
+    """Read x and out, write out: one element each, and one comparison."""
+    return Work(flops=1, hbm_bytes=3 * ITEMSIZE[dtype])
+
+
+def launch_inputs(draw: Draw, *, dtype: str) -> Inputs:
+    """x[1] and out[1]."""
+    return {"x": draw.activation(1, dtype=dtype), "out": draw.output(1, dtype=dtype)}
+
+
+def launch_run(x: torch.Tensor, out: torch.Tensor) -> None:
+    """One elementwise op on one element."""
+    torch.fmax(x, out, out=out)
+
+
+def launch_reference(x: torch.Tensor) -> torch.Tensor:
+    """X itself."""
+    return x.to(torch.float64)
+
+
+TORCH_LAUNCH = Kernel(
+    name="torch_launch",
+    op="launch",
+    implementation="torch",
+    inputs=launch_inputs,
+    run=launch_run,
+    reference=launch_reference,
+    work=launch_work,
+    rtol=LAUNCH_RTOL,
+    archs=None,
+)
+
+
+READ_RTOL = {"fp32": 1e-2, "bf16": 1e-2}
+"""A sum of N normals is about √N and loses about √f of that when a share f is unread: 1e-2 stands for one in 10^4.
+
+Summing costs fp32 under 1e-5 and rounding the result to bf16 2e-3; fp16 is out since √N passes its 65504.
+"""
+
+BLOCK_BYTES = 16384
+READ_WARPS = 4
+
+
+@triton.jit
+def _read(buffer: tl.tensor, out: tl.tensor, elements: int, BLOCK: tl.constexpr) -> None:
+    program = tl.program_id(0).to(tl.int64)  # int64: a buffer beyond the L2 of any GPU passes 2^31 bytes
+    offset = program * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(buffer + offset, mask=offset < elements, other=0.0)
+    tl.store(out + program, tl.sum(value.to(tl.float32)))
+
+
+def read_work(*, elements: int, dtype: str) -> Work:
+    """Read the buffer once; the sums written are at most 4 bytes in 16 KiB. An addition an element."""
+    return Work(flops=elements, hbm_bytes=elements * ITEMSIZE[dtype])
+
+
+def block_sums(buffer: torch.Tensor, size: int) -> torch.Tensor:
+    """Float64 sums of each `size` elements, slice by slice."""
+    sums = []
+    for part in buffer.split(SLICE):
+        whole = part.numel() // size * size
+        sums.append(part[:whole].view(-1, size).sum(dim=1, dtype=torch.float64))
+        if whole < part.numel():
+            sums.append(part[whole:].sum(dim=0, keepdim=True, dtype=torch.float64))
+    return torch.cat(sums)
+
+
+def torch_inputs(draw: Draw, *, elements: int, dtype: str) -> Inputs:
+    """buffer[elements] and out[1]."""
+    return {"buffer": draw.weight(elements, dtype=dtype), "out": draw.output(1, dtype=dtype)}
+
+
+def torch_run(buffer: torch.Tensor, out: torch.Tensor) -> None:
+    """One sum of everything."""
+    torch.sum(buffer.view(1, -1), dim=1, out=out)
+
+
+def torch_reference(buffer: torch.Tensor) -> torch.Tensor:
+    """The sum in float64."""
+    return block_sums(buffer, 4096).sum(dim=0, keepdim=True)
+
+
+def triton_inputs(draw: Draw, *, elements: int, dtype: str) -> Inputs:
+    """buffer[elements] and out[programs], a program reading 16 KiB."""
+    programs = triton.cdiv(elements * ITEMSIZE[dtype], BLOCK_BYTES)
+    return {"buffer": draw.weight(elements, dtype=dtype), "out": draw.output(programs, dtype="fp32")}
+
+
+def triton_run(buffer: torch.Tensor, out: torch.Tensor) -> None:
+    """One sum for each 16 KiB: eight 16-byte loads a thread, all in flight before the first is used."""
+    block = BLOCK_BYTES // buffer.element_size()
+    _read[(out.numel(),)](buffer, out, buffer.numel(), BLOCK=block, num_warps=READ_WARPS, **OPTIONS)
+
+
+def triton_reference(buffer: torch.Tensor) -> torch.Tensor:
+    """Each program's sum in float64."""
+    return block_sums(buffer, BLOCK_BYTES // buffer.element_size())
+
+
+def read_variants(dtype: str) -> list[Variant]:
+    """The one compiled form."""
+    signature = {"buffer": f"*{dtype}", "out": "*fp32", "elements": "i32"}
+    return [Variant(_read, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, READ_WARPS, 1)]
+
+
+TORCH_READ = Kernel(
+    name="torch_read",
+    op="read",
+    implementation="torch",
+    inputs=torch_inputs,
+    run=torch_run,
+    reference=torch_reference,
+    work=read_work,
+    rtol=READ_RTOL,
+    archs=None,
+)
+
+TRITON_READ = Kernel(
+    name="triton_read",
+    op="read",
+    implementation="triton",
+    inputs=triton_inputs,
+    run=triton_run,
+    reference=triton_reference,
+    work=read_work,
+    rtol=READ_RTOL,
+    archs=TRITON_ARCHS,
+    missing=missing_triton_launch,
+)

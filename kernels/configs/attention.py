@@ -1,0 +1,213 @@
+"""How decode attention is cut into programs, and the rule that cuts what no table covers, by architecture and SMs.
+
+A step is one tile of K and V: 32 KiB, or 16 where an SM has only 100 KiB of shared memory. Either leaves room for two
+programs of three stages an SM, which is what keeps its memory busy while one of them is in its softmax.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, log2
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kernels.configs.dispatch import MEASURED, TUNED, WITHOUT_GPU, Choice, Table, read_table
+from specs.gpus import Arch, arch
+from specs.gpus import arch as find_arch
+from specs.units import ITEMSIZE
+
+FAN = 16
+"""Parts that one program adds up. Where there are more, their sums are added up likewise: so 256 at most."""
+LEAST_STEPS = 2
+"""Steps that a part has at least, so that one tile is on its way while the other is worked on."""
+START_STEPS, MERGE_STEPS = 1, 2
+"""What a program costs beside its steps: to begin, and for each time that partial results are added up, of which 16
+are 64 KiB."""
+PER_SM = 2
+"""Programs that are meant to work on an SM at once."""
+
+
+class Cut(NamedTuple):
+    """One way to cut a call into programs.
+
+    Attributes:
+        block: tokens of K and V that a program takes at a time.
+        warps: of a program.
+        stages: depth of the software pipeline.
+        split: programs that share the tokens of one sequence and kv head.
+    """
+
+    block: int
+    warps: int
+    stages: int
+    split: int = 1
+
+    def __str__(self) -> str:
+        parts = f" /{self.split}" if self.split > 1 else ""
+        return f"{self.block} tokens{parts} w{self.warps} s{self.stages}"
+
+    @property
+    def levels(self) -> int:
+        """How often partial results are added up: not at all, once, or groups of 16 and then their sums."""
+        return levels(self.split)
+
+    def in_flight_bytes(self, dtype: str, head_dim: int) -> int:
+        """Bytes of K and V that a program has asked for and not yet got while it works on a tile.
+
+        Triton keeps a buffer less than there are stages and fills the one just read at the end of a step.
+        """
+        return 2 * self.block * head_dim * ITEMSIZE[dtype] * (self.stages - 2)
+
+    def cells(self, pairs: int) -> int:
+        """Partial results that one call passes between programs, of `pairs` of a sequence and a kv head."""
+        return pairs * (self.split + ceil(self.split / FAN)) if self.levels else 0
+
+    def counters(self, pairs: int) -> int:
+        """Counters of arrivals that one call needs."""
+        return pairs * (ceil(self.split / FAN) + 1) if self.levels else 0
+
+
+def levels(split: int) -> int:
+    """How often the results of `split` parts are added up."""
+    return 0 if split == 1 else 1 if split <= FAN else 2
+
+
+def tile(on: Arch, dtype: str, head_dim: int) -> Cut:
+    """Whole sequences in the tile that the shared memory of an SM allows."""
+    tile_bytes = 2**15 if on.shared_bytes >= 2**17 else 2**14
+    return Cut(block=tile_bytes // (2 * head_dim * ITEMSIZE[dtype]), warps=4, stages=3)
+
+
+@cache
+def split(pairs: int, steps: int, sms: int) -> int:
+    """Programs that share each of `pairs` of a sequence and a kv head, whose longest has `steps` steps.
+
+    Of all splits the one whose programs are through first, the fewest parts of those: they take turns of PER_SM on
+    every SM, and each turn lasts as long as the steps of a part with what a program costs beside them.
+    """
+
+    def duration(parts: int) -> int:
+        turns = ceil(pairs * parts / (PER_SM * sms))
+        return turns * (ceil(steps / parts) + START_STEPS + MERGE_STEPS * levels(parts))
+
+    return min(range(1, max(1, min(FAN * FAN, steps // LEAST_STEPS)) + 1), key=duration)
+
+
+def rule(on: Arch, sms: int, dtype: str, *, pairs: int, context: int, head_dim: int) -> Cut:
+    """The cut of `pairs` of a sequence and a kv head, each of `context` tokens, on a GPU of `sms` SMs."""
+    one = tile(on, dtype, head_dim)
+    return one._replace(split=split(pairs, ceil(context / one.block), sms))
+
+
+@cache
+def sms_of(device: torch.device) -> int:
+    """SMs of a device; without a GPU those of the one whose configurations CPU tensors take."""
+    if device.type != "cuda":
+        return sms_of_arch(WITHOUT_GPU)
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def sms_of_arch(name: str) -> int:
+    """SMs of the GPU that stands for an architecture."""
+    sms = find_arch(name).representative.sms
+    assert sms is not None  # noqa: S101 - each of them has a count in its datasheet
+    return sms
+
+
+# Cuts of decode attention by architecture and shape: `kernels/tuned/<arch>.attention.json`.
+
+REACH_PAIRS, REACH_CONTEXT = 0.5, 1.0
+"""In powers of two. Pairs decide how many parts fill the SMs; the context how long each takes, which matters less."""
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """The cut of one class of shapes.
+
+    Attributes:
+        dtype, batch, context, heads, kv_heads, head_dim: the shape that was looked at.
+        page_size: tokens of a page, 0 for a contiguous cache.
+        config: what was chosen.
+        seconds: cold mean of a call.
+        basis: MEASURED followed by the GPU.
+    """
+
+    dtype: str
+    batch: int
+    context: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    page_size: int
+    config: Cut
+    seconds: float
+    basis: str
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What a row is of: a table has one row a shape."""
+        return self.dtype, self.batch, self.context, self.heads, self.kv_heads, self.head_dim, self.page_size
+
+    def distance(
+        self, dtype: str, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, page_size: int
+    ) -> float | None:
+        """How far a shape is from this one in powers of two; None where it is out of reach.
+
+        A batch of 32 on one kv head is a batch of 4 on eight: as many pairs, each a stream of its own.
+        """
+        pairs = abs(log2(batch * kv_heads / (self.batch * self.kv_heads)))
+        length = abs(log2(context / self.context))
+        code = (dtype, heads // kv_heads, head_dim, page_size)
+        same = code == (self.dtype, self.heads // self.kv_heads, self.head_dim, self.page_size)
+        return pairs + length if same and pairs <= REACH_PAIRS and length <= REACH_CONTEXT else None
+
+
+def load(path: Path) -> Table[AttentionRow]:
+    """Read a table.
+
+    Raises:
+        UserError: the file cannot be read, or is no table of this schema and of the architecture in its name.
+    """
+    return read_table(path, _row)
+
+
+def _row(config: dict[str, Any], **rest: Any) -> AttentionRow:
+    row = AttentionRow(**rest, config=Cut(**config))
+    sizes = (*row.shape[1:6], *row.config)
+    if not all(type(size) is int and size > 0 for size in sizes) or type(row.page_size) is not int or row.page_size < 0:
+        raise ValueError(f"sizes are whole numbers of at least 1, and page_size 0 without pages: {row}")
+    if any(size & (size - 1) for size in row.config[:2]) or row.config.block < 16 or row.config.split > FAN * FAN:
+        raise ValueError(
+            f"block and warps are powers of two, block 16 or more, split {FAN * FAN} at most: {row.config}"
+        )
+    if row.heads % row.kv_heads or row.dtype not in ITEMSIZE or not row.basis.startswith(MEASURED):
+        raise ValueError(f"heads that kv_heads do not divide, or a dtype or basis that is unknown: {row}")
+    return row
+
+
+@cache
+def tuned(arch: str, folder: Path = TUNED) -> Table[AttentionRow] | None:
+    """The table of an architecture; None if there is none."""
+    path = folder / f"{arch}.attention.json"
+    return load(path) if path.exists() else None
+
+
+# The cut that decode attention runs with: a table's where one covers the shape, else the rule's. No search.
+
+
+@cache
+def choose(
+    name: str, sms: int, dtype: str, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int,
+    page_size: int = 0,
+) -> Choice[Cut]:  # fmt: skip
+    """What a call runs with on the architecture `name` with `sms` SMs; page_size is 0 for a contiguous cache.
+
+    Raises:
+        UserError: the architecture's limits are unknown, or its table cannot be read.
+    """
+    table = tuned(name)
+    row = table.nearest(dtype, batch, context, heads, kv_heads, head_dim, page_size) if table else None
+    if row:
+        return Choice(row.config, row.basis)
+    return Choice(rule(arch(name), sms, dtype, pairs=batch * kv_heads, context=context, head_dim=head_dim), "rule")

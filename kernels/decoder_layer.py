@@ -1,0 +1,352 @@
+"""A decoder layer of one rank: norm, qkv, rotary, attention, o, norm, gate and up, SwiGLU, down.
+
+    h = x + residual;  total = h + o(attention(rotary(qkv(norm(h)))));  out = down(swiglu(gate_up(norm(total))))
+
+The next layer's norm adds `out` and `total`. Under tensor parallelism an all-reduce belongs behind o and behind down;
+ranks do not talk here. In decode the new token's keys and values go to the last place of each sequence's cache, where
+attention finds them.
+"""
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from math import sqrt
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+
+from kernels.attention_libraries import TORCH_PREFILL_ATTENTION
+from kernels.gate_up import gate_up
+from kernels.kernel import Draw, Inputs, Kernel, Step
+from kernels.registry import DECODE, linear, pick
+from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
+from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
+from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
+from kernels.triton_utils import missing_triton_launch
+from specs.layer import FUSED, FUSING, LAYER_PARTS, LayerShape
+from specs.roofline import Work
+from specs.units import ITEMSIZE
+
+# Which kernel computes each part of a layer, by implementation, and at what shape.
+
+ELEMENTWISE = {
+    "torch": {"norm": TORCH_RMSNORM, "rotary": TORCH_ROTARY, "swiglu": TORCH_SWIGLU},
+    "triton": {"norm": TRITON_RMSNORM, "rotary": TRITON_ROTARY, "swiglu": TRITON_SWIGLU},
+}
+
+
+class Part(NamedTuple):
+    """A kernel and what its `inputs` and `work` ask for."""
+
+    kernel: Kernel
+    shape: dict[str, int]
+
+
+def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Part:
+    """The part `name` of a layer, one of `specs.layer.LAYER_PARTS` or the fused gate_up.
+
+    In prefill attention is the library's in any implementation: there is none of our own.
+
+    Raises:
+        UserError: `implementation` has no linear for so many tokens.
+    """
+    hidden, intermediate = widths.hidden, widths.intermediate
+    heads = {"heads": widths.heads, "kv_heads": widths.kv_heads, "head_dim": widths.head_dim}
+    linears = {
+        "qkv": (widths.qkv, hidden),
+        "o": (hidden, widths.queries),
+        "gate_up": (2 * intermediate, hidden),
+        FUSED: (2 * intermediate, hidden),
+        "down": (hidden, intermediate),
+    }
+    if name in linears:
+        n, k = linears[name]
+        kernel = (gate_up if name == FUSED else linear)(implementation, tokens)
+        return Part(kernel, {"tokens": tokens, "n": n, "k": k})
+    if name == "attention":
+        if tokens == batch:
+            return Part(pick(DECODE, implementation), {"batch": batch, "context": context, **heads})
+        return Part(TORCH_PREFILL_ATTENTION, {"tokens": tokens, **heads})
+    own = {"norm": {"hidden": hidden}, "rotary": heads, "swiglu": {"intermediate": intermediate}}
+    return Part(ELEMENTWISE[implementation][name], {"tokens": tokens, **own[name]})
+
+
+def names(implementation: str) -> tuple[str, ...]:
+    """What a layer is made of by `implementation`: ours has SwiGLU in the epilogue of gate_up."""
+    if implementation not in FUSING:
+        return LAYER_PARTS
+    return tuple(FUSED if name == "gate_up" else name for name in LAYER_PARTS if name != "swiglu")
+
+
+RTOL = {"fp32": 1e-4, "bf16": 4e-2, "fp16": 5e-3}
+"""Some ten parts round their results one after another, each 1.1e-3 in bf16, and attention sharpens the differences."""
+
+Parts = Mapping[str, Part]
+
+
+def layer(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
+    """The layer for a shape, which its `inputs` and `work` are then asked for too.
+
+    Args:
+        implementation: torch or triton.
+        widths: of this rank's layer.
+        tokens: rows of x.
+        batch: sequences: as many as tokens in decode, 1 in prefill.
+        context: tokens in each sequence's cache, the new one included; of a prompt its tokens.
+
+    Raises:
+        UserError: `implementation` has no linear for so many tokens.
+    """
+    parts = layer_parts(implementation, widths, tokens=tokens, batch=batch, context=context)
+    kernels = [one.kernel for one in parts.values()]
+    return Kernel(
+        name=f"{implementation}_layer",
+        op="layer",
+        implementation=implementation,
+        inputs=partial(inputs, parts, widths),
+        run=partial(run, parts),
+        steps=partial(steps, parts),
+        reference=partial(reference, parts),
+        work=partial(work, parts, widths),
+        rtol=RTOL,
+        archs=next((kernel.archs for kernel in kernels if kernel.archs), None),
+        missing=lambda: next((reason for kernel in kernels if (reason := kernel.missing())), None),
+        outputs=("out", "total"),
+        configuration=partial(configuration, parts),
+    )
+
+
+def configuration(parts: Parts, *, arch: str, dtype: str, **_: int) -> str:
+    """What each part that has a choice runs with."""
+    told = {
+        name: one.kernel.configuration(arch=arch, dtype=dtype, **one.shape)
+        for name, one in parts.items()
+        if one.kernel.configuration
+    }
+    return "; ".join(f"{name} {choice}" for name, choice in told.items()) or "nothing to choose"
+
+
+def absent(implementation: str, reason: str) -> Kernel:
+    """What stands for a layer that is not made: it says why, and does nothing."""
+    return Kernel(
+        name=f"{implementation}_layer",
+        op="layer",
+        implementation=implementation,
+        inputs=lambda draw, **_: {},  # noqa: ARG005 - a Draw is always given
+        run=lambda: None,
+        reference=lambda: (),
+        work=lambda **_: Work(),
+        rtol=RTOL,
+        archs=None,
+        missing=lambda: reason,
+        outputs=(),
+    )
+
+
+def layer_parts(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Parts:
+    """The parts of a layer by name."""
+    shape = {"tokens": tokens, "batch": batch, "context": context}
+    return {name: part(name, implementation, widths, **shape) for name in names(implementation)}
+
+
+def work(parts: Parts, widths: LayerShape, *, tokens: int, batch: int, context: int, dtype: str) -> Work:
+    """Read each weight, the KV cache, x and the residual once; write both results and the new keys and values once.
+
+    What lies between the parts need not leave the caches.
+    """
+    flops = sum(one.kernel.work(dtype=dtype, **one.shape).flops for one in parts.values())
+    flops += parts["norm"].kernel.work(dtype=dtype, **parts["norm"].shape).flops  # it comes twice
+    weights = widths.hidden * (widths.qkv + widths.queries + 3 * widths.intermediate + 2)
+    cache = 2 * batch * context * widths.kv_heads * widths.head_dim
+    return Work(flops=flops, hbm_bytes=(weights + cache + 4 * tokens * widths.hidden) * ITEMSIZE[dtype])
+
+
+def inputs(
+    parts: Parts, widths: LayerShape, draw: Draw, *, tokens: int, batch: int, context: int, dtype: str
+) -> Inputs:
+    """Weights and cache that stream, x and residual that the layer before has written, and room between the parts.
+
+    Gains are near 1 / √hidden: with weights of one, queries and keys are of one then, and softmax is no mere maximum.
+    """
+    hidden, intermediate = widths.hidden, widths.intermediate
+    places = (batch, context) if tokens == batch else (tokens,)
+    cached = (*places, widths.kv_heads, widths.head_dim)
+    return {
+        "x": draw.activation(tokens, hidden, dtype=dtype, name="x"),
+        "residual": draw.activation(tokens, hidden, dtype=dtype, name="residual"),
+        "first_gain": draw.activation(hidden, dtype=dtype, name="first_gain") / sqrt(hidden),
+        "second_gain": draw.activation(hidden, dtype=dtype, name="second_gain") / sqrt(hidden),
+        "cos": draw.activation(tokens, widths.head_dim // 2, dtype="fp32", name="cos"),
+        "sin": draw.activation(tokens, widths.head_dim // 2, dtype="fp32", name="sin"),
+        "lengths": draw.integers(torch.full((batch,), context, dtype=torch.int32)),
+        "qkv_weight": draw.weight(widths.qkv, hidden, dtype=dtype),
+        "o_weight": draw.weight(hidden, widths.queries, dtype=dtype),
+        "gate_up_weight": draw.weight(2 * intermediate, hidden, dtype=dtype),
+        "down_weight": draw.weight(hidden, intermediate, dtype=dtype),
+        "key": draw.weight(*cached, dtype=dtype),
+        "value": draw.weight(*cached, dtype=dtype),
+        **{name: draw.output(tokens, hidden, dtype=dtype, name=name) for name in ("out", "total")},
+        **{name: draw.output(*one, dtype=dtype, name=name) for name, one in room(parts, widths, tokens).items()},
+    }
+
+
+def room(parts: Parts, widths: LayerShape, tokens: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what one part hands to the next."""
+    heads = (tokens, widths.heads, widths.head_dim)
+    shapes: dict[str, tuple[int, ...]] = {
+        "middle": (tokens, widths.hidden),
+        "normed": (tokens, widths.hidden),
+        "qkv": (tokens, widths.qkv),
+        "query": heads,
+        "attended": heads,
+        "projected": (tokens, widths.hidden),
+        "activated": (tokens, widths.intermediate),
+    }
+    return shapes if FUSED in parts else shapes | {"gate_up": (tokens, 2 * widths.intermediate)}
+
+
+def steps(parts: Parts, prompts: int = 1, **t: torch.Tensor) -> list[Step]:
+    """The calls of a layer in their order, each with the name of its part.
+
+    In prefill the rows may be those of several prompts of one length: attention is called for each.
+    """
+    decode = t["key"].dim() == 4
+    key, value = (t[name][:, -1] if decode else t[name] for name in ("key", "value"))
+    told = parts["attention"].kernel.implementation != "torch"  # its compiler would have to stop and look at them
+    lengths = {"lengths": t["lengths"] if told else None} if decode else {}
+    attended = t["attended"].view(t["projected"].shape[0], -1)
+    operands = {"query": t["query"], "key": t["key"], "value": t["value"], "out": t["attended"]}
+    apart = [operands] if decode else _apart(operands, prompts)
+    runs = {name: one.kernel.run for name, one in parts.items()}
+    mlp: list[Step]
+    if FUSED in parts:
+        mlp = [(FUSED, partial(runs[FUSED], x=t["normed"], weight=t["gate_up_weight"], out=t["activated"]))]
+    else:
+        mlp = [
+            ("gate_up", partial(runs["gate_up"], x=t["normed"], weight=t["gate_up_weight"], out=t["gate_up"])),
+            ("swiglu", partial(runs["swiglu"], gate_up=t["gate_up"], out=t["activated"])),
+        ]
+    norm = partial(runs["norm"], out=t["normed"])
+    return [
+        ("norm", partial(norm, x=t["x"], residual=t["residual"], weight=t["first_gain"], total=t["middle"])),
+        ("qkv", partial(runs["qkv"], x=t["normed"], weight=t["qkv_weight"], out=t["qkv"])),
+        (
+            "rotary",
+            partial(runs["rotary"], t["qkv"], t["cos"], t["sin"], out=t["query"], key=key, value=value),
+        ),
+        *(("attention", partial(runs["attention"], **one, **lengths)) for one in apart),
+        ("o", partial(runs["o"], x=attended, weight=t["o_weight"], out=t["projected"])),
+        ("norm", partial(norm, x=t["projected"], residual=t["middle"], weight=t["second_gain"], total=t["total"])),
+        *mlp,
+        ("down", partial(runs["down"], x=t["activated"], weight=t["down_weight"], out=t["out"])),
+    ]
+
+
+def _apart(operands: Mapping[str, torch.Tensor], prompts: int) -> list[dict[str, torch.Tensor]]:
+    """The rows of each prompt."""
+    cut = {name: tensor.chunk(prompts) for name, tensor in operands.items()}
+    return [{name: rows[index] for name, rows in cut.items()} for index in range(prompts)]
+
+
+def run(parts: Parts, **tensors: torch.Tensor) -> None:
+    """All of them."""
+    for _, step in steps(parts, 1, **tensors):
+        step()
+
+
+def reference(parts: Parts, **t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each part's reference in float64 on what the one before gives.
+
+    The new keys and values go to the last place of the cache here too: what a wrong call has put there, its result is
+    judged by. A copy of the cache in float64 would be four times what a call streams.
+    """
+
+    def of(name: str, *given: torch.Tensor, **named: torch.Tensor) -> Any:
+        return parts[name].kernel.reference(*given, **named)
+
+    normed, middle = of("norm", x=t["x"], residual=t["residual"], weight=t["first_gain"])
+    qkv = of("qkv", x=normed, weight=t["qkv_weight"])
+    query, new_key, new_value = of("rotary", qkv, t["cos"], t["sin"], torch.tensor(t["key"].shape[-2]))
+    if t["key"].dim() == 4:
+        t["key"][:, -1], t["value"][:, -1] = new_key, new_value
+        attended = of("attention", query, t["key"], t["value"], lengths=t["lengths"])
+    else:
+        attended = of("attention", query, new_key, new_value)
+    projected = of("o", x=attended.flatten(1), weight=t["o_weight"])
+    normed, total = of("norm", x=projected, residual=middle, weight=t["second_gain"])
+    if FUSED in parts:
+        activated = of(FUSED, x=normed, weight=t["gate_up_weight"])
+    else:
+        activated = of("swiglu", gate_up=of("gate_up", x=normed, weight=t["gate_up_weight"]))
+    return of("down", x=activated, weight=t["down_weight"]), total
+
+
+# The layer through torch.compile: the same torch kernels, fused by its compiler where it can.
+
+
+def compiled_layer(widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
+    """The torch layer for a shape, compiled for it when it is first called."""
+    return replace(
+        layer("torch", widths, tokens=tokens, batch=batch, context=context),
+        name="torch_compile_layer",
+        implementation="torch-compile",
+        run=partial(_run, widths, tokens, batch, context),
+        steps=None,
+        missing=missing,
+    )
+
+
+def _run(widths: LayerShape, tokens: int, batch: int, context: int, **tensors: torch.Tensor) -> None:
+    compiled, own = _compiled(widths, tokens, batch, context)
+    compiled(**{name: tensor for name, tensor in tensors.items() if name not in own})
+
+
+@cache
+def _compiled(widths: LayerShape, tokens: int, batch: int, context: int) -> tuple[Callable[..., object], Iterable[str]]:
+    """The layer, and the names of the tensors that it has of its own.
+
+    Each shape has a code object of its own, since torch gives up on one that it has compiled for eight.
+    """
+    parts = layer_parts("torch", widths, tokens=tokens, batch=batch, context=context)
+    rotary = parts["rotary"]
+    traceable = {**parts, "rotary": rotary._replace(kernel=replace(rotary.kernel, run=rotate))}
+    between = room(parts, widths, tokens)
+    name = f"layer_{tokens}_{batch}_{context}"
+    own = FunctionType(_in_own_room.__code__.replace(co_name=name), _in_own_room.__globals__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import torch.utils.mkldnn  # the compiler would import it, and warn of torch's own use of torch.jit
+    # In this process: torch's pool of compilers would go on beside what is measured.
+    options: dict[str, str | int | bool | Callable[..., object]] = {"compile_threads": 1}
+    made = torch.compile(partial(own, traceable, between), dynamic=False, fullgraph=True, options=options)
+    return made, between
+
+
+def _in_own_room(parts: Parts, shapes: Mapping[str, tuple[int, ...]], **given: torch.Tensor) -> None:
+    """What lies between the parts is the compiler's: room that it is given it would have to fill, fused or not."""
+    run(parts, **given, **{name: given["x"].new_empty(shape) for name, shape in shapes.items()})
+
+
+def rotate(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> None:
+    """The rotary embedding without results that are written in halves, which torch.compile does not trace."""
+    rows = qkv.unflatten(1, (-1, out.shape[2]))
+    query, keys, values = rows.split((out.shape[1], key.shape[1], value.shape[1]), dim=1)
+    along, across = cos[:, None], sin[:, None]
+    for target, part in ((out, query), (key, keys)):
+        first, second = part.chunk(2, dim=2)
+        target.copy_(torch.cat((first * along - second * across, second * along + first * across), dim=2))
+    value.copy_(values)
+
+
+def missing() -> str | None:
+    """What torch.compile needs besides torch."""
+    if torch.cuda.is_available():
+        return missing_triton_launch()
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        return "torch.compile writes C++ for a CPU, and there is neither g++ nor clang++: apt-get install g++"
+    return None

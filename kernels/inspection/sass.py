@@ -1,0 +1,233 @@
+"""The loop of machine code that multiplies: the barriers and the proxy fences that each iteration passes.
+
+The innermost loop with matrix instructions counts, else the one with the most multiplications. That is the loop over k
+of a linear, and the loop over tiles of K and V of decode attention: the number of its iterations makes the time.
+
+An iteration may skip code, such as the epilogue in a persistent GEMM that takes its tiles in one loop. So the counts
+are the least that an iteration can pass, over all branches that it may take.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+from typing import NamedTuple
+
+# Stretches of machine code without branches, and the loops that they form.
+
+_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;\n]*)", re.MULTILINE)
+_TARGET = re.compile(r"([^&?]*?)\b0x([0-9a-f]+)\b")  # some disassemblers go on with what the scheduler is told
+
+
+class Block(NamedTuple):
+    """Instructions that follow each other, with no branch into their middle or out of it.
+
+    Attributes:
+        opcodes: with their suffixes.
+        targets: addresses of the blocks that may come next.
+    """
+
+    opcodes: tuple[str, ...]
+    targets: tuple[int, ...]
+
+
+class _Instruction(NamedTuple):
+    address: int
+    opcode: str
+    target: int | None
+    goes_on: bool  # the next instruction may follow
+
+
+def blocks(sass: str) -> dict[int, Block]:
+    """The blocks of a kernel by address, in order.
+
+    Only BRA and EXIT leave a block here: our kernels call no functions and have no jump tables.
+    """
+    code = [_instruction(*line) for line in _LINE.findall(sass)]
+    begins = {one.address for one in code[:1]} | {one.target for one in code if one.target is not None}
+    begins |= {later.address for one, later in pairwise(code) if one.target is not None or not one.goes_on}
+    found: dict[int, Block] = {}
+    for begin, end in pairwise([*sorted(begins), code[-1].address + 1 if code else 0]):
+        part = [one for one in code if begin <= one.address < end]
+        if part:
+            nexts = (part[-1].target, end if part[-1].goes_on else None)
+            found[begin] = Block(tuple(one.opcode for one in part), tuple(at for at in nexts if at in begins))
+    return found
+
+
+def _instruction(address: str, predicate: str, opcode: str, operands: str) -> _Instruction:
+    target = _TARGET.match(operands.strip()) if opcode.split(".")[0] == "BRA" else None
+    leaves = target is not None or opcode == "EXIT"
+    conditional = bool(predicate or (target and target[1]))  # by predicate, or by an operand ahead of the target
+    return _Instruction(int(address, 16), opcode, int(target[2], 16) if target else None, conditional or not leaves)
+
+
+def natural_loops(code: Mapping[int, Block]) -> dict[int, set[int]]:
+    """The blocks of each loop by the address of its head.
+
+    A loop is closed by a branch to a block that every way to the branch has passed: its head. So code that the compiler
+    has laid behind the end of a kernel, and that returns into a loop, closes none.
+    """
+    passed = _always_passed(code)
+    loops: dict[int, set[int]] = {}
+    for at in passed:
+        for head in passed[at].intersection(code[at].targets):
+            loops.setdefault(head, {head}).update(_between(code, head, at))
+    return loops
+
+
+def _always_passed(code: Mapping[int, Block]) -> dict[int, set[int]]:
+    """For each block that can be reached, those that every way from the start to it passes, itself included."""
+    first = next(iter(code), None)
+    passed: dict[int, set[int]] = {} if first is None else {first: {first}}
+    waiting = list(passed)
+    while waiting:
+        at = waiting.pop(0)
+        for target in code[at].targets:
+            common = passed[at] & passed.get(target, passed[at]) | {target}
+            if common != passed.get(target):
+                passed[target] = common
+                waiting.append(target)
+    return passed
+
+
+def _between(code: Mapping[int, Block], head: int, last: int) -> set[int]:
+    """The blocks on the ways from the head of a loop to the block that closes it."""
+    found, waiting = {head}, [last]
+    while waiting:
+        at = waiting.pop()
+        if at not in found:
+            found.add(at)
+            waiting += [before for before in code if at in code[before].targets]
+    return found
+
+
+# Reading SASS: which instructions multiply, which load, and how wide.
+
+MATRIX = ("HGMMA", "UTCHMMA", "HMMA")
+"""Matrix instructions: by four warps, by one thread for four warps, by a warp."""
+
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+
+
+def opcodes(sass: str) -> Counter[str]:
+    """How often each instruction stands in the code, with its suffixes."""
+    return Counter(_INSTRUCTION.findall(sass))
+
+
+def family(opcode: str) -> str:
+    """An instruction without its suffixes."""
+    return opcode.split(".")[0]
+
+
+def load_bits(opcode: str) -> int | None:
+    """Bits that one thread loads from global memory; None for other instructions and for the copy engine's."""
+    if family(opcode) not in ("LDG", "LDGSTS"):
+        return None
+    suffixes = opcode.split(".")[1:]
+    wide = next((int(suffix) for suffix in suffixes if suffix in ("64", "128", "256")), None)
+    narrow = next((int(suffix[1:]) for suffix in suffixes if suffix in ("U8", "S8", "U16", "S16")), 32)
+    return wide or narrow
+
+
+def summary(sass: str) -> dict[str, int]:
+    """Counts of what matters: matrix instructions, loads by width (LDG.128), multiply-adds, spills."""
+    found: Counter[str] = Counter()
+    for opcode, count in opcodes(sass).items():
+        name = family(opcode)
+        if bits := load_bits(opcode):
+            found[f"{name}.{bits}"] += count
+        elif name in (*MATRIX, "UTMALDG", "FFMA", "FFMA2", "STL", "LDL"):
+            found[name] += count
+    return dict(found)
+
+
+def narrowest_load_bits(sass: str) -> int | None:
+    """Bits of the narrowest load that is no read back of what other programs left; None where there is none.
+
+    Those are marked STRONG: partial sums of other programs, lengths and page tables, a few bytes beside the weights.
+    """
+    streamed = (code for code in opcodes(sass) if ".STRONG" not in code)
+    return min((bits for code in streamed if (bits := load_bits(code))), default=None)
+
+
+MULTIPLIES = ("FFMA", "FFMA2", "FMUL", "FMUL2")
+BY_PROXY = ("HGMMA", "UTCHMMA")
+"""Matrix instructions that read shared memory through the asynchronous proxy."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The blocks of a loop by address of their first instruction; `head` is where each iteration begins."""
+
+    head: int
+    blocks: dict[int, Block]
+
+    @property
+    def opcodes(self) -> list[str]:
+        """All instructions of the loop, with their suffixes."""
+        return [opcode for block in self.blocks.values() for opcode in block.opcodes]
+
+    @property
+    def barriers(self) -> int:
+        """Barriers of the whole program that each iteration passes at least."""
+        entered = self._entered(is_barrier)
+        ends = (at for at, block in self.blocks.items() if self.head in block.targets)
+        return int(min(entered[at] + sum(map(is_barrier, self.blocks[at].opcodes)) for at in ends))
+
+    @property
+    def fences(self) -> int | None:
+        """Proxy fences that each iteration passes before a matrix instruction; None where it needs none.
+
+        One is needed where cp.async writes what the matrix instruction reads through the asynchronous proxy. The copy
+        engine writes through that proxy itself.
+        """
+        if not any(family(opcode) == "LDGSTS" for opcode in self.opcodes):
+            return None
+        entered = self._entered(is_fence)
+        found = [entered[at] + fences for at, block in self.blocks.items() if (fences := _ahead(block)) is not None]
+        return int(min(found)) if found else None
+
+    def _entered(self, counted: Callable[[str], bool]) -> dict[int, float]:
+        """The least of `counted` between the head of the loop and the beginning of each block."""
+        least = dict.fromkeys(self.blocks, inf) | {self.head: 0}
+        waiting = [self.head]
+        while waiting:
+            at = waiting.pop()
+            passed = least[at] + sum(map(counted, self.blocks[at].opcodes))
+            for target in self.blocks[at].targets:
+                if passed < least.get(target, -inf):
+                    least[target] = passed
+                    waiting.append(target)
+        return least
+
+
+def _ahead(block: Block) -> int | None:
+    """Proxy fences of a block before its first matrix instruction that needs one; None where it has none of those."""
+    at = next((at for at, opcode in enumerate(block.opcodes) if family(opcode) in BY_PROXY), None)
+    return None if at is None else sum(map(is_fence, block.opcodes[:at]))
+
+
+def is_barrier(opcode: str) -> bool:
+    """Whether threads wait there for all others of their program."""
+    return opcode.startswith(("BAR.SYNC", "BAR.RED"))
+
+
+def is_fence(opcode: str) -> bool:
+    """Whether it is what `fence.proxy.async` becomes."""
+    return opcode.startswith("FENCE.VIEW.ASYNC")
+
+
+def multiplying_loop(sass: str) -> Loop | None:
+    """The innermost loop with the most matrix instructions, else multiplications; None where no loop multiplies."""
+    code = blocks(sass)
+    loops = [Loop(head, {at: code[at] for at in body}) for head, body in natural_loops(code).items()]
+    for multiplies in (MATRIX, MULTIPLIES):
+        counts = [(sum(family(opcode) in multiplies for opcode in loop.opcodes), loop) for loop in loops]
+        found = [(count, loop) for count, loop in counts if count]
+        inner = [pair for pair in found if not any(one.blocks.keys() < pair[1].blocks.keys() for _, one in found)]
+        if inner:
+            return max(inner, key=lambda pair: pair[0])[1]
+    return None

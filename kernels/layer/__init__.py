@@ -1,1 +1,0 @@
-"""A whole decoder layer of one rank, put together from the kernels of its parts."""

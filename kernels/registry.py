@@ -1,0 +1,58 @@
+"""All linears, and which of them serves a token count."""
+
+from collections.abc import Sequence
+
+from kernels.attention import TORCH_DECODE_ATTENTION
+from kernels.attention_libraries import (
+    FLASH_ATTN_DECODE,
+    FLASH_ATTN_PREFILL,
+    FLASHINFER_DECODE,
+    TORCH_PREFILL_ATTENTION,
+)
+from kernels.cublaslt import CUBLASLT_LINEAR
+from kernels.cuda_gemv import CUDA_GEMV
+from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
+from kernels.gemm import TRITON_GEMM
+from kernels.kernel import Kernel, pick_kernel
+from kernels.linear import TORCH_LINEAR
+from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
+
+# All attention kernels: of decode, one query a sequence over its cache, and of prefill, a whole prompt.
+
+DECODE = (
+    TORCH_DECODE_ATTENTION,
+    TRITON_DECODE_ATTENTION,
+    TRITON_PAGED_ATTENTION,
+    FLASH_ATTN_DECODE,
+    FLASHINFER_DECODE,
+)
+PREFILL = (TORCH_PREFILL_ATTENTION, FLASH_ATTN_PREFILL)
+
+
+def pick(kernels: Sequence[Kernel], implementation: str) -> Kernel:
+    """The one of `kernels` that is by `implementation`, which must be among them."""
+    return next(kernel for kernel in kernels if kernel.implementation == implementation)
+
+
+LINEARS = (
+    TORCH_LINEAR,
+    CUBLASLT_LINEAR,
+    TRITON_SKINNY,
+    TRITON_GEMM,
+    TRITON_SKINNY_PDL,
+    CUDA_GEMV,
+)
+
+
+def linear(implementation: str, tokens: int) -> Kernel:
+    """The linear of `implementation` that is made for `tokens` tokens.
+
+    Raises:
+        UserError: no such implementation, or none of its kernels takes that many tokens.
+    """
+    return pick_kernel(LINEARS, implementation, tokens)
+
+
+def serves(implementation: str, tokens: int) -> bool:
+    """Whether a linear of `implementation` is made for `tokens` tokens."""
+    return any(kernel.implementation == implementation and tokens in kernel.tokens for kernel in LINEARS)

@@ -1,0 +1,191 @@
+"""Decode attention as the search sees it, over a contiguous cache or over pages."""
+
+from functools import cache
+from itertools import product
+from math import ceil
+from typing import Any, NamedTuple, Protocol
+
+from kernels import gemm, skinny
+from kernels.compile import compile_variant
+from kernels.configs.attention import FAN, Cut, rule, split
+from kernels.configs.config import FEW_TOKENS, Config
+from kernels.configs.space import apart
+from kernels.decode_attention import (
+    TRITON_DECODE_ATTENTION,
+    TRITON_PAGED_ATTENTION,
+    attention_variant,
+    launch,
+    room,
+    rows,
+)
+from kernels.kernel import Draw, Inputs, Kernel
+from kernels.linear import TORCH_LINEAR
+from kernels.operands import Workspace
+from specs.gpus import Arch
+from specs.units import ITEMSIZE
+
+
+class AttentionShape(NamedTuple):
+    """Of one call; `page_size` is 0 for a contiguous cache."""
+
+    dtype: str
+    batch: int
+    context: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    page_size: int = 0
+
+    @property
+    def kernel(self) -> Kernel:
+        """Ours, over pages or not."""
+        return TRITON_PAGED_ATTENTION if self.page_size else TRITON_DECODE_ATTENTION
+
+    @property
+    def streamed_bytes(self) -> int:
+        """K and V; a last page that is not full counts whole."""
+        tokens = -(-self.context // self.page_size) * self.page_size if self.page_size else self.context
+        return 2 * self.batch * tokens * self.kv_heads * self.head_dim * ITEMSIZE[self.dtype]
+
+    @property
+    def pairs(self) -> int:
+        """Of a sequence and a kv head, each of which is a stream of its own."""
+        return self.batch * self.kv_heads
+
+    @property
+    def group(self) -> int:
+        """Query heads of a kv head."""
+        return self.heads // self.kv_heads
+
+    def inputs(self, draw: Draw) -> Inputs:
+        """As kernels/attention.py draws them."""
+        sizes = self._asdict()
+        if not self.page_size:
+            del sizes["page_size"]
+        return self.kernel.inputs(draw, **sizes)
+
+    def refused(self, config: Cut, arch: str) -> str:
+        """Where it spills: few codes serve all shapes, so that each is compiled for this once."""
+        code = config._replace(split=(1, FAN, FAN * FAN)[config.levels])  # all of so many levels are one code
+        spilled = _spill_bytes(code, self.dtype, self.group, self.head_dim, self.page_size, arch)
+        return f"spills {spilled} bytes a thread" if spilled else ""
+
+    def room(self, config: Cut) -> tuple[int, int]:
+        """Results of parts, and counters of who has arrived."""
+        return room(config, pairs=self.pairs, group=self.group, head_dim=self.head_dim)
+
+    def launch(self, config: Cut, scratch: Workspace, **inputs: Any) -> None:
+        """Run a cut."""
+        caches = ("key_pages", "value_pages") if self.page_size else ("key", "value")
+        key, value = (inputs.pop(name) for name in caches)
+        launch(**inputs, key=key, value=value, cut=config, scratch=scratch)
+
+
+@cache
+def _spill_bytes(config: Cut, dtype: str, group: int, head_dim: int, page: int, arch: str) -> int:
+    return compile_variant(
+        attention_variant(config, dtype, group=group, head_dim=head_dim, page=page), arch
+    ).spill_bytes
+
+
+# The cuts of decode attention that are worth a try for a shape, those next to the rule's first.
+
+BLOCKS = (32, 64, 128)
+WARPS = (2, 4, 8)
+STAGES = (2, 3, 4)
+
+
+def candidates(on: Arch, sms: int, shape: AttentionShape) -> list[Cut]:
+    """The rule's cut, then all tiles that a program has room for, each in half, as many and twice the rule's parts."""
+    first = rule(on, sms, shape.dtype, pairs=shape.pairs, context=shape.context, head_dim=shape.head_dim)
+    found = [first]
+    for block, warps, stages in product(BLOCKS, WARPS, STAGES):
+        steps = ceil(shape.context / block)
+        by_rule = split(shape.pairs, steps, sms)
+        around = (max(1, by_rule // 2), by_rule, min(2 * by_rule, steps, FAN * FAN))
+        found += [Cut(block, warps, stages, parts) for parts in around]
+    fitting = [cut for cut in found if shared_bytes(cut, shape) <= on.shared_bytes_per_block]
+    return sorted(dict.fromkeys(fitting), key=lambda cut: apart(first, cut))
+
+
+def shared_bytes(cut: Cut, shape: AttentionShape) -> int:
+    """Shared memory of a program: a tile of K and V less than there are stages, its queries and their weights."""
+    width = 2 * cut.block * shape.head_dim * (cut.stages - 1) + rows(shape.group) * (shape.head_dim + cut.block)
+    return width * ITEMSIZE[shape.dtype]
+
+
+# A linear as the search sees it: up to 64 tokens the skinny linear, beyond it the GEMM.
+
+
+class LinearShape(NamedTuple):
+    """Of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ."""
+
+    dtype: str
+    tokens: int
+    n: int
+    k: int
+
+    @property
+    def kernel(self) -> Kernel:
+        """The baseline, whose inputs and reference are those of every linear."""
+        return TORCH_LINEAR
+
+    @property
+    def streamed_bytes(self) -> int:
+        """W."""
+        return self.n * self.k * ITEMSIZE[self.dtype]
+
+    def inputs(self, draw: Draw) -> Inputs:
+        """x[tokens, k], weight[n, k] and out[tokens, n]."""
+        return TORCH_LINEAR.inputs(draw, **self._asdict())
+
+    def refused(self, config: Config, arch: str) -> str:  # noqa: ARG002 - of any configuration on any architecture
+        """Nothing: there are so many that to compile each once more would cost half of the tries."""
+        return ""
+
+    def room(self, config: Config) -> tuple[int, int]:
+        """Partial sums, and a counter for each part of a tile."""
+        return config.partial_elements(self.n, self.tokens), config.programs(self.n, self.tokens)
+
+    def launch(self, config: Config, scratch: Workspace, **inputs: Any) -> None:
+        """Run a configuration of the kernel that serves so many tokens."""
+        kernel = skinny if self.tokens <= FEW_TOKENS else gemm
+        kernel.launch(**inputs, config=config, scratch=scratch)
+
+
+# What the search has to know of a shape, whichever kernel serves it.
+
+
+class Subject(Protocol):
+    """A NamedTuple of a dtype and sizes, for which a configuration is searched.
+
+    Attributes:
+        kernel: whose inputs, reference and tolerance hold.
+        streamed_bytes: weights or caches that one call reads.
+    """
+
+    @property
+    def dtype(self) -> str:
+        """Of the operands."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """See above."""
+
+    @property
+    def streamed_bytes(self) -> int:
+        """See above."""
+
+    def inputs(self, draw: Draw) -> Inputs:
+        """The tensors of one call."""
+
+    def refused(self, config: Any, arch: str) -> str:
+        """Why the compiler rules a configuration out before it is tried; empty where it does not."""
+
+    def room(self, config: Any) -> tuple[int, int]:
+        """Fp32 partial results and counters that one call takes of its workspace."""
+
+    def launch(self, config: Any, scratch: Workspace, **inputs: Any) -> None:
+        """Run a configuration on tensors from `inputs`."""
+
+    def _asdict(self) -> dict[str, Any]: ...
