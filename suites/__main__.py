@@ -60,7 +60,7 @@ def overhead(
     blocks: Annotated[int, typer.Option(help="ABBA blocks.", min=2)] = 12,
 ) -> None:
     """What the probes add to a bare loop of the same gloo all-reduce."""
-    from suites.world.overhead import measure  # torch.distributed, which the other commands can do without
+    from suites.overhead import measure  # torch.distributed, which the other commands can do without
 
     try:
         found = measure(ranks, parse_bytes(message), blocks)

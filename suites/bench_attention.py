@@ -10,9 +10,9 @@ from specs import layer
 from specs.layer import Heads, heads_of
 from suites import bench_linears
 from suites.axes import SPLITS, add_how, splits
-from suites.how import How
+from suites.case import How
+from suites.collect import Measure
 from suites.options import read_options
-from suites.plan import Measure
 
 BATCHES = {"cpu": (1, 16), "cuda": (1, 32, 128)}
 CONTEXTS = {"cpu": (512,), "cuda": (1024, 8192, 32768)}

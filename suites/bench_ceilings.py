@@ -9,8 +9,8 @@ from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import current_device
 from specs.units import ITEMSIZE
 from suites.axes import LAUNCHES, add_how
-from suites.how import How
-from suites.plan import Measure
+from suites.case import How
+from suites.collect import Measure
 
 READS = {"torch": TORCH_READ, "triton": TRITON_READ}
 EDGES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}

@@ -4,9 +4,9 @@ import pytest
 
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import current_device
-from suites.how import RankHow
-from suites.plan import Measure
-from suites.rank_axes import LADDER, SHORT_LADDER, add_collectives, ranks_of
+from suites.case import RankHow
+from suites.collect import Measure
+from suites.probes.collective import LADDER, SHORT_LADDER, add_collectives, ranks_of
 
 LADDERS = {
     "all_reduce": LADDER,

@@ -7,9 +7,9 @@ from kernels.decoder_layer import part as part_alone
 from specs.layer import LayerPart, layer_shape, why_no_layer
 from specs.models import model
 from specs.parallel import Split
-from suites.how import How
-from suites.layer_axes import add_layers
-from suites.plan import Measure
+from suites.axes import add_layers
+from suites.case import How
+from suites.collect import Measure
 
 BATCHES = {"cpu": (1, 125, 1000), "cuda": (1, 125, 1000)}
 """With the claim's 125 and 1000 tokens."""

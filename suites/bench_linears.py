@@ -5,8 +5,8 @@ import pytest
 from kernels.registry import linear
 from specs.parallel import Shard
 from suites.axes import add_how, add_shards
-from suites.how import How
-from suites.plan import Measure
+from suites.case import How
+from suites.collect import Measure
 
 DECODE, PREFILL = range(1, 257), range(257, 2**31)
 """Tokens of a decode batch, and of a prompt. The LM head sees one token a sequence: it is a decode linear."""

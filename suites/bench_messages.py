@@ -5,10 +5,9 @@ import pytest
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import current_device
 from specs.units import ITEMSIZE
-from suites.how import RankHow
-from suites.plan import Measure
-from suites.rank_axes import add_shipments, ranks_of
-from suites.world.rank_case import Shipment
+from suites.case import RankHow
+from suites.collect import Measure
+from suites.probes.collective import Shipment, add_shipments, ranks_of
 
 OF_TP = ("all_reduce", "all_reduce_rmsnorm")
 OF_PP = ("send_recv",)

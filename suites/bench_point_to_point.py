@@ -4,9 +4,9 @@ import pytest
 
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import current_device
-from suites.how import RankHow
-from suites.plan import Measure
-from suites.rank_axes import LADDER, SHORT_LADDER, add_collectives, add_pairs, ranks_of
+from suites.case import RankHow
+from suites.collect import Measure
+from suites.probes.collective import LADDER, SHORT_LADDER, add_collectives, add_pairs, ranks_of
 
 LADDERS = {"send_recv": LADDER, "exchange": SHORT_LADDER, "ring_shift": SHORT_LADDER, "ping_pong": SHORT_LADDER}
 COPIES = {"peer_copy": {"cpu": (2**14,), "cuda": (2**14, 2**28)}}

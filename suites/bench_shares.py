@@ -3,10 +3,9 @@
 import pytest
 
 from specs.layer import QUESTION
-from suites.how import StepHow
-from suites.plan import Measure
-from suites.shares.axes import add_shares
-from suites.shares.part import Share
+from suites.case import StepHow
+from suites.collect import Measure
+from suites.probes.share import Share, add_shares
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

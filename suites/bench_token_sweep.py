@@ -5,8 +5,8 @@ import pytest
 from kernels.registry import linear
 from specs.parallel import Shard
 from suites.axes import add_how, add_shards
-from suites.how import How
-from suites.plan import Measure
+from suites.case import How
+from suites.collect import Measure
 
 TOKENS = {
     "cpu": (1, 2, 16, 64, 125, 256, 1000),

@@ -4,10 +4,10 @@ import pytest
 
 from specs.measurement import QUESTION
 from specs.parallel import Deployment
-from suites.how import StepHow
-from suites.plan import Measure
-from suites.steps.axes import add_steps
-from suites.steps.part import StepPart
+from suites.case import StepHow
+from suites.collect import Measure
+from suites.decoder.workload import StepPart
+from suites.probes.model import add_steps
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,13 +13,12 @@ from kernels.registry import DECODE, LINEARS, PREFILL
 from kernels.timing.device import COLD_FACTOR, Device, gib, unseen_gpu
 from kernels.timing.nvidia_smi import find_driver, hidden_on_purpose
 from specs.errors import UserError
-from suites.environment import cpu_name, machine_info, package_version
-from suites.gpu_sharing import sharing
-from suites.how import How
-from suites.kernel_case import why_not
-from suites.steps.axes import BACKENDS as STEP_BACKENDS
-from suites.steps.deployments import default_deployments
-from suites.world.ranks import plan_ranks
+from suites.case import How
+from suites.environment import cpu_name, machine_info, package_version, sharing
+from suites.probes.kernel import why_not
+from suites.probes.model import BACKENDS as STEP_BACKENDS
+from suites.probes.model import default_deployments
+from suites.workers.launcher import plan_ranks
 
 
 class Line(NamedTuple):

@@ -6,6 +6,8 @@ No host name and no user name: result files are meant to be passed on.
 import os
 import platform
 import re
+import subprocess
+from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +18,40 @@ import cpuinfo
 import psutil
 import torch
 
-from kernels.timing.device import Device, nvml_handle
+from kernels.timing.device import Device, gib, nvml_handle
+from kernels.timing.nvidia_smi import other_processes
 from specs.measurement import SCHEMA
+
+# The commit that a figure belongs to: from git, or from a variable where a copy of the tree has no history.
+
+VARIABLE = "SHARDBENCH_COMMIT"
+ROOT = Path(__file__).parent.parent
+SHORT = 7
+
+
+@cache
+def commit() -> str | None:
+    """The full hash by git; without .git what SHARDBENCH_COMMIT holds; None where neither says it."""
+    if not (ROOT / ".git").exists():
+        return os.environ.get(VARIABLE, "").strip() or None
+    try:
+        told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=60)  # noqa: S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told.stdout.strip() if told.returncode == 0 else None
+
+
+def short_commit() -> str:
+    """As result files are named by it; `nogit` where it is unknown."""
+    return (commit() or "nogit")[:SHORT]
+
+
+def commit_info() -> dict[str, Any] | None:
+    """As a result file holds it, where there is no .git but the variable; None where git or nobody says it."""
+    if (ROOT / ".git").exists() or not (told := commit()):
+        return None
+    return {"id": told, "time": None, "author_time": None, "dirty": False, "project": ROOT.name, "branch": "(unknown)"}
+
 
 VARIABLES = (
     "NCCL_",
@@ -171,3 +205,22 @@ def result_name(device: Device) -> str:
         name = TELLS_NOTHING.sub(" ", cpu_name())
     cores = "" if device.kind == "cuda" else f" {psutil.cpu_count()} threads"
     return "-".join(re.findall(r"[a-z0-9]+", f"{name}{cores} {date.today().isoformat()}".lower()))
+
+
+# Notes on a GPU that a run does not have to itself: a slice, other processes, or little free memory.
+
+LITTLE = 0.25
+"""Share of the memory below which large shapes and cold copies do not fit on most GPUs."""
+
+
+def sharing(device: Device, mig: bool | None) -> Iterator[str]:
+    """One line each: the finding; the remedy."""
+    if device.kind != "cuda":
+        return
+    if mig:
+        yield "MIG is on: a slice is measured, and datasheet peaks are of the whole GPU; turn MIG off to measure it all"
+    if others := other_processes():
+        yield f"other processes compute on the GPU (pid {', '.join(map(str, others))}): expect noise; end them first"
+    free, total = device.free_bytes(), device.total_bytes()
+    if free < LITTLE * total:
+        yield f"{gib(free)} of {gib(total)} are free: cases that need more are left out; free the GPU's memory"

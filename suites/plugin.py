@@ -1,8 +1,8 @@
 """The pytest plugin: options, checks before the run, the passes, and their replay into pytest-benchmark.
 
 pytest runs its items once; a measurement needs passes over all of them. So before pytest's own loop begins,
-every bench function is asked what it would measure (`suites.plan`), all of it is measured in passes
-(`suites.passes`), and then pytest's loop runs each item once, where the `measure` fixture replays the finished
+every bench function is asked what it would measure (`suites.collect`), all of it is measured in passes
+(`suites.runner`), and then pytest's loop runs each item once, where the `measure` fixture replays the finished
 samples into pytest-benchmark, skips the case with the reason it cannot run here, or fails it.
 
 torch is imported only once there is something to measure: the plugin is loaded for unit tests too.
@@ -19,16 +19,16 @@ from specs import layer, traffic
 from specs.errors import UserError
 from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.measurement import SCHEMA
-from specs.parallel import Split as Split
+from specs.parallel import Split
 from specs.privacy import here
-from suites.commit import commit_info
-from suites.entry import Entry as Entry
+from suites.case import Entry
+from suites.environment import commit_info
 from suites.options import LINEARS, add_options, read_options
-from suites.world.place import find_place
+from suites.workers.launcher import find_place
 
 if TYPE_CHECKING:
     from specs.parallel import Split
-    from suites.entry import Entry
+    from suites.case import Entry
     from suites.session import Session  # noqa: F401  # named in a string below
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         hide_gpus()
     if not config.pluginmanager.hasplugin("benchmark"):
         return
-    config.option.benchmark_timer = "suites.clock.device_clock"
+    config.option.benchmark_timer = "suites.session.device_clock"
     config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
     if _follows():
         config.option.benchmark_json = None  # rank 0 writes
@@ -80,7 +80,7 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
     options = read_options(config)
     if options.ranks is not None:
         from kernels.timing.device import current_device
-        from suites.world.ranks import plan_ranks
+        from suites.workers.launcher import plan_ranks
 
         try:
             plan_ranks(options.ranks, current_device().kind)

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -18,35 +21,113 @@ import torch
 from kernels.timing.device import current_device
 from kernels.timing.nvidia_smi import find_driver, hidden_on_purpose
 from specs.measurement import OP, SCHEMA, Case
+from specs.privacy import here
 from specs.units import binary_bytes
-from suites import journalling
-from suites.clock import device_clock
-from suites.command import typed
-from suites.entry import Entry
-from suites.environment import cpu_name, machine_info
-from suites.gpu_sharing import sharing
-from suites.kernel_bench import KernelBench
-from suites.kernel_case import KernelEntry
+from suites import runner
+from suites.case import Entry
+from suites.collect import describe
+from suites.environment import cpu_name, machine_info, sharing
 from suites.options import read_options
-from suites.passes import LEAST_PASSES, Run
-from suites.plan import describe
-from suites.progress import ProgressLine
-from suites.shares.bench import PATIENCE as SHARE_PATIENCE
-from suites.shares.bench import ModelBench
-from suites.shares.case import ShareEntry
-from suites.steps.bench import PATIENCE as STEP_PATIENCE
-from suites.steps.case import StepEntry
-from suites.world.crew import Crew
-from suites.world.crew_bench import CrewBench
-from suites.world.follow import follow
-from suites.world.lead import JoinedRanks
-from suites.world.link import Muster, RankLostError
-from suites.world.own import OwnRanks
-from suites.world.rank_bench import PATIENCE as RANK_PATIENCE
-from suites.world.rank_bench import RankBench
-from suites.world.rank_case import RankEntry
-from suites.world.ranks import plan_ranks, rank_environment, rank_info, transport
-from suites.world.survey import survey
+from suites.probes.collective import PATIENCE as RANK_PATIENCE
+from suites.probes.collective import RankBench, RankEntry, survey
+from suites.probes.kernel import KernelBench, KernelEntry
+from suites.probes.model import PATIENCE as STEP_PATIENCE
+from suites.probes.model import StepEntry
+from suites.probes.share import PATIENCE as SHARE_PATIENCE
+from suites.probes.share import ModelBench, ShareEntry
+from suites.runner import LEAST_PASSES, ProgressLine, Run
+from suites.workers.launcher import Place, plan_ranks, rank_environment, rank_info, transport
+from suites.workers.pool import Crew, CrewBench
+from suites.workers.process import OwnRanks
+from suites.workers.protocol import Muster, RankLostError
+from suites.workers.remote import JoinedRanks, follow
+
+# The benchmark timer that lets pytest-benchmark show samples taken by another clock.
+#
+# pytest-benchmark can only time Python calls with its timer. Device time is measured elsewhere, and then
+# replayed: while `replay` runs, the timer tells virtual time and each call of `tick` moves it on by one sample.
+# At all other times it tells real time, because pytest-benchmark calibrates itself with it.
+
+
+class DeviceClock:
+    """Host seconds, or the samples of a finished measurement while they are replayed."""
+
+    __name__ = "device_clock"  # what pytest-benchmark's header and files call the timer
+
+    def __init__(self) -> None:
+        self._virtual: float | None = None
+
+    def __call__(self) -> float:
+        """Seconds since an arbitrary moment."""
+        return time.perf_counter() if self._virtual is None else self._virtual
+
+    def replay(self, benchmark: Any, samples: Sequence[float]) -> None:
+        """Make `benchmark` record exactly `samples`, in seconds."""
+        pending = iter(samples)
+
+        def rewind() -> None:  # differences of an ever growing time would lose the samples' last digits
+            self._virtual = 0.0
+
+        def tick() -> None:
+            self._virtual = next(pending)
+
+        self._virtual = 0.0
+
+        try:
+            benchmark.pedantic(tick, setup=rewind, rounds=len(samples), iterations=1)
+        finally:
+            self._virtual = None
+
+
+device_clock = DeviceClock()
+
+
+# How a run was started, as one would type it again: for the result file, without paths of this machine.
+
+
+def typed(
+    arguments: Sequence[object],
+    root: Path,
+    place: Place | None,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """The command line of a run, its launcher before it.
+
+    Args:
+        arguments: pytest's; a path among them is told from the repository's root, and one outside by its last part.
+        root: of the repository, pytest's rootdir.
+        place: this process's, where a launcher started several.
+        environment: PYTEST_ADDOPTS are arguments too.
+    """
+    given = [*shlex.split(environment.get("PYTEST_ADDOPTS", "")), *map(str, arguments)]
+    words = [_without_folders(word, root) for word in given]
+    return here().text(f"{_program(place)} {shlex.join(words)}".rstrip())
+
+
+def _program(place: Place | None) -> str:
+    """What starts pytest: on several hosts with as many ranks as each was given."""
+    if place is None:
+        return "pytest"
+    if place.launcher == "torchrun":
+        hosts = -(-place.ranks // place.local_ranks)
+        nodes = f"--nnodes {hosts} " if hosts > 1 else ""
+        return f"torchrun {nodes}--nproc-per-node {place.local_ranks} -m pytest"
+    return f"{place.launcher} -n {place.ranks} python -m pytest"
+
+
+def _without_folders(word: str, root: Path) -> str:
+    """An argument, or the value in `--option=value`, without the folders that only this machine has."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if not equals and option:
+        return word
+    path, colons, case = value.partition("::")
+    if not Path(path).is_absolute():
+        return word
+    inside = Path(path).is_relative_to(root) and Path(path) != root
+    told = str(Path(path).relative_to(root)) if inside else Path(path).name or "."
+    folder = "/" if path.endswith("/") else ""
+    return f"{option}{equals}{told}{folder}{colons}{case}"
+
 
 BUSY_CORES = 0.3
 OF_RANKS = RankEntry | StepEntry | ShareEntry
@@ -64,7 +145,7 @@ class Session:
     def __init__(self, config: pytest.Config, items: Sequence[pytest.Function], json: Path | None) -> None:
         self._config, self._options, self._device = config, read_options(config), current_device()
         self.json = json
-        self.journal = journalling.journal_path(self.json)
+        self.journal = runner.journal_path(self.json)
         self.ranks = plan_ranks(self._options.ranks, self._device.kind)
         if self.ranks.place and self.ranks.kind == "cuda":
             # else every process of a host would open the first
@@ -121,7 +202,7 @@ class Session:
             started = monotonic()
             passes = 1 if self._config.option.benchmark_disable else self._options.passes
             progress = ProgressLine(self._reporter, passes or LEAST_PASSES)
-            run = partial(Run, passes=passes, record=partial(journalling.write_entry, self.journal), progress=progress)
+            run = partial(Run, passes=passes, record=partial(runner.write_entry, self.journal), progress=progress)
             if kernels:
                 run(kernels, KernelBench(self._device, kernels), budget_seconds=budgets[0]).measure()
             if crew:
@@ -162,7 +243,7 @@ class Session:
         with suppress(RankLostError):  # every case tells it, as it is visited
             bench.assemble()
             self.machine_info |= {"hosts": crew.hosts, "transport": transport(self.ranks, crew.hosts, None)}
-            journalling.append(self.journal, "run", self._header())
+            runner.append(self.journal, "run", self._header())
 
     def _digest(self) -> str:
         """What tells this plan from another: every rank has to have the same."""
@@ -212,7 +293,7 @@ class Session:
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         header, say = self._header(), self._reporter.write_line
         if self._options.resume and self.journal.exists():
-            resumed = journalling.resume(self.journal, header, self.plan)
+            resumed = runner.resume(self.journal, header, self.plan)
             say(f"resumed: {resumed.taken} cases have samples in {self.journal}")
             for name, reason in resumed.skipped.items():
                 say(f"skipped: {name} ended the run before this one ({reason}); without --resume it is tried again")
@@ -221,11 +302,11 @@ class Session:
             return
         if self._options.resume:
             say(f"nothing to resume: there is no {self.journal}; measuring from the start")
-        if kept := journalling.start(self.journal, header):
+        if kept := runner.start(self.journal, header):
             say(f"an earlier run's journal is kept as {kept}")
         for entry in self.plan:
             if entry.not_run is not None:
-                journalling.write_entry(self.journal, entry)
+                runner.write_entry(self.journal, entry)
 
     def _header(self) -> dict[str, Any]:
         hook = self._config.hook

@@ -4,7 +4,8 @@ Written out once more, layer by layer, and not with the kernels under test; only
 slices as elsewhere, because a whole weight in float64 is large.
 """
 
-from math import sqrt
+from collections.abc import Mapping, Sequence
+from math import isnan, nan, sqrt
 from typing import cast
 
 import torch
@@ -13,9 +14,9 @@ from kernels.linear import TORCH_LINEAR
 from kernels.rmsnorm import EPS
 from specs.models import Model
 from specs.parallel import Split
-from suites.decoder import values
-from suites.decoder.shards import Shard
-from suites.decoder.slot import THETA
+from suites.decoder import model as decoder_model
+from suites.decoder.microbatch import THETA, Slot
+from suites.decoder.model import Shard
 
 ROUNDING = {"fp32": 2e-6, "bf16": 1.2e-2, "fp16": 1.5e-3}
 """What a layer may add to the error, in quadrature: some ten roundings, for bf16 1.1e-3 each, and what attention makes
@@ -27,7 +28,7 @@ def rtol(dtype: str, layers: int) -> float:
     return ROUNDING[dtype] * sqrt(layers + 1)
 
 
-def logits(
+def reference_logits(
     model: Model, sequences: torch.Tensor, length: int, context: int, dtype: str, device: torch.device, turn: int = 0
 ) -> torch.Tensor:
     """Of the last token of each sequence, [sequences, vocab].
@@ -39,10 +40,10 @@ def logits(
         context: tokens in its cache, the new one included.
         dtype: of the weights and of the cache.
         device: where to work it out.
-        turn: which tokens enter, see `suites.decoder.values.tokens`.
+        turn: which tokens enter, see `suites.decoder.model.tokens`.
     """
     whole = Shard(Split(model), 0, dtype, device)
-    ids = values.tokens(values.PERIOD, length, model.vocab, turn)[sequences].flatten().to(device)
+    ids = decoder_model.tokens(decoder_model.PERIOD, length, model.vocab, turn)[sequences].flatten().to(device)
     stream = whole.embedding()[ids].double()
     places = torch.arange(length, device=device) if length > 1 else torch.tensor([context - 1], device=device)
     for number in range(model.layers):
@@ -50,7 +51,7 @@ def logits(
         normed = _norm(stream, weights["first_gain"])
         query, key, value = _heads(model, _linear(normed, weights["qkv_weight"]), len(sequences), places)
         if length == 1:
-            cache = whole.cache(number, values.PERIOD, context)
+            cache = whole.cache(number, decoder_model.PERIOD, context)
             old = [cache[name][sequences.to(device), :-1].double() for name in ("key", "value")]
             key, value = (torch.cat(pair, 1) for pair in zip(old, (key, value), strict=True))
         attended = _attention(query, key, value)
@@ -93,3 +94,85 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> t
     later = place[None] > place[context - length :, None]
     weights = torch.softmax(scores.masked_fill(later, -torch.inf), dim=4)
     return torch.einsum("bghqk,bkgd->bqghd", weights, value).flatten(2, 3)
+
+
+# Whether a stage's logits are right, and its tokens: two steps, from tokens that are known beforehand.
+#
+# In the first step of a proof the first tokens enter. What the last stage samples is held against the reference and
+# then replaced by tokens that are known too: they have to come back to the first stage, to their own micro-batch, for
+# the second step's logits to be right. What a step has used is poisoned before the next.
+
+STEPS = 2
+MOST_TOKENS = 128
+"""Of prompts that are checked, the last of a batch besides: a float64 reference takes its time."""
+WRONG = 1.0
+"""The error of a step that sampled other tokens than the reference would."""
+MARGIN = 8
+"""Of the tolerance, by which the logit of a sampled token may miss the largest: both may be off, and some element of a
+vocabulary is off by four times what all are on average."""
+
+
+class Proof:
+    """References of the cases that were proven, each worked out once."""
+
+    def __init__(self) -> None:
+        self._right: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def forget(self) -> None:
+        """Let their memory go."""
+        self._right.clear()
+
+    def error(self, model: Model, slots: Sequence[Slot]) -> float:
+        """The larger ‖logits − reference‖ / ‖reference‖ of two steps, over this rank's part of the vocabulary.
+
+        Args:
+            model: the whole of it.
+            slots: the micro-batches of a last stage, after `STEPS` steps since they began anew.
+
+        Returns:
+            `WRONG` where other tokens were sampled, NaN where an element was not written.
+        """
+        errors = [self._step(model, slots, step) for step in range(STEPS)]
+        return nan if any(map(isnan, errors)) else max(errors)
+
+    def _step(self, model: Model, slots: Sequence[Slot], step: int) -> float:
+        wrong = exact = 0.0
+        right = self._reference(model, slots, step)
+        for slot in slots:
+            classes = torch.arange(slot.rows.first, slot.rows.first + slot.rows.sequences) % decoder_model.PERIOD
+            rows = [row for row, one in enumerate(classes.tolist()) if one in right]
+            if not rows:
+                continue
+            expected = torch.stack([right[int(classes[row])] for row in rows])
+            logits, sampled = slot.kept[step]
+            part = expected[:, slot.vocabulary]
+            wrong += float(torch.sum((logits[rows].double() - part) ** 2))
+            exact += float(torch.sum(part**2))
+            if not _greedy(expected, sampled[rows], MARGIN * rtol(slot.dtype, model.layers)):
+                return WRONG
+        return sqrt(wrong / exact)
+
+    def _reference(self, model: Model, slots: Sequence[Slot], step: int) -> Mapping[int, torch.Tensor]:
+        """Logits by number of a sequence below the period, of those that are checked."""
+        rows, dtype, device = slots[0].rows, slots[0].dtype, slots[0].ids.device
+        last = slots[-1].rows.first + slots[-1].rows.sequences - 1
+        few = min(decoder_model.PERIOD, last + 1, max(1, MOST_TOKENS // rows.length - 1))
+        numbers = range(decoder_model.PERIOD) if rows.decode else sorted({*range(few), last % decoder_model.PERIOD})
+        turn = step if rows.decode else 0
+        found = {}
+        for number in numbers:
+            key = model, rows.length, rows.context, dtype, turn, number
+            if key not in self._right:
+                wanted = torch.tensor([one for one in numbers if (*key[:-1], one) not in self._right])
+                logits = reference_logits(model, wanted, rows.length, rows.context, dtype, device, turn)
+                self._right |= {(*key[:-1], int(one)): of for one, of in zip(wanted, logits, strict=True)}
+            found[number] = self._right[key]
+        return found
+
+
+def _greedy(expected: torch.Tensor, sampled: torch.Tensor, tolerance: float) -> bool:
+    """Whether each token's logit is the largest of its row, but for `tolerance` times what a logit is on average."""
+    if not bool(((sampled >= 0) & (sampled < expected.shape[1])).all()):
+        return False
+    missed = expected.amax(1) - expected.gather(1, sampled[:, None])[:, 0]
+    return bool((missed <= tolerance * expected.square().mean(1).sqrt()).all())

@@ -6,18 +6,69 @@ event at which both were read.
 """
 
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
 
-from suites import ranges
+from specs.measurement import COMPUTE
+from suites import nvtx
+
+# How far a host's clock is ahead of rank 0's host's: what happened on two ranks can then be put in an order.
+#
+# Processes of one host share perf_counter on Linux, so nothing is asked there. Between hosts rank 0 is asked for its
+# time again and again: it reads its clock after the question was sent and before the answer came, so half the round
+# trip of the quickest exchange bounds the error.
+
+ROUNDS = 40
+
+
+def ahead_of_first(rank: int, ranks: int, host: str, now: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds; every rank has to call it, with the default group of torch.distributed there.
+
+    Args:
+        rank: this one of how many.
+        ranks: how many.
+        host: what tells this host from others.
+        now: the clock.
+    """
+    mark = torch.tensor([int(host[:15], 16)], dtype=torch.int64)
+    marks = [torch.empty_like(mark) for _ in range(ranks)]
+    dist.all_gather(marks, mark)
+    found = 0.0
+    for other in range(1, ranks):
+        if int(marks[other]) != int(marks[0]) and rank in (0, other):
+            found = _answer(other, now) if rank == 0 else _ask(now)
+    return found
+
+
+def _answer(other: int, now: Callable[[], float]) -> float:
+    question = torch.empty(1)
+    for _ in range(ROUNDS):
+        dist.recv(question, other)
+        dist.send(torch.tensor([now()], dtype=torch.float64), other)
+    return 0.0
+
+
+def _ask(now: Callable[[], float]) -> float:
+    question, answer, tries = torch.zeros(1), torch.empty(1, dtype=torch.float64), []
+    for _ in range(ROUNDS):
+        sent = now()
+        dist.send(question, 0)
+        dist.recv(answer, 0)
+        came = now()
+        tries.append((came - sent, (sent + came) / 2 - float(answer)))
+    return min(tries)[1]
+
 
 Call = Callable[[], object]
 Row = tuple[str, Any, Any, int, int]
 """Kind, start, end, step, slot."""
 ANCHORS = 8
-START = "start"
+TRACE_START = "start"
 """A moment, not a while: all ranks have passed a barrier."""
 
 
@@ -55,7 +106,7 @@ class Shown:
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:  # noqa: ARG002 - there is one step
         """In a range."""
-        with ranges.mark(f"{kind} {slot}", self._question, self._number):
+        with nvtx.mark(f"{kind} {slot}", self._question, self._number):
             call()
 
     def mark(self, kind: str, step: int, slot: int) -> None:
@@ -150,3 +201,53 @@ class CudaTrace(Taken):
         self._used += 1
         event.record()
         return event
+
+
+# What a rank sends after a walk: when each of its segments began and ended, by a clock that all ranks share.
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+
+ALL_REDUCE, RECV, SEND, START = "all-reduce", "recv", "send", "start"
+KINDS = (*COMPUTE, ALL_REDUCE, RECV, SEND, START)
+"""all-reduce: from entry to exit. recv: from when the rank begins to wait until the message is there. send: posting it,
+from when the message was ready. start: the moment after a barrier."""
+
+
+class RankTrace(NamedTuple):
+    """Segments of one rank, in order of time.
+
+    Attributes:
+        kind: of each segment, its place in `KINDS`.
+        start, end: in seconds.
+        step: that it belongs to, from 0 on, steps that only warm up included.
+        slot: the micro-batch; -1 of a start.
+    """
+
+    kind: Ints
+    start: Floats
+    end: Floats
+    step: Ints
+    slot: Ints
+
+    def of(self, *kinds: str) -> "RankTrace":
+        """Segments of these kinds alone."""
+        rows = np.isin(self.kind, [KINDS.index(kind) for kind in kinds])
+        return RankTrace(self.kind[rows], self.start[rows], self.end[rows], self.step[rows], self.slot[rows])
+
+
+def read_trace(rank: int, columns: Mapping[str, Any]) -> RankTrace:
+    """The trace as it came over the wire.
+
+    Raises:
+        RuntimeError: it has a kind of segment that there is not, or columns of unequal length.
+    """
+    codes = {kind: code for code, kind in enumerate(KINDS)}
+    if unknown := set(columns["kind"]) - set(codes):
+        raise RuntimeError(f"rank {rank} traced segments of unknown kind: {', '.join(sorted(unknown))}")
+    kind = np.array([codes[kind] for kind in columns["kind"]], np.int64)
+    start, end = (np.array(columns[name], np.float64) for name in ("start", "end"))
+    step, slot = (np.array(columns[name], np.int64) for name in ("step", "slot"))
+    if len({len(kind), len(start), len(end), len(step), len(slot)}) > 1:
+        raise RuntimeError(f"rank {rank} sent a trace whose columns are of unequal length")
+    return RankTrace(kind, start, end, step, slot)

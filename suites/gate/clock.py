@@ -2,17 +2,164 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from suites.gate import agreement, nvbench
+import torch
+
+from kernels.timing.device import Device
+from kernels.timing.host import Call, without_collector
+from suites.gate import nvbench
 from suites.gate.cases import CLOCK_CASES, PROFILED
 from suites.gate.dram import read_table
-from suites.gate.process import run_limited
-from suites.gate.program import leave, options
-from suites.gate.step import Step, Verdict
+from suites.gate.step import Step, Verdict, leave, options, run_limited
+
+# Agreement of two clocks: the limits, and the arithmetic of a report.
+
+NVBENCH_SHARE, NVBENCH_LEAST_SECONDS = 0.03, 50e-6
+"""Within 3 % of NVBench, above 50 us: below that what an event costs is a share of the time."""
+NCU_SHARE, NCU_SECONDS = 0.03, 1.5e-6
+"""Within 3 % and 1.5 us of ncu, whose duration leaves out what lies between two kernels."""
+
+Times = Mapping[str, Mapping[str, float]]
+"""Seconds a call by case, then by clock."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two clocks on one case.
+
+    Attributes:
+        case: which linear.
+        ours: chain or isolated.
+        other: nvbench batch, nvbench cold or ncu.
+        seconds: ours.
+        other_seconds: the other's.
+        limit_seconds: largest difference that is accepted; None where there is only something to report.
+    """
+
+    case: str
+    ours: str
+    other: str
+    seconds: float
+    other_seconds: float
+    limit_seconds: float | None
+
+    @property
+    def offset_seconds(self) -> float:
+        """Ours less the other."""
+        return self.seconds - self.other_seconds
+
+    @property
+    def agrees(self) -> bool | None:
+        """None where nothing is asked."""
+        return None if self.limit_seconds is None else abs(self.offset_seconds) <= self.limit_seconds
+
+    def __str__(self) -> str:
+        offset, share = 1e6 * self.offset_seconds, self.offset_seconds / self.other_seconds
+        return (
+            f"{self.case} {self.ours} {1e6 * self.seconds:.2f} us is {offset:+.2f} us ({share:+.1%}) off {self.other}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As it stands in gate.json."""
+        return asdict(self) | {"offset_seconds": self.offset_seconds, "agrees": self.agrees}
+
+
+def pairs(ours: Times, nvbench: Times, ncu: Mapping[str, float]) -> list[Pair]:
+    """Chain beside batch, isolated beside cold, both beside ncu. By ncu the chain is judged: the suites' clock."""
+    found = []
+    for case, own in ours.items():
+        for clock, mode in {"chain": "batch", "isolated": "cold"}.items():
+            if clock in own and (theirs := nvbench.get(case, {}).get(mode)):
+                limit = NVBENCH_SHARE * theirs if theirs > NVBENCH_LEAST_SECONDS else None
+                found.append(Pair(case, clock, f"nvbench {mode}", own[clock], theirs, limit))
+            if clock in own and (duration := ncu.get(case)):
+                limit = NCU_SECONDS + NCU_SHARE * duration if clock == "chain" else None
+                found.append(Pair(case, clock, "ncu", own[clock], duration, limit))
+    return found
+
+
+def judge(ours: Times, found: Sequence[Pair], missing: Sequence[str], cut: Sequence[str] = ()) -> Verdict:
+    """The pairs that are apart, named and not judged: no GPU has shown yet how far apart sound clocks are.
+
+    Args:
+        ours: our times.
+        found: pairs of clocks.
+        missing: what could not be compared, and why.
+        cut: tools that ended at their limit.
+    """
+    judged = [pair for pair in found if pair.agrees is not None]
+    apart = [str(pair) for pair in judged if not pair.agrees]
+    figures = {
+        "ours": {case: dict(own) for case, own in ours.items()},
+        "pairs": [pair.record() for pair in found],
+        "apart": len(apart),
+    }
+    beside = "".join(f"; not run: {reason}" for reason in missing) + "".join(f"; {reason}" for reason in cut)
+    if not judged:
+        return Verdict("unfinished" if cut else "not_run", f"nothing to compare with{beside}", figures)
+    if apart:
+        told = f"{len(apart)} of {len(judged)} apart, reported and not judged: {', '.join(apart)}"
+    else:
+        furthest = max(judged, key=lambda pair: abs(pair.offset_seconds) / (pair.limit_seconds or 1))
+        told = f"all {len(judged)} agree; furthest: {furthest}"
+    return Verdict("unfinished" if cut else "passed", f"{told}{beside}", figures)
+
+
+# The isolated clock: one cold call between two events, as NVBench takes its cold measurement.
+#
+# Before each call the last-level cache is overwritten, as NVBench does, so that both see the same dirty lines go. The
+# stream is kept busy until the host has queued the events and the call. So no gap of the host's making lies between
+# them.
+
+BUSY_CYCLES = 400_000
+"""About 0.2 ms at 2 GHz: queueing two events and a Triton launch takes the host some 30 us."""
+MOST_BUSY_CYCLES = 64 * BUSY_CYCLES
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """Seconds of each call, and how often the host was too late and the call was left out."""
+
+    seconds: tuple[float, ...]
+    late: int
+
+
+def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
+    """Time `rounds` calls, each alone.
+
+    Raises:
+        RuntimeError: the host stayed behind however long the stream was kept busy.
+    """
+    flush = torch.empty(device.llc_bytes, dtype=torch.uint8, device=device.kind)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    turn, busy, late, seconds = cycle(calls), BUSY_CYCLES, 0, list[float]()
+    for call in islice(turn, WARM_UP):
+        call()
+    torch.cuda.synchronize()
+    with without_collector():
+        while len(seconds) < rounds:
+            flush.zero_()
+            torch.cuda._sleep(busy)
+            begin.record()
+            next(turn)()
+            end.record()
+            ahead = not begin.query()
+            torch.cuda.synchronize()
+            if ahead:
+                seconds.append(begin.elapsed_time(end) / 1000)
+                continue
+            late, busy = late + 1, 2 * busy
+            if busy > MOST_BUSY_CYCLES:
+                raise RuntimeError(f"the host queues calls too slowly: {late} of {late + len(seconds)} were late")
+    return Isolated(tuple(seconds), late)
+
 
 STEP = Step(
     name="clock",
@@ -34,30 +181,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Ours first: they stay when NVBench does not end."""
     began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
 
-    def keep(times: agreement.Times) -> None:
+    def keep(times: Times) -> None:
         told = f"{len(times)} of {len(CLOCK_CASES)} cases timed, none compared yet"
         leave(Verdict("unfinished", told, {"ours": dict(times)}), asked.verdict)
 
     ours, missing = our_times(keep)
     durations, no_ncu = ncu_durations(asked.out / "ncu.csv")
     missing += [no_ncu] if no_ncu else []
-    leave(agreement.judge(ours, agreement.pairs(ours, {}, durations), missing), asked.verdict)
+    leave(judge(ours, pairs(ours, {}, durations), missing), asked.verdict)
     left = asked.seconds - (time.monotonic() - began) - RESERVE_SECONDS
     theirs = nvbench_times(asked.out / "nvbench.json", left)
-    found = agreement.pairs(ours, theirs.times, durations)
+    found = pairs(ours, theirs.times, durations)
     for pair in found:
         print(pair, flush=True)  # noqa: T201 - a program's output
-    return leave(agreement.judge(ours, found, [*missing, *theirs.missing], theirs.cut), asked.verdict)
+    return leave(judge(ours, found, [*missing, *theirs.missing], theirs.cut), asked.verdict)
 
 
-def our_times(keep: Callable[[agreement.Times], None]) -> tuple[dict[str, dict[str, float]], list[str]]:
+def our_times(keep: Callable[[Times], None]) -> tuple[dict[str, dict[str, float]], list[str]]:
     """({case: {chain, isolated: mean seconds a call}}, what could not be timed); `keep` is told after each case."""
     import torch
 
     from kernels.timing.cuda import CudaTimer
     from kernels.timing.device import current_device
-    from suites.gate.calls import draw_calls, kernel_of, make_pool
-    from suites.gate.isolated import isolated
+    from suites.gate.cases import draw_calls, kernel_of, make_pool
 
     device, times, missing = current_device(), dict[str, dict[str, float]](), list[str]()
     pool = make_pool(device, CLOCK_CASES)
@@ -93,7 +239,7 @@ def ncu_durations(table: Path) -> tuple[dict[str, float], str | None]:
 class Theirs(NamedTuple):
     """NVBench's means by case and clock, what is missing among them and why, and whether its limit was the reason."""
 
-    times: agreement.Times
+    times: Times
     missing: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
 

@@ -4,19 +4,136 @@ import signal
 import sys
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from specs.errors import UserError
-from suites.gate import evidence
-from suites.gate.budget import granted
-from suites.gate.machine import look_around
+from suites.gate import (
+    clock,
+    correctness,
+    counters,
+    dram,
+    facts,
+    implementations,
+    layers,
+    memcheck,
+    planted,
+    racecheck,
+    ranks,
+    runner,
+    suite,
+    warm,
+)
+from suites.gate.machine import Machine, look_around
 from suites.gate.runner import Gate
-from suites.gate.step import Place, Profile
-from suites.gate.steps import PROFILES
-from suites.gate.terminal import calls, plan, show_results
+from suites.gate.step import Place, Profile, Result, Step, granted
+
+# All steps by profile, in their order: what later ones rest on comes first.
+
+SMOKE = Profile(
+    "smoke",
+    "does anything run here at all: versions, one case of each implementation, one call under each tool",
+    100.0,
+    (facts.STEP, implementations.STEP, counters.STEP, planted.STEP),
+)
+EVIDENCE = Profile(
+    "evidence",
+    "what a result file rests on, and the figures themselves",
+    400.0,
+    (
+        warm.STEP,
+        correctness.CORRECTNESS_STEP,
+        suite.STEP,
+        layers.LAYERS_STEP,
+        dram.STEP,
+        clock.STEP,
+        correctness.ARRIVAL_STEP,
+        layers.TABLE_STEP,
+    ),
+)
+SAFETY = Profile(
+    "safety",
+    "ranks that share the GPU, and compute-sanitizer over our kernels and planted faults",
+    380.0,
+    (ranks.STEP, memcheck.STEP, racecheck.STEP),
+)
+PROFILES = {profile.name: profile for profile in (SMOKE, EVIDENCE, SAFETY)}
+
+
+# What the gate says before it begins, at its end, and where it cannot run. Plain text where rich is not installed.
+
+STYLES = {
+    "passed": "green",
+    "failed": "bold red",
+    "unfinished": "bold yellow",
+    "skipped": "yellow",
+    "not_run": "yellow",
+}
+WORDS = {
+    "passed": "passed",
+    "failed": "FAILED",
+    "unfinished": "UNFINISHED",
+    "skipped": "skipped",
+    "not_run": "not run",
+}
+WRONG = {"arrival": "SPLIT-K ARRIVALS ARE NOT SAFE", "ranks": "ALL-REDUCES ARE NOT SAFE"}
+
+
+def calls(profiles: Iterable[Profile], commands: Mapping[str, str]) -> list[str]:
+    """Each profile with its command and its seconds, one line each."""
+    lines = []
+    for letter, profile in zip(ascii_uppercase, profiles, strict=False):
+        names = ", ".join(step.name for step in profile.steps)
+        lines.append(f"  call {letter}: {commands[profile.name]:<15} {profile.budget_seconds:>3.0f} s: {names}")
+    return lines
+
+
+def plan(steps: Sequence[Step], machine: Machine, seconds: Mapping[str, float]) -> list[str]:
+    """Each step with its seconds, and why it cannot run where it cannot."""
+    lines = []
+    for step in steps:
+        reason = machine.why_not(step)
+        lines.append(f"  {step.name:<15} {seconds[step.name]:>3.0f} s  {step.purpose}")
+        lines.append(f"  {'':<15}        {f'cannot run: {reason}' if reason else 'can run'}")
+        if absent := machine.absent(step.optional):
+            lines.append(f"  {'':<15}        a part of it cannot run: not installed: {', '.join(absent)}")
+    return lines
+
+
+def shouts(results: Iterable[Result]) -> list[str]:
+    """What nobody may overlook: results that were seen to be wrong. A limit or a crash is none."""
+    red = [one for one in results if one.outcome == "failed" and one.figures.get("wrong")]
+    return [
+        f"!!! {WRONG.get(one.step, 'WRONG RESULTS')}: {one.figures['wrong']} wrong in the {one.step} step, "
+        "so no time measured here counts !!!"
+        for one in red
+    ]
+
+
+def show_results(results: Sequence[Result]) -> None:
+    """The final table."""
+    rows = [(one.step, one.outcome, f"{one.seconds:.0f} s", one.detail) for one in results]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        for step, outcome, seconds, detail in rows:
+            print(f"{step:<15} {WORDS[outcome]:<10} {seconds:>6}  {detail}")  # noqa: T201 - rich is not there
+        print("\n".join(shouts(results)))  # noqa: T201
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("step", "outcome", "took", "detail"):
+        table.add_column(heading, overflow="fold")
+    for step, outcome, seconds, detail in rows:
+        table.add_row(step, WORDS[outcome], seconds, detail, style=STYLES[outcome])
+    console = Console(width=None if Console().is_terminal else 140, markup=False, highlight=False)
+    console.print(table)
+    for line in shouts(results):
+        console.print(line, style="bold red")
+
 
 DEFAULT = "evidence"
 COMMANDS = {"smoke": "make gpu-smoke", "evidence": "make gpu", "safety": "make gpu-safety"}
@@ -82,7 +199,7 @@ def gate(profile: Profile, budget: float | None, out: Path, python: str, *, list
 
 def _check_writable(out: Path) -> None:
     """Refuse a folder that cannot be written, before anything is measured; nothing is left behind."""
-    if why_not := evidence.foreign(out / WORK):
+    if why_not := runner.foreign(out / WORK):
         raise UserError(f"--out {out}: {why_not}")
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():

@@ -6,9 +6,23 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from suites.gate.arrival import ARRIVAL
-from suites.gate.by_counts import QUIET, WIDE, by_counts
-from suites.gate.step import PYTEST, Place, Step
+from suites.gate.step import PYTEST, QUIET, WIDE, Place, Step, by_counts
+
+# The arrival protocol of split-K: the last program to arrive adds up all partials, in one fixed order.
+
+ARRIVAL = "tests/gpu/test_arrival.py"
+
+ARRIVAL_STEP = Step(
+    name="arrival",
+    purpose="split-K arrivals under random delays and NaN-poisoned partials: 1,000 runs, the same bits",
+    seconds=45,
+    least_seconds=15,
+    command=lambda place, _: [place.python, "-m", "pytest", ARRIVAL, *QUIET],
+    packages=PYTEST,
+    environment=WIDE,
+    judge=by_counts,
+)
+
 
 MOST_WORKERS = 8
 WORKER_GIB = 8.0
@@ -46,7 +60,7 @@ def command(place: Place, _: float) -> list[str]:
     return [place.python, "-m", "suites.gate.correctness", *free]
 
 
-STEP = Step(
+CORRECTNESS_STEP = Step(
     name="correctness",
     purpose="every kernel against its float64 reference, at the shards of Llama-3-70B and at odd sizes",
     seconds=50,
@@ -57,6 +71,7 @@ STEP = Step(
     environment=WIDE,
     judge=by_counts,
 )
+
 
 if __name__ == "__main__":
     main()

@@ -7,11 +7,9 @@ from pathlib import Path
 from specs.ncu import profiled
 from suites.gate import dram
 from suites.gate.cases import PROFILED
+from suites.gate.dram import by_call, why_no_counters
 from suites.gate.machine import find_tool
-from suites.gate.ncu import by_call, why_no_counters
-from suites.gate.process import run_limited
-from suites.gate.program import leave, options
-from suites.gate.step import Step, Verdict
+from suites.gate.step import Step, Verdict, leave, options, run_limited
 
 CASE = PROFILED[0]
 MARGIN_SECONDS = 3.0

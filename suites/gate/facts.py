@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suites.gate.machine import GIB
-from suites.gate.program import leave, options
-from suites.gate.step import MEASURING, RECOVER, Step, Verdict
+from suites.gate.step import MEASURING, RECOVER, Step, Verdict, leave, options
 
 WANTED = (
     "nvidia-ml-py",

@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from suites.gate.process import run_limited
-from suites.gate.program import leave, options
-from suites.gate.step import TORCH, Step, Verdict
+from suites.gate.step import TORCH, Step, Verdict, leave, options, run_limited
 
 DTYPE = "bf16"
 """The number format of every case. A kernel that lacks it is tried in its own first one."""

@@ -16,8 +16,7 @@ from kernels.kernel import Kernel
 from kernels.timing.device import current_device
 from kernels.timing.host import Call
 from kernels.timing.pool import Pool
-from suites.gate.calls import draw_calls, kernel_of, make_pool
-from suites.gate.cases import CLOCK_CASES, GateCase
+from suites.gate.cases import CLOCK_CASES, GateCase, draw_calls, kernel_of, make_pool
 from suites.gate.nvbench import benchmark_name
 
 LEAST_SAMPLES = 50

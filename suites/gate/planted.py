@@ -4,9 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from suites.gate.memcheck import CHECK
-from suites.gate.program import leave, options
 from suites.gate.sanitizer import READ_SECONDS, Findings
-from suites.gate.step import Step, Verdict
+from suites.gate.step import Step, Verdict, leave, options
 
 STEP = Step(
     name="planted",

@@ -11,8 +11,7 @@ from kernels.kernel import Kernel
 from kernels.timing.device import Device, current_device
 from kernels.timing.host import Call
 from kernels.timing.pool import Pool
-from suites.gate.calls import draw_calls, kernel_of, make_pool
-from suites.gate.cases import PROFILED, GateCase
+from suites.gate.cases import PROFILED, GateCase, draw_calls, kernel_of, make_pool
 
 CALLS = 3
 """Profiled calls of a case."""

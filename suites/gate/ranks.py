@@ -15,8 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from suites.gate.program import leave, options
-from suites.gate.step import Place, Step, Verdict
+from suites.gate.step import Place, Step, Verdict, leave, options
 
 LABEL = "ranks share one GPU: functional check"
 MARGIN_SECONDS = 6.0

@@ -2,18 +2,78 @@
 
 import json
 import os
+import shutil
+import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from specs.errors import UserError
 from specs.privacy import here
-from suites.commit import commit
-from suites.gate import evidence
-from suites.gate.budget import grant, reserved
+from suites.environment import commit
 from suites.gate.machine import Machine
-from suites.gate.process import run_limited
-from suites.gate.step import Outcome, Place, Result, Step, Verdict
+from suites.gate.step import Outcome, Place, Result, Step, Verdict, grant, reserved, run_limited
+
+# OUT holds few files: gate.json, gate.log, result files, and one archive of all that the steps wrote.
+
+ARCHIVE = "evidence.tar.gz"
+LOOSE = ("gate.json", "gate.log")
+MARK = ".made-by-the-gate"
+"""A file in the work folder: only a folder that holds it is deleted."""
+
+
+def begin(place: Place) -> None:
+    """Make the folders; the archive of an earlier run is kept beside the new one.
+
+    Raises:
+        OSError: OUT is a file, or cannot be written.
+        UserError: its work folder is somebody else's.
+    """
+    if why_not := foreign(place.work):
+        raise UserError(why_not)
+    place.out.mkdir(parents=True, exist_ok=True)
+    if (archive := place.out / ARCHIVE).exists():
+        archive.replace(place.out / ARCHIVE.replace(".", ".previous.", 1))
+    (place.out / "gate.log").unlink(missing_ok=True)
+    shutil.rmtree(place.work, ignore_errors=True)
+    place.work.mkdir(parents=True)
+    (place.work / MARK).touch()
+
+
+def foreign(work: Path) -> str | None:
+    """Why a run cannot use this folder: it was not made by an earlier one."""
+    if not work.exists() or (work / MARK).exists():
+        return None
+    return f"{work} exists and no run of the gate made it, so that it is not deleted; name another folder"
+
+
+def keep_result(place: Place, figures: Mapping[str, Any]) -> None:
+    """Copy a step's result file, which its figures name, from the work folder into OUT."""
+    if (name := figures.get("file")) and (made := place.work / Path(name).name).is_file():
+        shutil.copy2(made, place.out / made.name)
+
+
+def pack(place: Place) -> None:
+    """Renew the archive: gate.json, gate.log and the work folder. An older one stays until the new one is whole."""
+    fresh = place.scratch / ARCHIVE
+    with tarfile.open(fresh, "w:gz") as archive:
+        for name in LOOSE:
+            if (place.out / name).exists():
+                archive.add(place.out / name, name)
+        for path in sorted(place.work.rglob("*")):
+            if path.is_file() and path.name != MARK:
+                archive.add(path, str(path.relative_to(place.work)))
+    beside = place.out / f"{ARCHIVE}.tmp"
+    shutil.move(fresh, beside)
+    beside.replace(place.out / ARCHIVE)
+
+
+def finish(place: Place) -> None:
+    """The archive holds all: the work folder goes."""
+    pack(place)
+    shutil.rmtree(place.work, ignore_errors=True)
+
 
 STEP_VARIABLE = "SHARDBENCH_STEP"
 """Tells every process of a step which step it belongs to."""
@@ -43,7 +103,7 @@ class Gate:
     def run(self) -> list[Result]:
         """Results of all steps. A step that fails, overruns or cannot run ends nothing but itself."""
         started = time.monotonic()
-        evidence.begin(self._place)
+        begin(self._place)
         kept = reserved([step for step in self._steps if not self._machine.why_not(step)], self._budget)
         with (self._place.out / "gate.log").open("ab") as log:  # appending: its writers share it
             for index, step in enumerate(self._steps):
@@ -51,10 +111,10 @@ class Gate:
                 left = self._budget - (time.monotonic() - started)
                 self._step(step, grant(step, kept.get(step.name, 0.0), later, left), log)
         try:
-            self._written(evidence.finish)
+            self._written(finish)
         except KeyboardInterrupt:
             self.interrupted = True
-            self._written(evidence.finish)
+            self._written(finish)
         return self.results
 
     def _step(self, step: Step, seconds: float, log: IO[bytes]) -> None:
@@ -105,9 +165,9 @@ class Gate:
         return _left(left, status) or step.judge(status, output)
 
     def _write(self, result: Result) -> None:
-        self._written(lambda place: evidence.keep_result(place, result.figures))
+        self._written(lambda place: keep_result(place, result.figures))
         self._written(self._write_json)
-        self._written(evidence.pack)
+        self._written(pack)
         self._say(f"{result.step}: {result.outcome} after {result.seconds:.0f} s: {result.detail}")
 
     def _write_json(self, place: Place) -> None:

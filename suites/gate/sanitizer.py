@@ -10,9 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from suites.gate.machine import find_tool
-from suites.gate.process import run_limited
-from suites.gate.program import leave, options
-from suites.gate.step import Verdict
+from suites.gate.step import Verdict, leave, options, run_limited
 
 CANNOT = ("Device not supported", "device is not supported")
 """What compute-sanitizer says where it cannot instrument, which is no finding about a kernel."""

@@ -1,10 +1,19 @@
 """The nouns of the gate: a step, where it runs, and what came of it. Nothing here needs a package."""
 
+import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import re
+import signal
+import subprocess
+import time
+import uuid
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 Outcome = Literal["passed", "failed", "unfinished", "skipped", "not_run"]
 """unfinished: ended at a limit, and nothing wrong was seen until then; skipped: no time was left; not_run: something
@@ -146,3 +155,153 @@ class Profile:
     purpose: str
     budget_seconds: float
     steps: tuple[Step, ...]
+
+
+# Seconds for each step: a reservation that nobody else can use, and what the steps before it have left.
+
+
+def reserved(steps: Sequence[Step], budget_seconds: float) -> dict[str, float]:
+    """Seconds kept for each step by name; all shrink alike where the budget is smaller than their sum."""
+    asked = sum(step.seconds for step in steps)
+    share = min(1.0, budget_seconds / asked) if asked else 1.0
+    return {step.name: share * step.seconds for step in steps}
+
+
+def grant(step: Step, own_seconds: float, later_seconds: float, left_seconds: float) -> float:
+    """Seconds that a step gets: what is left less what is kept for later ones, never less than its own reservation."""
+    return min(step.most_seconds, max(own_seconds, left_seconds - later_seconds))
+
+
+def granted(profile: Profile, budget_seconds: float | None = None) -> dict[str, float]:
+    """Seconds of each step of a profile by name, if each takes all that it gets; 0 for one that is skipped."""
+    left = profile.budget_seconds if budget_seconds is None else budget_seconds
+    kept, seconds = reserved(profile.steps, left), dict[str, float]()
+    for index, step in enumerate(profile.steps):
+        later = sum(kept[one.name] for one in profile.steps[index + 1 :])
+        given = grant(step, kept[step.name], later, left)
+        seconds[step.name] = given if given >= step.least_seconds else 0.0
+        left -= seconds[step.name]
+    return seconds
+
+
+# The verdict of a step that is pytest.
+
+QUIET = ("-q", "-p", "no:cacheprovider", "--color", "no")
+WIDE = {"COLUMNS": "500"}
+"""pytest cuts the reasons of failed tests to the width of the terminal."""
+COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
+WRONG = re.compile(r"^FAILED \S.* - (assert |AssertionError)")
+"""A test that compared and found a difference; any other failure shows nothing about results."""
+
+
+def by_counts(status: int | None, output: str) -> Verdict:
+    """As pytest's last line says; a run in which every test was skipped shows nothing."""
+    lines = output.splitlines()
+    total = next((line for line in reversed(lines) if COUNT.search(line) and " in " in line), "")
+    counts = {word.rstrip("s"): int(count) for count, word in COUNT.findall(total)}
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    figures = {**{word: counts.get(word, 0) for word in ("passed", "failed", "error", "skipped")}}
+    figures["wrong"] = sum(bool(WRONG.match(line)) for line in failed)
+    said = total.strip("= ") or last_line(output)
+    first = f"; first: {failed[0][:160]}" if failed else ""
+    if status is None:
+        return Verdict("failed" if failed else "unfinished", f"{said}{first}", figures)
+    if status != 0:
+        return Verdict("failed", f"exit status {status}: {said}{first}", figures)
+    if not counts.get("passed"):
+        return Verdict("not_run", f"no test ran: {said}", figures)
+    return Verdict("passed", said, figures)
+
+
+# One program with a time limit: what it starts ends with it, and nothing else does.
+
+GRACE_SECONDS = 8.0
+"""Most of a limit that lies between the interrupt, at which a program can still write what it has, and the kill."""
+GRACE_SHARE = 0.2
+
+MARK = "SHARDBENCH_GATE_STARTED"
+"""Variable by which all that a program has started is known, also what left its process group."""
+
+
+def run_limited(
+    command: Sequence[str],
+    log: IO[bytes],
+    seconds: float,
+    environment: Mapping[str, str],
+    grace: float = GRACE_SECONDS,
+) -> int | None:
+    """Exit status of `command`; None when it was ended at its limit of `seconds`.
+
+    Its output goes to `log`. Its group is interrupted `grace` seconds before the limit, and killed at the limit. Of a
+    short limit the grace is a fifth. What it has started in other groups is killed with it. The same happens when this
+    program is interrupted.
+    """
+    grace = min(grace, GRACE_SHARE * seconds)
+    mark = uuid.uuid4().hex
+    above = os.environ.get(MARK, "")
+    own = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, MARK: f"{above}/{mark}" if above else mark}
+    child = subprocess.Popen(  # noqa: S603 - a step's own command
+        list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own, start_new_session=True
+    )
+    try:
+        return child.wait(timeout=max(0.0, seconds - grace))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        _end(child, grace, mark)
+
+
+def _end(child: "subprocess.Popen[bytes]", grace: float, mark: str) -> None:
+    """Interrupt the group, wait, kill. A leader that is gone already may have left members."""
+    if child.poll() is None:
+        _signal(child.pid, signal.SIGINT)
+        limit = time.monotonic() + grace
+        while child.poll() is None and time.monotonic() < limit:
+            time.sleep(0.05)
+    _signal(child.pid, signal.SIGKILL)
+    child.wait()
+    for process in _started_under(mark):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _started_under(mark: str) -> Iterator[int]:
+    """Processes that inherited `mark`; none where there is no /proc."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's, or gone meanwhile
+            if mark.encode() in (folder / "environ").read_bytes():
+                yield int(folder.name)
+
+
+def _signal(group: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+# What the programs of the steps share: their two options, and leaving a verdict.
+
+
+def options(
+    text: str | None,
+    argv: Sequence[str] | None = None,
+    *,
+    seconds: bool = False,
+    parents: Sequence[ArgumentParser] = (),
+) -> Namespace:
+    """`--out`, `--verdict`, where a program divides its time `--seconds`, and the options of `parents`."""
+    parser = ArgumentParser(description=text, parents=parents)
+    parser.add_argument("--out", type=Path, required=True, help="folder of what is kept")
+    parser.add_argument("--verdict", type=Path, help="file for the verdict; it is printed in any case")
+    if seconds:
+        parser.add_argument("--seconds", type=float, required=True, help="what the program may take")
+    return parser.parse_args(argv)
+
+
+def leave(verdict: Verdict, path: Path | None) -> int:
+    """Write a verdict; the exit status that goes with it. May be called again when more is known."""
+    print(f"{verdict.outcome}: {verdict.detail}", flush=True)  # noqa: T201 - a program's output
+    if path is not None:
+        fresh = path.with_suffix(".tmp")
+        fresh.write_text(json.dumps(asdict(verdict), allow_nan=False))
+        fresh.replace(path)
+    return 1 if verdict.outcome == "failed" else 0

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from specs.layer import LAYERS, LINEAR_IMPLEMENTATIONS, MODEL, TOKENS, TP
-from suites.commit import short_commit
-from suites.gate.process import run_limited
-from suites.gate.program import leave, options
-from suites.gate.step import MEASURING, RECOVER, Step, Verdict
+from suites.environment import short_commit
+from suites.gate.step import MEASURING, RECOVER, Step, Verdict, leave, options, run_limited
 
 CASES = ("suites/", "-k", "bench_decode or ceilings")
 AXES = {"--model": (MODEL,), "--layer": LAYERS, "--tp": TP, "--tokens": TOKENS, "--impl": LINEAR_IMPLEMENTATIONS}

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from kernels.triton_utils import missing_triton
-from suites.gate import launches
-from suites.gate.budget import granted
-from suites.gate.evidence import MARK, foreign
-from suites.gate.steps import EVIDENCE, SMOKE
+from suites.gate import warm
+from suites.gate.command import EVIDENCE, SMOKE
+from suites.gate.runner import MARK, foreign
+from suites.gate.step import granted
 from tests.simulated_gpu import estimates, truth
 from tests.simulated_gpu.hardware import Weather
 from tests.simulated_gpu.plants import PLANTS, Part
@@ -162,7 +162,7 @@ class DryRun:
 
     def _check_launches(self, notes: Sequence[Mapping[str, Any]]) -> None:
         first = {note["code"]: note for note in notes if note["kind"] == "launch"}
-        recorded = {json.dumps(one, sort_keys=True) for one in launches.recorded(ARCH)}
+        recorded = {json.dumps(one, sort_keys=True) for one in warm.recorded(ARCH)}
         missing = [one for one in first.values() if json.dumps(one["record"], sort_keys=True) not in recorded]
         names = ", ".join(sorted({one["kernel"] for one in missing}))
         self.found.expect(
@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pool.submit(guarded, run, *one)
     if asked.record and any(one["compiles"] for one in run.found.steps):
         notes = read_notes(run.folder / "gate")
-        say(f"wrote {launches.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
+        say(f"wrote {warm.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
     found = run.found
     found.write(asked.folder.with_suffix(".json"), asked.plant)
     say(estimates.table(found.steps))

@@ -27,7 +27,7 @@ def compiled(folder: Path) -> set[str]:
 
 def note_first(notes: Notes, fn: Any, args: Any, options: Any, code: str, *, warm: bool) -> None:
     """Note a distinct code that is launched, with the record from which the warm step can compile it."""
-    from suites.gate.launches import describe
+    from suites.gate.warm import describe
 
     notes.add("launch", code=code, kernel=fn.__name__, warm=warm, record=describe(fn, args, options))
 
@@ -93,9 +93,9 @@ def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
     hooks = {
         "tests.gpu.protocol": protocol,
         "kernels.kernel": kernels,
-        "suites.kernel_bench": kernel_bench,
+        "suites.probes.kernel": kernel_bench,
         "suites.session": session,
-        "suites.passes": passes,
+        "suites.runner": passes,
     }
     sys.meta_path.insert(0, After(hooks))
 

@@ -181,21 +181,21 @@ PLANTS: dict[str, Plant] = {
         "a configuration asks for more shared memory than a block has",
         ("evidence",),
         "bytes of shared memory",
-        {"suites.gate.launches": _ask_for_too_much},
+        {"suites.gate.warm": _ask_for_too_much},
         steps=("warm",),
     ),
     "over-grant": Plant(
         "visits take longer than the gate grants",
         ("evidence",),
         "the gate grants",
-        {"suites.kernel_bench": _idle_in_visits},
+        {"suites.probes.kernel": _idle_in_visits},
         steps=("suite",),
     ),
     "loose-files": Plant(
         "OUT holds more than 8 files",
         ("evidence",),
         "files, at most",
-        {"suites.gate.evidence": _leave_loose_files},
+        {"suites.gate.runner": _leave_loose_files},
         steps=("table",),
     ),
     "missing-import": Plant(
@@ -209,13 +209,13 @@ PLANTS: dict[str, Plant] = {
         "a step that was ended at its limit shouts about results",
         ("killed_step",),
         "shouts",
-        {"suites.gate.terminal": _shout_at_limits},
+        {"suites.gate.command": _shout_at_limits},
     ),
     "no-verdict": Plant(
         "a tool that hangs leaves its step without a verdict",
         ("hanging_tool",),
         "hanging tool",
-        {"suites.gate.program": _leave_no_verdict},
+        {"suites.gate.step": _leave_no_verdict},
     ),
     "timer-one-graph": Plant(
         "the timer divides T(n) by n, with a graph's start in it",
@@ -227,7 +227,7 @@ PLANTS: dict[str, Plant] = {
         "cold cases are timed on one copy of their weights",
         ("cold_start",),
         "truth: ",
-        {"suites.kernel_bench": _stay_on_one_copy},
+        {"suites.probes.kernel": _stay_on_one_copy},
     ),
     "timer-no-ramp": Plant(
         "the timer takes samples while the clock goes up",
@@ -245,6 +245,6 @@ PLANTS: dict[str, Plant] = {
         "--resume tries the case again that crashed",
         ("fault",),
         "GPU fault: ",
-        {"suites.entry": _forget_crash},
+        {"suites.case": _forget_crash},
     ),
 }

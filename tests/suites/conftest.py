@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 import scipy.special  # noqa: F401 - numpy under it loads once a process, and pytester forgets what a run imports
-import torch
-import torch._dynamo  # likewise
+import torch._dynamo
 
-import suites.bench_ceilings  # likewise triton, and patches must be met
-import suites.session  # noqa: F401
 from kernels.timing import device
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +18,7 @@ from dataclasses import replace
 import pytest, torch
 from kernels.linear import TORCH_LINEAR
 from specs.parallel import Shard
-from suites.how import How
+from suites.case import How
 
 COLD = How("fp32", "cold", "eager", "torch")
 SHAPE = dict(tokens=3, n=64, k=32)

@@ -7,9 +7,8 @@ from kernels.timing.device import PATIENCE, Device
 from specs.layer import PAGED, heads_of
 from specs.models import model
 from specs.parallel import Split
-from suites.entry import rivals
-from suites.how import How
-from suites.kernel_case import kernel_entry
+from suites.case import How, rivals
+from suites.probes.kernel import kernel_entry
 
 CPU = Device("cpu", "cpu", 2**16, PATIENCE["cpu"])
 HEADS = heads_of(Split(model("llama-3-70b"), 8))

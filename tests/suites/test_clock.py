@@ -1,6 +1,6 @@
 import pytest
 
-from suites.clock import DeviceClock, device_clock
+from suites.session import DeviceClock, device_clock
 
 SAMPLES = [3e-6, 4.2e-6, 5e-6]
 

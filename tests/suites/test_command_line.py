@@ -4,8 +4,8 @@ import shlex
 import pytest
 
 from reports.recover import recover
-from suites.command import typed
-from suites.world.place import Place
+from suites.session import typed
+from suites.workers.launcher import Place
 from tests.suites.conftest import GOOD
 
 

@@ -20,7 +20,7 @@ OF_STEPS = ("bench_decode_step", "bench_prefill_step")
 OF_SHARES = ("bench_share",)
 OF_RANKS = ("bench_collective", "bench_point_to_point", "bench_peer_copy", "bench_tp", "bench_pp")
 
-READERS = ("axes", "layer_axes", "bench_attention", "bench_ceilings", "session", "shares.axes", "steps.axes")
+READERS = ("axes", "bench_attention", "bench_ceilings", "session", "probes.share", "probes.model")
 """Modules that ask which device there is."""
 
 

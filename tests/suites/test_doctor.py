@@ -12,7 +12,7 @@ from kernels.timing.device import PATIENCE, Device, current_device
 from suites import environment
 from suites.doctor import _kernels, findings
 from suites.environment import result_name
-from suites.world.ranks import Ranks
+from suites.workers.launcher import Ranks
 from tests.suites.conftest import ROOT
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from kernels.timing.device import PATIENCE, Device
-from suites import gpu_sharing
-from suites.gpu_sharing import sharing
+from suites import environment
+from suites.environment import sharing
 
 GIB = 2**30
 
@@ -16,7 +16,7 @@ def gpu(monkeypatch):
     def make(free, others=()):
         monkeypatch.setattr(Device, "free_bytes", lambda self: free * GIB)
         monkeypatch.setattr(Device, "total_bytes", lambda self: 80 * GIB)
-        monkeypatch.setattr(gpu_sharing, "other_processes", lambda: list(others))
+        monkeypatch.setattr(environment, "other_processes", lambda: list(others))
         return Device("cuda", "sm_90", 50 * 2**20, PATIENCE["cuda"])
 
     return make

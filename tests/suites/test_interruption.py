@@ -10,7 +10,7 @@ from pytest_benchmark.session import BenchmarkSession
 from kernels.timing.device import Device
 from reports.recover import result_file
 from specs import journal
-from suites.kernel_bench import KernelBench
+from suites.probes.kernel import KernelBench
 from tests.suites.conftest import GOOD
 
 INTERRUPTED = """

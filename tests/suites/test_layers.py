@@ -8,7 +8,7 @@ import pytest
 
 from reports.files import load
 from reports.ledger import account, layers
-from suites import ranges
+from suites import nvtx
 from tests.suites.conftest import ROOT
 
 SMALL = ("--tp", "32", "--tokens", "2", "--context", "16", "--impl", "torch", "--passes", "2")
@@ -81,7 +81,7 @@ def marked(monkeypatch):
         found.append(message)
         yield
 
-    monkeypatch.setattr(ranges, "mark", mark)
+    monkeypatch.setattr(nvtx, "mark", mark)
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from reports.recover import recover
 from specs import privacy
-from suites.world.worker import one_line
+from suites.workers.worker import one_line
 from tests.suites.conftest import GOOD
 
 FOLDER = "/nfs/people/alice"

@@ -55,7 +55,7 @@ def test_a_case_without_another_key_is_read(tmp_path, key):
 
 def test_a_machine_has_these_keys():
     """Those of a GPU stand in the code alone, where there is none."""
-    code = "".join((ROOT / "suites" / name).read_text() for name in ("environment.py", "world/ranks.py", "session.py"))
+    code = "".join((ROOT / "suites" / name).read_text() for name in ("environment.py", "workers/launcher.py", "session.py"))
     known = rows("machine")
     assert {*machine_info(current_device())} <= {*known}
     assert not [key for key in known if f'"{key}"' not in code]

@@ -9,13 +9,13 @@ import torch
 
 from comm.backends.torch_distributed import TorchCommunicator
 from kernels import decoder_layer
-from suites.decoder import slot
-from suites.decoder.links import Links
-from suites.decoder.slot import Slot
-from suites.world import keeper, worker
-from suites.world.crew import Crew
-from suites.world.own import OwnRanks
-from suites.world.ranks import Ranks, rank_environment
+from suites.decoder import microbatch
+from suites.decoder.microbatch import Slot
+from suites.decoder.pipeline import Links
+from suites.workers import process, worker
+from suites.workers.launcher import Ranks, rank_environment
+from suites.workers.pool import Crew
+from suites.workers.process import OwnRanks
 
 WRONG_WORKER = (sys.executable, "-m", "tests.suites.decoder.crews")
 
@@ -23,17 +23,17 @@ WRONG_WORKER = (sys.executable, "-m", "tests.suites.decoder.crews")
 @contextmanager
 def crew(ranks, planted="", kind="cpu"):
     """So many ranks, joined."""
-    right = keeper.WORKER
+    right = process.WORKER
     environment = rank_environment(Ranks(ranks, kind))
     if planted:
-        keeper.WORKER = WRONG_WORKER
+        process.WORKER = WRONG_WORKER
         environment |= {"PLANTED": planted}
     made = Crew(OwnRanks(ranks, environment), kind, 120.0)
     try:
         made.start()
         yield made
     finally:
-        keeper.WORKER = right
+        process.WORKER = right
         made.close()
 
 
@@ -123,13 +123,15 @@ def stale():
 
 def no_offset():
     """Every shard calls its tokens as if it had the first rows of the vocabulary."""
-    right = slot._best
-    slot._best = lambda logits, first, out: right(logits, 0, out)
+    right = microbatch._best
+    microbatch._best = lambda logits, first, out: right(logits, 0, out)
 
 
 def worst_token():
     """The least of the shards' best wins."""
-    slot._choose = lambda every, sampled: sampled.copy_(every[:, 1].gather(0, every[:, 0].argmin(0, keepdim=True))[0])
+    microbatch._choose = lambda every, sampled: sampled.copy_(
+        every[:, 1].gather(0, every[:, 0].argmin(0, keepdim=True))[0]
+    )
 
 
 def not_greedy():
@@ -159,7 +161,7 @@ def last_sequence_left_out():
 
 def short_head():
     """The last logit is never written."""
-    right = slot.linear
+    right = microbatch.linear
 
     def wrong(implementation, tokens):
         kernel = right(implementation, tokens)
@@ -171,7 +173,7 @@ def short_head():
 
         return replace(kernel, run=run)
 
-    slot.linear = wrong
+    microbatch.linear = wrong
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import time
 
 import torch.distributed as dist
 
-from suites.decoder.common_clock import ahead_of_first
+from suites.decoder.trace import ahead_of_first
 
 if __name__ == "__main__":
     rank, ranks, port = map(int, sys.argv[1:4])

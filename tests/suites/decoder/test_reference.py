@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from specs.models import MODELS, scaled
-from suites.decoder import reference, values
-from suites.decoder.shards import Shard
+from suites.decoder import model, reference
+from suites.decoder.model import Shard
 
 CPU = torch.device("cpu")
 MODEL = scaled(MODELS["tiny"], 2)
@@ -28,21 +28,21 @@ def remembered(monkeypatch):
 
 def test_a_token_behind_its_prompt_gives_what_the_longer_prompt_gives(remembered, monkeypatch):
     sequences = torch.tensor([0, 3])
-    whole = reference.logits(MODEL, sequences, 6, 6, "fp32", CPU)
+    whole = reference.reference_logits(MODEL, sequences, 6, 6, "fp32", CPU)
     caches = [
         {name: tensor.clone() for name, tensor in zip(("key", "value"), pair, strict=True)} for pair in remembered
     ]
-    ids = values.tokens(values.PERIOD, 6, MODEL.vocab)[:, -1:]
-    monkeypatch.setattr(values, "tokens", lambda *_: ids)
+    ids = model.tokens(model.PERIOD, 6, MODEL.vocab)[:, -1:]
+    monkeypatch.setattr(model, "tokens", lambda *_: ids)
 
     def cache(self, number, *_):
-        found = {name: torch.zeros(values.PERIOD, *tensor.shape[1:]) for name, tensor in caches[number].items()}
+        found = {name: torch.zeros(model.PERIOD, *tensor.shape[1:]) for name, tensor in caches[number].items()}
         for name, tensor in found.items():
             tensor[sequences] = caches[number][name].float()
         return found
 
     monkeypatch.setattr(Shard, "cache", cache)
-    last = reference.logits(MODEL, sequences, 1, 6, "fp32", CPU)
+    last = reference.reference_logits(MODEL, sequences, 1, 6, "fp32", CPU)
     assert torch.linalg.norm(last - whole) < 1e-5 * torch.linalg.norm(whole)  # the caches were rounded to fp32
 
 
@@ -58,10 +58,10 @@ def test_attention_is_torchs():
 
 
 def test_the_first_token_of_a_prompt_reaches_the_last(monkeypatch):
-    ids = values.tokens(values.PERIOD, 4, MODEL.vocab)
-    before = reference.logits(MODEL, torch.tensor([1]), 4, 4, "fp32", CPU)
+    ids = model.tokens(model.PERIOD, 4, MODEL.vocab)
+    before = reference.reference_logits(MODEL, torch.tensor([1]), 4, 4, "fp32", CPU)
     other = ids.clone()
     other[1, 0] += 1
-    monkeypatch.setattr(values, "tokens", lambda *_: other)
-    after = reference.logits(MODEL, torch.tensor([1]), 4, 4, "fp32", CPU)
+    monkeypatch.setattr(model, "tokens", lambda *_: other)
+    after = reference.reference_logits(MODEL, torch.tensor([1]), 4, 4, "fp32", CPU)
     assert torch.linalg.norm(after - before) > 1e-3 * torch.linalg.norm(before)

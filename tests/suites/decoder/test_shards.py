@@ -6,8 +6,8 @@ import torch
 from kernels.decoder_layer import names
 from specs.models import MODELS, scaled
 from specs.parallel import Split
-from suites.decoder import values
-from suites.decoder.shards import Shard
+from suites.decoder import model
+from suites.decoder.model import Shard
 
 CPU = torch.device("cpu")
 TINY = MODELS["tiny"]
@@ -82,11 +82,11 @@ def test_no_two_layers_and_no_two_rows_are_the_same():
 
 
 def test_neighbouring_sequences_differ_and_repeat_after_the_period():
-    keys = values.cached("layer 0 key", 9, 5, slice(0, 2), 16, "fp32", CPU)
-    assert torch.equal(keys[0], keys[values.PERIOD])
-    assert len(torch.unique(keys.flatten(1), dim=0)) == values.PERIOD
-    assert keys[0].data_ptr() != keys[values.PERIOD].data_ptr()  # memory of its own
-    ids = values.tokens(9, 5, 4096)
-    assert len(torch.unique(ids, dim=0)) == values.PERIOD
+    keys = model.cached("layer 0 key", 9, 5, slice(0, 2), 16, "fp32", CPU)
+    assert torch.equal(keys[0], keys[model.PERIOD])
+    assert len(torch.unique(keys.flatten(1), dim=0)) == model.PERIOD
+    assert keys[0].data_ptr() != keys[model.PERIOD].data_ptr()  # memory of its own
+    ids = model.tokens(9, 5, 4096)
+    assert len(torch.unique(ids, dim=0)) == model.PERIOD
     assert ids.min() >= 0
     assert ids.max() < 4096

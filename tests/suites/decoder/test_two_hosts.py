@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from specs import measurement
-from tests.suites.world.hosts import ADDRESSES, two_hosts
-from tests.suites.world.runs import SPARED, launched
+from tests.suites.workers.hosts import ADDRESSES, two_hosts
+from tests.suites.workers.runs import SPARED, launched
 
 ROOT = Path(__file__).parent.parent.parent.parent
 BENCH = ("-m", "pytest", "suites/bench_tp_vs_pp.py", "-p", "no:cacheprovider", *SPARED)

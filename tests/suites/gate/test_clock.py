@@ -5,7 +5,7 @@ import json
 import pytest
 
 from suites.gate import clock
-from suites.gate.agreement import judge, pairs
+from suites.gate.clock import judge, pairs
 from suites.gate.nvbench import benchmark_name, seconds_by_case
 from tests.suites.gate.test_dram import MARKED
 from tests.suites.gate.test_runner import gone

@@ -4,8 +4,7 @@ import pytest
 
 from specs.ncu import profiled
 from suites.gate.cases import PROFILED, READ_CASES
-from suites.gate.dram import command, judge, read_table
-from suites.gate.ncu import CallCounters, by_call, most_passes
+from suites.gate.dram import CallCounters, by_call, command, judge, most_passes, read_table
 from tests.specs.planted_ncu import kernel, table
 
 MARKED = table(

@@ -15,16 +15,13 @@ import pytest
 import torch
 
 from specs.errors import UserError
-from suites.gate import command, evidence, layers, suite, table
-from suites.gate.budget import granted
-from suites.gate.by_counts import by_counts
+from suites.gate import command, layers, runner, suite
+from suites.gate.command import PROFILES, shouts, show_results
 from suites.gate.machine import Machine, look_around
-from suites.gate.step import Place, Profile, Result
-from suites.gate.steps import PROFILES
-from suites.gate.terminal import shouts, show_results
+from suites.gate.step import Place, Profile, Result, by_counts, granted
 from tests.suites.conftest import ROOT
 from tests.suites.gate.fakes import EVERYTHING, place, step
-from tests.suites.world.runs import SPARED
+from tests.suites.workers.runs import SPARED
 
 STEPS = {name: tuple(step.name for step in profile.steps) for name, profile in PROFILES.items()}
 FAILED = "1 failed, 3 passed in 2.00s"
@@ -110,15 +107,15 @@ def test_a_folder_of_the_same_name_as_ours_is_somebody_elses(tmp_path, capsys):
     assert left.value.code == 2
     assert "no run of the gate made it, so that it is not deleted; name another folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="not deleted"):
-        evidence.begin(Place("python3", tmp_path, tmp_path, tmp_path / "work"))
+        runner.begin(Place("python3", tmp_path, tmp_path, tmp_path / "work"))
     assert (tmp_path / "work/thesis.txt").read_text() == "mine"
 
 
 def test_what_a_killed_run_left_makes_room(tmp_path):
     place = Place("python3", tmp_path / "out", tmp_path, tmp_path / "out/work")
-    evidence.begin(place)
+    runner.begin(place)
     (place.work / "half.json").write_text("{")
-    evidence.begin(place)
+    runner.begin(place)
     assert not (place.work / "half.json").exists()
 
 
@@ -229,15 +226,15 @@ def test_the_table_is_made_of_the_latest_results_and_of_no_other_file(tmp_path):
     for written, name in enumerate(names):
         (tmp_path / name).write_text("{}")
         os.utime(tmp_path / name, (written, written))
-    assert [path.name for path in table.newest_results(tmp_path)] == ["new.json", "new-layers.json"]
-    assert table.newest_results(tmp_path / "absent") == []
+    assert [path.name for path in layers.newest_results(tmp_path)] == ["new.json", "new-layers.json"]
+    assert layers.newest_results(tmp_path / "absent") == []
 
 
 def test_without_a_result_there_is_no_table_and_no_failure(tmp_path):
-    told = table.command(place(tmp_path), 30.0)
+    told = layers.table_command(place(tmp_path), 30.0)
     result = run(*told)
-    assert table.by_table(result.returncode, result.stdout + result.stderr).outcome == "not_run"
-    assert table.by_table(2, "error: other.json: no such file").outcome == "failed"
+    assert layers.by_table(result.returncode, result.stdout + result.stderr).outcome == "not_run"
+    assert layers.by_table(2, "error: other.json: no such file").outcome == "failed"
 
 
 def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from suites import ranges
+from suites import nvtx
 from suites.gate.step import MEASURING, PYTEST
 from tests.suites.conftest import ROOT
 
@@ -47,8 +47,8 @@ def test_what_no_program_misses_is_no_reason_to_run_nothing():
 
 def test_without_nvtx_ranges_are_opened_and_closed_in_vain(monkeypatch):
     monkeypatch.setitem(sys.modules, "nvtx", None)
-    monkeypatch.setattr(ranges, "_domain", ranges.open_domain())
-    with ranges.visit({"name": "a", "question": "decode", "number": 1}, "timed"):
-        ranges.tell("decode", 3, [1e-6])
-    with pytest.raises(ZeroDivisionError), ranges.mark("a", "decode", 1):
+    monkeypatch.setattr(nvtx, "_domain", nvtx.open_domain())
+    with nvtx.visit({"name": "a", "question": "decode", "number": 1}, "timed"):
+        nvtx.tell("decode", 3, [1e-6])
+    with pytest.raises(ZeroDivisionError), nvtx.mark("a", "decode", 1):
         raise ZeroDivisionError

@@ -18,10 +18,9 @@ from kernels.kernel import FreshDraw
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
 from suites.gate import clock, exercise, faults, nvbench_run, profiled_calls, suite
-from suites.gate.calls import draw_calls, kernel_of, make_pool
-from suites.gate.cases import GateCase
-from suites.gate.isolated import isolated
-from suites.gate.ncu import MARK
+from suites.gate.cases import GateCase, draw_calls, kernel_of, make_pool
+from suites.gate.clock import isolated
+from suites.gate.dram import MARK
 from suites.gate.sanitizer import read
 
 CASE = GateCase("small", 1, "torch")

@@ -10,9 +10,9 @@ import torch
 
 from comm.backends.torch_distributed import GLOO, TorchCommunicator
 from suites.gate import overlapping, ranks
+from suites.gate.command import shouts
 from suites.gate.ranks import Told, judge, supervise
 from suites.gate.step import Result
-from suites.gate.terminal import shouts
 from tests.suites.gate import odd_ranks
 
 CONTEXT = get_context("forkserver")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from suites.gate import evidence, process
-from suites.gate.budget import grant, granted
+from suites.gate import runner
+from suites.gate import step as gate_step
 from suites.gate.machine import Machine
 from suites.gate.runner import Gate
-from suites.gate.step import Profile
+from suites.gate.step import Profile, grant, granted
 from tests.suites.conftest import ROOT
 from tests.suites.gate.fakes import EVERYTHING, place, step
 
@@ -58,7 +58,7 @@ def child_of(log):
 
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch):
-    monkeypatch.setattr(process.run_limited, "__defaults__", (0.3,))
+    monkeypatch.setattr(gate_step.run_limited, "__defaults__", (0.3,))
 
 
 def test_a_step_passes_or_fails_by_its_exit_status_and_says_its_last_line(tmp_path):
@@ -320,7 +320,7 @@ def test_a_full_disk_costs_the_archive_and_no_step(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     lines = []
-    monkeypatch.setattr(evidence.tarfile, "open", full)
+    monkeypatch.setattr(runner.tarfile, "open", full)
     first, second = run(tmp_path, step("a", "print('so')"), step("b", "print('so')"), say=lines.append)
     assert (first.outcome, second.outcome) == ("passed", "passed")
     assert any("cannot be written (No space left on device)" in line for line in lines)

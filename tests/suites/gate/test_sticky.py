@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from suites.gate.by_counts import QUIET, WIDE, by_counts
 from suites.gate.correctness import tests, workers
+from suites.gate.step import QUIET, WIDE, by_counts
 from tests.suites.conftest import ROOT
 
 CONFTEST = """

@@ -8,8 +8,8 @@ import pytest
 
 from suites.gate import dram, memcheck, racecheck, sanitizer
 from suites.gate.cases import PROFILED
+from suites.gate.command import PROFILES
 from suites.gate.sanitizer import read
-from suites.gate.steps import PROFILES
 from tests.suites.gate.fakes import place
 from tests.suites.gate.test_dram import kernel, table
 from tests.suites.gate.test_runner import gone

@@ -1,0 +1,80 @@
+"""The plan: every case of the run, known before the first is measured."""
+
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, Protocol
+
+import pytest
+
+from comm.collective import Collective
+from kernels.kernel import Kernel
+from kernels.timing.device import Device
+from specs.parallel import Deployment
+from suites.case import Entry, How, RankHow, StepHow
+from suites.probes.collective import rank_entry
+from suites.probes.kernel import kernel_entry
+from suites.probes.model import step_entry
+from suites.probes.share import Share, share_entry
+from suites.workers.launcher import Ranks
+
+Probe = Kernel | Collective | Deployment | Share
+
+
+class Measure(Protocol):
+    """The `measure` fixture that a bench function is given."""
+
+    def __call__(
+        self,
+        probe: Probe,
+        question: str,
+        how: How | RankHow | StepHow,
+        part: Any = None,
+        **shape: int,
+    ) -> None:
+        """Measure a kernel, a collective, a whole model or a share of one, and give the samples to pytest-benchmark.
+
+        Args:
+            probe: what is measured; of a whole model how it is laid over the ranks.
+            question: the table that it belongs to.
+            how: its axes.
+            part: what it was cut from: of a kernel a `Shard`, of a collective what a model sends; of a whole model what
+                is run of it.
+            shape: of a kernel what its `inputs` ask for; of a collective `message_bytes`, and `source` and `target`.
+        """
+
+
+def describe(item: pytest.Function, device: Device, ranks: Ranks) -> Entry:
+    """Call a bench function with a `measure` that only takes note of what it is asked for.
+
+    Raises:
+        pytest.UsageError: the function needs other fixtures, or calls `measure` never or more than once.
+    """
+    noted: list[Entry] = []
+
+    def note(probe: Probe, question: str, how: Any, part: Any = None, **shape: int) -> None:
+        if isinstance(probe, Share):
+            noted.append(share_entry(item.nodeid, device, ranks, probe, question, how))
+        elif isinstance(probe, Deployment):
+            noted.append(step_entry(item.nodeid, device, ranks, probe, question, how, part))
+        elif isinstance(probe, Collective):
+            noted.append(rank_entry(item.nodeid, ranks, probe, question, how, part, **shape))
+        else:
+            noted.append(kernel_entry(item.nodeid, device, probe, question, how, part, shape))
+
+    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    others = set(item.fixturenames) - set(params) - {"measure", "benchmark", "request"}
+    if others:
+        raise pytest.UsageError(f"{item.nodeid}: a bench function takes `measure` and parameters, not {sorted(others)}")
+    call: Callable[..., None] = item.obj
+    call(measure=note, **params)
+    if len(noted) != 1:
+        raise pytest.UsageError(f"{item.nodeid}: calls `measure` {len(noted)} times; one case has one call")
+    entry = noted[0]
+    entry.labels = {
+        "name": item.name,
+        "fullname": item.nodeid,
+        "group": entry.case.question,
+        "param": item.callspec.id if params else None,
+        "params": {name: str(one) if is_dataclass(one) else one for name, one in params.items()} or None,  # for JSON
+    }
+    return entry

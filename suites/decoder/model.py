@@ -1,0 +1,231 @@
+"""Which part of each weight a rank holds: rows of qkv, gate_up and the head, columns of o and down."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import sqrt
+
+import torch
+
+from kernels.decoder_layer import names
+from kernels.kernel import DTYPES
+from specs.layer import FUSED, LayerShape, layer_shape
+from specs.parallel import Seat, Split
+
+# What stands in weights, caches and prompts, so that any rank can make its part of any tensor, and all agree.
+#
+# A tensor's row is a window of one long table of normal values, entered at a place that its name and number give. A
+# shard is a narrower window of fewer rows, so it is made as fast as memory is copied, and without the rest.
+
+PRIME = 1_048_573
+STEP = 7919
+"""Between the windows of two rows: primes, so that no two rows of a tensor are the same before PRIME of them."""
+WIDEST = 65_536
+"""Columns of a window at most."""
+PERIOD = 7
+"""Sequences that differ; the others repeat them in memory of their own. Few, so that a float64 reference of them all is
+quickly made, and a prime, so that no two micro-batches of a power of two begin alike."""
+
+
+@cache
+def _table(dtype: str, device: torch.device) -> torch.Tensor:
+    drawn = torch.randn(PRIME, generator=torch.Generator().manual_seed(PRIME))
+    return torch.cat((drawn, drawn[:WIDEST])).to(DTYPES[dtype]).to(device)
+
+
+def block(
+    name: str, rows: torch.Tensor, columns: slice, dtype: str, device: torch.device, scale: float = 1.0
+) -> torch.Tensor:
+    """Rows and columns of the tensor called `name`: normal values times `scale`.
+
+    Args:
+        name: `layer 3 qkv`, …
+        rows: numbers of the rows, int64.
+        columns: start and stop.
+        dtype: short name.
+        device: where it is made.
+        scale: 1 / √k for a weight, so that what it gives is as large as what it is given.
+    """
+    entered = (zlib.crc32(name.encode()) + columns.start + rows.to(device) * STEP) % PRIME
+    windows = _table(dtype, device).unfold(0, columns.stop - columns.start, 1)
+    found = windows.index_select(0, entered)
+    return found if scale == 1.0 else found.mul_(scale)
+
+
+def weight(name: str, rows: torch.Tensor, columns: slice, k: int, dtype: str, device: torch.device) -> torch.Tensor:
+    """The same of a weight W[n, k], scaled to its whole length k."""
+    return block(name, rows, columns, dtype, device, 1 / sqrt(k))
+
+
+def cached(
+    name: str, sequences: int, context: int, heads: slice, head_dim: int, dtype: str, device: torch.device
+) -> torch.Tensor:
+    """Keys or values[sequences, context, heads, head_dim] of a cache that was filled before."""
+    places = (torch.arange(sequences) % PERIOD)[:, None] * context + torch.arange(context)
+    columns = slice(heads.start * head_dim, heads.stop * head_dim)
+    found = block(name, places.flatten(), columns, dtype, device)
+    return found.view(sequences, context, heads.stop - heads.start, head_dim)
+
+
+def tokens(sequences: int, length: int, vocab: int, turn: int = 0) -> torch.Tensor:
+    """Token ids[sequences, length]; others in another turn."""
+    places = (torch.arange(sequences) % PERIOD)[:, None] * length + torch.arange(length)
+    return (places * 104_729 + turn * 15_485_863 + 3) % PRIME % vocab
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of tp shards of every layer of a model.
+
+    Attributes:
+        split: how the model is cut.
+        index: which shard.
+        dtype: of weights and activations.
+        device: where they are.
+    """
+
+    split: Split
+    index: int
+    dtype: str
+    device: torch.device
+
+    @property
+    def widths(self) -> LayerShape:
+        """Of one layer here."""
+        return layer_shape(self.split)
+
+    @property
+    def kv_heads(self) -> slice:
+        """Key-value heads of this shard; where there are fewer than shards, several have the same one."""
+        each = self.split.kv_heads_per_rank
+        first = self.index * self.split.model.kv_heads // self.split.tp
+        return slice(first, first + each)
+
+    @property
+    def vocabulary(self) -> slice:
+        """Rows of the LM head: with its last shard shorter where they do not divide."""
+        each = self.split.vocab_per_rank
+        return slice(self.index * each, min((self.index + 1) * each, self.split.model.vocab))
+
+    def layer(self, number: int, parts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Weights and gains of one layer, counted over the whole model; `parts` says whether gate and up alternate."""
+        model, widths = self.split.model, self.widths
+        hidden, intermediate, dim = model.hidden, model.intermediate, model.head_dim
+        queries = slice(self.index * widths.queries, (self.index + 1) * widths.queries)
+        middle = slice(self.index * widths.intermediate, (self.index + 1) * widths.intermediate)
+        keys = _range(self.kv_heads, dim)
+        heads = model.heads * dim
+        qkv = torch.cat((_range(queries), heads + keys, heads + model.kv_heads * dim + keys))
+        gate, up = _range(middle), intermediate + _range(middle)
+        both = torch.stack((gate, up), 1).flatten() if FUSED in parts else torch.cat((gate, up))
+        every = _range(slice(0, hidden))
+        return {
+            "first_gain": self._gain(f"layer {number} first"),
+            "second_gain": self._gain(f"layer {number} second"),
+            "qkv_weight": self._weight(f"layer {number} qkv", qkv, slice(0, hidden), hidden),
+            "o_weight": self._weight(f"layer {number} o", every, queries, heads),
+            "gate_up_weight": self._weight(f"layer {number} gate_up", both, slice(0, hidden), hidden),
+            "down_weight": self._weight(f"layer {number} down", every, middle, intermediate),
+        }
+
+    def embedding(self) -> torch.Tensor:
+        """[vocab, hidden], whole on every shard: a look-up then needs no all-reduce."""
+        model = self.split.model
+        rows = _range(slice(0, model.vocab))
+        return block("embedding", rows, slice(0, model.hidden), self.dtype, self.device)
+
+    def head(self) -> torch.Tensor:
+        """The LM head's rows of this shard, over hidden."""
+        hidden = self.split.model.hidden
+        return self._weight("head", _range(self.vocabulary), slice(0, hidden), hidden)
+
+    def final_gain(self) -> torch.Tensor:
+        """Of the norm before the head."""
+        return self._gain("final")
+
+    def cache(self, number: int, sequences: int, context: int) -> dict[str, torch.Tensor]:
+        """Keys and values of one layer, as if `context` tokens of each sequence had been read."""
+        dim = self.split.model.head_dim
+        return {
+            name: cached(f"layer {number} {name}", sequences, context, self.kv_heads, dim, self.dtype, self.device)
+            for name in ("key", "value")
+        }
+
+    def _weight(self, name: str, rows: torch.Tensor, columns: slice, k: int) -> torch.Tensor:
+        return weight(name, rows, columns, k, self.dtype, self.device)
+
+    def _gain(self, name: str) -> torch.Tensor:
+        """Near one."""
+        drawn = block(
+            name, torch.zeros(1, dtype=torch.int64), slice(0, self.split.model.hidden), self.dtype, self.device, 0.1
+        )
+        return drawn[0] + 1
+
+
+def _range(part: slice, each: int = 1) -> torch.Tensor:
+    return torch.arange(part.start * each, part.stop * each)
+
+
+# One rank's stage of a decoder: a shard of some layers, the embedding before the first, the head behind the last.
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Stage:
+    """Weights and caches, made once for all batches that run through it.
+
+    Args:
+        shard: of every layer.
+        seat: which stage.
+        implementation: of the kernels: torch or triton.
+    """
+
+    shard: Shard
+    seat: Seat
+    implementation: str
+    layers: list[Tensors] = field(init=False)
+    embedding: torch.Tensor | None = field(init=False)
+    head: torch.Tensor | None = field(init=False)
+    gain: torch.Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = names(self.implementation)
+        self.layers = [self.shard.layer(number, parts) for number in self.numbers]
+        self.embedding = self.shard.embedding() if self.first else None
+        self.head, self.gain = (self.shard.head(), self.shard.final_gain()) if self.last else (None, None)
+        self._caches: list[Tensors] = []
+        self._room = 0, 0
+
+    @property
+    def numbers(self) -> range:
+        """Of its layers, counted over the whole model."""
+        counts = self.shard.split.stage_layers()
+        begin = sum(counts[: self.seat.stage])
+        return range(begin, begin + counts[self.seat.stage])
+
+    @property
+    def first(self) -> bool:
+        """Whether it looks tokens up."""
+        return self.seat.stage == 0
+
+    @property
+    def last(self) -> bool:
+        """Whether it samples."""
+        return self.seat.stage == self.shard.split.pp - 1
+
+    @property
+    def bytes(self) -> int:
+        """Of weights and caches."""
+        ends = [one for one in (self.embedding, self.head, self.gain) if one is not None]
+        held = [tensor for one in (*self.layers, *self._caches) for tensor in one.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*ends, *held))
+
+    def caches(self, sequences: int, context: int) -> list[Tensors]:
+        """Of each layer key and value[at least `sequences`, context, kv_heads, head_dim]."""
+        if self._room[1] != context or self._room[0] < sequences:
+            self._caches = []  # gone before the next ones come
+            self._caches = [self.shard.cache(number, sequences, context) for number in self.numbers]
+            self._room = sequences, context
+        return self._caches

@@ -1,0 +1,109 @@
+"""What the probes add to a bare loop of the same all-reduce, in ABBA blocks: `python -m suites overhead`."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from comm.collectives import ALL_REDUCE
+from specs import statistics
+from specs.errors import UserError
+from suites.case import RankHow
+from suites.probes.collective import RankBench, RankEntry, rank_entry
+from suites.workers.launcher import plan_ranks, rank_environment
+from suites.workers.pool import Crew
+from suites.workers.process import ROOT, OwnRanks
+
+TIMEOUT_SECONDS = 60.0
+SAMPLES = 2
+"""Of the bare loop in each of its turns; a visit to a case of some ms has as many."""
+
+
+class Overhead(NamedTuple):
+    """Seconds a call of both, and their ratio with its 95 % interval."""
+
+    bare: float
+    ours: float
+    ratio: float
+    low: float
+    high: float
+
+
+def measure(ranks: int, message_bytes: int, blocks: int) -> Overhead:
+    """Bare, ours, ours, bare, so many times; an interval needs two blocks.
+
+    Raises:
+        UserError: the case cannot run here.
+    """
+    plan = plan_ranks(ranks, "cpu")
+    if plan.place:
+        raise UserError("overhead starts its own ranks; run it without a launcher")
+    how = RankHow("bf16", "eager", 0.0, "gloo")
+    entry = rank_entry("overhead", plan, ALL_REDUCE, "overhead", how, None, message_bytes=message_bytes)
+    if entry.not_run:
+        raise UserError(entry.not_run)
+    environment = rank_environment(plan)
+    bare, ours = [], []
+    with closing(Crew(OwnRanks(ranks, environment), "cpu", TIMEOUT_SECONDS)) as crew:
+        bench = RankBench(crew, plan, 2**62, [entry])
+        with _loop(ranks, message_bytes, environment) as loop:
+            _visit(bench, entry)
+            for _ in range(blocks):  # as many calls a sample and samples on both sides: means have longer tails
+                count = entry.calls
+                first = [loop(count) for _ in range(SAMPLES)]
+                middle = [*_visit(bench, entry), *_visit(bench, entry)]
+                bare.append((*first, *(loop(count) for _ in range(SAMPLES))))
+                ours.append(tuple(middle))
+    low, high = statistics.ratio_interval(bare, ours) or (0.0, float("inf"))
+    medians = statistics.pooled_median(bare), statistics.pooled_median(ours)
+    return Overhead(*medians, medians[1] / medians[0], low, high)
+
+
+def _visit(bench: RankBench, entry: RankEntry) -> tuple[float, ...]:
+    samples = bench.visit(entry, 1.0)
+    if entry.failed or not samples:
+        raise UserError(f"overhead: {entry.failed or 'no samples'}")
+    return samples
+
+
+@contextmanager
+def _loop(ranks: int, message_bytes: int, environment: dict[str, str]) -> Iterator["Loop"]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "suites.workers.bare", *map(str, (rank, ranks, port, message_bytes))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        yield Loop(processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+class Loop:
+    """The bare loop's processes: a call makes so many all-reduces and gives rank 0's seconds for one."""
+
+    def __init__(self, processes: list["subprocess.Popen[str]"]) -> None:
+        self._processes = processes
+
+    def __call__(self, count: int) -> float:
+        """Let all ranks make `count` calls."""
+        for process in self._processes:
+            if process.stdin:
+                print(count, file=process.stdin, flush=True)
+        answers = [process.stdout.readline() if process.stdout else "" for process in self._processes]
+        if not all(answers):
+            raise UserError("overhead: the bare loop ended; gloo's message is above")
+        return float(answers[0])

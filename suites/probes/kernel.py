@@ -1,0 +1,213 @@
+"""Measures kernels on one device: inputs from a pool larger than the caches, a check before the first time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from kernels.kernel import Inputs, Kernel
+from kernels.timing.cuda import CudaTimer
+from kernels.timing.device import COLD_FACTOR, Device, Patience, gib
+from kernels.timing.host import HostTimer, Timer
+from kernels.timing.pool import Pool, Ruler
+from specs import statistics
+from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
+from specs.layer import LayerPart
+from specs.measurement import Case, Measurement
+from specs.parallel import Shard
+from suites import nvtx
+from suites.case import Entry, How
+
+# A case of one kernel on one device.
+
+
+@dataclass(kw_only=True)
+class KernelEntry(Entry):
+    """A kernel at a shape. `arch` is the device's; `weight_bytes` is what a call streams."""
+
+    kernel: Kernel
+    shape: dict[str, int] = field(default_factory=dict)
+    arch: str = "cpu"
+    weight_bytes: int = 0
+
+    def measurement(self) -> Measurement:
+        """What has been measured so far, with what the kernel chose."""
+        self.configuration = self._configuration()
+        return super().measurement()
+
+    def _configuration(self) -> str | None:
+        """What the kernel says it chose. Only one that was called in this process knows."""
+        if self.kernel.configuration is None or not self.turn:
+            return self.configuration
+        try:
+            return self.kernel.configuration(arch=self.arch, dtype=self.case.dtype, **self.shape)
+        except Exception as error:  # a label must not cost the samples
+            return f"not told: {type(error).__name__}: {error}".split("\n")[0]
+
+
+def kernel_entry(
+    name: str,
+    device: Device,
+    kernel: Kernel,
+    question: str,
+    how: How,
+    part: Shard | LayerPart | None,
+    shape: dict[str, int],
+) -> KernelEntry:
+    """The case of a kernel at a shape, with its work and the copies that it rotates through."""
+    work, ruler = kernel.work(dtype=how.dtype, **shape), Ruler()
+    kernel.inputs(ruler, dtype=how.dtype, **shape)
+    copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
+    truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
+    cache = how.cache if how.cache == "hot" or truly_cold or kernel.op == "launch" else f"rotated-{copies}"
+    if not ruler.weight_bytes and kernel.op != "launch":
+        cache = "hot"  # what it reads was just written, and is the same in every call
+    prompt = kernel.op == "attention" and "batch" not in shape  # one sequence, which attends to itself
+    case = Case(
+        name=name,
+        question=question,
+        op=kernel.op,
+        implementation=how.implementation,
+        kernel=kernel.name,
+        dtype=how.dtype,
+        flops=work.flops,
+        hbm_bytes=work.hbm_bytes,
+        wire_bytes_sent_per_rank=work.wire_bytes_sent_per_rank,
+        model=part.model if part else None,
+        layer=part.layer if part else None,
+        tp=part.tp if part else None,
+        pp=part.pp if part else None,
+        tokens=shape.get("tokens", shape.get("batch")),
+        n=shape.get("n"),
+        k=shape.get("k"),
+        cache=cache,
+        launch=how.launch,
+        context=getattr(part, "context", shape["tokens"] if prompt else shape.get("context")),
+        batch=getattr(part, "batch", 1 if prompt else shape.get("batch")),
+        per_layer=getattr(part, "per_layer", None),
+    )
+    return KernelEntry(
+        case=case,
+        kernel=kernel,
+        shape=shape,
+        arch=device.arch,
+        copies=copies,
+        weight_bytes=ruler.weight_bytes,
+        need_bytes=ruler.weight_bytes + 10 * ruler.other_bytes,  # float64 parts and whole of the reference beside
+        not_run=why_not(kernel, how, device),
+    )
+
+
+def why_not(kernel: Kernel, how: How, device: Device) -> str | None:
+    """One line on why this cannot run here; None if it can."""
+    if how.launch == "graph" and device.kind != "cuda":
+        return "launch graph: a CUDA graph needs a GPU, and torch sees none; use --launch eager"
+    return kernel.why_not(device.arch, how.dtype)
+
+
+class KernelBench:
+    """What visits to kernels share: the device, the pool, and which cases were checked.
+
+    Args:
+        device: where they run.
+        entries: all cases; those that do not fit into memory fail at once.
+    """
+
+    same_process = True
+
+    def __init__(self, device: Device, entries: Sequence[KernelEntry]) -> None:
+        self._device = device
+        self._numbers = {id(entry): number for number, entry in enumerate(entries)}
+        self._refuse_what_does_not_fit(entries)
+        self._pool = Pool(device, _window_bytes(entries))
+        self._verified: set[int] = set()
+
+    @property
+    def patience(self) -> Patience:
+        """How long to measure."""
+        return self._device.patience
+
+    def lost(self) -> str:
+        """Why the device can do no more in this process; empty while it can."""
+        return self._device.lost()
+
+    def told(self, entry: Entry, error: Exception) -> str:
+        """One line on what ended a case."""
+        short = str(error).strip().split("\n")[0]
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in short:
+            return _out_of_memory(entry, self._device, short)
+        return f"{type(error).__name__}: {short}"
+
+    def visit(self, entry: KernelEntry, share: float) -> tuple[float, ...]:
+        """Samples of one visit; none where the result is wrong, and none of a clock that moved and was not held back.
+
+        A GPU at its power limit changes its clock all the time: its samples stay, labelled as throttled.
+        """
+        timer = self._timer(entry)
+        entry.clock = timer.clock
+        case, number = entry.case, self._numbers[id(entry)]
+        with torch.inference_mode(), nvtx.mark(case.name, case.question, number):
+            self._pool.forget()
+            inputs = [entry.kernel.inputs(self._pool, dtype=case.dtype, **entry.shape) for _ in range(entry.copies)]
+            calls = [entry.kernel.call(one) for one in inputs]
+            start = entry.turn % len(calls)  # go on behind the copy that the visit before read last
+            calls = calls[start:] + calls[:start]
+            with nvtx.mark(WARM_UP, case.question, number):
+                if number not in self._verified:
+                    self._call(entry, inputs[start], number)
+                    entry.check(entry.kernel.relative_error(inputs[start]), entry.kernel.rtol[case.dtype])
+                    if entry.failed is not None:
+                        return ()
+                    self._verified.add(number)
+                timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
+            with nvtx.mark(TIMED, case.question, number):
+                sampled = timer.sample(share)
+            nvtx.tell(case.question, sampled.made, sampled.seconds)
+            entry.turn += timer.made
+        entry.calls = sampled.calls
+        if sampled.moved and sampled.telemetry and not sampled.throttled:
+            entry.note_dropped(sampled.telemetry)
+            return ()
+        entry.note_load(sampled.telemetry, moved=sampled.moved)
+        if sampled.throttled is not None:  # once throttled, a case stays labelled
+            entry.throttled = bool(entry.throttled) or sampled.throttled
+        return sampled.seconds
+
+    def _call(self, entry: KernelEntry, inputs: Inputs, number: int) -> None:
+        """One call outside the samples in a range of its own, its steps by name: a trace knows its kernels by it."""
+        question, kernel = entry.case.question, entry.kernel
+        with nvtx.mark(CALL, question, number):
+            if kernel.steps is None:
+                kernel.call(inputs)()
+                return
+            for name, step in kernel.steps(**inputs):
+                with nvtx.mark(name, question, number):
+                    step()
+
+    def _timer(self, entry: Entry) -> Timer:
+        if self._device.kind != "cuda":
+            return HostTimer(self._device)
+        between = partial(nvtx.mark, BETWEEN, entry.case.question, self._numbers[id(entry)])
+        return CudaTimer(self._device, entry.case.launch, between)
+
+    def _refuse_what_does_not_fit(self, entries: Sequence[Entry]) -> None:
+        free = self._device.free_bytes()
+        for entry in entries:
+            if entry.open and entry.need_bytes > 0.8 * free:
+                entry.failed = _out_of_memory(entry, self._device, "refused before it was tried")
+
+
+def _window_bytes(entries: Sequence[KernelEntry]) -> dict[str, int]:
+    windows: dict[str, int] = {}
+    for entry in entries:
+        if entry.open:
+            windows[entry.case.dtype] = max(windows.get(entry.case.dtype, 0), entry.weight_bytes)
+    return windows
+
+
+def _out_of_memory(entry: Entry, device: Device, detail: str) -> str:
+    return (
+        f"out of memory: needs about {gib(entry.need_bytes)}, {gib(device.free_bytes())} are free on the "
+        f"{device.kind} ({detail}); try fewer --tokens, a higher --tp or a smaller --model"
+    )

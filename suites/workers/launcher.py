@@ -1,0 +1,305 @@
+"""Which of how many processes this is: started alone, or by torchrun, srun or mpirun."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from torch.distributed import DistError, Store, TCPStore  # type: ignore[attr-defined]
+
+from comm.backend import World
+from specs.errors import UserError
+from suites.environment import gpu_links
+from suites.workers.protocol import Wire
+
+PORT = 29_500
+"""Where rank 0 listens unless MASTER_PORT says otherwise: torch's own default."""
+MOST_PORT = 65_535
+LAUNCHERS = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+    "mpirun": tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
+    "mpirun (MPICH)": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+}
+"""Variables by which each launcher tells a process its rank, the ranks, and both on its host."""
+NO_STEP = ("4294967291", "4294967290", "batch", "interactive")
+"""What Slurm calls the step of a batch script, by number in older versions."""
+
+
+class Place(NamedTuple):
+    """A process among those that a launcher started.
+
+    Attributes:
+        rank, ranks: this one of how many.
+        local_rank, local_ranks: the same on this host.
+        launcher: torchrun, srun or mpirun.
+        address, port: where rank 0 can be reached.
+    """
+
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+    launcher: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.ranks}"
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """This process's place; None where nobody started several.
+
+    Raises:
+        UserError: what the launcher says is no number or contradicts itself, or where rank 0 is cannot be known.
+    """
+    for launcher, names in LAUNCHERS.items():
+        if names[0] in environment and names[1] in environment and (launcher != "srun" or _in_step(environment)):
+            return _read(launcher, names, environment)
+    return None
+
+
+def _in_step(environment: Mapping[str, str]) -> bool:
+    """Whether srun started it: inside an allocation a plain shell has the job's variables too."""
+    return environment.get("SLURM_STEP_ID", "batch") not in NO_STEP
+
+
+def _read(launcher: str, names: tuple[str, ...], environment: Mapping[str, str]) -> Place | None:
+    rank, ranks = (_number(name, environment[name]) for name in names[:2])
+    if ranks == 1:
+        return None
+    if rank >= ranks:
+        raise UserError(f"{names[0]} is {rank} where {names[1]} is {ranks}; ranks go from 0 to {ranks - 1}")
+    local_rank = _number(names[2], environment.get(names[2], str(rank)))
+    # Slurm's 4(x2),3 says four on each of two hosts, then three
+    local_ranks = _number(names[3], environment.get(names[3], str(ranks)).split("(")[0].split(",")[0])
+    short = launcher.split(" ")[0]
+    address = _address(short, environment, alone=local_ranks == ranks)
+    return Place(rank, ranks, local_rank, local_ranks, short, address, _port(short, environment))
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{name} is {text!r}, not a whole number; start the ranks with torchrun, srun or mpirun")
+    return int(text)
+
+
+def _address(launcher: str, environment: Mapping[str, str], *, alone: bool) -> str:
+    if address := environment.get("MASTER_ADDR"):
+        return address
+    if alone:
+        return "127.0.0.1"
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    if launcher == "srun" and nodes:
+        return first_host(nodes)
+    raise UserError(f"{launcher} does not say where rank 0 is; set MASTER_ADDR to its host, on every rank")
+
+
+def first_host(nodes: str) -> str:
+    """The first of Slurm's node list: gpu[003-010,12],login -> gpu003."""
+    found = re.match(r"(?:[^\[\],]|\[\d[^\]]*\])+", nodes)
+    if not found:
+        raise UserError(f"SLURM_STEP_NODELIST is {nodes!r}, which names no host; set MASTER_ADDR to that of rank 0")
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", found[0])
+
+
+def _port(launcher: str, environment: Mapping[str, str]) -> int:
+    if "MASTER_PORT" in environment:
+        port = _number("MASTER_PORT", environment["MASTER_PORT"])
+        if not 0 < port <= MOST_PORT:
+            raise UserError(f"MASTER_PORT is {port}; ports go from 1 to {MOST_PORT}")
+        return port
+    job = environment.get("SLURM_JOB_ID", "") if launcher == "srun" else ""
+    return 20_000 + int(job) % 20_000 if job.isdecimal() else PORT  # two jobs on one host must not meet
+
+
+# How the processes that a launcher started find rank 0's: under torchrun its store says where that listens.
+#
+# Under srun and mpirun it listens at MASTER_ADDR and MASTER_PORT.
+
+RETRY_SECONDS = 0.2
+
+
+def listen(place: Place, timeout_seconds: float) -> socket.socket:
+    """Rank 0's end.
+
+    Raises:
+        UserError: the port is taken, or the address is not this host's.
+    """
+    port = 0 if _agent() else place.port
+    try:
+        server = socket.create_server((place.address, port), backlog=place.ranks)
+    except OSError as error:
+        raise UserError(
+            f"rank 0 cannot listen on {place.address}:{port} ({error.strerror}); set MASTER_PORT to a free "
+            "port and MASTER_ADDR to an address of rank 0's host, the same on every rank"
+        ) from error
+    if _agent():
+        _store(place, timeout_seconds).set(_key(), str(server.getsockname()[1]))
+    return server
+
+
+def reach(place: Place, timeout_seconds: float) -> Wire:
+    """The way to rank 0, which may start later.
+
+    Raises:
+        UserError: it cannot be reached in time.
+    """
+    deadline, port = time.monotonic() + timeout_seconds, place.port
+    why = ""
+    if _agent():
+        port = int(_store(place, timeout_seconds).get(_key()))
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            return to_wire(socket.create_connection((place.address, port), timeout=left))
+        except OSError as error:
+            why = str(error.strerror or error)
+            time.sleep(RETRY_SECONDS)
+    raise UserError(
+        f"{place}: rank 0 at {place.address}:{port} cannot be reached within {timeout_seconds:g} s ({why}); "
+        "is it started, and are MASTER_ADDR and MASTER_PORT right?"
+    )
+
+
+def to_wire(connection: socket.socket) -> Wire:
+    """A socket for whole messages; short ones are not held back."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Wire(Connection(connection.detach()))
+
+
+def _agent() -> bool:
+    """Whether torchrun's agent listens at the port itself."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _store(place: Place, timeout_seconds: float) -> Store:
+    try:
+        return TCPStore(place.address, place.port, is_master=False, timeout=timedelta(seconds=timeout_seconds))
+    except (RuntimeError, DistError) as error:
+        raise UserError(
+            f"{place}: torchrun's store at {place.address}:{place.port} cannot be reached within {timeout_seconds:g} s"
+        ) from error
+
+
+def _key() -> str:
+    return f"shardbench/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+def interface(place: Place) -> str | None:
+    """The network interface that reaches rank 0's host; None where that cannot be told.
+
+    gloo would ask for the address of this host's own name, which often is the loopback's.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((place.address, place.port))  # sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    found = psutil.net_if_addrs().items()
+    return next((name for name, addresses in found if any(one.address == own for one in addresses)), None)
+
+
+# How many ranks a run has, and of what kind: known before any is started.
+
+CPU_RANKS = 2
+"""Ranks on a CPU unless asked otherwise: the least that talk."""
+MOST_CPU_RANKS = 64
+LOOPBACK = next((name for name in ("lo", "lo0") if name in psutil.net_if_addrs()), None)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of a run.
+
+    Attributes:
+        count: how many; 1 where there is nobody to talk to.
+        kind: torch's device name, cpu or cuda.
+        place: this process's, where a launcher started several.
+    """
+
+    count: int
+    kind: str
+    place: Place | None = None
+
+    @property
+    def world(self) -> World:
+        """As rank 0 sees it, for planning."""
+        local = self.place.local_ranks if self.place else self.count
+        return World(0, self.count, 0, local, self.kind, self.place.launcher if self.place else "own")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process measures and writes."""
+        return self.place is None or self.place.rank == 0
+
+    def why_not(self) -> str | None:
+        """Why nothing can be measured between ranks; None if it can."""
+        if self.count > 1:
+            return None
+        return "one GPU is one rank, with nobody to talk to; `make gpu` checks ranks that share a GPU"
+
+
+def rank_environment(ranks: Ranks) -> dict[str, str]:
+    """Variables of the ranks' processes: gloo talks over the loopback on one host, else over what reaches rank 0.
+
+    Left to itself it looks up this host's name, which may not resolve, or to an address that others cannot reach.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return {}
+    name = interface(ranks.place) if ranks.place else LOOPBACK
+    return {"GLOO_SOCKET_IFNAME": name} if name else {}
+
+
+def rank_info(ranks: Ranks) -> dict[str, Any]:
+    """For `machine_info`."""
+    if ranks.count == 1:
+        return {"ranks": 1}
+    return {
+        "ranks": ranks.count,
+        "hosts": ranks.world.hosts,
+        "launcher": ranks.world.launcher,
+    }
+
+
+def transport(ranks: Ranks, hosts: int, pair: tuple[int, int] | None) -> str | None:
+    """The one kind of link that all ranks, or a pair of them, talk over; None for several, or where nothing tells."""
+    if ranks.kind == "cpu":
+        return "loopback" if hosts == 1 else "network"
+    if hosts > 1:
+        return None
+    links = gpu_links(ranks.count)
+    if pair:
+        return links.get("-".join(map(str, sorted(pair))))
+    kinds = set(links.values())
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def plan_ranks(asked: int | None, kind: str) -> Ranks:
+    """The ranks that a launcher started, or those to start: one a GPU, on a CPU two.
+
+    Raises:
+        UserError: more than there are GPUs, or another count than the launcher's.
+    """
+    place = find_place()
+    if place:
+        if asked not in (None, place.ranks):
+            raise UserError(f"--ranks {asked}: {place.launcher} started {place.ranks}; leave --ranks out")
+        return Ranks(place.ranks, kind, place)
+    if kind == "cuda":
+        gpus = torch.cuda.device_count()
+        if asked and asked > gpus:
+            raise UserError(f"--ranks {asked}: one rank needs one GPU, and torch sees {gpus}; at most --ranks {gpus}")
+        return Ranks(asked or max(1, gpus), kind)
+    if asked is not None and not 2 <= asked <= MOST_CPU_RANKS:
+        raise UserError(f"--ranks {asked}: between 2 and {MOST_CPU_RANKS} ranks talk on a CPU")
+    return Ranks(asked or CPU_RANKS, kind)

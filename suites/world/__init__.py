@@ -1,1 +1,0 @@
-"""Ranks: who starts them, who watches them, and how a case is run on all of them at once."""

@@ -1,9 +1,0 @@
-"""A pytest plugin of the fault tests: the ranks run a program that faults can be planted in."""
-
-import signal
-import sys
-
-from suites.world import keeper
-
-keeper.WORKER = (sys.executable, "-m", "tests.suites.world.faulty_worker")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & inherits it ignored
