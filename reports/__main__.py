@@ -6,27 +6,22 @@ from typing import Annotated
 
 import typer
 
-from reports.claims import claims
+from reports.archive.entries import check
+from reports.archive.index import index, show_all
+from reports.claims.registry import GateError, claims
 from reports.compare.command import compare
 from reports.compare.verdict import parse_threshold
-from reports.decode.command import kernels
-from reports.gate import GateError
-from reports.html import html
-from reports.ledger.command import ledger
-from reports.library.check import check
-from reports.library.index import index
-from reports.library.listing import show_all
-from reports.nccl_tests.command import import_nccl_tests
+from reports.html.command import html
+from reports.importers.aiconfigurator.command import DTYPES, MODELS, WIDTHS, import_aiconfigurator
+from reports.importers.nccl_tests import import_nccl_tests
+from reports.importers.profiler.report import import_ncu, import_nsys
+from reports.importers.result_file import recover
+from reports.kernel_report.report import kernels
+from reports.ledger.report import ledger
 from reports.output import Format
-from reports.plan.asked import BACKENDS, BATCHES, LATENCIES, Asked
-from reports.plan.command import plan
-from reports.plan.fabric import Fabric
-from reports.plan.options import LAUNCHES, launches, numbers, whole_numbers
-from reports.profiles.command import import_ncu, import_nsys
-from reports.recover import recover
+from reports.plan.query import BACKENDS, BATCHES, LATENCIES, Asked, Fabric
+from reports.plan.report import LAUNCHES, launches, numbers, plan, whole_numbers
 from reports.show import show
-from reports.silicon.command import import_aiconfigurator
-from reports.silicon.importer import DTYPES, MODELS, WIDTHS
 from specs.errors import UserError
 from specs.parallel import PARTITIONS
 

@@ -4,14 +4,179 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from reports import markdown, terminal
-from reports.page import Page
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+
 from specs.errors import UserError
+
+# What a report says, apart from how it is drawn: blocks of facts and of tables.
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; numbers stand to the right, text to the left, and only prose may wrap."""
+
+    title: str
+    number: bool = True
+    prose: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows in groups under one title; the caption says what all rows share, the notes what to mind."""
+
+    title: str
+    columns: tuple[Column, ...]
+    groups: tuple[tuple[Row, ...], ...]
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        odd = next((row for row in self.rows if len(row) != len(self.columns)), None)
+        if odd:
+            raise ValueError(f"{self.title}: {len(odd)} cells in a table of {len(self.columns)} columns: {odd}")
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, group after group."""
+        return tuple(row for group in self.groups for row in group)
+
+    def without_empty(self, blank: str) -> "Table":
+        """The same less the columns in which every cell is empty or `blank`."""
+        keep = [i for i in range(len(self.columns)) if any(row[i] not in ("", blank) for row in self.rows)]
+        return Table(
+            title=self.title,
+            columns=tuple(self.columns[i] for i in keep),
+            groups=tuple(tuple(tuple(row[i] for i in keep) for row in group) for group in self.groups),
+            caption=self.caption,
+            notes=self.notes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Short lines, each with a name; a heading of level 1 starts a new part of the page."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    level: int = 2
+
+
+Block = Table | Facts
+Page = Sequence[Block]
+
+
+# Draws a page as GitHub's Markdown.
+
+
+def draw_markdown(page: Page) -> str:
+    """Headings, lists and pipe tables, their columns padded so that the source reads as a table too."""
+    return (
+        "\n\n".join(_markdown_facts(block) if isinstance(block, Facts) else _markdown_table(block) for block in page)
+        + "\n"
+    )
+
+
+def _markdown_facts(block: Facts) -> str:
+    rows = (f"- {_safe(name)}: {_safe(text)}" if name else f"- {_safe(text)}" for name, text in block.rows)
+    return "\n\n".join(filter(None, [f"{'#' * block.level} {_safe(block.title)}", "\n".join(rows)]))
+
+
+def _markdown_table(block: Table) -> str:
+    titles = [_safe(column.title.replace("\n", " ")) for column in block.columns]
+    rows = [[_safe(cell) for cell in row] for row in block.rows]
+    widths = [max(3, *(len(row[i]) for row in [titles, *rows])) for i in range(len(titles))]
+    rule = ["-" * (w - 1) + ":" if c.number else "-" * w for c, w in zip(block.columns, widths, strict=True)]
+
+    def line(cells: list[str]) -> str:
+        padded = (
+            cell.rjust(width) if column.number else cell.ljust(width)
+            for cell, width, column in zip(cells, widths, block.columns, strict=True)
+        )
+        return f"| {' | '.join(padded)} |"
+
+    head = [f"### {_safe(block.title)}", *filter(None, [_safe(block.caption)])]
+    body = "\n".join([line(titles), line(rule), *map(line, rows)])
+    return "\n\n".join([*head, body, *map(_safe, block.notes)])
+
+
+def _safe(text: str) -> str:
+    """The text with what Markdown would take for markup made literal."""
+    return "".join(f"\\{letter}" if letter in "\\|<*`~" else letter for letter in text)
+
+
+# Draws a page for a terminal, or for a file that is read like one.
+
+WIDEST = 10_000
+"""Columns that no table needs: rich measures within a width."""
+
+
+def draw_terminal(page: Page, *, width: int, color: bool = False) -> str:
+    """Text of at least `width` columns: a table of numbers is never cut, it rather grows."""
+    console = Console(file=StringIO(), width=width, force_terminal=color, color_system="auto" if color else None)
+    with console.capture() as capture:
+        for position, block in enumerate(page):
+            if position:
+                console.print()
+            console.width = width
+            drawn = _terminal_facts(block) if isinstance(block, Facts) else _terminal_table(block)
+            if isinstance(block, Table):
+                console.width = max(width, console.measure(drawn, options=console.options.update(width=WIDEST)).minimum)
+            console.print(drawn)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _terminal_facts(block: Facts) -> RenderableType:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="dim", min_width=max((len(name) for name, _ in block.rows), default=0))
+    grid.add_column(overflow="fold")
+    for name, text in block.rows:
+        grid.add_row(_plain(name), _plain(text))
+    return Group(_plain(block.title, "bold"), grid)
+
+
+def _terminal_table(block: Table) -> RenderableType:
+    grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for position, column in enumerate(block.columns):
+        cells = [row[position] for row in block.rows]
+        grid.add_column(
+            Text(column.title),
+            justify="right" if column.number else "left",
+            no_wrap=not column.prose,
+            overflow="fold",
+            min_width=_least_width([column.title, *cells], words=column.prose),
+        )
+    for group in block.groups:
+        for row in group:
+            grid.add_row(*map(_plain, row))
+        grid.add_section()
+    title = Text.assemble((block.title, "bold"), ("  " + block.caption if block.caption else "", "dim"))
+    return Group(title, grid, *(Text(note, style="dim") for note in block.notes))
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text from a file, with what would steer a terminal made visible."""
+    return Text(
+        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
+        style,
+    )
+
+
+def _least_width(cells: Iterable[str], *, words: bool) -> int:
+    """Columns that the longest line needs, or the longest word where words may wrap."""
+    return max(len(part) for cell in cells for part in (cell.split() if words else cell.split("\n")) or [""])
+
 
 PIPE_WIDTH = 120
 """Columns where no terminal says how many it has."""
@@ -35,10 +200,10 @@ def emit(page: Page, data: Any, format: Format, output: Path | None, sources: It
     if format is Format.JSON:
         text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     elif format is Format.MARKDOWN:
-        text = markdown.draw(page)
+        text = draw_markdown(page)
     else:
         width = shutil.get_terminal_size((PIPE_WIDTH, 40)).columns if output is None else PIPE_WIDTH
-        text = terminal.draw(page, width=width, color=on_terminal)
+        text = draw_terminal(page, width=width, color=on_terminal)
     if output is None:
         _print(text)
     else:

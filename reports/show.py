@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reports import ceilings, files, header, output, tables
-from reports.communication import fit, point, reference, series
-from reports.communication import tables as between_ranks
-from reports.communication.point import Point
-from reports.communication.reference import NOTHING, References
-from reports.experiment import chapter as experiments
-from reports.experiment import collect as experiment
-from reports.figures import Figures
-from reports.files import ResultFile
-from reports.ledger import chapter as layers
-from reports.output import Format
-from reports.page import Block
+from reports import machine, output, result_tables, results
+from reports.communication import points as communication_points
+from reports.communication import published
+from reports.communication import report as between_ranks
+from reports.communication.points import Point
+from reports.communication.published import NOTHING, References
+from reports.ledger import report as layers
+from reports.output import Block, Format
+from reports.results import ResultFile
+from reports.roofline import Figures
+from reports.tp_vs_pp import compare as experiment
+from reports.tp_vs_pp import report as experiments
 from specs import measurement
 from specs.roofline import Ceilings
 
@@ -27,12 +27,12 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
     """
     page: list[Block] = []
     data = []
-    loaded = [files.load(path) for path in paths]
-    references = reference.gather(loaded)
+    loaded = [results.load(path) for path in paths]
+    references = published.gather(loaded)
     for file in loaded:
         figures = read(file)
         if format is Format.JSON:
-            found = point.points(file, figures, references)
+            found = communication_points.points(file, figures, references)
             data += [
                 {
                     "file": str(file.path),
@@ -49,22 +49,24 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
 
 def read(file: ResultFile) -> list[Figures]:
     """Each measurement beside the file's own ceilings and its GPU's datasheet."""
-    measured, gpu = ceilings.measured(file), ceilings.known_gpu(file)
+    measured, gpu = machine.measured(file), machine.known_gpu(file)
     datasheet = Ceilings.datasheet(gpu) if gpu else None
     return [Figures(measurement, measured, datasheet) for measurement in file.measurements]
 
 
 def section(file: ResultFile, figures: Iterable[Figures], references: References = NOTHING) -> list[Block]:
     """One file: what it is, TP against PP, its other tables, what is missing."""
-    above = header.above(file, ceilings.measured(file), ceilings.known_gpu(file))
-    found = point.points(file, figures, references)
+    above = result_tables.above(file, machine.measured(file), machine.known_gpu(file))
+    found = communication_points.points(file, figures, references)
     general = [
-        one.figures for one in found if not (point.between_ranks(one.case) or experiment.belongs(one.measurement))
+        one.figures
+        for one in found
+        if not (communication_points.between_ranks(one.case) or experiment.belongs(one.measurement))
     ]
-    communication = [one for one in found if point.between_ranks(one.case)]
+    communication = [one for one in found if communication_points.between_ranks(one.case)]
     answer = experiments.write([file]).blocks()
-    others = [*tables.draw_up(general), *_ledger(file), *_communication(communication)]
-    return [above, *answer, *others, *header.below(file)]
+    others = [*result_tables.draw_up(general), *_ledger(file), *_communication(communication)]
+    return [above, *answer, *others, *result_tables.below(file)]
 
 
 def _ledger(file: ResultFile) -> list[Block]:
@@ -74,5 +76,5 @@ def _ledger(file: ResultFile) -> list[Block]:
 
 def _communication(points: Sequence[Point]) -> list[Block]:
     """Tables of operations between ranks, and latency and bandwidth fitted to them."""
-    fitted = [found for one in series.collect(points) if (found := fit.fit(one))]
-    return [*between_ranks.draw_up(points), *between_ranks.fits(fitted)]
+    fitted = [found for one in communication_points.collect(points) if (found := communication_points.fit(one))]
+    return [*between_ranks.draw_up(points), *between_ranks.fit_table(fitted)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.files import load
+from reports.results import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.reports import planted
-from tests.reports.profiles.planted_trace import CASE
-from tests.reports.profiles.test_ncu import KERNELS, details
-from tests.reports.profiles.test_nsys import eager
+from tests.reports.importers.profiler.planted_trace import CASE
+from tests.reports.importers.profiler.test_ncu import KERNELS, details
+from tests.reports.importers.profiler.test_nsys import eager
 from tests.reports.running import ran
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

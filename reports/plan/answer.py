@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from reports import units
-from reports.experiment.words import spoken
-from reports.plan.asked import Asked
+from reports import formatting
+from reports.deployment_names import spoken
+from reports.formatting import counted
 from reports.plan.crossover import Crossover
-from reports.plan.plan import Plan
-from reports.plan.point import Point
-from reports.units import counted
+from reports.plan.planner import Plan, Point
+from reports.plan.query import Asked
 
 
 def sentence(plan: Plan) -> str:
@@ -167,4 +166,4 @@ def telling(plan: Plan) -> list[int]:
 
 
 def _rate(one: Point) -> str:
-    return units.digits(one.tokens_per_second)
+    return formatting.digits(one.tokens_per_second)

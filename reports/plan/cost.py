@@ -1,63 +1,466 @@
-"""What a part of a step takes, and how far that can be trusted."""
+"""Times of what one rank computes, found in result files: shares, whole layers, linears, attention."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from math import hypot
-from operator import attrgetter
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from math import ceil, log2
+
+from reports.claims.evidence import weakest
+from reports.communication.published import FAMILIES, HALVES
+from reports.plan import estimate
+from reports.plan.estimate import BEYOND, FIGURES, Assumed, Cost, Curve, MissingError, total
+from reports.plan.profile import System
+from reports.plan.query import Asked, Fabric
+from specs import layer as specs_layer
+from specs.layer import HEAD, WHOLE
+from specs.measurement import Measurement
+from specs.parallel import Split
+from specs.traffic import TRAFFIC
+from specs.units import binary_bytes
+
+LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
+LAUNCHES = ("graph", "eager", "unknown")
+"""A step runs in a graph: what was timed in one goes first, and stands alone where it is."""
+Points = Iterable[tuple[int, Measurement]]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds of a part, or of several one after another.
+class Computed:
+    """Of one implementation and one model.
 
-    Attributes:
-        seconds: a mean over calls: sums of medians would leave out the slow calls of every part.
-        low, high: what it may be where a cache, or an assumption, leaves room; errors that all parts share add up.
-        half: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
-        provenance: one of `reports.evidence.STRENGTH`; empty of a sum.
-        cases: names of what it rests on; none of a sum.
+    Args:
+        system: what was measured.
+        asked: model and context.
+        implementation: whose linears; attention may be another's where it has none.
     """
 
-    seconds: float
-    low: float
-    high: float
-    half: float = 0.0
-    provenance: str = ""
-    cases: tuple[str, ...] = ()
+    def __init__(self, system: System, asked: Asked, implementation: str) -> None:
+        self._system, self._asked, self._implementation = system, asked, implementation
+        self._decoding: dict[int, Mapping[int, Curve]] = {}
 
-    def times(self, count: float) -> "Cost":
-        """So many calls, all of them as far off as the one that was measured."""
-        return Cost(
-            count * self.seconds,
-            count * self.low,
-            count * self.high,
-            count * self.half,
-            self.provenance,
-            self.cases,
+    def layer(self, split: Split, sequences: int, busy: int) -> Cost | None:
+        """A whole layer in decode: as a rank's share beside `busy` ranks in all, or alone on the device."""
+        context = self._asked.context
+        share = self._curve(
+            ("share", split.tp, busy, context),
+            lambda one: (
+                one.case.question == specs_layer.QUESTION
+                and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
+            ),
+            WHOLE,
+        )
+        if share and share.within(sequences):
+            return share.at(sequences)
+        whole = self._curve(
+            ("layer", split.tp, context),
+            lambda one: (
+                one.case.question == WHOLE
+                and one.case.batch == one.case.tokens
+                and (one.case.tp, one.case.context) == (split.tp, context)
+            ),
+            WHOLE,
+        )
+        return whole.at(sequences) if whole and whole.within(sequences) else None
+
+    def linears(self, split: Split, rows: float) -> Cost:
+        """All of a layer's.
+
+        Raises:
+            MissingError: one was not measured, or not with as many tokens.
+        """
+        found = [self._linear(split, name, rows) for name in LAYER_LINEARS]
+        how, cases = weakest(one.provenance for one in found), tuple(case for one in found for case in one.cases)
+        return _named(total(found), how, cases)
+
+    def head(self, split: Split, rows: float, busy: int) -> Cost:
+        """The LM head; where this many rows of the vocabulary were not measured, in proportion to others.
+
+        Raises:
+            MissingError: none was measured.
+        """
+        n = split.vocab_per_rank
+        for at_once, fits in ((busy, partial(_beside, busy)), (None, _alone)):
+            for size in sorted(self._rows_of_heads, key=lambda one: (one != n, -one)):
+                found = self._curve((HEAD, at_once, size), partial(_has_rows, size, fits), "linear", HEAD)
+                if found and found.within(rows):
+                    cost = found.at(rows)
+                    return cost if size == n else _named(cost.times(n / size), BEYOND, cost.cases)
+        raise MissingError(f"no LM head of {self._asked.model} with {rows:g} tokens on {self._system.name}")
+
+    @cached_property
+    def _rows_of_heads(self) -> set[int]:
+        """Of the vocabulary, that LM heads were measured with."""
+        found = self._system.by_layer.get(("linear", self._asked.model, HEAD), ())
+        return {one.case.n for one in found if one.case.n}
+
+    def attention(self, split: Split, sequences: int) -> Cost:
+        """Of decode over the asked context; beyond the largest batch it goes on in proportion, as its cache does.
+
+        Raises:
+            MissingError: there is none for these heads, or for contexts around the asked one.
+        """
+        context = self._asked.context
+        curves = self._decode_curves(split)
+        if not curves:
+            raise MissingError(f"no decode attention of {self._asked.model} at tp {split.tp} on {self._system.name}")
+        if context in curves:
+            return curves[context].at(sequences)
+        sizes = sorted(curves)
+        place = bisect_left(sizes, context)
+        if not 0 < place < len(sizes):
+            raise MissingError(
+                f"context {context}: decode attention of tp {split.tp} was measured from {sizes[0]} to {sizes[-1]} on "
+                f"{self._system.name}; choose one within"
+            )
+        low, high = sizes[place - 1], sizes[place]
+        share, a, b = (context - low) / (high - low), curves[low].at(sequences), curves[high].at(sequences)
+        between = total([a.times(1 - share), b.times(share)])
+        return _named(between, weakest([a.provenance, b.provenance, "interpolated"]), (*a.cases, *b.cases))
+
+    def prompt_attention(self, split: Split, tokens: float) -> Cost:
+        """Of one prompt.
+
+        Raises:
+            MissingError: there is none for these heads.
+        """
+        found = self._of_any(
+            ("prompt", split.tp),
+            [one for alike in self._by_context(split, "prefill").values() for one in alike],
+            lambda one: one.case.tokens == one.case.context,
+        )
+        if not found:
+            raise MissingError(f"no prefill attention of {self._asked.model} at tp {split.tp} on {self._system.name}")
+        return found.at(tokens)
+
+    def _linear(self, split: Split, name: str, rows: float) -> Cost:
+        shard = split.linear(name)
+        found = self._curve(
+            ("linear", name, shard.n, shard.k),
+            lambda one: (one.case.n, one.case.k) == (shard.n, shard.k),
+            "linear",
+            name,
+        )
+        if not found:
+            widths = sorted({one.case.tp for one in self._linears(name) if one.case.tp})
+            self._refuse_shares_alone(split)
+            there = f"there are those of tp {', '.join(map(str, widths))}" if widths else "there are none of this model"
+            raise MissingError(
+                f"no linear {name} of {split.model} at tp {split.tp} on {self._system.name}: {there}; measure or "
+                f"import --tp {split.tp}"
+            )
+        if not found.within(rows):
+            raise MissingError(
+                f"{rows:g} tokens through {name} at tp {split.tp}: measured up to {found.sizes[-1]} on "
+                f"{self._system.name}; plan for a smaller batch, or measure more --tokens"
+            )
+        return found.at(rows)
+
+    def _refuse_shares_alone(self, split: Split) -> None:
+        """Say what shares there are, where those are all that was measured of the model.
+
+        Raises:
+            MissingError: so it is.
+        """
+        cases = [one.case for one in self._system.by_layer.get((WHOLE, self._asked.model, WHOLE), ())]
+        found = [
+            case
+            for case in cases
+            if case.question == specs_layer.QUESTION and case.implementation == self._implementation
+        ]
+        if not found:
+            return
+        tps, contexts, at_once = (
+            ", ".join(map(str, sorted({one for one in values if one})))
+            for values in ([c.tp for c in found], [c.context for c in found], [c.ranks for c in found])
+        )
+        raise MissingError(
+            f"no layer of {split.model} at tp {split.tp}, context {self._asked.context} on {self._system.name} but as "
+            f"ranks' shares, of a token a sequence: at tp {tps}, context {contexts}, {at_once} ranks at once, up to "
+            f"{max(case.tokens or 0 for case in found)} sequences; ask for these, or run suites/bench_shares.py"
         )
 
+    def _linears(self, name: str) -> Iterator[Measurement]:
+        """Those of this model and implementation that ran alone on their device."""
+        for one in self._system.by_layer.get(("linear", self._asked.model, name), ()):
+            if (
+                one.case.implementation == self._implementation
+                and one.case.question != specs_layer.QUESTION
+                and one.case.tokens
+            ):
+                yield one
+
+    def _curve(
+        self, key: tuple[object, ...], fits: Callable[[Measurement], bool], op: str, layer: str | None = None
+    ) -> Curve | None:
+        """Over tokens, of what fits among the cases of this model and implementation."""
+        of = self._asked.model, layer or op, self._implementation
+
+        def points(launch: str) -> Points:
+            for one in self._system.by_layer.get((op, self._asked.model, layer or op), ()):
+                case = one.case
+                if (case.implementation, case.launch) == (self._implementation, launch) and case.tokens and fits(one):
+                    yield case.tokens, one
+
+        for launch in LAUNCHES:
+            if found := self._system.curve((*of, *key, launch), partial(points, launch)):
+                return found
+        return None
+
+    def _decode_curves(self, split: Split) -> Mapping[int, Curve]:
+        """Of decode attention of these heads by context."""
+        if split.tp not in self._decoding:
+            found = self._by_context(split, "decode").items()
+            curves = {at: self._of_any(("decode", split.tp, at), alike, lambda _: True) for at, alike in found}
+            self._decoding[split.tp] = {at: one for at, one in sorted(curves.items()) if one}
+        return self._decoding[split.tp]
+
+    def _by_context(self, split: Split, phase: str) -> Mapping[int, Sequence[Measurement]]:
+        """Attention of these heads by context, whoever's."""
+        key = self._asked.model, phase, split.tp
+        if key not in self._system.attentions:
+            found: dict[int, list[Measurement]] = {}
+            for one in self._system.by_op.get("attention", ()):
+                if one.case.context and self._heads(one, split, phase):
+                    found.setdefault(one.case.context, []).append(one)
+            self._system.attentions[key] = found
+        return self._system.attentions[key]
+
+    def _of_any(
+        self, key: tuple[object, ...], among: Sequence[Measurement], fits: Callable[[Measurement], bool]
+    ) -> Curve | None:
+        """Over tokens the implementation's own attention, else the fastest at each size."""
+
+        def points(own: bool) -> Points:
+            for one in among:
+                if (not own or one.case.implementation == self._implementation) and one.case.tokens and fits(one):
+                    yield one.case.tokens, one
+
+        of = self._asked.model, "attention", *key
+        own = self._system.curve((*of, self._implementation), partial(points, True))
+        return own or self._system.curve((*of, ""), partial(points, False))
+
+    def _heads(self, one: Measurement, split: Split, phase: str) -> bool:
+        """Whether it is attention of one rank of this split, in this phase."""
+        case = one.case
+        decode = case.layer == "decode" or (case.layer == "attention" and case.batch == case.tokens)
+        return (
+            (case.model, case.tp, case.dtype) == (self._asked.model, split.tp, self._system.dtype)
+            and decode == (phase == "decode")
+            and case.ranks == 1
+        )
+
+
+def _beside(busy: int, one: Measurement) -> bool:
+    return one.case.question == specs_layer.QUESTION and one.case.ranks == busy
+
+
+def _alone(one: Measurement) -> bool:
+    return one.case.question != specs_layer.QUESTION
+
+
+def _has_rows(n: int, fits: Callable[[Measurement], bool], one: Measurement) -> bool:
+    return one.case.n == n and fits(one)
+
+
+def _named(cost: Cost, provenance: str, cases: tuple[str, ...]) -> Cost:
+    return Cost(cost.seconds, cost.low, cost.high, cost.half, provenance, tuple(dict.fromkeys(cases)))
+
+
+# Messages over a link that somebody imagines: faster or slower, further away, or shared with others.
+
+AS_IT_IS = Fabric()
+
+
+def over_link(message_bytes: int, fabric: Fabric, usual: Assumed, usual_rate: float) -> Cost:
+    """A hop of which nothing was measured: what is not imagined is assumed."""
+    moved = message_bytes / rate(fabric, usual_rate)
+    seconds, low, high = (wait + moved for wait in latency(fabric, usual))
+    return Cost(seconds, low, high, 0.0, "assumed" if fabric == AS_IT_IS else "modelled")
+
+
+def rate(fabric: Fabric, usual: float) -> float:
+    """Bytes a second of a link, in one direction, that are left by whoever else uses it."""
+    return (fabric.bytes_per_second or usual) * fabric.share
+
+
+def latency(fabric: Fabric, usual: Assumed) -> tuple[float, float, float]:
+    """Seconds of a message, the least and the most."""
+    given = fabric.latency_seconds
+    return (usual.value, usual.low, usual.high) if given is None else (given, given, given)
+
+
+def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, usual_rate: float) -> Cost:
+    """What was measured, on another link.
+
+    The smallest message has the latency: it scales as the imagined latency does against what is assumed of a hop. What
+    a message takes beyond that was spent moving bytes: it scales with the rates, so an algorithm stays as good as it
+    is.
+
+    Args:
+        curve: measured times over bytes.
+        message_bytes: of the message.
+        fabric: what is imagined.
+        usual_rate: of the link as it is, in bytes a second and one direction.
+    """
+    start, one = curve.at(curve.sizes[0]), curve.at(message_bytes)
+    given = fabric.latency_seconds
+    further = 1.0 if given is None else given / estimate.HOP_SECONDS.value
+    slower = usual_rate / rate(fabric, usual_rate)
+    seconds, low, high = (further * pick(start) + slower * max(0.0, pick(one) - pick(start)) for pick in FIGURES)
+    return Cost(seconds, low, high, one.half * max(further, slower), "modelled", one.cases)
+
+
+def measured_rate(curve: Curve, op: str, ranks: int) -> float:
+    """What the largest message reaches over a link, in bytes a second and one direction."""
+    most = curve.sizes[-1]
+    return TRAFFIC[op].sent(ranks) * most / curve.at(most).seconds
+
+
+# What messages between ranks take: all-reduces by whose kernel and how launched, and hops from stage to stage.
+
+HOP = "ping_pong"
+OF_BACKEND = {"custom": ("custom",), "nccl": ("nccl", "rccl")}
+
+
+class Messages:
+    """What one implementation's messages take.
+
+    Args:
+        system: what was measured.
+        asked: backend and links.
+        implementation: of the linears: an engine's own kernel goes with its own linears.
+    """
+
+    def __init__(self, system: System, asked: Asked, implementation: str) -> None:
+        self._system, self._asked, self._implementation = system, asked, implementation
+        self._known: dict[tuple[int, int], Cost] = {}
+        self._hops_known: dict[tuple[int, bool], Cost] = {}
+
+    def all_reduce(self, ranks: int, message_bytes: int) -> Cost:
+        """Over neighbouring ranks.
+
+        Raises:
+            MissingError: there is none for so many ranks, or for messages as large.
+        """
+        key = ranks, message_bytes
+        if key not in self._known:
+            nodes = self._asked.fabric.spans(ranks)
+            self._known[key] = (
+                self._within(ranks, message_bytes) if nodes == 1 else self._across(ranks, nodes, message_bytes)
+            )
+        return self._known[key]
+
+    def hop(self, message_bytes: int, *, across: bool = False) -> Cost:
+        """From a rank to another, in one host or across two: measured where it was, else by what is assumed."""
+        key = message_bytes, across
+        if key not in self._hops_known:
+            self._hops_known[key] = self._hop(*key)
+        return self._hops_known[key]
+
+    def _hop(self, message_bytes: int, across: bool) -> Cost:
+        fabric = self._asked.fabric
+        if across:
+            usual_rate = estimate.NODE_BYTES_PER_SECOND.value
+            return over_link(message_bytes, fabric, estimate.NODE_HOP_SECONDS, usual_rate)
+        measured, rate = self._hops(), self._link_rate
+        if fabric.changes_link and measured:
+            return reshaped(measured, message_bytes, fabric, rate or measured_rate(measured, HOP, 2))
+        if measured:
+            return measured.at(message_bytes)
+        if rate is None:
+            raise MissingError(
+                f"no hop between ranks was measured on {self._system.name}: run suites/bench_point_to_point.py"
+            )
+        inside = fabric if fabric.changes_link else AS_IT_IS
+        return over_link(message_bytes, inside, estimate.HOP_SECONDS, rate)
+
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Both kinds of doubt together."""
-        return max(0.0, self.low - self.half), self.high + self.half
+    def _link_rate(self) -> float | None:
+        """Of the GPUs' own link by its datasheet, in bytes a second and one direction."""
+        return self._system.gpu.link_bytes_per_second if self._system.gpu else None
 
+    def _within(self, ranks: int, message_bytes: int) -> Cost:
+        """In one host: the fastest of what the backend allows."""
+        curves = self._curves(ranks)
+        fitting = [one for one in curves if one.within(message_bytes)]
+        if not curves:
+            raise MissingError(self._no_ranks(ranks))
+        if not fitting:
+            most = binary_bytes(max(one.sizes[-1] for one in curves))
+            raise MissingError(
+                f"an all-reduce of {binary_bytes(message_bytes)} over {ranks} ranks: the largest measured is {most}; "
+                "plan for a smaller batch"
+            )
+        return min((self._one(curve, ranks, message_bytes) for curve in fitting), key=lambda cost: cost.seconds)
 
-Pick = Callable[[Cost], float]
-FIGURES: tuple[Pick, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
-"""The figure, the least and the most that it may be."""
+    def _one(self, curve: Curve, ranks: int, message_bytes: int) -> Cost:
+        """One kind, on the link that is imagined if that is the one in the host."""
+        fabric = self._asked.fabric
+        if not fabric.changes_link:
+            return curve.at(message_bytes)
+        rate = self._link_rate or measured_rate(curve, "all_reduce", ranks)
+        return reshaped(curve, message_bytes, fabric, rate)
 
+    def _across(self, ranks: int, nodes: int, message_bytes: int) -> Cost:
+        """Within each host, then between hosts for each GPU's part of the message, in a ring."""
+        fabric = self._asked.fabric
+        inside = ranks // nodes
+        first = self._within(inside, message_bytes) if inside > 1 else Cost(0.0, 0.0, 0.0)
+        part = message_bytes / inside
+        moving = TRAFFIC["all_reduce"].sent(nodes) * part / rate(fabric, estimate.NODE_BYTES_PER_SECOND.value)
+        turns, waits = 2 * ceil(log2(nodes)), latency(fabric, estimate.NODE_HOP_SECONDS)
+        seconds, low, high = (pick(first) + moving + turns * wait for pick, wait in zip(FIGURES, waits, strict=True))
+        return Cost(seconds, low, high, first.half, "modelled", first.cases)
 
-def total(costs: Iterable[Cost]) -> Cost:
-    """One after another."""
-    found = list(costs)
-    return Cost(
-        sum(one.seconds for one in found),
-        sum(one.low for one in found),
-        sum(one.high for one in found),
-        hypot(*(one.half for one in found)),
-    )
+    def _curves(self, ranks: int) -> list[Curve]:
+        backend = self._asked.backend
+        kinds = [backend] if backend != "best" else ["custom", "nccl", "other"]
+        return [one for kind in kinds if (one := self._curve(kind, ranks))]
 
+    def _curve(self, kind: str, ranks: int) -> Curve | None:
+        """Of one kind, launched in the first of the ways asked for that there is."""
+        for launch in self._asked.launches:
+            who = self._implementation if kind == "custom" else ""
+            key = "all_reduce", kind, who, ranks, launch
+            if found := self._system.curve(key, partial(self._points, kind, ranks, launch)):
+                return found
+        return None
 
-def fixed(seconds: float, provenance: str) -> Cost:
-    """A figure without a range that comes from no case."""
-    return Cost(seconds, seconds, seconds, 0.0, provenance)
+    def _points(self, kind: str, ranks: int, launch: str) -> Iterator[tuple[int, Measurement]]:
+        for one in self._all_reduces():
+            case = one.case
+            if case.ranks == ranks and case.launch == launch and self._is(one, kind) and case.message_bytes:
+                yield case.message_bytes, one
+
+    def _all_reduces(self) -> Iterator[Measurement]:
+        """Back to back, of elements that are as wide."""
+        dtype = self._system.dtype
+        alike = HALVES if dtype in HALVES else {dtype}
+        for one in self._system.by_op.get("all_reduce", ()):
+            if one.case.dtype in alike and not one.case.gap_seconds:
+                yield one
+
+    def _is(self, one: Measurement, kind: str) -> bool:
+        family = FAMILIES.get(one.case.implementation, "other")
+        if kind == "custom" and family == "custom" and one.framework:
+            return one.framework == self._implementation
+        return family in OF_BACKEND.get(kind, (kind,))
+
+    def _no_ranks(self, ranks: int) -> str:
+        counts = sorted({one.case.ranks for one in self._all_reduces()})
+        backend = "" if self._asked.backend == "best" else f" by {self._asked.backend}"
+        known = f"there are those of {', '.join(map(str, counts))}" if counts else "there are none"
+        return (
+            f"no all-reduce{backend} over {ranks} ranks on {self._system.name}: {known}; none is guessed from "
+            "another count"
+        )
+
+    def _hops(self) -> Curve | None:
+        """One way of a ping-pong: from the call to the message's being there."""
+        found = self._system.by_op.get(HOP, ())
+
+        def points() -> Iterator[tuple[int, Measurement]]:
+            for one in found:
+                if one.case.message_bytes and not one.case.gap_seconds:
+                    yield one.case.message_bytes, one
+
+        return self._system.curve(("hop",), points, factor=0.5)

@@ -10,14 +10,11 @@ from itertools import takewhile
 from statistics import median
 from typing import Literal
 
-from reports.plan import room
-from reports.plan.asked import Asked
-from reports.plan.deployments import MICRO_BATCHES
-from reports.plan.missing import MissingError
-from reports.plan.parts import LOGIT_BYTES, Parts, Variant
-from reports.plan.step import chunk_of, compose
-from reports.plan.straight import Bounds, filled
-from reports.plan.system import System
+from reports.plan import step
+from reports.plan.estimate import Bounds, MissingError, filled
+from reports.plan.profile import System
+from reports.plan.query import MICRO_BATCHES, Asked
+from reports.plan.step import SAMPLED_LOGIT_BYTES, Parts, Variant, chunk_of, compose
 from specs.errors import UserError
 from specs.parallel import PARTITIONS, Deployment, Split
 
@@ -84,7 +81,7 @@ def _batches(system: System, asked: Asked) -> tuple[list[int], str]:
     most, bound = MOST, ""
     for one in (_tp(asked), *(_pp(asked, way, 1) for way in PARTITIONS)):
         one.split(asked.cut)
-        fit = room.most_sequences(one, asked, system)
+        fit = step.most_sequences(one, asked, system)
         if fit < most:
             most, bound = fit, f"memory holds {fit} sequences of context {asked.context} under {one}"
     return list(range(asked.gpus, most + 1, asked.gpus)), bound
@@ -162,7 +159,7 @@ def _bends(parts: Parts, system: System, way: Deployment) -> set[float]:
     """Batches at which any curve that was looked up may bend, whether its sizes are tokens or bytes of a message."""
     asked, sizes = parts.asked, system.sizes
     row, chunk = asked.cut.hidden * parts.itemsize, chunk_of(asked.prefill_chunk, way).tokens
-    rows = sizes | {size / row for size in sizes} | {size / (LOGIT_BYTES * way.tp) for size in sizes}
+    rows = sizes | {size / row for size in sizes} | {size / (SAMPLED_LOGIT_BYTES * way.tp) for size in sizes}
     return {way.micro_batches * at for one in rows for at in (one, (one - chunk) / asked.rows_a_sequence)}
 
 

@@ -3,12 +3,164 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
+from statistics import fmean
+from typing import NamedTuple
 
-from reports import pipeline
-from reports.plan.cost import FIGURES, Cost, Pick, total
-from reports.plan.fabric import Fabric
-from reports.plan.parts import Chunk, Parts
+from reports import pipeline_model
+from reports.claims.evidence import weakest
+from reports.plan import estimate
+from reports.plan.cost import Computed, Messages
+from reports.plan.estimate import FIGURES, Cost, MissingError, Pick, fixed, total
+from reports.plan.profile import System
+from reports.plan.query import Asked, Fabric
+from specs import memory
+from specs.errors import UserError
 from specs.parallel import Deployment, Seat, Split
+
+# What a rank computes in a step: layers and the LM head, of one implementation, from whatever was measured of them.
+#
+# Best is a rank's own share of a layer as it runs beside the others, then a layer that was timed as a whole, then the
+# sum of its linears, its attention and its elementwise kernels.
+
+Named = Mapping[str, Cost]
+"""Costs of a layer, or of an end, by what they are."""
+ALL_REDUCE = "all-reduce"
+SAMPLED_LOGIT_BYTES = 8
+"""A rank's best logit and its place, in fp32, that sampling gathers of each row."""
+
+
+class Chunk(NamedTuple):
+    """What a micro-batch takes along of a prompt: so many tokens of one that has `prompt` in all."""
+
+    tokens: float = 0.0
+    prompt: float = 0.0
+
+
+NO_CHUNK = Chunk()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Whose parts, and whether elementwise kernels count: an engine may have fused them into their neighbours."""
+
+    implementation: str
+    elementwise: bool = True
+
+
+class Parts:
+    """Of one variant.
+
+    Args:
+        system: what was measured.
+        asked: model, context, what each sequence has in a step.
+        variant: whose.
+    """
+
+    def __init__(self, system: System, asked: Asked, variant: Variant) -> None:
+        self.asked, self.variant = asked, variant
+        self._system = system
+        self._computed = Computed(system, asked, variant.implementation)
+        self.messages = Messages(system, asked, variant.implementation)
+        self.itemsize = system.itemsize
+        self._splits: dict[int, Split] = {}
+        self._layers: dict[tuple[int, int, Chunk, int], Cost] = {}
+        self._heads: dict[tuple[int, int, int], Cost] = {}
+
+    def layer(self, tp: int, sequences: int, chunk: Chunk, busy: int) -> Cost:
+        """What `layer_parts` add up to."""
+        key = tp, sequences, chunk, busy
+        if key not in self._layers:
+            self._layers[key] = total(self.layer_parts(*key).values())
+        return self._layers[key]
+
+    def head(self, tp: int, sequences: int, busy: int) -> Cost:
+        """What `head_parts` add up to."""
+        key = tp, sequences, busy
+        if key not in self._heads:
+            self._heads[key] = total(self.head_parts(*key).values())
+        return self._heads[key]
+
+    def layer_parts(self, tp: int, sequences: int, chunk: Chunk, busy: int) -> Named:
+        """One layer on a rank, in decode.
+
+        Args:
+            tp: ranks that share it.
+            sequences: of the micro-batch.
+            chunk: what it takes along of a prompt.
+            busy: ranks that compute at the same time.
+
+        Raises:
+            MissingError: no file has what it needs.
+        """
+        split, rows = self._split(tp), sequences * self.asked.rows_a_sequence + chunk.tokens
+        found: dict[str, Cost] = {}
+        if rows == sequences and (whole := self._computed.layer(split, sequences, busy)):
+            found["layer"] = whole
+        else:
+            found["linears"] = self._computed.linears(split, rows)
+            found["attention"] = self._computed.attention(split, sequences)
+            if chunk.tokens:
+                whole = self._computed.prompt_attention(split, chunk.prompt)
+                found["attention of prompts"] = whole.times(chunk.tokens / chunk.prompt)
+            self._add_elementwise(found, split, rows)
+        return self._with_all_reduces(found, split, rows)
+
+    def prompt_parts(self, tp: int, tokens: int) -> Named:
+        """One layer on a rank, in prefill of a prompt.
+
+        Raises:
+            MissingError: no file has what it needs.
+        """
+        split = self._split(tp)
+        found = {
+            "linears": self._computed.linears(split, tokens),
+            "attention": self._computed.prompt_attention(split, tokens),
+        }
+        self._add_elementwise(found, split, tokens)
+        return self._with_all_reduces(found, split, tokens)
+
+    def head_parts(self, tp: int, sequences: int, busy: int) -> Named:
+        """The LM head on a rank of the last stage, and the gather of what each rank found best.
+
+        Raises:
+            MissingError: no file has what it needs.
+        """
+        split, rows = self._split(tp), sequences * self.asked.rows_a_sequence
+        found = {"lm_head": self._computed.head(split, rows, busy)}
+        if tp > 1:
+            found[ALL_REDUCE] = self.messages.all_reduce(tp, SAMPLED_LOGIT_BYTES * rows * tp)
+        return found
+
+    def _split(self, tp: int) -> Split:
+        """One stage of all layers."""
+        if tp not in self._splits:
+            try:
+                self._splits[tp] = Split(self.asked.cut, tp)
+            except UserError as error:
+                raise MissingError(str(error)) from error
+        return self._splits[tp]
+
+    def _add_elementwise(self, found: dict[str, Cost], split: Split, rows: float) -> None:
+        """Norms, rotary embedding, SwiGLU: their bytes at the memory's rate, and a fixed price each.
+
+        Their range is another variant's: without them.
+        """
+        rate = self._system.read_bytes_per_second
+        if not self.variant.elementwise:
+            return
+        if not rate:
+            raise MissingError(f"no memory bandwidth of {self._system.name}: run suites/bench_ceilings.py")
+        moved = memory.elementwise_bytes(split, 1, self._system.itemsize) * rows / rate
+        found["elementwise"] = fixed(moved + estimate.KERNELS_A_LAYER * estimate.KERNEL_SECONDS.value, "assumed")
+
+    def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: float) -> Named:
+        """And the two that follow o and down."""
+        if split.tp > 1:
+            message = round(rows * split.model.hidden * self._system.itemsize)
+            found[ALL_REDUCE] = self.messages.all_reduce(split.tp, message).times(2)
+        return found
+
 
 ID_BYTES = 8
 """A sampled token on its way back to the first stage."""
@@ -90,10 +242,10 @@ def _period(sizes: Sequence[int], stages: Columns, hops: Columns, pick: Pick) ->
     if len(stages) == 1:
         alike, between = stages[sizes[0]], hops[sizes[0]]
         return max(len(sizes) * max(map(pick, alike)), sum(map(pick, alike)) + sum(map(pick, between)))
-    return pipeline.period(by_stage(sizes, stages, pick), by_stage(sizes, hops, pick))
+    return pipeline_model.period(by_stage(sizes, stages, pick), by_stage(sizes, hops, pick))
 
 
-def by_stage(sizes: Sequence[int], columns: Columns, pick: Pick) -> pipeline.Table:
+def by_stage(sizes: Sequence[int], columns: Columns, pick: Pick) -> pipeline_model.StageTable:
     """Seconds[stage][slot], as the event model has them."""
     return [[pick(columns[size][stage]) for size in sizes] for stage in range(len(columns[sizes[0]]))]
 
@@ -105,3 +257,125 @@ def _half(sizes: Sequence[int], stages: Columns, hops: Columns) -> float:
     if len(sizes) * slowest.seconds >= sum(one.seconds for one in (*alike, *between)):
         return len(sizes) * slowest.half
     return sum(one.half for one in (*alike, *between))
+
+
+# Where a step goes: all-reduces, hops, the bubble; and what each of its parts rests on.
+
+
+@dataclass(frozen=True)
+class Account:
+    """Shares of a step, each the mean over stages; and by part where its time comes from.
+
+    Attributes:
+        all_reduce_share: in all-reduces.
+        hop_share: waiting for messages on their way, where the loop hangs on them.
+        bubble_share: waiting for other stages.
+        provenance: by part the weakest of what it rests on.
+        cases: by part the names of the cases.
+    """
+
+    all_reduce_share: float
+    hop_share: float
+    bubble_share: float
+    provenance: Mapping[str, str]
+    cases: Mapping[str, Sequence[str]]
+
+    @property
+    def communication_share(self) -> float:
+        """All-reduces and hops together."""
+        return self.all_reduce_share + self.hop_share
+
+
+def account(parts: Parts, deployment: Deployment, split: Split, step: Step) -> Account:
+    """Of a composed step."""
+    chunk = chunk_of(parts.asked.prefill_chunk, deployment)
+    layers, busy = split.stage_layers(), deployment.busy_ranks
+    reducing = [0.0] * deployment.pp
+    used: dict[str, list[Cost]] = {}
+    for size in set(step.sizes):
+        count = step.sizes.count(size)
+        layer = parts.layer_parts(deployment.tp, size, chunk, busy)
+        head = parts.head_parts(deployment.tp, size, busy)
+        for name, cost in (*layer.items(), *head.items()):
+            used.setdefault(name, []).append(cost)
+        for stage, held in enumerate(layers):
+            reducing[stage] += count * held * _seconds(layer)
+        reducing[-1] += count * _seconds(head)
+        used.setdefault("hop", []).extend(step.hops.get(size, ()))
+    working = [sum(step.stages[size][stage].seconds for size in step.sizes) for stage in range(deployment.pp)]
+    idle = max(0.0, 1 - fmean(working) / step.seconds)
+    hop = min(idle, _exposed(step) / step.seconds)
+    used = {name: costs for name, costs in used.items() if costs}
+    return Account(
+        all_reduce_share=fmean(reducing) / step.seconds,
+        hop_share=hop,
+        bubble_share=idle - hop,
+        provenance={name: weakest(one.provenance for one in costs) for name, costs in used.items()},
+        cases={name: sorted({case for one in costs for case in one.cases}) for name, costs in used.items()},
+    )
+
+
+def _seconds(found: Mapping[str, Cost]) -> float:
+    return found[ALL_REDUCE].seconds if ALL_REDUCE in found else 0.0
+
+
+def _exposed(step: Step) -> float:
+    """Seconds that messages are on their way while the loop waits for them: none where a stage sets the pace."""
+    if not step.hops:
+        return 0.0
+    size = max(step.sizes)
+    slowest = max(one.seconds for one in step.stages[size])
+    way = sum(one.seconds for one in step.hops[size])
+    round_trip = sum(one.seconds for one in step.stages[size]) + way
+    return min(way, max(0.0, round_trip - len(step.sizes) * slowest))
+
+
+# Whether a deployment fits into memory: weights, caches of keys and values, activations, workspace.
+
+STORED_LOGIT_BYTES = 4
+
+
+def need_bytes(deployment: Deployment, asked: Asked, system: System, batch: int) -> int:
+    """Of the fullest rank; where all ranks share one memory, of all together. The embedding is replicated under TP."""
+    split, itemsize = deployment.split(asked.cut), system.itemsize
+    sequences = batch // deployment.replicas
+    rows = max(deployment.micro_batch_sizes(batch)) * asked.rows_a_sequence
+    rows += ceil(chunk_of(asked.prefill_chunk, deployment).tokens)
+    stages = []
+    for stage in range(deployment.pp):
+        held = memory.stage_weight_bytes(split, stage, itemsize, replicated_embedding=True)
+        held += sequences * asked.context * memory.kv_bytes_per_token_per_rank(split, stage, itemsize)
+        held += 2 * memory.residual_bytes(split, rows, itemsize) + memory.mlp_activation_bytes(split, rows, itemsize)
+        if stage == deployment.pp - 1:
+            held += rows * split.vocab_per_rank * STORED_LOGIT_BYTES
+        stages.append(held)
+    if system.shared_memory:
+        return deployment.tp * deployment.replicas * sum(stages)
+    return max(stages) + round(estimate.WORKSPACE_BYTES.value)
+
+
+def why_not(deployment: Deployment, asked: Asked, system: System, batch: int) -> str:
+    """One line on what does not fit; empty where it does, or where nobody knows the memory."""
+    limit = system.memory_bytes
+    if limit is None or (need := need_bytes(deployment, asked, system, batch)) <= limit:
+        return ""
+    whose = "all ranks together need" if system.shared_memory else "the fullest rank needs"
+    return (
+        f"{batch} sequences of context {asked.context}: {whose} {need / 1e9:,.1f} GB and {system.name} has "
+        f"{limit / 1e9:,.1f} GB; at most {most_sequences(deployment, asked, system)} fit"
+    )
+
+
+def most_sequences(deployment: Deployment, asked: Asked, system: System) -> int:
+    """The largest batch that fits, a multiple of the replicas; 0 where not even one sequence a replica does."""
+    limit = system.memory_bytes
+    low, high = 0, 2**20
+    if limit is None:
+        return high * deployment.replicas
+    while low < high:
+        middle = (low + high + 1) // 2
+        if need_bytes(deployment, asked, system, middle * deployment.replicas) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low * deployment.replicas

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.files import load
+from reports.results import load
 from tests.docs.tree import ROOT, copy, environment
 from tests.reports import planted
 

@@ -4,8 +4,8 @@ import json
 import random
 from pathlib import Path
 
-from reports.evidence import collect
-from reports.files import parse
+from reports.claims.evidence import collect
+from reports.results import parse
 from tests.reports import planted
 
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 125, 128, 129, 192, 256, 257, 512, 1000, 2048, 4096)

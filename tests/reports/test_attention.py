@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from reports import attention, show, terminal
-from reports.files import load
+from reports import output, roofline, show
+from reports.results import load
 from tests.reports import planted
 from tests.reports.planted import measured
 
@@ -37,12 +37,12 @@ def prefill(seconds, tokens=2048):
 
 def section(tmp_path, measurements, machine=planted.H200, width=140):
     file = load(planted.write(tmp_path / "x.json", measurements, machine=machine))
-    return terminal.draw(show.section(file, show.read(file)), width=width)
+    return output.draw_terminal(show.section(file, show.read(file)), width=width)
 
 
 def judged(tmp_path, times, **changes):
     found = [decode(name, seconds, **changes) for name, seconds in times.items()]
-    return attention.judge(show.read(load(planted.write(tmp_path / "x.json", found, machine=planted.H200))))
+    return roofline.judge(show.read(load(planted.write(tmp_path / "x.json", found, machine=planted.H200))))
 
 
 def test_the_table_tells_decode_from_prefill_by_kernel_and_says_nothing_twice(tmp_path):

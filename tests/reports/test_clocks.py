@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from reports import terminal
-from reports.compare import page as comparison
-from reports.compare import versus
-from reports.files import load
-from reports.library.headlines import headlines
+from reports import output
+from reports.archive.entries import headlines
+from reports.compare import comparison, report
+from reports.html.report import tell
+from reports.results import load
 from reports.show import read, section
-from reports.story import tell
 from tests.reports import planted
 from tests.reports.planted import H200, measured
 
@@ -70,7 +69,7 @@ def test_a_case_whose_clock_moved_is_labelled_in_its_row(tmp_path):
     ]
     file = load(planted.write(tmp_path / "x.json", found, machine=H200))
     assert [one.warnings() for one in read(file)] == [["clock moved"], []]
-    assert "clock moved\n" in terminal.draw(section(file, read(file)), width=120)
+    assert "clock moved\n" in output.draw_terminal(section(file, read(file)), width=120)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_a_ceiling_in_doubt_is_flagged_where_ceilings_are_printed(tmp_path, inde
     assert rows(tmp_path, found)["in doubt"] == said
     file = load(tmp_path / "x.json")
     assert f"({said.replace(':', '')})" in dict(headlines(file, read(file)))["ceilings"]
-    assert said in terminal.draw(tell([file]).provenance(), width=200), "and on the page"
+    assert said in output.draw_terminal(tell([file]).provenance(), width=200), "and on the page"
 
 
 def test_a_ceiling_that_is_not_the_best_may_have_been_throttled(tmp_path):
@@ -103,8 +102,8 @@ def test_comparing_says_both_clocks_and_counts_cases_in_which_they_moved(tmp_pat
     a = load(planted.write(tmp_path / "a.json", [measured(planted.case(), 1.0, telemetry=clock(1980))], machine=H200))
     slow = measured(planted.case(), 1.2, telemetry=clock(1500, 1515, moved=1))
     b = load(planted.write(tmp_path / "b.json", [slow], machine=H200))
-    found = versus.against(a, b)
-    text = terminal.draw(comparison.page([a, b], [found], ["A", "B"], every=True), width=160)
+    found = comparison.against(a, b)
+    text = output.draw_terminal(report.page([a, b], [found], ["A", "B"], every=True), width=160)
     assert "SM clock 1980 MHz" in text
     assert "SM clock 1500 to 1515 MHz" in text
     assert "B: 1 case in which the SM clock moved" in text

@@ -2,9 +2,9 @@
 
 import pytest
 
-from reports.evidence import collect
-from reports.files import load
-from reports.ledger.layers import collect as layers_of
+from reports.claims.evidence import collect
+from reports.ledger.ledger import collect as layers_of
+from reports.results import load
 from tests.reports import planted
 from tests.reports.planted import ceilings, measured
 from tests.reports.test_show import figures, page, table

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from reports import terminal
-from reports.files import load
+from reports import output
 from reports.output import Format
+from reports.results import load
 from reports.show import read, section, show
 from tests.reports import planted
 from tests.reports.planted import ceilings, measured
@@ -16,7 +16,7 @@ def figures(tmp_path, measurements, **kwargs):
 
 def page(tmp_path, measurements, width=120, **kwargs):
     file = load(planted.write(tmp_path / "x.json", measurements, **kwargs))
-    return terminal.draw(section(file, read(file)), width=width)
+    return output.draw_terminal(section(file, read(file)), width=width)
 
 
 def table(text, title):

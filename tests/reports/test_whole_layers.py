@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from reports import ratios
 from reports.__main__ import main
-from reports.answer import answer
-from reports.claims import judge
-from reports.evidence import collect
+from reports.claims import tokens
+from reports.claims.evidence import collect
+from reports.claims.registry import judge
+from reports.html.report import tokens_answer
 from tests.reports import planted
 from tests.reports.planted_sweeps import ceilings, file, layers, roofline, seeded, series, steps
 
@@ -25,7 +25,7 @@ def linears_of(ratio):
 
 def judged(measurements):
     """Overall findings by kind of layer, and the others by scope."""
-    rows = list(ratios.judge(collect([file(measurements)]), 125, 1000))
+    rows = list(tokens.judge(collect([file(measurements)]), 125, 1000))
     whole = {row.architecture: row for row in rows if row.scope == "overall"}
     return whole, {row.scope: row for row in rows if row.scope != "overall"}
 
@@ -91,8 +91,8 @@ def test_a_gate_asks_for_whole_layers_by_name(tmp_path, capsys):
 
 
 def test_the_answer_says_it_of_whole_layers_too():
-    said = answer(judge(collect([file([*linears_of(4.0), *run_of(2.0)])])))
+    said = tokens_answer(judge(collect([file([*linears_of(4.0), *run_of(2.0)])])))
     assert "1000 tokens take a whole layer, with attention, 2.0" in " ".join(said.details)
-    alone = answer(judge(collect([file(run_of(2.0))])))
+    alone = tokens_answer(judge(collect([file(run_of(2.0))])))
     assert alone.headline.startswith("Not measured")
     assert "on Planted CPU 9000." in alone.details[0]

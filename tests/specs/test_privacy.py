@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from reports.library import shelf
+from reports.archive import entries
 from specs import privacy
 from specs.privacy import Names, here
 from tests.reports import planted
@@ -90,7 +90,7 @@ def test_who_is_called_like_a_word_spoils_no_sentence_and_leaves_paths(name):
 
 
 def test_whoever_is_called_like_a_word_of_a_committed_file_leaves_it_sound():
-    contents = [json.loads(path.read_text()) for path in sorted(shelf.DATA.glob("*.json"))]
+    contents = [json.loads(path.read_text()) for path in sorted(entries.DATA.glob("*.json"))]
     told = {(place, text) for content in contents for place, text in texts(content)}
     words = {word for _, text in told for word in re.findall(r"[A-Za-z]{4,}", text)}
     short = {word for _, text in told for word in re.findall(r"(?<![A-Za-z0-9])[a-z0-9]{1,3}(?![A-Za-z0-9])", text)}

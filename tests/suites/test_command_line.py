@@ -3,7 +3,7 @@ import shlex
 
 import pytest
 
-from reports.recover import recover
+from reports.importers.result_file import recover
 from suites.session import typed
 from suites.workers.launcher import Place
 from tests.suites.conftest import GOOD

@@ -8,7 +8,7 @@ import pytest
 from pytest_benchmark.session import BenchmarkSession
 
 from kernels.timing.device import Device
-from reports.recover import result_file
+from reports.importers.result_file import result_file
 from specs import journal
 from suites.probes.kernel import KernelBench
 from tests.suites.conftest import GOOD

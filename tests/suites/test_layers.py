@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from reports.files import load
-from reports.ledger import account, layers
+from reports.ledger import ledger
+from reports.results import load
 from suites import nvtx
 from tests.suites.conftest import ROOT
 
@@ -87,10 +87,10 @@ def marked(monkeypatch):
 
 def test_a_run_closes_the_ledger_of_its_layers_and_a_timeline_shows_their_parts(run, marked, tmp_path):
     run(*SMALL, f"--benchmark-json={tmp_path / 'out.json'}")
-    (layer,) = layers.collect(load(tmp_path / "out.json"))
+    (layer,) = ledger.collect(load(tmp_path / "out.json"))
     assert (layer.case.batch, layer.case.tokens, layer.case.context) == (2, 2, 16)
     assert layer.gaps == layer.remarks == []
-    told = account.account(layer)
+    told = ledger.account(layer)
     assert sum(item.share.mean for item in told.items) == pytest.approx(1, abs=1e-9)
     assert {item.name for item in told.items} >= {"linears", "attention", "norms", "launch gaps", "cache effect"}
     assert layer.calls("norm") == 2

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reports.recover import recover
+from reports.importers.result_file import recover
 from specs import privacy
 from suites.workers.worker import one_line
 from tests.suites.conftest import GOOD

@@ -11,7 +11,7 @@ from statistics import median
 
 import pytest
 
-from tests.reports.profiles.planted_trace import Trace
+from tests.reports.importers.profiler.planted_trace import Trace
 from tests.reports.running import ran
 from tests.suites.conftest import GOOD, KERNELS, ROOT
 from tests.suites.workers.runs import SPARED

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from kernels.timing.device import current_device
-from reports import files
+from reports import results
 from specs.errors import UserError
 from specs.measurement import SCHEMA, Case, Measurement
 from suites.environment import machine_info
 from tests.reports import planted
-from tests.reports.experiment import planted_steps
+from tests.reports.tp_vs_pp import planted_steps
 from tests.suites.conftest import GOOD
 
 ROOT = Path(__file__).parents[2]
@@ -43,19 +43,21 @@ def test_a_case_without_a_required_key_is_refused(tmp_path, key):
     content = planted.content([planted.measured(planted.case(), 1.0)])
     del content["benchmarks"][0]["extra_info"][key]
     with pytest.raises(UserError, match="not a shardbench case"):
-        files.parse(tmp_path / "x.json", content)
+        results.parse(tmp_path / "x.json", content)
 
 
 @pytest.mark.parametrize("key", [key for key, required in rows("case").items() if not required])
 def test_a_case_without_another_key_is_read(tmp_path, key):
     content = planted.content([planted.measured(planted.case(), 1.0)])
     content["benchmarks"][0]["extra_info"].pop(key, None)
-    assert files.parse(tmp_path / "x.json", content).measurements
+    assert results.parse(tmp_path / "x.json", content).measurements
 
 
 def test_a_machine_has_these_keys():
     """Those of a GPU stand in the code alone, where there is none."""
-    code = "".join((ROOT / "suites" / name).read_text() for name in ("environment.py", "workers/launcher.py", "session.py"))
+    code = "".join(
+        (ROOT / "suites" / name).read_text() for name in ("environment.py", "workers/launcher.py", "session.py")
+    )
     known = rows("machine")
     assert {*machine_info(current_device())} <= {*known}
     assert not [key for key in known if f'"{key}"' not in code]

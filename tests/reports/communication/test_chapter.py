@@ -5,10 +5,12 @@ import re
 
 import pytest
 
-from reports import files, story
+from reports import results
 from reports.__main__ import main
-from reports.communication import chapter, published
-from reports.web import communication, render
+from reports.communication import published, report
+from reports.html import communication
+from reports.html import page as html_page
+from reports.html import report as html_report
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
 
@@ -42,7 +44,7 @@ def own(path):
 
 
 def written(*paths):
-    return chapter.write([files.load(path) for path in paths])
+    return report.write([results.load(path) for path in paths])
 
 
 def test_the_sentence_is_computed_from_the_file(tmp_path):
@@ -139,11 +141,11 @@ def test_the_terminal_has_the_same_tables_shortly(tmp_path, capsys):
 @pytest.fixture
 def told(tmp_path):
     paths = [own(tmp_path / "own.json"), silicon(tmp_path / "h200.json"), silicon(tmp_path / "h100.json", 2, H100)]
-    return story.tell(files.load_all(paths))
+    return html_report.tell(results.load_all(paths))
 
 
 def test_the_page_plots_points_lines_and_each_gpu_on_the_same_axes(told):
-    page = render.render(told)
+    page = html_page.render(told)
     specs = {
         name: json.loads(text)
         for name, text in re.findall(r'<script type="application/json" data-for="([^"]+)">(.*?)</script>', page, re.S)
@@ -182,10 +184,10 @@ def test_series_on_a_plot_have_names_of_their_own(tmp_path):
 
 
 def test_where_the_page_would_be_too_large_it_points_to_show(told, monkeypatch):
-    whole = render.render(told)
+    whole = html_page.render(told)
     assert "Every size" in whole
-    monkeypatch.setattr(render, "MOST_BYTES", 1)
-    less = render.render(told)
+    monkeypatch.setattr(html_page, "MOST_BYTES", 1)
+    less = html_page.render(told)
     assert "Every size" not in less
     assert "At every size: <code>python -m reports show" in less
 

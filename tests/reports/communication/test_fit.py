@@ -2,11 +2,11 @@
 
 import pytest
 
-from reports import files
-from reports.communication import point, series
-from reports.communication.fit import fit
-from reports.communication.reference import NOTHING
-from reports.line import interval
+from reports import results
+from reports.communication import points
+from reports.communication.points import fit
+from reports.communication.published import NOTHING
+from reports.roofline import interval
 from reports.show import read
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
@@ -14,8 +14,8 @@ from tests.reports.communication.planted_ranks import sweep
 
 
 def fitted(tmp_path, measurements):
-    file = files.load(planted.write(tmp_path / "x.json", measurements))
-    (found,) = series.collect(point.points(file, read(file), NOTHING))
+    file = results.load(planted.write(tmp_path / "x.json", measurements))
+    (found,) = points.collect(points.points(file, read(file), NOTHING))
     return fit(found)
 
 

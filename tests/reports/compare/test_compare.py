@@ -7,10 +7,10 @@ from math import exp
 import pytest
 
 from reports.compare.command import compare
+from reports.compare.comparison import against
 from reports.compare.verdict import Comparison, parse_threshold
-from reports.compare.versus import against
-from reports.files import load
 from reports.output import Format
+from reports.results import load
 from specs import statistics
 from specs.errors import UserError
 from tests.reports import planted

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from reports.compare.versus import against
-from reports.files import load
+from reports.compare.comparison import against
+from reports.results import load
 from tests.reports import planted
 
 GPU = {**planted.CPU, "gpu": "NVIDIA H200"}

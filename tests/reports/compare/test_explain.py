@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports.compare.versus import against
+from reports.compare.comparison import against
 from tests.reports import planted
 from tests.reports.planted import measured
 from tests.reports.planted_sweeps import file

@@ -2,9 +2,8 @@
 
 import pytest
 
-from reports.compare.groups import group_of
-from reports.compare.page import sentence
-from reports.compare.versus import against
+from reports.compare.comparison import against, group_of
+from reports.compare.report import sentence
 from tests.reports import planted
 from tests.reports.compare.test_explain import GPUS, NEW
 from tests.reports.planted import measured

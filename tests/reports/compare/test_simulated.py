@@ -12,8 +12,8 @@ from statistics import fmean, median, stdev
 
 import pytest
 
-from reports import files
-from reports.compare.versus import against
+from reports import results
+from reports.compare.comparison import against
 from specs.statistics import half_width
 from tests.reports import planted
 
@@ -26,7 +26,7 @@ MOST_PASSES, PRECISION = 18, 0.005
 
 @pytest.fixture(scope="module")
 def real():
-    return [one for one in files.load(REAL).measurements if one.case.question != "ceilings" and len(one.seconds) > 2]
+    return [one for one in results.load(REAL).measurements if one.case.question != "ceilings" and len(one.seconds) > 2]
 
 
 def simulated(real, seed, noise, change=lambda number: 1.0):
@@ -48,7 +48,7 @@ def simulated(real, seed, noise, change=lambda number: 1.0):
 
 
 def planted_file(measurements):
-    return files.ResultFile(
+    return results.ResultFile(
         path=Path("simulated.json"), machine=planted.CPU, measurements=tuple(measurements), not_run={}, failed={},
         datetime="", commit={}, version="", options={}, schema=1,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Whole layers and their parts with planted milliseconds."""
 
-from reports import files
-from reports.ledger import layers
-from reports.ledger.account import account
+from reports import results
+from reports.ledger import ledger
+from reports.ledger.ledger import account
 from tests.reports import planted
 
 OPS = {"attention": "attention", "norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "layer": "layer"}
@@ -61,5 +61,5 @@ def write(path, measurements, machine=planted.CPU):
 
 def ledgers(path, measurements, machine=planted.CPU):
     """The ledger of each whole layer, by implementation."""
-    found = layers.collect(files.load(write(path, measurements, machine)))
+    found = ledger.collect(results.load(write(path, measurements, machine)))
     return {one.case.implementation: account(one) for one in found}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from reports import files
-from reports.plan.asked import Asked
-from reports.plan.parts import Parts, Variant
-from reports.plan.system import gather
+from reports import results
+from reports.plan.profile import gather
+from reports.plan.query import Asked
+from reports.plan.step import Parts, Variant
 from tests.reports.plan import planted_parts
 
 
@@ -16,6 +16,6 @@ def parts(tmp_path):
     def made(measurements=None, *, elementwise=False, implementation="vllm", **asked):
         path = planted_parts.write(tmp_path / "planted.json", measurements)
         question = Asked(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (64,), **asked})
-        return Parts(gather([files.load(path)], "bf16"), question, Variant(implementation, elementwise))
+        return Parts(gather([results.load(path)], "bf16"), question, Variant(implementation, elementwise))
 
     return made

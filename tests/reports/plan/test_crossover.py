@@ -2,10 +2,10 @@
 
 import pytest
 
-from reports import files
-from reports.plan.asked import Asked
-from reports.plan.plan import make
-from reports.plan.system import gather
+from reports import results
+from reports.plan.planner import make
+from reports.plan.profile import gather
+from reports.plan.query import Asked
 from specs.errors import UserError
 from tests.reports import planted
 from tests.reports.plan import planted_parts
@@ -16,7 +16,7 @@ def planned(tmp_path):
     def made(measurements=None, **asked):
         path = planted_parts.write(tmp_path / "planted.json", measurements)
         question = {"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (1, 8, 64)}
-        return make([files.load(path)], Asked(**{**question, **asked}))
+        return make([results.load(path)], Asked(**{**question, **asked}))
 
     return made
 
@@ -97,8 +97,8 @@ def test_weights_that_do_not_fit_are_refused_with_both_figures(planned):
 
 
 def test_files_of_two_gpus_and_of_another_format_are_refused(tmp_path):
-    one = files.load(planted_parts.write(tmp_path / "a.json"))
-    other = files.load(planted_parts.write(tmp_path / "b.json", machine=planted.CPU))
+    one = results.load(planted_parts.write(tmp_path / "a.json"))
+    other = results.load(planted_parts.write(tmp_path / "b.json", machine=planted.CPU))
     with pytest.raises(UserError, match=r"files of 2 GPUs, h200_sxm .* a plan is for one"):
         gather([one, other], "bf16")
     with pytest.raises(UserError, match=r"a\.json: linears in bf16, none in fp8; choose --dtype bf16"):

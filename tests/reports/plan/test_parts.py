@@ -2,8 +2,8 @@
 
 import pytest
 
-from reports.plan.missing import MissingError
-from reports.plan.parts import NO_CHUNK, Chunk
+from reports.plan.estimate import MissingError
+from reports.plan.step import NO_CHUNK, Chunk
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US

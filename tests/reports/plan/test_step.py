@@ -2,8 +2,7 @@
 
 import pytest
 
-from reports.plan.account import account
-from reports.plan.step import compose
+from reports.plan.step import account, compose
 from specs.parallel import Deployment
 from tests.reports.plan.planted_parts import US
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.files import load
+from reports.results import load
 from tests.suites.workers.runs import SPARED
 
 ROOT = Path(__file__).parents[3]

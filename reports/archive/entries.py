@@ -1,0 +1,442 @@
+"""The one or two figures of each question that a file answers."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from math import isclose
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from reports import formatting, machine, result_tables, results
+from reports.claims.registry import GateError
+from reports.communication import points
+from reports.communication.points import Point
+from reports.communication.published import NOTHING
+from reports.formatting import by_question, counted, is_launch, percent, title
+from reports.results import ResultFile
+from reports.roofline import NOISY, Figures
+from reports.show import read
+from reports.tp_vs_pp import report as experiments
+from reports.tp_vs_pp.compare import belongs
+from specs import layer
+from specs.errors import UserError
+from specs.measurement import SCHEMA, Case, Measurement
+from specs.privacy import Names, here
+
+# The name of a file in `reports/data`, <machine>-<date>-<commit>.json, and whether it agrees with what is in it.
+
+FORM = re.compile(r"(?P<machine>[a-z0-9]+(?:-[a-z0-9]+)*)-(?P<date>\d{4}-\d\d-\d\d)-(?P<commit>[0-9a-f]{7,40})")
+
+
+def name_faults(file: ResultFile) -> Iterator[str]:
+    """A line for each part that does not agree; a file that does not tell its commit is not doubted."""
+    found = FORM.fullmatch(file.path.stem)
+    if not found:
+        yield "its name is not <machine>-<date>-<short commit>.json"
+        return
+    own, ran = _words(file), file.datetime[:10]
+    if not _in_order(found["machine"].split("-"), own):
+        yield f"its name says {found['machine']}, it was measured on {'-'.join(own)}"
+    if not _same_day(found["date"], ran):
+        yield f"its name says {found['date']}, it was measured on {ran}"
+    commit = str(file.commit.get("id") or "")
+    if commit and not commit.startswith(found["commit"]):
+        yield f"its name says commit {found['commit']}, it was measured at {commit[:12]}"
+
+
+def _words(file: ResultFile) -> list[str]:
+    """The GPU, or the CPU and its threads, as `python -m suites name` puts them."""
+    name = machine.name(file.machine)
+    cores = "" if file.machine.get("gpu") else f" {file.machine.get('threads')} threads"
+    return re.findall(r"[a-z0-9]+", f"{name}{cores}".lower())
+
+
+def _in_order(some: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether all of them are among the words, in their order: a name may leave out what tells nothing."""
+    left = iter(words)
+    return all(word in left for word in some)
+
+
+def _same_day(named: str, ran: str) -> bool:
+    """Up to a day apart: the name has the local date of the start, the file the time of the end in UTC."""
+    try:
+        return abs(date.fromisoformat(named) - date.fromisoformat(ran)) <= timedelta(days=1)
+    except ValueError:
+        return False
+
+
+# Where the result files of this repository lie, and which of them can be read.
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "reports" / "data"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The files of a folder, by name: those that could be read, and why the others could not."""
+
+    folder: Path
+    files: Sequence[ResultFile]
+    damaged: Sequence[str]
+
+
+def look(folder: Path = DATA) -> Shelf:
+    """All result files of a folder; the paths in it are told from the repository's root.
+
+    Raises:
+        UserError: there is no such folder, or no result file in it.
+    """
+    read, damaged = [], []
+    for path in result_paths(folder):
+        try:
+            read.append(results.parse(told(path), results.read(path)))
+        except UserError as error:
+            damaged.append(str(error).replace(str(path), str(told(path))))
+    return Shelf(folder, read, damaged)
+
+
+def result_paths(folder: Path) -> list[Path]:
+    """The JSON files of a folder.
+
+    Raises:
+        UserError: there is no such folder, or no JSON file in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give result files, as in `python -m reports show out.json`")
+    if not (found := sorted(folder.glob("*.json"))):
+        raise UserError(f"{folder}: no result file in it; give one that {results.SUITES} wrote")
+    return found
+
+
+def told(path: Path) -> Path:
+    """A path as one types it in the repository's root; one outside stays as it is."""
+    whole = path.resolve()
+    return whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path
+
+
+# `check`: is a result file sound, of a schema that can be read, and without names that must not be passed on?
+
+MOST_TOLD = 60
+"""Characters that are shown of a text with a name in it."""
+CLOSE = 1e-9
+"""Relative; sums of the same samples differ by less."""
+
+
+def check(paths: Sequence[Path]) -> list[str]:
+    """A line for each file.
+
+    Args:
+        paths: files, or folders with files; none for `reports/data`.
+
+    Raises:
+        UserError: a folder is not there, or has no result file.
+        GateError: a file has a fault; it has the lines of all files.
+    """
+    names, lines, sound = here(), [], True
+    for path in _files(paths or [DATA]):
+        found = list(faults(path, names))
+        lines += [f"no   {told(path)}: {fault}" for fault in found] or [f"ok   {told(path)}"]
+        sound = sound and not found
+    if not sound:
+        raise GateError("\n".join(lines))
+    return lines
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    return [path for one in paths for path in (result_paths(one) if one.is_dir() else [one])]
+
+
+def faults(path: Path, names: Names) -> Iterator[str]:
+    """What is wrong with a file, a line each: that it cannot be read at all, or else everything that can be seen."""
+    try:
+        content = results.read(path)
+        file = results.parse(path, content)
+    except UserError as error:
+        yield str(error).removeprefix(f"{path}: ")
+        return
+    yield from _schema(content)
+    yield from _facts(file)
+    yield from _counts(content)
+    yield from _statistics(content, file)
+    yield from _named(content, names)
+    if path.resolve().parent == DATA:
+        yield from name_faults(file)
+
+
+def _schema(content: dict[str, Any]) -> Iterator[str]:
+    block = content.get("shardbench")
+    if not isinstance(block, dict):
+        yield "no shardbench block: what did not run, and the options, are not told; run the suites again"
+    elif (own := block.get("schema")) != (of_machine := content["machine_info"]["shardbench_schema"]):
+        yield f"schema is {own!r} in shardbench, {of_machine} in machine_info; this shardbench writes {SCHEMA} in both"
+
+
+def _facts(file: ResultFile) -> Iterator[str]:
+    """What a reader of the figures has to know."""
+    known: dict[str, Any] = {"datetime": file.datetime}
+    if not file.published and not file.profiler:
+        own = {f"machine_info.{name}": file.machine.get(name) for name in ("device", "torch")}
+        known |= {"version of pytest-benchmark": file.version, **own}
+    for name, fact in known.items():
+        if not fact:
+            yield f"{name} is missing; run the suites again"
+    if not file.measurements:
+        yield "no case in it was measured"
+
+
+def _counts(content: dict[str, Any]) -> Iterator[str]:
+    """What stands in it twice says the same twice."""
+    for entry in content["benchmarks"]:
+        stats, info, name = entry["stats"], entry["extra_info"], entry.get("fullname")
+        rounds, passes = info.get("pass_rounds") or [len(stats["data"])], info.get("passes")
+        if passes is not None and passes != len(rounds):
+            yield f"{name}: passes is {passes}, of {len(rounds)} in pass_rounds; the file was edited"
+        if stats.get("rounds", len(stats["data"])) != len(stats["data"]):
+            yield f"{name}: rounds is {stats['rounds']}, of {len(stats['data'])} samples; the file was edited"
+
+
+def _statistics(content: dict[str, Any], file: ResultFile) -> Iterator[str]:
+    """What follows from the samples does follow from them."""
+    for entry, one in zip(content["benchmarks"], file.measurements, strict=True):
+        stats, samples = entry["stats"], one.samples
+        low, high = entry["extra_info"].get("interval_seconds") or (None, None)
+        own_low, own_high = one.interval or (None, None)
+        said_and_own = {
+            "median": (stats.get("median"), one.median),
+            "mean": (stats.get("mean"), fmean(samples)),
+            "min": (stats.get("min"), min(samples)),
+            "max": (stats.get("max"), max(samples)),
+            "lower end of interval_seconds": (low, own_low),
+            "upper end of interval_seconds": (high, own_high),
+        }
+        for name, (said, own) in said_and_own.items():
+            if said is not None and not _same(said, own):
+                yield f"{one.case.name}: {name} is {said!r}, of its samples {own!r}; the file was edited"
+
+
+def _same(said: object, own: float | None) -> bool:
+    return isinstance(said, int | float) and own is not None and isclose(said, own, rel_tol=CLOSE)
+
+
+def _named(content: dict[str, Any], names: Names) -> Iterator[str]:
+    if "node" in content["machine_info"]:
+        yield "machine_info.node is the host's name; take it out"
+    for place, text in names.found(content):
+        told = names.text(text)
+        short = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}…"
+        yield f"{place} names a user, a host or a home folder; it should say {short!r}"
+
+
+Headline = tuple[str, str]
+"""A question and what the file says to it."""
+
+
+def headlines(file: ResultFile, figures: Sequence[Figures]) -> list[Headline]:
+    """A line for each question, TP against PP first; of others' figures it says that they are published."""
+    steps = [text for ran in experiments.write([file]).ran for text in ran.sentences()]
+    others = [one for one in figures if not belongs(one.measurement)]
+    tables = by_question(others, lambda one: one.measurement.case)
+    answered = [(name(question, members), _said(file, question, members)) for question, members in tables]
+    known = [*((experiments.TITLE, text) for text in steps), *((question, text) for question, text in answered if text)]
+    return [(question, f"published: {text}") for question, text in known] if file.published else known
+
+
+def name(question: str, figures: Sequence[Figures]) -> str:
+    """What a question is called in a list: launches have a table of their own among the ceilings."""
+    return "launch" if is_launch(figures[0].measurement.case) else title(question).partition(":")[0]
+
+
+def _said(file: ResultFile, question: str, figures: Sequence[Figures]) -> str:
+    if is_launch(figures[0].measurement.case):
+        least = min(one.measurement.median for one in figures)
+        return f"{formatting.one(formatting.SECONDS, least)} a launch at the least"
+    if question == "ceilings":
+        doubts = [f"{name} {', '.join(words)}" for name, words in machine.in_doubt(file).items()]
+        return result_tables.peaks(machine.measured(file)) + (f" ({'; '.join(doubts)})" if doubts else "")
+    if question == "layer":
+        return _layers(figures)
+    if question == layer.QUESTION:
+        return f"{counted(len(figures), 'case')}, {_times([one.measurement for one in figures])}"
+    if points.between_ranks(figures[0].measurement.case):
+        return "; ".join(_messages(points.points(file, figures, NOTHING)))
+    return ", ".join(_streams(question, figures))
+
+
+def _streams(question: str, figures: Sequence[Figures]) -> Iterator[str]:
+    """Linears and attention: how near to the floor, how fast memory was read, and how time grows with tokens."""
+    yield counted(len(figures), "case")
+    found = {
+        "floor": [one.floor_share for one in figures if one.floor_share],
+        "the datasheet's floor": [one.datasheet_share for one in figures if one.datasheet_share],
+    }
+    if of := next((name for name, reached in found.items() if reached), None):
+        reached = found[of]
+        middle = f" ({percent(median(reached))} in the middle)" if len(reached) > 1 else ""
+        yield f"{_range([percent(min(reached)), percent(max(reached))])} of {of}{middle}"
+    reading = [one.bytes_per_second or 0 for one in figures if one.bound == "memory"]
+    if reading:
+        yield f"reading at up to {formatting.one(formatting.BYTES_PER_SECOND, max(reading))}"
+    if question == "sweep" and (growth := _growth(figures)):
+        yield growth
+
+
+def _growth(figures: Sequence[Figures]) -> str:
+    """How many times as long the most tokens take as the fewest, in the middle over series."""
+    series: dict[object, dict[int, float]] = {}
+    for one in figures:
+        case = one.measurement.case
+        key = case.model, case.layer, case.tp, case.dtype, case.implementation, case.cache, case.launch
+        series.setdefault(key, {})[case.tokens or 0] = one.measurement.median
+    ends = {(min(times), max(times)) for times in series.values()}
+    if len(ends) != 1 or min(ends)[0] == min(ends)[1]:
+        return ""
+    few, many = ends.pop()
+    ratio = median(times[many] / times[few] for times in series.values())
+    return f"{counted(many, 'token')} take {formatting.digits(ratio)} times as long as {few}"
+
+
+def _layers(figures: Sequence[Figures]) -> str:
+    """Whole layers' times, by tokens."""
+    whole = [one.measurement for one in figures if one.measurement.case.layer == layer.WHOLE]
+    by: dict[tuple[str, str], list[Measurement]] = {}
+    for one in sorted(whole, key=lambda one: one.case.tokens or 0):
+        by.setdefault((one.case.implementation, one.case.launch), []).append(one)
+    said = [
+        f"{implementation}, {launch}: "
+        + ", ".join(f"{_time(one)} at {counted(one.case.tokens or 0, 'token')}" for one in members)
+        for (implementation, launch), members in by.items()
+    ]
+    return "; ".join(said) or counted(len(figures), "case")
+
+
+def _messages(points: Sequence[Point]) -> Iterator[str]:
+    """Of each operation the shortest time, and the highest bus bandwidth."""
+    by: dict[str, list[Point]] = {}
+    for one in points:
+        by.setdefault(one.case.op, []).append(one)
+    for op, members in by.items():
+        bandwidths = [one.busbw for one in members if one.busbw]
+        most = f", busbw up to {formatting.one(formatting.BYTES_PER_SECOND, max(bandwidths))}" if bandwidths else ""
+        yield f"{op} from {formatting.one(formatting.SECONDS, min(one.measurement.median for one in members))}{most}"
+
+
+def _times(measured: Sequence[Measurement]) -> str:
+    ends = sorted(one.median for one in measured)
+    return _range([formatting.one(formatting.SECONDS, ends[0]), formatting.one(formatting.SECONDS, ends[-1])])
+
+
+def _time(one: Measurement) -> str:
+    return formatting.one(formatting.SECONDS, one.median)
+
+
+def _range(ends: Sequence[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
+
+
+# A result file in a few words: where and when, how much, of which models, and how sure it is.
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an index says of a file."""
+
+    file: ResultFile
+
+    @cached_property
+    def figures(self) -> list[Figures]:
+        """Each measurement beside its floors."""
+        return read(self.file)
+
+    @cached_property
+    def headlines(self) -> list[Headline]:
+        """What it says, question by question."""
+        return headlines(self.file, self.figures)
+
+    @property
+    def name(self) -> str:
+        """The file's, without folder and ending."""
+        return self.file.path.stem
+
+    @property
+    def questions(self) -> list[str]:
+        """What it answers, in the order of the tables."""
+        return list(dict.fromkeys(question for question, _ in self.headlines))
+
+    @property
+    def models(self) -> list[str]:
+        """Whose shapes."""
+        return sorted({one.case.model for one in self.file.measurements if one.case.model})
+
+    @property
+    def splits(self) -> str:
+        """`tp 1, 2; pp 1, 2`: over how many ranks they were cut."""
+        degrees = {"tp": self._values(lambda case: case.tp), "pp": self._values(lambda case: case.pp)}
+        return "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in degrees.items() if found)
+
+    def _values(self, of: Callable[[Case], int | None]) -> list[int]:
+        return sorted({value for one in self.file.measurements if (value := of(one.case))})
+
+    @cached_property
+    def half_widths(self) -> list[float]:
+        """Of the 95 % intervals, relative, by rising size; a single pass has none."""
+        return sorted(one.half_width for one in self.figures if one.half_width is not None)
+
+    def certainty(self) -> str:
+        """How noisy it was, in a line."""
+        if not self.figures:
+            return ""
+        if self.file.published:
+            return "one figure a point and no spread: published, not measured here"
+        if not self.half_widths:
+            return "single passes: no intervals, so nothing can be told apart"
+        middle, worst = percent(median(self.half_widths)), percent(self.half_widths[-1])
+        said = [f"±{middle} in the middle and ±{worst} at worst (95 %, between passes)"]
+        counts = {
+            "noisy": sum(1 for one in self.figures if (one.noise or 0) > NOISY),
+            "stopped by the budget": sum(1 for one in self.file.measurements if one.stopped_by == "budget"),
+            "throttled": sum(1 for one in self.file.measurements if one.throttled),
+        }
+        said += [f"{count} of {len(self.figures)} {what}" for what, count in counts.items() if count]
+        return ", ".join(said)
+
+    def record(self) -> dict[str, Any]:
+        """For a machine."""
+        return {
+            "file": str(self.file.path),
+            "machine": machine.describe(self.file.machine),
+            "datetime": self.file.datetime or None,
+            "commit": self.file.commit.get("id"),
+            "command": machine.told(self.file),
+            "schema": self.file.schema,
+            "cases": len(self.file.measurements),
+            "not_run": len(self.file.not_run),
+            "failed": len(self.file.failed),
+            "least_passes": min(self._passes(), default=None),
+            "most_passes": max(self._passes(), default=None),
+            "median_half_width": median(self.half_widths) if self.half_widths else None,
+            "models": self.models,
+            "tp": self._values(lambda case: case.tp),
+            "pp": self._values(lambda case: case.pp),
+            "whole_models": any(map(belongs, self.file.measurements)),
+            "questions": self.questions,
+            "headlines": [{"question": question, "text": text} for question, text in self.headlines],
+        }
+
+    def _passes(self) -> Iterable[int]:
+        return (len(one.seconds) for one in self.file.measurements)
+
+    def cells(self) -> Mapping[str, str]:
+        """A row of the index, by its column."""
+        commit = str(self.file.commit.get("id") or "")[:7]
+        return {
+            "file": self.file.path.name,
+            "date": self.file.datetime[:10],
+            "commit": f"{commit}+" if self.file.commit.get("dirty") else commit,
+            "cases": str(len(self.file.measurements)),
+            "passes": result_tables.passes(self.file).replace(" to ", "–"),
+            "models": ", ".join(self.models),
+            "split": self.splits,
+        }

@@ -1,0 +1,1 @@
+"""Claims and their verdicts: by arithmetic, by measurement, by a plan."""

@@ -1,0 +1,544 @@
+"""The note's arithmetic claims in our words, each with the predicate that judges it."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from reports.claims.evidence import Finding, Verdict
+from specs import memory, traffic
+from specs.gpus import GPUS
+from specs.models import Model, model
+from specs.parallel import Split
+from specs.units import ITEMSIZE, binary_bytes
+
+# When a printed figure agrees with a computed one, and what its unit must mean for that.
+
+BF16 = ITEMSIZE["bf16"]
+TOLERANCE = 0.03
+"""Relative difference that passes for rounding: the note prints two or three digits."""
+
+
+class Reading(NamedTuple):
+    """One meaning of MB and GB.
+
+    Attributes:
+        verdict: on a claim whose figures are right in this meaning.
+        words: the meaning, to open a condition.
+        unit_bytes: bytes that one MB and one GB then stand for.
+    """
+
+    verdict: Verdict
+    words: str
+    unit_bytes: Mapping[str, int]
+
+
+class Size(NamedTuple):
+    """A figure as printed, `said` in `unit`, beside the bytes that were found."""
+
+    said: float
+    unit: Literal["MB", "GB"]
+    found: float
+
+
+PRINTED = Reading("HOLDS", "right as printed", {"MB": 10**6, "GB": 10**9})
+OTHERS = (
+    Reading("HOLDS_IF", "right if MB means MiB and GB means GiB", {"MB": 2**20, "GB": 2**30}),
+    Reading("HOLDS_IF", "right if MB means 1,000 KiB and GB 1,000 MiB", {"MB": 1000 * 2**10, "GB": 1000 * 2**20}),
+    Reading("REFUTED", "the note takes bf16 elements for bytes", {"MB": BF16 * 10**6, "GB": BF16 * 10**9}),
+)
+NEITHER = Reading("REFUTED", "no reading of the note's unit gives its figure", {})
+
+
+def agrees(said: float, found: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether `said` lies within `tolerance`, a share of one, of `found`; both in the same unit."""
+    return abs(said - found) <= tolerance * abs(found)
+
+
+def read(*sizes: Size) -> Reading:
+    """What MB and GB must mean for all sizes to agree: as printed if that does, else whichever comes closest."""
+
+    def off(reading: Reading) -> float:
+        return max(abs(size.said * reading.unit_bytes[size.unit] / size.found - 1) for size in sizes)
+
+    if off(PRINTED) <= TOLERANCE:
+        return PRINTED
+    return min((reading for reading in OTHERS if off(reading) <= TOLERANCE), key=off, default=NEITHER)
+
+
+def text(size_bytes: float) -> str:
+    """Bytes in decimal MB or GB, to four digits."""
+    factor, symbol = (1e9, "GB") if size_bytes >= 1e9 else (1e6, "MB")
+    return f"{size_bytes / factor:.4g} {symbol}"
+
+
+# The note's models, splits and batches, and how much more TP sends than PP, counted alike on both sides.
+
+WAYS = 8
+BATCH, LARGE_BATCH = 1024, 10_000
+PROMPT = 1024
+LLAMA, SEED = model("llama-3-70b"), model("seed-32x12288")
+TP8, PP8 = Split(LLAMA, tp=WAYS), Split(LLAMA, pp=WAYS)
+SEED_TP8, SEED_PP8 = Split(SEED, tp=WAYS), Split(SEED, pp=WAYS)
+MIDDLE, LAST = WAYS // 2, WAYS - 1
+
+
+def times_sent_per_rank(of: Model) -> float:
+    """Bytes sent by one rank in a forward pass, TP8 over a PP8 stage that has a next one: 4 · layers · 7/8."""
+    tensor, pipeline = Split(of, tp=WAYS), Split(of, pp=WAYS)
+    return traffic.stage_bytes_sent_per_rank(tensor, 1, 1) / traffic.hop_bytes_sent_per_rank(pipeline, 1, 1)
+
+
+def times_sent_system_wide(of: Model) -> float:
+    """Bytes sent by all ranks in a forward pass, TP8 over PP8: 4 · layers, for any number of ranks."""
+    tensor, pipeline = Split(of, tp=WAYS), Split(of, pp=WAYS)
+    return traffic.all_reduce_bytes_sent_system_wide(tensor, 1, 1) / traffic.hop_bytes_sent_system_wide(pipeline, 1, 1)
+
+
+# The note's formulas on its own model of 32 layers, 12,288 wide: 4·L·(P−1)/P·B·n·d under TP, (P−1)·B·n·d under PP.
+#
+# The first counts what one rank sends, the second all hops together; both leave out the bytes of an element.
+
+PREFILL_TOKENS = 32 * PROMPT
+TP_PREFILL_GB, PP_PREFILL_GB, PREFILL_TIMES_LESS = 46.0, 2.8, 16.0
+DECODE_TOKENS = 512
+TP_DECODE_GB, PP_DECODE_GB = 0.7, 0.4
+STEPS = 100
+TP_STEP_GB, TP_STEPS_GB = 1.4, 140.0
+MICRO_BATCH = 128
+PP_STEP_MB = 11.0
+
+
+def tp_prefill() -> Finding:
+    """Bytes that one rank sends for 32 prompts of 1,024 tokens."""
+    found = _by_rank(PREFILL_TOKENS)
+    return _finding(read(Size(TP_PREFILL_GB, "GB", found)), found, f"each rank sends {text(found)}")
+
+
+def tp_decode() -> Finding:
+    """Bytes that one rank sends in a step of 512 sequences."""
+    found = _by_rank(DECODE_TOKENS)
+    return _finding(read(Size(TP_DECODE_GB, "GB", found)), found, f"each rank sends {text(found)}")
+
+
+def pp_prefill() -> Finding:
+    """Bytes over all hops for 32 prompts of 1,024 tokens, and how much less than TP that is."""
+    found = _by_hops(PREFILL_TOKENS)
+    reading = read(Size(PP_PREFILL_GB, "GB", found))
+    per_rank, everywhere = times_sent_per_rank(SEED), times_sent_system_wide(SEED)
+    right = agrees(PREFILL_TIMES_LESS, per_rank) or agrees(PREFILL_TIMES_LESS, everywhere)
+    uneven = agrees(PREFILL_TIMES_LESS, _by_rank(PREFILL_TOKENS) / found)
+    return Finding(
+        verdict=reading.verdict if right else "REFUTED",
+        value=found,
+        unit="bytes",
+        condition=f"{reading.words}: {text(found)} over all hops. TP sends {per_rank:.0f} times as much per rank, "
+        f"{everywhere:.0f} over all ranks"
+        + (f"; {PREFILL_TIMES_LESS:g} is one TP rank against all hops" if uneven else ""),
+    )
+
+
+def pp_decode() -> Finding:
+    """Bytes over all hops in a step of 512 sequences."""
+    found = _by_hops(DECODE_TOKENS)
+    times = PP_DECODE_GB * 1e9 / found
+    detail = (
+        f"{text(found)} over all hops; the note has {times:.1f} times the bytes, {times * BF16:.1f} times the elements"
+    )
+    return _finding(read(Size(PP_DECODE_GB, "GB", found)), found, detail)
+
+
+def tp_hundred_steps() -> Finding:
+    """Bytes that one rank sends in a hundred steps of 1,024 sequences."""
+    step = _by_rank(BATCH)
+    found = STEPS * step
+    detail = f"each rank sends {text(step)} a step, {text(found)} in {STEPS}, over the network and not from its memory"
+    return _finding(read(Size(TP_STEP_GB, "GB", step), Size(TP_STEPS_GB, "GB", found)), found, detail)
+
+
+def pp_micro_batch_step() -> Finding:
+    """Bytes over all hops for one micro-batch of 128 sequences."""
+    found, pieces = _by_hops(MICRO_BATCH), BATCH // MICRO_BATCH
+    detail = f"{text(found)} over all hops for one micro-batch, {text(pieces * found)} for the {pieces} of B={BATCH:,}"
+    return _finding(read(Size(PP_STEP_MB, "MB", found)), found, detail)
+
+
+def _by_rank(tokens: int) -> int:
+    return traffic.stage_bytes_sent_per_rank(SEED_TP8, tokens, BF16)
+
+
+def _by_hops(tokens: int) -> int:
+    return traffic.hop_bytes_sent_system_wide(SEED_PP8, tokens, BF16)
+
+
+def _finding(reading: Reading, found: int, detail: str) -> Finding:
+    return Finding(verdict=reading.verdict, value=found, unit="bytes", condition=f"{reading.words}: {detail}")
+
+
+# What Llama-3-70B keeps on each of eight GPUs: weights, keys and values, activations.
+
+WEIGHTS_GB = 19.5
+CACHE_MB = 400.0
+ACTIVATIONS_TIMES = 8.0
+GPU_OF_80_GB = "h100_sxm"
+
+
+def weights() -> Finding:
+    """Bytes of weights on one rank; `value` is TP8 with everything cut."""
+    cut, whole = (memory.stage_weight_bytes(TP8, 0, BF16, replicated) for replicated in (False, True))
+    stages = [memory.stage_weight_bytes(PP8, stage, BF16) for stage in range(PP8.pp)]
+    *right, right_if_whole = (agrees(WEIGHTS_GB * 1e9, size) for size in (cut, *stages, whole))
+    verdict: Verdict = "HOLDS" if all(right) else "HOLDS_IF" if any(right) or right_if_whole else "REFUTED"
+    return Finding(
+        verdict=verdict,
+        value=cut,
+        unit="bytes",
+        condition=f"a TP8 rank that keeps the embedding whole has {text(whole)}, the first and last stage of PP8 "
+        f"{text(stages[LAST])}; with all cut TP8 has {text(cut)}, a middle stage {text(stages[MIDDLE])}",
+    )
+
+
+def cache_formula() -> Finding:
+    """Bytes that one token's keys and values take over all ranks, against layers · hidden elements."""
+    said, found = LLAMA.layers * LLAMA.hidden * BF16, memory.kv_bytes_per_token(TP8, BF16)
+    wide = Split(LLAMA, tp=2 * LLAMA.kv_heads)
+    copies = wide.tp * memory.kv_bytes_per_token_per_rank(wide, 0, BF16) / found
+    return Finding(
+        verdict="HOLDS" if agrees(said, found) and agrees(copies, 1) else "REFUTED",
+        value=found,
+        unit="bytes a token",
+        condition=f"key and value of {LLAMA.kv_heads} heads a layer, {LLAMA.head_dim} wide: the note's formula gives "
+        f"{said / found:g} times that in bf16. Nor does TP cut it past {LLAMA.kv_heads} ranks: "
+        f"TP{wide.tp} keeps it {copies:g} times",
+    )
+
+
+def cache_size() -> Finding:
+    """Tokens whose keys and values fill the note's cache on one rank of TP8."""
+    token = memory.kv_bytes_per_token_per_rank(TP8, 0, BF16)
+    prompts, singles = (LARGE_BATCH * context * token for context in (PROMPT, 1))
+    as_prompts, as_singles = (read(Size(CACHE_MB, "MB", size)).verdict == "HOLDS" for size in (prompts, singles))
+    verdict: Verdict = "HOLDS" if as_prompts else "HOLDS_IF" if as_singles else "REFUTED"
+    return Finding(
+        verdict=verdict,
+        value=CACHE_MB * 1e6 / token,
+        unit="tokens",
+        condition=f"one token of context a sequence, {text(singles)} for B={LARGE_BATCH:,}; "
+        f"with {PROMPT:,} tokens each it takes {text(prompts)} a GPU",
+    )
+
+
+def activations() -> Finding:
+    """Activations of one rank, TP8 over PP8 with as many micro-batches as stages: residual stream and MLP."""
+    piece = BATCH // WAYS
+    residual = memory.residual_bytes(TP8, BATCH, BF16) / memory.residual_bytes(PP8, piece, BF16)
+    mlp = memory.mlp_activation_bytes(TP8, BATCH, BF16) / memory.mlp_activation_bytes(PP8, piece, BF16)
+    right = [agrees(ACTIVATIONS_TIMES, ratio) for ratio in (residual, mlp)]
+    verdict: Verdict = "HOLDS" if all(right) else "HOLDS_IF" if any(right) else "REFUTED"
+    return Finding(
+        verdict=verdict,
+        value=residual,
+        unit="ratio",
+        condition=f"the residual stream is meant: {residual:g} to 1, all the batch against one of {WAYS} pieces. "
+        f"The output of gate and up, which TP cuts, is {mlp:g} to 1",
+    )
+
+
+def batch_fits() -> Finding:
+    """Tokens of context a sequence that fit at batch 10,000 on eight GPUs of 80 GB under TP8."""
+    contexts = {
+        slug: max(0, memory.kv_tokens_that_fit(TP8, gpu.hbm_bytes, BF16) // LARGE_BATCH) for slug, gpu in GPUS.items()
+    }
+    value = contexts[GPU_OF_80_GB]
+    verdict: Verdict = "HOLDS" if min(contexts.values()) >= PROMPT else "HOLDS_IF" if value else "REFUTED"
+    return Finding(
+        verdict=verdict,
+        value=value,
+        unit="tokens",
+        condition=f"a context of at most so many tokens at B={LARGE_BATCH:,} under TP8, with no room for activations: "
+        + "; ".join(
+            f"{fits} on {', '.join(slug for slug in contexts if contexts[slug] == fits)}"
+            for fits in sorted(set(contexts.values()))
+        ),
+        provenance="datasheet",
+    )
+
+
+# What micro-batches cost a pipeline of Llama-3-70B: nothing on the network, weights read again from memory.
+
+TIMES_KEPT, TIMES_READ = 1.0, 1.0
+MICRO_BATCHES = WAYS
+
+
+def weight_transfer() -> Finding:
+    """Bytes that cutting a batch of 1,024 into micro-batches adds to what a stage sends."""
+    whole, piece = (traffic.hop_bytes_sent_per_rank(PP8, tokens, BF16) for tokens in (BATCH, BATCH // MICRO_BATCHES))
+    added = MICRO_BATCHES * piece - whole
+    again = (MICRO_BATCHES - 1) * memory.stage_read_bytes(PP8, MIDDLE, BF16)
+    return Finding(
+        verdict="HOLDS" if added > 0 else "REFUTED",
+        value=added,
+        unit="bytes",
+        condition=f"{MICRO_BATCHES} micro-batches send {added} bytes more than one batch, as a hop carries activations "
+        f"alone. It is the stage's own memory that gives the weights again, {text(again)} in a step",
+    )
+
+
+def equal_memory() -> Finding:
+    """Bytes of weights read in a step of 8 micro-batches, a middle stage of PP8 over a rank of TP8."""
+    kept = [memory.stage_weight_bytes(PP8, stage, BF16) for stage in range(PP8.pp)]
+    kept_by_tp = memory.stage_weight_bytes(TP8, 0, BF16)
+    step, middle, last = (memory.stage_read_bytes(*rank, BF16) for rank in ((TP8, 0), (PP8, MIDDLE), (PP8, LAST)))
+    times = MICRO_BATCHES * middle / step
+    right = agrees(TIMES_READ, times) and all(agrees(TIMES_KEPT, size / kept_by_tp) for size in kept)
+    return Finding(
+        verdict="HOLDS" if right else "REFUTED",
+        value=times,
+        unit="ratio",
+        condition=f"a middle stage reads {text(middle)} of weights for each of {MICRO_BATCHES} micro-batches, "
+        f"{text(MICRO_BATCHES * middle)} (the last {text(MICRO_BATCHES * last)}) where TP8 reads {text(step)}; "
+        f"only an uncut batch gives {middle / step:.2f}. Keys and values are read once by either",
+    )
+
+
+# What Llama-3-70B puts on the network in a decode step: eight ranks of tensor, or of pipeline parallelism.
+#
+# `value` is the figure in plain units, counted as the claim counts; `condition` says when the note's own is right.
+
+ALL_REDUCES = 2
+ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN = 28_672, 57_344
+STEP_MB_A_TOKEN, STEP_GB = 4.48, 4.48
+HOP_BYTES_A_TOKEN, STAGE_MB = 16_384, 32.0
+TIMES = 128.0
+LARGE_TP_GB, LARGE_PP_MB, LARGE_TIMES = 44.8, 320.0, 140.0
+
+
+def all_reduce_count() -> Finding:
+    """All-reduces of one forward pass."""
+    found = traffic.all_reduces_per_forward(TP8)
+    with_embedding = traffic.all_reduces_per_forward(TP8, vocabulary_parallel_embedding=True)
+    return Finding(
+        verdict="HOLDS" if found == ALL_REDUCES else "REFUTED",
+        value=found,
+        unit="all-reduces",
+        condition=f"{found} a forward pass: {found / LLAMA.layers:g} in each of {LLAMA.layers} layers "
+        f"({with_embedding} with a vocabulary-parallel embedding)",
+    )
+
+
+def tp_bytes_layer() -> Finding:
+    """Bytes a token that one rank sends for one layer; printed in full, so no rounding is granted."""
+    one, layer = traffic.all_reduce_bytes_sent_per_rank(TP8, 1, BF16), traffic.layer_bytes_sent_per_rank(TP8, 1, BF16)
+    right = (one, layer) == (ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN)
+    return Finding(
+        verdict="HOLDS" if right else "REFUTED",
+        value=layer,
+        unit="bytes a token",
+        condition=f"sent by each rank of a ring, {one:,} an all-reduce; each receives as much",
+    )
+
+
+def tp_bytes_step() -> Finding:
+    """Bytes that one rank sends in a step of 1,024 sequences."""
+    token, step = (traffic.stage_bytes_sent_per_rank(TP8, tokens, BF16) for tokens in (1, BATCH))
+    reading = read(Size(STEP_MB_A_TOKEN, "MB", token), Size(STEP_GB, "GB", step))
+    logits = traffic.logits_gather_bytes_sent_per_rank(TP8, 1, BF16)
+    return Finding(
+        verdict=reading.verdict,
+        value=step,
+        unit="bytes",
+        condition=f"{reading.words}: a rank sends {text(token)} ({binary_bytes(token)}) a token, {text(step)} a step. "
+        f"Gathering bf16 logits adds {logits:,} bytes a token",
+    )
+
+
+def pp_bytes_stage() -> Finding:
+    """Bytes that one middle stage sends and receives in a step of 1,024 sequences."""
+    hop = traffic.hop_bytes_sent_per_rank(PP8, 1, BF16)
+    with_residual = traffic.hop_bytes_sent_per_rank(PP8, 1, BF16, with_residual=True)
+    both_ways = 2 * traffic.hop_bytes_sent_per_rank(PP8, BATCH, BF16)
+    reading = read(Size(STAGE_MB, "MB", both_ways))
+    return Finding(
+        verdict=reading.verdict if hop == HOP_BYTES_A_TOKEN else "REFUTED",
+        value=both_ways,
+        unit="bytes",
+        condition=f"{reading.words}: {text(both_ways)}, sent and received together. "
+        f"It is {with_residual / hop:g} times that where an engine ships the residual beside the hidden state",
+    )
+
+
+def tp_pp_ratio_128() -> Finding:
+    """Bytes of all ranks, TP8 over PP8: `value` for Llama-3-70B, beside the model of the note's formulas."""
+    here, there = times_sent_system_wide(LLAMA), times_sent_system_wide(SEED)
+    verdict: Verdict = "HOLDS" if agrees(TIMES, here) else "HOLDS_IF" if agrees(TIMES, there) else "REFUTED"
+    return Finding(
+        verdict=verdict,
+        value=here,
+        unit="ratio",
+        condition=f"over all ranks and for {SEED.layers} layers {there:.0f}, for the {LLAMA.layers} of Llama-3-70B "
+        f"{here:.0f}: {here / LLAMA.layers:g} times the layers. "
+        f"Per rank at eight ways {times_sent_per_rank(SEED):.0f} and {times_sent_per_rank(LLAMA):.0f}",
+    )
+
+
+def tp_pp_ratio_140() -> Finding:
+    """Bytes that one rank sends, TP8 over PP8."""
+    sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
+    hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
+    alike, everywhere = sent / hop, times_sent_system_wide(LLAMA)
+    sizes = read(Size(LARGE_TP_GB, "GB", sent), Size(LARGE_PP_MB, "MB", 2 * hop))
+    right = agrees(LARGE_TIMES, alike) or agrees(LARGE_TIMES, everywhere)
+    uneven = agrees(LARGE_TIMES, sent / (2 * hop))
+    return Finding(
+        verdict=sizes.verdict if right else "REFUTED",
+        value=alike,
+        unit="ratio",
+        condition=f"{alike:.0f} in bytes sent by one rank ({text(sent)} over {text(hop)}), {everywhere:.0f} by all"
+        + (f"; the note sets what TP sends against what PP sends and receives, {text(2 * hop)}" if uneven else ""),
+    )
+
+
+class Row(NamedTuple):
+    """One claim: a slug, what is claimed, where the note says so, the verdict it came to, and what finds it again."""
+
+    id: str
+    statement: str
+    source: str
+    expected: Verdict
+    predicate: Callable[[], Finding]
+
+
+ARITHMETIC = (
+    Row(
+        "allreduce-count",
+        "Under tensor parallelism one inference needs two all-reduces.",
+        "note, perspective",
+        "REFUTED",
+        all_reduce_count,
+    ),
+    Row(
+        "tp-bytes-layer",
+        "At TP8 each of the two all-reduces in a layer of Llama-3-70B takes 28,672 bytes a token, a layer 57,344.",
+        "note, network, TP",
+        "HOLDS",
+        tp_bytes_layer,
+    ),
+    Row(
+        "tp-bytes-step",
+        "Llama-3-70B at TP8 makes each GPU send 4.48 MB a token, 4.48 GB in a decode step of 1,024 sequences.",
+        "note, network, TP",
+        "HOLDS_IF",
+        tp_bytes_step,
+    ),
+    Row(
+        "pp-bytes-stage",
+        "A middle stage of Llama-3-70B at PP8 receives 16,384 bytes a token and sends as many: 32 MB at batch 1,024.",
+        "note, network, PP",
+        "HOLDS_IF",
+        pp_bytes_stage,
+    ),
+    Row(
+        "tp-pp-ratio-128",
+        "Tensor parallelism puts 128 times the bytes of pipeline parallelism on the network.",
+        "note, network",
+        "HOLDS_IF",
+        tp_pp_ratio_128,
+    ),
+    Row(
+        "tp-pp-ratio-140",
+        "Llama-3-70B at batch 10,000 sends 140 times more at TP8 than at PP8: 44.8 GB a step where PP8 has 320 MB.",
+        "note, summary table",
+        "REFUTED",
+        tp_pp_ratio_140,
+    ),
+    Row(
+        "generic-tp-prefill",
+        "Prefill of 32 prompts of 1,024 tokens through 32 layers of width 12,288 moves about 46 GB at TP8.",
+        "note, network, TP formula",
+        "REFUTED",
+        tp_prefill,
+    ),
+    Row(
+        "generic-tp-decode",
+        "A decode step of 512 sequences through 32 layers of width 12,288 moves about 0.7 GB at TP8.",
+        "note, network, TP formula",
+        "REFUTED",
+        tp_decode,
+    ),
+    Row(
+        "generic-pp-prefill",
+        "The same prefill (32 x 1,024 tokens, 32 layers of width 12,288) moves about 2.8 GB at PP8, 16 times less.",
+        "note, network, PP formula",
+        "REFUTED",
+        pp_prefill,
+    ),
+    Row(
+        "generic-pp-decode",
+        "A decode step of 512 sequences through 32 layers of width 12,288 moves about 0.4 GB at PP8.",
+        "note, network, PP formula",
+        "REFUTED",
+        pp_decode,
+    ),
+    Row(
+        "pp-weight-transfer",
+        "In a pipeline, micro-batches send weights over the network on top of activations.",
+        "note, network, PP formula",
+        "REFUTED",
+        weight_transfer,
+    ),
+    Row(
+        "tp-100-steps",
+        "Decode at batch 1,024 (32 layers of width 12,288, TP8) takes 1.4 GB of memory traffic, 140 GB in 100 steps.",
+        "note, memory bandwidth, TP",
+        "REFUTED",
+        tp_hundred_steps,
+    ),
+    Row(
+        "pp-microbatch-step",
+        "At PP8 with micro-batches of 128 (32 layers of width 12,288) a decode step takes 11 MB.",
+        "note, memory bandwidth, PP",
+        "REFUTED",
+        pp_micro_batch_step,
+    ),
+    Row(
+        "weights-19.5",
+        "Llama-3-70B keeps 19.5 GB of weights on each of eight GPUs, whether TP8 or PP8.",
+        "note, decoding and summary table",
+        "HOLDS_IF",
+        weights,
+    ),
+    Row(
+        "kv-formula",
+        "Keys and values take layers x batch x context x hidden in total, an even share of it on each GPU.",
+        "note, memory",
+        "REFUTED",
+        cache_formula,
+    ),
+    Row(
+        "kv-400MB",
+        "Keys and values of Llama-3-70B at batch 10,000 take 400 MB on each of eight GPUs.",
+        "note, summary table",
+        "HOLDS_IF",
+        cache_size,
+    ),
+    Row(
+        "activations",
+        "A TP8 rank holds activations of the whole batch, a PP8 stage an eighth of that.",
+        "note, memory",
+        "HOLDS_IF",
+        activations,
+    ),
+    Row(
+        "memory-equal",
+        "TP8 and PP8 keep the same bytes on each GPU and read the same bytes in a step: 1x.",
+        "note, summary table",
+        "REFUTED",
+        equal_memory,
+    ),
+    Row(
+        "batch-10k-fits",
+        "Llama-3-70B decodes a batch of 10,000 sequences on eight GPUs.",
+        "note, table of winners",
+        "HOLDS_IF",
+        batch_fits,
+    ),
+)
+"""Every arithmetic claim of the ledger, in its order."""

@@ -1,0 +1,145 @@
+"""The claim that TP uses all of the memory bandwidth in decode: bytes a second over the bandwidth, shard by shard.
+
+One token, so that a linear does nothing but stream its weights, and a whole layer its weights and its cache. The
+bandwidth is the read ceiling of the same run; for published times the datasheet's, as they come with none.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from reports import formatting
+from reports.claims import evidence as claims_evidence
+from reports.claims.evidence import DECIDED, DECODE, Evidence, Finding, Verdict, part
+from reports.claims.tokens import NAMED, Ratio, finding_of, reach
+from specs import statistics
+from specs.measurement import Case, Measurement
+
+ALL = 0.95
+"""Share of the bandwidth from which on it counts as all of it."""
+MOST = 1.05
+"""Share above which a cache must have helped, or the ceiling is too low: it says nothing of memory."""
+SHEET = "of the datasheet's bandwidth"
+UNREACHED = f"{SHEET}, which no memory reaches in full"
+BEYOND = f"over {MOST:.0%} of the read ceiling: a cache held some of it, or the ceiling is too low"
+NO_CEILING = "no read ceiling in this file: run suites/bench_ceilings.py with it"
+NO_SHEET = "no bandwidth is known of it: specs/gpus.py has no row for it"
+NO_TP = "tp 1 alone is no tensor parallelism: measure with --tp 2 or more"
+Place = tuple[str, str]
+"""Model, and which shard or layer: `o tp8`."""
+
+
+def judge(evidences: Iterable[Evidence]) -> Iterator[Finding]:
+    """For each GPU, format and kind of layer an overall finding, then one for each shard; experts stream less."""
+    for evidence in evidences:
+        if evidence.singles:
+            rows = [_row(evidence, place, found) for place, found in _shards(evidence).items()]
+            yield _overall(evidence, rows)
+            yield from rows
+
+
+def _shards(evidence: Evidence) -> dict[Place, list[Measurement]]:
+    """Each shard by every implementation once: from inside a graph where it was, and of the first table that has it."""
+    found: dict[Place, dict[str, Measurement]] = {}
+    for one in sorted(evidence.singles, key=lambda one: (one.case.launch != "graph", DECODE.index(one.case.question))):
+        found.setdefault(_place(one.case), {}).setdefault(one.case.implementation, one)
+    return {place: list(by.values()) for place, by in found.items()}
+
+
+def _place(case: Case) -> Place:
+    context = case.context if case.op == "layer" else None
+    return case.model or "", part(case.layer or "", case.tp or 1, context)
+
+
+def _row(evidence: Evidence, place: Place, found: Sequence[Measurement]) -> Finding:
+    """One shard, by every implementation whose figure can be believed."""
+    blank = replace(evidence.blank("share"), model=place[0], scope=place[1])
+    known = [share for one in found if (share := _share(evidence, one))]
+    if not known:
+        return replace(blank, condition=NO_SHEET if evidence.published else NO_CEILING)
+    sound = [share for share in known if not _doubt(share)]
+    shares = sound or known
+    low, high = reach(shares, published=evidence.published)
+    verdict, condition = _verdict(shares, low, high) if sound else ("UNDERPOWERED", _doubt(known[0]))
+    condition = "; ".join(filter(None, (condition, SHEET if evidence.published else "")))
+    return finding_of(blank, shares, verdict, condition, (low, high))
+
+
+def _share(evidence: Evidence, one: Measurement) -> Ratio | None:
+    """Bytes a second over the bandwidth by one implementation; None where that is not known."""
+    if evidence.published:
+        if not evidence.known:
+            return None
+        value = one.bytes_per_second / evidence.known.hbm_bytes_per_second
+        return Ratio(one.case.implementation, value, None, [one])
+    reading = evidence.reading
+    if not reading:
+        return None
+    bytes_over = one.case.hbm_bytes / reading.case.hbm_bytes
+    ends = statistics.ratio_interval(one.seconds, reading.seconds)
+    return Ratio(
+        one.case.implementation,
+        one.bytes_per_second / reading.bytes_per_second,
+        (bytes_over * ends[0], bytes_over * ends[1]) if ends else None,
+        [one, reading],
+    )
+
+
+def _doubt(share: Ratio) -> str:
+    """Why a share says nothing; empty where it does."""
+    one = share.used[0]
+    if one.maybe_hot:
+        return claims_evidence.HOT
+    if share.value > MOST:
+        return BEYOND
+    return claims_evidence.ODD if one.doubts else ""
+
+
+def _verdict(shares: Sequence[Ratio], low: float | None, high: float | None) -> tuple[Verdict, str]:
+    if low is None or high is None:
+        return "UNDERPOWERED", "a single framework or a single pass gives no interval"
+    if low >= ALL:
+        return "HOLDS", ""
+    if high < ALL:
+        return "REFUTED", ""
+    reached = [share.implementation for share in shares if (share.interval or (share.value,))[0] >= ALL]
+    if not reached:
+        return "UNDERPOWERED", f"the interval reaches across {ALL:.0%}"
+    return "HOLDS_IF", f"by {', '.join(reached)}"
+
+
+def _overall(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
+    """By the shards of more than one rank: at tp 1 there is no tensor parallelism."""
+    shards = [row for row in rows if row.scope.split()[1] != "tp1"]
+    decided = [row for row in shards if row.verdict in DECIDED]
+    judged = [row for row in decided if row.provenance != "interpolated"] or decided  # at one token only shapes are
+    if not shards:
+        return replace(evidence.blank("share"), condition=NO_TP)
+    if not judged:
+        whole = claims_evidence.merged(evidence, shards, "share")
+        verdict: Verdict = "NOT_MEASURED" if whole.value is None else "UNDERPOWERED"
+        return replace(whole, verdict=verdict, low=None, high=None, condition=shards[0].condition)
+    whole = claims_evidence.merged(evidence, judged, "share")
+    over = _over(evidence, shards, judged, shapes=len(decided) - len(judged))
+    if whole.low is not None and whole.low >= ALL:
+        return replace(whole, verdict="HOLDS", condition=over)
+    if whole.high is not None and whole.high < ALL:
+        return replace(whole, verdict="REFUTED", condition=over)
+    return replace(whole, verdict="HOLDS_IF", condition=f"{_reaching(judged)}; {over}")
+
+
+def _reaching(judged: Sequence[Finding]) -> str:
+    """How many shards reach all of it, and some of them by name."""
+    some = [row for row in judged if row.verdict != "REFUTED"]
+    named = ", ".join(f"{row.model} {row.scope} {row.condition}".rstrip() for row in some[:NAMED])
+    return f"{len(some)} of {len(judged)} reach {ALL:.0%}: {named}"
+
+
+def _over(evidence: Evidence, shards: Sequence[Finding], judged: Sequence[Finding], shapes: int) -> str:
+    """How many shards the finding goes by, how many it leaves out, and whose bandwidth it is a share of."""
+    hot = sum(1 for row in shards if claims_evidence.HOT in row.condition)
+    undecided = len(shards) - len(judged) - hot - shapes
+    reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": shapes}
+    out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
+    what = "layer" if evidence.architecture == "whole" else "shard"
+    said = [f"over {formatting.counted(len(judged), what)}", f"left out {out}" if out else ""]
+    return "; ".join(filter(None, (*said, UNREACHED if evidence.published else "")))

@@ -1,0 +1,388 @@
+"""Times over tokens and of steps in result files, measured or published, ordered for claims to be judged by them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, median
+from typing import Literal
+
+from reports import machine
+from reports.results import ResultFile
+from reports.tp_vs_pp import compare as experiments
+from reports.tp_vs_pp.compare import Experiment
+from specs.gpus import Gpu
+from specs.measurement import Case, Measurement
+from specs.models import MODELS
+from specs.roofline import Ceilings
+
+# What a claim was found to be: a verdict, the figure behind it, and what it rests on.
+
+Verdict = Literal["HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED"]
+VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED")
+DECIDED: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
+"""Verdicts that the data were enough for."""
+Architecture = Literal["dense", "whole", "moe"]
+"""What was measured: the linears of dense layers, whole dense layers with attention, or experts."""
+OVERALL = "overall"
+"""Scope of the one row that answers for a whole GPU and architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One verdict on one claim.
+
+    Attributes:
+        verdict: HOLDS, REFUTED, HOLDS_IF, UNDERPOWERED or NOT_MEASURED: never HOLDS for want of data.
+        value: the figure that decides, in `unit`; None where there is none.
+        low, high: interval on it: from passes where measured, over frameworks where published.
+        unit: of value, low and high: bytes, tokens, ratio, share, …
+        condition: what HOLDS_IF depends on, what is missing, or what qualifies the figure.
+        gpu: GPU slug, or the machine's name where it has no row; None for arithmetic.
+        dtype: of the cases; of arithmetic the format that its bytes are counted in.
+        architecture: dense, whole or moe; None where nothing was found.
+        cases: names of the cases that were used.
+        provenance: arithmetic, datasheet, measured, published, interpolated, modelled or assumed; the weakest that was
+            used, and of a plan modelled at best.
+        scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.
+        model: slug of the model that the cases are cut from.
+        interpolation_error: of a linear the larger of the points used, by leave-one-out; overall that of the middle
+            linear. It is not in the interval, and cautious: leaving a neighbour out doubles the gap.
+        file: where the cases stand.
+        label: the GPU, with its file where several are of one.
+    """
+
+    verdict: Verdict
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    condition: str = ""
+    gpu: str | None = None
+    dtype: str | None = None
+    architecture: Architecture | None = None
+    cases: Sequence[str] = ()
+    provenance: str = "arithmetic"
+    scope: str = OVERALL
+    model: str | None = None
+    interpolation_error: float | None = None
+    file: str | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding beside the claim that it is on."""
+
+    id: str
+    statement: str
+    finding: Finding
+
+
+def overall_on(judged: Iterable[Judged], slug: str) -> list[Finding]:
+    """The overall findings on one claim."""
+    return [one.finding for one in judged if one.id == slug and one.finding.scope == OVERALL]
+
+
+QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
+"""Tables that hold times over tokens of one linear or of experts, and the kind of layer that they are of."""
+DECODE = ("decode", "sweep", "layer")
+"""Tables that hold linears of decode; where several have the same one, the first counts."""
+STRENGTH = ("measured", "published", "interpolated", "datasheet", "modelled", "assumed")
+"""Provenances, the strongest first."""
+Key = tuple[str, str, int, int | None, str | None, str, str]
+"""What tells series apart: model, layer, tp, context, distribution, implementation, kernel."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One linear, the experts of a layer, or all of it, over tokens, by one implementation; `points` are by tokens."""
+
+    model: str
+    layer: str
+    tp: int
+    context: int | None
+    distribution: str | None
+    implementation: str
+    kernel: str
+    points: Mapping[int, Measurement]
+
+    @property
+    def part(self) -> str:
+        """What of a model is measured, whoever's implementation it is: `gate_up tp8`, `experts tp1 balanced`."""
+        return part(self.layer, self.tp, self.context, self.distribution)
+
+    @cached_property
+    def seconds(self) -> dict[int, float]:
+        """Medians by tokens, in seconds."""
+        return {tokens: one.median for tokens, one in sorted(self.points.items())}
+
+    @cached_property
+    def maybe_hot(self) -> bool:
+        """Whether a cache may have held the weights: such a series supports no verdict on cold ones."""
+        return any(one.maybe_hot for one in self.points.values())
+
+    @cached_property
+    def shape_published(self) -> bool:
+        """Whether this very shape was measured, if not at these very tokens."""
+        overs = (one.interpolated_over for one in self.points.values())
+        return not any(over and not over.startswith("tokens") for over in overs)
+
+    def at(self, *tokens: int) -> list[Measurement] | None:
+        """The points at these tokens, in their order; None unless all are there."""
+        return [self.points[count] for count in tokens] if all(count in self.points for count in tokens) else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All series of one file, number format and kind of layer, and what ran of whole models.
+
+    Attributes:
+        file: all that was read, for what is put together from more than times over tokens.
+        gpu: slug of the GPU where it is known, else what the file says of the machine.
+        published: whether others measured it.
+        known: the GPU's datasheet row.
+        measured: ceilings of the same file.
+        reading: the read that `measured` has its bandwidth from.
+        singles: linears, or whole layers, that one token goes through: those of decode tables too.
+        steps: experiments on whole models: dense ones, with attention.
+        label: the GPU, with its file where several files are of one.
+    """
+
+    file: ResultFile
+    gpu: str
+    dtype: str
+    architecture: Architecture
+    published: bool
+    known: Gpu | None
+    measured: Ceilings
+    reading: Measurement | None
+    series: Sequence[Series]
+    singles: Sequence[Measurement]
+    steps: Sequence[Experiment] = ()
+    label: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self.file.path
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other GPUs of a report."""
+        return self.label or self.gpu
+
+    @property
+    def limits(self) -> Ceilings | None:
+        """The ceilings of the run itself; for published points the datasheet's."""
+        if self.measured.read_bytes_per_second and self.measured.flops_per_second:
+            return self.measured
+        return Ceilings.datasheet(self.known) if self.known else None
+
+    def blank(self, unit: str) -> Finding:
+        """A finding on all of it, to be filled in."""
+        return Finding(
+            verdict="NOT_MEASURED",
+            unit=unit,
+            gpu=self.gpu,
+            dtype=self.dtype,
+            architecture=self.architecture,
+            provenance="published" if self.published else "measured",
+            file=str(self.path),
+            label=self.name,
+        )
+
+    @cached_property
+    def parts(self) -> Mapping[tuple[str, str], list[Series]]:
+        """The series of each model and part: one for each implementation."""
+        found: dict[tuple[str, str], list[Series]] = {}
+        for one in self.series:
+            found.setdefault((one.model, one.part), []).append(one)
+        return found
+
+
+def part(layer: str, tp: int, context: int | None = None, distribution: str | None = None) -> str:
+    """What tells parts of a model apart: `gate_up tp8`, `layer tp8 ctx2048`, `experts tp1 balanced`."""
+    return " ".join(filter(None, (layer, f"tp{tp}", f"ctx{context}" if context else "", distribution)))
+
+
+def over_tokens(evidences: Iterable[Evidence]) -> list[Evidence]:
+    """Those that hold times over tokens: a file may have linears at one token alone."""
+    return [one for one in evidences if one.series]
+
+
+def collect(files: Iterable[ResultFile]) -> list[Evidence]:
+    """What the files hold, file by file; what was measured from warm caches is left out."""
+    found = [evidence for file in files for evidence in _of(file)]
+    places: dict[tuple[str, str, str], list[Evidence]] = {}
+    for one in found:
+        places.setdefault((one.gpu, one.dtype, one.architecture), []).append(one)
+    shared = {one.path for alike in places.values() if len(alike) > 1 for one in alike}
+    return [replace(one, label=f"{one.gpu} ({one.path.stem})") if one.path in shared else one for one in found]
+
+
+def weakest(provenances: Iterable[str]) -> str:
+    """The provenance of a figure that rests on all of these."""
+    return max(provenances, key=lambda one: STRENGTH.index(one) if one in STRENGTH else len(STRENGTH))
+
+
+def gpu_name(file: ResultFile) -> str:
+    """The slug of a file's GPU, or what the file says of its machine."""
+    known = machine.known_gpu(file)
+    return known.slug if known else machine.name(file.machine)
+
+
+def name_among(file: ResultFile, files: Iterable[ResultFile]) -> str:
+    """That of a file's machine, with the file where several are of one."""
+    alike = [one for one in files if machine.name(one.machine) == machine.name(file.machine)]
+    return f"{gpu_name(file)} ({file.path.stem})" if len(alike) > 1 else gpu_name(file)
+
+
+def _of(file: ResultFile) -> Iterator[Evidence]:
+    kinds: dict[tuple[str, Architecture], dict[Key, dict[str, dict[int, Measurement]]]] = {}
+    singles: dict[tuple[str, Architecture], list[Measurement]] = {}
+    for one in file.measurements:
+        case = one.case
+        if case.cache == "hot" or case.tokens is None or not case.layer:
+            continue
+        if kind := _kind(case):
+            kernel = case.kernel if case.op == "moe" else ""  # a linear's implementation may change it with the tokens
+            context = case.context if kind == "whole" else None
+            key = (case.model or "", case.layer, case.tp or 1, context, case.distribution, case.implementation, kernel)
+            group = kinds.setdefault((case.dtype, kind), {})
+            group.setdefault(key, {}).setdefault(case.launch, {}).setdefault(case.tokens, one)
+        if case.tokens == 1 and (kind == "whole" or (case.op == "linear" and case.question in DECODE)):
+            singles.setdefault((case.dtype, "whole" if kind == "whole" else "dense"), []).append(one)
+    steps: dict[tuple[str, Architecture], list[Experiment]] = {}
+    for ran in experiments.collect(file):
+        steps.setdefault((ran.setting.dtype, "whole"), []).append(ran)
+    for dtype, architecture in dict.fromkeys([*singles, *kinds, *steps]):
+        yield Evidence(
+            file=file,
+            gpu=gpu_name(file),
+            dtype=dtype,
+            architecture=architecture,
+            published=file.published,
+            known=machine.known_gpu(file),
+            measured=machine.measured(file),
+            reading=machine.read(file),
+            series=[
+                Series(*key, _device_times(by_launch))
+                for key, by_launch in kinds.get((dtype, architecture), {}).items()
+            ],
+            singles=singles.get((dtype, architecture), []),
+            steps=steps.get((dtype, architecture), []),
+        )
+
+
+def _kind(case: Case) -> Architecture | None:
+    """What a case has times over tokens of: of whole layers those of decode, each sequence with one token."""
+    if case.question == "layer":
+        return "whole" if case.op == "layer" and case.batch == case.tokens else None
+    return QUESTIONS.get(case.question)
+
+
+def _device_times(by_launch: Mapping[str, dict[int, Measurement]]) -> dict[int, Measurement]:
+    """The points from inside a graph where there are any: the host's launch gaps are another question, not mixed in."""
+    return by_launch.get("graph") or next(iter(by_launch.values()))
+
+
+# From the findings on single linears to the one on a GPU.
+
+HOT = "the weights may have come from the L2: too few copies were rotated through"
+ODD = "the times are odd: slower than with more tokens"
+
+
+def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding]) -> str:
+    """How many linears an overall finding goes by, and how many it leaves out and why."""
+    left = [row for row in rows if (row.model, row.scope) in evidence.parts and row not in used]
+    hot = sum(1 for row in left if row.condition == HOT)
+    undecided = sum(1 for row in left if row.verdict not in DECIDED) - hot
+    reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": len(left) - hot - undecided}
+    out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
+    what = {"dense": "linears", "whole": "layers", "moe": "cases"}[evidence.architecture]
+    between = all(not one.shape_published for row in used for one in evidence.parts[row.model or "", row.scope])
+    over = f"over {len(used)} {what if len(used) > 1 else what[:-1]}" + " of interpolated shape" * between
+    return over + (f"; left out {out}" if out else "")
+
+
+def decided(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
+    """The rows to go by: linears that could be judged, of shapes that were measured themselves where there are any."""
+    parts = evidence.parts
+    singles = [row for row in rows if (row.model, row.scope) in parts and row.verdict in DECIDED]
+    measured = {key for key, alike in parts.items() if all(one.shape_published for one in alike)}
+    return [row for row in singles if (row.model, row.scope) in measured] or singles
+
+
+def merged(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
+    """The middle figure and the whole range of these rows, its verdict still open; of undecided ones no range."""
+    values = [row.value for row in rows if row.value is not None]
+    errors = [row.interpolation_error for row in rows if row.interpolation_error is not None]
+    lows, highs = [row.low for row in rows if row.low is not None], [row.high for row in rows if row.high is not None]
+    return replace(
+        evidence.blank(unit),
+        value=median(values) if values else None,
+        low=min(lows, default=None),
+        high=max(highs, default=None),
+        cases=tuple(dict.fromkeys(name for row in rows for name in row.cases)),
+        provenance=weakest(row.provenance for row in rows),
+        interpolation_error=median(errors) if errors else None,
+    )
+
+
+# What adds up to a whole layer and to a whole model, by each implementation that has all of it.
+
+LINEARS = (("qkv",), ("o",), ("gate_up", "up"), ("down",))
+"""The linears of a dense layer: one of each group."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What one implementation adds up: series, and how often each is run."""
+
+    series: Sequence[Series]
+    counts: Sequence[int] = (1,)
+
+    def maybe_hot(self, *tokens: int) -> bool:
+        """Whether any of it may have been read from a cache at these tokens."""
+        return any(one.points[count].maybe_hot for one in self.series for count in tokens if count in one.points)
+
+    def doubted(self, *tokens: int) -> bool:
+        """Whether any of it is odd at these tokens: a linter's mark, such as more time than more tokens take."""
+        return any(one.points[count].doubts for one in self.series for count in tokens if count in one.points)
+
+    def sums(self, measurements: Sequence[Measurement]) -> list[tuple[float]]:
+        """Sum of the means of one measurement of each series, pass by pass: parts of a whole add up in means."""
+        passes = min(len(one.seconds) for one in measurements)
+        parts = list(zip(measurements, self.counts, strict=True))
+        return [(sum(count * fmean(one.seconds[turn]) for one, count in parts),) for turn in range(passes)]
+
+
+def scopes(evidence: Evidence) -> Iterator[tuple[str, str, list[Stack]]]:
+    """Model, scope, and what each implementation adds up: whole models, whole layers, then each linear alone."""
+    splits: dict[tuple[str, int], dict[str, dict[str, Series]]] = defaultdict(lambda: defaultdict(dict))
+    for one in evidence.series:
+        splits[one.model, one.tp][one.implementation][one.layer] = one
+    for (slug, tp), implementations in splits.items():
+        for scope, build in (("model", _model), ("layer", _layer)):
+            stacks = [stack for linears in implementations.values() if (stack := build(slug, linears))]
+            if stacks:
+                yield slug, f"{scope} tp{tp}", stacks
+    for (slug, part), alike in evidence.parts.items():
+        yield slug, part, [Stack([one]) for one in alike]
+
+
+def _layer(_: str, linears: Mapping[str, Series]) -> Stack | None:
+    """The linears of a layer; None if one is missing."""
+    found = [next((linears[name] for name in group if name in linears), None) for group in LINEARS]
+    series = [one for one in found if one]
+    return Stack(series, [1] * len(series)) if all(found) else None
+
+
+def _model(slug: str, linears: Mapping[str, Series]) -> Stack | None:
+    """All layers and the LM head; None if one linear is missing, or the model's layers are not known."""
+    layer = _layer(slug, linears)
+    if not layer or "lm_head" not in linears or slug not in MODELS:
+        return None
+    return Stack([*layer.series, linears["lm_head"]], [*(MODELS[slug].layers for _ in layer.series), 1])

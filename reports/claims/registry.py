@@ -1,0 +1,312 @@
+"""Every statement that times decide: on linears and layers, and on whole models that ran or are planned."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reports import output, results
+from reports.claims import bandwidth, measured_steps, planned_prefill, planned_steps, report, tokens
+from reports.claims.arithmetic import ARITHMETIC, Row
+from reports.claims.evidence import VERDICTS, Architecture, Evidence, Finding, Judged, Verdict, collect, overall_on
+from reports.output import Format
+from reports.results import ResultFile
+from specs.errors import UserError, find
+
+# `--gate`: verdicts that must be as expected, for use in CI.
+
+KINDS = ("dense", "whole", "moe")
+
+
+class GateError(Exception):
+    """Verdicts that are not the expected ones: a line for each."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdict that every overall finding on a claim must have; on measured claims that of one kind of layer."""
+
+    id: str
+    kind: str
+    verdict: Verdict
+
+
+def parse(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | None, Architecture]]) -> list[Gate]:
+    """Gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists; an ID alone expects what the ledger does.
+
+    Without a kind it is the one that the claim is on: whole for those on steps of whole models, else dense; the others
+    are gated with a verdict of their own: `ID/whole=VERDICT`.
+
+    Args:
+        texts: as typed.
+        expected: by claim the ledger's verdict, and the kind of layer that it is on.
+
+    Raises:
+        UserError: no such claim, kind or verdict, or the ledger expects none.
+    """
+    found = []
+    named = [part.strip() for whole in texts for part in whole.split(",") if part.strip()]
+    if texts and not named:
+        raise UserError("--gate: names no claim; write as in --gate tokens-125-vs-1000=REFUTED")
+    for text in named:
+        name, given, verdict = text.partition("=")
+        slug, _, kind = name.partition("/")
+        usual, own = find(expected, slug, "claim")
+        chosen = verdict.upper().replace("-", "_") if given else usual if kind in ("", own) else None
+        if not chosen:
+            raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
+        if chosen not in VERDICTS:
+            raise UserError(f"--gate {text}: no verdict is called {verdict!r}; known: {', '.join(VERDICTS)}")
+        if kind and kind not in KINDS:
+            raise UserError(f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(KINDS)}")
+        found.append(Gate(slug, kind or own, chosen))
+    return found
+
+
+def check(gates: Sequence[Gate], judged: Sequence[Judged]) -> None:
+    """Pass if every gate's verdict is found wherever it is asked for, and somewhere.
+
+    Raises:
+        GateError: one is not.
+    """
+    wrong = []
+    for gate in gates:
+        rows = [row for row in overall_on(judged, gate.id) if row.architecture in (None, gate.kind)]
+        wrong += [
+            f"{gate.id}: {row.verdict}, not {gate.verdict}"
+            + (f", on {row.gpu}, {row.architecture} layers in {row.dtype}" if row.gpu else "")
+            for row in rows
+            if row.verdict != gate.verdict
+        ]
+        if not rows:
+            wrong.append(f"{gate.id}: no finding on {gate.kind} layers, so not {gate.verdict}")
+    if wrong:
+        raise GateError("\n".join(f"gate: {line}" for line in wrong))
+
+
+SOURCE = "note, decode"
+NOTHING = "no file with times over tokens: run suites/bench_token_sweep.py, or import published ones"
+NO_STEPS = (
+    "no file with steps of whole models, nor of a GPU to plan for: run suites/bench_tp_vs_pp.py on two ranks or more, "
+    "or import published times"
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement.
+
+    Attributes:
+        id: slug in options and files.
+        statement: what is claimed, in our words.
+        source: where the note says so.
+        expected: the verdict that the ledger has come to; None where it differs by machine.
+        judge: finds what the evidence says; arithmetic needs none.
+        kind: of layer that `expected` is on, and a gate that names none.
+        missing: what to run where no file has anything to judge it by.
+    """
+
+    id: str
+    statement: str
+    source: str
+    expected: Verdict | None
+    judge: Callable[[Sequence[Evidence]], Iterable[Finding]]
+    kind: Architecture = "dense"
+    missing: str = NOTHING
+
+
+Judge = Callable[[Sequence[Evidence]], Iterable[Finding]]
+
+
+def _ran_or_planned(ran: Judge, planned: Judge) -> Judge:
+    """By whole models that ran; of GPUs on which none did by steps that are put together from their parts."""
+    return lambda evidences: [*ran(evidences), *planned(evidences)]
+
+
+MEASURED = (
+    Claim(
+        "tokens-125-vs-1000",
+        "1000 tokens take as long as 125: within 1.25 times the time.",
+        SOURCE,
+        "REFUTED",
+        lambda evidences: tokens.judge(evidences, 125, 1000),
+    ),
+    Claim(
+        "tokens-1-vs-125",
+        "125 tokens take as long as one: within 1.25 times the time.",
+        "what is true of the claim above",
+        None,
+        lambda evidences: tokens.judge(evidences, 1, 125),
+    ),
+    Claim(
+        "knee",
+        "The knee, where streaming the weights takes as long as computing, lies between 125 and 1000 tokens.",
+        "what the claim above hides",
+        None,
+        tokens.judge_knee,
+    ),
+    Claim(
+        "linear-throughput",
+        "Throughput grows in proportion to the batch.",
+        SOURCE,
+        "HOLDS_IF",
+        tokens.judge_throughput,
+    ),
+    Claim(
+        "tp-utilisation",
+        "Tensor parallelism uses all of the memory bandwidth in decode: one token at 95 % of it or more.",
+        SOURCE,
+        None,
+        bandwidth.judge,
+    ),
+    Claim(
+        "pp-one-of-p",
+        "A single request under pipeline parallelism uses 1/P of the ranks: no more than 1.05 times that.",
+        SOURCE,
+        "HOLDS",
+        _ran_or_planned(measured_steps.judge_single, planned_steps.judge_single),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "microbatch-useless",
+        "Sync and async pipelines take the same time for a batch: within 1.25 times of each other.",
+        SOURCE,
+        None,
+        _ran_or_planned(measured_steps.judge_micro_batches, planned_steps.judge_micro_batches),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "pp-utilisation",
+        "Stages of an async pipeline are busy 95 % of the time in decode.",
+        SOURCE,
+        None,
+        _ran_or_planned(measured_steps.judge_utilisation, planned_steps.judge_utilisation),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "tp-lower-latency",
+        "Tensor parallelism has the lower decode latency, over the same ranks and at the same batch.",
+        SOURCE,
+        None,
+        _ran_or_planned(measured_steps.judge_latency, planned_steps.judge_latency),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "prefill-winner",
+        "Pipeline parallelism reads prompts faster, fill and drain included.",
+        "note, prefill",
+        None,
+        _ran_or_planned(measured_steps.judge_prefill, planned_prefill.judge_winner),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "decode-winner",
+        "At a large decode batch async pipeline parallelism gives more tokens a second than tensor parallelism.",
+        "note, table of winners",
+        None,
+        _ran_or_planned(measured_steps.judge_crossover, planned_steps.judge),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "allreduce-30",
+        "All-reduces are up to 30 % of the latency of decode under tensor parallelism.",
+        "note, network",
+        None,
+        _ran_or_planned(measured_steps.judge_all_reduces, planned_steps.judge_most),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "allreduce-38",
+        "With NVLink all-reduces can be 38 % of the latency of a 70B model under TP8.",
+        "note, network",
+        None,
+        _ran_or_planned(measured_steps.judge_nvlink, planned_steps.judge_reached),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "prefill-comm-20-30",
+        "Under tensor parallelism 20 to 30 % of prefill is communication.",
+        "note, table of winners",
+        None,
+        _ran_or_planned(measured_steps.judge_prefill_all_reduces, planned_prefill.judge_tp_share),
+        "whole",
+        NO_STEPS,
+    ),
+    Claim(
+        "prefill-pp-comm-1",
+        "Under pipeline parallelism less than 1 % of prefill is communication, the bubble not counted.",
+        "note, table of winners",
+        None,
+        _ran_or_planned(measured_steps.judge_prefill_hops, planned_prefill.judge_pp_share),
+        "whole",
+        NO_STEPS,
+    ),
+)
+
+
+# The ledger: every statement that is judged, and `claims`, which judges them by the specs and by result files.
+
+
+def _arithmetic(row: Row) -> Claim:
+    """A claim that the specs decide alone; those of the note are all on dense layers in bf16."""
+
+    def judge(_: Sequence[Evidence]) -> list[Finding]:
+        return [replace(row.predicate(), dtype="bf16", architecture="dense")]
+
+    return Claim(row.id, row.statement, row.source, row.expected, judge)
+
+
+CLAIMS = (*map(_arithmetic, ARITHMETIC), *MEASURED)
+"""All of them; a line here or in reports/claims/arithmetic.py adds one."""
+
+
+def judge_all(loaded: Iterable[ResultFile]) -> list[Judged]:
+    """Every claim with each of its findings on these files."""
+    return judge(collect(loaded))
+
+
+def judge(evidences: Sequence[Evidence]) -> list[Judged]:
+    """Every claim with each of its findings: overall ones first, those on single linears under them."""
+    return [Judged(claim.id, claim.statement, finding) for claim in CLAIMS for finding in _findings(claim, evidences)]
+
+
+def _findings(claim: Claim, evidences: Sequence[Evidence]) -> Iterator[Finding]:
+    found = list(claim.judge(evidences))
+    if not found:
+        found = [Finding(verdict="NOT_MEASURED", condition=claim.missing, provenance="")]
+    yield from found
+
+
+def claims(paths: Sequence[Path], gates: Sequence[str], format: Format, to: Path | None, *, every: bool) -> None:  # noqa: A002
+    """Write the verdicts.
+
+    Raises:
+        UserError: a file cannot be read, a gate names no claim, or the report cannot be written.
+        GateError: a verdict is not the expected one; the report is written all the same.
+    """
+    wanted = parse(gates, {claim.id: (claim.expected, claim.kind) for claim in CLAIMS})
+    loaded = results.load_all(paths)
+    evidences = collect(loaded)
+    judged = judge(evidences)
+    verdicts = report.draw_up(judged, every=every, more="" if every else "--all")
+    output.emit(
+        [*verdicts, *report.library_tables(loaded), *report.summary_tables(judged)],
+        [record(one) for one in judged],
+        format,
+        to,
+        paths,
+    )
+    check(wanted, judged)
+
+
+def record(one: Judged) -> dict[str, Any]:
+    """A verdict for a machine."""
+    return {"id": one.id, "statement": one.statement, **asdict(one.finding)}

@@ -1,0 +1,471 @@
+"""The note's two summary tables, right figures beside its own: Llama-3-70B at TP8 and PP8, and who wins each phase."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reports import formatting, machine
+from reports.claims.arithmetic import BF16, LARGE_BATCH, LAST, LLAMA, MIDDLE, PP8, TP8, WAYS
+from reports.claims.evidence import DECIDED, OVERALL, Finding, Judged, name_among, overall_on
+from reports.formatting import NONE, decimal_bytes
+from reports.output import Block, Column, Table
+from reports.results import ResultFile
+from reports.tp_vs_pp.compare import belongs
+from specs import memory, traffic
+from specs.measurement import Measurement
+
+# Verdicts as tables: those on arithmetic, and those on times with their intervals.
+
+ORDER = ("dense", "whole", "moe")
+"""Linears, then the layers made of them, then experts."""
+BY_SPECS = ("arithmetic", "datasheet")
+"""Provenances of findings that need no file."""
+
+
+def draw_up(judged: Sequence[Judged], *, every: bool = False, more: str = "") -> list[Block]:
+    """A table for each measured claim and one for all arithmetic; single linears, layers and loads only with `every`.
+
+    Args:
+        judged: what to show.
+        every: the findings on single ones too.
+        more: where those are to be found, if not here.
+    """
+    arithmetic = [one for one in judged if one.finding.provenance in BY_SPECS]
+    slugs = dict.fromkeys(one.id for one in judged if one.finding.provenance not in BY_SPECS)
+    page = [_measured([one for one in judged if one.id == slug], every=every, more=more) for slug in slugs]
+    return [*page, _arithmetic(arithmetic)] if arithmetic else [*page]
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A value in the form that its unit is read in; the unit is part of it except for ratios and tokens."""
+    if value is None:
+        return NONE
+    if unit == "ratio":
+        return f"{value:.2f}"
+    if unit == "share":
+        return formatting.percent(value)
+    if unit in ("bytes", "bytes a token"):
+        return formatting.decimal_bytes(value)
+    return f"{value:,.0f}"
+
+
+def span(finding: Finding) -> str:
+    """The interval, or a dash."""
+    if finding.low is None or finding.high is None:
+        return NONE
+    return f"{figure(finding.low, finding.unit)} – {figure(finding.high, finding.unit)}"
+
+
+def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
+    shown = [one.finding for one in rows if every or one.finding.scope == OVERALL]
+    shown.sort(key=lambda finding: ORDER.index(finding.architecture or "dense"))
+    names = ("gpu", "layers", "dtype", *(("model", "part") if every else ()), "verdict")
+    columns = [Column(name, number=False) for name in names]
+    unit = next((finding.unit for finding in shown if finding.unit), "")
+    columns += [Column(unit or "value"), Column("interval"), Column("from", number=False), Column("interp. ±")]
+    columns.append(Column("condition", number=False, prose=True))
+    table = Table(
+        title=rows[0].id,
+        caption=rows[0].statement,
+        columns=tuple(columns),
+        groups=tuple(tuple(_row(one, every=every) for one in group) for group in _by_subject(shown)),
+        notes=(f"{_rows(len(rows) - len(shown))} on {_singles(rows)}: {more}",)
+        if more and len(rows) > len(shown)
+        else (),
+    )
+    return table.without_empty(NONE)
+
+
+def _singles(rows: Iterable[Judged]) -> str:
+    """What the rows that are not shown are on."""
+    found = [one.finding for one in rows if one.finding.scope != OVERALL]
+    return f"single {' and '.join(dict.fromkeys(map(_kind, found)))}"
+
+
+def _kind(finding: Finding) -> str:
+    """Whether a row is on a linear, on a layer, or on one load of a whole model."""
+    if finding.architecture != "whole":
+        return "linears"
+    return "layers" if finding.scope.startswith("layer") else "loads"
+
+
+def _rows(count: int) -> str:
+    return "1 more row" if count == 1 else f"{count} more rows"
+
+
+def _by_subject(findings: Iterable[Finding]) -> list[list[Finding]]:
+    groups: dict[tuple[str | None, ...], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.label, finding.dtype, finding.architecture), []).append(finding)
+    one_each = all(len(group) == 1 for group in groups.values())
+    return [[finding for group in groups.values() for finding in group]] if one_each else list(groups.values())
+
+
+def _row(finding: Finding, *, every: bool) -> tuple[str, ...]:
+    about = (finding.label or finding.gpu or NONE, finding.architecture or NONE, finding.dtype or NONE)
+    part = (finding.model or NONE, finding.scope) if every else ()
+    off = formatting.percent(finding.interpolation_error)
+    figures = (figure(finding.value, finding.unit), span(finding), finding.provenance, off)
+    return (*about, *part, finding.verdict, *figures, finding.condition)
+
+
+def _arithmetic(rows: Sequence[Judged]) -> Table:
+    columns = (
+        Column("claim", number=False),
+        Column("says", number=False, prose=True),
+        Column("verdict", number=False),
+        Column("found"),
+        Column("unit", number=False),
+        Column("condition", number=False, prose=True),
+    )
+    cells = tuple(
+        (
+            one.id,
+            one.statement,
+            one.finding.verdict,
+            figure(one.finding.value, one.finding.unit),
+            "" if one.finding.unit == "bytes" else one.finding.unit.removeprefix("bytes "),
+            one.finding.condition,
+        )
+        for one in rows
+    )
+    return Table(title="arithmetic", caption="recomputed from the models' shapes", columns=columns, groups=(cells,))
+
+
+# The note's fabrics and libraries as axes: which of them the figures of each file were made with.
+#
+# A file says it by the implementations of its cases, by its link, and by the variables that its run was given.
+
+USED, UNUSED, UNKNOWN, ABSENT = "used", "not used", "unknown", "not present"
+"""There are figures made with it; the machine has it or could, and none is; figures do not tell; it cannot be there."""
+SWITCHED = ("NVLink 3", "NVLink 4", "NVLink 5")
+"""Links of the GPUs that are sold in boards of eight behind a switch."""
+BOARD_RANKS = 8
+MULTICAST = ("symm-multimem",)
+RACKS = ("gb200", "gb300")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One fabric or library, and how a file tells."""
+
+    name: str
+    state: Callable[[ResultFile], str]
+
+
+def library_tables(loaded: Sequence[ResultFile]) -> list[Table]:
+    """A row for each file; nothing without files."""
+    if not loaded:
+        return []
+    columns = (Column("file of", number=False), *(Column(axis.name, number=False) for axis in AXES))
+    rows = tuple((name_among(file, loaded), *(axis.state(file) for axis in AXES)) for file in loaded)
+    return [
+        Table(
+            title="libraries and fabric",
+            caption="what the figures between ranks were made with",
+            columns=columns,
+            groups=(rows,),
+            notes=(
+                f"{USED}: there are figures made with it; {UNUSED}: it may be there, and no figure names it; "
+                f"{UNKNOWN}: the figures do not say by which algorithm they came about; {ABSENT}: this machine, or "
+                "shardbench, has none",
+            ),
+        )
+    ]
+
+
+def _implementations(file: ResultFile) -> set[str]:
+    """Whose messages: of operations between ranks, and of whole models."""
+    between = {one.case.implementation for one in file.measurements if one.case.message_bytes}
+    return between | {one.case.backend or "" for one in file.measurements if belongs(one)}
+
+
+def _algorithms(file: ResultFile) -> str:
+    return " ".join(one.algorithm or "" for one in file.measurements).lower()
+
+
+def _is_gpu(file: ResultFile) -> bool:
+    return bool(file.machine.get("gpu"))
+
+
+def _amd(file: ResultFile) -> bool:
+    gpu = machine.known_gpu(file)
+    return bool(file.machine.get("hip")) or bool(gpu and gpu.arch.startswith("gfx"))
+
+
+def _between(file: ResultFile) -> list[Measurement]:
+    """Messages between ranks, and whole models."""
+    return [one for one in file.measurements if one.case.ranks > 1 and (one.case.message_bytes or belongs(one))]
+
+
+def _nvswitch(file: ResultFile) -> str:
+    """Boards of eight such GPUs, and racks of them, have no other way from GPU to GPU; boards of four are wired."""
+    gpu = machine.known_gpu(file)
+    if not gpu or gpu.link not in SWITCHED:
+        return ABSENT
+    hosts = file.machine.get("hosts")
+    a_host = max((one.case.ranks for one in _between(file)), default=1) // (hosts if isinstance(hosts, int) else 1)
+    return USED if _adds_up(file) or a_host >= (2 if gpu.slug in RACKS else BOARD_RANKS) else UNUSED
+
+
+def _adds_up(file: ResultFile) -> bool:
+    """Whether the switch did the adding up in any figure."""
+    return bool(_implementations(file) & set(MULTICAST)) or "nvls" in _algorithms(file)
+
+
+def _nvls(file: ResultFile) -> str:
+    """Adding up in the switch, from Hopper on, is told by its kernel, or by the algorithm that the library took."""
+    gpu = machine.known_gpu(file)
+    if not gpu or gpu.link not in SWITCHED[1:]:
+        return ABSENT
+    if _adds_up(file):
+        return USED
+    return UNKNOWN if any(one.algorithm is None for one in _between(file)) else UNUSED
+
+
+def _nic(file: ResultFile) -> str:
+    """Messages between hosts go through one; within a host none does."""
+    hosts = file.machine.get("hosts")
+    return USED if isinstance(hosts, int) and hosts > 1 else UNUSED if _is_gpu(file) else ABSENT
+
+
+def _rack(file: ResultFile) -> str:
+    """Its ranks are told by their GPU; more of them than one host has are across the rack."""
+    gpu = machine.known_gpu(file)
+    if not gpu or gpu.slug not in RACKS:
+        return ABSENT
+    return USED if max((one.case.ranks for one in file.measurements), default=1) > HOST_RANKS else UNUSED
+
+
+HOST_RANKS = 4
+"""GPUs in one tray of such a rack."""
+
+
+def _nccl(file: ResultFile) -> str:
+    return (
+        USED
+        if _implementations(file) & {"nccl", "cupy-nccl"}
+        else UNUSED
+        if _is_gpu(file) and not _amd(file)
+        else ABSENT
+    )
+
+
+def _rccl(file: ResultFile) -> str:
+    return USED if "rccl" in _implementations(file) else UNUSED if _amd(file) else ABSENT
+
+
+def _uccl(file: ResultFile) -> str:
+    """A plug-in of NCCL and RCCL, which a run is told to load by a variable."""
+    variables = file.machine.get("variables")
+    told = str(variables if isinstance(variables, dict) else "").lower()
+    return USED if "uccl" in told or "uccl" in _implementations(file) else UNUSED if _is_gpu(file) else ABSENT
+
+
+AXES = (
+    Axis("NVSwitch", _nvswitch),
+    Axis("NVLS", _nvls),
+    Axis("NIC, GPU-direct", _nic),
+    Axis("NVL72", _rack),
+    Axis("NCCL", _nccl),
+    Axis("RCCL", _rccl),
+    Axis("UCCL", _uccl),
+)
+
+
+CONTEXT = 1
+"""Tokens a sequence at which keys and values of 10,000 sequences take the note's 400 MB."""
+USUAL = "bf16"
+
+
+class Sides(NamedTuple):
+    """Bytes on one rank under TP8, and under PP8 on a middle stage and on the last."""
+
+    tp: float
+    middle: float
+    last: float
+
+
+class Metric(NamedTuple):
+    """A row: the note's three cells, what was found, and how that is counted."""
+
+    name: str
+    note: tuple[str, str, str]
+    found: Sides
+    counted: str
+
+
+def summary_tables(judged: Sequence[Judged]) -> list[Table]:
+    """Both tables; the second has a row for each system that a claim on whole models was judged on."""
+    return [_metrics(), _phases(judged)]
+
+
+def metrics() -> list[Metric]:
+    """The first table's rows, at batch 10,000."""
+    piece = LARGE_BATCH // WAYS
+    ranks = ((TP8, 0), (PP8, MIDDLE), (PP8, LAST))
+    weights = Sides(*(memory.stage_weight_bytes(*rank, BF16) for rank in ranks))
+    kept_whole = memory.embedding_bytes(TP8, BF16, replicated=True) - memory.embedding_bytes(TP8, BF16)
+    tokens = LARGE_BATCH * CONTEXT
+    cache = Sides(*(tokens * memory.kv_bytes_per_token_per_rank(*rank, BF16) for rank in ranks))
+    whole, part = (
+        memory.residual_bytes(split, rows, BF16) + memory.mlp_activation_bytes(split, rows, BF16)
+        for split, rows in ((TP8, LARGE_BATCH), (PP8, piece))
+    )
+    activations = Sides(whole, part, part)
+    passes = (1, WAYS, WAYS)
+    reads = [count * memory.stage_read_bytes(*rank, BF16) for count, rank in zip(passes, ranks, strict=True)]
+    sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
+    hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
+    return [
+        Metric(
+            "weights",
+            ("19.5 GB", "19.5 GB", "1x"),
+            weights,
+            f"all cut; an embedding kept whole adds {decimal_bytes(kept_whole)} to TP",
+        ),
+        Metric("KV cache", ("400 MB", "400 MB", "1x"), cache, f"{CONTEXT} token a sequence, 8 heads of 128"),
+        Metric("activations", ("70 MB", "70 MB", "1x"), activations, f"residual, gate and up; PP of {piece} sequences"),
+        Metric("total memory", ("~20 GB", "~20 GB", "1x"), _sum(weights, cache, activations), "of these three"),
+        Metric(
+            "memory read a step",
+            ("19.5 GB", "19.5 GB", "1x"),
+            _sum(Sides(*reads), cache),
+            f"weights and cache; PP reads its weights for each of {WAYS} micro-batches",
+        ),
+        Metric(
+            "network a step",
+            ("44.8 GB", "320 MB", "140x"),
+            Sides(sent, hop, 0.0),
+            f"sent by one rank; a middle stage receives as much: {decimal_bytes(2 * hop)} both ways",
+        ),
+    ]
+
+
+def _sum(*sides: Sides) -> Sides:
+    return Sides(*(sum(column) for column in zip(*sides, strict=True)))
+
+
+def _metrics() -> Table:
+    columns = (
+        Column("metric", number=False),
+        *(Column(f"{side}\n{whose}") for side in ("TP 8", "PP 8", "ratio") for whose in ("note", "found")),
+        Column("counted", number=False, prose=True),
+    )
+    return Table(
+        title="Llama-3-70B on 8 GPUs",
+        caption=f"bytes of one GPU in a decode step of {LARGE_BATCH:,} sequences, {USUAL}, beside the note's",
+        columns=columns,
+        groups=(tuple(map(_metric, metrics())),),
+        notes=("PP 8: a middle stage – the last one; ratio: TP over PP",),
+    )
+
+
+def _metric(one: Metric) -> tuple[str, ...]:
+    found = one.found
+    stages = [size for size in dict.fromkeys((found.middle, found.last)) if size]
+    ratios = dict.fromkeys(f"{found.tp / size:.3g}x" for size in reversed(stages))
+    pp = " – ".join(dict.fromkeys(map(decimal_bytes, stages)))
+    note_tp, note_pp, note_ratio = one.note
+    return (one.name, note_tp, decimal_bytes(found.tp), note_pp, pp, note_ratio, " – ".join(ratios), one.counted)
+
+
+NOTE = (
+    ("prefill", "the note", "compute", "20–30% communication", "under 1%, pipeline fills well", "PP", "claimed"),
+    (
+        "decode",
+        "the note",
+        "memory, at 10,000",
+        "high communication",
+        "low communication, bubbles",
+        "empirical",
+        "claimed",
+    ),
+)
+
+
+def _phases(judged: Sequence[Judged]) -> Table:
+    """Prefill, then decode: the note's row and one for each system."""
+    titles = ("phase", "on", "bottleneck", "TP", "PP", "winner", "from")
+    systems = dict.fromkeys(one.label for one in overall_on(judged, "decode-winner") if one.gpu)
+    groups = []
+    for note, row in zip(NOTE, (_prefill, _decode), strict=True):
+        groups.append((note, *(row(judged, label) for label in systems)))
+    return Table(
+        title="phases",
+        caption=f"where time goes and who wins: {LLAMA} over 8 published GPUs, or what ran on this machine",
+        columns=tuple(Column(title, number=False, prose=title in ("TP", "PP", "winner")) for title in titles),
+        groups=tuple(groups),
+        notes=(
+            "bottleneck: up to its knee a linear waits for memory, beyond it computes, as it does at 10,000; the rest "
+            "is by prefill-comm-20-30, prefill-pp-comm-1, prefill-winner, allreduce-30, pp-utilisation, decode-winner",
+        ),
+    )
+
+
+def _prefill(judged: Sequence[Judged], label: str) -> tuple[str, ...]:
+    tp, pp, winner = (
+        _on(judged, slug, label) for slug in ("prefill-comm-20-30", "prefill-pp-comm-1", "prefill-winner")
+    )
+    ratio = f" (t(TP) / t(PP) {span(winner)})" if winner and winner.low is not None else ""
+    return (
+        "prefill",
+        label,
+        _bound(judged, label, "compute, past {} tokens"),
+        _share(tp, "all-reduces"),
+        _share(pp, "hops, bubble apart"),
+        f"{_winner(winner)}{ratio}",
+        _provenance(tp, pp, winner),
+    )
+
+
+def _decode(judged: Sequence[Judged], label: str) -> tuple[str, ...]:
+    tp, pp, winner = (_on(judged, slug, label) for slug in ("allreduce-30", "pp-utilisation", "decode-winner"))
+    return (
+        "decode",
+        label,
+        _bound(judged, label, "memory, up to {} tokens"),
+        _share(tp, "all-reduces"),
+        _share(pp, "its time a stage is busy", "of "),
+        _crossing(winner),
+        _provenance(tp, pp, winner),
+    )
+
+
+def _on(judged: Iterable[Judged], slug: str, label: str, kind: str = "whole") -> Finding | None:
+    """The overall finding on a system."""
+    found = overall_on(judged, slug)
+    return next((one for one in found if (one.label, one.architecture, one.dtype) == (label, kind, USUAL)), None)
+
+
+def _bound(judged: Sequence[Judged], label: str, words: str) -> str:
+    knee = _on(judged, "knee", label, "dense")
+    return words.format(f"{knee.value:.0f}") if knee and knee.value else NONE
+
+
+def _share(one: Finding | None, what: str, link: str = "in ") -> str:
+    if one is None or one.value is None:
+        return NONE
+    figures = formatting.percent(one.value) if one.low is None else span(one)
+    return f"{figures} {link}{what}"
+
+
+def _winner(one: Finding | None) -> str:
+    """PP where the claim holds, TP where it is refuted."""
+    if one is None or one.verdict not in DECIDED:
+        return "not told" if one and one.value is not None else NONE
+    if one.verdict == "HOLDS_IF":
+        return f"PP {one.condition.partition('; ')[0]}"
+    return "PP" if one.verdict == "HOLDS" else "TP"
+
+
+def _crossing(one: Finding | None) -> str:
+    if one and one.verdict == "HOLDS_IF" and one.low is not None and one.high is not None:
+        return f"TP below {one.low:.0f}, PP from {one.high:.0f} on"
+    return _winner(one)
+
+
+def _provenance(*found: Finding | None) -> str:
+    """Measured where what ran decides; else modelled, with whatever is assumed in the claims above."""
+    known = {one.provenance for one in found if one and one.provenance and one.value is not None}
+    return NONE if not known else "measured" if known == {"measured"} else "modelled"

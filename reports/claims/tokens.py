@@ -1,0 +1,432 @@
+"""Claims about the shape of t(m): where the knee lies, and how far throughput grows with the batch."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import NamedTuple
+
+from reports.claims import evidence as claims_evidence
+from reports.claims.evidence import Evidence, Finding, Series, Stack, Verdict, over_tokens, scopes, weakest
+from specs import statistics
+from specs.measurement import Measurement
+from specs.roofline import ridge_tokens
+from specs.units import ITEMSIZE
+
+# Where the time of a linear stops being flat: the roofline's corner, as the times show it.
+#
+# t(m) = max(a, c·m) + o over m tokens: a streams the weights, c·m computes, and o is what a launch costs however little
+# it does. Three parameters cannot be told apart from times alone (o hides in a as well as in c·m), so o is given: the
+# launch latency of the same run, or for published times a stated constant with a range. The knee is a / c tokens.
+
+FLAT = 1 / 4
+"""Up to this share of the ridge the time is the weights': points there give a."""
+STEEP = 4
+"""From this many times the ridge on the time is the arithmetic's: points there give c."""
+LEAST = 2
+"""Points that each side needs."""
+GROWN = 1.25
+"""The model-free knee: tokens from which on the time stays above this many times that of one token."""
+CLIFF = 1.1
+"""One more token that costs more than this is a cliff: a tile was opened for it."""
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What a launch costs in seconds, and how far that is certain."""
+
+    seconds: float
+    low: float
+    high: float
+
+
+PUBLISHED = Overhead(1.5e-6, 0.5e-6, 2.5e-6)
+"""Inside a graph, without quantising: the smallest such GEMM of the published tables takes 1.5 to 2.5 us as a whole."""
+
+
+@dataclass(frozen=True)
+class Knee:
+    """A fit in tokens, with the range that other choices of o and leaving out any one point lead to."""
+
+    tokens: float
+    low: float
+    high: float
+
+
+def fit(seconds: Mapping[int, float], ridge: float, overhead: Overhead) -> Knee | None:
+    """The knee of times by tokens; None where the sweep ends too early on either side.
+
+    Args:
+        seconds: median times by tokens.
+        ridge: tokens at which the roofline's two sides meet.
+        overhead: o of the model.
+    """
+    best = _fit(seconds, ridge, overhead.seconds)
+    if not best:
+        return None
+    tried = [_fit(seconds, ridge, choice) for choice in (overhead.low, overhead.high)]
+    tried += [_fit(_without(seconds, tokens), ridge, overhead.seconds) for tokens in seconds]
+    found = [best, *(one for one in tried if one is not None)]
+    return Knee(best, min(found), max(found))
+
+
+class Grown(NamedTuple):
+    """Tokens from which on the time stays above a limit, on a straight line between the points below and above it."""
+
+    tokens: float
+    below: int
+    above: int
+
+
+def growth(seconds: Mapping[int, float], factor: float = GROWN) -> Grown | None:
+    """Where the time comes to stay above `factor` times that of the fewest tokens; None if it never does."""
+    tokens = sorted(seconds)
+    limit = factor * seconds[tokens[0]]
+    below = [count for count in tokens if seconds[count] <= limit]
+    last = below[-1]
+    if last == tokens[-1]:
+        return None
+    after = tokens[bisect_left(tokens, last) + 1]
+    return Grown(last + (after - last) * (limit - seconds[last]) / (seconds[after] - seconds[last]), last, after)
+
+
+def cliffs(seconds: Mapping[int, float]) -> dict[int, float]:
+    """Tokens after which a single one more costs over a tenth of the time, and how many times the time it takes."""
+    steps = {m: seconds[m + 1] / seconds[m] for m in sorted(seconds) if m + 1 in seconds}
+    return {tokens: step for tokens, step in steps.items() if step > CLIFF}
+
+
+def _fit(seconds: Mapping[int, float], ridge: float, overhead: float) -> float | None:
+    """The knee a / c; nought where o may be all of the flat time; None where a side has too few points."""
+    flat = [time - overhead for tokens, time in seconds.items() if tokens <= max(1.0, FLAT * ridge)]
+    steep = [(time - overhead) / tokens for tokens, time in seconds.items() if tokens >= STEEP * ridge]
+    if min(len(flat), len(steep)) < LEAST or median(steep) <= 0:
+        return None
+    return max(0.0, median(flat)) / median(steep)
+
+
+def _without(seconds: Mapping[int, float], tokens: int) -> dict[int, float]:
+    return {count: time for count, time in seconds.items() if count != tokens}
+
+
+def merged(knees: Sequence[Knee]) -> Knee:
+    """The middle knee of several series, and the range of them all."""
+    return Knee(median(one.tokens for one in knees), min(k.low for k in knees), max(k.high for k in knees))
+
+
+FEW, MANY = 125, 1000
+"""A knee between these explains why they take different times."""
+CLIFFS_NAMED = 3
+NO_FLAT = "experts have no flat part: with each token more of them are visited"
+NO_DATASHEET = "specs/gpus.py has no peak or bandwidth for it, or its times include quantising, whose cost is unknown"
+
+
+def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
+    """For each GPU and format an overall knee, then that of each linear; experts have none."""
+    return _judge(evidences, _knee, _placed)
+
+
+def judge_throughput(evidences: Iterable[Evidence]) -> Iterator[Finding]:
+    """For each GPU and format the tokens up to which throughput grows with them, overall and for each linear."""
+    return _judge(evidences, _flat, _grows)
+
+
+def _judge(
+    evidences: Iterable[Evidence],
+    of_linear: Callable[[Evidence, str, str, Sequence[Series]], Finding],
+    verdict: Callable[[Finding], Finding],
+) -> Iterator[Finding]:
+    """An overall finding and one for each linear; of experts that they have no flat part.
+
+    A whole layer has no single knee: attention grows with the batch from the first token on.
+    """
+    for evidence in over_tokens(evidences):
+        if evidence.architecture == "whole":
+            continue
+        if evidence.architecture == "moe":
+            yield replace(evidence.blank("tokens"), condition=NO_FLAT)
+            continue
+        rows = [of_linear(evidence, slug, part, alike) for (slug, part), alike in evidence.parts.items()]
+        whole = _overall_knee(evidence, rows)
+        yield whole if whole.value is None else verdict(whole)
+        yield from rows
+
+
+def ridge(evidence: Evidence) -> float | None:
+    """Tokens at which the two sides of the roofline meet; None where a ceiling is unknown."""
+    limits, itemsize = evidence.limits, ITEMSIZE.get(evidence.dtype)
+    peak = limits.peak(evidence.dtype) if limits else None
+    if not (limits and limits.read_bytes_per_second and peak and itemsize):
+        return None
+    return ridge_tokens(itemsize, peak, limits.read_bytes_per_second)
+
+
+def overhead(evidence: Evidence) -> Overhead | None:
+    """What a launch costs: measured in the same run, or the constant for published times; None if unknown.
+
+    Published times of narrow formats include quantising the activations, which no constant is known for.
+    """
+    if evidence.published:
+        return PUBLISHED if ITEMSIZE.get(evidence.dtype, 0) > 1 else None
+    seconds = evidence.measured.launch_seconds
+    return Overhead(seconds, seconds, seconds) if seconds else None
+
+
+def of_series(evidence: Evidence, series: Series) -> Knee | None:
+    """The knee of one implementation; its range covers the passes where it was measured in several."""
+    corner, launch = ridge(evidence), overhead(evidence)
+    if corner is None or launch is None:
+        return None
+    best = fit(series.seconds, corner, launch)
+    if best is None or evidence.published:
+        return best
+    found = [best, *(one for turn in _passes(series) if (one := fit(turn, corner, launch)))]
+    return Knee(best.tokens, min(one.low for one in found), max(one.high for one in found))
+
+
+def _passes(series: Series) -> list[dict[int, float]]:
+    """The times by tokens that each pass alone gives."""
+    passes = min(len(one.seconds) for one in series.points.values())
+    return [{m: median(one.seconds[turn]) for m, one in series.points.items()} for turn in range(passes)]
+
+
+def _blank(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:
+    """What a finding on one linear says apart from its verdict."""
+    used = [one for series in alike for one in series.points.values()]
+    cases, rests_on = tuple(one.case.name for one in used), weakest(one.provenance for one in used)
+    return replace(evidence.blank("tokens"), scope=part, model=slug, cases=cases, provenance=rests_on)
+
+
+def _knee(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:
+    cold = [one for one in alike if not one.maybe_hot]
+    used, corner = cold or alike, ridge(evidence)
+    blank = _blank(evidence, slug, part, used)
+    if corner is None or overhead(evidence) is None:
+        lacking = "no ceilings or no launch latency: run suites/bench_ceilings.py with it"
+        return replace(blank, condition=NO_DATASHEET if evidence.published else lacking)
+    found = [one for series in used if (one := of_series(evidence, series))]
+    if not found:
+        least = f"{LEAST} points up to {FLAT * corner:.0f} and from {STEEP * corner:.0f} tokens on"
+        return replace(blank, verdict="UNDERPOWERED", condition=f"a ridge at {corner:.0f} tokens needs {least}")
+    whole = merged(found)
+    figures = replace(blank, value=whole.tokens, low=whole.low, high=whole.high)
+    if not cold:
+        return replace(figures, verdict="UNDERPOWERED", condition=claims_evidence.HOT)
+    grown = [rise.tokens for series in used if (rise := growth(series.seconds))]
+    said = [f"{GROWN} t(1) at {median(grown):.0f}"] if grown else []
+    said += [f"ridge at {corner:.0f}", *_cliffs(used)]
+    return _placed(replace(figures, condition="; ".join(said)))
+
+
+def _cliffs(alike: Sequence[Series]) -> list[str]:
+    """The steepest tile cliffs that most implementations have: one more token costs a tenth and over."""
+    steps: dict[int, list[float]] = {}
+    for series in alike:
+        for tokens, step in cliffs(series.seconds).items():
+            steps.setdefault(tokens, []).append(step)
+    common = {tokens: median(found) for tokens, found in steps.items() if 2 * len(found) > len(alike)}
+    worst = sorted(sorted(common, key=lambda tokens: -common[tokens])[:CLIFFS_NAMED])
+    return [f"cliffs {', '.join(f'{m}→{m + 1} +{common[m] - 1:.0%}' for m in worst)}"] if worst else []
+
+
+def _placed(figures: Finding) -> Finding:
+    """Whether the knee lies between few and many tokens."""
+    low, high = figures.low or 0.0, figures.high or 0.0
+    if low >= FEW and high <= MANY:
+        return replace(figures, verdict="HOLDS")
+    if high < FEW or low > MANY:
+        return replace(figures, verdict="REFUTED")
+    across = f"the range reaches across {FEW if low < FEW else MANY} tokens; {figures.condition}"
+    return replace(figures, verdict="UNDERPOWERED", condition=across)
+
+
+def _flat(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:
+    cold = [one for one in alike if not one.maybe_hot]
+    used = cold or alike
+    blank = replace(_blank(evidence, slug, part, used), verdict="UNDERPOWERED")
+    begins, ends = max(min(series.points) for series in used), min(max(series.points) for series in used)
+    if begins > max(1.0, FLAT * (ridge(evidence) or 0)):
+        return replace(blank, condition=f"the sweep begins at {begins} tokens, where the time may grow already")
+    found = [one for series in used if (one := growth(series.seconds))]
+    if len(found) < len(used):
+        return replace(blank, condition=f"the time is still flat where the sweep ends, at {ends} tokens")
+    low, high = _spread(evidence, used, found)
+    figures = replace(blank, value=median(one.tokens for one in found), low=low, high=high)
+    if low is None:
+        return replace(figures, condition="a single framework or a single pass gives no interval")
+    return _grows(figures) if cold else replace(figures, condition=claims_evidence.HOT)
+
+
+def _spread(
+    evidence: Evidence, used: Sequence[Series], found: Sequence[Grown]
+) -> tuple[float, float] | tuple[None, None]:
+    """From the last point below to the first above, over frameworks or over passes; none of a single one."""
+    if evidence.published:
+        several = len({series.implementation for series in used}) > 1
+        return (min(one.below for one in found), max(one.above for one in found)) if several else (None, None)
+    turns = [_passes(series) for series in used]
+    if min(map(len, turns)) == 1:
+        return None, None
+    ends = [*found, *(one for passes in turns for turn in passes if (one := growth(turn)))]
+    return min(one.below for one in ends), max(one.above for one in ends)
+
+
+def _grows(figures: Finding) -> Finding:
+    """Throughput is in proportion to the tokens as far as the time is flat: never without end."""
+    if figures.high is not None and figures.high <= 2:
+        return replace(figures, verdict="REFUTED")
+    return replace(
+        figures, verdict="HOLDS_IF", condition=f"up to {figures.low:.0f} tokens; from {figures.high:.0f} on not"
+    )
+
+
+def _overall_knee(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
+    """The middle and the range of what could be judged, its verdict open; else the first reason why nothing could."""
+    judged = claims_evidence.decided(evidence, rows)
+    if not judged:
+        whole = claims_evidence.merged(evidence, rows[:1], "tokens")
+        return replace(whole, verdict=rows[0].verdict, value=None, low=None, high=None, condition=rows[0].condition)
+    corner = ridge(evidence)
+    condition = claims_evidence.coverage(evidence, rows, judged) + (f"; ridge at {corner:.0f} tokens" if corner else "")
+    return replace(claims_evidence.merged(evidence, judged, "tokens"), condition=condition)
+
+
+# Claims of the form "b tokens take as long as a": t(b) / t(a) of linears, layers and models, and overall.
+
+AS_LONG = 1.25
+"""Times within this factor count as the same."""
+NAMED = 2
+"""Linears that a condition names beside counting them."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """t(b) / t(a) by one implementation, and the interval that its passes give, if there are several."""
+
+    implementation: str
+    value: float
+    interval: tuple[float, float] | None
+    used: Sequence[Measurement]
+
+    @classmethod
+    def of(cls, stack: Stack, before: Sequence[Measurement], after: Sequence[Measurement]) -> "Ratio":
+        """The ratio of the summed times of several linears; of one linear alone that of its medians."""
+        if len(before) == 1:
+            value = after[0].median / before[0].median
+            interval = statistics.ratio_interval(before[0].seconds, after[0].seconds)
+        else:
+            a, b = stack.sums(before), stack.sums(after)
+            value, interval = statistics.mean(b) / statistics.mean(a), statistics.ratio_interval(a, b)
+        return cls(stack.series[0].implementation, value, interval, [*before, *after])
+
+
+def judge(evidences: Iterable[Evidence], a: int, b: int) -> Iterator[Finding]:
+    """For each GPU, format and kind of layer an overall finding, then one for each model, layer and linear."""
+    for evidence in over_tokens(evidences):
+        rows = [_row(evidence, slug, scope, stacks, a, b) for slug, scope, stacks in scopes(evidence)]
+        yield _overall_ratio(evidence, rows)
+        yield from rows
+
+
+def _row(evidence: Evidence, slug: str, scope: str, stacks: Sequence[Stack], a: int, b: int) -> Finding:
+    """One linear or one sum of linears, by every implementation that has it cold."""
+    blank = replace(evidence.blank("ratio"), scope=scope, model=slug)
+    cold = [stack for stack in stacks if not stack.maybe_hot(a, b)]
+    sound = [stack for stack in cold if not stack.doubted(a, b)]
+    ratios = [ratio for stack in sound or cold or stacks if (ratio := _ratio(stack, a, b))]
+    if not ratios:
+        return replace(blank, condition=f"no times of both {a} and {b} tokens")
+    low, high = reach(ratios, published=evidence.published)
+    verdict, condition = _verdict(ratios, low, high)
+    if not sound:
+        verdict, condition = "UNDERPOWERED", claims_evidence.ODD if cold else claims_evidence.HOT
+    elif odd := [stack.series[0].implementation for stack in cold if stack not in sound]:
+        condition = "; ".join(filter(None, (condition, f"without {', '.join(odd)}: slower than with more tokens")))
+    return finding_of(blank, ratios, verdict, condition, (low, high))
+
+
+def _ratio(stack: Stack, a: int, b: int) -> Ratio | None:
+    pairs = [pair for one in stack.series if (pair := one.at(a, b))]
+    if len(pairs) < len(stack.series):
+        return None
+    return Ratio.of(stack, [before for before, _ in pairs], [after for _, after in pairs])
+
+
+def finding_of(
+    blank: Finding,
+    ratios: Sequence[Ratio],
+    verdict: Verdict,
+    condition: str,
+    ends: tuple[float | None, float | None],
+) -> Finding:
+    """A row with the middle of what implementations gave, and all the cases that it rests on."""
+    used = [one for ratio in ratios for one in ratio.used]
+    return replace(
+        blank,
+        verdict=verdict,
+        value=median(ratio.value for ratio in ratios),
+        low=ends[0],
+        high=ends[1],
+        condition=condition,
+        cases=tuple(one.case.name for one in used),
+        provenance=weakest(one.provenance for one in used),
+        interpolation_error=max((one.interpolation_error for one in used if one.interpolation_error), default=None),
+    )
+
+
+def reach(ratios: Sequence[Ratio], *, published: bool) -> tuple[float | None, float | None]:
+    """Over frameworks where published, over passes where measured; nothing where there is but one of them."""
+    if published:
+        values = [ratio.value for ratio in ratios]
+        several = len({ratio.implementation for ratio in ratios}) > 1  # two kernels of one framework are one witness
+        return (min(values), max(values)) if several else (None, None)
+    ends = [ratio.interval for ratio in ratios if ratio.interval]
+    return (min(ends)[0], max(high for _, high in ends)) if len(ends) == len(ratios) else (None, None)
+
+
+def _verdict(ratios: Sequence[Ratio], low: float | None, high: float | None) -> tuple[Verdict, str]:
+    if low is None or high is None:
+        return "UNDERPOWERED", "a single framework or a single pass gives no interval"
+    if low > AS_LONG:
+        return "REFUTED", ""
+    if high <= AS_LONG:
+        return "HOLDS", ""
+    within = [ratio.implementation for ratio in ratios if (ratio.interval or (0, ratio.value))[1] <= AS_LONG]
+    if not within:
+        return "UNDERPOWERED", f"the interval reaches across {AS_LONG}"
+    return "HOLDS_IF", f"by {', '.join(dict.fromkeys(within))}"
+
+
+def _overall_ratio(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
+    judged = claims_evidence.decided(evidence, rows)
+    if not judged:
+        found = [row for row in rows if row.value is not None and row.condition]
+        verdict: Verdict = "UNDERPOWERED" if found else "NOT_MEASURED"
+        whole = claims_evidence.merged(evidence, found or rows, "ratio")
+        return replace(whole, verdict=verdict, low=None, high=None, condition=(found or rows)[0].condition)
+    whole = claims_evidence.merged(evidence, judged, "ratio")
+    over = claims_evidence.coverage(evidence, rows, judged)
+    if whole.low is not None and whole.low > AS_LONG:
+        return replace(whole, verdict="REFUTED", condition=over)
+    if whole.high is not None and whole.high <= AS_LONG:
+        return replace(whole, verdict="HOLDS", condition=over)
+    return replace(whole, verdict="HOLDS_IF", condition=_within(judged))
+
+
+def _within(judged: Sequence[Finding]) -> str:
+    """Where the claim holds, for an overall finding that neither holds nor fails everywhere."""
+    some = [row for row in judged if row.verdict != "REFUTED"]
+    everywhere = sum(1 for row in judged if row.verdict == "HOLDS")
+    text = f"{len(some)} of {len(judged)} stay within {AS_LONG} in a framework, {everywhere} in all"
+    ways = Counter(_dealt(row) for row in judged)
+    if len(ways) > 1:  # of experts, how the tokens were dealt to them decides; of whole layers, their context
+        count = Counter(map(_dealt, some))
+        text += f" ({', '.join(f'{way} {count[way]} of {of}' for way, of in sorted(ways.items()))})"
+    named = sorted(some, key=lambda row: row.verdict)[:NAMED]
+    return text + "".join(f"; {row.model} {row.scope} {row.condition}".rstrip() for row in named)
+
+
+def _dealt(row: Finding) -> str:
+    """What a scope such as `experts tp1 balanced` or `layer tp1 ctx512` ends in; empty for dense linears."""
+    return " ".join(row.scope.split()[2:])

@@ -1,0 +1,315 @@
+"""Operations between ranks as tables: one for each question and operation, a matrix of pairs, and the fits."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reports import formatting
+from reports.claims.evidence import name_among
+from reports.communication import points as communication_points
+from reports.communication import published
+from reports.communication.points import Fit, Point, Series, collect
+from reports.communication.published import SIZES, Published
+from reports.formatting import NONE, microseconds, percent
+from reports.output import Block, Column, Facts, Table
+from reports.result_tables import NOTES, shared_warnings
+from reports.results import ResultFile
+from reports.roofline import Figures, Interval
+from specs.measurement import Case
+from specs.roofline import Ceilings
+from specs.traffic import TRAFFIC
+from specs.units import binary_bytes
+
+WHO = ("implementation", "launch", "gap_seconds", "pair", "ranks", "dtype")
+"""What tells series of one operation apart."""
+SHIPPED = ("model", "layer", "tp", "pp")
+"""And what a model's messages are of, where they are one's."""
+QUESTIONS = ("communication", "messages")
+IN_THE_SWITCH = ("nvls", "multimem")
+UNKNOWN = "unknown"
+Cell = Callable[[Point], str]
+
+
+def draw_up(points: Iterable[Point]) -> list[Table]:
+    """A table for each question and operation, and for copies between several pairs a matrix beside it."""
+    tables: dict[tuple[str, str], list[Point]] = {}
+    for one in points:
+        tables.setdefault((one.case.question, one.case.op), []).append(one)
+    found = []
+    for key in sorted(tables, key=_place):
+        found.append(_table(*key, tables[key]))
+        found += _matrices(tables[key])
+    return found
+
+
+def fit_table(found: Sequence[Fit]) -> list[Table]:
+    """What was fitted, a row for each series; no table where nothing could be."""
+    if not found:
+        return []
+    cases = [one.series.case for one in found]
+    asked = {case.question for case in cases}
+    fields = (*(("question",) if len(asked) > 1 else ()), *_fields(cases, "op"))
+    labelled, names, caption = formatting.choose(cases, fields)
+    interval = Column("interval")
+    columns = (
+        Column("alpha\nus"),
+        interval,
+        Column("bandwidth\nGB/s"),
+        interval,
+        Column("is", number=False),
+        Column("sizes"),
+        Column("from"),
+        Column("to"),
+        Column("worst\nresidual"),
+        Column("intervals from", number=False),
+    )
+    rows = [(*name, *_fit_row(one)) for name, one in zip(names, found, strict=True)]
+    notes = ["t = alpha + message / bandwidth, least squares of log t; a large residual says that it does not hold"]
+    if any(case.op == "ping_pong" for case in cases):
+        notes.append("ping_pong: alpha is of the round trip, a hop takes half of it")
+    table = Table(
+        title="fit", columns=(*labelled, *columns), groups=(tuple(rows),), caption=caption, notes=tuple(notes)
+    )
+    return [table.without_empty(NONE)]
+
+
+def _fit_row(one: Fit) -> tuple[str, ...]:
+    sizes = one.sizes
+    return (
+        microseconds(one.line.alpha),
+        _span(one.alpha, 1e6),
+        formatting.digits(one.bandwidth / 1e9) if one.bandwidth else NONE,
+        _span(one.bandwidth_interval, 1e-9),
+        one.kind,
+        f"{len(sizes)}",
+        binary_bytes(min(sizes)),
+        binary_bytes(max(sizes)),
+        percent(one.worst),
+        one.source or "single pass",
+    )
+
+
+def _span(interval: Interval | None, factor: float) -> str:
+    return " – ".join(formatting.digits(end * factor) for end in interval) if interval else NONE
+
+
+def _fields(cases: Sequence[Case], *first: str) -> tuple[str, ...]:
+    shipped = SHIPPED if any(case.model for case in cases) else ()
+    return (*first, *shipped, *WHO)
+
+
+def _table(question: str, op: str, points: Sequence[Point]) -> Table:
+    groups = [series.points for series in collect(points)]
+    ordered = [one for group in groups for one in group]
+    fields = (*_fields([one.case for one in ordered]), "tokens", "message_bytes")
+    labelled, names, caption = formatting.choose([one.case for one in ordered], fields)
+    labelled = tuple(replace(one, title="ships") if one.title == "layer" else one for one in labelled)
+    everywhere = shared_warnings([one.figures for one in ordered])
+    columns = [*_numbers(ordered), (NOTES, lambda p: ", ".join(_notes(p, everywhere)))]
+    name = iter(names)
+    table = Table(
+        title=f"{question}: {op}",
+        columns=(*labelled, *(column for column, _ in columns)),
+        groups=tuple(tuple((*next(name), *(cell(one) for _, cell in columns)) for one in group) for group in groups),
+        caption=" · ".join(filter(None, [caption, *everywhere])),
+        notes=tuple(_sources(ordered)),
+    )
+    return table.without_empty(NONE)
+
+
+def _numbers(points: Sequence[Point]) -> list[tuple[Column, Cell]]:
+    alg = formatting.scale(formatting.BYTES_PER_SECOND, [p.algbw for p in points])
+    bus = formatting.scale(formatting.BYTES_PER_SECOND, [p.busbw for p in points])
+    told = any(p.measurement.algorithm for p in points)
+    return [
+        (Column("median\nus"), lambda p: microseconds(p.measurement.median)),
+        (Column("±\n95%"), lambda p: formatting.width(p.figures.half_width)),
+        (Column("hop\nus"), lambda p: microseconds(p.hop_seconds)),
+        (Column(f"algbw\n{alg.symbol}"), lambda p: alg(p.algbw)),
+        (Column(f"busbw\n{bus.symbol}"), lambda p: bus(p.busbw)),
+        (Column("skew\nus"), lambda p: microseconds(p.measurement.skew_seconds)),
+        (Column("algorithm", number=False), lambda p: p.measurement.algorithm or (UNKNOWN if told else NONE)),
+        (Column("of\nlink"), lambda p: percent(p.link_share)),
+        (Column("published\nus"), lambda p: microseconds(p.reference.seconds) if p.reference else NONE),
+        (Column("times\npublished"), lambda p: f"{p.ratio:.2f}" if p.ratio else NONE),
+    ]
+
+
+def _notes(one: Point, everywhere: Sequence[str]) -> list[str]:
+    between = one.reference.between if one.reference else None
+    own = [word for word in one.figures.warnings() if word not in everywhere]
+    return [*own, *([f"published: interpolated {between}"] if between else [])]
+
+
+def _sources(points: Sequence[Point]) -> list[str]:
+    """Whose the published figures are, and what to mind about shares of the link."""
+    named = dict.fromkeys(one.reference.source for one in points if one.reference)
+    said = [f"published, the fastest of its kind: {'; '.join(named)}"] if named else []
+    adds = any(word in (one.measurement.algorithm or "") for one in points for word in IN_THE_SWITCH)
+    if adds and any(one.link_share for one in points):
+        said.append(
+            "where the switch adds up (NVLS, multimem) less crosses a link than busbw says: over 100% is no error"
+        )
+    return said
+
+
+def _matrices(points: Sequence[Point]) -> list[Table]:
+    """Who copies to whom how fast, at the largest message; nothing for a single pair."""
+    alike: dict[Case, list[Series]] = {}
+    for series in collect(points):
+        if series.case.op == "peer_copy" and series.case.pair:
+            alike.setdefault(replace(series.case, pair=None), []).append(series)
+    return [_matrix(case, group) for case, group in alike.items() if len(group) > 1]
+
+
+def _matrix(case: Case, group: Sequence[Series]) -> Table:
+    largest = max(one.case.message_bytes or 0 for series in group for one in series.points)
+    rates: dict[tuple[int, int], float] = {}
+    for series in group:
+        source, _, target = (series.case.pair or "").partition("-")
+        for one in series.points:
+            if one.case.message_bytes == largest and one.busbw and source.isdecimal() and target.isdecimal():
+                rates[int(source), int(target)] = one.busbw
+    ranks = sorted({rank for pair in rates for rank in pair})
+    scale = formatting.scale(formatting.BYTES_PER_SECOND, rates.values())
+    rows = tuple((f"{source}", *(scale(rates.get((source, target))) for target in ranks)) for source in ranks)
+    told = " · ".join((case.implementation, case.launch, case.dtype, binary_bytes(largest), scale.symbol))
+    return Table(
+        title="peer_copy matrix",
+        columns=(Column("from \\ to"), *(Column(f"{rank}") for rank in ranks)),
+        groups=(rows,),
+        caption=f"{told}; a row sends, a column receives",
+    )
+
+
+def _place(table: tuple[str, str]) -> tuple[int, int]:
+    question, op = table
+    known = QUESTIONS.index(question) if question in QUESTIONS else len(QUESTIONS)
+    return known, list(TRAFFIC).index(op)
+
+
+# The report's chapter on communication: what was measured, with fits, and what others published.
+
+TITLE = "Communication"
+OPS = ("all_reduce", "send_recv")
+"""What TP and PP wait for."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One file's all-reduces and hops: their series, each with the line through it where one could be fitted."""
+
+    name: str
+    file: ResultFile
+    series: Sequence[tuple[Series, Fit | None]]
+
+    @property
+    def points(self) -> list[Point]:
+        """All of them."""
+        return [one for each, _ in self.series for one in each.points]
+
+    @property
+    def fits(self) -> list[Fit]:
+        """The lines."""
+        return [found for _, found in self.series if found]
+
+    def tables(self, *, every: bool = False) -> list[Table]:
+        """At a few sizes, or at every, and the fits."""
+        points = self.points if every else communication_points.chosen(self.points, SIZES)
+        return [*draw_up(points), *fit_table(self.fits)]
+
+    def sentences(self) -> list[str]:
+        """The fastest way of each operation for a short message, and its fit."""
+        return [text for op in OPS if (text := self._sentence(op))]
+
+    def _sentence(self, op: str) -> str:
+        small = [one for one in self.points if one.case.op == op and one.case.message_bytes == SIZES[0]]
+        back_to_back = [one for one in small if not one.case.gap_seconds]
+        if not back_to_back:
+            return ""
+        best = min(back_to_back, key=lambda one: one.measurement.median)
+        case, busbw = best.case, best.busbw or 0.0
+        line = next((found for each, found in self.series if found and best in each.points), None)
+        fitted = f"; fitted over all sizes: {_fit_sentence(line)}" if line else ""
+        return (
+            f"At {binary_bytes(SIZES[0])} over {case.ranks} ranks of {self.name} {case.op} takes "
+            f"{formatting.microseconds(best.measurement.median)} us with {case.implementation} {case.launch}, "
+            f"a busbw of {formatting.digits(busbw / 1e9)} GB/s{fitted} (measured)."
+        )
+
+
+def _fit_sentence(line: Fit) -> str:
+    parts = [f"{formatting.microseconds(line.line.alpha)} us"] if line.line.alpha else []
+    parts += [f"{formatting.digits(line.bandwidth / 1e9)} GB/s"] if line.bandwidth else []
+    return " and ".join(parts)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What all files say of operations between ranks."""
+
+    measured: Sequence[Measured]
+    published: Sequence[Published]
+
+    def __bool__(self) -> bool:
+        return bool(self.measured or self.published)
+
+    def sentences(self) -> list[str]:
+        """The answer in words: published first, as it is of GPUs."""
+        said = [one.sentence(SIZES[0]) for one in self.published]
+        return [*filter(None, said), *(text for one in self.measured for text in one.sentences())]
+
+    def blocks(self) -> list[Block]:
+        """Shortly, for the terminal."""
+        if not self:
+            return []
+        blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
+        blocks += published.table(self.published)
+        for one in self.measured:
+            blocks += [Facts(title=f"measured by {one.name}", rows=(("file", str(one.file.path)),)), *one.tables()]
+        return blocks
+
+    def data(self) -> dict[str, Any]:
+        """For a machine: SI units."""
+        return {
+            "sentences": self.sentences(),
+            "fits": [{"file": str(one.file.path), **line.record()} for one in self.measured for line in one.fits],
+            "published": [
+                {
+                    "gpu": one.name,
+                    "ranks": one.ranks,
+                    "implementation": implementation,
+                    "launch": launch,
+                    "message_bytes": size,
+                    "seconds": found.median,
+                    "framework": found.framework,
+                    "version": found.version,
+                    "kernel": found.case.kernel,
+                    "dtype": found.case.dtype,
+                }
+                for one in self.published
+                for (implementation, launch), by_size in one.ways.items()
+                for size, found in by_size.items()
+            ],
+        }
+
+
+def write(files: Sequence[ResultFile]) -> Chapter:
+    """Gather what the files hold."""
+    references = published.gather(files)
+    measured = []
+    for file in files:
+        taken = [one for one in file.measurements if _belongs(one.case.question, one.case.op, one.provenance)]
+        figures = [
+            Figures(one, Ceilings(None, {}), None) for one in taken if communication_points.between_ranks(one.case)
+        ]
+        if found := communication_points.collect(communication_points.points(file, figures, references)):
+            found.sort(key=lambda one: OPS.index(one.case.op))
+            measured.append(
+                Measured(name_among(file, files), file, [(one, communication_points.fit(one)) for one in found])
+            )
+    return Chapter(measured, published.collect(files))
+
+
+def _belongs(question: str, op: str, provenance: str) -> bool:
+    return question == "communication" and op in OPS and provenance == "measured"

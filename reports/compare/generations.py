@@ -1,0 +1,195 @@
+"""GPU generations side by side: every case that the oldest GPU has too, and one linear over tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from reports import formatting, machine
+from reports.claims.evidence import name_among
+from reports.compare import report as comparison
+from reports.compare.comparison import Versus, against
+from reports.compare.explain import Explained
+from reports.compare.verdict import Comparison
+from reports.output import Block, Column, Table
+from reports.results import ResultFile
+from specs import roofline
+from specs.errors import UserError
+from specs.gpus import Gpu
+from specs.measurement import Measurement
+from specs.roofline import Ceilings
+
+TOKENS = (1, 16, 125, 256, 1000, 4096)
+"""Decode at small and large batch, the claim's two, and a prefill."""
+Linear = tuple[str, str, int, str]
+"""Model, layer, tp and dtype."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One GPU at one count of tokens.
+
+    Attributes:
+        seconds: the middle of the implementations' medians; floor: the least by the datasheet.
+        speedup: the oldest GPU's time over this one's, in the middle of the implementations that both have.
+        promised: the same of the resource that binds it: what could be expected.
+    """
+
+    gpu: Gpu
+    name: str
+    tokens: int
+    seconds: float
+    floor: float
+    speedup: float
+    promised: float
+
+    @property
+    def share(self) -> float:
+        """The datasheet's floor over the time."""
+        return self.floor / self.seconds
+
+
+@dataclass(frozen=True)
+class Generations:
+    """All GPUs against the oldest, and the linear that the most of them share, from the oldest to the newest.
+
+    Attributes:
+        names: of the oldest and of the others.
+        found: the others against it, in the same order.
+        model, part, dtype: of the linear; entries: its times.
+    """
+
+    names: Sequence[str]
+    found: Sequence[Versus]
+    model: str
+    part: str
+    dtype: str
+    entries: Sequence[Entry]
+
+
+def side_by_side(files: Sequence[ResultFile]) -> Generations | None:
+    """The files of known GPUs that were measured, or those published, whichever are more.
+
+    None below two that share a linear.
+    """
+    known = [file for file in files if machine.known_gpu(file)]
+    measured, published = ([file for file in known if file.published == kind] for kind in (False, True))
+    ordered = sorted(measured if len(measured) > len(published) else published, key=_age)
+    found = [one for newer in ordered[1:] if (one := _against(ordered[0], newer))]
+    linear = _shared_linear(found)
+    if linear is None:
+        return None
+    model, layer, tp, dtype = linear
+    names = {id(file): name_among(file, ordered) for file in ordered}
+    named = [names[id(ordered[0])], *(names[id(one.b)] for one in found)]
+    return Generations(named, found, model, f"{layer} tp{tp}", dtype, _entries(found, linear, names))
+
+
+def blocks(found: Generations) -> list[Block]:
+    """By question, in words, and the linear."""
+    return [*by_question(found), table(found)]
+
+
+def by_question(found: Generations) -> list[Block]:
+    """All cases of each question on each GPU against the oldest, and what explains their change."""
+    drawn = comparison.by_question(found.found, found.names, "GPU")
+    return [drawn, comparison.explained(found.found, found.names)]
+
+
+def table(found: Generations) -> Table:
+    """For each count of tokens a group of rows, a GPU each."""
+    columns = ("tokens", "GPU", "time us", "of sheet floor", "times as fast as the oldest", "could be explained")
+    groups = []
+    for tokens in dict.fromkeys(one.tokens for one in found.entries):
+        rows = [one for one in found.entries if one.tokens == tokens]
+        groups.append(
+            tuple(
+                (
+                    f"{tokens}",
+                    one.name,
+                    f"{one.seconds * 1e6:,.1f}",
+                    formatting.percent(one.share),
+                    f"{one.speedup:.2f}",
+                    f"{one.promised:.2f}",
+                )
+                for one in rows
+            )
+        )
+    return Table(
+        title="generations",
+        caption=f"{found.model} {found.part} {found.dtype}; the oldest is {found.entries[0].name}",
+        columns=tuple(Column(name, number=name != "GPU") for name in columns),
+        groups=tuple(groups),
+        notes=("published times of 125 and 1000 tokens are interpolated between tabulated ones",),
+    )
+
+
+def generation(gpu: Gpu) -> int:
+    """A number that rises with the years: that of the architecture."""
+    return int("".join(letter for letter in gpu.arch if letter.isdigit()) or 0)
+
+
+def _age(file: ResultFile) -> tuple[int, float, str]:
+    gpu = machine.known_gpu(file)
+    return (generation(gpu), gpu.hbm_bytes_per_second, gpu.slug) if gpu else (0, 0.0, "")
+
+
+def _against(oldest: ResultFile, newer: ResultFile) -> Versus | None:
+    try:
+        return against(oldest, newer)
+    except UserError:  # nothing in common
+        return None
+
+
+def _linears(versus: Versus) -> dict[Linear, list[Explained]]:
+    """Times over tokens of each linear from cold memory, of shapes that were measured."""
+    found: dict[Linear, list[Explained]] = {}
+    for one in versus.cases:
+        case = one.pair.a.case
+        if case.question == "sweep" and case.op == "linear" and case.cache != "hot" and case.model and case.layer:
+            found.setdefault((case.model, case.layer, case.tp or 1, case.dtype), []).append(one)
+    return {linear: pairs for linear, pairs in found.items() if not any(_doubtful(pair) for pair, _ in pairs)}
+
+
+def _doubtful(pair: Comparison) -> bool:
+    """Whether a cache may have held its weights on either GPU, or nobody measured its very shape."""
+    overs = (pair.a.interpolated_over, pair.b.interpolated_over)
+    return bool(pair.a.maybe_hot or pair.b.maybe_hot) or any(o and not o.startswith("tokens") for o in overs)
+
+
+def _shared_linear(found: Sequence[Versus]) -> Linear | None:
+    """The one that the most GPUs have, in bf16 if it can be, of the most bytes: that shows the memory best."""
+    sizes: dict[Linear, list[int]] = {}
+    for versus in found:
+        for linear, pairs in _linears(versus).items():
+            sizes.setdefault(linear, []).append(max(pair.a.case.hbm_bytes for pair, _ in pairs))
+    return max(sizes, key=lambda one: (len(sizes[one]), one[3] == "bf16", max(sizes[one])), default=None)
+
+
+def _entries(found: Sequence[Versus], linear: Linear, names: Mapping[int, str]) -> list[Entry]:
+    """At each count of tokens the oldest GPU, then the others that have it."""
+    sharing = [(versus, pairs) for versus in found if (pairs := _linears(versus).get(linear))]
+    entries: list[Entry | None] = []
+    for tokens in TOKENS:
+        oldest = True
+        for versus, pairs in sharing:
+            here = [(pair, why) for pair, why in pairs if pair.a.case.tokens == tokens]
+            if not here:
+                continue
+            if oldest:
+                entries.append(_entry(names, versus.a, [pair.a for pair, _ in here], 1.0, 1.0))
+                oldest = False
+            speedup = median(1 / pair.ratio for pair, _ in here)
+            promised = median([1 / why.expected for _, why in here if why.expected] or [1.0])
+            entries.append(_entry(names, versus.b, [pair.b for pair, _ in here], speedup, promised))
+    return [one for one in entries if one]
+
+
+def _entry(
+    names: Mapping[int, str], file: ResultFile, measured: Sequence[Measurement], speedup: float, promised: float
+) -> Entry | None:
+    gpu, case = machine.known_gpu(file), measured[0].case
+    floor = roofline.floor_seconds(case.work, case.dtype, Ceilings.datasheet(gpu)) if gpu else None
+    if gpu is None or not floor:
+        return None
+    seconds = median(one.median for one in measured)
+    return Entry(gpu, names[id(file)], case.tokens or 0, seconds, floor, speedup, promised)

@@ -1,1 +1,0 @@
-"""Decode kernels: ours beside the vendor's library at every sharded linear."""

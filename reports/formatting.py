@@ -1,0 +1,234 @@
+"""What tells the cases of a table apart, and what they share."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, log10
+from statistics import median
+from typing import TypeVar
+
+from reports.output import Column
+from specs import layer
+from specs.measurement import Case
+from specs.units import binary_bytes
+
+# Numbers for people: one unit and one count of decimals for a whole column.
+
+NONE = "–"
+"""Stands where there is no number."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Units that rise by a thousand, and the most decimals worth showing."""
+
+    steps: tuple[tuple[float, str], ...]
+    most_decimals: int
+
+
+SECONDS = Quantity(((1e-9, "ns"), (1e-6, "us"), (1e-3, "ms"), (1.0, "s")), most_decimals=3)
+BYTES_PER_SECOND = Quantity(((1e9, "GB/s"),), most_decimals=2)
+FLOPS_PER_SECOND = Quantity(((1e9, "GFLOP/s"), (1e12, "TFLOP/s")), most_decimals=2)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A unit and how many decimals its column has."""
+
+    factor: float
+    symbol: str
+    decimals: int
+
+    def __call__(self, value: float | None) -> str:
+        """The value without its unit; `NONE` for none and for nought; a small one keeps two digits at least."""
+        if not value:
+            return NONE
+        number = value / self.factor
+        return f"{number:,.{max(self.decimals, _decimals(number, 2))}f}"
+
+
+def scale(quantity: Quantity, values: Iterable[float | None]) -> Scale:
+    """The largest unit in which the middle value reads at least 1, with three digits for the least value."""
+    present = [value for value in values if value] or [quantity.steps[-1][0]]
+    middle = median(present) * (1 + 1e-9)
+    factor, symbol = max((step for step in quantity.steps if step[0] <= middle), default=quantity.steps[0])
+    return Scale(factor, symbol, min(quantity.most_decimals, _decimals(min(present) / factor, 3)))
+
+
+def one(quantity: Quantity, value: float) -> str:
+    """A single value with its unit."""
+    fitting = scale(quantity, [value])
+    return f"{fitting(value)} {fitting.symbol}"
+
+
+def microseconds(seconds: float | None) -> str:
+    """A time in microseconds to three digits or more: 5.23, 52.3, 52,300."""
+    return digits(seconds * 1e6) if seconds else NONE
+
+
+def digits(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:,.{_decimals(value, 3)}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of one to two digits or more: 0.07%, 4.2%, 97%, 104%."""
+    if share is None:
+        return NONE
+    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}" if share >= 0.00995 else f"{share:.2%}"
+
+
+def ratio(value: float) -> str:
+    """A ratio to three decimals, and a small one to three digits."""
+    return f"{value:.{max(3, _decimals(value, 3))}f}"
+
+
+def width(share: float | None) -> str:
+    """Half-width of an interval; past 100 % its size says nothing more."""
+    return ">100%" if share is not None and share > 1 else percent(share)
+
+
+def span(low: float, high: float) -> str:
+    """Two ratios to one decimal, or one where they read the same."""
+    return "–".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}")))
+
+
+def counted(count: int, what: str) -> str:
+    """1 token, 2 tokens."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def decimal_bytes(count: float) -> str:
+    """A message or an amount of traffic to four digits: 57,344 B, 4.698 GB."""
+    for factor, symbol in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:,.4g} {symbol}"
+    return f"{count:,.0f} B"
+
+
+def _decimals(number: float, digits: int) -> int:
+    """Decimals that show so many significant digits; none below the point are needed for large numbers."""
+    return max(0, digits - 1 - floor(log10(number) + 1e-9))
+
+
+LAID = ("replicas", "schedule", "micro_batches", "partition", "layers")
+"""How a whole model was laid over ranks, and how much of it."""
+NAMED = ("tp", "pp", *LAID, "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k", "per_layer")
+"""Fields whose value says nothing without their name."""
+NUMBERS = {*NAMED, "message_bytes"} - {"schedule", "partition"}
+FIELDS = ("model", "layer", "op", *NAMED, "message_bytes", "dtype", "implementation", "cache", "launch")
+COLUMN_TITLES = {
+    "implementation": "impl",
+    "message_bytes": "message",
+    "gap_seconds": "gap",
+    "per_layer": "calls",
+    "micro_batches": "m",
+}
+OF_PARTS = tuple(field for field in FIELDS if field != "op")
+"""Of whole layers and their parts: the part says what is done."""
+OF_SHARES = ("model", "layer", "tokens", "tp", "ranks", "context", "dtype", "implementation", "cache", "launch")
+"""Of what one rank computes; `ranks` do so at once, and only a layer has a context."""
+OF_LAYERS = tuple(field for field in OF_PARTS if field not in ("layer", "per_layer"))
+"""Of whole layers alone."""
+
+
+def choose(
+    cases: Sequence[Case], among: Sequence[str] = FIELDS
+) -> tuple[tuple[Column, ...], list[tuple[str, ...]], str]:
+    """Columns that differ between the cases, their cells for each case, and a caption of what does not differ.
+
+    Args:
+        cases: what stands in the table.
+        among: fields that may tell them apart, in the order of the columns.
+    """
+    fields = ["kernel" if f == "implementation" and not _one_kernel_each(cases) else f for f in among]
+    if all(case.layer for case in cases):  # model, layer and tp say what n and k are
+        fields = [field for field in fields if field not in ("n", "k")]
+    contexts = {case.context for case in cases if case.context} if among is OF_SHARES else set()
+    if len(contexts) == 1:
+        fields.remove("context")
+    varying = [field for field in fields if not _same(cases, field)]
+    rows = [tuple(_text(case, field) for field in varying) for case in cases]
+    titles = COLUMN_TITLES | (
+        {"layer": "part"} if among is OF_PARTS else {"ranks": "ranks\nat once"} if among is OF_SHARES else {}
+    )
+    columns = [Column(titles.get(field, field), number=field in NUMBERS) for field in varying]
+    if not varying or len(set(rows)) < len(rows):
+        columns.append(Column("case", number=False))
+        rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]
+    shared = [_shared(cases[0], field) for field in fields if _same(cases, field)]
+    if len(contexts) == 1:
+        shared.append(f"context {contexts.pop()}")
+    return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may be one word
+
+
+def _same(cases: Sequence[Case], field: str) -> bool:
+    return len({getattr(case, field) for case in cases}) == 1
+
+
+def _one_kernel_each(cases: Iterable[Case]) -> bool:
+    kernels = defaultdict(set)
+    for case in cases:
+        kernels[case.op, case.implementation].add(case.kernel)
+    return all(len(names) == 1 for names in kernels.values())
+
+
+def _parameters(name: str) -> str:
+    return name.partition("[")[2].removesuffix("]") or name.rpartition("::")[2]
+
+
+def _text(case: Case, field: str) -> str:
+    value = getattr(case, field)
+    if value is None:
+        return NONE
+    if field == "gap_seconds":
+        return one(SECONDS, value) if value else "none"
+    return binary_bytes(value) if field == "message_bytes" else str(value)
+
+
+def _shared(case: Case, field: str) -> str:
+    value = getattr(case, field)
+    if value is None or (field == "ranks" and value == 1) or (field == "gap_seconds" and not value):
+        return ""
+    return f"{COLUMN_TITLES.get(field, field)} {_text(case, field)}" if field in NAMED else _text(case, field)
+
+
+# Which table a case belongs to, and the order of the tables on a page.
+
+ORDER = ("decode", "prefill", "attention", "sweep", "layer", layer.QUESTION, "ceilings")
+QUESTION_TITLES = {layer.QUESTION: "shares of a rank: a layer, and norm with LM head and sampling"}
+"""Of tables whose question is no title."""
+
+T = TypeVar("T")
+
+
+def by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[str, list[T]]]:
+    """The members of each table under its question: those of `ORDER` first, then the others as they come.
+
+    Launches make a table of their own: no unit of time fits them and the others.
+    """
+    tables: dict[tuple[str, bool], list[T]] = {}
+    for item in items:
+        case = case_of(item)
+        tables.setdefault((case.question, is_launch(case)), []).append(item)
+    return [(question, tables[question, launch]) for question, launch in sorted(tables, key=_place)]
+
+
+def title(question: str) -> str:
+    """What stands above a table."""
+    return QUESTION_TITLES.get(question, question)
+
+
+def is_share(case: Case) -> bool:
+    """Whether it is run with one rank's part of the cores: a file's ceilings are the whole machine's."""
+    return case.question == layer.QUESTION
+
+
+def is_launch(case: Case) -> bool:
+    """Whether the case is there for the latency of a call: the few bytes that it moves say nothing."""
+    return case.op == "launch"
+
+
+def _place(table: tuple[str, bool]) -> tuple[int, bool]:
+    question, launch = table
+    return ORDER.index(question) if question in ORDER else len(ORDER), launch

@@ -1,0 +1,125 @@
+"""Puts the page together: one file with its styles, scripts and data in it."""
+
+import base64
+import gzip
+import re
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from reports.claims.evidence import VERDICTS
+from reports.compare import generations
+from reports.html import communication, linears, plans, steps
+from reports.html.charts import Figure
+from reports.html.report import TOKENS_QUESTION as TOKENS
+from reports.html.report import TP_VS_PP_QUESTION, Story
+from reports.output import Facts, Table
+
+HERE = Path(__file__).parent
+MOST_BYTES = 2_000_000
+FEW = 8
+"""Plots of time against tokens that stay where those of all GPUs would make the page too large."""
+
+
+def render(story: Story) -> str:
+    """The page as HTML; whatever comes from files is escaped.
+
+    The tables of single linears, then those of every message, then the cases behind plans are left out, and the page
+    says so, where they would make it too large to send.
+    """
+    template, parts = _template(), _parts(story)
+    linears, times = _linears(story), _times(story)
+    every = communication.every_size(story.communication)
+    traced = {"plans": plans.section(story.plans), "cases": plans.cases(story.plans)}
+    bare = {"plans": plans.section(story.plans, linked=False), "cases": {}}
+    ladder = (
+        {"linears": linears, "every_size": every, "times": times, **traced},
+        {"linears": [], "every_size": every, "times": times, **traced},
+        {"linears": [], "every_size": {}, "times": times, **traced},
+        {"linears": [], "every_size": {}, "times": times, **bare},
+        {"linears": [], "every_size": {}, "times": times[:FEW], **bare},
+    )
+    for large in ladder:
+        page = template.render(**parts, **large)
+        if len(page.encode()) < MOST_BYTES:
+            break
+    return page
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["table"] = lambda block: isinstance(block, Table)
+    environment.filters["csv_link"] = _csv_link
+    environment.filters["code"] = _code
+    return environment.get_template("page.html.j2")
+
+
+def _parts(story: Story) -> dict[str, Any]:
+    """What stands on every page, however large."""
+    gpus = list(dict.fromkeys(one.name for one in story.evidences))
+    return {
+        "question": TP_VS_PP_QUESTION,
+        "answer": story.answer,
+        "tokens_question": TOKENS,
+        "tokens": story.tokens,
+        "missing": story.missing,
+        "verdicts": story.verdicts(),
+        "summary": story.summary(),
+        "roofline": linears.roofline_figure(story.evidences, gpus),
+        "speedup": linears.speedup_figure(story.generations, gpus) if story.generations else None,
+        "generations": generations.table(story.generations) if story.generations else None,
+        "by_question": generations.by_question(story.generations) if story.generations else [],
+        "experiment": steps.section(story.experiment),
+        "layers": linears.section(story.layers),
+        "communication": communication.section(story.communication),
+        "provenance": _by_file(story),
+        "verdict_words": VERDICTS,
+        "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        "embed": Markup((HERE / "embed.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        "vega": _vega(),
+    }
+
+
+def _linears(story: Story) -> list[Table]:
+    """The findings on single linears, a table for each claim on times."""
+    tables = [block for block in story.verdicts(every=True) if isinstance(block, Table)]
+    return [table for table in tables if table.title != "arithmetic"]
+
+
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, packed: in the open it would take half of what a page may."""
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it can do without
+    return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()
+
+
+def _times(story: Story) -> list[Figure]:
+    """A plot for each GPU and format of dense layers: of the linear that they share, where they do."""
+    shared = (story.generations.model, story.generations.part) if story.generations else None
+    dense = [one for one in story.evidences if one.architecture == "dense"]
+    return [linears.tokens_figure(one, linears.chosen(one, shared)) for one in dense]
+
+
+def _by_file(story: Story) -> list[list[Facts]]:
+    """The blocks of each file: a heading of level 2 opens one."""
+    groups: list[list[Facts]] = []
+    for block in story.provenance():
+        if isinstance(block, Facts):
+            if block.level == 2:
+                groups.append([])
+            groups[-1].append(block)
+    return groups
+
+
+def _code(text: str) -> Markup:
+    """Escaped text, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just now
+
+
+def _csv_link(figure: Figure) -> str:
+    encoded = base64.b64encode(figure.csv.encode()).decode()
+    return f"data:text/csv;charset=utf-8;base64,{encoded}"

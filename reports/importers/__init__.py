@@ -1,0 +1,1 @@
+"""Result files from what other programs have measured."""

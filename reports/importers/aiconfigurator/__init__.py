@@ -1,0 +1,1 @@
+"""NVIDIA's published timings, from the package aiconfigurator-core."""

@@ -1,0 +1,226 @@
+"""What `import aiconfigurator` does with its options."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reports import output
+from reports.importers import result_file
+from reports.importers.aiconfigurator import tables
+from reports.importers.aiconfigurator.points import Imported
+from reports.importers.aiconfigurator.tables import FORMATS, Package
+from specs.errors import UserError, find
+from specs.gpus import Gpu
+from specs.measurement import SCHEMA
+from specs.models import model
+from specs.parallel import Split
+
+# Keeps what was imported: the same package, options and code give the same file, at once.
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "build" / "cache"
+CODE = ("reports/importers/aiconfigurator/*.py", "reports/importers/result_file.py", "specs/*.py")
+
+
+def fetch(key: str, make: Callable[[], tuple[str, str]], folder: Path = FOLDER) -> tuple[str, str, bool]:
+    """A result file's text and its summary from the cache, or made and kept there; True where it was there.
+
+    A cache that cannot be written costs time the next time and nothing else.
+    """
+    place = folder / f"{hashlib.sha256((key + _code()).encode()).hexdigest()[:24]}.txt"
+    try:
+        length, summary, content = place.read_text(encoding="utf-8").split("\0", 2)
+        if content and len(content) == int(length):
+            return content, summary, True
+    except (OSError, ValueError):  # not there, or damaged: made anew
+        pass
+    content, summary = make()
+    beside = place.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(f"{len(content)}\0{summary}\0{content}", encoding="utf-8")
+        beside.replace(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    return content, summary, False
+
+
+def state(folder: Path) -> str:
+    """What tells one state of a folder's files from another: their names, sizes and times."""
+    files = ((path, path.stat()) for path in sorted(folder.rglob("*.parquet")))
+    return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
+
+
+def _code() -> str:
+    """A hash of the code that makes the file: a changed rule makes it anew."""
+    found = hashlib.sha256()
+    for pattern in CODE:
+        for path in sorted(ROOT.glob(pattern)):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+# `import aiconfigurator`: published tables of one system as a result file.
+
+DTYPES = ("bf16",)
+MODELS = ("llama-3-70b", "qwen3-235b-a22b", "deepseek-v3")
+WIDTHS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to take from the tables: the shards of these models under TP of these widths, in these formats.
+
+    Raises:
+        UserError: an unknown model or format, or a width that splits none of the models.
+    """
+
+    models: Sequence[str] = MODELS
+    widths: Sequence[int] = WIDTHS
+    dtypes: Sequence[str] = DTYPES
+
+    def __post_init__(self) -> None:
+        for dtype in self.dtypes:
+            find(FORMATS, dtype, "number format")
+        self.splits()
+
+    def splits(self) -> list[Split]:
+        """Every model by every width that divides it.
+
+        Raises:
+            UserError: a width divides none of them.
+        """
+        found = []
+        for tp in self.widths:
+            errors = []
+            for slug in self.models:
+                try:
+                    found.append(Split(model(slug), tp))
+                except UserError as error:
+                    errors.append(error)
+            if len(errors) == len(self.models):
+                raise errors[0]
+        return found
+
+
+def text(package: Package, system: str, wanted: Wanted) -> tuple[str, str]:
+    """The result file of a system, and what to tell the user about it.
+
+    Raises:
+        UserError: the system is unknown, or its tables cannot be used.
+    """
+    folder, gpu = package.system(system)
+    imported = gather(folder, gpu, wanted)
+    if all(one.case.op == "all_reduce" for one in imported.measurements):
+        raise UserError(f"{system}: none of its tables holds {', '.join(wanted.models)} in {', '.join(wanted.dtypes)}")
+    content = _content(package, system, gpu, wanted, imported)
+    return json.dumps(content, allow_nan=False) + "\n", _summary(package, system, imported)
+
+
+def gather(folder: Path, gpu: Gpu, wanted: Wanted) -> Imported:
+    """All families of one system: linears and attention of dense models, the routed experts of the others.
+
+    Raises:
+        UserError: there is no table of GEMMs that can be used.
+    """
+    from reports.importers.aiconfigurator import readers
+
+    splits = [split for split in wanted.splits() if not split.model.experts]
+    shards = [shard for split in splits for shard in split.linears.values()]
+    imported = Imported()
+    imported.extend(
+        [
+            readers.read_linears(folder, gpu, shards, wanted.dtypes),
+            readers.read_experts(folder, gpu, [model(slug) for slug in wanted.models], wanted.widths, wanted.dtypes),
+            readers.read_attention(folder, gpu, splits, wanted.dtypes),
+            readers.read_collectives(folder),
+        ]
+    )
+    return imported
+
+
+def _content(package: Package, system: str, gpu: Gpu, wanted: Wanted, imported: Imported) -> result_file.Record:
+    machine = {
+        "shardbench_schema": SCHEMA,
+        "device": "cuda",
+        "gpu": imported.device,
+        "system": system,
+        "arch": gpu.arch,
+        "sms": gpu.sms,
+        "l2_bytes": gpu.l2_bytes,
+        "gpu_memory_bytes": int(gpu.hbm_bytes),
+        "source": f"{package.name} (Apache-2.0), published by NVIDIA; not measured here",
+    }
+    left_out = result_file.reasons(imported.not_run | imported.refused)
+    return {
+        "machine_info": machine,
+        "commit_info": {},
+        "benchmarks": [result_file.entry(one) for one in imported.measurements],
+        "datetime": datetime.now(UTC).isoformat(),
+        "version": package.version,
+        "shardbench": result_file.benchmark_block(
+            not_run=left_out, failed=[], options=asdict(wanted), notes=list(dict.fromkeys(imported.notes))
+        ),
+    }
+
+
+def _summary(package: Package, system: str, imported: Imported) -> str:
+    """What was imported, in lines."""
+    ops = Counter(one.case.op for one in imported.measurements)
+    how = Counter(one.provenance for one in imported.measurements)
+    hot = sum(1 for one in imported.measurements if one.maybe_hot)
+    odd = sum(1 for one in imported.measurements if one.doubts)
+    lines = [
+        f"{system}: {len(imported.measurements)} points of {imported.device} from {package.name}: "
+        + ", ".join(f"{count} {op}" for op, count in ops.items()),
+        f"{how['published']} published, {how['interpolated']} interpolated; {hot} maybe hot, "
+        f"{odd} slower than with more tokens",
+        f"refused {len(imported.refused)} that no memory could serve; {len(imported.not_run)} series missing",
+        *imported.notes,
+    ]
+    return "\n".join(lines)
+
+
+def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtypes: str) -> str:
+    """Write the result file of a system; returns what to tell the user.
+
+    Args:
+        system: name of the system in the package.
+        to: where the file goes.
+        models: comma list of slugs.
+        widths: comma list of TP.
+        dtypes: comma list of number formats.
+
+    Raises:
+        UserError: the package, the system or an option is not there, or the file cannot be written.
+    """
+    found = tables.installed()
+    found.system(system)
+    for option, given in (("--model", models), ("--tp", widths), ("--dtype", dtypes)):
+        if not _list(given):
+            raise UserError(f"{option} {given!r}: names none; leave the option out for the usual ones")
+    wanted = Wanted(_list(models), tuple(_width(text) for text in _list(widths)), _list(dtypes))
+    key = f"{found.name}\n{state(found.data / system)}\n{system}\n{wanted}"
+    try:
+        content, summary, kept = fetch(key, lambda: text(found, system, wanted))
+    except ImportError as error:
+        raise UserError(f"published silicon: {error.name} is not installed; {tables.INSTALL}") from error
+    output.write(to, content)
+    return f"{summary}\n{to}: written{' from the cache' if kept else ''}"
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+
+
+def _width(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"--tp {text!r}: not a width of 1 or more; write as in --tp 1,2,4,8")
+    return int(text)

@@ -1,0 +1,440 @@
+"""GEMM tables as the linears of sharded layers: published where a shape is tabulated, interpolated where it is not."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from reports.importers.aiconfigurator import points as aiconfigurator_points
+from reports.importers.aiconfigurator import tables
+from reports.importers.aiconfigurator.points import ASKED, Imported, Linted, Source, name, point
+from reports.importers.aiconfigurator.tables import OF_MESSAGES, between
+from specs.errors import UserError
+from specs.gpus import Gpu
+from specs.measurement import Case, Measurement
+from specs.models import Model
+from specs.parallel import Shard, Split
+from specs.units import ITEMSIZE
+
+# Attention tables: decode over a cache of keys and values, and causal prefill, as one rank of a split sees them.
+
+HEADS = ("num_heads", "num_key_value_heads", "head_dim", "window_size")
+ATTENTION_KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype", *HEADS)
+ATTENTION_TABLES = {"decode": "generation_attention_perf", "prefill": "context_attention_perf"}
+
+
+def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequence[str]) -> Imported:
+    """Decode and prefill attention of one rank of each split, where keys and values have the format of the queries."""
+    imported = Imported()
+    for phase, table in ATTENTION_TABLES.items():
+        try:
+            found = tables.read(system, "attention", table, ATTENTION_KEY, {"window_size": 0})
+        except UserError as error:
+            imported.not_run[name("attention", phase)] = str(error)
+            continue
+        imported.notes += found.notes
+        ours, rows = tables.known(dtypes), found.rows
+        same = rows["attn_dtype"].isin(ours) & (rows["attn_dtype"] == rows["kv_cache_dtype"])
+        for split in (one for one in splits if one.model.heads):
+            for one in _attention_points(rows[same & _of_rank(rows, split)], split, phase, ours):
+                _add_attention(imported, one, gpu)
+    return imported
+
+
+def _add_attention(imported: Imported, one: Measurement, gpu: Gpu) -> None:
+    """Take a point, unless it reads keys and values that no cache holds faster than the memory can."""
+    hot, impossible = aiconfigurator_points.streamed(one.median, one.case.hbm_bytes, gpu)
+    if impossible:
+        imported.refused[one.case.name] = impossible
+    else:
+        imported.measurements.append(replace(one, maybe_hot=hot or None))
+
+
+def _of_rank(rows: pd.DataFrame, split: Split) -> "pd.Series[bool]":
+    model = split.model
+    heads = [model.heads // split.tp, split.kv_heads_per_rank, model.head_dim, 0]
+    return (rows[list(HEADS)] == heads).all(axis=1) & (rows["beam_width"] == 1)
+
+
+def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mapping[str, str]) -> Iterator[Measurement]:
+    newest = tables.newest(rows, ["attn_dtype"])
+    several = newest.duplicated(["framework", *ATTENTION_KEY], keep=False)  # one framework timed two kernels
+    for row in newest.assign(several=several).itertuples():
+        batch, context = int(row.batch_size), int(row.isl + row.step)
+        dtype, model = ours[row.attn_dtype], split.model
+        heads, kv_heads = model.heads // split.tp, split.kv_heads_per_rank
+        queries = batch * (1 if phase == "decode" else int(row.isl))
+        attended = context if phase == "decode" else (context + 1) / 2  # causal: half of the context on average
+        flops = int(4 * queries * attended * heads * model.head_dim)
+        keys = 2 * batch * context * kv_heads * model.head_dim
+        kernel = row.kernel_source if row.several else None
+        labels = (model, f"tp{split.tp}", phase, f"b{batch}", f"c{context}", dtype, row.framework, kernel)
+        case = Case(
+            name=name("attention", *labels),
+            question="attention",
+            op="attention",
+            implementation=row.framework,
+            kernel=row.kernel_source,
+            dtype=dtype,
+            flops=flops,
+            hbm_bytes=(keys + 2 * queries * heads * model.head_dim) * ITEMSIZE[dtype],
+            model=model.slug,
+            layer=phase,
+            tp=split.tp,
+            pp=1,
+            tokens=queries,
+            context=context,
+            cache="unknown",
+            launch="unknown",
+        )
+        yield point(case, row.seconds, Source(row.framework, row.version, row.kernel_source))
+
+
+# All-reduce tables: NCCL as nccl-tests runs it, and the custom kernels of serving engines, in a graph and eager.
+#
+# The tables give messages in elements; the record has bytes.
+
+COLLECTIVES_TABLES = (("nccl_perf", "nccl_dtype", "nccl"), ("custom_allreduce_perf", "allreduce_dtype", "custom"))
+IN_GRAPH = ("trtllm",)
+"""Kernels that their collector captures in a graph, and whose name does not say so."""
+
+
+def read_collectives(system: Path) -> Imported:
+    """Every all-reduce of the newest versions, over whatever ranks were measured."""
+    imported = Imported()
+    for table, dtype, implementation in COLLECTIVES_TABLES:
+        key = ("op_name", dtype, "num_gpus", "message_size")
+        try:
+            found = tables.read(system, "comm", table, key)
+        except UserError as error:
+            imported.not_run[name("all_reduce", implementation)] = str(error)
+            continue
+        imported.notes += found.notes
+        rows = found.rows[(found.rows["op_name"] == "all_reduce") & found.rows[dtype].isin(OF_MESSAGES)]
+        rows = rows.assign(launch=[_launch(kernel, implementation) for kernel in rows["kernel_source"]])
+        newest = tables.newest(rows, [dtype, "num_gpus", "launch"])
+        imported.measurements += _collectives_points(newest.rename(columns={dtype: "dtype"}), implementation)
+    return imported
+
+
+def _collectives_points(rows: pd.DataFrame, implementation: str) -> Iterator[Measurement]:
+    same = ["framework", "dtype", "num_gpus", "message_size", "launch"]
+    rows = rows.assign(several=rows.duplicated(same, keep=False))  # one framework timed two kernels
+    for row in rows.sort_values([*same, "kernel_source"]).itertuples():
+        dtype, ranks = OF_MESSAGES[row.dtype], int(row.num_gpus)
+        message = int(row.message_size) * ITEMSIZE[dtype]
+        who = implementation if implementation == "nccl" else row.framework
+        kernel = row.kernel_source if row.several else None
+        case = Case(
+            name=name("all_reduce", f"{ranks}x{message}", dtype, who, row.launch, kernel),
+            question="communication",
+            op="all_reduce",
+            implementation=implementation,
+            kernel=row.kernel_source,
+            dtype=dtype,
+            flops=0,
+            hbm_bytes=0,
+            wire_bytes_sent_per_rank=2 * (ranks - 1) * message // ranks,
+            tp=ranks,
+            pp=1,
+            cache="unknown",
+            launch=row.launch,
+            ranks=ranks,
+            message_bytes=message,
+        )
+        yield point(case, row.seconds, Source(row.framework, row.version, row.kernel_source))
+
+
+def _launch(kernel_source: str, implementation: str) -> str:
+    for known in ("graph", "eager"):
+        if kernel_source.endswith(f"_{known}"):
+            return known
+    if implementation == "nccl":
+        return "eager"
+    return "graph" if kernel_source.lower() in IN_GRAPH else "unknown"
+
+
+# MoE tables as the routed experts of a layer: gate, up and down of every expert that the tokens visit, in one call.
+#
+# The collectors keep a single copy of the experts. All together outgrow any L2, but the few that a few tokens visit may
+# not.
+
+SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
+SERIES = ("moe_dtype", "distribution", "moe_tp_size", *SHAPE)
+EXPERTS_KEY = ("num_tokens", "moe_ep_size", *SERIES)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One framework's times over tokens for the experts of a model, every rank of tp holding a slice of each."""
+
+    model: Model
+    gpu: Gpu
+    tp: int
+    dtype: str
+    distribution: str
+    source: Source
+    several: bool
+    seconds: Mapping[int, float]
+
+    def add_to(self, imported: Imported) -> None:
+        """Add the tabulated points that may be, and those for the tokens that a claim asks for."""
+        refused = {
+            tokens: why for tokens, seconds in self.seconds.items() if (why := self._impossible(tokens, seconds))
+        }
+        imported.refused |= {self._name(tokens): why for tokens, why in refused.items()}
+        kept = {tokens: seconds for tokens, seconds in self.seconds.items() if tokens not in refused}
+        imported.measurements += replace(self, seconds=kept)._measurements()
+
+    def _measurements(self) -> Iterator[Measurement]:
+        doubts = aiconfigurator_points.dips(self.seconds)
+        for tokens, seconds in self.seconds.items():
+            yield self._point(tokens, seconds, doubts=doubts.get(tokens, ()))
+        for tokens in ASKED:
+            if tokens not in self.seconds and (line := between(self.seconds, tokens)):
+                over = {"interpolated_over": f"tokens {line.low}–{line.high}", "interpolation_error": line.error}
+                odd = aiconfigurator_points.inherited(doubts, line.low, line.high)
+                yield self._point(tokens, line.seconds, provenance="interpolated", doubts=odd, **over)
+
+    @property
+    def _expert(self) -> int:
+        """Weights of one expert's slice."""
+        return (self.model.up_width + self.model.intermediate) // self.tp * self.model.hidden
+
+    def _read(self, tokens: int) -> int:
+        """Bytes of the experts that so many tokens visit at most: as many if routing is balanced."""
+        return min(self.model.experts, tokens * self.model.top_k) * self._expert * ITEMSIZE[self.dtype]
+
+    def _impossible(self, tokens: int, seconds: float) -> str:
+        """Why a point cannot be true; of unbalanced routing the bytes are not known."""
+        return (
+            aiconfigurator_points.streamed(seconds, self._read(tokens), self.gpu)[1]
+            if self.distribution == "balanced"
+            else ""
+        )
+
+    def _name(self, tokens: int) -> str:
+        kernel = self.source.kernel_source if self.several else None
+        labels = (self.model, f"tp{self.tp}", tokens, self.dtype, self.distribution, self.source.framework, kernel)
+        return name("moe", *labels)
+
+    def _point(self, tokens: int, seconds: float, **facts: Any) -> Measurement:
+        hot = aiconfigurator_points.maybe_hot(self._read(tokens), self.gpu, copies=1)
+        return point(self._case(tokens), seconds, self.source, maybe_hot=hot, **facts)
+
+    def _case(self, tokens: int) -> Case:
+        """Reads each visited expert once, x once, writes y; who visits whom is known for balanced routing alone."""
+        model, size = self.model, ITEMSIZE[self.dtype]
+        activations = tokens * model.hidden * (size + max(2, size))
+        return Case(
+            name=self._name(tokens),
+            question="moe",
+            op="moe",
+            implementation=self.source.framework,
+            kernel=self.source.kernel_source,
+            dtype=self.dtype,
+            flops=2 * tokens * model.top_k * self._expert,
+            hbm_bytes=self._read(tokens) + activations if self.distribution == "balanced" else 0,
+            model=model.slug,
+            layer="experts",
+            tp=self.tp,
+            pp=1,
+            tokens=tokens,
+            cache="unknown",
+            launch="unknown",
+            distribution=self.distribution,
+        )
+
+
+def read_experts(
+    system: Path, gpu: Gpu, models: Sequence[Model], widths: Sequence[int], dtypes: Sequence[str]
+) -> Imported:
+    """The experts of those of `models` that have any, cut over each of `widths` ranks."""
+    ours, imported = tables.known(dtypes), Imported()
+    models = [one for one in models if one.experts]
+    if not models:
+        return imported
+    try:
+        found = tables.read(system, "moe", "moe_perf", EXPERTS_KEY)
+    except UserError as error:
+        imported.not_run[name("moe", "experts")] = str(error)
+        return imported
+    imported.notes += found.notes
+    rows = found.rows[(found.rows["moe_ep_size"] == 1) & found.rows["moe_dtype"].isin(ours)]
+    for model in models:
+        shape = [model.hidden, model.intermediate, model.top_k, model.experts]
+        alike = (rows[list(SHAPE)] == shape).all(axis=1) & rows["moe_tp_size"].isin(widths)
+        wanted = tables.newest(rows[alike], SERIES)
+        if wanted.empty:
+            imported.not_run[name("moe", model, "experts")] = "no table holds experts of these shapes in these formats"
+        for series in _split(model, gpu, wanted, ours):
+            series.add_to(imported)
+    return imported
+
+
+def _split(model: Model, gpu: Gpu, rows: pd.DataFrame, ours: Mapping[str, str]) -> Iterator[Series]:
+    """A series for each framework, format, width and distribution, and for each kernel where one table has several."""
+    by = ["framework", "moe_dtype", "distribution", "moe_tp_size"]
+    for (_, theirs, distribution, tp), group in rows.groupby(by):
+        several = bool(group["num_tokens"].duplicated().any())
+        for _, one in group.groupby("kernel_source") if several else [("", group)]:
+            seconds = dict(zip(one["num_tokens"].tolist(), one["seconds"].tolist(), strict=True))
+            facts = (Source.of(one), several, dict(sorted(seconds.items())))
+            yield Series(model, gpu, int(tp), ours[theirs], distribution, *facts)
+
+
+LINEARS_KEY = ("gemm_dtype", "m", "n", "k")
+SAFE = 0.9
+"""Share of the tokens at which a shape is off by no more than the error that is given for it."""
+ONE_COPY = ("vllm", "fp8_block")
+"""Framework and format that the collector times without a graph, and on a single copy of the weights."""
+
+
+class At(NamedTuple):
+    """A time, and how it was come by: `over` is empty for what is tabulated."""
+
+    seconds: float
+    over: str = ""
+    error: float = 0.0
+    doubts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One framework's GEMMs of one number format: a linted series over tokens for each (n, k)."""
+
+    source: Source
+    dtype: str
+    gpu: Gpu
+    eager: bool
+    series: Mapping[tuple[int, int], Linted]
+    kernels: Mapping[tuple[int, int, int], str]
+
+    def source_of(self, shard: Shard, tokens: int) -> Source:
+        """The source of a point: a tabulated one names its kernel alone, one in between all that the framework has."""
+        return replace(
+            self.source, kernel_source=self.kernels.get((shard.n, shard.k, tokens), self.source.kernel_source)
+        )
+
+    @property
+    def copies(self) -> int:
+        """Copies of the weights that its calls rotated through, at most."""
+        return 1 if self.eager else aiconfigurator_points.COPIES
+
+
+def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequence[str]) -> Imported:
+    """The linears of `shards` in every framework that has them.
+
+    Raises:
+        UserError: the system has no table of GEMMs that can be used.
+    """
+    found = tables.read(system, "gemm", "gemm_perf", LINEARS_KEY)
+    imported = Imported(notes=list(found.notes), device=str(found.rows["device"].iloc[0]))
+    absent = set(dtypes)
+    for grid in _grids(found.rows, gpu, tables.known(dtypes)):
+        absent.discard(grid.dtype)
+        for shard in shards:
+            _add_linears(imported, grid, shard)
+    imported.not_run |= {name("linear", dtype): f"no table holds GEMMs in {dtype}" for dtype in absent if shards}
+    return imported
+
+
+def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[Grid]:
+    wanted = tables.newest(rows[rows["gemm_dtype"].isin(dtypes)], ["gemm_dtype", "n", "k"])
+    wanted = wanted.sort_values("seconds", ascending=False)  # of two kernels for one shape the faster stays
+    for (framework, theirs), group in wanted.groupby(["framework", "gemm_dtype"]):
+        kernels = dict(zip(zip(group["n"], group["k"], group["m"], strict=True), group["kernel_source"], strict=True))
+        eager = (framework, theirs) == ONE_COPY
+        grid = Grid(Source.of(group), dtypes[theirs], gpu, eager, series := {}, kernels)
+        for (n, k), one in group.groupby(["n", "k"]):
+            seconds = dict(zip(one["m"].tolist(), one["seconds"].tolist(), strict=True))
+            series[n, k] = aiconfigurator_points.linear(seconds, n * k * ITEMSIZE[grid.dtype], gpu, grid.copies)
+        yield grid
+
+
+def _add_linears(imported: Imported, grid: Grid, shard: Shard) -> None:
+    """Add the points of one shard, or the reason why there are none."""
+    linted = grid.series.get((shard.n, shard.k))
+    if linted:
+        found = {tokens: At(seconds) for tokens, seconds in linted.seconds.items()}
+        hot, doubts = linted.maybe_hot, linted.doubts
+        imported.refused |= {_name(grid, shard, tokens): why for tokens, why in linted.refused.items()}
+    else:
+        found, hot = _between_shapes(grid, shard)
+        doubts = aiconfigurator_points.dips({tokens: at.seconds for tokens, at in found.items()})
+    if not found:
+        why = "lies outside the tabulated shapes" if not linted else "has no point that its memory could serve"
+        imported.not_run[_name(grid, shard)] = f"n={shard.n}, k={shard.k} {why}"
+    found = {tokens: at._replace(doubts=doubts.get(tokens, ())) for tokens, at in found.items()}
+    for tokens, at in sorted(_with_asked(found).items()):
+        imported.measurements.append(_measurement(grid, shard, tokens, at, hot))
+
+
+def _between_shapes(grid: Grid, shard: Shard) -> tuple[dict[int, At], bool]:
+    """Times between the nearest tabulated shapes, along n or else along k, and whether they may be hot."""
+    along = {n: one for (n, k), one in grid.series.items() if k == shard.k}
+    axis, size = ("n", shard.n) if along else ("k", shard.k)
+    along = along or {k: one for (n, k), one in grid.series.items() if n == shard.n}
+    lines = {}
+    for tokens in sorted({tokens for one in along.values() for tokens in one.seconds}):
+        points = {at: one.seconds[tokens] for at, one in along.items() if tokens in one.seconds}
+        if line := between(points, size):
+            lines[tokens] = line
+    error = _usual([line.error for line in lines.values()])
+    found = {tokens: At(one.seconds, f"{axis} {one.low}–{one.high}", error) for tokens, one in lines.items()}
+    around = [along[at].maybe_hot for one in lines.values() for at in (one.low, one.high)]
+    return found, any(around) or aiconfigurator_points.maybe_hot(
+        shard.n * shard.k * ITEMSIZE[grid.dtype], grid.gpu, grid.copies
+    )
+
+
+def _usual(errors: Sequence[float]) -> float:
+    """What nine in ten errors do not exceed: at a single count of tokens a line may meet its point by luck."""
+    return sorted(errors)[ceil(SAFE * (len(errors) - 1))] if errors else 0.0
+
+
+def _with_asked(found: Mapping[int, At]) -> dict[int, At]:
+    """The times, and those for the tokens that a claim asks for; errors of both steps add up."""
+    seconds = {tokens: at.seconds for tokens, at in found.items()}
+    asked = {}
+    for tokens in ASKED:
+        if tokens not in found and (line := between(seconds, tokens)):
+            low, high = found[line.low], found[line.high]
+            over = ", ".join(filter(None, (low.over, f"tokens {line.low}–{line.high}")))
+            doubts = aiconfigurator_points.inherited(
+                {at: found[at].doubts for at in (line.low, line.high)}, line.low, line.high
+            )
+            asked[tokens] = At(line.seconds, over, line.error + max(low.error, high.error), doubts)
+    return {**found, **asked}
+
+
+def _name(grid: Grid, shard: Shard, tokens: int | None = None) -> str:
+    labels = (shard.model, f"tp{shard.tp}", shard.layer, tokens, grid.dtype, grid.source.framework)
+    return name("linear", *labels)
+
+
+def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool) -> Measurement:
+    """Read x and W, write y; fp8 results are bf16."""
+    source = grid.source_of(shard, tokens)
+    size, out = ITEMSIZE[grid.dtype], max(2, ITEMSIZE[grid.dtype])
+    case = Case(
+        name=_name(grid, shard, tokens),
+        question="sweep",
+        op="linear",
+        implementation=grid.source.framework,
+        kernel=source.kernel_source,
+        dtype=grid.dtype,
+        flops=2 * tokens * shard.n * shard.k,
+        hbm_bytes=(tokens * shard.k + shard.n * shard.k) * size + tokens * shard.n * out,
+        tokens=tokens,
+        cache="unknown" if grid.eager else "rotated-6",
+        launch="eager" if grid.eager else "graph",
+        **shard._asdict(),
+    )
+    facts = {"copies": grid.copies, "maybe_hot": hot, "doubts": tuple(at.doubts)}
+    if at.over:
+        facts |= {"provenance": "interpolated", "interpolated_over": at.over, "interpolation_error": at.error}
+    return point(case, at.seconds, source, **facts)

@@ -1,0 +1,207 @@
+"""A table of Nsight Compute as visits to cases: kernels with their durations, each by itself, and their ranges."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from specs.errors import UserError
+from specs.journal import BETWEEN, CALL, DOMAIN, TIMED, WARM_UP
+from specs.layer import FUSED, LAYER_PARTS
+from specs.ncu import DURATION, Profiled, profiled
+
+# What a device did, and how long it was at it: the union of intervals, so that two streams at once count once.
+
+
+class Activity(NamedTuple):
+    """A kernel, a copy or a whole graph on a device.
+
+    Attributes:
+        start, end: nanoseconds on the profiler's clock.
+        name: of the kernel; `memcpy`, `memset` or `graph` for what is none.
+        stream: device and stream.
+        kind: kernel, memory, or graph where graphs were traced as a whole.
+        in_graph: whether a graph's launch started it.
+        launched: when the host's call that launched it began, and that call's number; what one graph launch starts
+            has it in common.
+        read_bytes: from DRAM, where that was counted.
+    """
+
+    start: float
+    end: float
+    name: str
+    stream: tuple[int, int]
+    kind: str = "kernel"
+    in_graph: bool = False
+    launched: tuple[float, int] = (0, 0)
+    read_bytes: float | None = None
+
+
+def busy(activities: Iterable[Activity]) -> float:
+    """Nanoseconds in which at least one of them ran."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted((one.start, one.end) for one in activities):
+        if end > reached:
+            total += end - max(start, reached)
+            reached = end
+    return total
+
+
+def added(activities: Iterable[Activity]) -> float:
+    """Nanoseconds of all of them, one after another."""
+    return sum(one.end - one.start for one in activities)
+
+
+def span(activities: Iterable[Activity]) -> float:
+    """Nanoseconds from the first's start to the last's end: of each graph launch by itself, of all the rest together.
+
+    Between two launches of a graph lies what starting one costs, which our own clock leaves out too.
+    """
+    ends: dict[tuple[float, int] | None, tuple[float, float]] = {}
+    for one in activities:
+        key = one.launched if one.in_graph else None
+        first, last = ends.get(key, (one.start, one.end))
+        ends[key] = min(first, one.start), max(last, one.end)
+    return sum(last - first for first, last in ends.values())
+
+
+# A visit of the suites to a case as a profiler saw it: the call that was checked, its parts, and what was timed.
+
+SHOWN = (*LAYER_PARTS, FUSED)
+"""Names of ranges that are a layer's parts."""
+
+
+@dataclass
+class Visit:
+    """Activities are in the order of their launches, `parts` too: each with the part that it belongs to.
+
+    Attributes:
+        case: its name; `question` may be empty where a profiler does not tell.
+        process: a rank, where there are several.
+        start, end: of its range, in nanoseconds; alike where a profiler runs kernels one by one.
+        call: what the first checked call launched, its parts' included; none in later visits.
+        parts: of a layer's checked call, by part; one that comes twice stands twice.
+        timed: what was launched to be timed, whatever was repeated.
+        calls: that `timed` holds, as the suite says.
+        clock_seconds: a call, by the suite's own clock.
+    """
+
+    case: str
+    question: str
+    process: int
+    start: int = 0
+    end: int = 0
+    call: list[Activity] = field(default_factory=list)
+    parts: list[tuple[str, list[Activity]]] = field(default_factory=list)
+    timed: list[Activity] = field(default_factory=list)
+    calls: int | None = None
+    clock_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All that was read of one profile.
+
+    Attributes:
+        visits: in the order of the run.
+        profiler: its name and version.
+        gpu: facts of the device for `machine_info`.
+        notes: what to mind.
+    """
+
+    visits: Sequence[Visit]
+    profiler: str
+    gpu: dict[str, object]
+    notes: Sequence[str] = ()
+
+
+MOST_BYTES = 1 << 30
+CSV = "`ncu --import report.ncu-rep --csv --page raw`"
+ALONE = (
+    "ncu runs kernels one at a time and each maybe several times over: no gaps and no overlap are in these times, and "
+    "unless --cache-control none and --clock-control none were given it flushed caches before each and held clocks at "
+    "base"
+)
+ELSEWHERE = "{} of {} kernels are in no range of ours: left out"
+TIMED_ALONE = "no checked call is in the table of {}: its time is that of what was timed"
+
+
+def read(path: Path) -> Profile:
+    """Everything that a table says of our cases.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        kernels = profiled(_text(path), needed=(DURATION,))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; give what ncu printed with --csv, {DURATION} among its metrics") from error
+    if not any(one.ranges for one in kernels):
+        raise UserError(f"{path}: no column of NVTX ranges, or nothing in it; profile with `ncu --nvtx --csv`")
+    visits: dict[tuple[str, str], Visit] = {}
+    before: dict[str, list[str]] = {}
+    at, inside = 0.0, 0
+    for number, one in enumerate(kernels):
+        path_of = [name for domain, name in one.ranges if domain == DOMAIN]
+        if len(path_of) >= 2 and path_of[1] in (WARM_UP, TIMED):
+            visit = visits.setdefault((one.process, path_of[0]), Visit(path_of[0], "", number))
+            inside += 1
+            again = CALL in path_of[2:3] and visit.call and before.get(one.process) != path_of[:3]
+            if not again:  # older suites checked collectives twice
+                at = _file(visit, path_of, one, at, number)
+                before[one.process] = path_of[:3]
+        else:
+            before.pop(one.process, None)
+    if not visits:
+        raise UserError(
+            f"{path}: {len(kernels)} kernels, none in a range of the domain {DOMAIN}; profile `pytest suites/`"
+        )
+    notes = [ALONE]
+    notes += [ELSEWHERE.format(len(kernels) - inside, len(kernels))] if inside < len(kernels) else []
+    notes += [TIMED_ALONE.format(one.case) for one in visits.values() if not one.call and not one.parts and one.timed]
+    found = [_as_timed(one) for one in visits.values()]
+    return Profile(found, "Nsight Compute", _gpu(kernels), notes)
+
+
+def _text(path: Path) -> str:
+    if path.suffix == ".ncu-rep":
+        raise UserError(f"{path}: a report of Nsight Compute; print it first: {CSV}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: over {MOST_BYTES >> 30} GiB; profile fewer kernels or metrics")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}); give what ncu printed with --csv") from error
+    if not content.strip():
+        raise UserError(f"{path}: empty; give what ncu printed with --csv")
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # as PowerShell redirects
+    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+
+
+def _file(visit: Visit, ranges: Sequence[str], one: Profiled, at: float, number: int) -> float:
+    """Put a kernel behind the one before it; gives where it ends, in nanoseconds."""
+    end = at + one.seconds * 1e9
+    activity = Activity(at, end, one.kernel, (0, 0), launched=(at, number), read_bytes=one.read_bytes)
+    if ranges[1] == TIMED and BETWEEN not in ranges[2:3]:
+        visit.timed.append(activity)
+    if CALL in ranges[2:3]:
+        visit.call.append(activity)
+    if shown := next((name for name in ranges[2:] if name in SHOWN), None):
+        if not visit.parts or visit.parts[-1][0] != shown:
+            visit.parts.append((shown, []))
+        visit.parts[-1][1].append(activity)
+    return end
+
+
+def _as_timed(visit: Visit) -> Visit:
+    """The checked call stands for all: caches are as ncu left them whichever it is."""
+    shown = [one for _, activities in visit.parts for one in activities]
+    if call := visit.call or shown:
+        visit.timed, visit.call, visit.calls = call, call, 1
+    return visit
+
+
+def _gpu(kernels: Sequence[Profiled]) -> dict[str, object]:
+    first = kernels[0]
+    arch = f"sm_{first.arch.replace('.', '')}" if first.arch else None
+    return {name: value for name, value in (("gpu", first.gpu or None), ("arch", arch)) if value}

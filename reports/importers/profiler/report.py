@@ -1,0 +1,434 @@
+"""What an import prints: a row a case with device time beside our own clock, then a layer's parts."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reports import formatting, output, results
+from reports import machine as reports_machine
+from reports.formatting import NONE, counted
+from reports.importers import result_file
+from reports.importers.profiler import nsys, times
+from reports.importers.profiler import profile as profiler_profile
+from reports.importers.profiler.profile import Profile
+from reports.importers.profiler.times import Part, Times
+from reports.output import Block, Column, Facts, Format, Table
+from reports.results import ResultFile
+from specs import layer, measurement, privacy
+from specs.errors import UserError
+from specs.gpus import GPUS
+from specs.measurement import SCHEMA, Case, Measurement
+
+# What the result file of the profiled run knows and a profile does not: operations, shapes, bytes, versions.
+
+KEPT = (*(name for name in reports_machine.MATTERS if name != "variables"), "sms", "l2_bytes", "gpu_memory_bytes")
+"""Facts of a machine that are lent; variables may name hosts."""
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The cases of a run by name; empty where no file was given."""
+
+    file: ResultFile | None = None
+    cases: Mapping[str, Measurement] = field(default_factory=dict)
+
+    def machine(self, seen: Mapping[str, Any]) -> dict[str, Any]:
+        """Facts for `machine_info`: the run's, then what the profile saw of the device.
+
+        Raises:
+            UserError: the run was on another GPU.
+        """
+        if self.file is None:
+            return dict(seen)
+        lent = {name: self.file.machine[name] for name in KEPT if self.file.machine.get(name) is not None}
+        if seen.get("gpu") and lent.get("gpu") != seen["gpu"]:
+            raise UserError(
+                f"{self.file.path}: a run on {reports_machine.name(self.file.machine)}, and the profile is of "
+                f"{seen['gpu']}; give --run the file that the profiled run itself wrote"
+            )
+        return lent | {name: value for name, value in seen.items() if value is not None}
+
+    def case(self, name: str, question: str, launch: str, kernel: str) -> Case:
+        """The case of this name with all that is known of it: without the run that is little, and no work."""
+        known = self.cases.get(name)
+        whole_model = known and (known.case.op == measurement.OP or known.case.question == layer.QUESTION)
+        if known and not whole_model:  # a step by a profiler would pass for one that was run
+            return known.case
+        return Case(
+            name=name,
+            question=question or (known.case.question if known else UNKNOWN),
+            op=UNKNOWN,
+            implementation=UNKNOWN,
+            kernel=kernel,
+            dtype=known.case.dtype if known else UNKNOWN,
+            flops=0,
+            hbm_bytes=0,
+            cache=UNKNOWN,
+            launch=launch,
+        )
+
+    def clock(self, name: str) -> float | None:
+        """Seconds a call by our own clock, as the run wrote them."""
+        return self.cases[name].median if name in self.cases else None
+
+
+def load(path: Path | None) -> Run:
+    """The file of `--run`.
+
+    Raises:
+        UserError: it cannot be read, is a profile itself, or holds published figures.
+    """
+    if path is None:
+        return Run()
+    file = results.load(path)
+    if file.profiler:
+        raise UserError(f"{path}: a profile by {file.profiler}; give --run the file that `pytest suites/` wrote")
+    if file.published:
+        raise UserError(f"{path}: published figures, no run; give --run the file that `pytest suites/` wrote")
+    return Run(file, {one.case.name: one for one in file.measurements})
+
+
+# Device times of a profile as a result file that `show` and `compare` read.
+
+OPS: Mapping[str, str] = {"norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "attention": "attention"}
+"""What a part computes; the others are linears."""
+
+
+def result_content(
+    profile: Profile, found: Sequence[Times], without: Mapping[str, str], run: Run, clock: str, notes: Sequence[str]
+) -> result_file.Record:
+    """The whole file.
+
+    Args:
+        profile: what was read.
+        found: its cases.
+        without: by case why there is no time.
+        run: lends facts.
+        clock: `nsys` or `ncu`.
+        notes: what to mind.
+    """
+    machine = {
+        "shardbench_schema": SCHEMA,
+        "device": "cuda",
+        **run.machine(profile.gpu),
+        "profiler": profile.profiler,
+    }
+    machine["gpu"] = machine.get("gpu") or f"unknown GPU ({machine.get('arch', 'of unknown architecture')})"
+    return {
+        "machine_info": machine,
+        "commit_info": dict(run.file.commit) if run.file else {},
+        "benchmarks": [result_file.entry(one) for times in found for one in _measurements(times, run, clock)],
+        "datetime": datetime.now(UTC).isoformat(),
+        "version": "",
+        "shardbench": result_file.benchmark_block(
+            not_run=result_file.reasons(without),
+            failed=[],
+            options={"profiler": clock, "run": run.file is not None},
+            notes=list(notes),
+        ),
+    }
+
+
+def _measurements(times: Times, run: Run, clock: str) -> Iterator[Measurement]:
+    case = run.case(times.case, times.question, times.launch, times.kernels[0])
+    facts: dict[str, Any] = {"clock": clock, "stopped_by": "passes"}
+    seconds = tuple((one.busy,) for one in times.samples)
+    calls = max(1, round(times.calls / len(times.samples)))
+    yield Measurement(case=case, seconds=seconds, calls=calls, telemetry=_read(times.read_bytes), **facts)
+    for part in times.parts:
+        each = tuple((one / part.per_layer,) for one in part.seconds)
+        read = None if part.read_bytes is None else part.read_bytes / part.per_layer
+        yield Measurement(case=_part(case, part), seconds=each, calls=calls, telemetry=_read(read), **facts)
+
+
+def _part(case: Case, part: Part) -> Case:
+    """A part as the case of one of its calls."""
+    return replace(
+        case,
+        name=f"{case.name}/{part.name}",
+        question="layer",
+        op=OPS.get(part.name, "linear"),
+        kernel=part.kernel,
+        layer=part.name,
+        flops=0,
+        hbm_bytes=0,
+        n=None,
+        k=None,
+        per_layer=part.per_layer,
+    )
+
+
+def _read(count: float | None) -> dict[str, float] | None:
+    return None if count is None else {"dram_bytes_read": count}
+
+
+LONGEST = 60
+"""Letters of a kernel's name: templates have hundreds."""
+CLOSE = 0.05
+"""Share by which clock and device time may differ without a word."""
+OVERLAP = 1.02
+"""How many times the device time kernels add up to, from where on streams are said to overlap."""
+EARLY = "kernels start before the one before them ends, on one stream (programmatic dependent launch)"
+
+
+def clock(times: Times, run: Run) -> float | None:
+    """Seconds a call by our own clock: as the trace says, else as the run's file does."""
+    return times.clock or run.clock(times.case)
+
+
+def profile_page(
+    title: str, found: Sequence[Times], run: Run, facts: Sequence[tuple[str, str]], notes: Sequence[str]
+) -> list[Block]:
+    """All of it; `facts` stand above the tables."""
+    blocks: list[Block] = [Facts(title=title, rows=tuple(facts))]
+    if found:
+        blocks.append(_cases(found, run))
+    blocks += [_parts(one) for one in found if one.parts]
+    return [*blocks, Facts(title="notes", rows=tuple(("", note) for note in notes), level=3)] if notes else blocks
+
+
+def profile_data(found: Sequence[Times], run: Run, notes: Sequence[str]) -> dict[str, Any]:
+    """The same for a machine."""
+    return {"cases": [_record(one, run) for one in found], "notes": list(notes)}
+
+
+def _cases(found: Sequence[Times], run: Run) -> Table:
+    time = formatting.scale(formatting.SECONDS, [one.busy for one in found])
+    columns = (
+        Column("case", number=False),
+        Column("launch", number=False),
+        Column("visits"),
+        Column("calls"),
+        Column("kernels\na call"),
+        Column("streams"),
+        Column(f"device busy\n{time.symbol}"),
+        Column(f"span\n{time.symbol}"),
+        Column(f"own clock\n{time.symbol}"),
+        Column("clock /\ndevice"),
+        Column("DRAM read"),
+        Column("what lies between", number=False, prose=True),
+    )
+    rows = tuple(
+        (
+            one.case.rpartition("::")[2],
+            one.launch,
+            str(len(one.samples)),
+            f"{one.calls:,}",
+            NONE if one.kernels_per_call is None else f"{one.kernels_per_call:.4g}",
+            str(one.streams),
+            time(one.busy),
+            time(one.span) if one.spanned else NONE,
+            time(clock(one, run)),
+            formatting.ratio(ratio) if (ratio := _ratio(one, run)) else NONE,
+            _dram(one, run),
+            _gap(one, run),
+        )
+        for one in found
+    )
+    caption = "a call, the median over visits"
+    return Table(title="device time", columns=columns, groups=(rows,), caption=caption).without_empty(NONE)
+
+
+def _ratio(times: Times, run: Run) -> float | None:
+    own = clock(times, run)
+    return own / times.busy if own else None
+
+
+def _dram(times: Times, run: Run) -> str:
+    if times.read_bytes is None:
+        return NONE
+    needed = run.cases[times.case].case.hbm_bytes if times.case in run.cases else 0
+    share = f" ({formatting.percent(times.read_bytes / needed)})" if needed else ""
+    return formatting.decimal_bytes(times.read_bytes) + share
+
+
+def _gap(times: Times, run: Run) -> str:
+    """Why clock and device time differ, as far as the trace tells."""
+    said, ratio = [], _ratio(times, run)
+    if not times.spanned:
+        return "" if not ratio or abs(ratio - 1) <= CLOSE else "caches and clocks were not as in the run, or gaps"
+    if times.added > OVERLAP * times.busy:
+        what = "streams overlap" if times.streams > 1 else EARLY
+        said.append(f"{what}: kernels add up to {times.added / times.busy:.2f} times the busy time")
+    if ratio and ratio > 1 + CLOSE and not times.complete:
+        said.append(f"device idle or at kernels not counted here, {formatting.percent(1 - 1 / ratio)}: see the notes")
+    elif ratio and ratio > 1 + CLOSE:
+        what = "the host's launch gaps" if times.launch == "eager" else "gaps between a graph's kernels"
+        said.append(f"device idle {formatting.percent(1 - 1 / ratio)}: {what}")
+    elif ratio and ratio < 1 - CLOSE:
+        said.append("the profiler stretches kernels: trust the clock")
+    return "; ".join(said)
+
+
+def _parts(times: Times) -> Table:
+    time = formatting.scale(formatting.SECONDS, [one.busy for one in times.parts])
+    columns = (
+        Column("part", number=False),
+        Column("calls\na layer"),
+        Column("kernels\na layer"),
+        Column(f"device busy\n{time.symbol}"),
+        Column("share"),
+        Column("DRAM read"),
+        Column("longest kernel", number=False, prose=True),
+    )
+    rows = tuple(
+        (
+            one.name,
+            str(one.per_layer),
+            str(one.kernels),
+            time(one.busy),
+            formatting.percent(one.share),
+            NONE if one.read_bytes is None else formatting.decimal_bytes(one.read_bytes),
+            one.kernel if len(one.kernel) <= LONGEST else f"{one.kernel[: LONGEST - 1]}…",
+        )
+        for one in times.parts
+    )
+    return Table(
+        title="parts", columns=columns, groups=(rows,), caption=f"of a layer · {times.case.rpartition('::')[2]}"
+    ).without_empty(NONE)
+
+
+def _record(times: Times, run: Run) -> dict[str, Any]:
+    parts = [
+        {
+            "part": one.name,
+            "busy_seconds": one.busy,
+            "share": one.share,
+            "per_layer": one.per_layer,
+            "kernels": one.kernels,
+            "kernel": one.kernel,
+            "dram_bytes_read": one.read_bytes,
+        }
+        for one in times.parts
+    ]
+    return {
+        "case": times.case,
+        "visits": len(times.samples),
+        "calls": times.calls,
+        "kernels_per_call": times.kernels_per_call,
+        "streams": times.streams,
+        "busy_seconds": times.busy,
+        "span_seconds": times.span if times.spanned else None,
+        "sum_seconds": times.added,
+        "clock_seconds": clock(times, run),
+        "ratio": _ratio(times, run),
+        "launch": times.launch,
+        "dram_bytes_read": times.read_bytes,
+        "explained_by": _gap(times, run),
+        "parts": parts,
+    }
+
+
+# What `import nsys` and `import ncu` do with their files.
+
+NO_RUN = "operations, shapes and bytes are unknown: --run takes the result file of the profiled run, which has them"
+
+
+def import_nsys(path: Path, to: Path, run: Path | None, format: Format) -> None:  # noqa: A002
+    """Write device times of a trace as a result file, and print them beside our own clock.
+
+    Args:
+        path: what `nsys export --type sqlite` wrote.
+        to: where the file goes.
+        run: result file of the traced run.
+        format: of what is printed.
+
+    Raises:
+        UserError: a file cannot be used or written.
+    """
+    _write(path, nsys.read_trace(path), to, load(run), "nsys", format)
+
+
+def import_ncu(path: Path, to: Path, run: Path | None, gpu: str | None, format: Format) -> None:  # noqa: A002
+    """Write durations of a table as a result file, and print them.
+
+    Args:
+        path: what ncu printed with --csv.
+        to: where the file goes.
+        run: result file of the profiled run.
+        gpu: its name or slug, where the table has none.
+        format: of what is printed.
+
+    Raises:
+        UserError: a file cannot be used or written.
+    """
+    profile = profiler_profile.read(path)
+    if gpu:
+        given = GPUS[gpu].names[0] if gpu in GPUS else gpu
+        if (found := profile.gpu.get("gpu")) and found != given:
+            raise UserError(f"{path}: names its GPU, {found}, where --gpu says {given}; leave --gpu out")
+        profile = replace(profile, gpu=profile.gpu | {"gpu": given})
+    _write(path, profile, to, load(run), "ncu", format)
+
+
+def _write(path: Path, profile: Profile, to: Path, run: Run, clock: str, format: Format) -> None:  # noqa: A002
+    sources = [path, *([run.file.path] if run.file else [])]
+    output.refuse_sources(to, sources)
+    found, without = times.collect(profile)
+    if not found:
+        case, why = next(iter(without.items()))
+        raise UserError(f"{path}: no device time of any of {len(without)} cases; the first, {case}: {why}")
+    if clock == "ncu":
+        found = [replace(one, spanned=False, launch=UNKNOWN) for one in found]
+    notes = [*profile.notes, *_of_cases(found), *_of_run(found, run)]
+    found, without, notes = _private(found, without, notes, run)
+    content = result_content(profile, found, without, run, clock, notes)
+    facts = [
+        ("profiler", profile.profiler),
+        ("machine", reports_machine.describe(content["machine_info"])),
+        ("run", str(run.file.path) if run.file else ""),
+        ("written", str(to)),
+        *(("without", f"{case}: {why}") for case, why in without.items()),
+    ]
+    page = profile_page(str(path), found, run, [one for one in facts if one[1]], notes)
+    data = profile_data(found, run, notes)
+    output.write(to, json.dumps(content, allow_nan=False) + "\n")
+    output.emit(page, data, format, None, sources)
+
+
+def _private(
+    found: Sequence[Times], without: Mapping[str, str], notes: Sequence[str], run: Run
+) -> tuple[list[Times], dict[str, str], list[str]]:
+    """The same without names of people and machines, which a trace's texts may hold; cases of the run keep theirs."""
+    text = privacy.here().text
+
+    def case(name: str) -> str:
+        return name if name in run.cases else text(name)
+
+    return (
+        [
+            replace(
+                one,
+                case=case(one.case),
+                question=text(one.question),
+                kernels=[text(kernel) for kernel in one.kernels],
+                parts=[replace(part, kernel=text(part.kernel)) for part in one.parts],
+            )
+            for one in found
+        ],
+        {case(name): text(why) for name, why in without.items()},
+        [text(note) for note in notes],
+    )
+
+
+def _of_cases(found: Sequence[Times]) -> list[str]:
+    """What to mind, once for all cases that it is true of."""
+    about: Mapping[str, list[str]] = {note: [] for one in found for note in one.notes}
+    for one in found:
+        for note in one.notes:
+            about[note].append(one.case)
+    return [
+        note if len(cases) == len(found) else f"{len(cases)} of {len(found)} cases, as {cases[0]}: {note}"
+        for note, cases in about.items()
+    ]
+
+
+def _of_run(found: Sequence[Times], run: Run) -> list[str]:
+    if run.file is None:
+        return [NO_RUN]
+    strange = [one.case for one in found if one.case not in run.cases]
+    return [f"not in {run.file.path.name}: {counted(len(strange), 'case')}, as {strange[0]}"] if strange else []

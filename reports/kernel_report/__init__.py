@@ -1,0 +1,1 @@
+"""The kernels of decode beside the library and the floor, with targets."""

@@ -1,0 +1,359 @@
+"""The kernels of each layer side by side, what the best of ours chose, and the targets beneath."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports import formatting, machine, output, provenance, result_tables, results, roofline
+from reports.formatting import NONE
+from reports.kernel_report import points as kernel_report_points
+from reports.kernel_report.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup, Target, select
+from reports.output import Block, Column, Facts, Format, Table
+from reports.roofline import Figures
+from specs.layer import LAYERS, LINEAR_IMPLEMENTATIONS, MODEL, TOKENS, TP
+from specs.models import model
+from specs.models import model as find_model
+from specs.parallel import Split
+
+MARKS = {"noisy": "~", roofline.THROTTLED: "!", roofline.MOVED: "*", "contended": "^"}
+"""Before a time: what makes it doubtful."""
+WITHOUT, WITH = "without dependent launch", "with dependent launch"
+Choice = tuple[str, str]
+"""A kernel and its configuration."""
+Cell = Callable[[Point], str]
+
+
+def layer_tables(selection: Selection) -> list[Block]:
+    """A table for each layer, then configurations and targets."""
+    points, choices = selection.points, _choices(selection.points)
+    mind = Facts(title="mind", rows=tuple(("", note) for note in selection.notes), level=3)
+    if not points:
+        return [mind]
+    layers = dict.fromkeys(point.case.layer for point in points)
+    by_layer = [[point for point in points if point.case.layer == layer] for layer in layers]
+    page: list[Block] = [_reading(points), *(_layer(selection, own, choices) for own in by_layer)]
+    if choices:
+        page.append(_configurations(points, choices))
+    page += [*_targets(selection), _many_tokens(selection)]
+    return [*page, mind] if mind.rows else page
+
+
+def time(figures: Figures | None, scale: formatting.Scale) -> str:
+    """A median behind the marks of its labels; a dash where there is none."""
+    if figures is None:
+        return NONE
+    return "".join(MARKS.get(word, "") for word in figures.warnings()) + scale(figures.measurement.median)
+
+
+def legend(figures: Sequence[Figures]) -> tuple[str, ...]:
+    """What the marks before these times say."""
+    words = {word for one in figures for word in one.warnings()}
+    marks = "; ".join(f"{mark} {word}" for word, mark in MARKS.items() if word in words)
+    return (marks,) if marks else ()
+
+
+def shared(selection: Selection) -> str:
+    """What holds for all points of a file."""
+    return f"{selection.model} · bf16 · cold · {selection.launch}"
+
+
+def _reading(points: Sequence[Point]) -> Facts:
+    """What the columns mean that are there."""
+    libraries, ours = " and ".join(LIBRARIES), " and ".join(OURS)
+    rows = [("times", "medians of all passes; torch is what torch calls, on a GPU cuBLAS")]
+    if any(point.speedup() for point in points):
+        rows.append(("ratio", f"time of the better of {libraries} over that of the better of {ours}"))
+    if any(point.best(OURS) and point.floor_seconds for point in points):
+        rows.append(("of floor", f"of the better of {ours}, by the ceilings of this run"))
+    if any(point.speedup(DEPENDENT) for point in points):
+        rows.append(("pdl", f"with programmatic dependent launch: in no other column; {provenance.NOTE}"))
+    if told := kernel_report_points.told(points):
+        rows.append((kernel_report_points.NAME, told))
+    return Facts(title="kernels", rows=tuple(rows), level=3)
+
+
+def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choice, int]) -> Table:
+    measured = [figures for point in points for figures in point.by.values()]
+    floors = [point.floor_seconds for point in points]
+    scale = formatting.scale(formatting.SECONDS, [*(figures.measurement.median for figures in measured), *floors])
+    columns: list[tuple[Column, Cell]] = [
+        (Column("tp"), lambda p: f"{p.case.tp}"),
+        (Column("n×k"), lambda p: f"{p.case.n}×{p.case.k}"),
+        (Column("M"), lambda p: f"{p.case.tokens}"),
+        *(_implementation(name, scale) for name in LINEAR_IMPLEMENTATIONS),
+        (Column("floor"), lambda p: scale(p.floor_seconds)),
+        (Column("of\nfloor"), lambda p: formatting.percent(_share(p))),
+        (Column("ratio"), lambda p: _ratio(p, OURS)),
+        (Column("±\n95%"), lambda p: _width(p.speedup())),
+        (Column("ratio\npdl"), lambda p: _ratio(p, DEPENDENT)),
+        (Column("#"), lambda p: str(choices.get(_choice(p), ""))),
+    ]
+    by_tp = [[point for point in points if point.case.tp == tp] for tp in dict.fromkeys(p.case.tp for p in points)]
+    table = Table(
+        title=points[0].case.layer or "",
+        columns=tuple(column for column, _ in columns),
+        groups=tuple(tuple(tuple(cell(point) for _, cell in columns) for point in group) for group in by_tp),
+        caption=f"{shared(selection)} · {scale.symbol} · M tokens",
+        notes=(*legend(measured), *kernel_report_points.notes(points)),
+    )
+    return table.without_empty(NONE)
+
+
+def _implementation(name: str, scale: formatting.Scale) -> tuple[Column, Cell]:
+    return Column(name.replace("-", "\n-")), lambda point: time(point.by.get(name), scale)
+
+
+def _share(point: Point) -> float | None:
+    own = point.best(OURS)
+    return own.floor_share if own else None
+
+
+def _ratio(point: Point, ours: Sequence[str]) -> str:
+    speedup = point.speedup(ours)
+    return formatting.ratio(speedup.ratio) + kernel_report_points.mark(point) if speedup else NONE
+
+
+def _width(speedup: Speedup | None) -> str:
+    """Half-width of the interval, as a share of the ratio."""
+    return formatting.width(speedup.interval[1] / speedup.ratio - 1) if speedup and speedup.interval else NONE
+
+
+def configuration(point: Point) -> str | None:
+    """What the best of ours without dependent launch ran with; None in files that do not say."""
+    own = point.best(OURS)
+    return own.measurement.configuration if own else None
+
+
+def _choice(point: Point) -> Choice:
+    """The kernel that won among ours, and its configuration; empty where none is said."""
+    own, chosen = point.best(OURS), configuration(point)
+    return (own.measurement.case.kernel, chosen) if own and chosen else ("", "")
+
+
+def _choices(points: Sequence[Point]) -> dict[Choice, int]:
+    """Each choice and its number, in the order of the rows."""
+    found = dict.fromkeys(choice for point in points if any(choice := _choice(point)))
+    return {choice: number for number, choice in enumerate(found, 1)}
+
+
+def _configurations(points: Sequence[Point], choices: Mapping[Choice, int]) -> Table:
+    counts = Counter(map(_choice, points))
+    rows = tuple((f"{number}", f"{counts[choice]}", *choice) for choice, number in choices.items())
+    texts = (Column("kernel", number=False), Column("configuration", number=False, prose=True))
+    columns = (Column("#"), Column("points"), *texts)
+    return Table(title="configurations", columns=columns, groups=(rows,), caption="of the better of ours")
+
+
+def _targets(selection: Selection) -> list[Block]:
+    """Without dependent launch, then with it, or a word that it was not measured."""
+    remark = kernel_report_points.set_for_another(selection)
+    if any(point.best(DEPENDENT) for point in selection.points):
+        with_pdl = _judged(selection, WITH, DEPENDENT, provenance.NOTE, remark)
+        return [_judged(selection, WITHOUT, OURS, remark), with_pdl]
+    return [_judged(selection, WITHOUT, OURS, f"{WITH}: not measured", remark)]
+
+
+def _many_tokens(selection: Selection) -> Table:
+    """Dependent launch is no matter there: a launch is little beside what follows it."""
+    judged = kernel_report_points.judge_many_tokens(selection.points, OURS)
+    return _verdicts(
+        "targets from 128 tokens on", " and ".join(OURS), judged, kernel_report_points.set_for_another(selection)
+    )
+
+
+def _judged(selection: Selection, launch: str, ours: Sequence[str], *notes: str) -> Table:
+    judged = kernel_report_points.judge_targets(selection.points, ours)
+    read = "read is the read ceiling of this run"
+    few = kernel_report_points.notes(selection.points)
+    return _verdicts("targets", f"{launch}: {' and '.join(ours)}", judged, read, *notes, *few)
+
+
+def _verdicts(title: str, caption: str, judged: Sequence[Target], *notes: str) -> Table:
+    texts = (Column("target", number=False), Column("verdict", number=False))
+    table = Table(
+        title=title,
+        columns=(*texts, Column("figure"), Column("points"), Column("remark", number=False, prose=True)),
+        groups=(tuple(map(_target, judged)),),
+        caption=caption,
+        notes=tuple(filter(None, notes)),
+    )
+    return table.without_empty(NONE)
+
+
+def _target(target: Target) -> tuple[str, ...]:
+    if target.figure is None:
+        figure = NONE
+    else:
+        figure = formatting.percent(target.figure) if target.unit == "share" else f"{formatting.ratio(target.figure)}x"
+    return target.target, target.verdict, figure, f"{target.points} of {target.of}", target.remark
+
+
+# The grid: every shape of a model against counts of tokens, ours beside the better library in each cell.
+
+Shape = tuple[str, int, int, int]
+"""layer, tp, n, k."""
+MEANING = "cells: ours / better of cuBLAS and cuBLASLt"
+NOTHING = "No GPU has been measured yet: the cells fill from result files that a GPU wrote."
+
+
+def ratio_grids(selections: Sequence[Selection]) -> list[Table]:
+    """For each GPU a table, another with dependent launch where that was measured; without any GPU an empty one."""
+    gpus = [one for one in selections if one.points and one.file.machine.get("gpu")]
+    tables = [_table(one, ours) for one in gpus for ours in (OURS, DEPENDENT) if ours is OURS or _any(one, ours)]
+    return tables or [_empty()]
+
+
+def _any(selection: Selection, ours: Sequence[str]) -> bool:
+    return any(point.best(ours) for point in selection.points)
+
+
+def _table(selection: Selection, ours: Sequence[str]) -> Table:
+    points = {(_shape(point), point.case.tokens or 0): point for point in selection.points}
+    used = [f for point in points.values() for names in (ours, LIBRARIES) if (f := point.best(names))]
+    scale = formatting.scale(formatting.SECONDS, [figures.measurement.median for figures in used])
+    shapes = _shapes(selection.model) or list(dict.fromkeys(shape for shape, _ in points if shape[0] in LAYERS))
+    rows = [(*_names(shape), *(_cell(points.get((shape, m)), ours, scale) for m in TOKENS)) for shape in shapes]
+    how = " · with dependent launch" if ours is DEPENDENT else ""
+    minded = [*provenance.notes(ours), *kernel_report_points.notes(list(points.values()))]
+    return Table(
+        title=machine.name(selection.file.machine) + how,
+        columns=_columns(),
+        groups=_by_layer(rows),
+        caption=f"{shared(selection)} · {MEANING}, medians in {scale.symbol} (ratio) · {selection.file.path.name}",
+        notes=(*legend([figures for figures in used if figures.measurement.case.tokens in TOKENS]), *minded),
+    )
+
+
+def _empty() -> Table:
+    rows = [(*_names(shape), *("" for _ in TOKENS)) for shape in _shapes(MODEL)]
+    caption = f"{MODEL} · bf16 · cold · graph · {MEANING}, medians in us (ratio)"
+    return Table(title="no GPU yet", columns=_columns(), groups=_by_layer(rows), caption=caption, notes=(NOTHING,))
+
+
+def _columns() -> tuple[Column, ...]:
+    return (
+        Column("layer", number=False),
+        *map(Column, ("tp", "n×k", "weights")),
+        *(Column(f"M = {tokens}") for tokens in TOKENS),
+    )
+
+
+def _shapes(slug: str | None) -> list[Shape]:
+    """The sixteen shapes that the targets are about; of another model what the file has."""
+    if slug != MODEL:
+        return []
+    linears = [Split(model(MODEL), tp).linear(layer) for layer in LAYERS for tp in TP]
+    return [(one.layer, one.tp, one.n, one.k) for one in linears]
+
+
+def _shape(point: Point) -> Shape:
+    case = point.case
+    return case.layer or "", case.tp or 0, case.n or 0, case.k or 0
+
+
+def _names(shape: Shape) -> tuple[str, ...]:
+    """The cells before the times; a weight of bf16 has 2 bytes."""
+    layer, tp, n, k = shape
+    return layer, f"{tp}", f"{n}×{k}", formatting.decimal_bytes(2 * n * k)
+
+
+def _cell(point: Point | None, ours: Sequence[str], scale: formatting.Scale) -> str:
+    """`4.31 / 5.02 (1.165)`; empty where neither side was measured."""
+    own, library = (point.best(ours), point.best(LIBRARIES)) if point else (None, None)
+    if own is None and library is None:
+        return ""
+    speedup = point.speedup(ours) if point else None
+    ratio = f" ({formatting.ratio(speedup.ratio)}{kernel_report_points.mark(point)})" if point and speedup else ""
+    return f"{time(own, scale)} / {time(library, scale)}{ratio}"
+
+
+def _by_layer(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    layers = dict.fromkeys(row[0] for row in rows)
+    return tuple(tuple(row for row in rows if row[0] == layer) for layer in layers)
+
+
+# `kernels`: how near the kernels of each file come to the floor, and to what the library does.
+
+
+def kernels(
+    paths: Sequence[Path],
+    model: str | None,
+    format: Format,  # noqa: A002
+    to: Path | None,
+    *,
+    as_grid: bool = False,
+) -> None:
+    """Write for each file its kernels beside the library's; as JSON a list with an object for each file.
+
+    Args:
+        paths: result files.
+        model: whose linears; without it Llama-3-70B where a file has it, else its first.
+        format: how to write it.
+        to: where to; None for standard output.
+        as_grid: of GPUs alone, with a cell for each point.
+
+    Raises:
+        UserError: an unknown model, a file that cannot be read, or a report that cannot be written.
+    """
+    slug = find_model(model).slug if model else None
+    selections = [select(file, slug) for file in results.load_all(paths)]
+    page = ratio_grids(selections) if as_grid else [block for one in selections for block in section(one)]
+    output.emit(page, [record(one) for one in selections], format, to, paths)
+
+
+def section(selection: Selection) -> list[Block]:
+    """One file: what it is, its kernels, the targets, what is missing."""
+    file = selection.file
+    above = result_tables.above(file, machine.measured(file), machine.known_gpu(file))
+    return [above, *layer_tables(selection), *result_tables.below(file)]
+
+
+def record(selection: Selection) -> dict[str, Any]:
+    """For a machine: SI units, medians, None where there is nothing to say."""
+    judged = [
+        (ours, target)
+        for ours in (OURS, DEPENDENT)
+        for target in kernel_report_points.judge_targets(selection.points, ours)
+    ]
+    judged += [(OURS, target) for target in kernel_report_points.judge_many_tokens(selection.points, OURS)]
+    return {
+        "file": str(selection.file.path),
+        "gpu": selection.file.machine.get("gpu"),
+        "model": selection.model,
+        "launch": selection.launch,
+        "points": [_point(point) for point in selection.points],
+        "targets": [target.record(dependent_launch=ours is DEPENDENT) for ours, target in judged],
+        "notes": [*selection.notes, *filter(None, [kernel_report_points.set_for_another(selection)])],
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    case, own, library = point.case, point.best(OURS), point.best(LIBRARIES)
+    speedup, dependent = point.speedup(), point.speedup(DEPENDENT)
+    low, high = (speedup and speedup.interval) or (None, None)
+    low_pdl, high_pdl = (dependent and dependent.interval) or (None, None)
+    return {
+        "layer": case.layer,
+        "tp": case.tp,
+        "n": case.n,
+        "k": case.k,
+        "tokens": case.tokens,
+        "hbm_bytes": case.hbm_bytes,
+        "seconds": {
+            name: point.by[name].measurement.median if name in point.by else None for name in LINEAR_IMPLEMENTATIONS
+        },
+        "floor_seconds": point.floor_seconds,
+        "of_floor": own.floor_share if own else None,
+        "ours": own.measurement.case.implementation if own else None,
+        "library": library.measurement.case.implementation if library else None,
+        "ratio": speedup.ratio if speedup else None,
+        "low": low,
+        "high": high,
+        "ratio_pdl": dependent.ratio if dependent else None,
+        "low_pdl": low_pdl,
+        "high_pdl": high_pdl,
+        "cublaslt_candidates": kernel_report_points.asked(point),
+        "configuration": configuration(point),
+        "warnings": {name: warnings for name in point.by if (warnings := point.by[name].warnings())},
+    }

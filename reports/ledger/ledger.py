@@ -1,0 +1,323 @@
+"""The ledger of one layer: where its time goes, pass by pass, and whether it takes as long as its parts together.
+
+In means, as sums are of means. Passes lie seconds apart and each one holds the layer and its parts, so every figure is
+worked out within a pass, and the spread between passes makes the intervals. In each pass the items add up to 100 %:
+
+    linears, attention, norms   parts alone, times their calls; on a CPU less a launch for each call
+    launch gaps                 on a GPU eager − graph; on a CPU calls times the launch latency of the same run
+    fusion gain                 t(gate_up_swiglu) − t(gate_up) − t(swiglu); of torch.compile its layer − torch's
+    cache effect                what is left: above zero where a part alone runs hotter than in a layer, which sends its
+                                weights through the caches between two calls, below where the layer finds in a cache
+                                what a part alone does not, and where calls overlap
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Literal
+
+from reports import machine
+from reports.results import ResultFile
+from reports.roofline import Figures
+from specs import statistics
+from specs.layer import FUSED, FUSING, WHOLE
+from specs.measurement import Case, Measurement
+
+# A whole layer in a result file, with its parts and whatever else its ledger needs.
+
+QUESTION = "layer"
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "linears": ("qkv", "o", "gate_up", "down"),
+    "attention": ("attention",),
+    "norms": ("norm", "rotary", "swiglu"),
+}
+"""Parts by the item of the ledger that they are summed in; norms are whatever is elementwise."""
+COMPILED = "torch-compile"
+FAMILY = {COMPILED: "torch"}
+"""Whose parts stand for those of an implementation that cannot be timed part by part."""
+
+
+Place = tuple[str | None, int | None, int | None, int | None, int | None, int | None, str, bool]
+"""Model, tp, pp, tokens, batch, context, dtype, and whether the weights were cold."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer by one implementation.
+
+    Attributes:
+        file: where it stands.
+        whole: all of it, by launch.
+        parts: each part alone, by name, of the same implementation or its family: in a graph on a GPU, eager on a CPU.
+        plain: the layer by torch in the same launch as `parts`, which `torch-compile` is held against.
+        latency: what an eager launch takes on a CPU, by the same run.
+    """
+
+    file: ResultFile
+    whole: Mapping[str, Measurement]
+    parts: Mapping[str, Measurement]
+    plain: Measurement | None
+    latency: Measurement | None
+
+    @property
+    def total(self) -> Measurement:
+        """What makes 100 %: as launched eagerly, if it was."""
+        return self.whole.get("eager") or next(iter(self.whole.values()))
+
+    @property
+    def device(self) -> Measurement | None:
+        """The layer in the launch that its parts were timed in; None where it is not there."""
+        return self.whole.get(_device_launch(self.file))
+
+    @property
+    def case(self) -> Case:
+        """The case that makes 100 %."""
+        return self.total.case
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiler fuses what it likes, so that its parts cannot be timed alone."""
+        return self.case.implementation == COMPILED
+
+    @property
+    def unfused(self) -> bool:
+        """Whether the fused part is missing that the layer has in place of plain ones."""
+        return self.case.implementation in FUSING and FUSED not in self.parts
+
+    def calls(self, name: str) -> int:
+        """How often a layer calls a part."""
+        return self.parts[name].case.per_layer or 1
+
+    @cached_property
+    def gaps(self) -> Sequence[str]:
+        """What the ledger of it lacks, in a few words each; empty where it can be closed."""
+        family = FAMILY.get(self.case.implementation, self.case.implementation)
+        absent = [name for group in GROUPS.values() for name in group if name not in self.parts]
+        launch = _device_launch(self.file)
+        absent += [FUSED] if self.unfused else []
+        found = [f"{', '.join(absent)} by {family}, {launch}"] if absent else []
+        found += [f"the layer in a {launch}"] if self.device is None else []
+        found += [f"the layer by {family}, {launch}"] if self.compiled and self.plain is None else []
+        return found
+
+    @property
+    def remarks(self) -> list[str]:
+        """What it lacks without harm to the other items."""
+        if self.file.machine.get("gpu"):
+            return [] if "eager" in self.whole else ["the layer launched eagerly: no launch gaps"]
+        return [] if self.latency else ["the launch latency of suites/bench_ceilings.py: launches stay in the parts"]
+
+    @property
+    def used(self) -> list[Measurement]:
+        """All measurements that its figures come from."""
+        found = [*self.whole.values(), *self.parts.values(), self.plain, self.latency]
+        return [one for one in found if one]
+
+
+def collect(file: ResultFile) -> list[Layer]:
+    """Every whole layer of a file with its parts, in the order of the file; a layer's launches make one of it."""
+    wholes: dict[tuple[Place, str], dict[str, Measurement]] = {}
+    parts: dict[tuple[Place, str], dict[str, Measurement]] = {}
+    for one in _timed(file):
+        case = one.case
+        if case.op == WHOLE:
+            wholes.setdefault((_place(case), case.implementation), {}).setdefault(case.launch, one)
+        elif case.layer and case.launch == _device_launch(file):
+            for place in _places(case):
+                parts.setdefault((place, case.implementation), {}).setdefault(case.layer, one)
+    latency = None if file.machine.get("gpu") else machine.launch(file, "eager")
+    found = []
+    for (place, implementation), whole in wholes.items():
+        family = place, FAMILY.get(implementation, implementation)
+        plain = wholes.get(family, {}).get(_device_launch(file)) if implementation in FAMILY else None
+        found.append(Layer(file, whole, parts.get(family, {}), plain, latency))
+    return found
+
+
+def _timed(file: ResultFile) -> Iterator[Measurement]:
+    if file.profiler:
+        return iter(())  # its parts were seen in the layer, not timed alone
+    return (one for one in file.measurements if one.case.question == QUESTION and one.provenance == "measured")
+
+
+def _device_launch(file: ResultFile) -> str:
+    """The launch that gives device time: a CPU has no graphs."""
+    return "graph" if file.machine.get("gpu") else "eager"
+
+
+def _places(case: Case) -> list[Place]:
+    """Where a part belongs: one that streams nothing is hot alone, and a part of cold layers too."""
+    place, prompt = _place(case), case.tokens != case.batch
+    streams = case.layer not in GROUPS["norms"] and not (case.layer == "attention" and prompt)
+    return [place] if streams or case.cache != "hot" else [place, (*place[:-1], True)]
+
+
+def _place(case: Case) -> Place:
+    shape = case.tokens, case.batch, case.context
+    return case.model, case.tp, case.pp, *shape, case.dtype, case.cache != "hot"  # rotated-6: parts differ in how many
+
+
+ITEMS = (*GROUPS, "launch gaps", "fusion gain", "cache effect", "unaccounted")
+"""In the order of the ledger; the last stands in for the cache effect where a part is missing."""
+CLOSE = 0.05
+"""The layer and the sum of its parts may differ by this much."""
+Verdict = Literal["within 5 %", "over", "under", "straddles"]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One figure by pass: seconds, a share or a ratio."""
+
+    by_pass: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        """Over passes."""
+        return fmean(self.by_pass)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval on the mean; None for a single pass."""
+        return statistics.mean_interval(self.by_pass)
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of it, in the unit of the figure."""
+        return (self.interval[1] - self.interval[0]) / 2 if self.interval else None
+
+    @property
+    def relative(self) -> float | None:
+        """The same as a share of the mean."""
+        return self.half_width / abs(self.mean) if self.half_width is not None and self.mean else None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of the ledger: seconds, and the share of the layer."""
+
+    name: str
+    seconds: Amount
+    share: Amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Where the time of a layer goes.
+
+    Attributes:
+        layer: what was measured.
+        passes: that all its measurements have in common.
+        seconds: the layer's time, which is 100 %.
+        items: what it consists of; they add up to it.
+        parts: seconds of one call of each part alone, launch included.
+        device: seconds of the layer as its parts were timed, on a GPU without launch gaps; None where it was not.
+        together: seconds of the parts after fusion, as often as they are called; None where one is missing, and for
+            torch.compile, whose own parts nobody knows.
+    """
+
+    layer: Layer
+    passes: int
+    seconds: Amount
+    items: Sequence[Item]
+    parts: Mapping[str, Amount]
+    device: Amount | None
+    together: Amount | None
+
+    @cached_property
+    def ratio(self) -> Amount | None:
+        """The layer over the sum of its parts, launch gaps in neither on a GPU and in both on a CPU."""
+        if not (self.device and self.together):
+            return None
+        return Amount([one / of for one, of in zip(self.device.by_pass, self.together.by_pass, strict=True)])
+
+    @property
+    def floor_share(self) -> float | None:
+        """The least time by the file's ceilings over the layer's; None where a ceiling is missing."""
+        floor = Figures(self.layer.total, machine.measured(self.layer.file), None).floor_seconds
+        return floor / self.seconds.mean if floor else None
+
+    def share(self, name: str) -> Amount | None:
+        """Of one item; None where the ledger does not have it."""
+        return next((item.share for item in self.items if item.name == name), None)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the layer takes as long as its parts; None without an interval."""
+        ends = self.ratio.interval if self.ratio else None
+        if ends is None:
+            return None
+        low, high = ends[0] - 1, ends[1] - 1
+        if max(-low, high) <= CLOSE:
+            return "within 5 %"
+        return "over" if low > CLOSE else "under" if high < -CLOSE else "straddles"
+
+    @property
+    def missing(self) -> list[str]:
+        """What the ledger lacks."""
+        return [*self.layer.gaps, *self.layer.remarks]
+
+
+def account(layer: Layer) -> Ledger:
+    """Work the ledger out, over the passes that all measurements have in common."""
+    passes = range(min(len(one.seconds) for one in layer.used))
+    turns = [_items(layer, turn) for turn in passes]
+    seconds = [_mean(layer.total, turn) for turn in passes]
+    items = [
+        Item(
+            name,
+            Amount([turn[name] for turn in turns]),
+            Amount([turn[name] / total for turn, total in zip(turns, seconds, strict=True)]),
+        )
+        for name in ITEMS
+        if name in turns[0]
+    ]
+    return Ledger(
+        layer=layer,
+        passes=len(passes),
+        seconds=Amount(seconds),
+        items=items,
+        parts={name: Amount([_mean(one, turn) for turn in passes]) for name, one in layer.parts.items()},
+        device=Amount([_mean(layer.device, turn) for turn in passes]) if layer.device else None,
+        together=None
+        if layer.gaps or layer.compiled
+        else Amount([_parts(layer, turn) + _fusion(layer, turn) for turn in passes]),
+    )
+
+
+def _items(layer: Layer, turn: int) -> dict[str, float]:
+    """Seconds of each item in one pass; one that a missing part belongs to is left out, and no cache effect is told."""
+    launch = _mean(layer.latency, turn) if layer.latency else 0.0
+    items, calls = {}, 0
+    for group, names in GROUPS.items():
+        if all(name in layer.parts for name in names):
+            items[group] = sum(layer.calls(name) * (_mean(layer.parts[name], turn) - launch) for name in names)
+            calls += sum(map(layer.calls, names))
+    if layer.latency:
+        items["launch gaps"] = calls * launch
+    elif "eager" in layer.whole and "graph" in layer.whole:
+        items["launch gaps"] = _mean(layer.whole["eager"], turn) - _mean(layer.whole["graph"], turn)
+    if not layer.unfused and (not layer.compiled or (layer.plain and layer.device)):
+        items["fusion gain"] = _fusion(layer, turn)
+    items["unaccounted" if layer.gaps else "cache effect"] = _mean(layer.total, turn) - sum(items.values())
+    return items
+
+
+def _parts(layer: Layer, turn: int) -> float:
+    """Seconds of all plain parts, launches included."""
+    return sum(layer.calls(name) * _mean(layer.parts[name], turn) for names in GROUPS.values() for name in names)
+
+
+def _fusion(layer: Layer, turn: int) -> float:
+    """What fusing saves, as a negative number of seconds; 0 where nothing is fused."""
+    if layer.plain and layer.device:
+        return _mean(layer.device, turn) - _mean(layer.plain, turn)
+    fused = [layer.parts.get(name) for name in (FUSED, "gate_up", "swiglu")]
+    if not all(fused):
+        return 0.0
+    both, *alone = (_mean(one, turn) for one in fused if one)
+    return both - sum(alone)
+
+
+def _mean(measurement: Measurement, turn: int) -> float:
+    return fmean(measurement.seconds[turn])

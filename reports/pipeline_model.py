@@ -1,0 +1,159 @@
+"""An exact event model of a pipeline: when each stage computes which micro-batch, and how long a step takes.
+
+A stage serves the micro-batches, its slots, in order 0 … m − 1, step after step, each as soon as its message is there
+and the stage is free. In decode the loop is closed: a slot enters stage 0 again when its tokens are back from the last
+stage. A prefill passes once.
+
+Every turn starts at the later of two moments, so decode is linear in the algebra of maximum and plus. Its turns wait
+for each other in cycles: a stage serves all slots and begins anew, a slot goes round, both within one step, and mixed
+ones span several. In the long run a step takes exactly the largest mean of all cycles, their seconds over the steps
+that they span, whatever the walk began with and even where single steps differ for ever (Baccelli, Cohen, Olsder and
+Quadrat, Synchronization and Linearity, 1992, chapter 3). So it is worked out from the cycles and not waited for: where
+another cycle is nearly as slow, a walk takes very long to settle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+StageTable = Sequence[Sequence[float]]
+"""Seconds[stage][slot]."""
+Moment = tuple[float, int]
+"""When, and what it was that it last waited for: a place in the state before the step."""
+State = Sequence[float]
+"""When each stage is free, then when each slot is at the first stage."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A stage computing one micro-batch, from `start` to `end` in seconds."""
+
+    stage: int
+    slot: int
+    step: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a walk.
+
+    Attributes:
+        turns: of one step, slot by slot, from its first start on. In decode it is a steady one: the same turns come
+            again every `step_seconds`, and the last stages may be at this step when the first is at the next.
+        step_seconds: in decode of a step in the long run, in prefill from the first start to the last end.
+        idle: of each stage the share of `step_seconds` in which it does not compute.
+    """
+
+    turns: Sequence[Turn]
+    step_seconds: float
+    idle: Sequence[float]
+
+
+def decode(busy: StageTable, hop: StageTable) -> Ran:
+    """The closed loop in its steady state.
+
+    Args:
+        busy: seconds that a stage computes a micro-batch.
+        hop: seconds from the end of that until its message is at the next stage, and of the last one until its tokens
+            are back at the first; they do not keep the stage busy.
+
+    Raises:
+        ValueError: a table is empty or ragged, the two differ in shape, or a time is negative or not finite.
+    """
+    _check(busy, hop)
+    seconds, place = _slowest_cycle(busy, hop)
+    return _ran(busy, _step(busy, hop, _steady(busy, hop, seconds, place))[0], seconds)
+
+
+def prefill(busy: StageTable, hop: StageTable) -> Ran:
+    """Once through, from empty stages on; what `hop` says of the last stage is not looked at. Otherwise as `decode`."""
+    _check(busy, hop)
+    starts = _step(busy, hop, [0.0] * (len(busy) + len(busy[0])))[0]
+    return _ran(busy, starts, starts[-1][-1] + busy[-1][-1])
+
+
+def period(busy: StageTable, hop: StageTable) -> float:
+    """`step_seconds` of decode.
+
+    Where all slots are alike no mixed cycle is the slowest: one in which stages begin anew w times and slots l times
+    goes m·w times from slot to slot, each by no more than the slowest stage's turn, and l times past every stage and
+    its hop. So its mean is no more than that of the slowest stage, or than that of a slot's round.
+    """
+    _check(busy, hop)
+    if all(min(row) == max(row) for table in (busy, hop) for row in table):
+        times, hops = ([row[0] for row in table] for table in (busy, hop))
+        return max(len(busy[0]) * max(times), sum(times) + sum(hops))
+    return _slowest_cycle(busy, hop)[0]
+
+
+def _check(busy: StageTable, hop: StageTable) -> None:
+    shapes = [[len(row) for row in table] for table in (busy, hop)]
+    if not shapes[0] or shapes[0] != shapes[1] or len(set(shapes[0])) > 1 or not shapes[0][0]:
+        raise ValueError(
+            f"busy and hop have rows of {shapes[0]} and {shapes[1]} slots; both need the same of each stage"
+        )
+    for table in (busy, hop):
+        for row in table:
+            if not (min(row) >= 0 and sum(row) < inf):
+                raise ValueError(f"a stage takes {list(row)} seconds; give finite times from 0 on")
+
+
+def _step(busy: StageTable, hop: StageTable, state: State) -> tuple[list[list[float]], list[Moment]]:
+    """Starts[slot][stage] of a step, and the state behind it."""
+    moments = [(when, place) for place, when in enumerate(state)]
+    free, back = moments[: len(busy)], moments[len(busy) :]
+    starts: list[list[float]] = []
+    for slot, (when, cause) in enumerate(back):
+        starts.append([])
+        for stage in range(len(busy)):
+            start, cause = max((when, cause), free[stage])
+            starts[slot].append(start)
+            free[stage] = start + busy[stage][slot], cause
+            when = free[stage][0] + hop[stage][slot]
+        back[slot] = when, cause
+    return starts, free + back
+
+
+def _slowest_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
+    """The largest mean of all cycles, and a place in the state that such a cycle passes.
+
+    Karp, A characterization of the minimum cycle mean in a digraph, 1978: of walks of as many steps as the state has
+    places the one to `place` tells the mean, for if that is taken off every step, no shorter walk to there is longer.
+    Nor is it without the cycles in it, so these are of that mean.
+    """
+    size = len(busy) + len(busy[0])
+    walk: list[list[Moment]] = [[(-inf if place else 0.0, place) for place in range(size)]]
+    for _ in range(size):
+        walk.append(_step(busy, hop, [when for when, _ in walk[-1]])[1])
+    place = max(
+        range(size), key=lambda one: min((walk[size][one][0] - walk[k][one][0]) / (size - k) for k in range(size))
+    )
+    seen: dict[int, int] = {}
+    for step in range(size, -1, -1):
+        if place in seen:
+            break
+        seen[place], place = step, walk[step][place][1]
+    later = seen[place]
+    return (walk[later][place][0] - walk[step][place][0]) / (later - step), place
+
+
+def _steady(busy: StageTable, hop: StageTable, seconds: float, place: int) -> list[float]:
+    """The state that a step moves on by `seconds` and leaves as it is: how late all else is behind a slowest cycle."""
+    size = len(busy) + len(busy[0])
+    state = [0.0 if one == place else -inf for one in range(size)]
+    latest = state
+    for _ in range(size):
+        state = [when - seconds for when, _ in _step(busy, hop, state)[1]]
+        latest = [max(pair) for pair in zip(latest, state, strict=True)]
+    return latest
+
+
+def _ran(busy: StageTable, starts: Sequence[Sequence[float]], seconds: float) -> Ran:
+    turns = [
+        Turn(stage, slot, 0, start - starts[0][0], start - starts[0][0] + busy[stage][slot])
+        for slot, row in enumerate(starts)
+        for stage, start in enumerate(row)
+    ]
+    return Ran(turns, seconds, [max(0.0, 1 - sum(row) / seconds) if seconds else 0.0 for row in busy])

@@ -1,0 +1,324 @@
+"""Times of one part over its size, and what they say of sizes in between and beyond."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import floor, hypot, isclose
+from operator import attrgetter
+from statistics import fmean, median
+from typing import NamedTuple
+
+from reports.claims.evidence import weakest
+from specs import statistics
+from specs.errors import UserError
+from specs.measurement import Measurement
+
+# What nobody has measured and a step cannot do without: each figure with its range and its reason.
+#
+# They are said in every plan, and every part that rests on one says so. A file that has the figure takes its place.
+
+
+class Assumed(NamedTuple):
+    """A figure, its range, and where it comes from."""
+
+    value: float
+    low: float
+    high: float
+    why: str
+
+
+HOP_SECONDS = Assumed(
+    10e-6, 5e-6, 20e-6, "a message between two GPUs of one host; published tables hold none between a pair"
+)
+"""Before the first byte of a hop arrives; its bytes go at the datasheet's rate on top."""
+NODE_HOP_SECONDS = Assumed(20e-6, 10e-6, 40e-6, "a message between hosts: through two network cards and a switch")
+NODE_BYTES_PER_SECOND = Assumed(50e9, 50e9, 50e9, "a 400 Gbit/s network card for each GPU, in one direction")
+KERNEL_SECONDS = Assumed(
+    2e-6, 0.0, 2e-6, "an elementwise kernel in a graph beyond its bytes; none where it is fused into a neighbour"
+)
+KERNELS_A_LAYER = 4
+"""Two norms with the residual, rotary embedding, SwiGLU."""
+WORKSPACE_BYTES = Assumed(
+    3 * 2.0**30, 3 * 2.0**30, 3 * 2.0**30, "context, libraries' workspaces, buffers of collectives and of graphs"
+)
+
+
+def every() -> dict[str, Assumed]:
+    """All of them, by name."""
+    return {name: one for name, one in globals().items() if isinstance(one, Assumed)}
+
+
+# What a part of a step takes, and how far that can be trusted.
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of a part, or of several one after another.
+
+    Attributes:
+        seconds: a mean over calls: sums of medians would leave out the slow calls of every part.
+        low, high: what it may be where a cache, or an assumption, leaves room; errors that all parts share add up.
+        half: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
+        provenance: one of `reports.claims.evidence.STRENGTH`; empty of a sum.
+        cases: names of what it rests on; none of a sum.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    half: float = 0.0
+    provenance: str = ""
+    cases: tuple[str, ...] = ()
+
+    def times(self, count: float) -> "Cost":
+        """So many calls, all of them as far off as the one that was measured."""
+        return Cost(
+            count * self.seconds,
+            count * self.low,
+            count * self.high,
+            count * self.half,
+            self.provenance,
+            self.cases,
+        )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both kinds of doubt together."""
+        return max(0.0, self.low - self.half), self.high + self.half
+
+
+Pick = Callable[[Cost], float]
+FIGURES: tuple[Pick, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
+"""The figure, the least and the most that it may be."""
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """One after another."""
+    found = list(costs)
+    return Cost(
+        sum(one.seconds for one in found),
+        sum(one.low for one in found),
+        sum(one.high for one in found),
+        hypot(*(one.half for one in found)),
+    )
+
+
+def fixed(seconds: float, provenance: str) -> Cost:
+    """A figure without a range that comes from no case."""
+    return Cost(seconds, seconds, seconds, 0.0, provenance)
+
+
+# What a composed figure rests on: its weakest part, the cases, and what is assumed because nobody measured it.
+
+MODELLED = "modelled"
+"""The best that a figure can be that no run gave."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """By part of a step the weakest provenance and the names of the cases."""
+
+    parts: Mapping[str, str]
+    by_part: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, costs: Mapping[str, Cost]) -> "Basis":
+        """That of single costs."""
+        return cls(
+            {name: one.provenance for name, one in costs.items()}, {name: one.cases for name, one in costs.items()}
+        )
+
+    @classmethod
+    def joined(cls, found: Iterable["Basis"]) -> "Basis":
+        """That of several."""
+        parts: dict[str, str] = {}
+        cases: dict[str, list[str]] = {}
+        for one in found:
+            for name, provenance in one.parts.items():
+                parts[name] = weakest([parts.get(name, provenance), provenance])
+            for name, names in one.by_part.items():
+                cases.setdefault(name, []).extend(names)
+        return cls(parts, {name: list(dict.fromkeys(names)) for name, names in cases.items()})
+
+    @property
+    def provenance(self) -> str:
+        """Of the whole: modelled at best."""
+        return weakest([MODELLED, *self.parts.values()])
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """All of them once."""
+        return tuple(dict.fromkeys(name for names in self.by_part.values() for name in names))
+
+    @property
+    def assumed(self) -> str:
+        """`assumed: elementwise kernels of 2 us, hops of 5–20 us`; empty where nothing is."""
+        found = sorted(_words(name) for name, provenance in self.parts.items() if provenance == "assumed")
+        return f"assumed: {', '.join(found)}" if found else ""
+
+
+def _words(part: str) -> str:
+    if part == "hop":
+        low, high = (round(1e6 * one) for one in (HOP_SECONDS.low, HOP_SECONDS.high))
+        return f"hops of {low}–{high} us"
+    if part == "elementwise":
+        return f"elementwise kernels of {1e6 * KERNEL_SECONDS.value:g} us"
+    if part == "lm_head":
+        return "the LM head by another width"
+    return f"{part} beyond its table"
+
+
+BELOW, BEYOND = "interpolated", "assumed"
+"""A call of less than the smallest size takes as long as that; beyond the largest the last slope goes on."""
+
+
+class Curve:
+    """Costs by size: tokens, sequences, bytes.
+
+    Args:
+        points: costs by size, at least one.
+    """
+
+    def __init__(self, points: Mapping[int, Cost]) -> None:
+        self._points = dict(sorted(points.items()))
+        self._sizes = tuple(self._points)
+        self._known: dict[float, Cost] = {float(size): cost for size, cost in self._points.items()}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Those that are tabulated, rising."""
+        return self._sizes
+
+    def at(self, size: float) -> Cost:
+        """The cost there: tabulated, on a straight line between its neighbours, or beyond the ends."""
+        if size not in self._known:
+            self._known[size] = self._between(size)
+        return self._known[size]
+
+    def within(self, size: float) -> bool:
+        """Whether it is not beyond the largest."""
+        return size <= self._sizes[-1]
+
+    def _between(self, size: float) -> Cost:
+        sizes, place = self._sizes, bisect_left(self._sizes, size)
+        if place == 0:
+            first = self._points[sizes[0]]
+            return replace(first, provenance=weakest([first.provenance, BELOW]))
+        if len(sizes) == 1:
+            return replace(self._points[sizes[0]].times(size / sizes[0]), provenance=BEYOND)
+        beyond = place == len(sizes)
+        a, b = (sizes[-2], sizes[-1]) if beyond else (sizes[place - 1], sizes[place])
+        share, low, high = (size - a) / (b - a), self._points[a], self._points[b]
+
+        def line(left: float, right: float) -> float:
+            return left + (right - left) * share
+
+        how = weakest([low.provenance, high.provenance, BEYOND if beyond else "interpolated"])
+        return Cost(
+            line(low.seconds, high.seconds),
+            line(low.low, high.low),
+            line(low.high, high.high),
+            max(low.half, high.half),
+            how,
+            tuple(dict.fromkeys((*low.cases, *high.cases))),
+        )
+
+
+def cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
+    """What a measurement says: the mean of a pass, and of passes the middle one; with the interval between them.
+
+    Within a pass slow calls count, for a sum has them too. A whole pass that something else slowed down does not.
+
+    Args:
+        one: the record.
+        high: seconds that it may take more, from a doubt about its caches.
+        factor: of the time that counts, as half of a ping-pong.
+    """
+    means = [fmean(samples) for samples in one.seconds]
+    seconds, interval = factor * median(means), statistics.mean_interval(means)
+    half = factor * (interval[1] - interval[0]) / 2 if interval else 0.0
+    return Cost(seconds, seconds, seconds + factor * high, half, one.provenance, (one.case.name,))
+
+
+def curve(points: Iterable[tuple[int, Cost]]) -> Curve | None:
+    """Of several costs at a size the least; None where there is no point."""
+    found: dict[int, Cost] = {}
+    for size, one in points:
+        if size not in found or one.seconds < found[size].seconds:
+            found[size] = one
+    return Curve(found) if found else None
+
+
+# Why a split cannot be planned.
+
+
+class MissingError(UserError):
+    """A part that no file has: one line on what is there instead."""
+
+
+# Figures at many batches from few: where a figure runs straight, what lies between two of its points is on the line.
+#
+# Parts of a step are straight between the sizes that were tabulated. A sum of them is too, the faster of two
+# all-reduces bends to one side only, and so does the slower of a stage and a round trip. A curve that bends to one side
+# only and has the middle of an interval on the straight line between its ends runs straight over all of it.
+
+
+class Bounds(NamedTuple):
+    """Seconds of a step, and the least and the most that it may take."""
+
+    seconds: float
+    low: float
+    high: float
+
+
+def filled(at: Callable[[int], Bounds], grid: Sequence[int], bends: Iterable[float]) -> list[Bounds]:
+    """The figure at every batch of the grid, up to the last one that was measured.
+
+    Args:
+        at: works it out for one batch; a `MissingError` ends the grid.
+        grid: batches, equally far apart.
+        bends: where parts may bend, or end.
+    """
+    if not grid:
+        return []
+    known: dict[int, Bounds] = {}
+    last = -1
+    for place in _places(grid, bends):
+        try:
+            known[place] = at(grid[place])
+        except MissingError:
+            break
+        last = place
+    for left, right in pairwise(sorted(known)):
+        _fill(known, at, grid, left, right)
+    return [known[place] for place in range(last + 1)]
+
+
+def _places(grid: Sequence[int], bends: Iterable[float]) -> list[int]:
+    """Of the ends, and of the neighbours of each bend on both sides."""
+    first, step = grid[0], (grid[1] - grid[0]) if len(grid) > 1 else 1
+    found = {0, len(grid) - 1}
+    for bend in bends:
+        place = floor((bend - first) / step)
+        found |= {one for one in (place, place + 1) if 0 <= one < len(grid)}
+    return sorted(found)
+
+
+def _fill(known: dict[int, Bounds], at: Callable[[int], Bounds], grid: Sequence[int], left: int, right: int) -> None:
+    """Between two places: on the line if the middle is, else half by half."""
+    if right - left < 2:
+        return
+    middle = (left + right) // 2
+    known[middle] = at(grid[middle])
+    if all(isclose(*pair, rel_tol=1e-9) for pair in zip(known[middle], _line(known, left, right, middle), strict=True)):
+        for place in range(left + 1, right):
+            known.setdefault(place, _line(known, left, right, place))
+        return
+    _fill(known, at, grid, left, middle)
+    _fill(known, at, grid, middle, right)
+
+
+def _line(known: dict[int, Bounds], left: int, right: int, place: int) -> Bounds:
+    share = (place - left) / (right - left)
+    return Bounds(*(a + (b - a) * share for a, b in zip(known[left], known[right], strict=True)))

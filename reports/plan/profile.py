@@ -1,0 +1,149 @@
+"""What files hold of one kind of GPU: times of parts by who measured them, ready to be put together."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from reports import machine
+from reports.claims.evidence import gpu_name
+from reports.plan.estimate import Bounds, Cost, Curve, cost, curve
+from reports.results import ResultFile
+from specs.errors import UserError
+from specs.gpus import Gpu
+from specs.measurement import Measurement
+from specs.traffic import TRAFFIC
+from specs.units import ITEMSIZE
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class System:
+    """One kind of GPU, or a CPU whose ranks share it.
+
+    Attributes:
+        name: slug of the GPU, or the machine's name.
+        gpu: its datasheet row.
+        files: what is known of it.
+        dtype: that the parts are in.
+        attentions: those of some heads by context.
+        walks: steps at many batches, for questions that have them in common.
+    """
+
+    name: str
+    gpu: Gpu | None
+    files: Sequence[ResultFile]
+    dtype: str
+    attentions: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
+        default_factory=dict, compare=False
+    )
+    walks: dict[tuple[object, ...], list[Bounds]] = field(default_factory=dict, compare=False)
+    _curves: dict[tuple[object, ...], Curve | None] = field(default_factory=dict, compare=False)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the files are."""
+        return [one.path for one in self.files]
+
+    @property
+    def published(self) -> bool:
+        """Whether others measured all of it."""
+        return all(one.published for one in self.files)
+
+    @property
+    def sizes(self) -> set[float]:
+        """At which any curve so far has a point."""
+        return {float(size) for one in self._curves.values() if one for size in one.sizes}
+
+    @cached_property
+    def itemsize(self) -> int:
+        """Bytes of an element of weights, caches and messages."""
+        return ITEMSIZE[self.dtype]
+
+    @cached_property
+    def read_bytes_per_second(self) -> float | None:
+        """Of device memory: measured in one of the files, else the datasheet's."""
+        found = [one for file in self.files if (one := machine.measured(file).read_bytes_per_second)]
+        return max(found, default=self.gpu.hbm_bytes_per_second if self.gpu else None)
+
+    @cached_property
+    def memory_bytes(self) -> float | None:
+        """Of one GPU; of a CPU all that its ranks share."""
+        if self.gpu:
+            return self.gpu.hbm_bytes
+        found = [one for file in self.files if isinstance(one := file.machine.get("memory_bytes"), int) and one > 0]
+        return float(min(found)) if found else None
+
+    @property
+    def shared_memory(self) -> bool:
+        """Whether all ranks have one memory between them."""
+        return self.gpu is None
+
+    @cached_property
+    def by_op(self) -> Mapping[str, Sequence[Measurement]]:
+        """The measurements that plans are made of, by operation; what was computed from a cache is left out."""
+        return _grouped(self._usable(), lambda one: one.case.op)
+
+    @cached_property
+    def by_layer(self) -> Mapping[tuple[str, str | None, str | None], Sequence[Measurement]]:
+        """Those in this format by operation, model and layer."""
+        of_format = (one for one in self._usable() if one.case.dtype == self.dtype)
+        return _grouped(of_format, lambda one: (one.case.op, one.case.model, one.case.layer))
+
+    def _usable(self) -> Iterator[Measurement]:
+        for file in self.files:
+            yield from (one for one in file.measurements if one.case.cache != "hot" or one.case.op in TRAFFIC)
+
+    def curve(
+        self, key: tuple[object, ...], found: Callable[[], Iterable[tuple[int, Measurement]]], factor: float = 1.0
+    ) -> Curve | None:
+        """The curve under a key, made once: of measurements by size; None where there are none."""
+        if key not in self._curves:
+            self._curves[key] = curve((size, self.cost(one, factor)) for size, one in found())
+        return self._curves[key]
+
+    def cost(self, one: Measurement, factor: float = 1.0) -> Cost:
+        """What a measurement says, and by how much a cache may have helped it."""
+        return cost(one, self._streaming(one) if one.maybe_hot else 0.0, factor)
+
+    def _streaming(self, one: Measurement) -> float:
+        """Seconds in which memory would have given what the last cache may have held of the weights.
+
+        Calls rotate through copies, and a cache of so many bytes can hold that part of them at most.
+        """
+        case = one.case
+        if not (self.gpu and self.gpu.l2_bytes and case.n and case.k):
+            return 0.0
+        weights = case.n * case.k * ITEMSIZE[case.dtype]
+        held = min(1.0, self.gpu.l2_bytes / (max(1, one.copies) * weights))
+        return held * weights / self.gpu.hbm_bytes_per_second
+
+
+def _grouped(found: Iterable[Measurement], by: Callable[[Measurement], Key]) -> dict[Key, list[Measurement]]:
+    groups: dict[Key, list[Measurement]] = {}
+    for one in found:
+        groups.setdefault(by(one), []).append(one)
+    return groups
+
+
+def gather(files: Sequence[ResultFile], dtype: str) -> System:
+    """The one kind of GPU that all files are of.
+
+    Raises:
+        UserError: there is no file, they are of several, or one has no linear in this format.
+    """
+    names = {gpu_name(file): file for file in files}
+    if not names:
+        raise UserError("plan: no file; give result files, own or imported: `python -m reports import aiconfigurator`")
+    if len(names) > 1:
+        which = ", ".join(f"{name} ({file.path})" for name, file in names.items())
+        raise UserError(f"plan: files of {len(names)} GPUs, {which}: a plan is for one; give files of one GPU")
+    for file in files:
+        formats = {one.case.dtype for one in file.measurements if one.case.op in ("linear", "layer") and one.case.layer}
+        if formats and dtype not in formats:
+            has = ", ".join(sorted(formats))
+            raise UserError(f"{file.path}: linears in {has}, none in {dtype}; choose --dtype {sorted(formats)[0]}")
+    name = next(iter(names))
+    return System(name, machine.known_gpu(files[0]), files, dtype)

@@ -1,0 +1,356 @@
+"""A result file: what one run of the suites measured, and what it did not."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard, get_type_hints
+
+from specs import measurement
+from specs.errors import UserError
+from specs.measurement import SCHEMA, Case, Measurement
+from specs.parallel import Deployment
+
+# Whether what a file says of a step can be true: its deployment, the shares of its ledgers, its timeline.
+
+CLOSED = 1e-3
+"""By how much the shares of a ledger may miss 1, and a block the window of its timeline."""
+NEEDED = ("model", "layers", "vocab", "tp", "pp", "replicas", "micro_batches", "batch", "tokens")
+WIDTH = len(measurement.Block._fields)
+
+
+def why_not(one: Measurement) -> str | None:
+    """In a few words what cannot be true; None where all can."""
+    return next(_faults(one), None)
+
+
+def _faults(one: Measurement) -> Iterator[str]:
+    case = one.case
+    if case.op != measurement.OP:
+        if one.ledgers is not None or one.timeline is not None:
+            yield f"ledgers and timelines are of a {measurement.OP}, and this is a {case.op}"
+        return
+    if lacking := next((name for name in NEEDED if not getattr(case, name)), None):
+        yield f"a step without {lacking}"
+    elif any(getattr(case, name) < 1 for name in NEEDED[1:]):
+        yield "a step of less than one layer, rank, micro-batch, sequence or token"
+    elif (case.tokens or 0) % (case.batch or 1):
+        yield f"{case.tokens} tokens do not divide over a batch of {case.batch}"
+    elif why := deployment_of(one).why_not(case.ranks, case.batch or 0):
+        yield why
+    else:
+        yield from _ledgers(one.ledgers, case.pp or 1, len(one.seconds)) if one.ledgers is not None else ()
+        yield from _timeline(one.timeline, case.ranks) if one.timeline is not None else ()
+
+
+def deployment_of(one: Measurement) -> Deployment:
+    """How a step's model was laid over its ranks."""
+    case = one.case
+    return Deployment(
+        tp=case.tp or 1,
+        pp=case.pp or 1,
+        replicas=case.replicas or 1,
+        schedule=case.schedule or "",
+        micro_batches=case.micro_batches or 1,
+        partition=case.partition or "",
+    )
+
+
+def _ledgers(ledgers: Any, stages: int, passes: int) -> Iterator[str]:
+    if not isinstance(ledgers, list) or len(ledgers) != passes:
+        yield f"ledgers are not one for each of its {passes} passes"
+        return
+    for one in ledgers:
+        if not isinstance(one, list) or len(one) != stages:
+            yield f"a ledger is not one for each of its {stages} stages"
+            continue
+        for shares in one:
+            yield from _shares(shares)
+
+
+def _shares(shares: Any) -> Iterator[str]:
+    if not isinstance(shares, Mapping):
+        yield f"a ledger is {str(shares)[:40]!r}, not shares by item"
+    elif unknown := next((item for item in shares if item not in measurement.ITEMS), None):
+        yield f"a ledger has the item {unknown[:40]!r}; known: {', '.join(measurement.ITEMS)}"
+    elif odd := next((item for item, share in shares.items() if not _is_number(share) or share < -CLOSED), None):
+        yield f"the share of {odd} is {str(shares[odd])[:40]}, not a share"
+    elif abs(sum(shares.values()) - 1) > CLOSED:
+        yield f"the shares of a ledger add up to {sum(shares.values()):.4g}, not 1"
+
+
+def _timeline(timeline: Any, ranks: int) -> Iterator[str]:
+    found: Mapping[str, Any] = timeline if isinstance(timeline, dict) else {}
+    seconds, blocks = found.get("seconds"), found.get("blocks")
+    if not _is_number(seconds) or not isinstance(blocks, list) or seconds <= 0:
+        yield "a timeline is not a window in seconds with its blocks"
+        return
+    for block in blocks:
+        yield from _block(block, seconds, ranks)
+    for rank in range(ranks):
+        edges = [0.0, *(edge for block in blocks if block[0] == rank for edge in block[2:4]), seconds]
+        if any(abs(end - start) > CLOSED * seconds for end, start in zip(edges[::2], edges[1::2], strict=True)):
+            yield f"the blocks of rank {rank} do not fill its timeline of {seconds:.4g} s one after another"
+
+
+def _block(block: Any, seconds: float, ranks: int) -> Iterator[str]:
+    if not isinstance(block, list) or len(block) != WIDTH:
+        yield f"a block of a timeline is {str(block)[:40]!r}, not {', '.join(measurement.Block._fields)}"
+        return
+    rank, kind, start, end, turn, slot = block
+    if kind not in measurement.BLOCKS:
+        yield f"a block of a timeline is of kind {str(kind)[:40]!r}; known: {', '.join(measurement.BLOCKS)}"
+    elif not all(type(one) is int for one in (rank, turn, slot)):
+        yield f"rank, step and slot of a block are {rank!r}, {turn!r} and {slot!r}, not whole numbers"[:120]
+    elif not 0 <= rank < ranks:
+        yield f"a block of a timeline is of rank {rank}, and there are {ranks} ranks"
+    elif not (_is_number(start) and _is_number(end)) or end < start:
+        yield f"a block of a timeline lasts from {str(start)[:20]} to {str(end)[:20]} s"
+    elif start < 0 or end > seconds * (1 + CLOSED):
+        yield f"a block of a timeline lies from {start:.4g} to {end:.4g} s, outside its window of {seconds:.4g} s"
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+# Reads a JSON file, and says in one line why it cannot be read.
+
+MOST_BYTES = 64 * 2**20
+"""A larger file is no result file, and would take minutes and gigabytes to find that out."""
+
+
+def read(path: Path) -> Any:
+    """Parse a result file's text.
+
+    Raises:
+        UserError: not there, a folder, unreadable, empty, cut short, or not JSON.
+    """
+    if path.suffix == ".jsonl":
+        raise UserError(f"{path}: a journal, not a result file; {_recover(path)}")
+    text = _text(path)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        if _cut_short(text, error):
+            size = path.stat().st_size
+            raise UserError(f"{path}: cut short after {size} bytes; {_rescue(path)}") from error
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise UserError(f"{path}: not JSON ({where}); give a file that --benchmark-json wrote") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); {_rescue(path)}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(
+                f"{path}: {size / 2**20:.0f} MiB, of {MOST_BYTES // 2**20} that are read: 10,000 cases take 14; give a "
+                "result file, or import fewer models and formats into one"
+            )
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {_rescue(path)}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: a folder; give the result files in it, as in {path}/*.json") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); give a file that --benchmark-json wrote") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read it ({error}); check the path and its permissions") from error
+    if not text.strip():
+        raise UserError(f"{path}: empty; {_rescue(path)}")
+    return text
+
+
+def _cut_short(text: str, error: json.JSONDecodeError) -> bool:
+    """Whether the text starts as an object and ends before it closes."""
+    whole = text.strip()
+    return whole.startswith("{") and (not whole.endswith("}") or error.pos >= len(text.rstrip()))
+
+
+def _refuse_constant(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is no JSON number")
+
+
+def _rescue(path: Path) -> str:
+    journal = path.with_name(f"{path.name}.journal.jsonl")
+    return _recover(journal) if path.name and journal.is_file() else "give a file that --benchmark-json wrote"
+
+
+def _recover(journal: Path) -> str:
+    target = journal.with_name(journal.name.partition(".journal")[0].removesuffix(".jsonl"))
+    return f"use `python -m reports recover {journal} -o {target}`"
+
+
+SUITES = "`pytest suites/ --benchmark-json=out.json`"
+MOST_WORK = 1e30
+"""Flops or bytes of one call that no machine gets through."""
+CASE_KINDS = tuple(get_type_hints(Case).items())
+COUNTED = (
+    *("tp", "pp", "tokens", "n", "k", "ranks", "message_bytes", "context", "batch", "per_layer"),
+    *("replicas", "micro_batches", "layers", "vocab"),
+)
+"""What there is at least one of, where it is told at all."""
+RECORD_KINDS = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
+"""Types of the fields that a report prints or decides on, looked up once: files hold thousands of cases."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResultFile:
+    """One file as pytest-benchmark writes it for the suites; each reading is itself alone, and can be a key.
+
+    Attributes:
+        path: where it was read.
+        machine: `machine_info`.
+        measurements: one for each case, in the order of the file.
+        not_run: by case name the reason why it was left out.
+        failed: by case name what went wrong.
+        datetime: when the run ended, ISO 8601.
+        commit: `commit_info`.
+        version: of the pytest-benchmark that wrote it.
+        options: what the run was asked for.
+        schema: `shardbench_schema`.
+        command: how the run was started; empty where the file does not say.
+        notes: what an import had to say about its source.
+    """
+
+    path: Path
+    machine: Mapping[str, Any]
+    measurements: tuple[Measurement, ...]
+    not_run: Mapping[str, str]
+    failed: Mapping[str, str]
+    datetime: str
+    commit: Mapping[str, Any]
+    version: str
+    options: Mapping[str, Any]
+    schema: int
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> bool:
+        """Whether others measured it, and an import wrote it."""
+        return "source" in self.machine
+
+    @property
+    def profiler(self) -> str:
+        """The profiler that took its times, attached to the run; empty for times that the suites took themselves."""
+        return str(self.machine.get("profiler") or "")
+
+
+def load_all(paths: Sequence[Path]) -> list[ResultFile]:
+    """Read several, each once.
+
+    Raises:
+        UserError: as `load`, where a file is given twice, and where one is a profile: a profiler slows what it watches.
+    """
+    places = Counter(path.resolve() for path in paths)
+    twice = next((path for path in paths if places[path.resolve()] > 1), None)
+    if twice:
+        raise UserError(f"{twice}: given twice; its figures would count as two witnesses, so give it once")
+    found = [load(path) for path in paths]
+    if profile := next((one for one in found if one.profiler), None):
+        raise UserError(
+            f"{profile.path}: a profile by {profile.profiler}, no witness beside times taken without one; "
+            "`python -m reports show` shows it, `compare` holds it against a run"
+        )
+    return found
+
+
+def load(path: Path) -> ResultFile:
+    """Read a result file.
+
+    Raises:
+        UserError: it cannot be read, is none, is of a newer schema, or contradicts itself.
+    """
+    return parse(path, read(path))
+
+
+def parse(path: Path, content: Any) -> ResultFile:
+    """Take a result file's JSON apart; `path` is for messages.
+
+    Raises:
+        UserError: it is no result file, is of a newer schema, or contradicts itself.
+    """
+    schema = _schema(path, content)
+    measurements = tuple(_measurement(path, entry) for entry in content["benchmarks"])
+    name, count = next(iter(Counter(m.case.name for m in measurements).most_common(1)), ("", 0))
+    if count > 1:
+        raise UserError(f"{path}: case {name} stands in it {count} times; keep one of them, or run the suites again")
+    block = _mapping(content.get("shardbench"))
+    return ResultFile(
+        path=path,
+        machine=content["machine_info"],
+        measurements=measurements,
+        not_run=_reasons(path, block, "not_run"),
+        failed=_reasons(path, block, "failed"),
+        datetime=str(content.get("datetime") or ""),
+        commit=_mapping(content.get("commit_info")),
+        version=str(content.get("version") or ""),
+        options=_mapping(block.get("options")),
+        schema=schema,
+        command=str(block.get("command") or ""),
+        notes=tuple(map(str, notes)) if isinstance(notes := block.get("notes"), list) else (),
+    )
+
+
+def _schema(path: Path, content: Any) -> int:
+    """The schema of a file whose outline is right."""
+    outline = {"benchmarks": list, "machine_info": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in outline.items()):
+        raise UserError(f"{path}: JSON, but not pytest-benchmark's; give a file that {SUITES} wrote")
+    schema = content["machine_info"].get("shardbench_schema")
+    if schema is None:
+        raise UserError(f"{path}: pytest-benchmark's, but not of shardbench's suites; give a file that {SUITES} wrote")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise UserError(f"{path}: shardbench_schema is {schema!r}, no number from 1 on; run the suites again")
+    if schema > SCHEMA:
+        raise UserError(f"{path}: of schema {schema}, this shardbench reads up to {SCHEMA}; update shardbench")
+    return schema
+
+
+def _measurement(path: Path, entry: Any) -> Measurement:
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: a benchmark is {str(entry)[:40]!r}, not an object; the file was edited")
+    name = entry.get("fullname", "?")
+    stats = entry.get("stats")
+    if isinstance(stats, dict) and "data" not in stats:
+        raise UserError(f"{path}: {name}: no samples in it; save with --benchmark-json or --benchmark-save-data")
+    try:
+        measurement = Measurement.from_benchmark(entry)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {name}: not a shardbench case ({error}); the file was edited") from error
+    for record, kinds in ((measurement.case, CASE_KINDS), (measurement, RECORD_KINDS)):
+        for field, kind in kinds:
+            value = getattr(record, field)
+            if not isinstance(value, kind) and not (isinstance(value, float) and isinstance(0, kind)):
+                raise UserError(f"{path}: {name}: {field} is {value!r}, not {_name(kind)}; the file was edited")
+    work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
+    if not all(0 <= count < MOST_WORK for count in work):
+        raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MOST_WORK:g}; the file was edited")
+    if why := why_not(measurement):
+        raise UserError(f"{path}: {name}: {why}; the file was edited")
+    if low := next((field for field in COUNTED if (getattr(measurement.case, field) or 1) < 1), None):
+        value = getattr(measurement.case, low)
+        raise UserError(f"{path}: {name}: {low} is {value}, below 1; the file was edited")
+    return measurement
+
+
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _reasons(path: Path, block: Mapping[str, Any], key: str) -> dict[str, str]:
+    try:
+        return {str(row["case"]): " ".join(str(row["reason"]).split()) for row in block.get(key) or ()}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: shardbench.{key} is not a list of case and reason; the file was edited") from error

@@ -1,1 +1,0 @@
-"""Published measurements of silicon, turned into the record that the suites write."""

@@ -1,0 +1,200 @@
+"""TP against PP over the same ranks: who takes the shorter step, at which loads, and where PP overtakes.
+
+In decode the loop is closed, so at one batch the shorter step is both the lower latency and more tokens a second.
+PP stands for its best schedule, partition and number of micro-batches at that load.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from reports.formatting import counted
+from reports.results import ResultFile, deployment_of
+from specs import measurement, statistics
+from specs.measurement import Measurement
+from specs.parallel import PARTITIONS, SCHEDULES, Deployment
+
+# What a file holds of whole models: the steps of all deployments over the same ranks, load by load.
+
+
+class Load(NamedTuple):
+    """What a step gets through: a batch, and the tokens of each of its sequences: one in decode, else a prompt's."""
+
+    prompt: int
+    batch: int
+
+
+class Setting(NamedTuple):
+    """What deployments share that are held against each other.
+
+    `context` is that of decode; None for prompts, which are it themselves.
+    """
+
+    model: str
+    layers: int
+    vocab: int | None
+    dtype: str
+    implementation: str
+    backend: str
+    ranks: int
+    decode: bool
+    context: int | None
+
+
+Runs = Mapping[Deployment, Measurement]
+"""Steps of one load, TP first, then by stages, schedule and micro-batches, then replicas."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One model on the same ranks in decode or in prefill, by rising load."""
+
+    file: ResultFile
+    setting: Setting
+    loads: Mapping[Load, Runs]
+
+
+def crowd(file: ResultFile, ranks: int) -> str:
+    """`4 ranks share 2 cores`, where there are more ranks than cores: what would run at once takes turns.
+
+    Such steps show that the ranks work together and where each waits; of TP against PP they say nothing.
+    """
+    cores, hosts = file.machine.get("cores"), file.machine.get("hosts") or 1
+    if file.machine.get("device") != "cpu" or not isinstance(cores, int) or not isinstance(hosts, int):
+        return ""
+    together = cores * max(1, hosts)
+    return f"{ranks} ranks share {counted(together, 'core')}" if ranks > together else ""
+
+
+def belongs(one: Measurement) -> bool:
+    """Whether it is of an experiment: a step that was run, not modelled."""
+    return one.case.op == measurement.OP and one.provenance == "measured"
+
+
+def collect(file: ResultFile) -> list[Experiment]:
+    """Every experiment of a file, decode before prefill."""
+    found: dict[Setting, dict[Load, dict[Deployment, Measurement]]] = {}
+    for one in file.measurements:
+        if belongs(one):
+            by_load = found.setdefault(_setting(one), {}).setdefault(_load(one), {})
+            by_load.setdefault(deployment_of(one), one)
+    settings = sorted(found, key=lambda setting: not setting.decode)
+    return [
+        Experiment(file, one, {load: _ordered(found[one][load]) for load in sorted(found[one])}) for one in settings
+    ]
+
+
+def _setting(one: Measurement) -> Setting:
+    case = one.case
+    decode = measurement.is_decode(case.tokens, case.batch)
+    who = case.dtype, case.implementation, case.backend or "unknown", case.ranks
+    return Setting(case.model or "", case.layers or 1, case.vocab, *who, decode, case.context if decode else None)
+
+
+def _load(one: Measurement) -> Load:
+    return Load((one.case.tokens or 1) // (one.case.batch or 1), one.case.batch or 1)
+
+
+def _ordered(runs: Runs) -> Runs:
+    return {one: runs[one] for one in sorted(runs, key=_place)}
+
+
+def _place(one: Deployment) -> tuple[int, int, int, int, int]:
+    return one.replicas, one.pp, SCHEDULES.index(one.schedule), one.micro_batches, PARTITIONS.index(one.partition)
+
+
+Interval = tuple[float, float]
+ERROR_RATE = 0.05
+"""Chance that the fastest of several is called another's better by luck."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """t(other) / t(base), and its interval, wider where `other` is the fastest of several: it was the luckiest too."""
+
+    base: Measurement
+    other: Measurement
+    among: int = 1
+
+    @property
+    def value(self) -> float:
+        """Of the medians."""
+        return self.other.median / self.base.median
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """At 95 % for all that it was chosen among (Bonferroni); None where either has a single pass."""
+        return statistics.ratio_interval(self.base.seconds, self.other.seconds, 1 - ERROR_RATE / self.among)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """TP and the best of PP at one load."""
+
+    load: Load
+    tp: Deployment
+    pp: Deployment
+    ratio: Ratio
+
+    @property
+    def winner(self) -> Literal["tp", "pp"] | None:
+        """Whose step is shorter; None where the interval holds 1, or there is none."""
+        low, high = self.ratio.interval or (1, 1)
+        return "tp" if low > 1 else "pp" if high < 1 else None
+
+
+def duels(experiment: Experiment) -> list[Duel]:
+    """One for each load at which both ran over all ranks."""
+    found = []
+    for load, runs in experiment.loads.items():
+        alone = {one: of for one, of in runs.items() if one.replicas == 1}
+        tp = {one: of for one, of in alone.items() if one.pp == 1}
+        pp = {one: of for one, of in alone.items() if one.tp == 1 and one.pp > 1}
+        if tp and pp:
+            a, b = fastest(tp), fastest(pp)
+            found.append(Duel(load, a, b, Ratio(tp[a], pp[b], among=len(pp))))
+    return found
+
+
+def fastest(runs: Runs) -> Deployment:
+    """By the median."""
+    return min(runs, key=lambda one: runs[one].median)
+
+
+def leaders(runs: Runs) -> list[Deployment]:
+    """The fastest and all that cannot be told from it; none where there is no interval or nothing to tell it from."""
+    first = fastest(runs)
+    others = {one: Ratio(runs[first], of, among=len(runs) - 1) for one, of in runs.items() if one != first}
+    if not others or any(ratio.interval is None for ratio in others.values()):
+        return []
+    return [first, *(one for one, ratio in others.items() if ratio.interval and ratio.interval[0] <= 1)]
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Between which batches PP overtakes TP.
+
+    Attributes:
+        after: the last batch at which TP is ahead; None where it is at none.
+        by: the first from which on PP is; None where it is at none.
+        why: what keeps it from being told; empty where it is.
+    """
+
+    after: int | None
+    by: int | None
+    why: str = ""
+
+
+def crossover(found: Sequence[Duel]) -> Crossover:
+    """Where PP overtakes TP in decode, by those batches at which they can be told apart."""
+    decided = [(one.load.batch, one.winner) for one in found if one.winner]
+    if not decided:
+        return Crossover(None, None, "they cannot be told apart at any batch")
+    batches: Mapping[str, list[int]] = {
+        who: [batch for batch, winner in decided if winner == who] for who in ("tp", "pp")
+    }
+    after, by = max(batches["tp"], default=None), min(batches["pp"], default=None)
+    if after is not None and by is not None and by < after:
+        return Crossover(None, None, f"PP is ahead at {by} and TP again at {after}")
+    return Crossover(after, by, "" if after and by else f"{'PP' if after else 'TP'} is ahead at no batch")
