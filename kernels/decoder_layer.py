@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kernels.attention_libraries import TORCH_PREFILL_ATTENTION
+from kernels.attention import TORCH_PREFILL_ATTENTION
 from kernels.gate_up import gate_up
 from kernels.kernel import Draw, Inputs, Kernel, Step
 from kernels.registry import DECODE, linear, pick

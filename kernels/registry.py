@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from kernels.attention import TORCH_DECODE_ATTENTION
-from kernels.attention_libraries import (
+from kernels.attention import (
     FLASH_ATTN_DECODE,
     FLASH_ATTN_PREFILL,
     FLASHINFER_DECODE,
+    TORCH_DECODE_ATTENTION,
     TORCH_PREFILL_ATTENTION,
 )
 from kernels.cublaslt import CUBLASLT_LINEAR

@@ -232,3 +232,17 @@ def is_launch(case: Case) -> bool:
 def _place(table: tuple[str, bool]) -> tuple[int, bool]:
     question, launch = table
     return ORDER.index(question) if question in ORDER else len(ORDER), launch
+
+
+# A word to stand beside times with programmatic dependent launch.
+
+DEPENDENT_LAUNCH = ("triton-pdl",)
+DEPENDENT_LAUNCH_NOTE = (
+    "triton-pdl: in a chain of one linear each call prefetches the next call's weights; a layer has other kernels "
+    "between its linears and gains less"
+)
+
+
+def dependent_launch_notes(implementations: Iterable[str]) -> tuple[str, ...]:
+    """The note where any of these launches so."""
+    return (DEPENDENT_LAUNCH_NOTE,) if set(implementations) & set(DEPENDENT_LAUNCH) else ()

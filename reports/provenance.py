@@ -1,14 +1,26 @@
-"""A word to stand beside times with programmatic dependent launch."""
+"""How strong a figure's ground is, and the name of the GPU that it is of."""
 
 from collections.abc import Iterable
 
-IMPLEMENTATIONS = ("triton-pdl",)
-NOTE = (
-    "triton-pdl: in a chain of one linear each call prefetches the next call's weights; a layer has other kernels "
-    "between its linears and gains less"
-)
+from reports import machine
+from reports.results import ResultFile
+
+STRENGTH = ("measured", "published", "interpolated", "datasheet", "modelled", "assumed")
+"""Provenances, the strongest first."""
 
 
-def notes(implementations: Iterable[str]) -> tuple[str, ...]:
-    """The note where any of these launches so."""
-    return (NOTE,) if set(implementations) & set(IMPLEMENTATIONS) else ()
+def weakest(provenances: Iterable[str]) -> str:
+    """The provenance of a figure that rests on all of these."""
+    return max(provenances, key=lambda one: STRENGTH.index(one) if one in STRENGTH else len(STRENGTH))
+
+
+def gpu_name(file: ResultFile) -> str:
+    """The slug of a file's GPU, or what the file says of its machine."""
+    known = machine.known_gpu(file)
+    return known.slug if known else machine.name(file.machine)
+
+
+def name_among(file: ResultFile, files: Iterable[ResultFile]) -> str:
+    """That of a file's machine, with the file where several are of one."""
+    alike = [one for one in files if machine.name(one.machine) == machine.name(file.machine)]
+    return f"{gpu_name(file)} ({file.path.stem})" if len(alike) > 1 else gpu_name(file)

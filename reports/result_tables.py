@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from reports import formatting, machine, provenance, roofline
+from reports import formatting, machine, roofline
 from reports.formatting import NONE, by_question, percent, title
 from reports.output import Column, Facts, Table
 from reports.results import ResultFile
@@ -154,7 +154,7 @@ def _table(question: str, figures: Sequence[Figures]) -> Table:
         notes=(
             *_without_peak(figures),
             *roofline.notes(figures),
-            *provenance.notes(one.measurement.case.implementation for one in figures),
+            *formatting.dependent_launch_notes(one.measurement.case.implementation for one in figures),
         ),
     )
     return table.without_empty(NONE)

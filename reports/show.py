@@ -5,10 +5,8 @@ from pathlib import Path
 
 from reports import machine, output, result_tables, results
 from reports.communication import points as communication_points
-from reports.communication import published
 from reports.communication import report as between_ranks
-from reports.communication.points import Point
-from reports.communication.published import NOTHING, References
+from reports.communication.points import NOTHING, Point, References
 from reports.ledger import report as layers
 from reports.output import Block, Format
 from reports.results import ResultFile
@@ -28,7 +26,7 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
     page: list[Block] = []
     data = []
     loaded = [results.load(path) for path in paths]
-    references = published.gather(loaded)
+    references = communication_points.gather(loaded)
     for file in loaded:
         figures = read(file)
         if format is Format.JSON:

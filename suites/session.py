@@ -38,8 +38,7 @@ from suites.probes.share import ModelBench, ShareEntry
 from suites.runner import LEAST_PASSES, ProgressLine, Run
 from suites.workers.launcher import Place, plan_ranks, rank_environment, rank_info, transport
 from suites.workers.pool import Crew, CrewBench
-from suites.workers.process import OwnRanks
-from suites.workers.protocol import Muster, RankLostError
+from suites.workers.process import Muster, OwnRanks, RankLostError
 from suites.workers.remote import JoinedRanks, follow
 
 # The benchmark timer that lets pytest-benchmark show samples taken by another clock.

@@ -13,8 +13,7 @@ from typing import Any
 from reports import formatting, machine, result_tables, results
 from reports.claims.registry import GateError
 from reports.communication import points
-from reports.communication.points import Point
-from reports.communication.published import NOTHING
+from reports.communication.points import NOTHING, Point
 from reports.formatting import by_question, counted, is_launch, percent, title
 from reports.results import ResultFile
 from reports.roofline import NOISY, Figures

@@ -10,7 +10,7 @@ from reports import machine, output, show
 from reports.archive import entries
 from reports.archive.entries import Shelf, Summary
 from reports.claims.registry import GateError
-from reports.communication.published import NOTHING
+from reports.communication.points import NOTHING
 from reports.formatting import counted
 from reports.output import Block, Column, Facts, Format, Table
 from reports.tp_vs_pp import report as experiments

@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import Literal
 
 from reports import machine
+from reports.provenance import gpu_name, weakest
 from reports.results import ResultFile
 from reports.tp_vs_pp import compare as experiments
 from reports.tp_vs_pp.compare import Experiment
@@ -89,8 +90,6 @@ QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
 """Tables that hold times over tokens of one linear or of experts, and the kind of layer that they are of."""
 DECODE = ("decode", "sweep", "layer")
 """Tables that hold linears of decode; where several have the same one, the first counts."""
-STRENGTH = ("measured", "published", "interpolated", "datasheet", "modelled", "assumed")
-"""Provenances, the strongest first."""
 Key = tuple[str, str, int, int | None, str | None, str, str]
 """What tells series apart: model, layer, tp, context, distribution, implementation, kernel."""
 
@@ -220,23 +219,6 @@ def collect(files: Iterable[ResultFile]) -> list[Evidence]:
         places.setdefault((one.gpu, one.dtype, one.architecture), []).append(one)
     shared = {one.path for alike in places.values() if len(alike) > 1 for one in alike}
     return [replace(one, label=f"{one.gpu} ({one.path.stem})") if one.path in shared else one for one in found]
-
-
-def weakest(provenances: Iterable[str]) -> str:
-    """The provenance of a figure that rests on all of these."""
-    return max(provenances, key=lambda one: STRENGTH.index(one) if one in STRENGTH else len(STRENGTH))
-
-
-def gpu_name(file: ResultFile) -> str:
-    """The slug of a file's GPU, or what the file says of its machine."""
-    known = machine.known_gpu(file)
-    return known.slug if known else machine.name(file.machine)
-
-
-def name_among(file: ResultFile, files: Iterable[ResultFile]) -> str:
-    """That of a file's machine, with the file where several are of one."""
-    alike = [one for one in files if machine.name(one.machine) == machine.name(file.machine)]
-    return f"{gpu_name(file)} ({file.path.stem})" if len(alike) > 1 else gpu_name(file)
 
 
 def _of(file: ResultFile) -> Iterator[Evidence]:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from reports import formatting, machine
 from reports.claims.arithmetic import BF16, LARGE_BATCH, LAST, LLAMA, MIDDLE, PP8, TP8, WAYS
-from reports.claims.evidence import DECIDED, OVERALL, Finding, Judged, name_among, overall_on
+from reports.claims.evidence import DECIDED, OVERALL, Finding, Judged, overall_on
 from reports.formatting import NONE, decimal_bytes
 from reports.output import Block, Column, Table
+from reports.provenance import name_among
 from reports.results import ResultFile
 from reports.tp_vs_pp.compare import belongs
 from specs import memory, traffic

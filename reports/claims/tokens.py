@@ -8,7 +8,8 @@ from statistics import median
 from typing import NamedTuple
 
 from reports.claims import evidence as claims_evidence
-from reports.claims.evidence import Evidence, Finding, Series, Stack, Verdict, over_tokens, scopes, weakest
+from reports.claims.evidence import Evidence, Finding, Series, Stack, Verdict, over_tokens, scopes
+from reports.provenance import weakest
 from specs import statistics
 from specs.measurement import Measurement
 from specs.roofline import ridge_tokens

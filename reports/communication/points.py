@@ -1,17 +1,293 @@
 """One measured operation between ranks: its bandwidths, its share of the link, and what is normal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from reports import machine, roofline
-from reports.communication.published import Reference, References, over_fabric
+from reports.compare import generations
+from reports.formatting import NONE, microseconds
+from reports.importers.aiconfigurator import tables
+from reports.output import Column, Table
+from reports.provenance import gpu_name
 from reports.results import ResultFile
 from reports.roofline import Figures, Interval, Line
 from specs import traffic as specs_traffic
+from specs.errors import UserError
 from specs.gpus import Gpu
 from specs.measurement import Case, Measurement
 from specs.statistics import Passes
+from specs.units import binary_bytes
+
+# Published all-reduces beside each other: NCCL and the custom kernels of serving engines, in a graph and eager.
+
+# What others published for the same operation on the same GPU, to hold a measurement against.
+#
+# Only like is compared with like: GPU, operation, ranks and launch agree, NCCL stands beside NCCL and a custom kernel
+# beside custom kernels, back-to-back calls beside back-to-back calls.
+
+FAMILIES = {
+    "nccl": "nccl",
+    "cupy-nccl": "nccl",
+    "rccl": "rccl",
+    "custom": "custom",
+    "symm-one-shot": "custom",
+    "symm-two-shot": "custom",
+    "symm-multimem": "custom",
+    "triton-one-shot": "custom",
+}
+"""Implementations by the kind of software that they are."""
+HALVES = {"bf16", "fp16"}
+"""Formats that send and add as many bytes for each element: NCCL is published in fp16 alone, engines run bf16."""
+
+
+class Key(NamedTuple):
+    """What a measurement and a published figure have to agree in, besides dtype and message."""
+
+    gpu: str
+    op: str
+    family: str
+    launch: str
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published time in seconds, whose it is, and between which sizes it was interpolated, if it was."""
+
+    seconds: float
+    source: str
+    between: str | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Published times of one kernel: seconds by bytes of the message."""
+
+    dtype: str
+    source: str
+    seconds: Mapping[int, float]
+
+    def at(self, message_bytes: int) -> Reference | None:
+        """The time at this size, on a straight line between its neighbours where it is not tabulated."""
+        if (exact := self.seconds.get(message_bytes)) is not None:
+            return Reference(exact, self.source)
+        found = tables.between(self.seconds, message_bytes)
+        if not found:
+            return None
+        return Reference(found.seconds, self.source, f"{binary_bytes(found.low)}–{binary_bytes(found.high)}")
+
+
+@dataclass(frozen=True)
+class References:
+    """Every published curve at hand."""
+
+    curves: Mapping[Key, Sequence[Curve]]
+
+    def beside(self, gpu: Gpu | None, one: Measurement) -> Reference | None:
+        """The fastest that was published for the same case; a tabulated size goes before an interpolated one."""
+        key = _key(gpu, one)
+        case = one.case
+        if not gpu or not key or one.provenance != "measured" or case.gap_seconds or case.message_bytes is None:
+            return None
+        if one.transport is not None and not over_fabric(gpu, one.transport):
+            return None
+        curves = self.curves.get(key, ())
+        same = [curve for curve in curves if curve.dtype == case.dtype]
+        alike = same or [curve for curve in curves if {curve.dtype, case.dtype} <= HALVES]
+        found = [reference for curve in alike if (reference := curve.at(case.message_bytes))]
+        return min(found, key=lambda one: (one.between is not None, one.seconds), default=None)
+
+
+NOTHING = References({})
+
+
+def over_fabric(gpu: Gpu, transport: str) -> bool:
+    """Whether this kind of link is the fabric whose rate the GPU's row holds."""
+    return gpu.link.lower().startswith(transport.lower())
+
+
+def gather(files: Sequence[ResultFile]) -> References:
+    """The published figures of these files, and of the installed tables for GPUs that no file has any of.
+
+    A package that is not there is no error: there are fewer references then.
+    """
+    rows = [
+        (known, one, file.path.name)
+        for file in files
+        if (known := machine.known_gpu(file))
+        for one in _published_in(file)
+    ]
+    covered = {gpu.slug for gpu, _, _ in rows}
+    for gpu in {gpu.slug: gpu for file in files for gpu in _asked(file)}.values():
+        if gpu.slug not in covered:
+            rows += [(gpu, one, tables.NAME) for one in _tables(gpu)]
+    return _curves(rows)
+
+
+def _published_in(file: ResultFile) -> list[Measurement]:
+    return [one for one in file.measurements if one.provenance == "published"]
+
+
+def _asked(file: ResultFile) -> list[Gpu]:
+    """The file's GPU, if the file holds anything that tables could have a figure for."""
+    gpu = machine.known_gpu(file)
+    asks = any(one.provenance == "measured" and _key(gpu, one) for one in file.measurements)
+    return [gpu] if gpu and asks else []
+
+
+def _tables(gpu: Gpu) -> list[Measurement]:
+    try:
+        folder, _ = tables.installed().system(gpu.slug)
+        from reports.importers.aiconfigurator import readers  # pandas: a second, and only where a GPU was measured
+
+        return readers.read_collectives(folder).measurements
+    except (UserError, ImportError):
+        return []
+
+
+def _key(gpu: Gpu | None, one: Measurement) -> Key | None:
+    case = one.case
+    family = FAMILIES.get(case.implementation)
+    if gpu is None or family is None or case.message_bytes is None or case.launch not in ("graph", "eager"):
+        return None
+    return Key(gpu.slug, case.op, family, case.launch, case.ranks)
+
+
+def _curves(rows: Iterable[tuple[Gpu, Measurement, str]]) -> References:
+    found: dict[Key, dict[tuple[str, str], dict[int, float]]] = {}
+    for gpu, one, origin in rows:
+        if key := _key(gpu, one):
+            by_size = found.setdefault(key, {}).setdefault((one.case.dtype, _source(one, origin)), {})
+            by_size[one.case.message_bytes or 0] = one.median
+    return References({key: [Curve(*which, by) for which, by in group.items()] for key, group in found.items()})
+
+
+def _source(one: Measurement, origin: str) -> str:
+    who = " ".join(filter(None, (one.framework, one.version, one.kernel_source)))
+    return f"{who} {one.case.dtype} ({origin})"
+
+
+SIZES = tuple(size * 2**10 for size in (16, 128, 1024, 16 * 1024))
+"""A token of hidden 8192 in 16 bits, and what prefill sends."""
+RANKS = 8
+Way = tuple[str, str]
+WAYS: Mapping[Way, str] = {
+    ("nccl", "eager"): "NCCL eager",
+    ("nccl", "graph"): "NCCL graph",
+    ("custom", "eager"): "custom eager",
+    ("custom", "graph"): "custom graph",
+}
+"""Whose kernel and how it is launched: what decides the time of a small message."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """All-reduces of one GPU over so many ranks in a 16-bit format, by way and by bytes: the fastest kernel's."""
+
+    name: str
+    gpu: Gpu | None
+    ranks: int
+    ways: Mapping[Way, Mapping[int, Measurement]]
+
+    def at(self, way: Way, message_bytes: int) -> Measurement | None:
+        """The point there, if there is one: nothing is interpolated."""
+        return self.ways.get(way, {}).get(message_bytes)
+
+    def sentence(self, message_bytes: int) -> str:
+        """What a message of this size takes by every way that there is; empty where there is none."""
+        who, how = {"nccl": "NCCL", "custom": "the fastest custom kernel"}, {"graph": "in a graph", "eager": "eager"}
+        found = [(way, one) for way in WAYS if (one := self.at(way, message_bytes))]
+        times = [f"{microseconds(one.median)} us with {who[family]} {how[launch]}" for (family, launch), one in found]
+        if not times:
+            return ""
+        listed = ", ".join(times[:-1]) + (" and " if times[:-1] else "") + times[-1]
+        return (
+            f"At {binary_bytes(message_bytes)} on {self.ranks} × {self.name} an all-reduce takes {listed} (published)."
+        )
+
+
+def collect_published(files: Sequence[ResultFile]) -> list[Published]:
+    """One for each file that has any, the oldest GPU first."""
+    found = [one for file in files if (one := _published_by(file, _name(file, files)))]
+    return sorted(found, key=lambda one: (generations.generation(one.gpu) if one.gpu else 0, one.name))
+
+
+def table(found: Sequence[Published]) -> list[Table]:
+    """For each size a group of rows, a GPU each; no table where nothing was published."""
+    ways = [way for way in WAYS if any(way in one.ways for one in found)]
+    groups = []
+    for size in SIZES:
+        rows = [one for one in found if any(one.at(way, size) for way in ways)]
+        if rows:
+            groups.append(tuple(_row(one, size, ways) for one in rows))
+    if not groups:
+        return []
+    columns = (
+        Column("message"),
+        Column("GPU", number=False),
+        Column("ranks"),
+        *(Column(f"{WAYS[way]}\nus") for way in ways),
+        Column("custom eager\nover graph"),
+        Column("fastest custom kernel", number=False, prose=True),
+    )
+    drawn = Table(
+        title="published all-reduces",
+        columns=columns,
+        groups=tuple(groups),
+        caption=f"{_formats(found)}; of several kernels the fastest at each size",
+    )
+    return [drawn.without_empty(NONE)]
+
+
+def _row(one: Published, size: int, ways: Sequence[Way]) -> tuple[str, ...]:
+    points = [one.at(way, size) for way in ways]
+    eager, graph = one.at(("custom", "eager"), size), one.at(("custom", "graph"), size)
+    gained = f"{eager.median / graph.median:.1f}" if eager and graph else NONE
+    custom = [(way, one.at(("custom", way), size)) for way in ("eager", "graph")]
+    kernels = ", ".join(f"{way}: {point.framework} {point.version}" for way, point in custom if point)
+    times = (microseconds(point.median) if point else NONE for point in points)
+    return (binary_bytes(size), one.name, f"{one.ranks}", *times, gained, kernels or NONE)
+
+
+def _formats(found: Sequence[Published]) -> str:
+    """NCCL in fp16, custom in bf16: what the tables hold."""
+    formats: dict[str, set[str]] = {}
+    for one in found:
+        for (family, _), by_size in one.ways.items():
+            formats.setdefault(family, set()).update(point.case.dtype for point in by_size.values())
+    names = {"nccl": "NCCL"}
+    return ", ".join(f"{names.get(family, family)} in {' and '.join(sorted(of))}" for family, of in formats.items())
+
+
+def _published_by(file: ResultFile, name: str) -> Published | None:
+    taken = [
+        one
+        for one in file.measurements
+        if one.provenance == "published"
+        and one.case.op == "all_reduce"
+        and one.case.dtype in HALVES
+        and (one.case.implementation, one.case.launch) in WAYS
+    ]
+    if not taken:
+        return None
+    counts = {one.case.ranks for one in taken}
+    ranks = RANKS if RANKS in counts else max(counts)
+    ways: dict[Way, dict[int, Measurement]] = {}
+    for one in taken:
+        size = one.case.message_bytes
+        if one.case.ranks == ranks and size:
+            by_size = ways.setdefault((one.case.implementation, one.case.launch), {})
+            if size not in by_size or one.median < by_size[size].median:
+                by_size[size] = one
+    return Published(name, machine.known_gpu(file), ranks, {way: dict(sorted(by.items())) for way, by in ways.items()})
+
+
+def _name(file: ResultFile, files: Sequence[ResultFile]) -> str:
+    """The GPU, with its file where several files are of one."""
+    name = gpu_name(file)
+    alike = [one for one in files if one.published and gpu_name(one) == name]
+    return f"{name} ({file.path.stem})" if len(alike) > 1 else name
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reports import formatting
-from reports.claims.evidence import name_among
 from reports.communication import points as communication_points
-from reports.communication import published
-from reports.communication.points import Fit, Point, Series, collect
-from reports.communication.published import SIZES, Published
+from reports.communication.points import SIZES, Fit, Point, Published, Series, collect
 from reports.formatting import NONE, microseconds, percent
 from reports.output import Block, Column, Facts, Table
+from reports.provenance import name_among
 from reports.result_tables import NOTES, shared_warnings
 from reports.results import ResultFile
 from reports.roofline import Figures, Interval
@@ -264,7 +262,7 @@ class Chapter:
         if not self:
             return []
         blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
-        blocks += published.table(self.published)
+        blocks += communication_points.table(self.published)
         for one in self.measured:
             blocks += [Facts(title=f"measured by {one.name}", rows=(("file", str(one.file.path)),)), *one.tables()]
         return blocks
@@ -296,7 +294,7 @@ class Chapter:
 
 def write(files: Sequence[ResultFile]) -> Chapter:
     """Gather what the files hold."""
-    references = published.gather(files)
+    references = communication_points.gather(files)
     measured = []
     for file in files:
         taken = [one for one in file.measurements if _belongs(one.case.question, one.case.op, one.provenance)]
@@ -308,7 +306,7 @@ def write(files: Sequence[ResultFile]) -> Chapter:
             measured.append(
                 Measured(name_among(file, files), file, [(one, communication_points.fit(one)) for one in found])
             )
-    return Chapter(measured, published.collect(files))
+    return Chapter(measured, communication_points.collect_published(files))
 
 
 def _belongs(question: str, op: str, provenance: str) -> bool:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from reports import formatting, machine
-from reports.claims.evidence import name_among
 from reports.compare import report as comparison
 from reports.compare.comparison import Versus, against
 from reports.compare.explain import Explained
 from reports.compare.verdict import Comparison
 from reports.output import Block, Column, Table
+from reports.provenance import name_among
 from reports.results import ResultFile
 from specs import roofline
 from specs.errors import UserError

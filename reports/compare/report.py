@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from typing import Any
 
-from reports import formatting, machine, provenance, roofline
+from reports import formatting, machine, roofline
 from reports.compare.comparison import Group, Versus, by_group, lacking, only_in
 from reports.compare.explain import FLOPS, RESOURCES, Explained, Explanation
 from reports.compare.verdict import VERDICTS, Comparison
@@ -70,7 +70,10 @@ def _table(title: str, lines: Sequence[Line], names: Sequence[str], left_out: in
         columns=(*columns, *titles),
         groups=(tuple((*cell, *row) for cell, row in zip(cells, rows, strict=True)),),
         caption=caption,
-        notes=(*((note,) if left_out else ()), *provenance.notes(case.implementation for case, _ in lines)),
+        notes=(
+            *((note,) if left_out else ()),
+            *formatting.dependent_launch_notes(case.implementation for case, _ in lines),
+        ),
     ).without_empty(NONE)
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import altair as alt
 
 from reports import formatting
-from reports.communication import published
-from reports.communication.points import Fit, Series
-from reports.communication.published import WAYS, Published
+from reports.communication import points
+from reports.communication.points import WAYS, Fit, Published, Series
 from reports.communication.report import Chapter, Measured
 from reports.html.charts import Figure, compiled, data, log
 from reports.output import Table
@@ -29,7 +28,7 @@ def section(chapter: Chapter) -> dict[str, Any] | None:
         return None
     return {
         "sentences": chapter.sentences(),
-        "published": published.table(chapter.published),
+        "published": points.table(chapter.published),
         "published_plots": _side_by_side(chapter.published),
         "measured": [
             {"name": one.name, "file": one.file.path, "plots": _plots(one), "tables": one.tables()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from reports import formatting, provenance
+from reports import formatting
 from reports.claims import tokens as claims_tokens
 from reports.claims.evidence import Evidence, Series
 from reports.compare.generations import Generations
@@ -205,7 +205,7 @@ def _series_note(evidence: Evidence, series: Sequence[Series], corner: claims_to
         said.append(f"knee at {corner.tokens:.0f} tokens ({corner.low:.0f}–{corner.high:.0f}), grey")
     origin = evidence.limits.origin if evidence.limits else ""
     said += [f"dashed: the {origin} roofline"] if origin else ["no roofline: ceilings unknown"]
-    said += provenance.notes(one.implementation for one in series)
+    said += formatting.dependent_launch_notes(one.implementation for one in series)
     return "; ".join(said)
 
 

@@ -9,8 +9,8 @@ from itertools import product
 from statistics import geometric_mean
 from typing import Any, Literal
 
-from reports import provenance, show
-from reports.claims.evidence import gpu_name
+from reports import formatting, show
+from reports.provenance import gpu_name
 from reports.results import ResultFile
 from reports.roofline import Figures
 from specs import statistics
@@ -21,7 +21,7 @@ from specs.parallel import Split
 
 LIBRARIES = ("torch", "cublaslt")
 OURS = ("triton", "cuda")
-DEPENDENT = provenance.IMPLEMENTATIONS
+DEPENDENT = formatting.DEPENDENT_LAUNCH
 """With programmatic dependent launch a kernel starts under the tail of the one before: another question, kept apart."""
 QUESTIONS = ("decode", "prefill", "sweep")
 MEASURE = "`pytest suites/ -k decode --dtype bf16 --benchmark-json=out.json`"

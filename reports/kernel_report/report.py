@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import formatting, machine, output, provenance, result_tables, results, roofline
+from reports import formatting, machine, output, result_tables, results, roofline
 from reports.formatting import NONE
 from reports.kernel_report import points as kernel_report_points
 from reports.kernel_report.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup, Target, select
@@ -67,7 +67,9 @@ def _reading(points: Sequence[Point]) -> Facts:
     if any(point.best(OURS) and point.floor_seconds for point in points):
         rows.append(("of floor", f"of the better of {ours}, by the ceilings of this run"))
     if any(point.speedup(DEPENDENT) for point in points):
-        rows.append(("pdl", f"with programmatic dependent launch: in no other column; {provenance.NOTE}"))
+        rows.append(
+            ("pdl", f"with programmatic dependent launch: in no other column; {formatting.DEPENDENT_LAUNCH_NOTE}")
+        )
     if told := kernel_report_points.told(points):
         rows.append((kernel_report_points.NAME, told))
     return Facts(title="kernels", rows=tuple(rows), level=3)
@@ -149,7 +151,7 @@ def _targets(selection: Selection) -> list[Block]:
     """Without dependent launch, then with it, or a word that it was not measured."""
     remark = kernel_report_points.set_for_another(selection)
     if any(point.best(DEPENDENT) for point in selection.points):
-        with_pdl = _judged(selection, WITH, DEPENDENT, provenance.NOTE, remark)
+        with_pdl = _judged(selection, WITH, DEPENDENT, formatting.DEPENDENT_LAUNCH_NOTE, remark)
         return [_judged(selection, WITHOUT, OURS, remark), with_pdl]
     return [_judged(selection, WITHOUT, OURS, f"{WITH}: not measured", remark)]
 
@@ -215,7 +217,7 @@ def _table(selection: Selection, ours: Sequence[str]) -> Table:
     shapes = _shapes(selection.model) or list(dict.fromkeys(shape for shape, _ in points if shape[0] in LAYERS))
     rows = [(*_names(shape), *(_cell(points.get((shape, m)), ours, scale) for m in TOKENS)) for shape in shapes]
     how = " · with dependent launch" if ours is DEPENDENT else ""
-    minded = [*provenance.notes(ours), *kernel_report_points.notes(list(points.values()))]
+    minded = [*formatting.dependent_launch_notes(ours), *kernel_report_points.notes(list(points.values()))]
     return Table(
         title=machine.name(selection.file.machine) + how,
         columns=_columns(),

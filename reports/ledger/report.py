@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from reports import formatting, machine, output, result_tables, results
-from reports.claims.evidence import name_among
 from reports.formatting import NONE, percent
 from reports.ledger import ledger as ledger_ledger
 from reports.ledger.ledger import GROUPS, ITEMS, QUESTION, Amount, Item, Ledger, account
 from reports.output import Block, Column, Facts, Format, Table
+from reports.provenance import name_among
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.layer import FUSED

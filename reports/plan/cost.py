@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from math import ceil, log2
 
-from reports.claims.evidence import weakest
-from reports.communication.published import FAMILIES, HALVES
+from reports.communication.points import FAMILIES, HALVES
 from reports.plan import estimate
 from reports.plan.estimate import BEYOND, FIGURES, Assumed, Cost, Curve, MissingError, total
 from reports.plan.profile import System
 from reports.plan.query import Asked, Fabric
+from reports.provenance import weakest
 from specs import layer as specs_layer
 from specs.layer import HEAD, WHOLE
 from specs.measurement import Measurement

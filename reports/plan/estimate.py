@@ -9,7 +9,7 @@ from operator import attrgetter
 from statistics import fmean, median
 from typing import NamedTuple
 
-from reports.claims.evidence import weakest
+from reports.provenance import weakest
 from specs import statistics
 from specs.errors import UserError
 from specs.measurement import Measurement
@@ -60,7 +60,7 @@ class Cost:
         seconds: a mean over calls: sums of medians would leave out the slow calls of every part.
         low, high: what it may be where a cache, or an assumption, leaves room; errors that all parts share add up.
         half: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
-        provenance: one of `reports.claims.evidence.STRENGTH`; empty of a sum.
+        provenance: one of `reports.provenance.STRENGTH`; empty of a sum.
         cases: names of what it rests on; none of a sum.
     """
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reports import formatting
-from reports.claims.evidence import weakest
 from reports.formatting import counted
 from reports.plan.planner import Plan, Point, Target
 from reports.plan.query import Asked, Fabric
 from reports.plan.step import ALL_REDUCE
+from reports.provenance import weakest
 from specs.parallel import Deployment
 
 # The command that makes a plan again.

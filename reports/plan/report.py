@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from reports import output, results
-from reports.claims.evidence import name_among
 from reports.formatting import NONE
 from reports.output import Block, Column, Facts, Format, Table
 from reports.plan import estimate, names, tables
@@ -15,6 +14,7 @@ from reports.plan.crossover import Crossover
 from reports.plan.names import command
 from reports.plan.planner import QUESTION, LeftOut, Plan, Point, Target, make, planned
 from reports.plan.query import Asked
+from reports.provenance import name_among
 from reports.results import ResultFile
 from specs.errors import UserError, find
 

@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import NamedTuple
 
 from reports import pipeline_model
-from reports.claims.evidence import weakest
 from reports.plan import estimate
 from reports.plan.cost import Computed, Messages
 from reports.plan.estimate import FIGURES, Cost, MissingError, Pick, fixed, total
 from reports.plan.profile import System
 from reports.plan.query import Asked, Fabric
+from reports.provenance import weakest
 from specs import memory
 from specs.errors import UserError
 from specs.parallel import Deployment, Seat, Split

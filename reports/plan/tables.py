@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from reports import formatting, provenance
+from reports import formatting
 from reports.formatting import NONE
 from reports.output import Block, Column, Facts, Row, Table
 from reports.plan import estimate, names, step
@@ -156,7 +156,7 @@ def _crossover(plan: Plan, found: Crossover) -> Table:
                     names.FOR_GOOD,
                     names.VARIANTS,
                     names.UNSEEN,
-                    *provenance.notes(who.implementation for who, _ in found.by),
+                    *formatting.dependent_launch_notes(who.implementation for who, _ in found.by),
                 ),
             )
         ),

@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import Any
 
 from reports import formatting
-from reports.claims.evidence import name_among
 from reports.deployment_names import cut, is_cut, listed, of, spoken, where
 from reports.formatting import NONE
 from reports.output import Block, Column, Facts, Table
+from reports.provenance import name_among
 from reports.result_tables import NOTES as NOTES_COLUMN
 from reports.result_tables import shared_warnings
 from reports.results import ResultFile

@@ -1,5 +1,6 @@
 """Our two clocks on the same calls as NVBench's two, and as ncu."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,50 @@ import torch
 
 from kernels.timing.device import Device
 from kernels.timing.host import Call, without_collector
-from suites.gate import nvbench
 from suites.gate.cases import CLOCK_CASES, PROFILED
 from suites.gate.dram import read_table
 from suites.gate.step import Step, Verdict, leave, options, run_limited
+
+# Reading what NVBench writes with --json: means of its cold and its batch measurement.
+
+COLD, BATCH = "nv/cold/time/gpu/mean", "nv/batch/time/gpu/mean"
+
+
+def benchmark_name(case: str, mode: str, calls: int) -> str:
+    """A case's name in NVBench: with the mode, and the calls that one launch stands for."""
+    return f"{case}.{mode}.{calls}"
+
+
+def seconds_by_case(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """({case: {mode: seconds a call}}, {case and mode: why there is none}).
+
+    Raises:
+        ValueError: the file is no NVBench result.
+    """
+    try:
+        benchmarks = json.loads(path.read_text())["benchmarks"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is no NVBench result ({type(error).__name__})") from error
+    times: dict[str, dict[str, float]] = {}
+    without: dict[str, str] = {}
+    for benchmark in benchmarks:
+        case, mode, calls = benchmark["name"].rsplit(".", 2)
+        for state in benchmark["states"]:
+            mean = None if state.get("is_skipped") else _mean(state, BATCH if mode == "batch" else COLD)
+            if mean is None:
+                without[f"{case} {mode}"] = state.get("skip_reason") or "no time in it"
+            else:
+                times.setdefault(case, {})[mode] = mean / int(calls)
+    return times, without
+
+
+def _mean(state: dict[str, Any], tag: str) -> float | None:
+    """NVBench writes numbers as strings, {"name": "value", "type": "float64", "value": "1.2e-05"}."""
+    for summary in state.get("summaries") or ():
+        if summary["tag"] == tag:
+            return next((float(one["value"]) for one in summary["data"] if one["name"] == "value"), None)
+    return None
+
 
 # Agreement of two clocks: the limits, and the arithmetic of a report.
 
@@ -258,7 +299,7 @@ def nvbench_times(path: Path, seconds: float) -> Theirs:
     status = run_limited(command, sys.stdout.buffer, limit, {}, GRACE_SECONDS)
     cut = (f"NVBench did not end within {limit:.0f} s",) if status is None else ()
     try:
-        times, without = nvbench.seconds_by_case(path)
+        times, without = seconds_by_case(path)
     except ValueError as error:
         return Theirs({}, () if cut else (f"NVBench: exit status {status}, {error}",), cut)
     return Theirs(times, tuple(f"NVBench: {what}: {reason}" for what, reason in without.items()), cut)

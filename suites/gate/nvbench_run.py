@@ -17,7 +17,7 @@ from kernels.timing.device import current_device
 from kernels.timing.host import Call
 from kernels.timing.pool import Pool
 from suites.gate.cases import CLOCK_CASES, GateCase, draw_calls, kernel_of, make_pool
-from suites.gate.nvbench import benchmark_name
+from suites.gate.clock import benchmark_name
 
 LEAST_SAMPLES = 50
 LEAST_CLOCK_SHARE = 0.25

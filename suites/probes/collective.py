@@ -33,7 +33,7 @@ from suites.case import Entry, RankHow
 from suites.options import Options, read_options
 from suites.workers.launcher import Ranks, plan_ranks, transport
 from suites.workers.pool import Crew, CrewBench
-from suites.workers.protocol import CaseRefusedError, RankLostError, Task
+from suites.workers.process import CaseRefusedError, RankLostError, Task
 
 # A case of one collective on all ranks.
 

@@ -32,7 +32,7 @@ from suites.probes.collective import ranks_of
 from suites.probes.model import COLD_CACHES, MOST_STEPS, StepBench, no_kernels, not_cut, steps
 from suites.workers.launcher import Ranks
 from suites.workers.pool import Crew
-from suites.workers.protocol import Message
+from suites.workers.process import Message
 
 # A share: what one rank computes of a model between two messages, and how many ranks compute theirs meanwhile.
 

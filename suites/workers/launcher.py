@@ -17,7 +17,7 @@ from torch.distributed import DistError, Store, TCPStore  # type: ignore[attr-de
 from comm.backend import World
 from specs.errors import UserError
 from suites.environment import gpu_links
-from suites.workers.protocol import Wire
+from suites.workers.process import Wire
 
 PORT = 29_500
 """Where rank 0 listens unless MASTER_PORT says otherwise: torch's own default."""

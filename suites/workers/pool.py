@@ -18,7 +18,7 @@ from comm.backend import World
 from kernels.timing.device import Patience
 from suites.case import Entry
 from suites.workers.launcher import Ranks
-from suites.workers.protocol import SILENT_SECONDS, CaseRefusedError, Link, Message, Muster, RankLostError
+from suites.workers.process import SILENT_SECONDS, CaseRefusedError, Link, Message, Muster, RankLostError
 
 GRACE_SECONDS = 2.0
 """How long the others are waited for once one rank has failed: whoever caused it may be about to say so."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from specs.errors import UserError
 from suites.workers.launcher import Place, listen, reach, to_wire
-from suites.workers.process import Keeper
-from suites.workers.protocol import BEAT_SECONDS, SILENT_SECONDS, Link, Message, RankLostError, Wire
+from suites.workers.process import BEAT_SECONDS, SILENT_SECONDS, Keeper, Link, Message, RankLostError, Wire
 
 # What every process but rank 0's does under a launcher: it keeps its rank's process and does as the leader says.
 

@@ -37,7 +37,7 @@ from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
 from specs.privacy import here
 from suites import nvtx
 from suites.decoder.worker import Desk
-from suites.workers.protocol import BEAT_SECONDS, Task, Wire
+from suites.workers.process import BEAT_SECONDS, Task, Wire
 
 # How long calls take that all ranks make together: each rank times its own, from a barrier on.
 #

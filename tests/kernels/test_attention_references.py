@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kernels import attention, attention_libraries
-from kernels.attention import TORCH_DECODE_ATTENTION
-from kernels.attention_libraries import (
+from kernels import attention
+from kernels.attention import (
     FLASH_ATTN_DECODE,
     FLASH_ATTN_PREFILL,
     FLASHINFER_DECODE,
+    TORCH_DECODE_ATTENTION,
     TORCH_PREFILL_ATTENTION,
 )
 from kernels.kernel import SLICE, FreshDraw
@@ -34,7 +34,7 @@ def test_decode_reference_by_hand():
     key = torch.tensor([[2 * math.log(3), 0, 0, 0], [0, 0, 0, 0], [9, 9, 9, 9]]).view(1, 3, 1, 4)
     value = torch.tensor([[4.0, 8, 0, 0], [0, 0, 4, 8], [99, 99, 99, 99]]).view(1, 3, 1, 4)
     lengths = torch.tensor([2], dtype=torch.int32)  # the third token is not there yet
-    out = attention.reference(query, key, value, lengths)
+    out = attention.decode_reference(query, key, value, lengths)
     torch.testing.assert_close(out.float(), torch.tensor([[[3.0, 6, 1, 2], [2, 4, 2, 4]]]))
     pages = torch.stack([key[0, 2:], key[0, 1:2], key[0, :1]]), torch.stack([value[0, 2:], value[0, 1:2], value[0, :1]])
     table = torch.tensor([[2, 1, 0]], dtype=torch.int32)
@@ -46,7 +46,7 @@ def test_decode_reference_over_several_slices():
     inputs = TORCH_DECODE_ATTENTION.inputs(
         FreshDraw(1), batch=1, context=tokens, heads=1, kv_heads=1, head_dim=64, dtype="fp32"
     )
-    found = attention.reference(**{name: one for name, one in inputs.items() if name != "out"})
+    found = attention.decode_reference(**{name: one for name, one in inputs.items() if name != "out"})
     key, value = inputs["key"][0, :, 0].double(), inputs["value"][0, :, 0].double()
     expected = torch.softmax(key @ inputs["query"][0, 0].double() / 8, dim=0) @ value
     torch.testing.assert_close(found[0, 0], expected)
@@ -57,16 +57,16 @@ def test_prefill_reference_by_hand():
     query = torch.tensor([[1.0, 0, 0, 0], [1, 0, 0, 0]]).view(2, 1, 4)
     key = torch.tensor([[2 * math.log(3), 0, 0, 0], [0, 0, 0, 0]]).view(2, 1, 4)
     value = torch.tensor([[4.0, 8, 0, 0], [0, 0, 4, 8]]).view(2, 1, 4)
-    out = attention_libraries.reference(query, key, value)
+    out = attention.prefill_reference(query, key, value)
     torch.testing.assert_close(out[:, 0].float(), torch.tensor([[4.0, 8, 0, 0], [3, 6, 1, 2]]))
 
 
 def test_prefill_reference_is_the_same_in_blocks_of_any_size(monkeypatch):
     inputs = TORCH_PREFILL_ATTENTION.inputs(FreshDraw(1), **PROMPT, dtype="fp32")
     inputs.pop("out")
-    whole = attention_libraries.reference(**inputs)
-    monkeypatch.setattr(attention_libraries, "SLICE", 6 * 70 * 8)  # blocks of eight rows, and a last one of six
-    torch.testing.assert_close(attention_libraries.reference(**inputs), whole)
+    whole = attention.prefill_reference(**inputs)
+    monkeypatch.setattr(attention, "SLICE", 6 * 70 * 8)  # blocks of eight rows, and a last one of six
+    torch.testing.assert_close(attention.prefill_reference(**inputs), whole)
 
 
 def test_work_by_hand():
@@ -119,18 +119,18 @@ def test_each_implementation_is_there_once():
 
 @pytest.fixture
 def cleared():
-    attention_libraries.flash_attn.cache_clear()
-    attention_libraries._flashinfer.cache_clear()
+    attention.flash_attn.cache_clear()
+    attention._flashinfer.cache_clear()
     yield
-    attention_libraries.flash_attn.cache_clear()
-    attention_libraries._flashinfer.cache_clear()
+    attention.flash_attn.cache_clear()
+    attention._flashinfer.cache_clear()
 
 
 def test_what_is_not_installed_says_how_to_get_it(monkeypatch, cleared):
     def absent(name):
         raise OSError(f"{name}: undefined symbol\nand more")
 
-    monkeypatch.setattr(attention_libraries, "import_module", absent)
+    monkeypatch.setattr(attention, "import_module", absent)
     for kernel, package in ((FLASH_ATTN_DECODE, "flash-attn"), (FLASHINFER_DECODE, "flashinfer-python")):
         reason = kernel.why_not("sm_90", "bf16")
         assert f"pip install {package}" in reason
@@ -138,7 +138,7 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch, cleared):
         assert "\n" not in reason
     assert FLASH_ATTN_PREFILL.missing() == FLASH_ATTN_DECODE.missing()
     with pytest.raises(UserError, match="FlashAttention is needed"):
-        attention_libraries.flash_attn()
+        attention.flash_attn()
 
 
 def as_library(**functions):
@@ -160,7 +160,7 @@ def test_flash_attention_gives_its_own_tensor_as_out(monkeypatch, cleared):
         return found, None
 
     functions = {"flash_attn_with_kvcache": with_kvcache, "flash_attn_func": func}
-    monkeypatch.setattr(attention_libraries, "import_module", as_library(**functions))
+    monkeypatch.setattr(attention, "import_module", as_library(**functions))
     for kernel, shape in ((FLASH_ATTN_DECODE, DECODED), (FLASH_ATTN_PREFILL, PROMPT)):
         inputs = kernel.inputs(FreshDraw(1), **shape, dtype="fp16")
         with torch.inference_mode():
@@ -190,9 +190,9 @@ class Wrapper:
 
 
 def test_flashinfer_plans_once_for_equal_page_tables_and_never_during_a_capture(monkeypatch, cleared):
-    monkeypatch.setattr(attention_libraries, "_PLANS", {})
-    monkeypatch.setattr(attention_libraries, "import_module", as_library(BatchDecodeWithPagedKVCacheWrapper=Wrapper))
-    monkeypatch.setattr(attention_libraries, "WORKSPACE_BYTES", 16)
+    monkeypatch.setattr(attention, "_PLANS", {})
+    monkeypatch.setattr(attention, "import_module", as_library(BatchDecodeWithPagedKVCacheWrapper=Wrapper))
+    monkeypatch.setattr(attention, "WORKSPACE_BYTES", 16)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     inputs = FLASHINFER_DECODE.inputs(FreshDraw(1), **DECODED, page_size=16, dtype="fp16")
     inputs["lengths"] = torch.tensor([40, 1, 32], dtype=torch.int32)

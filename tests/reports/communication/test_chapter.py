@@ -7,7 +7,7 @@ import pytest
 
 from reports import results
 from reports.__main__ import main
-from reports.communication import published, report
+from reports.communication import points, report
 from reports.html import communication
 from reports.html import page as html_page
 from reports.html import report as html_report
@@ -57,7 +57,7 @@ def test_the_sentence_is_computed_from_the_file(tmp_path):
 
 def test_gpus_stand_beside_each_other_at_each_size(tmp_path):
     found = written(silicon(tmp_path / "h200.json"), silicon(tmp_path / "h100.json", 2, H100)).published
-    (table,) = published.table(found)
+    (table,) = points.table(found)
     titles = [column.title.replace("\n", " ") for column in table.columns]
     assert titles[:6] == ["message", "GPU", "ranks", "NCCL eager us", "custom eager us", "custom graph us"]
     assert [[row[:7] for row in group] for group in table.groups] == [
@@ -82,7 +82,7 @@ def test_without_eight_ranks_the_most_there_are(tmp_path):
 def test_what_is_not_published_is_not_made_up(tmp_path):
     path = planted.write(tmp_path / "a.json", planted_ranks.published({16 * KIB: 18}, "nccl", "trtllm"), planted.H200)
     found = written(path)
-    (table,) = published.table(found.published)
+    (table,) = points.table(found.published)
     assert list(table.rows) == [("16 KiB", "h200_sxm", "8", "18.0")]
     assert "custom" not in found.sentences()[0]
 

@@ -4,8 +4,7 @@ import pytest
 
 from reports import results
 from reports.communication import points
-from reports.communication.points import fit
-from reports.communication.published import NOTHING
+from reports.communication.points import NOTHING, fit
 from reports.roofline import interval
 from reports.show import read
 from tests.reports import planted

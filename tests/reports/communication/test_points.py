@@ -8,7 +8,6 @@ import pytest
 
 from reports import results
 from reports.communication import points as communication_points
-from reports.communication import published
 from reports.importers.aiconfigurator import tables
 from reports.output import Format
 from reports.show import read, show
@@ -30,7 +29,7 @@ def no_package(monkeypatch):
 
 def points(tmp_path, measurements, machine=planted.CPU, others=()):
     file = results.load(planted.write(tmp_path / "x.json", measurements, machine))
-    found = communication_points.points(file, read(file), published.gather([file, *others]))
+    found = communication_points.points(file, read(file), communication_points.gather([file, *others]))
     return {one.case.name: one for one in found}
 
 

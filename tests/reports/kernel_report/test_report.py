@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from reports import output, provenance, result_tables
+from reports import formatting, output, result_tables
 from reports.__main__ import main
 from reports.kernel_report import points, report
 from reports.kernel_report.report import record, section
@@ -237,15 +237,15 @@ def test_times_with_dependent_launch_say_that_a_layer_gains_less(selected):
     chosen = selected(found)
     assert " ".join(text(chosen).split()).count("a layer has other kernels between its linears and gains less") == 2
     plain, with_pdl = draw_markdown(report.ratio_grids([chosen])).split("### ")[1:]
-    assert provenance.NOTE in with_pdl
-    assert provenance.NOTE not in plain
+    assert formatting.DEPENDENT_LAUNCH_NOTE in with_pdl
+    assert formatting.DEPENDENT_LAUNCH_NOTE not in plain
     assert "gains less" not in text(selected(found[:2]))
     for table in (
         result_tables.draw_up(chosen.points[0].by.values()),
         result_tables.draw_up([chosen.points[0].by["torch"]]),
     ):
         (notes,) = (one.notes for one in table)
-        assert (provenance.NOTE in notes) == (len(table[0].rows) == 3)
+        assert (formatting.DEPENDENT_LAUNCH_NOTE in notes) == (len(table[0].rows) == 3)
 
 
 @pytest.mark.parametrize("width", [100, 160])

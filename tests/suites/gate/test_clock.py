@@ -5,8 +5,7 @@ import json
 import pytest
 
 from suites.gate import clock
-from suites.gate.clock import judge, pairs
-from suites.gate.nvbench import benchmark_name, seconds_by_case
+from suites.gate.clock import benchmark_name, judge, pairs, seconds_by_case
 from tests.suites.gate.test_dram import MARKED
 from tests.suites.gate.test_runner import gone
 

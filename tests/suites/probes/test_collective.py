@@ -9,7 +9,7 @@ from suites.case import RankHow
 from suites.probes.collective import RankBench, RankEntry, rank_entry
 from suites.workers.launcher import Ranks
 from suites.workers.pool import MOST_IN_A_ROW
-from suites.workers.protocol import RankLostError
+from suites.workers.process import RankLostError
 
 HOW = RankHow("bf16", "eager", 0.0, "gloo")
 RANKS = Ranks(2, "cpu")

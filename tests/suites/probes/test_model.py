@@ -15,7 +15,7 @@ from suites.probes import model
 from suites.probes.model import StepBench, StepEntry, step_entry
 from suites.runner import Run
 from suites.workers.launcher import Ranks
-from suites.workers.protocol import CaseRefusedError, RankLostError
+from suites.workers.process import CaseRefusedError, RankLostError
 from tests.suites.probes.traces import shares, told
 
 CPU = Device("cpu", "cpu", 2**20, PATIENCE["cpu"])

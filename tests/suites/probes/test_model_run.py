@@ -3,7 +3,7 @@
 import pytest
 
 from suites import session
-from suites.workers.protocol import RankLostError
+from suites.workers.process import RankLostError
 from tests.suites.conftest import Bench
 from tests.suites.probes.test_model import Crew
 

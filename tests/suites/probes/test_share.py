@@ -10,7 +10,7 @@ from suites.case import StepHow
 from suites.probes.share import ModelBench, Share, share_entry
 from suites.runner import Run
 from suites.workers.launcher import Ranks
-from suites.workers.protocol import CaseRefusedError
+from suites.workers.process import CaseRefusedError
 from tests.suites.probes.share_crews import ShareCrew
 from tests.suites.probes.test_model import case as step
 

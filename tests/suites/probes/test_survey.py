@@ -6,7 +6,7 @@ from comm.collectives import COLLECTIVES
 from suites.case import RankHow
 from suites.probes.collective import rank_entry, survey
 from suites.workers.launcher import Ranks
-from suites.workers.protocol import RankLostError
+from suites.workers.process import RankLostError
 
 LINES = {
     16384: "host:1:2 [0] NCCL INFO AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}\n",

@@ -8,7 +8,7 @@ import torch
 
 from comm.backend import Backend, Communicator, World
 from suites import nvtx
-from suites.workers.protocol import Task
+from suites.workers.process import Task
 from suites.workers.worker import Case
 
 LABEL = {"name": "a case", "question": "communication", "number": 0}

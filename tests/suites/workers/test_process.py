@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from suites.workers.protocol import Wire
+from suites.workers.process import Wire
 
 
 @pytest.fixture
