@@ -6,7 +6,6 @@ No host name and no user name: result files are meant to be passed on.
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterator
 from datetime import date
 from functools import cache
@@ -21,37 +20,6 @@ import torch
 from kernels.timing.device import Device, gib, nvml_handle
 from kernels.timing.nvidia_smi import other_processes
 from specs.measurement import SCHEMA
-
-# The commit that a figure belongs to: from git, or from a variable where a copy of the tree has no history.
-
-VARIABLE = "SHARDBENCH_COMMIT"
-ROOT = Path(__file__).parent.parent
-SHORT = 7
-
-
-@cache
-def commit() -> str | None:
-    """The full hash by git; without .git what SHARDBENCH_COMMIT holds; None where neither says it."""
-    if not (ROOT / ".git").exists():
-        return os.environ.get(VARIABLE, "").strip() or None
-    try:
-        told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=60)  # noqa: S607
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return told.stdout.strip() if told.returncode == 0 else None
-
-
-def short_commit() -> str:
-    """As result files are named by it; `nogit` where it is unknown."""
-    return (commit() or "nogit")[:SHORT]
-
-
-def commit_info() -> dict[str, Any] | None:
-    """As a result file holds it, where there is no .git but the variable; None where git or nobody says it."""
-    if (ROOT / ".git").exists() or not (told := commit()):
-        return None
-    return {"id": told, "time": None, "author_time": None, "dirty": False, "project": ROOT.name, "branch": "(unknown)"}
-
 
 VARIABLES = (
     "NCCL_",

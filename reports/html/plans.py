@@ -7,8 +7,8 @@ import altair as alt
 
 from reports import formatting
 from reports.html.charts import Figure, compiled, data, log
-from reports.plan import names as plan_names
 from reports.plan import report
+from reports.plan import tables as plan_names
 from reports.plan.planner import Point
 from reports.plan.report import PlanChapter, Planned, Traces
 

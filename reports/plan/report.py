@@ -8,12 +8,12 @@ from typing import Any
 from reports import output, results
 from reports.formatting import NONE
 from reports.output import Block, Column, Facts, Format, Table
-from reports.plan import estimate, names, tables
+from reports.plan import estimate, tables
 from reports.plan.answer import both, brief, lead, sentence
 from reports.plan.crossover import Crossover
-from reports.plan.names import command
 from reports.plan.planner import QUESTION, LeftOut, Plan, Point, Target, make, planned
 from reports.plan.query import Asked
+from reports.plan.tables import command
 from reports.provenance import name_among
 from reports.results import ResultFile
 from specs.errors import UserError, find
@@ -199,9 +199,9 @@ def _crossovers(planned: Sequence[Planned]) -> Table:
             "possibly: the first at which PP may be ahead in any variant; about: for good, in the middle one; "
             "surely: for good, in all",
             "range: over variants, caches, and what is assumed",
-            names.VARIANTS,
-            names.FOR_GOOD,
-            names.UNSEEN,
+            tables.VARIANTS,
+            tables.FOR_GOOD,
+            tables.UNSEEN,
         ),
     )
 
@@ -223,7 +223,7 @@ def _targets(planned: Sequence[Planned]) -> Table:
         columns=columns,
         groups=tuple(_target_rows(planned, place) for place in range(len(planned[0].plan.targets))),
         caption="among the batches asked for the most tokens a second within what a token may take",
-        notes=(names.OTHER_BATCHES,),
+        notes=(tables.OTHER_BATCHES,),
     )
 
 
@@ -231,7 +231,8 @@ def _target_rows(planned: Sequence[Planned], place: int) -> tuple[tuple[str, ...
     """One latency, a row for each GPU."""
     found = [(one.name, one.plan.targets[place]) for one in planned]
     return tuple(
-        (f"{1e3 * one.latency_seconds:g}", name, *tables.shortly(one.best), names.tied(one)) for name, one in found
+        (f"{1e3 * one.latency_seconds:g}", name, *tables.shortly(one.best), tables.tied_with(one))
+        for name, one in found
     )
 
 

@@ -1,18 +1,181 @@
 """A plan as tables: what is best first, then every split at every batch, then what is missing and what is assumed."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from reports import formatting
-from reports.formatting import NONE
+from reports.formatting import NONE, counted
 from reports.output import Block, Column, Facts, Row, Table
-from reports.plan import estimate, names, step
+from reports.plan import estimate, step
 from reports.plan.answer import sentence
 from reports.plan.crossover import Crossover
-from reports.plan.names import command
-from reports.plan.planner import LeftOut, Plan, Point
-from reports.plan.query import Asked
+from reports.plan.planner import LeftOut, Plan, Point, Target
+from reports.plan.query import Asked, Fabric
+from reports.plan.step import ALL_REDUCE
+from reports.provenance import weakest
 from specs.parallel import Deployment
+
+# How a plan's splits, ranges, parts and what-ifs are written.
+
+# The command that makes a plan again.
+
+USUAL = Asked(model="llama-3-70b", gpus=8)
+"""What `python -m reports plan` is asked where no option says otherwise."""
+PLAIN = ("model", "gpus", "context", "dtype", "backend", "partition", "draft_tokens", "prefill_chunk", "layers")
+LISTS = {"batches": "batch", "latencies": "latency"}
+LINKS = {
+    "nodes": "nodes",
+    "gpus_per_node": "gpus-per-node",
+    "bytes_per_second": "link-bandwidth",
+    "latency_seconds": "link-latency",
+    "share": "link-share",
+}
+
+
+def command(paths: Iterable[Path], asked: Asked) -> str:
+    """`python -m reports plan FILE --context 256`: the options that differ from the usual ones."""
+    return shlex.join(["python", "-m", "reports", "plan", *map(str, paths), *_options(asked)])
+
+
+def _options(asked: Asked) -> Iterator[str]:
+    for name in PLAIN:
+        if (value := getattr(asked, name)) != getattr(USUAL, name):
+            yield from (f"--{name.replace('_', '-')}", str(value))
+    if asked.launches != USUAL.launches:
+        yield from ("--launch", asked.launches[0])
+    for name, option in LISTS.items():
+        if tuple(values := getattr(asked, name)) != tuple(getattr(USUAL, name)):
+            yield from (f"--{option}", ",".join(map(str, values)))
+    for name, option in LINKS.items():
+        if (value := getattr(asked.fabric, name)) != getattr(Fabric(), name):
+            yield from (f"--{option}", str(value))
+
+
+GUESSED = ("assumed", "modelled")
+SHORT = {"interpolated": "interp.", "lm_head": "head"}
+VARIANTS = (
+    "variants: whose kernels run; elementwise kernels (norms, rotary embedding, SwiGLU) counted as launches of their "
+    "own, or fused into others at no cost; layers dealt evenly or balanced"
+)
+FOR_GOOD = "for good: at every larger batch looked at; before that the lead may change more than once, at tile sizes"
+UNSEEN = (
+    "not in the range: errors of straight lines between tabulated shapes and tokens; a tile cliff between two "
+    "tabulated tokens is not seen"
+)
+OTHER_BATCHES = "powers of two fill tiles, and batches just above them do not: --batch asks for others"
+LAUNCHED = {"graph": "in a graph", "eager": "eagerly"}
+FEW = 4
+"""Splits that a cell names; of more it says how many."""
+
+
+def cut(one: Deployment) -> str:
+    """`tp2-pp4x2`: how the model is cut, without schedule."""
+    words = [f"tp{one.tp}"] if one.tp > 1 or one.pp == 1 else []
+    words += [f"pp{one.pp}"] if one.pp > 1 else []
+    return "-".join(words) + (f"x{one.replicas}" if one.replicas > 1 else "")
+
+
+def kind(one: Deployment) -> str:
+    """What a split is an example of: whatever has replicas is of that kind, whatever has both TP and PP is mixed."""
+    if one.replicas > 1:
+        return "replicas"
+    if one.pp == 1:
+        return "TP"
+    return "mixed TP x PP" if one.tp > 1 else f"{one.schedule} PP"
+
+
+def milliseconds(seconds: float) -> str:
+    """To three digits, or all of those before the point."""
+    number = 1e3 * seconds
+    return formatting.digits(float(f"{number:.3g}")) if number < 1000 else f"{number:,.0f}"
+
+
+def bounds(one: Point) -> str:
+    """The least and the most that its step may take, in milliseconds."""
+    return f"{milliseconds(one.low)}–{milliseconds(one.high)}"
+
+
+def guessed_parts(one: Point) -> set[str]:
+    """Parts that rest on an assumption or on a model."""
+    return {name for name, how in one.account.provenance.items() if how in GUESSED} if one.account else set()
+
+
+def provenance(one: Point, everywhere: Iterable[str] = ()) -> str:
+    """`interp. + hop`: the weakest that parts with a measurement rest on, then those that are assumed or modelled."""
+    if one.account is None:
+        return ""
+    found = [how for how in one.account.provenance.values() if how not in GUESSED]
+    how = weakest(found) if found else ""
+    extra = sorted(SHORT.get(name, name) for name in guessed_parts(one) - set(everywhere))
+    return " + ".join(filter(None, (SHORT.get(how, how), ", ".join(extra))))
+
+
+def tied_with(one: Target) -> str:
+    """The splits that cannot be told from the best: those of its batch first."""
+    best = one.best
+    if best is None:
+        return ""
+    found = sorted(one.tied, key=lambda other: other.batch != best.batch)
+    named = [str(other.deployment) + (f" at {other.batch}" if other.batch != best.batch else "") for other in found]
+    more = [f"{len(named) - FEW} more"] if len(named) > FEW else []
+    return ", ".join([*named[:FEW], *more])
+
+
+def load(asked: Asked) -> str:
+    """`llama-3-70b · bf16 · context 256 · …`."""
+    return " · ".join(_load(asked))
+
+
+def _load(asked: Asked) -> Iterator[str]:
+    yield asked.model + (f" cut to {asked.layers} layers" if asked.layers else "")
+    yield asked.dtype
+    yield f"context {asked.context}"
+    yield f"all-reduce: {asked.backend}"
+    yield f"layers dealt {asked.partition}ly" if asked.partition == "even" else f"layers {asked.partition}"
+    if asked.draft_tokens:
+        yield f"{asked.draft_tokens} draft tokens"
+    if asked.prefill_chunk:
+        yield f"{asked.prefill_chunk} tokens of prompts in a step"
+
+
+def what_if(asked: Asked) -> str:
+    """What is imagined of the links; empty where nothing is."""
+    fabric = asked.fabric
+    if not fabric.imagined:
+        return ""
+    said = []
+    if fabric.gpus_per_node:
+        said.append(f"{counted(fabric.nodes, 'node')} of {counted(fabric.gpus_per_node, 'GPU')}")
+    if fabric.bytes_per_second is not None:
+        said.append(f"a link of {fabric.bytes_per_second / 1e9:g} GB/s in one direction")
+    if fabric.latency_seconds is not None:
+        said.append(f"{1e6 * fabric.latency_seconds:g} us a message")
+    if fabric.share != 1:
+        said.append(f"{fabric.share:.0%} of the link left by others")
+    which = "all-reduces and hops that cross nodes" if fabric.nodes > 1 else "all all-reduces and hops"
+    return f"{', '.join(said)}: {which} are modelled, nobody measured them"
+
+
+def all_reduces(plan: Plan) -> str:
+    """`behind the middle figures: custom (vllm) timed in a graph, of bf16; …`; none where nothing is reduced."""
+    known = {one.case.name: one for one in plan.system.by_op.get("all_reduce", ())}
+    used = [
+        known[name]
+        for one in plan.points
+        if one.account
+        for name in one.account.cases.get(ALL_REDUCE, ())
+        if name in known
+    ]
+    found: dict[str, dict[str, None]] = {}
+    for one in used:
+        how = LAUNCHED.get(one.case.launch or "", "nobody says how")
+        what = f"{one.case.implementation}{{}} timed {how}, of {one.case.dtype}"
+        found.setdefault(what, {}).update({one.framework: None} if one.framework else {})
+    said = [what.format(f" ({', '.join(sorted(who))})" if who else "") for what, who in found.items()]
+    return f"behind the middle figures: {'; '.join(said)}" if said else ""
+
 
 # What a plan has no figures of, a line for each reason; and the figures that it assumes.
 
@@ -113,9 +276,9 @@ def _head(plan: Plan) -> Facts:
     asked = plan.asked
     rows = [
         ("", sentence(plan)),
-        ("what if", names.what_if(asked)),
-        ("asked", names.load(asked)),
-        ("all-reduces", names.all_reduces(plan)),
+        ("what if", what_if(asked)),
+        ("asked", load(asked)),
+        ("all-reduces", all_reduces(plan)),
         ("files", ", ".join(map(str, plan.system.paths))),
     ]
     title = f"TP or PP over {asked.gpus} x {plan.system.name}"
@@ -153,9 +316,9 @@ def _crossover(plan: Plan, found: Crossover) -> Table:
                 (
                     f"multiples of {gpus} from {first} to {last}" + (f": {found.bound_by}" if found.bound_by else ""),
                     f"{NONE}: it does not, up to there" if None in found.by.values() else "",
-                    names.FOR_GOOD,
-                    names.VARIANTS,
-                    names.UNSEEN,
+                    FOR_GOOD,
+                    VARIANTS,
+                    UNSEEN,
                     *formatting.dependent_launch_notes(who.implementation for who, _ in found.by),
                 ),
             )
@@ -182,11 +345,9 @@ def _targets(plan: Plan) -> Table:
     return Table(
         title="best split for a latency",
         columns=(Column("at most\nms"), *(column for column, _ in SHORTLY), tied),
-        groups=(
-            tuple((f"{1e3 * one.latency_seconds:g}", *shortly(one.best), names.tied(one)) for one in plan.targets),
-        ),
+        groups=(tuple((f"{1e3 * one.latency_seconds:g}", *shortly(one.best), tied_with(one)) for one in plan.targets),),
         caption="among the batches asked for the most tokens a second within what a token may take",
-        notes=(names.OTHER_BATCHES,),
+        notes=(OTHER_BATCHES,),
     )
 
 
@@ -201,23 +362,23 @@ def _front(plan: Plan) -> Table:
         columns=tuple(column for column, _ in SHORTLY),
         groups=(tuple(map(shortly, plan.front)),),
         caption="among the batches asked for nothing is better in both latency and tokens a second",
-        notes=(names.OTHER_BATCHES,),
+        notes=(OTHER_BATCHES,),
     )
 
 
 def _points(plan: Plan) -> Table:
     """A group of rows for each batch."""
     there = [one for one in plan.points if one.fits]
-    everywhere = set.intersection(*map(names.guessed, there)) if there else set()
+    everywhere = set.intersection(*map(guessed_parts, there)) if there else set()
     columns: list[tuple[Column, Cell]] = [
         (Column("batch"), lambda one: str(one.batch)),
-        (Column("split", number=False), lambda one: names.cut(one.deployment)),
+        (Column("split", number=False), lambda one: cut(one.deployment)),
         (Column("schedule", number=False), lambda one: one.deployment.schedule),
         (Column("micro-\nbatches"), lambda one: str(one.deployment.micro_batches) if _is_async(one) else NONE),
         *FIGURES,
         (Column("comm\n%"), lambda one: _percent(one.account.communication_share if one.account else 0)),
         (Column("bubble\n%"), lambda one: _percent(one.account.bubble_share if one.account else 0)),
-        (Column("rests on", number=False, prose=True), lambda one: names.provenance(one, everywhere)),
+        (Column("rests on", number=False, prose=True), lambda one: provenance(one, everywhere)),
     ]
     groups = []
     for batch in plan.batches:
@@ -229,7 +390,7 @@ def _points(plan: Plan) -> Table:
         title="every split",
         columns=(*(column for column, _ in columns), Column("note", number=False)),
         groups=tuple(groups),
-        caption=" · ".join(filter(None, (names.load(plan.asked), guessed))),
+        caption=" · ".join(filter(None, (load(plan.asked), guessed))),
         notes=(*NOTES, TRACE.format(f"`{command(plan.system.paths, plan.asked)} --format json`")),
     )
 
@@ -251,8 +412,8 @@ def _percent(share: float) -> str:
 
 
 FIGURES: tuple[tuple[Column, Cell], ...] = (
-    (Column("step\nms"), lambda one: names.milliseconds(one.seconds)),
-    (Column("low–high\nms"), names.bounds),
+    (Column("step\nms"), lambda one: milliseconds(one.seconds)),
+    (Column("low–high\nms"), bounds),
     (Column("tokens/s"), lambda one: formatting.digits(one.tokens_per_second)),
 )
 SHORTLY: tuple[tuple[Column, Cell], ...] = (

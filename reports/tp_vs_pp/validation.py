@@ -18,10 +18,10 @@ from reports.formatting import NONE, counted
 from reports.output import Column, Table
 from reports.pipeline_model import StageTable
 from reports.plan.estimate import MissingError
-from reports.plan.names import kind
 from reports.plan.profile import gather
 from reports.plan.query import Asked
 from reports.plan.step import Parts, Step, Variant, compose
+from reports.plan.tables import kind
 from reports.results import deployment_of
 from reports.tp_vs_pp.compare import Experiment, Load, crowd
 from specs import measurement as specs_measurement

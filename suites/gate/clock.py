@@ -6,14 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from kernels.timing.device import Device
-from kernels.timing.host import Call, without_collector
 from suites.gate.cases import CLOCK_CASES, PROFILED
 from suites.gate.dram import read_table
 from suites.gate.step import Step, Verdict, leave, options, run_limited
@@ -21,11 +16,6 @@ from suites.gate.step import Step, Verdict, leave, options, run_limited
 # Reading what NVBench writes with --json: means of its cold and its batch measurement.
 
 COLD, BATCH = "nv/cold/time/gpu/mean", "nv/batch/time/gpu/mean"
-
-
-def benchmark_name(case: str, mode: str, calls: int) -> str:
-    """A case's name in NVBench: with the mode, and the calls that one launch stands for."""
-    return f"{case}.{mode}.{calls}"
 
 
 def seconds_by_case(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
@@ -152,56 +142,6 @@ def judge(ours: Times, found: Sequence[Pair], missing: Sequence[str], cut: Seque
     return Verdict("unfinished" if cut else "passed", f"{told}{beside}", figures)
 
 
-# The isolated clock: one cold call between two events, as NVBench takes its cold measurement.
-#
-# Before each call the last-level cache is overwritten, as NVBench does, so that both see the same dirty lines go. The
-# stream is kept busy until the host has queued the events and the call. So no gap of the host's making lies between
-# them.
-
-BUSY_CYCLES = 400_000
-"""About 0.2 ms at 2 GHz: queueing two events and a Triton launch takes the host some 30 us."""
-MOST_BUSY_CYCLES = 64 * BUSY_CYCLES
-WARM_UP = 3
-
-
-@dataclass(frozen=True)
-class Isolated:
-    """Seconds of each call, and how often the host was too late and the call was left out."""
-
-    seconds: tuple[float, ...]
-    late: int
-
-
-def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
-    """Time `rounds` calls, each alone.
-
-    Raises:
-        RuntimeError: the host stayed behind however long the stream was kept busy.
-    """
-    flush = torch.empty(device.llc_bytes, dtype=torch.uint8, device=device.kind)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    turn, busy, late, seconds = cycle(calls), BUSY_CYCLES, 0, list[float]()
-    for call in islice(turn, WARM_UP):
-        call()
-    torch.cuda.synchronize()
-    with without_collector():
-        while len(seconds) < rounds:
-            flush.zero_()
-            torch.cuda._sleep(busy)
-            begin.record()
-            next(turn)()
-            end.record()
-            ahead = not begin.query()
-            torch.cuda.synchronize()
-            if ahead:
-                seconds.append(begin.elapsed_time(end) / 1000)
-                continue
-            late, busy = late + 1, 2 * busy
-            if busy > MOST_BUSY_CYCLES:
-                raise RuntimeError(f"the host queues calls too slowly: {late} of {late + len(seconds)} were late")
-    return Isolated(tuple(seconds), late)
-
-
 STEP = Step(
     name="clock",
     purpose="our chain and isolated clocks against NVBench's batch and cold, and against ncu's durations",
@@ -244,7 +184,7 @@ def our_times(keep: Callable[[Times], None]) -> tuple[dict[str, dict[str, float]
 
     from kernels.timing.cuda import CudaTimer
     from kernels.timing.device import current_device
-    from suites.gate.cases import draw_calls, kernel_of, make_pool
+    from suites.gate.watched_calls import draw_calls, isolated, kernel_of, make_pool
 
     device, times, missing = current_device(), dict[str, dict[str, float]](), list[str]()
     pool = make_pool(device, CLOCK_CASES)
@@ -293,7 +233,16 @@ def nvbench_times(path: Path, seconds: float) -> Theirs:
         return Theirs({}, (f"NVBench: {max(0, seconds):.0f} s are left, it needs 10",))
     path.unlink(missing_ok=True)
     each = min(0.8, 0.5 * seconds / (3 * len(CLOCK_CASES)))  # a case is measured three times: cold, cold and batch
-    command = [sys.executable, "-m", "suites.gate.nvbench_run", "--json", str(path), "--timeout", f"{each:.2f}"]
+    command = [
+        sys.executable,
+        "-m",
+        "suites.gate.watched_calls",
+        "nvbench",
+        "--json",
+        str(path),
+        "--timeout",
+        f"{each:.2f}",
+    ]
     sys.stdout.flush()
     limit = seconds - GRACE_SECONDS
     status = run_limited(command, sys.stdout.buffer, limit, {}, GRACE_SECONDS)

@@ -11,22 +11,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from specs.errors import UserError
-from suites.gate import (
-    clock,
-    correctness,
-    counters,
-    dram,
-    facts,
-    implementations,
-    layers,
-    memcheck,
-    planted,
-    racecheck,
-    ranks,
-    runner,
-    suite,
-    warm,
-)
+from suites.gate import clock, correctness, dram, machine, ranks, runner, sanitizer, suite, warm
 from suites.gate.machine import Machine, look_around
 from suites.gate.runner import Gate
 from suites.gate.step import Place, Profile, Result, Step, granted
@@ -37,7 +22,7 @@ SMOKE = Profile(
     "smoke",
     "does anything run here at all: versions, one case of each implementation, one call under each tool",
     100.0,
-    (facts.STEP, implementations.STEP, counters.STEP, planted.STEP),
+    (machine.FACTS_STEP, correctness.IMPLEMENTATIONS_STEP, dram.COUNTERS_STEP, sanitizer.PLANTED_STEP),
 )
 EVIDENCE = Profile(
     "evidence",
@@ -46,19 +31,19 @@ EVIDENCE = Profile(
     (
         warm.STEP,
         correctness.CORRECTNESS_STEP,
-        suite.STEP,
-        layers.LAYERS_STEP,
-        dram.STEP,
+        suite.SUITE_STEP,
+        suite.LAYERS_STEP,
+        dram.DRAM_STEP,
         clock.STEP,
         correctness.ARRIVAL_STEP,
-        layers.TABLE_STEP,
+        suite.TABLE_STEP,
     ),
 )
 SAFETY = Profile(
     "safety",
     "ranks that share the GPU, and compute-sanitizer over our kernels and planted faults",
     380.0,
-    (ranks.STEP, memcheck.STEP, racecheck.STEP),
+    (ranks.STEP, sanitizer.MEMCHECK_STEP, sanitizer.RACECHECK_STEP),
 )
 PROFILES = {profile.name: profile for profile in (SMOKE, EVIDENCE, SAFETY)}
 

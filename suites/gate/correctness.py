@@ -1,12 +1,29 @@
 """The step that all others stand on: every kernel against its reference, on several workers at once."""
 
+import json
 import os
 import sys
+import time
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
 
-from suites.gate.step import PYTEST, QUIET, WIDE, Place, Step, by_counts
+from suites.gate.step import (
+    PYTEST,
+    QUIET,
+    TORCH,
+    WIDE,
+    Place,
+    Step,
+    Verdict,
+    by_counts,
+    leave,
+    options,
+    run_limited,
+    run_step,
+)
 
 # The arrival protocol of split-K: the last program to arrive adds up all partials, in one fixed order.
 
@@ -41,7 +58,7 @@ def tests(count: int) -> list[str]:
     return [sys.executable, "-m", "pytest", "tests/gpu", f"--ignore={ARRIVAL}", *QUIET, *spread]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main_correctness(argv: Sequence[str] | None = None) -> NoReturn:
     """Become pytest, on as many workers as this machine has room for."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--free-gib", type=float, help="GPU memory that is free")
@@ -57,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def command(place: Place, _: float) -> list[str]:
     """The program decides how many workers there are."""
     free = [] if place.free_gib is None else ["--free-gib", f"{place.free_gib:.1f}"]
-    return [place.python, "-m", "suites.gate.correctness", *free]
+    return [place.python, "-m", "suites.gate.correctness", "--step", "correctness", *free]
 
 
 CORRECTNESS_STEP = Step(
@@ -73,5 +90,157 @@ CORRECTNESS_STEP = Step(
 )
 
 
+# One case of each implementation from its check through capture to samples, by the suites' own clock.
+#
+# Each line stands alone: an implementation that fails, or that takes its process with it, ends no other.
+
+DTYPE = "bf16"
+"""The number format of every case. A kernel that lacks it is tried in its own first one."""
+CALLS = 4
+"""Calls of a case, each on other weights."""
+MARGIN_SECONDS = 3.0
+
+IMPLEMENTATIONS_STEP = Step(
+    name="implementations",
+    purpose="one case of each implementation: checked, captured in a graph, sampled",
+    seconds=45,
+    least_seconds=15,
+    command=lambda place, seconds: place.module("implementations", "--seconds", f"{seconds:.0f}", of="correctness"),
+    packages=TORCH,
+    memory_gib=4.0,
+)
+
+
+def implementation_cases() -> list[tuple[Any, dict[str, int]]]:
+    """(kernel, shape): linears and their fused form at one rank's share of Llama-3-70B, attention, and the pieces."""
+    from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
+    from kernels.gate_up import GATE_UPS
+    from kernels.registry import DECODE, LINEARS, PREFILL
+    from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
+    from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
+    from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
+    from specs.layer import PAGE_SIZE, PAGED
+
+    heads = {"heads": 8, "kv_heads": 1, "head_dim": 128}
+    found: list[tuple[Any, dict[str, int]]] = [
+        (kernel, {"tokens": 1 if 1 in kernel.tokens else 128, "n": 8192, "k": 1024}) for kernel in (*LINEARS, *GATE_UPS)
+    ]
+    for kernel in DECODE:
+        pages = {"page_size": PAGE_SIZE} if kernel.implementation in PAGED else {}
+        found.append((kernel, {"batch": 4, "context": 2048, **heads, **pages}))
+    found += [(kernel, {"tokens": 512, **heads}) for kernel in PREFILL]
+    found += [(kernel, {"tokens": 16, "hidden": 8192}) for kernel in (TORCH_RMSNORM, TRITON_RMSNORM)]
+    found += [(kernel, {"tokens": 16, **heads}) for kernel in (TORCH_ROTARY, TRITON_ROTARY)]
+    found += [(kernel, {"tokens": 16, "intermediate": 3584}) for kernel in (TORCH_SWIGLU, TRITON_SWIGLU)]
+    found += [(kernel, {"elements": 2**25}) for kernel in (TORCH_READ, TRITON_READ, TORCH_COPY)]
+    return [*found, (TORCH_LAUNCH, {}), (TRITON_EMPTY, {})]
+
+
+def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict[str, Any]:
+    """What came of one case: right, wrong, failed or not_run, and why."""
+    import torch
+
+    from kernels.timing.cuda import CudaTimer
+
+    told: dict[str, Any] = {"kernel": kernel.name, "implementation": kernel.implementation, "shape": shape}
+    dtype = DTYPE if DTYPE in kernel.rtol else next(iter(kernel.rtol))
+    if reason := kernel.why_not(device.arch, dtype):
+        return told | {"outcome": "not_run", "detail": reason}
+    try:
+        with torch.inference_mode():
+            pool.forget()
+            inputs = [kernel.inputs(pool, dtype=dtype, **shape) for _ in range(CALLS)]
+            kernel.run(**inputs[0])
+            error = kernel.relative_error(inputs[0])
+            if not error <= (limit := kernel.rtol[dtype]):
+                return told | {"outcome": "wrong", "detail": f"relative error {error:.3g} over {limit:.3g}"}
+            timer = CudaTimer(device, "graph")
+            timer.warm_up([kernel.call(one) for one in inputs], None)
+            seconds = timer.sample(1.0).seconds
+    except Exception as error:  # whatever a library raises is that case's
+        short = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        return told | {"outcome": "failed", "detail": short[:300], "lost": device.lost()}
+    mean = sum(seconds) / len(seconds)
+    return told | {"outcome": "right", "detail": f"{1e6 * mean:.2f} us", "seconds": mean, "samples": len(seconds)}
+
+
+def run_from(first: int, into: Path) -> None:
+    """Try cases from the `first` on, a line in `into` for each, until all are tried or the GPU is lost."""
+    from kernels.timing.device import current_device
+    from kernels.timing.pool import Pool
+
+    device = current_device()
+    pool = Pool(device, {DTYPE: 2**27})
+    for kernel, shape in implementation_cases()[first:]:
+        told = try_case(kernel, shape, device, pool)
+        print(f"{told['outcome']}: {kernel.name} {shape}: {told['detail']}", flush=True)  # noqa: T201 - a program's output
+        with into.open("a") as file:
+            file.write(json.dumps(told) + "\n")
+        if told.get("lost"):
+            return
+
+
+def supervise(command: Callable[[int], Sequence[str]], names: Sequence[str], into: Path, seconds: float) -> list[Any]:
+    """Lines of all cases: where a process dies, or has lost the GPU, another goes on behind the case that did it."""
+    deadline, lines = time.monotonic() + seconds, list[Any]()
+    into.unlink(missing_ok=True)
+    while len(lines) < len(names) and (left := deadline - time.monotonic()) > 1:
+        sys.stdout.flush()
+        status = run_limited(command(len(lines)), sys.stdout.buffer, left, {})
+        tried = [json.loads(line) for line in into.read_text().splitlines()] if into.exists() else []
+        if status is None:
+            return tried
+        if status != 0:
+            reason = f"its process ended with status {status}"
+            with into.open("a") as file:
+                died = {"kernel": names[len(tried)], "outcome": "failed", "detail": reason}
+                file.write(json.dumps(died) + "\n")
+            tried.append(died)
+        lines = tried
+    return lines
+
+
+def judge_implementations(lines: Sequence[Any], names: Sequence[str]) -> Verdict:
+    """Passed when what can run here is right and was timed."""
+    by = {outcome: [one for one in lines if one["outcome"] == outcome] for outcome in ("right", "wrong", "failed")}
+    missed = [f"{one['kernel']}: {one['detail']}" for one in (*by["wrong"], *by["failed"])]
+    idle = sorted({f"{one['kernel']}: {one['detail']}" for one in lines if one["outcome"] == "not_run"})
+    told = f"{len(by['right'])} of {len(names)} right and timed"
+    told += f"; WRONG or failed: {'; '.join(missed)}" if missed else ""
+    told += f"; not run: {'; '.join(idle)}" if idle else ""
+    figures = {"cases": list(lines), "wrong": len(by["wrong"])}
+    if missed:
+        return Verdict("failed", told, figures)
+    if len(lines) < len(names):
+        return Verdict("unfinished", f"{told}; no time for {', '.join(names[len(lines) :])}", figures)
+    return Verdict("passed" if by["right"] else "not_run", told, figures)
+
+
+def main_implementations(argv: Sequence[str] | None = None) -> int:
+    """All cases, in a process of their own; or with `--first` those from one on, in this one."""
+    own = ArgumentParser(add_help=False)
+    own.add_argument("--first", type=int)
+    first, rest = own.parse_known_args(argv)
+    asked = options(__doc__, rest, seconds=True)
+    into = asked.out / "implementations.jsonl"
+    if first.first is not None:
+        run_from(first.first, into)
+        return 0
+    names = [kernel.name for kernel, _ in implementation_cases()]
+    program = [
+        sys.executable,
+        "-m",
+        "suites.gate.correctness",
+        "--step",
+        "implementations",
+        "--out",
+        str(asked.out),
+        "--seconds",
+        "0",
+    ]
+    lines = supervise(lambda at: [*program, "--first", str(at)], names, into, asked.seconds - MARGIN_SECONDS)
+    return leave(judge_implementations(lines, names), asked.verdict)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run_step({"correctness": main_correctness, "implementations": main_implementations}))

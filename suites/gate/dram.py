@@ -11,7 +11,7 @@ from statistics import fmean
 from specs.ncu import DURATION, READ, Profiled, profiled
 from suites.gate.cases import PROFILED, READ_CASES
 from suites.gate.machine import find_tool
-from suites.gate.step import Outcome, Step, Verdict, leave, options, run_limited
+from suites.gate.step import Outcome, Step, Verdict, leave, options, run_limited, run_step
 
 # What the gate takes from Nsight Compute's table: the kernels of each call, behind the mark that stands before it.
 
@@ -80,25 +80,25 @@ READ_SECONDS = 2.0
 GRACE_SECONDS = 4.0
 """From the interrupt, at which ncu can still write its table, to the kill; shorter than the gate gives this program."""
 
-STEP = Step(
+DRAM_STEP = Step(
     name="dram",
     purpose="DRAM bytes that a call reads, by ncu, at least 0.97 of its weights: ours, cuBLAS and cuBLASLt",
     seconds=35,
     least_seconds=20,
-    command=lambda place, seconds: place.module("dram", "--seconds", f"{seconds:.0f}"),
+    command=lambda place, seconds: place.module("dram", "--seconds", f"{seconds:.0f}", of="dram"),
     tools=("ncu",),
 )
 
 
-def command(ncu: str, table: Path) -> list[str]:
+def ncu_command(ncu: str, table: Path) -> list[str]:
     """The profiled program under ncu; clocks and caches are left alone."""
     switches = ["--target-processes", "application-only", "--profile-from-start", "off"]
     untouched = ["--clock-control", "none", "--cache-control", "none"]
     written = ["--csv", "--print-units", "base", "--log-file", str(table), "--metrics", f"{READ},{DURATION}"]
-    return [ncu, *switches, *untouched, *written, sys.executable, "-m", "suites.gate.profiled_calls"]
+    return [ncu, *switches, *untouched, *written, sys.executable, "-m", "suites.gate.watched_calls", "ncu"]
 
 
-def judge(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verdict:
+def judge_dram(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verdict:
     """Every judged call read what it had to. Numbers are places in PROFILED, from 1."""
     figures: dict[str, dict[str, float]] = {}
     for number, case in enumerate(PROFILED, start=1):
@@ -134,11 +134,11 @@ def read_table(text: str, ended: str | None = None) -> Verdict:
         return Verdict("not_run", f"this machine's counters cannot be read: {reason}")
     if ended is None:
         try:
-            return judge(by_call(profiled(text)), most_passes(text))
+            return judge_dram(by_call(profiled(text)), most_passes(text))
         except ValueError as error:
             unreadable = str(error)
     try:
-        short = judge(by_call(profiled(whole_calls(text))), most_passes(text))
+        short = judge_dram(by_call(profiled(whole_calls(text))), most_passes(text))
     except ValueError as error:
         return Verdict("failed", unreadable) if ended is None else Verdict("unfinished", f"{ended}; {error}")
     return cut_off(short, ended or f"ncu's table is cut off: {unreadable}")
@@ -151,14 +151,14 @@ def cut_off(short: Verdict, ended: str) -> Verdict:
     return Verdict(outcome, f"{ended}; the calls before that: {short.detail}", short.figures)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main_dram(argv: Sequence[str] | None = None) -> int:
     """Profile, read, judge."""
     began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
     table: Path = asked.out / "ncu.csv"
     table.unlink(missing_ok=True)
     limit = max(1.0, asked.seconds - (time.monotonic() - began) - READ_SECONDS - GRACE_SECONDS)
     sys.stdout.flush()
-    watched = command(find_tool("ncu") or "ncu", table)
+    watched = ncu_command(find_tool("ncu") or "ncu", table)
     try:
         status = run_limited(watched, sys.stdout.buffer, limit, {}, GRACE_SECONDS)
         ended = f"ncu did not end within {limit:.0f} s" if status is None else None
@@ -170,5 +170,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     return leave(verdict, asked.verdict)
 
 
+# Can the counters of this GPU be read? One call of ours under ncu, as the dram step does with many.
+
+CASE = PROFILED[0]
+MARGIN_SECONDS = 3.0
+
+COUNTERS_STEP = Step(
+    name="counters",
+    purpose="one call under ncu: can the counters be read here",
+    seconds=20,
+    least_seconds=10,
+    command=lambda place, seconds: place.module("counters", "--seconds", f"{seconds:.0f}", of="dram"),
+    tools=("ncu",),
+    memory_gib=4.0,
+)
+
+
+def counters_command(table: Path) -> list[str]:
+    """The dram step's, with one case instead of all."""
+    return [*ncu_command(find_tool("ncu") or "ncu", table), "--cases", "1"]
+
+
+def judge_counters(text: str, status: int | None) -> Verdict:
+    """Passed when ncu saw the call read something."""
+    if reason := why_no_counters(text):
+        return Verdict("not_run", f"this machine's counters cannot be read: {reason}")
+    if status is None:
+        return Verdict("unfinished", "ncu did not end within its time")
+    try:
+        seen = by_call(profiled(text)).get(1, [])
+    except ValueError as error:
+        return Verdict("failed", f"exit status {status}: {error}")
+    if not seen or not seen[0].read_bytes:
+        return Verdict("failed", f"exit status {status}: ncu did not see the call")
+    share = seen[0].read_bytes / CASE.weight_bytes
+    figures = {"share_read": share, "seconds": seen[0].seconds, "kernels": seen[0].kernels}
+    return Verdict("passed", f"{CASE.name}: {share:.3f} of its weights read from DRAM", figures)
+
+
+def main_counters(argv: Sequence[str] | None = None) -> int:
+    """Profile one case."""
+    asked = options(__doc__, argv, seconds=True)
+    table: Path = asked.out / "ncu-one-call.csv"
+    sys.stdout.flush()
+    status = run_limited(counters_command(table), sys.stdout.buffer, asked.seconds - MARGIN_SECONDS, {})
+    text = table.read_text(errors="replace") if table.exists() else ""
+    return leave(judge_counters(text, status), asked.verdict)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_step({"dram": main_dram, "counters": main_counters}))

@@ -1,19 +1,23 @@
 """What the sanitizer watches: each kernel of ours, small, with ragged edges, its result checked."""
 
 import sys
+from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
+import triton
+import triton.language as tl
 
 from kernels import gemm
 from kernels.ceilings import TRITON_READ
+from kernels.compile import TRITON_ARCHS
 from kernels.configs.config import FEW_TOKENS, Config
 from kernels.configs.dispatch import tuned
 from kernels.gate_up import GATE_UPS, TRITON_GEMM_GATE_UP
-from kernels.kernel import FreshDraw, Kernel
+from kernels.kernel import Draw, FreshDraw, Inputs, Kernel
 from kernels.registry import DECODE, LINEARS
 from kernels.rmsnorm import TRITON_RMSNORM
 from kernels.rotary import TRITON_ROTARY
@@ -23,7 +27,84 @@ from kernels.timing.device import Device, current_device
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from specs.layer import PAGE_SIZE, PAGED
-from suites.gate.faults import CONTROL
+from specs.roofline import Work
+from specs.units import ITEMSIZE
+
+# Faults for the sanitizer to find: a store one element past the end, and a barrier that was left out.
+#
+# Beside them stands a control without a fault: hazards that racecheck reports there are its own false alarms.
+
+SIZE = 256
+
+RACE = r"""
+extern "C" __global__ void race(int *out)
+{
+    __shared__ int tile[256];
+    tile[threadIdx.x] = threadIdx.x;
+    // Here a __syncthreads() is missing: what is read below another warp may not have written yet.
+    out[threadIdx.x] = tile[255 - threadIdx.x];
+}
+"""
+
+
+@triton.jit
+def _fill(out: tl.tensor, size: int, SIZE: tl.constexpr) -> None:
+    here = tl.arange(0, SIZE)
+    tl.store(out + here, here, mask=here < size)
+
+
+@triton.jit
+def _control_sum(value: tl.tensor, out: tl.tensor, SIZE: tl.constexpr) -> None:
+    tl.store(out, tl.sum(tl.load(value + tl.arange(0, SIZE))))
+
+
+def control_inputs(draw: Draw, *, dtype: str) -> Inputs:
+    """value[4 SIZE] and out[1]."""
+    return {"value": draw.weight(4 * SIZE, dtype=dtype), "out": draw.output(1, dtype=dtype)}
+
+
+def control_run(value: torch.Tensor, out: torch.Tensor) -> None:
+    """Add up across four warps."""
+    _control_sum[(1,)](value, out, SIZE=4 * SIZE, num_warps=4)
+
+
+def control_work(*, dtype: str) -> Work:
+    """Read the values."""
+    return Work(flops=4 * SIZE, hbm_bytes=4 * SIZE * ITEMSIZE[dtype])
+
+
+CONTROL = Kernel(
+    name="control_sum",
+    op="control",
+    implementation="control",
+    inputs=control_inputs,
+    run=control_run,
+    reference=lambda value: value.double().sum(dim=0, keepdim=True),
+    work=control_work,
+    rtol={"fp32": 1e-3},
+    archs=TRITON_ARCHS,
+)
+"""A plain `tl.sum` across warps, in fp32."""
+
+
+def out_of_bounds() -> None:
+    """The mask lets one element too many through."""
+    out = torch.empty(SIZE - 1, dtype=torch.int32, device="cuda")
+    _fill[(1,)](out, SIZE, SIZE=SIZE)
+    torch.cuda.synchronize()
+
+
+def race() -> None:
+    """Eight warps read what the others write."""
+    import cupy
+
+    out = cupy.empty(SIZE, dtype=cupy.int32)
+    cupy.RawKernel(RACE, "race")((1,), (SIZE,), (out,))
+    cupy.cuda.Device().synchronize()
+
+
+FAULTS: dict[str, Callable[[], None]] = {"out_of_bounds": out_of_bounds, "race": race}
+
 
 LIBRARIES = ("torch", "cublaslt", "flash-attn", "flashinfer")
 """Not ours to prove."""
@@ -115,8 +196,13 @@ def exercise(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
     return f"{'right' if error <= kernel.rtol[dtype] else 'wrong'}: {told}: relative error {error:.3g}"
 
 
-def main() -> int:
-    """All of them, each named before it begins and after it ended; 1 if a result is wrong."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """All of them, each named before it begins and after it ended, or one fault; 1 if a result is wrong."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--fault", choices=list(FAULTS), help="commit this fault, and nothing else")
+    if fault := parser.parse_args(argv).fault:
+        FAULTS[fault]()
+        return 0
     device, wrong, calls = current_device(), False, widest_first(exercises())
     _say(f"calls: {len(calls)}")
     with torch.inference_mode():

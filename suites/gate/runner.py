@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from specs.errors import UserError
 from specs.privacy import here
-from suites.environment import commit
+from suites.commit import commit
 from suites.gate.machine import Machine
 from suites.gate.step import Outcome, Place, Result, Step, Verdict, grant, reserved, run_limited
 

@@ -4,13 +4,14 @@ import re
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from suites.gate.machine import find_tool
-from suites.gate.step import Verdict, leave, options, run_limited
+from suites.gate.step import TORCH, Step, Verdict, leave, options, run_limited, run_step
 
 CANNOT = ("Device not supported", "device is not supported")
 """What compute-sanitizer says where it cannot instrument, which is no finding about a kernel."""
@@ -148,23 +149,24 @@ def _race(record: Sequence[str]) -> Finding:
     return Finding(accesses[0][1] if accesses else "unnamed", record[0], max(hazards, 1), reads)
 
 
-def command(tool: str, log: Path, module: str, *arguments: str) -> list[str]:
-    """A program of the gate under one of the sanitizer's tools, which looks at our kernels alone."""
+def command(tool: str, log: Path, *arguments: str) -> list[str]:
+    """The exercise under one of the sanitizer's tools, which looks at our kernels alone."""
     sanitizer = find_tool("compute-sanitizer") or "compute-sanitizer"
     ours = [word for name in (*CHECKED, CONTROL, *PLANTED) for word in ("--kernel-regex", f"kne={name}")]
     switches = ["--tool", tool, "--log-file", str(log), *SWITCHES[tool], "--target-processes", "application-only"]
-    return [sanitizer, *switches, *ours, sys.executable, "-m", f"suites.gate.{module}", *arguments]
+    return [sanitizer, *switches, *ours, sys.executable, "-m", "suites.gate.exercise", *arguments]
 
 
-def run(tool: str, logs: Path, seconds: float, module: str, *arguments: str) -> Findings:
-    """Run it for `seconds` at most; its logs stay, and are passed on."""
+def run(tool: str, logs: Path, seconds: float, fault: str | None = None) -> Findings:
+    """Run the exercise, or a planted fault, for `seconds` at most; its logs stay, and are passed on."""
     limit = max(seconds, 1.0)
-    log, output = logs / f"{tool}-{module}.log", logs / f"{tool}-{module}.out"
+    name, arguments = ("faults", ["--fault", fault]) if fault else ("exercise", [])
+    log, output = logs / f"{tool}-{name}.log", logs / f"{tool}-{name}.out"
     log.unlink(missing_ok=True)
     status: int | None = None
     with output.open("wb") as written:
         try:
-            status = run_limited(command(tool, log, module, *arguments), written, limit, UNCACHED, GRACE_SECONDS)
+            status = run_limited(command(tool, log, *arguments), written, limit, UNCACHED, GRACE_SECONDS)
         except KeyboardInterrupt:  # the gate ends this step: what was seen is still told
             limit = 0.0
     told, said = (path.read_text(errors="replace") if path.exists() else "" for path in (log, output))
@@ -183,7 +185,7 @@ class Check:
 
     Attributes:
         tool: memcheck or racecheck.
-        fault: the planted one, as `suites.gate.faults` names it.
+        fault: the planted one, as `suites.gate.exercise` names it.
         unseen: the verdict where the tool came to its end and did not see the planted fault.
         judge: `judge(planted, ours)` is the verdict on the exercise, by a tool that saw the planted fault.
     """
@@ -215,7 +217,7 @@ class Check:
         """Run the planted fault for `seconds` at most."""
         logs = out / LOGS
         logs.mkdir(parents=True, exist_ok=True)
-        return run(self.tool, logs, seconds - GRACE_SECONDS, "faults", self.fault)
+        return run(self.tool, logs, seconds - GRACE_SECONDS, self.fault)
 
     def run(self, asked: Namespace, began: float) -> Verdict:
         """Run the planted fault, which is quick, then the exercise; a verdict is left between them."""
@@ -226,9 +228,151 @@ class Check:
         seen = f"{self.tool} saw the planted fault; it did not come to the end of our kernels"
         leave(Verdict("unfinished", seen, {"planted_errors": len(planted.found), "wrong": 0}), asked.verdict)
         left = whole - (time.monotonic() - began) - GRACE_SECONDS
-        return self.verdict(planted, run(self.tool, asked.out / LOGS, left, "exercise"))
+        return self.verdict(planted, run(self.tool, asked.out / LOGS, left))
 
-    def main(self, text: str | None, argv: Sequence[str] | None = None) -> int:
+    def main(self, argv: Sequence[str] | None = None) -> int:
         """Be the step's program."""
-        began, asked = time.monotonic(), options(text, argv, seconds=True)
+        began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
         return leave(self.run(asked, began), asked.verdict)
+
+
+# No access out of bounds: compute-sanitizer's memcheck over every kernel of ours at sizes with ragged edges.
+
+MEMCHECK_STEP = Step(
+    name="memcheck",
+    purpose="compute-sanitizer memcheck over our kernels, and over a planted access out of bounds",
+    seconds=150,
+    least_seconds=75,
+    command=lambda place, seconds: place.module("memcheck", "--seconds", f"{seconds:.0f}", of="sanitizer"),
+    tools=("compute-sanitizer",),
+)
+
+
+def judge_memcheck(planted: Findings, ours: Findings) -> Verdict:
+    """Passed when nothing is wrong in our kernels, and the exercise came to its end."""
+    kernels = sorted({one.kernel for one in ours.found})
+    figures = {
+        "planted_errors": len(planted.found),
+        "errors": len(ours.found),
+        "kernels": kernels,
+        "wrong": len(ours.found) + len(ours.wrong),
+        "calls_ended": len(ours.results),
+        "calls": ours.calls,
+    }
+    cut = f"; {ended('memcheck', ours)}, {ours.progress}" if ours.status is None else ""
+    if ours.found:
+        told = f"{len(ours.found)} errors in {', '.join(kernels)}; first: {ours.found[0].title}"
+        return Verdict("failed", f"memcheck: {told}{cut}", figures)
+    if ours.wrong:
+        return Verdict("failed", f"memcheck: {len(ours.wrong)} results wrong; first: {ours.wrong[0]}{cut}", figures)
+    if ours.status is None:
+        told = f"{ours.progress} without an error; the planted fault was seen; last line: {ours.last}"
+        return Verdict("unfinished", f"{ended('memcheck', ours)}: {told}", figures)
+    if ours.status or not ours.summarised:
+        told = f"the exercise of our kernels ended with status {ours.status}, {ours.progress}; last line: {ours.last}"
+        return Verdict("failed", f"memcheck: {told}", figures)
+    return Verdict("passed", f"memcheck: the planted fault was seen, no error in our kernels, {ours.progress}", figures)
+
+
+MEMCHECK = Check(
+    tool="memcheck",
+    fault="out_of_bounds",
+    unseen=Verdict("failed", "memcheck did not see the planted fault, so its silence on our kernels means nothing"),
+    judge=judge_memcheck,
+)
+
+
+# Does compute-sanitizer see a fault here? A store out of bounds that is planted for it.
+
+PLANTED_STEP = Step(
+    name="planted",
+    purpose="a planted access out of bounds under compute-sanitizer: is it seen",
+    seconds=20,
+    least_seconds=10,
+    command=lambda place, seconds: place.module("planted", "--seconds", f"{seconds:.0f}", of="sanitizer"),
+    tools=("compute-sanitizer",),
+    memory_gib=1.0,
+)
+
+
+def judge_planted(planted: Findings) -> Verdict:
+    """Passed when the fault was seen."""
+    figures = {"planted_errors": len(planted.found)}
+    return MEMCHECK.blind(planted) or Verdict("passed", f"memcheck saw it: {planted.found[0].title}", figures)
+
+
+def main_planted(argv: Sequence[str] | None = None) -> int:
+    """Commit the fault under memcheck."""
+    asked = options(__doc__, argv, seconds=True)
+    return leave(judge_planted(MEMCHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)), asked.verdict)
+
+
+# Hazards in shared memory, by compute-sanitizer's racecheck: reported by kernel beside a control, and not judged.
+#
+# Racecheck reports write-after-write where warps that hold the same value all store it, as Triton's reductions across
+# warps do: no race. The control is such a reduction and nothing else, so a kernel with hazards of its kind alone is as
+# sound as `tl.sum`.
+
+RACECHECK_STEP = Step(
+    name="racecheck",
+    purpose="compute-sanitizer racecheck: hazards by kernel beside a plain tl.sum, reported only, and a planted race",
+    seconds=150,
+    least_seconds=75,
+    command=lambda place, seconds: place.module("racecheck", "--seconds", f"{seconds:.0f}", of="sanitizer"),
+    packages=(*TORCH, "cupy"),
+    tools=("compute-sanitizer",),
+)
+
+
+def by_kernel(found: Iterable[Finding]) -> dict[str, dict[str, int]]:
+    """Hazards and records of each kernel, and the hazards in which one access is a read."""
+    kernels: dict[str, dict[str, int]] = {}
+    for one in found:
+        row = kernels.setdefault(one.kernel, {"hazards": 0, "with_reads": 0, "records": 0})
+        row["hazards"] += one.hazards
+        row["with_reads"] += one.hazards if one.reads else 0
+        row["records"] += 1
+    return kernels
+
+
+def judge_racecheck(planted: Findings, ours: Findings) -> Verdict:
+    """Never failed for a hazard: passed at the end of the exercise. A wrong result of a kernel is one here too."""
+    hazards = by_kernel(ours.found)
+    control = hazards.pop(CONTROL, None)
+    figures: dict[str, Any] = {
+        "planted_errors": len(planted.found),
+        "hazards": hazards,
+        "control": control,
+        "wrong": len(ours.wrong),
+        "calls_ended": len(ours.results),
+        "calls": ours.calls,
+    }
+    rows = [f"{name} {_told(row)}" for name, row in sorted(hazards.items())]
+    ran = any(CONTROL.strip("_") in line for line in ours.results)
+    beside = f"hazards, reported only: {', '.join(rows) or 'none'}; the control tl.sum: "
+    beside += _told(control) if control else "none" if ran else "not run"
+    told = f"the planted race was seen; {beside}; {ours.progress}"
+    if ours.wrong:
+        return Verdict("failed", f"racecheck: {len(ours.wrong)} results wrong; first: {ours.wrong[0]}; {told}", figures)
+    if ours.status is None:
+        return Verdict("unfinished", f"{ended('racecheck', ours)}: {told}; last line: {ours.last}", figures)
+    if ours.status or not ours.summarised:
+        broke = f"the exercise ended with status {ours.status}; last line: {ours.last}"
+        return Verdict("unfinished", f"racecheck: {broke}; {told}", figures)
+    return Verdict("passed", f"racecheck: {told}", figures)
+
+
+def _told(row: dict[str, int]) -> str:
+    return f"{row['hazards']} ({row['with_reads']} with reads)" if row["with_reads"] else f"{row['hazards']}"
+
+
+RACECHECK = Check(
+    tool="racecheck",
+    fault="race",
+    unseen=Verdict("not_run", "racecheck did not see the planted race: says nothing"),
+    judge=judge_racecheck,
+)
+
+
+if __name__ == "__main__":
+    sys.exit(run_step({"memcheck": MEMCHECK.main, "racecheck": RACECHECK.main, "planted": main_planted}))

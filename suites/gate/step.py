@@ -51,10 +51,17 @@ class Place:
         """The file in which a step's program says what it found."""
         return self.scratch / f"{name}.json"
 
-    def module(self, name: str, *arguments: object) -> list[str]:
-        """The command of a program of the gate: it is told where to write and where to leave its verdict."""
+    def module(self, name: str, *arguments: object, of: str | None = None) -> list[str]:
+        """The command of a step's program: it is told where to write and where to leave its verdict.
+
+        Args:
+            name: the step.
+            arguments: what else it is given.
+            of: the module, where it holds the programs of several steps.
+        """
+        program = [f"suites.gate.{name}"] if of is None else [f"suites.gate.{of}", "--step", name]
         folders = ["--out", str(self.work), "--verdict", str(self.verdict(name))]
-        return [self.python, "-m", f"suites.gate.{name}", *folders, *map(str, arguments)]
+        return [self.python, "-m", *program, *folders, *map(str, arguments)]
 
 
 @dataclass(frozen=True)
@@ -295,6 +302,14 @@ def options(
     if seconds:
         parser.add_argument("--seconds", type=float, required=True, help="what the program may take")
     return parser.parse_args(argv)
+
+
+def run_step(programs: Mapping[str, Callable[[Sequence[str]], int]], argv: Sequence[str] | None = None) -> int:
+    """Run the program of the step that `--step` names, with the arguments that are left; its exit status."""
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--step", choices=list(programs), required=True)
+    asked, rest = parser.parse_known_args(argv)
+    return programs[asked.step](rest)
 
 
 def leave(verdict: Verdict, path: Path | None) -> int:

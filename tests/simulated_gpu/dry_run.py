@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.triton_utils import missing_triton
-from suites.gate import warm
+from suites.gate import launches
 from suites.gate.command import EVIDENCE, SMOKE
 from suites.gate.runner import MARK, foreign
 from suites.gate.step import granted
@@ -162,7 +162,7 @@ class DryRun:
 
     def _check_launches(self, notes: Sequence[Mapping[str, Any]]) -> None:
         first = {note["code"]: note for note in notes if note["kind"] == "launch"}
-        recorded = {json.dumps(one, sort_keys=True) for one in warm.recorded(ARCH)}
+        recorded = {json.dumps(one, sort_keys=True) for one in launches.recorded(ARCH)}
         missing = [one for one in first.values() if json.dumps(one["record"], sort_keys=True) not in recorded]
         names = ", ".join(sorted({one["kernel"] for one in missing}))
         self.found.expect(
@@ -205,7 +205,7 @@ class DryRun:
         """A profiler that never ends: its step still says so, in time."""
         verdict = self.folder / "hanging.json"
         limits = ["--out", str(self.folder), "--verdict", str(verdict), "--seconds", str(HANGING_SECONDS)]
-        command = [sys.executable, "-m", "suites.gate.dram", *limits]
+        command = [sys.executable, "-m", "suites.gate.dram", "--step", "dram", *limits]
         status, _ = self.run("hanging", command, SHARDBENCH_SIMULATED_TOOL="hangs")
         outcome = json.loads(verdict.read_text())["outcome"] if verdict.exists() else "no verdict"
         self.found.expect(
@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pool.submit(guarded, run, *one)
     if asked.record and any(one["compiles"] for one in run.found.steps):
         notes = read_notes(run.folder / "gate")
-        say(f"wrote {warm.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
+        say(f"wrote {launches.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
     found = run.found
     found.write(asked.folder.with_suffix(".json"), asked.plant)
     say(estimates.table(found.steps))

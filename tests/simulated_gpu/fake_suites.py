@@ -27,7 +27,7 @@ def compiled(folder: Path) -> set[str]:
 
 def note_first(notes: Notes, fn: Any, args: Any, options: Any, code: str, *, warm: bool) -> None:
     """Note a distinct code that is launched, with the record from which the warm step can compile it."""
-    from suites.gate.warm import describe
+    from suites.gate.launches import describe
 
     notes.add("launch", code=code, kernel=fn.__name__, warm=warm, record=describe(fn, args, options))
 

@@ -181,7 +181,7 @@ PLANTS: dict[str, Plant] = {
         "a configuration asks for more shared memory than a block has",
         ("evidence",),
         "bytes of shared memory",
-        {"suites.gate.warm": _ask_for_too_much},
+        {"suites.gate.launches": _ask_for_too_much},
         steps=("warm",),
     ),
     "over-grant": Plant(

@@ -36,7 +36,7 @@ def main(tool: str, arguments: Sequence[str]) -> int:
     environment = {**os.environ, **({"SHARDBENCH_SIMULATED_NCU": str(log)} if tool == "ncu" else {})}
     status = subprocess.run(told, env=environment).returncode
     if tool == "compute-sanitizer":
-        text = FAULTY if "suites.gate.faults" in told else CLEAN
+        text = FAULTY if "--fault" in told else CLEAN
         if log:
             log.write_text(text)
         else:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from suites import environment as module
+from suites import commit as module
 from tests.suites.conftest import ROOT
 
 HASH = "7d7495a0c4b9d2e1f6a8b3c5d7e9f1a2b4c6d8e0"

@@ -15,7 +15,7 @@ import pytest
 from reports import results
 from reports.html import page as html_page
 from reports.html import plans, report
-from reports.plan import names
+from reports.plan import tables
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 
@@ -66,7 +66,7 @@ def test_a_lane_shows_what_the_plan_found(told, page):
 def test_the_notes_under_plots_say_what_they_leave_out(page):
     text = html.unescape(section(page))
     assert "within it the lead depends on whose kernels run and may change at tile sizes" in text
-    assert f"as far as memory holds them; {names.UNSEEN}" in text
+    assert f"as far as memory holds them; {tables.UNSEEN}" in text
     assert "the Pareto front among the batches asked for" in text
 
 
@@ -74,7 +74,7 @@ def test_a_dot_is_the_fastest_of_its_split_and_schedule_at_a_batch(told, page):
     points = [one for one in told.plans.planned[0].plan.points if one.fits]
     rows = values(page, "plan-h200-sxm")
     assert all(one["kind"] in plans.COLOURS for one in rows)
-    cells = [(one.batch, names.cut(one.deployment), one.deployment.schedule) for one in points]
+    cells = [(one.batch, tables.cut(one.deployment), one.deployment.schedule) for one in points]
     assert len(rows) == len(set(cells))
     (one,) = [row for row in rows if (row["split"].startswith("pp8-async"), row["batch"]) == (True, 64)]
     best = min(p.seconds for p in points if (p.batch, p.deployment.pp, p.deployment.schedule) == (64, 8, "async"))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from reports import __main__ as program
-from reports.plan.names import command
 from reports.plan.query import Asked, Fabric
+from reports.plan.tables import command
 
 ASKED = Asked(
     model="llama-3-8b",

@@ -7,7 +7,7 @@ import pytest
 from reports import output, results
 from reports.html import report
 from reports.output import Table
-from reports.plan import names, planner
+from reports.plan import planner, tables
 from reports.plan import report as plan_report
 from reports.plan.answer import both, brief, lead, surely_ahead, telling, third
 from reports.tp_vs_pp import report as experiments
@@ -178,7 +178,7 @@ def test_the_headline_counts_what_surely_beats_both_near_the_crossover(written):
 def test_the_tables_say_what_their_ranges_and_batches_leave_out(written):
     crossovers, targets = written.tables()
     assert crossovers.caption.endswith("than TP 8 for good")
-    assert {names.FOR_GOOD, names.VARIANTS, names.UNSEEN} <= set(crossovers.notes)
+    assert {tables.FOR_GOOD, tables.VARIANTS, tables.UNSEEN} <= set(crossovers.notes)
     assert targets.caption.startswith("among the batches asked for")
     assert "--batch" in targets.notes[0]
 

@@ -10,10 +10,10 @@ import pytest
 
 from reports import output, results
 from reports.output import Table
-from reports.plan import names, tables
-from reports.plan.names import command
+from reports.plan import tables as plan_tables
 from reports.plan.planner import Target, make
 from reports.plan.query import Asked, Fabric
+from reports.plan.tables import command
 from specs.parallel import Deployment
 from tests.reports.plan import planted_parts
 from tests.reports.running import ran
@@ -34,7 +34,7 @@ def drawn(tmp_path_factory):
         path = planted_parts.write(tmp_path_factory.mktemp("plan") / "planted.json", measurements)
         question = Asked(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (8, 64), **asked})
         plan = make([results.load(path)], question)
-        blocks = tables.draw_up(plan)
+        blocks = plan_tables.draw_up(plan)
         return plan, blocks[0], {one.title: one for one in blocks if isinstance(one, Table)}
 
     return made
@@ -86,7 +86,7 @@ def test_each_batch_is_a_group_and_names_its_fastest(drawn):
         assert len(group) == len(there)
         (best,) = [row for row in group if row[-1].startswith("best")]
         fastest = min(there, key=lambda one: one.seconds)
-        assert best[1] == names.cut(fastest.deployment)
+        assert best[1] == plan_tables.cut(fastest.deployment)
         tied = [one for one in there if one is not fastest and one.low <= fastest.high]
         assert len([row for row in group if row[-1].startswith("tied")]) == len(tied)
 
@@ -115,7 +115,7 @@ def test_the_crossover_is_told_by_implementation_elementwise_and_partition(drawn
         f"{whole.batch} in the middle of the variants, surely {whole.high}; it may be ahead from {whole.low} on "
         "(crossover)"
     )
-    assert {names.FOR_GOOD, names.VARIANTS, names.UNSEEN} <= set(found.notes)
+    assert {plan_tables.FOR_GOOD, plan_tables.VARIANTS, plan_tables.UNSEEN} <= set(found.notes)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_crossover_is_told_by_implementation_elementwise_and_partition(drawn
 )
 def test_a_crossover_that_is_none_or_open_is_said_as_such(drawn, changes, said):
     plan, _, _ = drawn()
-    blocks = tables.draw_up(replace(plan, crossover=replace(plan.crossover, **changes)))
+    blocks = plan_tables.draw_up(replace(plan, crossover=replace(plan.crossover, **changes)))
     assert blocks[1].caption.endswith(said)
 
 
@@ -138,7 +138,7 @@ def test_what_is_best_is_so_among_the_batches_asked_for(drawn):
     _, _, tables = drawn()
     for title in ("best split for a latency", "Pareto front"):
         assert tables[title].caption.startswith("among the batches asked for")
-        assert tables[title].notes == (names.OTHER_BATCHES,)
+        assert tables[title].notes == (plan_tables.OTHER_BATCHES,)
 
 
 def test_whose_all_reduces_are_behind_it_and_how_they_were_timed_is_said(drawn):
@@ -211,7 +211,7 @@ def test_the_terminal_stays_within_120_columns(drawn):
     path_like = Fabric(nodes=2, gpus_per_node=4)
     for asked in ({}, {"fabric": path_like, "draft_tokens": 1}, {"batches": (1, 8, 64, 512, 4096)}):
         plan, _, _ = drawn(**asked)
-        text = output.draw_terminal(tables.draw_up(plan), width=120)
+        text = output.draw_terminal(plan_tables.draw_up(plan), width=120)
         assert max(map(len, text.splitlines())) <= 120
 
 
@@ -259,7 +259,7 @@ def test_the_command_that_makes_a_plan_again_is_the_one_it_was_made_by(tmp_path,
     ],
 )
 def test_splits_are_named_and_sorted_into_kinds(deployment, cut, kind):
-    assert (names.cut(deployment), names.kind(deployment)) == (cut, kind)
+    assert (plan_tables.cut(deployment), plan_tables.kind(deployment)) == (cut, kind)
 
 
 def test_of_many_that_are_tied_the_first_are_named(drawn):
@@ -267,12 +267,12 @@ def test_of_many_that_are_tied_the_first_are_named(drawn):
     there = [one for one in plan.points if one.fits and one.batch == 64]
     other = next(one for one in plan.points if one.fits and one.batch == 8)
     best, *rest = there
-    assert names.tied(Target(1.0, best, [other, *rest[:2]])).endswith(f"{other.deployment} at 8")
-    assert names.tied(Target(1.0, best, rest)).endswith(f"{len(rest) - names.FEW} more")
+    assert plan_tables.tied_with(Target(1.0, best, [other, *rest[:2]])).endswith(f"{other.deployment} at 8")
+    assert plan_tables.tied_with(Target(1.0, best, rest)).endswith(f"{len(rest) - plan_tables.FEW} more")
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.0099996, "10.0"), (0.00984, "9.84"), (0.0994, "99.4"), (1.234, "1,234")]
 )
 def test_milliseconds_have_three_digits(seconds, said):
-    assert names.milliseconds(seconds) == said
+    assert plan_tables.milliseconds(seconds) == said

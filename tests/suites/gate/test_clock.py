@@ -5,7 +5,8 @@ import json
 import pytest
 
 from suites.gate import clock
-from suites.gate.clock import benchmark_name, judge, pairs, seconds_by_case
+from suites.gate.cases import benchmark_name
+from suites.gate.clock import judge, pairs, seconds_by_case
 from tests.suites.gate.test_dram import MARKED
 from tests.suites.gate.test_runner import gone
 

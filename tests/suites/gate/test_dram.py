@@ -4,7 +4,7 @@ import pytest
 
 from specs.ncu import profiled
 from suites.gate.cases import PROFILED, READ_CASES
-from suites.gate.dram import CallCounters, by_call, command, judge, most_passes, read_table
+from suites.gate.dram import CallCounters, by_call, judge_dram, most_passes, ncu_command, read_table
 from tests.specs.planted_ncu import kernel, table
 
 MARKED = table(
@@ -88,13 +88,13 @@ def counted(share, case=READ_CASES[0]):
 
 
 def test_a_call_that_reads_too_little_fails_and_is_named():
-    verdict = judge(counted(0.96), 1)
+    verdict = judge_dram(counted(0.96), 1)
     assert verdict.outcome == "failed"
     assert verdict.detail.startswith("under 0.97 of the weights from DRAM: o-tp8-m1-triton 0.960; not seen: ")
 
 
 def test_calls_that_read_their_weights_pass_and_leave_their_durations():
-    verdict = judge(counted(0.98), 1)
+    verdict = judge_dram(counted(0.98), 1)
     assert verdict.outcome == "passed"
     assert verdict.figures["o-tp8-m1-triton"]["least_share_read"] == pytest.approx(0.98)
     assert verdict.figures["o-tp8-m1-triton"]["mean_seconds"] == pytest.approx(6e-6)
@@ -102,14 +102,14 @@ def test_calls_that_read_their_weights_pass_and_leave_their_durations():
 
 def test_a_case_whose_bytes_are_not_judged_cannot_pass_the_step():
     unjudged = next(case for case in PROFILED if case not in READ_CASES)
-    assert judge(counted(1.0, unjudged), 1).outcome == "failed"
-    assert judge({}, 1).detail == "ncu saw none of the calls"
+    assert judge_dram(counted(1.0, unjudged), 1).outcome == "failed"
+    assert judge_dram({}, 1).detail == "ncu saw none of the calls"
 
 
 def test_cases_that_were_not_seen_are_named_and_ours_and_cublas_have_to_be():
-    assert "not seen: " in judge(counted(1.0), 1).detail
-    assert READ_CASES[-1].name in judge(counted(1.0), 1).detail
-    verdict = judge(counted(1.0, CUBLAS), 1)
+    assert "not seen: " in judge_dram(counted(1.0), 1).detail
+    assert READ_CASES[-1].name in judge_dram(counted(1.0), 1).detail
+    verdict = judge_dram(counted(1.0, CUBLAS), 1)
     assert verdict.outcome == "failed"
     assert "both ours and cuBLAS" in verdict.detail
 
@@ -117,7 +117,7 @@ def test_cases_that_were_not_seen_are_named_and_ours_and_cublas_have_to_be():
 def test_kernels_that_ncu_ran_more_than_once_are_said():
     assert most_passes(table(passes=2)) == 2
     assert most_passes(table()) == 1
-    assert "2 times over" in judge(counted(1.0), 2).detail
+    assert "2 times over" in judge_dram(counted(1.0), 2).detail
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_machine_that_hides_its_counters_is_not_a_failure_of_ours(line):
 
 
 def test_ncu_leaves_clocks_and_caches_alone(tmp_path):
-    told = " ".join(command("ncu", tmp_path / "ncu.csv"))
+    told = " ".join(ncu_command("ncu", tmp_path / "ncu.csv"))
     assert "--clock-control none" in told
     assert "--cache-control none" in told
     assert "--profile-from-start off" in told

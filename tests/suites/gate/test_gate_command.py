@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from specs.errors import UserError
-from suites.gate import command, layers, runner, suite
+from suites.gate import command, runner, suite
 from suites.gate.command import PROFILES, shouts, show_results
 from suites.gate.machine import Machine, look_around
 from suites.gate.step import Place, Profile, Result, by_counts, granted
@@ -226,15 +226,15 @@ def test_the_table_is_made_of_the_latest_results_and_of_no_other_file(tmp_path):
     for written, name in enumerate(names):
         (tmp_path / name).write_text("{}")
         os.utime(tmp_path / name, (written, written))
-    assert [path.name for path in layers.newest_results(tmp_path)] == ["new.json", "new-layers.json"]
-    assert layers.newest_results(tmp_path / "absent") == []
+    assert [path.name for path in suite.newest_results(tmp_path)] == ["new.json", "new-layers.json"]
+    assert suite.newest_results(tmp_path / "absent") == []
 
 
 def test_without_a_result_there_is_no_table_and_no_failure(tmp_path):
-    told = layers.table_command(place(tmp_path), 30.0)
+    told = suite.table_command(place(tmp_path), 30.0)
     result = run(*told)
-    assert layers.by_table(result.returncode, result.stdout + result.stderr).outcome == "not_run"
-    assert layers.by_table(2, "error: other.json: no such file").outcome == "failed"
+    assert suite.by_table(result.returncode, result.stdout + result.stderr).outcome == "not_run"
+    assert suite.by_table(2, "error: other.json: no such file").outcome == "failed"
 
 
 def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):
@@ -247,8 +247,8 @@ def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):
 
 
 def test_the_layers_are_a_decode_layer_its_parts_attention_and_the_gemm(tmp_path):
-    listing = [sys.executable, "-m", "pytest", *layers.CASES, "--list", "-p", "no:cacheprovider", *SPARED]
-    axes = [word for option, values in layers.AXES.items() for word in (option, ",".join(map(str, values)))]
+    listing = [sys.executable, "-m", "pytest", *suite.LAYERS_CASES, "--list", "-p", "no:cacheprovider", *SPARED]
+    axes = [word for option, values in suite.LAYERS_AXES.items() for word in (option, ",".join(map(str, values)))]
     done = subprocess.run([*listing, *axes], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     cases = re.findall(r"^suites/\w+\.py::(bench_\w+)\[(.*?)\]: ", done.stdout, re.MULTILINE)

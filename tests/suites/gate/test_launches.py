@@ -18,7 +18,7 @@ from kernels.rmsnorm import TRITON_RMSNORM
 from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY
 from kernels.swiglu import TRITON_SWIGLU
-from suites.gate import warm
+from suites.gate import launches
 
 HEADS = {"heads": 8, "kv_heads": 1, "head_dim": 128}
 ROWS = {"tokens": 5, "n": 136, "k": 1032}
@@ -46,7 +46,7 @@ def seen(monkeypatch):
 
     def compiled_only(self, *args, grid, warmup, **options):
         if not warmup:
-            record = warm.describe(self, args, {**options, "grid": grid, "warmup": warmup})
+            record = launches.describe(self, args, {**options, "grid": grid, "warmup": warmup})
             found.append((record, stock(self, *args, grid=grid, warmup=True, **options).hash))
             return None
         return stock(self, *args, grid=grid, warmup=True, **options)
@@ -95,7 +95,7 @@ def test_the_record_of_a_launch_has_its_key(seen, call):
     call()
     assert seen, "nothing was launched"
     for record, key in list(seen):
-        made = warm.compile_launch(json.loads(json.dumps(record)))
+        made = launches.compile_launch(json.loads(json.dumps(record)))
         assert made.hash == key
 
 
@@ -119,16 +119,16 @@ def test_integers_stand_for_all_that_triton_treats_alike(value):
     class Plain:
         name, is_constexpr, do_not_specialize = "n", False, False
 
-    told = warm._argument(Plain, value)["integer"]
-    other = warm.stand_in({"integer": told})
-    assert warm._argument(Plain, other)["integer"] == told
+    told = launches._argument(Plain, value)["integer"]
+    other = launches.stand_in({"integer": told})
+    assert launches._argument(Plain, other)["integer"] == told
 
 
 def test_records_are_written_once_each_in_an_order_that_stays(tmp_path):
     one, other = ({"kernel": "a:b", "arguments": {"x": {"value": value}}, "options": {}} for value in (1, 2))
-    path = warm.write("sm_90", [other, one, other], tmp_path)
-    assert warm.recorded("sm_90", tmp_path) == [one, other]
+    path = launches.write("sm_90", [other, one, other], tmp_path)
+    assert launches.recorded("sm_90", tmp_path) == [one, other]
     text = path.read_text()
-    warm.write("sm_90", [one, other], tmp_path)
+    launches.write("sm_90", [one, other], tmp_path)
     assert path.read_text() == text
-    assert warm.recorded("sm_80", tmp_path) == []
+    assert launches.recorded("sm_80", tmp_path) == []

@@ -17,11 +17,11 @@ from kernels.configs.dispatch import tuned
 from kernels.kernel import FreshDraw
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
-from suites.gate import clock, exercise, faults, nvbench_run, profiled_calls, suite
-from suites.gate.cases import GateCase, draw_calls, kernel_of, make_pool
-from suites.gate.clock import isolated
+from suites.gate import clock, exercise, suite, watched_calls
+from suites.gate.cases import GateCase
 from suites.gate.dram import MARK
 from suites.gate.sanitizer import read
+from suites.gate.watched_calls import draw_calls, isolated, kernel_of, make_pool
 
 CASE = GateCase("small", 1, "torch")
 
@@ -80,12 +80,12 @@ def test_a_host_that_never_catches_up_is_an_error(monkeypatch):
 def test_ncu_sees_a_mark_and_a_call_and_no_warm_up(monkeypatch):
     cuda, marks = FakeCuda(monkeypatch, ahead=[]), []
     monkeypatch.setattr(
-        profiled_calls.Profiler, "_mark", lambda self, number: (marks.append(number), cuda.log.append("mark"))
+        watched_calls.Profiler, "_mark", lambda self, number: (marks.append(number), cuda.log.append("mark"))
     )
     kernel = replace(TORCH_LINEAR, run=lambda x, weight, out: cuda.call())
-    profiler, pool = profiled_calls.Profiler(current_device()), make_pool(current_device(), [CASE])
+    profiler, pool = watched_calls.Profiler(current_device()), make_pool(current_device(), [CASE])
     cuda.log.clear()
-    profiled_calls.profile_case(profiler, 7, CASE, kernel, pool)
+    watched_calls.profile_case(profiler, 7, CASE, kernel, pool)
     assert cuda.log == ["call"] * 2 + ["wait", "start", "mark", "call", "wait", "stop"] * 3
     assert marks[1:] == [7, 7, 7]
 
@@ -131,10 +131,10 @@ class State:
 def test_nvbench_launches_single_calls_cold_and_graphs_of_a_turn_in_batch(monkeypatch):
     cuda, bench = FakeCuda(monkeypatch, ahead=[]), Bench()
     monkeypatch.setattr(
-        nvbench_run, "kernel_of", lambda case, device: replace(TORCH_LINEAR, run=lambda x, weight, out: cuda.call())
+        watched_calls, "kernel_of", lambda case, device: replace(TORCH_LINEAR, run=lambda x, weight, out: cuda.call())
     )
     monkeypatch.setattr(Device, "cold_copies", lambda self, weight_bytes: 5)
-    assert nvbench_run.register(bench, [CASE]) == 2
+    assert watched_calls.register(bench, [CASE]) == 2
     assert list(bench.named) == ["small-m1-torch.cold.1", "small-m1-torch.batch.5"]
     bench.named["small-m1-torch.cold.1"](State(cuda.log))
     warm_up = ["threshold 0.25", "call", "call", "call", "wait"]
@@ -219,7 +219,7 @@ def test_the_exercise_says_what_it_begins_and_what_came_of_it(monkeypatch, capsy
     shape = {"tokens": 3, "n": 131, "k": 257}
     silent = replace(TORCH_LINEAR, name="silent", run=lambda x, weight, out: None)
     monkeypatch.setattr(exercise, "exercises", lambda: [(TORCH_LINEAR, shape), (silent, shape)])
-    assert exercise.main() == 1
+    assert exercise.main([]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["calls:", "begins", "right:", "begins", "wrong:"]
     found = read("", "\n".join(lines), 1)
@@ -228,24 +228,24 @@ def test_the_exercise_says_what_it_begins_and_what_came_of_it(monkeypatch, capsy
 
 def test_the_control_is_a_sum_across_warps_and_compiles():
     made = compile_variant(
-        Variant(faults._control_sum, {"value": "*fp32", "out": "*fp32"}, {"SIZE": 1024}, 4, 1), "sm_90"
+        Variant(exercise._control_sum, {"value": "*fp32", "out": "*fp32"}, {"SIZE": 1024}, 4, 1), "sm_90"
     )
     assert "bar.sync" in made.ptx
     assert "st.shared" in made.ptx
-    inputs = faults.CONTROL.inputs(FreshDraw(1, "cpu"), dtype="fp32")
+    inputs = exercise.CONTROL.inputs(FreshDraw(1, "cpu"), dtype="fp32")
     inputs["out"].copy_(inputs["value"].sum())
-    assert faults.CONTROL.relative_error(inputs) < faults.CONTROL.rtol["fp32"]
+    assert exercise.CONTROL.relative_error(inputs) < exercise.CONTROL.rtol["fp32"]
 
 
 def test_mark_and_planted_fault_compile_and_the_mark_is_named_as_the_reader_expects():
-    compile_variant(Variant(faults._fill, {"out": "*i32", "size": "i32"}, {"SIZE": 256}, 4, 1), "sm_90")
-    made = compile_variant(Variant(profiled_calls._gate_mark, {"marked": "*i32"}, {}, 4, 1), "sm_90")
+    compile_variant(Variant(exercise._fill, {"out": "*i32", "size": "i32"}, {"SIZE": 256}, 4, 1), "sm_90")
+    made = compile_variant(Variant(watched_calls._gate_mark, {"marked": "*i32"}, {}, 4, 1), "sm_90")
     assert f".entry {MARK}(" in made.ptx
 
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
 def test_the_planted_race_compiles_and_has_no_barrier(tmp_path):
-    (tmp_path / "race.cu").write_text(faults.RACE)
+    (tmp_path / "race.cu").write_text(exercise.RACE)
     command = ["nvcc", "-arch=sm_90", "-ptx", "-o", str(tmp_path / "race.ptx"), str(tmp_path / "race.cu")]
     subprocess.run(command, check=True, capture_output=True)
     ptx = (tmp_path / "race.ptx").read_text()
@@ -259,7 +259,7 @@ def test_the_suite_is_run_within_its_time_and_its_file_found(monkeypatch, tmp_pa
     monkeypatch.setattr(suite, "result_path", lambda out: path)
     write = f"open({str(path)!r}, 'w').write('{{}}')"
     monkeypatch.setattr(suite, "command", lambda path, budget, cases, axes, resume: [sys.executable, "-c", write])
-    assert suite.main(["--out", str(tmp_path), "--seconds", "60"]) == 0
+    assert suite.main_suite(["--out", str(tmp_path), "--seconds", "60"]) == 0
     path.unlink()
     monkeypatch.setattr(
         suite,
@@ -267,5 +267,5 @@ def test_the_suite_is_run_within_its_time_and_its_file_found(monkeypatch, tmp_pa
         lambda path, budget, cases, axes, resume: [sys.executable, "-c", "import time; time.sleep(60)"],
     )
     left = ["--verdict", str(tmp_path / "v.json")]
-    suite.main(["--out", str(tmp_path), "--seconds", "16", *left])
+    suite.main_suite(["--out", str(tmp_path), "--seconds", "16", *left])
     assert json.loads((tmp_path / "v.json").read_text())["outcome"] == "unfinished"

@@ -250,7 +250,7 @@ def test_a_verdict_of_an_earlier_step_is_not_taken_for_this_one(tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from suites.gate import command, machine, process
+from suites.gate import command
 from suites.gate.step import Profile
 from tests.suites.gate.fakes import EVERYTHING, step
 from tests.suites.gate.test_runner import SLEEPERS, leaves

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from suites.gate import faults, memcheck, racecheck, sanitizer
+from suites.gate import exercise, sanitizer
 from suites.gate.sanitizer import CHECKED, CONTROL, PLANTED, Finding, read
 from tests.suites.conftest import ROOT
 
@@ -60,11 +60,11 @@ API_ERROR = """========= COMPUTE-SANITIZER
 
 
 def memory(planted, ours, output=CALLS, status=0, limit=0.0):
-    return memcheck.CHECK.verdict(read(planted, "", 1), read(ours, output, status, limit))
+    return sanitizer.MEMCHECK.verdict(read(planted, "", 1), read(ours, output, status, limit))
 
 
 def races(planted, ours, output=CALLS, status=0, limit=0.0):
-    return racecheck.CHECK.verdict(read(planted, "", 0), read(ours, output, status, limit))
+    return sanitizer.RACECHECK.verdict(read(planted, "", 0), read(ours, output, status, limit))
 
 
 def test_records_are_read_with_their_kernels():
@@ -185,7 +185,7 @@ def test_an_error_that_was_seen_before_the_limit_counts():
 
 
 def test_a_planted_fault_that_did_not_come_to_its_end_is_unfinished():
-    found = memcheck.CHECK.verdict(read("", "", None, 30.0), read("", "", None, 30.0))
+    found = sanitizer.MEMCHECK.verdict(read("", "", None, 30.0), read("", "", None, 30.0))
     assert found.outcome == "unfinished"
     assert found.detail.startswith("memcheck did not end within 30 s, at the planted fault")
 
@@ -216,11 +216,11 @@ def test_a_device_that_cannot_be_instrumented_is_not_a_failure_of_ours():
 
 def test_a_tool_that_cannot_start_programs_is_not_a_failure_of_ours_and_a_program_that_broke_off_is():
     planted = read(NOT_STARTED, DEPRECATED, 255)
-    verdict = memcheck.CHECK.verdict(planted, planted)
+    verdict = sanitizer.MEMCHECK.verdict(planted, planted)
     assert verdict.outcome == "not_run"
     assert "Target application terminated before first instrumented API call" in verdict.detail
     broke = read(NOT_STARTED, f"{DEPRECATED}Traceback\nModuleNotFoundError: triton\n", 255)
-    verdict = memcheck.CHECK.verdict(broke, broke)
+    verdict = sanitizer.MEMCHECK.verdict(broke, broke)
     assert verdict.outcome == "failed"
     assert verdict.detail.endswith("its last line: ModuleNotFoundError: triton")
 
@@ -237,12 +237,12 @@ def test_every_kernel_of_ours_passes_the_filter():
     cuda = set(re.findall(r"__launch_bounds__\([^)]*\)\s*(\w+)\(", Path(ROOT, "kernels/csrc/gemv.cu").read_text()))
     assert len(triton) > 5
     assert triton | cuda == set(CHECKED)
-    told = sanitizer.command("racecheck", Path("x.log"), "exercise")
+    told = sanitizer.command("racecheck", Path("x.log"))
     filtered = {word.removeprefix("kne=") for switch, word in pairwise(told) if switch == "--kernel-regex"}
     assert filtered == {*CHECKED, CONTROL, *PLANTED}
 
 
 def test_the_planted_kernels_and_the_control_are_named_as_the_filter_names_them():
-    assert faults._control_sum.fn.__name__ == CONTROL
-    assert {faults._fill.fn.__name__, *re.findall(r"__global__ void (\w+)\(", faults.RACE)} == set(PLANTED)
-    assert CONTROL.strip("_") == faults.CONTROL.name
+    assert exercise._control_sum.fn.__name__ == CONTROL
+    assert {exercise._fill.fn.__name__, *re.findall(r"__global__ void (\w+)\(", exercise.RACE)} == set(PLANTED)
+    assert CONTROL.strip("_") == exercise.CONTROL.name

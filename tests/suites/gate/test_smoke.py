@@ -13,7 +13,7 @@ from kernels.timing import cuda, device
 from kernels.timing.device import current_device
 from kernels.timing.pool import Pool
 from specs.layer import LINEAR_IMPLEMENTATIONS
-from suites.gate import counters, facts, implementations, planted
+from suites.gate import correctness, dram, machine, sanitizer
 from suites.gate.cases import PROFILED
 from suites.gate.sanitizer import read
 from tests.suites.gate.test_dram import kernel, table
@@ -55,15 +55,15 @@ def clock(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pool():
-    return Pool(current_device(), {implementations.DTYPE: 2**27})
+    return Pool(current_device(), {correctness.DTYPE: 2**27})
 
 
-CASES = implementations.cases()
+CASES = correctness.implementation_cases()
 
 
 @pytest.mark.parametrize(("kernel", "shape"), CASES, ids=[kernel.name for kernel, _ in CASES])
 def test_every_case_is_checked_and_timed_or_says_why_not(clock, pool, kernel, shape):
-    told = implementations.try_case(kernel, shape, current_device(), pool)
+    told = correctness.try_case(kernel, shape, current_device(), pool)
     assert isinstance(kernel, Kernel)
     assert told["outcome"] == ("right" if kernel.why_not(current_device().arch, "bf16") is None else "not_run"), told
     json.dumps(told)
@@ -81,8 +81,8 @@ def test_a_wrong_result_and_an_exception_are_lines(clock, pool):
 
     shape = {"tokens": 1, "n": 64, "k": 64}
     silent = replace(TORCH_LINEAR, run=lambda x, weight, out: None)
-    assert implementations.try_case(silent, shape, current_device(), pool)["outcome"] == "wrong"
-    told = implementations.try_case(replace(TORCH_LINEAR, run=broken), shape, current_device(), pool)
+    assert correctness.try_case(silent, shape, current_device(), pool)["outcome"] == "wrong"
+    told = correctness.try_case(replace(TORCH_LINEAR, run=broken), shape, current_device(), pool)
     assert told["outcome"] == "failed"
     assert told["detail"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
 
@@ -101,16 +101,16 @@ def test_a_case_that_takes_its_process_with_it_ends_no_other(tmp_path, faults, o
     def command(at):
         return [sys.executable, "-c", TRIES.format(names=NAMES), str(at), str(into), json.dumps(faults)]
 
-    lines = implementations.supervise(command, NAMES, into, 120.0)
+    lines = correctness.supervise(command, NAMES, into, 120.0)
     assert [(one["kernel"], one["outcome"]) for one in lines] == list(zip(NAMES, outcomes, strict=True))
-    verdict = implementations.judge(lines, NAMES)
+    verdict = correctness.judge_implementations(lines, NAMES)
     assert verdict.outcome == ("failed" if faults else "passed")
     assert verdict.figures["wrong"] == outcomes.count("wrong")
 
 
 def test_what_there_was_no_time_for_is_named():
     line = {"kernel": "a", "outcome": "right", "detail": "2.00 us"}
-    verdict = implementations.judge([line], NAMES)
+    verdict = correctness.judge_implementations([line], NAMES)
     assert (verdict.outcome, verdict.detail) == ("unfinished", "1 of 4 right and timed; no time for b, c, d")
 
 
@@ -130,17 +130,17 @@ def ncu(read):
     ],
 )
 def test_one_call_under_ncu_says_whether_counters_can_be_read(text, status, outcome):
-    assert counters.judge(text, status).outcome == outcome
+    assert dram.judge_counters(text, status).outcome == outcome
 
 
 def test_ncu_is_run_as_the_dram_step_runs_it_on_one_case(tmp_path):
-    assert counters.command(tmp_path / "a.csv")[-2:] == ["-m", "suites.gate.one_call"]
-    assert "--profile-from-start" in counters.command(tmp_path / "a.csv")
+    assert dram.counters_command(tmp_path / "a.csv")[-4:] == ["suites.gate.watched_calls", "ncu", "--cases", "1"]
+    assert "--profile-from-start" in dram.counters_command(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(("text", "outcome"), [(OUT_OF_BOUNDS, "passed"), (CLEAN, "failed"), (UNSUPPORTED, "not_run")])
 def test_a_sanitizer_that_sees_no_fault_fails(text, outcome):
-    assert planted.judge(read(text, "", 0)).outcome == outcome
+    assert sanitizer.judge_planted(read(text, "", 0)).outcome == outcome
 
 
 def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
@@ -149,7 +149,7 @@ def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
         "python": "3.12.3", "free_bytes": 2**30, "total_bytes": 140 * 2**30, "load": None, "throttled": True,
         "mig": True, "processes": 3, "missing": ["nvtx"],
     }  # fmt: skip
-    told = facts.judge(found).detail
+    told = machine.judge_facts(found).detail
     for word in (
         "580.65",
         "1.0 of 140.0 GiB free",
@@ -160,7 +160,7 @@ def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
         "nvtx",
     ):
         assert word in told
-    assert "held back" not in facts.judge({**found, "throttled": None}).detail
+    assert "held back" not in machine.judge_facts({**found, "throttled": None}).detail
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["refuses", "lacks it"])
@@ -176,12 +176,12 @@ def test_facts_go_without_the_processes_that_nvml_does_not_tell(monkeypatch, the
         nvml.nvmlDeviceGetComputeRunningProcesses = refuses
     monkeypatch.setattr(device, "nvml_handle", lambda: (nvml, "handle"))
     monkeypatch.setattr(device, "read_load", lambda: (None, None))
-    found = facts.facts()
+    found = machine.facts()
     assert found["processes"] is None
-    assert facts.judge(found).outcome == "passed"
+    assert machine.judge_facts(found).outcome == "passed"
 
 
 def test_facts_can_be_read_on_any_machine():
-    found = facts.facts()
-    assert facts.judge(found).outcome == "passed"
+    found = machine.facts()
+    assert machine.judge_facts(found).outcome == "passed"
     json.dumps(found)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from suites.gate import dram, memcheck, racecheck, sanitizer
+from suites.gate import dram, sanitizer
 from suites.gate.cases import PROFILED
 from suites.gate.command import PROFILES
 from suites.gate.sanitizer import read
@@ -18,7 +18,7 @@ from tests.suites.gate.test_sanitizer import CALLS, CLEAN, HAZARDS, NO_RACE, OUT
 NCU = """#!{python}
 import sys
 told = sys.argv[1:]
-assert told[-2:] == ["-m", "suites.gate.profiled_calls"], told
+assert told[-3:] == ["-m", "suites.gate.watched_calls", "ncu"], told
 open(told[told.index("--log-file") + 1], "w").write({table!r})
 if {status} is None:
     import time
@@ -29,12 +29,12 @@ SANITIZER = """#!{python}
 import os, subprocess, sys, time
 told = sys.argv[1:]
 assert os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
-planted = "suites.gate.faults" in told
+planted = "--fault" in told
 if not planted:
     print({calls!r}, flush=True)
 with open(told[told.index("--log-file") + 1], "w") as log:
     log.write({fault!r} if planted else {clean!r})
-if {hangs!r} in told:
+if {hangs!r} == ("fault" if planted else "exercise"):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     print("started", child.pid, flush=True)
     time.sleep(60)
@@ -80,7 +80,7 @@ def profile(share, again=False):
 )
 def test_dram_goes_from_ncu_to_a_verdict(tmp_path, tool, share, status, outcome):
     tool("ncu", NCU, table=profile(share), status=status)
-    found = verdict(tmp_path, dram.main, seconds=60)
+    found = verdict(tmp_path, dram.main_dram, seconds=60)
     assert found["outcome"] == outcome
     assert found["figures"]["o-tp8-m1-triton"]["least_share_read"] == pytest.approx(share, abs=1e-6)
     assert (tmp_path / "out/ncu.csv").exists()
@@ -91,7 +91,7 @@ def test_an_ncu_that_hangs_is_ended_and_what_it_wrote_is_judged(tmp_path, tool, 
     monkeypatch.setattr(dram, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(dram, "READ_SECONDS", 0.0)
     tool("ncu", NCU, table=profile(share, again=True), status=None)
-    found = verdict(tmp_path, dram.main, seconds=3)
+    found = verdict(tmp_path, dram.main_dram, seconds=3)
     assert found["outcome"] == outcome
     assert re.match(r"ncu did not end within [23] s; the calls before that: ", found["detail"])
     assert found["figures"]["o-tp8-m1-triton"]["least_share_read"] == pytest.approx(share, abs=1e-6)
@@ -101,7 +101,7 @@ def test_a_table_of_an_earlier_run_is_not_judged_again(tmp_path, tool):
     tool("ncu", "#!/bin/sh\nexit 1\n")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/ncu.csv").write_text(profile(1.0))
-    assert verdict(tmp_path, dram.main, seconds=60)["detail"] == "ncu wrote no table of kernels"
+    assert verdict(tmp_path, dram.main_dram, seconds=60)["detail"] == "ncu wrote no table of kernels"
 
 
 def sanitizer_stub(tool, fault, clean, hangs="nowhere", calls=CALLS):
@@ -111,17 +111,17 @@ def sanitizer_stub(tool, fault, clean, hangs="nowhere", calls=CALLS):
 @pytest.mark.parametrize(
     ("check", "fault", "clean", "outcome"),
     [
-        (memcheck.CHECK, OUT_OF_BOUNDS, CLEAN, "passed"),
-        (memcheck.CHECK, OUT_OF_BOUNDS, OUT_OF_BOUNDS, "failed"),
-        (memcheck.CHECK, CLEAN, CLEAN, "failed"),
-        (memcheck.CHECK, UNSUPPORTED, UNSUPPORTED, "not_run"),
-        (racecheck.CHECK, RACE, HAZARDS, "passed"),
-        (racecheck.CHECK, NO_RACE, HAZARDS, "not_run"),
+        (sanitizer.MEMCHECK, OUT_OF_BOUNDS, CLEAN, "passed"),
+        (sanitizer.MEMCHECK, OUT_OF_BOUNDS, OUT_OF_BOUNDS, "failed"),
+        (sanitizer.MEMCHECK, CLEAN, CLEAN, "failed"),
+        (sanitizer.MEMCHECK, UNSUPPORTED, UNSUPPORTED, "not_run"),
+        (sanitizer.RACECHECK, RACE, HAZARDS, "passed"),
+        (sanitizer.RACECHECK, NO_RACE, HAZARDS, "not_run"),
     ],
 )
 def test_a_check_goes_from_the_sanitizer_to_a_verdict_and_keeps_its_logs(tmp_path, tool, check, fault, clean, outcome):
     sanitizer_stub(tool, fault, clean)
-    assert verdict(tmp_path, check.main, __doc__, seconds=60)["outcome"] == outcome
+    assert verdict(tmp_path, check.main, seconds=60)["outcome"] == outcome
     assert (tmp_path / f"out/logs/{check.tool}-faults.log").read_text() == fault
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"logs"}
 
@@ -134,10 +134,10 @@ def short(monkeypatch):
 
 
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize(("check", "fault"), [(memcheck.CHECK, OUT_OF_BOUNDS), (racecheck.CHECK, RACE)])
+@pytest.mark.parametrize(("check", "fault"), [(sanitizer.MEMCHECK, OUT_OF_BOUNDS), (sanitizer.RACECHECK, RACE)])
 def test_a_sanitizer_that_hangs_in_our_kernels_is_ended_and_what_it_saw_is_told(tmp_path, tool, check, fault):
-    sanitizer_stub(tool, fault, "", "suites.gate.exercise", CALLS[: CALLS.index("right: triton_gemm")])
-    found = verdict(tmp_path, check.main, __doc__, seconds=8)
+    sanitizer_stub(tool, fault, "", "exercise", CALLS[: CALLS.index("right: triton_gemm")])
+    found = verdict(tmp_path, check.main, seconds=8)
     assert (found["outcome"], found["figures"]["wrong"]) == ("unfinished", 0)
     assert re.match(rf"{check.tool} did not end within \d+ s: ", found["detail"])
     assert "1 of 2 calls ended" in found["detail"]
@@ -148,8 +148,8 @@ def test_a_sanitizer_that_hangs_in_our_kernels_is_ended_and_what_it_saw_is_told(
 
 @pytest.mark.usefixtures("short")
 def test_a_sanitizer_that_hangs_at_the_planted_fault_is_unfinished(tmp_path, tool):
-    sanitizer_stub(tool, "", CLEAN, "suites.gate.faults")
-    found = verdict(tmp_path, memcheck.CHECK.main, __doc__, seconds=6)
+    sanitizer_stub(tool, "", CLEAN, "fault")
+    found = verdict(tmp_path, sanitizer.MEMCHECK.main, seconds=6)
     assert found["outcome"] == "unfinished"
     assert re.match(r"memcheck did not end within \d+ s, at the planted fault", found["detail"])
 
@@ -157,13 +157,13 @@ def test_a_sanitizer_that_hangs_at_the_planted_fault_is_unfinished(tmp_path, too
 def test_a_verdict_stands_from_the_planted_fault_on(tmp_path, monkeypatch):
     seen, path = [], tmp_path / "verdict.json"
 
-    def run(tool, logs, seconds, module, *arguments):
+    def run(tool, logs, seconds, fault=None):
         seen.append(json.loads(path.read_text()) if path.exists() else None)
         assert seconds > 0
-        return read(OUT_OF_BOUNDS if module == "faults" else CLEAN, CALLS, 0)
+        return read(OUT_OF_BOUNDS if fault else CLEAN, CALLS, 0)
 
     monkeypatch.setattr(sanitizer, "run", run)
-    assert verdict(tmp_path, memcheck.CHECK.main, __doc__, seconds=60)["outcome"] == "passed"
+    assert verdict(tmp_path, sanitizer.MEMCHECK.main, seconds=60)["outcome"] == "passed"
     assert seen[0] is None
     assert seen[1]["outcome"] == "unfinished"
     assert seen[1]["detail"].startswith("memcheck saw the planted fault")

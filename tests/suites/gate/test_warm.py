@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from suites.gate import warm
+from suites.gate import launches, warm
 
 # Of the process of pytest, which has threads; the step has one when it forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -36,7 +36,7 @@ def compiling(monkeypatch):
     """A compiler of our own in the forked processes."""
 
     def use(compile_launch):
-        monkeypatch.setattr(warm, "compile_launch", compile_launch)
+        monkeypatch.setattr(launches, "compile_launch", compile_launch)
         monkeypatch.setattr(warm, "_build_launcher", lambda made: None)
         made = warm.Compilers(3, "sm_90")
         ended.append(made)
@@ -91,7 +91,7 @@ def run(tmp_path, *more):
 
 
 def test_the_program_compiles_what_is_recorded_and_lists_what_it_could_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(warm, "recorded", lambda arch: [GOOD, LOST])
+    monkeypatch.setattr(launches, "recorded", lambda arch: [GOOD, LOST])
     status, verdict = run(tmp_path, "--arch", "sm_90", "--processes", "2")
     assert status == 0
     assert verdict["figures"]["compiled"] == 1
@@ -109,7 +109,7 @@ def test_no_process_at_all_is_refused_in_a_line(tmp_path, capsys, count):
 
 
 def test_an_architecture_without_a_record_is_said_and_no_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(warm, "recorded", lambda arch: [])
+    monkeypatch.setattr(launches, "recorded", lambda arch: [])
     status, verdict = run(tmp_path, "--arch", "sm_89")
     assert (status, verdict["outcome"]) == (0, "not_run")
     assert verdict["detail"] == "no launches are recorded for sm_89: kernels compile where they are launched"

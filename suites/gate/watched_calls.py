@@ -1,0 +1,265 @@
+"""Calls of a case as the suites make them, and the programs in which a tool watches them: ncu, or NVBench.
+
+Under ncu each case's calls run with a mark before each, and caches filled with something else.
+
+Under NVBench, through cuda-bench, they run cold call by call, and as a graph of one turn in its batch mode. In its
+batch mode NVBench launches back to back, and from Python the host would be slower than a short kernel: so what it
+launches there is a graph of all copies in turn, and its time is divided by their number.
+"""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.kernel import Kernel
+from kernels.registry import linear
+from kernels.timing.device import Device, current_device
+from kernels.timing.host import Call, without_collector
+from kernels.timing.pool import Pool
+from specs.errors import UserError
+from suites.gate.cases import CLOCK_CASES, DTYPE, PROFILED, GateCase, benchmark_name
+
+
+def make_pool(device: Device, cases: Iterable[GateCase]) -> Pool:
+    """One buffer for all cases."""
+    return Pool(device, {DTYPE: max(case.weight_bytes for case in cases)})
+
+
+def kernel_of(case: GateCase, device: Device) -> Kernel | str:
+    """The kernel of a case, or why it cannot run here."""
+    try:
+        kernel = linear(case.implementation, case.tokens)
+    except UserError as error:
+        return str(error)
+    return kernel.why_not(device.arch, DTYPE) or kernel
+
+
+def draw_calls(case: GateCase, kernel: Kernel, pool: Pool, count: int) -> list[Call]:
+    """`count` calls on successive windows of the pool, sharing their activations and output."""
+    drawn = [kernel.inputs(pool, dtype=DTYPE, **case.shape) for _ in range(count)]
+    return [partial(kernel.run, **one) for one in drawn]
+
+
+# The isolated clock: one cold call between two events, as NVBench takes its cold measurement.
+#
+# Before each call the last-level cache is overwritten, as NVBench does, so that both see the same dirty lines go. The
+# stream is kept busy until the host has queued the events and the call. So no gap of the host's making lies between
+# them.
+
+BUSY_CYCLES = 400_000
+"""About 0.2 ms at 2 GHz: queueing two events and a Triton launch takes the host some 30 us."""
+MOST_BUSY_CYCLES = 64 * BUSY_CYCLES
+ISOLATED_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """Seconds of each call, and how often the host was too late and the call was left out."""
+
+    seconds: tuple[float, ...]
+    late: int
+
+
+def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
+    """Time `rounds` calls, each alone.
+
+    Raises:
+        RuntimeError: the host stayed behind however long the stream was kept busy.
+    """
+    flush = torch.empty(device.llc_bytes, dtype=torch.uint8, device=device.kind)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    turn, busy, late, seconds = cycle(calls), BUSY_CYCLES, 0, list[float]()
+    for call in islice(turn, ISOLATED_WARM_UP):
+        call()
+    torch.cuda.synchronize()
+    with without_collector():
+        while len(seconds) < rounds:
+            flush.zero_()
+            torch.cuda._sleep(busy)
+            begin.record()
+            next(turn)()
+            end.record()
+            ahead = not begin.query()
+            torch.cuda.synchronize()
+            if ahead:
+                seconds.append(begin.elapsed_time(end) / 1000)
+                continue
+            late, busy = late + 1, 2 * busy
+            if busy > MOST_BUSY_CYCLES:
+                raise RuntimeError(f"the host queues calls too slowly: {late} of {late + len(seconds)} were late")
+    return Isolated(tuple(seconds), late)
+
+
+# The calls under ncu.
+
+CALLS = 3
+"""Profiled calls of a case."""
+WARM_UP = 2
+
+
+@triton.jit
+def _gate_mark(marked: tl.tensor) -> None:
+    tl.store(marked + tl.program_id(0), 1)
+
+
+class Profiler:
+    """Lets ncu see marks and calls, and nothing else.
+
+    What fills the cache before a call is read, not written: dirty lines would be written back during the call.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._marked = torch.zeros(len(PROFILED), dtype=torch.int32, device=device.kind)
+        self._filler = torch.zeros(max(1, 4 * device.llc_bytes // 4), dtype=torch.float32, device=device.kind)
+        self._mark(1)
+
+    def _mark(self, number: int) -> None:
+        _gate_mark[(number,)](self._marked)
+
+    def profile(self, number: int, call: Call) -> None:
+        """One call under the counters, filed under `number`."""
+        self._filler.sum()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.start()
+        self._mark(number)
+        call()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.stop()
+
+
+def profile_case(profiler: Profiler, number: int, case: GateCase, kernel: Kernel, pool: Pool) -> None:
+    """Warm up unseen, then profile."""
+    pool.forget()
+    calls = draw_calls(case, kernel, pool, WARM_UP + CALLS)
+    for call in calls[:WARM_UP]:
+        call()
+    for call in calls[WARM_UP:]:
+        profiler.profile(number, call)
+
+
+# The calls under NVBench.
+
+LEAST_SAMPLES = 50
+LEAST_CLOCK_SHARE = 0.25
+"""NVBench drops samples below this share of the default clock; ours drops none, so it should drop none either."""
+
+Benchmark = Callable[[Any], None]
+
+
+class Subject:
+    """One case: what NVBench is given to launch."""
+
+    def __init__(self, case: GateCase, kernel: Kernel, pool: Pool, count: int) -> None:
+        self.case, self.count = case, count
+        self._kernel, self._pool = kernel, pool
+
+    def cold(self, state: Any) -> None:
+        """One call a launch, each on the next copy."""
+        stream = self._stream(state)
+        turn = cycle(self._warm_calls(stream))
+
+        def launch(_: Any) -> None:
+            with torch.cuda.stream(stream):
+                next(turn)()
+
+        state.exec(launch, batched=False)
+
+    def batch(self, state: Any) -> None:
+        """A graph of one turn a launch."""
+        stream = self._stream(state)
+        calls, graph = self._warm_calls(stream), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for call in calls:
+                call()
+
+        def launch(_: Any) -> None:
+            with torch.cuda.stream(stream):
+                graph.replay()
+
+        launch(None)  # a graph's first replay uploads it
+        torch.cuda.synchronize()
+        state.exec(launch, batched=True)
+
+    def _stream(self, state: Any) -> torch.cuda.ExternalStream:
+        state.set_throttle_threshold(LEAST_CLOCK_SHARE)
+        return torch.cuda.ExternalStream(state.get_stream().addressof())
+
+    def _warm_calls(self, stream: torch.cuda.ExternalStream) -> list[Call]:
+        """Compiled, and with all workspaces of that stream: NVBench blocks it, and an allocation then may never end."""
+        self._pool.forget()
+        calls = draw_calls(self.case, self._kernel, self._pool, self.count)
+        with torch.cuda.stream(stream):
+            for call in calls[:3]:
+                call()
+        torch.cuda.synchronize()
+        return calls
+
+
+def register(bench: Any, cases: Sequence[GateCase]) -> int:
+    """Two benchmarks a case that can run here; how many."""
+    device = current_device()
+    pool, registered = make_pool(device, cases), 0
+    for case in cases:
+        kernel = kernel_of(case, device)
+        if isinstance(kernel, str):
+            print(f"{case.name}: {kernel}", flush=True)  # noqa: T201 - a program's output
+            continue
+        subject = Subject(case, kernel, pool, device.cold_copies(case.weight_bytes))
+        modes: dict[str, tuple[Benchmark, int]] = {"cold": (subject.cold, 1), "batch": (subject.batch, subject.count)}
+        for mode, (benchmark, calls) in modes.items():
+            bench.register(benchmark).set_name(benchmark_name(case.name, mode, calls))
+            registered += 1
+    return registered
+
+
+def run_under_ncu(cases: Sequence[GateCase]) -> int:
+    """All of `cases` that can run here; what cannot is said."""
+    device = current_device()
+    profiler, pool = Profiler(device), make_pool(device, cases)
+    for number, case in enumerate(cases, start=1):
+        kernel = kernel_of(case, device)
+        if isinstance(kernel, str):
+            print(f"{case.name}: {kernel}", flush=True)  # noqa: T201 - a program's output
+        else:
+            profile_case(profiler, number, case, kernel, pool)
+    return 0
+
+
+def run_under_nvbench(into: str, seconds: float) -> int:
+    """Run all of them; NVBench writes the file, and has `seconds` for one measurement."""
+    import cuda.bench as bench
+
+    limits = ["--timeout", str(seconds), "--min-samples", str(LEAST_SAMPLES)]
+    if not register(bench, CLOCK_CASES):
+        print("none of the cases can run here", file=sys.stderr)  # noqa: T201 - a program's output
+        return 1
+    bench.run_all_benchmarks(["nvbench", "--devices", "0", "--json", into, *limits])
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Be the program that the tool watches."""
+    parser = ArgumentParser(description=__doc__)
+    tools = parser.add_subparsers(dest="tool", required=True)
+    ncu = tools.add_parser("ncu")
+    ncu.add_argument("--cases", type=int, default=len(PROFILED), help="how many of the cases, from the first on")
+    nvbench = tools.add_parser("nvbench")
+    nvbench.add_argument("--json", required=True, help="NVBench's result file")
+    nvbench.add_argument("--timeout", type=float, default=0.8, help="seconds that NVBench gives one measurement")
+    asked = parser.parse_args(argv)
+    with torch.inference_mode():
+        if asked.tool == "ncu":
+            return run_under_ncu(PROFILED[: asked.cases])
+        return run_under_nvbench(asked.json, asked.timeout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
