@@ -95,10 +95,13 @@ test-triton-3.6: $(READY_OLD)
 	$(OLD_BIN)/python -m kernels inspect --arch sm_90 --kernel gate_up
 	$(OLD_BIN)/python -m kernels inspect --arch sm_103 --kernel read
 
+# Files whose words are data; results and builds are among them.
+UNSPELLED := ./.*,./build,./reports/data,./suites/gate/launches,*.egg-info,LICENSE
 lint: $(READY_TO_TEST)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/codespell --skip '$(UNSPELLED)'
 
 resolve: $(READY_TO_TEST)
 	$(BIN)/python -m pytest tests/requirements -v

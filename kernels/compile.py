@@ -88,7 +88,8 @@ def _said(tool: str, *arguments: str) -> str:
     if reason := missing_triton():
         raise UserError(f"{tool} comes with Triton: {reason}")
     command = (getattr(triton.knobs.nvidia, tool).path, *arguments)
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - the wheel's own tools
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - the wheel's own tools
+    return done.stdout
 
 
 TRITON_ARCHS = tuple(ARCHS)

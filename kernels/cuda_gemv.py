@@ -59,8 +59,9 @@ def by_nvcc(nvcc: str, source: Path, macros: Mapping[str, int], arch: str) -> tu
     defined = [f"-D{name}={value}" for name, value in macros.items()]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.cubin")
-        command = [nvcc, "-cubin", f"-arch={arch}", STANDARD, *defined, "--keep", "--keep-dir", folder]
-        done = subprocess.run([*command, "-o", str(out), str(source)], check=False, capture_output=True, text=True)  # noqa: S603 - the toolkit's own compiler
+        kept = ["--keep", "--keep-dir", folder, "-o", str(out), str(source)]
+        command = [nvcc, "-cubin", f"-arch={arch}", STANDARD, *defined, *kept]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - NVIDIA's compiler
         if done.returncode != 0:
             raise UserError(
                 f"{nvcc} cannot compile {source.name} for {arch}: {_first_error(done.stderr + done.stdout)}"

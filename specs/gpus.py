@@ -53,7 +53,10 @@ def _tera(**peaks: float) -> dict[str, float]:
 
 _A100 = _tera(fp32=19.5, tf32=156, bf16=312, fp16=312, int8=624)
 _GH100_SXM = _tera(fp32=67, tf32=494.7, bf16=989.5, fp16=989.5, fp8=1979, int8=1979)
-_A100_SHEET = "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf"
+_A100_SHEET = (
+    "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/"
+    "nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf"
+)
 _H100_SHEET = "https://resources.nvidia.com/en-us-gpu-resources/h100-datasheet-24306"
 _BLACKWELL_BRIEF = "https://resources.nvidia.com/en-us-blackwell-architecture (technical brief 2.1, table 3)"
 
@@ -95,7 +98,8 @@ _ROWS = (
         sms=108,
         link="NVLink 3",
         link_bytes_per_second=300e9,
-        source="https://images.nvidia.com/aem-dam/en-zz/Solutions/data-center/nvidia-ampere-architecture-whitepaper.pdf",
+        source="https://images.nvidia.com/aem-dam/en-zz/Solutions/data-center/"
+        "nvidia-ampere-architecture-whitepaper.pdf",
     ),
     Gpu(
         slug="a100_pcie",
@@ -147,7 +151,8 @@ _ROWS = (
         sms=132,
         link="NVLink 4",
         link_bytes_per_second=450e9,
-        source="https://resources.nvidia.com/en-us-data-center-overview-mc/en-us-data-center-overview/hpc-datasheet-sc23-h200",
+        source="https://resources.nvidia.com/en-us-data-center-overview-mc/en-us-data-center-overview/"
+        "hpc-datasheet-sc23-h200",
     ),
     Gpu(
         slug="b200_sxm",
@@ -266,7 +271,8 @@ _ROWS = (
         sms=304,
         link="xGMI, 7 links",
         link_bytes_per_second=448e9,
-        source="https://www.amd.com/content/dam/amd/en/documents/instinct-tech-docs/data-sheets/amd-instinct-mi300x-data-sheet.pdf",
+        source="https://www.amd.com/content/dam/amd/en/documents/instinct-tech-docs/data-sheets/"
+        "amd-instinct-mi300x-data-sheet.pdf",
     ),
 )
 

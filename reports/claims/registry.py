@@ -285,7 +285,14 @@ def _findings(claim: Claim, evidences: Sequence[Evidence]) -> Iterator[Finding]:
     yield from found
 
 
-def claims(paths: Sequence[Path], gates: Sequence[str], format: Format, to: Path | None, *, every: bool) -> None:  # noqa: A002
+def claims(
+    paths: Sequence[Path],
+    gates: Sequence[str],
+    format: Format,  # noqa: A002
+    to: Path | None,
+    *,
+    every: bool,
+) -> None:
     """Write the verdicts.
 
     Raises:

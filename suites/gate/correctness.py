@@ -173,7 +173,7 @@ def run_from(first: int, into: Path) -> None:
     pool = Pool(device, {DTYPE: 2**27})
     for kernel, shape in implementation_cases()[first:]:
         told = try_case(kernel, shape, device, pool)
-        print(f"{told['outcome']}: {kernel.name} {shape}: {told['detail']}", flush=True)  # noqa: T201 - a program's output
+        print(f"{told['outcome']}: {kernel.name} {shape}: {told['detail']}", flush=True)  # noqa: T201 - output
         with into.open("a") as file:
             file.write(json.dumps(told) + "\n")
         if told.get("lost"):

@@ -71,7 +71,8 @@ def command(path: Path, budget_seconds: float, cases: Sequence[str], axes: Axes,
 def result_path(out: Path, ending: str = "") -> Path:
     """<gpu>-<date>-<short commit>.json, as files in reports/data/ are named."""
     try:
-        done = subprocess.run([sys.executable, "-c", NAME], capture_output=True, text=True, timeout=60)  # noqa: S603 - ourselves
+        ask = [sys.executable, "-c", NAME]
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=60)  # noqa: S603 - ourselves
     except (OSError, subprocess.TimeoutExpired):
         return out / f"unnamed-{short_commit()}{ending}.json"
     told = done.stdout.strip() if done.returncode == 0 else ""

@@ -1,6 +1,7 @@
 """The set-up that `make` would do, as `make -n` prints it."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,3 +75,11 @@ def test_the_name_of_the_file_is_that_of_what_is_measured(commands, option):
 
 def test_a_machine_without_published_times_is_told_what_is_lost(commands):
     assert "has no wheel for this machine: the report goes without published times" in commands()
+
+
+def test_a_commit_is_checked_with_the_versions_that_are_pinned():
+    config = (ROOT / ".pre-commit-config.yaml").read_text()
+    pinned = set((ROOT / "constraints.txt").read_text().split("\n"))
+    named = re.findall(r"additional_dependencies: \[(\S+)\]", config)
+    assert len(named) == config.count("- id: ")
+    assert set(named) <= pinned

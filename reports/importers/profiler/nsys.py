@@ -84,7 +84,7 @@ class Database:
                     f"export it again with a newer Nsight Systems: {EXPORT}"
                 )
             columns = [f'"{name}"' for name in needed] + [f'"{name}"' if name in there else "NULL" for name in others]
-            query = f'SELECT {", ".join(columns)} FROM "{table}" WHERE {where}'  # noqa: S608 - names are this package's own
+            query = f'SELECT {", ".join(columns)} FROM "{table}" WHERE {where}'  # noqa: S608 - the names are ours
             numbers = [index for index, name in enumerate((*needed, *others)) if name not in TEXTS]
             texts = [index for index, name in enumerate((*needed, *others)) if name in TEXTS]
             for row in self._open.execute(query):
