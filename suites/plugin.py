@@ -19,9 +19,7 @@ from specs import layer, traffic
 from specs.errors import UserError
 from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.measurement import SCHEMA
-from specs.parallel import Split
 from specs.privacy import here
-from suites.case import Entry
 from suites.commit import commit_info
 from suites.options import LINEARS, add_options, read_options
 from suites.workers.launcher import find_place

@@ -16,7 +16,6 @@ from torch._C._distributed_c10d import _SymmetricMemory
 
 from comm.backend import DTYPES, Backend, Communicator, World
 from comm.backends.torch_distributed import first_line, gpus, one_host, overlapping_memory
-from comm.one_shot import MOST_BYTES, OneShot, buffer_bytes
 from specs.errors import UserError
 
 # Peer copies: the source's copy engine writes into another GPU's memory, with no other rank's help. The bare link.

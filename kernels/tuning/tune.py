@@ -35,8 +35,8 @@ from specs.parallel import Shard
 
 LINEARS, ATTENTION = "linears", "attention"
 SOURCES = {
-    LINEARS: (skinny, gemm, gemm, triton_utils, triton_utils),
-    ATTENTION: (decode_attention, decode_attention, triton_utils),
+    LINEARS: (skinny, gemm, triton_utils),
+    ATTENTION: (decode_attention, triton_utils),
 }
 
 
