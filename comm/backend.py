@@ -49,11 +49,11 @@ class World:
         return -(-self.ranks // self.local_ranks)
 
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """torch's name for each short dtype name that messages may have."""
 
 
-class Pending(Protocol):
+class PendingMessage(Protocol):
     """A message under way."""
 
     def wait(self) -> object:
@@ -75,16 +75,16 @@ class Communicator:
 
     def buffer(self, elements: int, dtype: str) -> torch.Tensor:
         """Room for a message or a result in memory that this backend can use at once; its values are undefined."""
-        return torch.empty(elements, dtype=DTYPES[dtype], device=self.world.device)
+        return torch.empty(elements, dtype=TORCH_DTYPES[dtype], device=self.world.device)
 
-    def reuse(self) -> None:
+    def recycle_buffers(self) -> None:
         """Let the buffers that were given be given again: the case that had them is over."""
 
     def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:  # noqa: ARG002
         """The same in another rank's memory, where a backend can write to that without the rank's help."""
         return self.buffer(elements, dtype)
 
-    def path(self, rank: int) -> str | None:  # noqa: ARG002
+    def transfer_path(self, rank: int) -> str | None:  # noqa: ARG002
         """How a message to a rank goes, where this rank knows: `peer` directly, `host` through the host's memory."""
         return None
 
@@ -116,11 +116,11 @@ class Communicator:
         """Receive from a rank that sends."""
         raise NotImplementedError
 
-    def isend(self, message: torch.Tensor, to: int) -> Pending:
+    def isend(self, message: torch.Tensor, to: int) -> PendingMessage:
         """Send without waiting for the rank that receives; of messages to one rank the first comes first."""
         raise NotImplementedError
 
-    def irecv(self, out: torch.Tensor, source: int) -> Pending:
+    def irecv(self, out: torch.Tensor, source: int) -> PendingMessage:
         """Receive when the message comes."""
         raise NotImplementedError
 
@@ -147,10 +147,11 @@ class Backend:
         why_not: `why_not(world)` gives one line on what it lacks here and how to get it; None when it can start.
         connect: `connect(world)` joins the other ranks, on every rank alike. torch.distributed is initialised then.
         graph: whether its calls can be captured in a CUDA graph.
-        kinds: kinds of devices that it serves.
-        most_bytes: the longest message that it is made for; None without a limit.
+        device_kinds: kinds of devices that it serves.
+        max_bytes: the longest message that it is made for; None without a limit.
         dtypes: formats of messages that it adds up.
-        within: `within(world, groups)` joins the ranks of this rank's group alone, on every rank alike, with the same
+        connect_groups: `within(world, groups)` joins the ranks of this rank's group alone, on every rank alike, with
+        the same
             disjoint groups; None where it connects all or none. Ranks keep their numbers in the world.
         algorithm: what it always runs, one-shot or two-shot; None where the library chooses.
     """
@@ -161,10 +162,10 @@ class Backend:
     connect: Callable[[World], Communicator]
     in_place: frozenset[str] = frozenset()
     graph: bool = True
-    kinds: frozenset[str] = frozenset({"cuda"})
-    most_bytes: int | None = None
+    device_kinds: frozenset[str] = frozenset({"cuda"})
+    max_bytes: int | None = None
     dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")
-    within: Callable[[World, Sequence[Sequence[int]]], Communicator] | None = None
+    connect_groups: Callable[[World, Sequence[Sequence[int]]], Communicator] | None = None
     algorithm: str | None = None
 
     def __str__(self) -> str:

@@ -13,10 +13,10 @@ from comm.backend import Communicator
 Buffers = dict[str, torch.Tensor]
 """Named tensors of one call on one rank: `message`, and `out` where the result has a place of its own."""
 
-MOVED = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
+EXACT_RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
 """Accepted error of what is moved or added up: none, because messages are small integers, whose sums are exact."""
 
-RESIDUAL, WEIGHT = -1, -2
+RESIDUAL_ID, WEIGHT_ID = -1, -2
 """Whose values the buffers hold that are no rank's message: the same on every rank."""
 
 
@@ -40,14 +40,14 @@ class Role(NamedTuple):
     target: int = 1
 
 
-class Part(NamedTuple):
+class BufferSpec(NamedTuple):
     """One buffer: its length, and whose values it holds; None for a result, which is poisoned with NaN."""
 
     elements: int
-    holds: int | None
+    value_id: int | None
 
 
-class Value(Protocol):
+class MessageValues(Protocol):
     """What stands in every rank's message, so that any rank can work out any element of any other's."""
 
     def __call__(self, rank: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -61,51 +61,51 @@ class Collective:
     Attributes:
         op: its name; algbw, busbw and bytes on the wire are that row of `specs.traffic.TRAFFIC`.
         method: what a communicator has to offer for it.
-        parts: `parts(role)` gives a rank's buffers by name.
+        buffers: `parts(role)` gives a rank's buffers by name.
         run: `run(communicator, buffers, role)` is one call of one rank.
         reference: `reference(value, index, role)` gives the elements `index` of the rank's result in float64.
         result: `result(role)` names the buffer that a call leaves the result in; None for a rank that is given none.
         rtol: largest accepted ‖result − reference‖ / ‖reference‖, by dtype.
         pair: whether two ranks talk and the others wait.
-        divided: whether the message is cut into a part for each rank.
+        is_sharded: whether the message is cut into a part for each rank.
     """
 
     op: str
     method: str
-    parts: Callable[[Role], Mapping[str, Part]]
+    buffers: Callable[[Role], Mapping[str, BufferSpec]]
     run: Callable[[Communicator, Buffers, Role], object]
-    reference: Callable[[Value, torch.Tensor, Role], torch.Tensor]
+    reference: Callable[[MessageValues, torch.Tensor, Role], torch.Tensor]
     result: Callable[[Role], str | None]
     rtol: Mapping[str, float]
     pair: bool = False
-    divided: bool = False
+    is_sharded: bool = False
 
     def __str__(self) -> str:
         return self.op
 
-    def grows(self, role: Role) -> bool:
+    def accumulates(self, role: Role) -> bool:
         """Whether a call multiplies the message by the ranks, so that only so many follow before it overflows."""
         return role.in_place and self.op == "all_reduce"
 
 
-def out_or_message(role: Role) -> str:
+def result_buffer(role: Role) -> str:
     """Where the result is: over the message if the backend works in place."""
     return "message" if role.in_place else "out"
 
 
 # Is a collective's result right? Compared piece by piece, so that a check takes little memory beside the message.
 
-PIECE = 2**20
+CHECK_ELEMENTS = 2**20
 """Elements that are compared at a time."""
 
 
-def relative_error(collective: Collective, buffers: Buffers, value: Value, role: Role) -> float | None:
+def relative_error(collective: Collective, buffers: Buffers, value: MessageValues, role: Role) -> float | None:
     """‖result − reference‖ / ‖reference‖ in float64; NaN where an element was not written, None for no result."""
     name = collective.result(role)
     if name is None:
         return None
     result, wrong, whole = buffers[name], 0.0, 0.0
-    step = max(1, PIECE // role.row) * role.row
+    step = max(1, CHECK_ELEMENTS // role.row) * role.row
     for begin in range(0, result.numel(), step):
         piece = result[begin : begin + step]
         index = torch.arange(begin, begin + piece.numel(), device=result.device)
@@ -121,40 +121,40 @@ def relative_error(collective: Collective, buffers: Buffers, value: Value, role:
 # round does not agree. Integers whose sum over all ranks stays below 2^7 are exact in every format and in every order
 # of summation.
 
-PRIME = 65_537
-MOST = 127
+TABLE_LENGTH = 65_537
+MAX_SUM = 127
 """Largest sum over ranks: bf16 has eight bits of significand, so integers up to 256 are exact."""
 
 
-def amplitude(ranks: int) -> int:
+def max_value(ranks: int) -> int:
     """Largest value of one rank's message; with over 127 ranks sums may be rounded."""
-    return max(1, MOST // (ranks + 1))  # one more for the residual
+    return max(1, MAX_SUM // (ranks + 1))  # one more for the residual
 
 
 @cache
-def _table(most: int, device: torch.device) -> torch.Tensor:
-    table = torch.randint(-most, most + 1, (PRIME,), generator=torch.Generator().manual_seed(PRIME))
+def _value_table(most: int, device: torch.device) -> torch.Tensor:
+    table = torch.randint(-most, most + 1, (TABLE_LENGTH,), generator=torch.Generator().manual_seed(TABLE_LENGTH))
     table[table == 0] = 1  # zeros would hide what was never written, and cost less power
     return table.to(torch.float32).to(device)
 
 
-def predictable(ranks: int, turn: int) -> Value:
-    """The values of a round; another `turn` enters the table elsewhere, so that stale results show."""
-    most = amplitude(ranks)
+def message_values(ranks: int, generation: int) -> MessageValues:
+    """The values of a round; another `generation` enters the table elsewhere, so that stale results show."""
+    most = max_value(ranks)
 
     def value(rank: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return _table(most, index.device)[(index + (rank + 3) * 7919 + turn * 104_729) % PRIME]
+        return _value_table(most, index.device)[(index + (rank + 3) * 7919 + generation * 104_729) % TABLE_LENGTH]
 
     return value
 
 
-def fill(buffer: torch.Tensor, value: Value, holds: int | None) -> None:
+def fill_buffer(buffer: torch.Tensor, value: MessageValues, value_id: int | None) -> None:
     """Write a rank's values, or NaN where nothing is held yet."""
-    if holds is None:
+    if value_id is None:
         buffer.fill_(float("nan"))
         return
-    block = value(holds, torch.arange(min(PRIME, buffer.numel()), device=buffer.device)).to(buffer.dtype)
-    whole = buffer.numel() // PRIME * PRIME
+    block = value(value_id, torch.arange(min(TABLE_LENGTH, buffer.numel()), device=buffer.device)).to(buffer.dtype)
+    whole = buffer.numel() // TABLE_LENGTH * TABLE_LENGTH
     if whole:
-        buffer[:whole].view(-1, PRIME).copy_(block.expand(whole // PRIME, PRIME))
+        buffer[:whole].view(-1, TABLE_LENGTH).copy_(block.expand(whole // TABLE_LENGTH, TABLE_LENGTH))
     buffer[whole:].copy_(block[: buffer.numel() - whole])

@@ -4,26 +4,36 @@ import torch
 import torch.nn.functional as nn
 
 from comm.backend import Communicator
-from comm.collective import MOVED, RESIDUAL, WEIGHT, Buffers, Collective, Part, Role, Value, out_or_message
+from comm.collective import (
+    EXACT_RTOL,
+    RESIDUAL_ID,
+    WEIGHT_ID,
+    Buffers,
+    BufferSpec,
+    Collective,
+    MessageValues,
+    Role,
+    result_buffer,
+)
 from comm.point_to_point import EXCHANGE, PEER_COPY, PING_PONG, RING_SHIFT, SEND_RECV
 
 # All-gather: every rank ends with all ranks' parts one after another. Logits of a cut vocabulary are gathered so.
 
 
-def all_gather_parts(role: Role) -> dict[str, Part]:
+def all_gather_buffers(role: Role) -> dict[str, BufferSpec]:
     """This rank's part, and room for the whole."""
     return {
-        "message": Part(role.elements // role.ranks, holds=role.rank),
-        "out": Part(role.elements, holds=None),
+        "message": BufferSpec(role.elements // role.ranks, value_id=role.rank),
+        "out": BufferSpec(role.elements, value_id=None),
     }
 
 
-def all_gather_run(communicator: Communicator, buffers: Buffers, _: Role) -> None:
+def run_all_gather(communicator: Communicator, buffers: Buffers, _: Role) -> None:
     """One all-gather."""
     communicator.all_gather(buffers["message"], buffers["out"])
 
 
-def all_gather_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def all_gather_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """Element i of the whole is element i mod part of rank i div part."""
     part = role.elements // role.ranks
     return value(index // part, index % part).double()
@@ -32,42 +42,42 @@ def all_gather_reference(value: Value, index: torch.Tensor, role: Role) -> torch
 ALL_GATHER = Collective(
     op="all_gather",
     method="all_gather",
-    parts=all_gather_parts,
-    run=all_gather_run,
+    buffers=all_gather_buffers,
+    run=run_all_gather,
     reference=all_gather_reference,
     result=lambda _: "out",
-    rtol=MOVED,
-    divided=True,
+    rtol=EXACT_RTOL,
+    is_sharded=True,
 )
 
 
 # All-reduce: every rank ends with the sum over ranks of message[elements]. Two follow every layer under TP.
 
 
-def all_reduce_parts(role: Role) -> dict[str, Part]:
+def all_reduce_buffers(role: Role) -> dict[str, BufferSpec]:
     """The message, and a place for the sum unless it is written over the message."""
-    message = {"message": Part(role.elements, holds=role.rank)}
-    return message if role.in_place else message | {"out": Part(role.elements, holds=None)}
+    message = {"message": BufferSpec(role.elements, value_id=role.rank)}
+    return message if role.in_place else message | {"out": BufferSpec(role.elements, value_id=None)}
 
 
-def all_reduce_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_all_reduce(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """One all-reduce."""
-    communicator.all_reduce(buffers["message"], buffers[out_or_message(role)])
+    communicator.all_reduce(buffers["message"], buffers[result_buffer(role)])
 
 
-def all_reduce_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The sum, exact in any order: see `comm.collective.amplitude`."""
+def all_reduce_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
+    """The sum, exact in any order: see `comm.collective.max_value`."""
     return torch.stack([value(rank, index).double() for rank in range(role.ranks)]).sum(0)
 
 
 ALL_REDUCE = Collective(
     op="all_reduce",
     method="all_reduce",
-    parts=all_reduce_parts,
-    run=all_reduce_run,
+    buffers=all_reduce_buffers,
+    run=run_all_reduce,
     reference=all_reduce_reference,
-    result=out_or_message,
-    rtol=MOVED,
+    result=result_buffer,
+    rtol=EXACT_RTOL,
 )
 
 
@@ -78,51 +88,51 @@ ALL_REDUCE = Collective(
 # The norm is written where the next call's message is, so that a chain of calls has a true data dependency and its
 # values stay bounded.
 
-EPS = 1e-5
-RTOL = {"fp32": 1e-5, "bf16": 8e-3, "fp16": 1e-3}
+RMSNORM_EPS = 1e-5
+RMSNORM_RTOL = {"fp32": 1e-5, "bf16": 8e-3, "fp16": 1e-3}
 """The residual and the norm are rounded once each; sums of small integers are exact."""
 
 
-def all_reduce_rmsnorm_parts(role: Role) -> dict[str, Part]:
+def all_reduce_rmsnorm_buffers(role: Role) -> dict[str, BufferSpec]:
     """Message and residual of tokens x hidden, the norm's weight, and the sum unless that is written in place."""
     found = {
-        "message": Part(role.elements, holds=role.rank),
-        "residual": Part(role.elements, holds=RESIDUAL),
-        "weight": Part(role.row, holds=WEIGHT),
+        "message": BufferSpec(role.elements, value_id=role.rank),
+        "residual": BufferSpec(role.elements, value_id=RESIDUAL_ID),
+        "weight": BufferSpec(role.row, value_id=WEIGHT_ID),
     }
-    return found if role.in_place else found | {"sum": Part(role.elements, holds=None)}
+    return found if role.in_place else found | {"sum": BufferSpec(role.elements, value_id=None)}
 
 
-def all_reduce_rmsnorm_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_all_reduce_rmsnorm(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """The three, one after another: nothing is fused."""
     message = buffers["message"]
     total = message if role.in_place else buffers["sum"]
     communicator.all_reduce(message, total)
     residual = buffers["residual"]
     residual.add_(total)
-    normed = nn.rms_norm(residual.view(-1, role.row), (role.row,), buffers["weight"], EPS)
+    normed = nn.rms_norm(residual.view(-1, role.row), (role.row,), buffers["weight"], RMSNORM_EPS)
     message.copy_(normed.view(-1))
 
 
-def all_reduce_rmsnorm_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def all_reduce_rmsnorm_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """In float64, whole rows at a time: `index` begins and ends with a row."""
-    total = value(RESIDUAL, index).double()
+    total = value(RESIDUAL_ID, index).double()
     for rank in range(role.ranks):
         total += value(rank, index).double()
     rows = total.view(-1, role.row)
-    scale = torch.rsqrt(rows.square().mean(1, keepdim=True) + EPS)
-    weight = value(WEIGHT, torch.arange(role.row, device=index.device)).double()
+    scale = torch.rsqrt(rows.square().mean(1, keepdim=True) + RMSNORM_EPS)
+    weight = value(WEIGHT_ID, torch.arange(role.row, device=index.device)).double()
     return (rows * scale * weight).view(-1)
 
 
 ALL_REDUCE_RMSNORM = Collective(
     op="all_reduce_rmsnorm",
     method="all_reduce",
-    parts=all_reduce_rmsnorm_parts,
-    run=all_reduce_rmsnorm_run,
+    buffers=all_reduce_rmsnorm_buffers,
+    run=run_all_reduce_rmsnorm,
     reference=all_reduce_rmsnorm_reference,
     result=lambda _: "message",
-    rtol=RTOL,
+    rtol=RMSNORM_RTOL,
 )
 
 
@@ -131,17 +141,17 @@ ALL_REDUCE_RMSNORM = Collective(
 ROOT = 0
 
 
-def broadcast_parts(role: Role) -> dict[str, Part]:
+def broadcast_buffers(role: Role) -> dict[str, BufferSpec]:
     """The root's message; on the other ranks room for it."""
-    return {"message": Part(role.elements, holds=ROOT if role.rank == ROOT else None)}
+    return {"message": BufferSpec(role.elements, value_id=ROOT if role.rank == ROOT else None)}
 
 
-def broadcast_run(communicator: Communicator, buffers: Buffers, _: Role) -> None:
+def run_broadcast(communicator: Communicator, buffers: Buffers, _: Role) -> None:
     """One broadcast."""
     communicator.broadcast(buffers["message"], ROOT)
 
 
-def broadcast_reference(value: Value, index: torch.Tensor, _: Role) -> torch.Tensor:
+def broadcast_reference(value: MessageValues, index: torch.Tensor, _: Role) -> torch.Tensor:
     """The root's message."""
     return value(ROOT, index).double()
 
@@ -149,31 +159,31 @@ def broadcast_reference(value: Value, index: torch.Tensor, _: Role) -> torch.Ten
 BROADCAST = Collective(
     op="broadcast",
     method="broadcast",
-    parts=broadcast_parts,
-    run=broadcast_run,
+    buffers=broadcast_buffers,
+    run=run_broadcast,
     reference=broadcast_reference,
     result=lambda _: "message",
-    rtol=MOVED,
+    rtol=EXACT_RTOL,
 )
 
 
 # Reduce-scatter: rank r ends with part r of the sum over ranks. Half of an all-reduce.
 
 
-def reduce_scatter_parts(role: Role) -> dict[str, Part]:
+def reduce_scatter_buffers(role: Role) -> dict[str, BufferSpec]:
     """The whole message, and room for this rank's part of the sum."""
     return {
-        "message": Part(role.elements, holds=role.rank),
-        "out": Part(role.elements // role.ranks, holds=None),
+        "message": BufferSpec(role.elements, value_id=role.rank),
+        "out": BufferSpec(role.elements // role.ranks, value_id=None),
     }
 
 
-def reduce_scatter_run(communicator: Communicator, buffers: Buffers, _: Role) -> None:
+def run_reduce_scatter(communicator: Communicator, buffers: Buffers, _: Role) -> None:
     """One reduce-scatter."""
     communicator.reduce_scatter(buffers["message"], buffers["out"])
 
 
-def reduce_scatter_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def reduce_scatter_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """The sum from where this rank's part begins."""
     begin = role.rank * (role.elements // role.ranks)
     return torch.stack([value(rank, begin + index).double() for rank in range(role.ranks)]).sum(0)
@@ -182,12 +192,12 @@ def reduce_scatter_reference(value: Value, index: torch.Tensor, role: Role) -> t
 REDUCE_SCATTER = Collective(
     op="reduce_scatter",
     method="reduce_scatter",
-    parts=reduce_scatter_parts,
-    run=reduce_scatter_run,
+    buffers=reduce_scatter_buffers,
+    run=run_reduce_scatter,
     reference=reduce_scatter_reference,
     result=lambda _: "out",
-    rtol=MOVED,
-    divided=True,
+    rtol=EXACT_RTOL,
+    is_sharded=True,
 )
 
 

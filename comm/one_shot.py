@@ -16,8 +16,8 @@ the extra bytes cost more than the second step. And so many tiles are at work at
 TILE_BYTES = 8192
 """A program's part: 16 bytes for each of its threads."""
 WARPS = 16
-TILES = MOST_BYTES // TILE_BYTES
-FLAGS = 2 * MOST_BYTES
+MAX_TILES = MOST_BYTES // TILE_BYTES
+FLAGS_OFFSET = 2 * MOST_BYTES
 """Where in a buffer the flags begin, behind the two slots."""
 
 
@@ -81,10 +81,10 @@ def _one_shot(
 
 def buffer_bytes(ranks: int) -> int:
     """What each rank has to share: two slots and the flags. It is zero before the first call."""
-    return FLAGS + 4 * TILES * ranks
+    return FLAGS_OFFSET + 4 * MAX_TILES * ranks
 
 
-class OneShot:
+class OneShotAllReduce:
     """The all-reduce of one rank. A call allocates nothing, so it can be captured; one stream makes all calls.
 
     Args:
@@ -97,7 +97,7 @@ class OneShot:
     def __init__(self, rank: int, buffers: Sequence[int], device: torch.device, epoch: int = 0) -> None:
         self._rank, self._ranks = rank, len(buffers)
         self._buffers = torch.tensor(buffers, dtype=torch.int64, device=device)
-        self._epochs = torch.full((TILES,), epoch, dtype=torch.int32, device=device)
+        self._epochs = torch.full((MAX_TILES,), epoch, dtype=torch.int32, device=device)
 
     def __call__(self, message: torch.Tensor, out: torch.Tensor) -> None:
         """Write the sum over ranks of message[elements] to `out`; at most MOST_BYTES."""
@@ -112,7 +112,7 @@ class OneShot:
             RANKS=self._ranks,
             PADDED=triton.next_power_of_2(self._ranks),
             SLOT=MOST_BYTES // message.element_size(),
-            FLAGS_AT=FLAGS,
+            FLAGS_AT=FLAGS_OFFSET,
             TILE=tile,
             num_warps=WARPS,
             enable_fp_fusion=True,

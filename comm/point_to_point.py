@@ -6,43 +6,43 @@ The way back sends what has just arrived, so that neither way can begin before t
 import torch
 
 from comm.backend import Communicator
-from comm.collective import MOVED, Buffers, Collective, Part, Role, Value
+from comm.collective import EXACT_RTOL, Buffers, BufferSpec, Collective, MessageValues, Role
 
 # Exchange: two ranks send message[elements] to each other at the same time. Both directions of one link.
 
 
-def _other(role: Role) -> int | None:
+def _peer_rank(role: Role) -> int | None:
     """Whom this rank talks to; None if it only waits."""
     return {role.source: role.target, role.target: role.source}.get(role.rank)
 
 
-def exchange_parts(role: Role) -> dict[str, Part]:
+def exchange_buffers(role: Role) -> dict[str, BufferSpec]:
     """A message and room for the other's; nothing at ranks that wait."""
-    if _other(role) is None:
+    if _peer_rank(role) is None:
         return {}
-    return {"message": Part(role.elements, holds=role.rank), "out": Part(role.elements, holds=None)}
+    return {"message": BufferSpec(role.elements, value_id=role.rank), "out": BufferSpec(role.elements, value_id=None)}
 
 
-def exchange_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_exchange(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """Send and receive at once."""
-    if (other := _other(role)) is not None:
+    if (other := _peer_rank(role)) is not None:
         communicator.exchange(buffers["message"], other, buffers["out"], other)
 
 
-def exchange_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def exchange_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """The other's message."""
-    other = _other(role)
+    other = _peer_rank(role)
     return value(role.rank if other is None else other, index).double()
 
 
 EXCHANGE = Collective(
     op="exchange",
     method="exchange",
-    parts=exchange_parts,
-    run=exchange_run,
+    buffers=exchange_buffers,
+    run=run_exchange,
     reference=exchange_reference,
-    result=lambda role: None if _other(role) is None else "out",
-    rtol=MOVED,
+    result=lambda role: None if _peer_rank(role) is None else "out",
+    rtol=EXACT_RTOL,
     pair=True,
 )
 
@@ -50,20 +50,20 @@ EXCHANGE = Collective(
 # Peer copy: the source writes message[elements] into the target's memory, which takes no part. The bare link.
 
 
-def peer_copy_parts(role: Role) -> dict[str, Part]:
+def peer_copy_buffers(role: Role) -> dict[str, BufferSpec]:
     """Both ends belong to the source; the backend lays `out` into the target's memory."""
     if role.rank != role.source:
         return {}
-    return {"message": Part(role.elements, holds=role.source), "out": Part(role.elements, holds=None)}
+    return {"message": BufferSpec(role.elements, value_id=role.source), "out": BufferSpec(role.elements, value_id=None)}
 
 
-def peer_copy_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_peer_copy(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """One copy."""
     if role.rank == role.source:
         communicator.copy_to(buffers["message"], role.target, buffers["out"])
 
 
-def peer_copy_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def peer_copy_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """The source's message."""
     return value(role.source, index).double()
 
@@ -71,24 +71,24 @@ def peer_copy_reference(value: Value, index: torch.Tensor, role: Role) -> torch.
 PEER_COPY = Collective(
     op="peer_copy",
     method="copy_to",
-    parts=peer_copy_parts,
-    run=peer_copy_run,
+    buffers=peer_copy_buffers,
+    run=run_peer_copy,
     reference=peer_copy_reference,
     result=lambda role: "out" if role.rank == role.source else None,
-    rtol=MOVED,
+    rtol=EXACT_RTOL,
     pair=True,
 )
 
 
-def ping_pong_parts(role: Role) -> dict[str, Part]:
+def ping_pong_buffers(role: Role) -> dict[str, BufferSpec]:
     """A message and room for its return at the source, room for it at the target, nothing elsewhere."""
-    room = {"out": Part(role.elements, holds=None)}
+    room = {"out": BufferSpec(role.elements, value_id=None)}
     if role.rank == role.source:
-        return {"message": Part(role.elements, holds=role.source), **room}
+        return {"message": BufferSpec(role.elements, value_id=role.source), **room}
     return room if role.rank == role.target else {}
 
 
-def ping_pong_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_ping_pong(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """There and back."""
     if role.rank == role.source:
         communicator.send(buffers["message"], role.target)
@@ -98,7 +98,7 @@ def ping_pong_run(communicator: Communicator, buffers: Buffers, role: Role) -> N
         communicator.send(buffers["out"], role.source)
 
 
-def ping_pong_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def ping_pong_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """The source's message, on both sides."""
     return value(role.source, index).double()
 
@@ -106,11 +106,11 @@ def ping_pong_reference(value: Value, index: torch.Tensor, role: Role) -> torch.
 PING_PONG = Collective(
     op="ping_pong",
     method="send",
-    parts=ping_pong_parts,
-    run=ping_pong_run,
+    buffers=ping_pong_buffers,
+    run=run_ping_pong,
     reference=ping_pong_reference,
     result=lambda role: "out" if role.rank in (role.source, role.target) else None,
-    rtol=MOVED,
+    rtol=EXACT_RTOL,
     pair=True,
 )
 
@@ -120,18 +120,18 @@ PING_PONG = Collective(
 # What pipeline stages do when each has a micro-batch in flight; nccl-tests calls it sendrecv.
 
 
-def ring_shift_parts(role: Role) -> dict[str, Part]:
+def ring_shift_buffers(role: Role) -> dict[str, BufferSpec]:
     """A message, and room for that of the rank before."""
-    return {"message": Part(role.elements, holds=role.rank), "out": Part(role.elements, holds=None)}
+    return {"message": BufferSpec(role.elements, value_id=role.rank), "out": BufferSpec(role.elements, value_id=None)}
 
 
-def ring_shift_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_ring_shift(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """Send on and receive at once."""
     after, before = (role.rank + 1) % role.ranks, (role.rank - 1) % role.ranks
     communicator.exchange(buffers["message"], after, buffers["out"], before)
 
 
-def ring_shift_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def ring_shift_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """The message of the rank before."""
     return value((role.rank - 1) % role.ranks, index).double()
 
@@ -139,25 +139,25 @@ def ring_shift_reference(value: Value, index: torch.Tensor, role: Role) -> torch
 RING_SHIFT = Collective(
     op="ring_shift",
     method="exchange",
-    parts=ring_shift_parts,
-    run=ring_shift_run,
+    buffers=ring_shift_buffers,
+    run=run_ring_shift,
     reference=ring_shift_reference,
     result=lambda _: "out",
-    rtol=MOVED,
+    rtol=EXACT_RTOL,
 )
 
 
 # Send and receive, one way: the source's message[elements] arrives at the target. A hop between pipeline stages.
 
 
-def send_recv_parts(role: Role) -> dict[str, Part]:
+def send_recv_buffers(role: Role) -> dict[str, BufferSpec]:
     """A message at the source, room for it at the target, nothing elsewhere."""
     if role.rank == role.source:
-        return {"message": Part(role.elements, holds=role.source)}
-    return {"out": Part(role.elements, holds=None)} if role.rank == role.target else {}
+        return {"message": BufferSpec(role.elements, value_id=role.source)}
+    return {"out": BufferSpec(role.elements, value_id=None)} if role.rank == role.target else {}
 
 
-def send_recv_run(communicator: Communicator, buffers: Buffers, role: Role) -> None:
+def run_send_recv(communicator: Communicator, buffers: Buffers, role: Role) -> None:
     """One side's part of the hop."""
     if role.rank == role.source:
         communicator.send(buffers["message"], role.target)
@@ -165,7 +165,7 @@ def send_recv_run(communicator: Communicator, buffers: Buffers, role: Role) -> N
         communicator.recv(buffers["out"], role.source)
 
 
-def send_recv_reference(value: Value, index: torch.Tensor, role: Role) -> torch.Tensor:
+def send_recv_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
     """The source's message."""
     return value(role.source, index).double()
 
@@ -178,10 +178,10 @@ def send_recv_result(role: Role) -> str | None:
 SEND_RECV = Collective(
     op="send_recv",
     method="send",
-    parts=send_recv_parts,
-    run=send_recv_run,
+    buffers=send_recv_buffers,
+    run=run_send_recv,
     reference=send_recv_reference,
     result=send_recv_result,
-    rtol=MOVED,
+    rtol=EXACT_RTOL,
     pair=True,
 )

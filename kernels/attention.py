@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakIdKeyDictionary
 
 from kernels.compile import TRITON_ARCHS
-from kernels.kernel import SLICE, Draw, Inputs, Kernel
+from kernels.kernel import CHECK_ELEMENTS, Inputs, Kernel, TensorSource
 from specs.errors import UserError
 from specs.roofline import Work
 from specs.units import ITEMSIZE
@@ -20,11 +20,11 @@ from specs.units import ITEMSIZE
 DECODE_RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
 """Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm; the rest is order of summation."""
 HEAD_DIMS = (64, 128)
-MOST_QUERIES = 32
+MAX_QUERIES_PER_KV_HEAD = 32
 """Query heads of one kv head: the accumulators of more do not fit into the registers of a program."""
 
 
-class Sizes(NamedTuple):
+class AttentionSizes(NamedTuple):
     """Of one call; `context` is what the cache has room for."""
 
     batch: int
@@ -41,20 +41,28 @@ def decode_work(*, batch: int, context: int, heads: int, kv_heads: int, head_dim
 
 
 def decode_inputs(
-    draw: Draw, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, dtype: str
+    source: TensorSource, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, dtype: str
 ) -> Inputs:
     """query[batch, heads, head_dim], key and value[batch, context, kv_heads, head_dim], lengths[batch], out as query.
 
     Every sequence is as long as the context.
     """
-    return _around(draw, (batch, heads, head_dim), context, dtype) | {
-        "key": draw.weight(batch, context, kv_heads, head_dim, dtype=dtype),
-        "value": draw.weight(batch, context, kv_heads, head_dim, dtype=dtype),
+    return _common_inputs(source, (batch, heads, head_dim), context, dtype) | {
+        "key": source.weight(batch, context, kv_heads, head_dim, dtype=dtype),
+        "value": source.weight(batch, context, kv_heads, head_dim, dtype=dtype),
     }
 
 
 def paged_inputs(
-    draw: Draw, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, page_size: int, dtype: str
+    source: TensorSource,
+    *,
+    batch: int,
+    context: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    page_size: int,
+    dtype: str,
 ) -> Inputs:
     """As above, but key_pages and value_pages[pages, page_size, kv_heads, head_dim] and table[batch, pages a sequence].
 
@@ -62,18 +70,18 @@ def paged_inputs(
     """
     each = ceil(context / page_size)
     order = torch.randperm(batch * each, generator=torch.Generator().manual_seed(batch * each))
-    return _around(draw, (batch, heads, head_dim), context, dtype) | {
-        "key_pages": draw.weight(batch * each, page_size, kv_heads, head_dim, dtype=dtype),
-        "value_pages": draw.weight(batch * each, page_size, kv_heads, head_dim, dtype=dtype),
-        "table": draw.integers(order.view(batch, each).to(torch.int32)),
+    return _common_inputs(source, (batch, heads, head_dim), context, dtype) | {
+        "key_pages": source.weight(batch * each, page_size, kv_heads, head_dim, dtype=dtype),
+        "value_pages": source.weight(batch * each, page_size, kv_heads, head_dim, dtype=dtype),
+        "table": source.integers(order.view(batch, each).to(torch.int32)),
     }
 
 
-def _around(draw: Draw, shape: tuple[int, int, int], context: int, dtype: str) -> Inputs:
+def _common_inputs(source: TensorSource, shape: tuple[int, int, int], context: int, dtype: str) -> Inputs:
     return {
-        "query": draw.activation(*shape, dtype=dtype),
-        "lengths": draw.integers(torch.full((shape[0],), context, dtype=torch.int32)),
-        "out": draw.output(*shape, dtype=dtype),
+        "query": source.activation(*shape, dtype=dtype),
+        "lengths": source.integers(torch.full((shape[0],), context, dtype=torch.int32)),
+        "out": source.output(*shape, dtype=dtype),
     }
 
 
@@ -81,7 +89,7 @@ def decode_reference(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
     """Each sequence in float64, in slices of its tokens."""
-    return _reference(query, lengths, lambda b: (key[b], value[b]))
+    return _attention_reference(query, lengths, lambda b: (key[b], value[b]))
 
 
 def paged_reference(
@@ -92,16 +100,16 @@ def paged_reference(
     def gathered(b: int) -> tuple[torch.Tensor, torch.Tensor]:
         return key_pages[table[b].long()].flatten(0, 1), value_pages[table[b].long()].flatten(0, 1)
 
-    return _reference(query, lengths, gathered)
+    return _attention_reference(query, lengths, gathered)
 
 
-def _reference(
+def _attention_reference(
     query: torch.Tensor, lengths: torch.Tensor, cache: Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 ) -> torch.Tensor:
     out = torch.empty(query.shape, dtype=torch.float64, device=query.device)
     for b, length in enumerate(lengths.tolist()):
         keys, values = (part[:length] for part in cache(b))
-        tokens = max(1, SLICE // (keys.shape[1] * keys.shape[2]))
+        tokens = max(1, CHECK_ELEMENTS // (keys.shape[1] * keys.shape[2]))
         wide = query[b].to(torch.float64).view(keys.shape[1], -1, keys.shape[2])
         scores = torch.cat([torch.einsum("gqd,tgd->gqt", wide, part.double()) for part in keys.split(tokens)], dim=2)
         weights = torch.softmax(scores * keys.shape[2] ** -0.5, dim=2)
@@ -112,55 +120,56 @@ def _reference(
     return out
 
 
-def check(
+def check_contiguous_cache(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
-) -> Sizes:
+) -> AttentionSizes:
     """Refuse what would touch foreign memory: contiguous caches.
 
     Raises:
         UserError: shapes, strides or dtypes that our kernel does not take.
     """
-    _shape("key", key, 4, "[batch, context, kv_heads, head_dim]")
+    _check_dimensions("key", key, 4, "[batch, context, kv_heads, head_dim]")
     if key.shape[0] != query.shape[0]:
         raise UserError(f"query is of {query.shape[0]} sequences and key of {key.shape[0]}; they must be the same")
-    return Sizes(query.shape[0], key.shape[1], *_check(query, key, value, lengths, out))
+    return AttentionSizes(query.shape[0], key.shape[1], *_check_common(query, key, value, lengths, out))
 
 
-def check_paged(
+def check_paged_cache(
     query: torch.Tensor,
     key_pages: torch.Tensor,
     value_pages: torch.Tensor,
     table: torch.Tensor,
     lengths: torch.Tensor,
     out: torch.Tensor,
-) -> Sizes:
+) -> AttentionSizes:
     """The same of pages; what stands in the table is taken on trust.
 
     Raises:
         UserError: as above.
     """
-    _shape("key_pages", key_pages, 4, "[pages, page_size, kv_heads, head_dim]")
-    _shape("table", table, 2, "[batch, pages a sequence]")
+    _check_dimensions("key_pages", key_pages, 4, "[pages, page_size, kv_heads, head_dim]")
+    _check_dimensions("table", table, 2, "[batch, pages a sequence]")
     if table.dtype != torch.int32 or table.stride(1) != 1 or table.shape[0] != query.shape[0]:
         raise UserError(
             f"table{list(table.shape)} is {table.dtype} with strides {table.stride()}; it must be int32, a row without "
             f"gaps for each of {query.shape[0]} sequences"
         )
-    sizes = _check(query, key_pages, value_pages, lengths, out)
-    return Sizes(query.shape[0], table.shape[1] * key_pages.shape[1], *sizes)
+    sizes = _check_common(query, key_pages, value_pages, lengths, out)
+    return AttentionSizes(query.shape[0], table.shape[1] * key_pages.shape[1], *sizes)
 
 
-def _check(
+def _check_common(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
 ) -> tuple[int, int, int]:
     """heads, kv_heads and head_dim."""
-    _shape("query", query, 3, "[batch, heads, head_dim]")
+    _check_dimensions("query", query, 3, "[batch, heads, head_dim]")
     (batch, heads, head_dim), kv_heads = query.shape, key.shape[2]
     if head_dim not in HEAD_DIMS:
         raise UserError(f"head_dim {head_dim}; our decode attention takes {' and '.join(map(str, HEAD_DIMS))}")
-    if heads % kv_heads or heads // kv_heads > MOST_QUERIES:
+    if heads % kv_heads or heads // kv_heads > MAX_QUERIES_PER_KV_HEAD:
         raise UserError(
-            f"{heads} query heads on {kv_heads} kv heads; each kv head must serve as many, {MOST_QUERIES} at most"
+            f"{heads} query heads on {kv_heads} kv heads; each kv head must serve as many, {MAX_QUERIES_PER_KV_HEAD} "
+            "at most"
         )
     if key.shape != value.shape or key.stride() != value.stride() or key.shape[3] != head_dim or key.stride(3) != 1:
         raise UserError(
@@ -180,9 +189,9 @@ def _check(
     return heads, kv_heads, head_dim
 
 
-def _shape(name: str, tensor: torch.Tensor, dimensions: int, meant: str) -> None:
+def _check_dimensions(name: str, tensor: torch.Tensor, dimensions: int, expected: str) -> None:
     if tensor.dim() != dimensions:
-        raise UserError(f"{name} has shape {tuple(tensor.shape)}; it must be {name}{meant}")
+        raise UserError(f"{name} has shape {tuple(tensor.shape)}; it must be {name}{expected}")
 
 
 # The baseline of decode attention: torch's scaled_dot_product_attention, with the query heads of a kv head as rows.
@@ -229,11 +238,11 @@ TORCH_DECODE_ATTENTION = Kernel(
 
 WORKSPACE_BYTES = 128 * 2**20
 """What FlashInfer's documentation gives a wrapper for partial results."""
-LIBRARY_RTOL = {dtype: DECODE_RTOL[dtype] for dtype in ("bf16", "fp16")}
+LIBRARY_RTOL = {"bf16": DECODE_RTOL["bf16"], "fp16": DECODE_RTOL["fp16"]}
 
 
 @cache
-def flash_attn() -> Any:
+def import_flash_attn() -> Any:
     """FlashAttention, the newer of those that are installed.
 
     Raises:
@@ -249,7 +258,7 @@ def flash_attn() -> Any:
 
 
 @cache
-def _flashinfer() -> Any:
+def _import_flashinfer() -> Any:
     try:
         return import_module("flashinfer")
     except Exception as error:  # likewise
@@ -257,17 +266,17 @@ def _flashinfer() -> Any:
         raise UserError(f"FlashInfer is needed: pip install flashinfer-python ({told})") from error
 
 
-def flash_attn_missing() -> str | None:
+def missing_flash_attn() -> str | None:
     """One line where FlashAttention cannot be imported."""
-    return _refusal(flash_attn)
+    return _import_problem(import_flash_attn)
 
 
-def flashinfer_missing() -> str | None:
+def missing_flashinfer() -> str | None:
     """One line where FlashInfer cannot be imported."""
-    return _refusal(_flashinfer)
+    return _import_problem(_import_flashinfer)
 
 
-def _refusal(library: Any) -> str | None:
+def _import_problem(library: Any) -> str | None:
     try:
         library()
     except UserError as error:
@@ -275,7 +284,7 @@ def _refusal(library: Any) -> str | None:
     return None
 
 
-def become(out: torch.Tensor, result: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+def replace_storage(out: torch.Tensor, result: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
     """Make `out` the result of FlashAttention, of which some versions give the sums of the softmax beside it."""
     found = (result[0] if isinstance(result, tuple) else result).view(out.shape)
     out.set_(found.untyped_storage(), found.storage_offset(), found.shape, found.stride())
@@ -285,24 +294,24 @@ def run_flash_attn(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
 ) -> None:
     """One call of `flash_attn_with_kvcache`; `out` becomes what it gives."""
-    become(out, flash_attn().flash_attn_with_kvcache(query[:, None], key, value, cache_seqlens=lengths))
+    replace_storage(out, import_flash_attn().flash_attn_with_kvcache(query[:, None], key, value, cache_seqlens=lengths))
 
 
-class Plan(NamedTuple):
+class FlashInferPlan(NamedTuple):
     """FlashInfer's wrapper, planned for the pages of these sequences."""
 
     wrapper: Any
     table: torch.Tensor
     lengths: torch.Tensor
 
-    def serves(self, table: torch.Tensor, lengths: torch.Tensor) -> bool:
+    def is_valid_for(self, table: torch.Tensor, lengths: torch.Tensor) -> bool:
         """Whether it holds for these too; on a GPU that waits for it."""
         return torch.equal(self.table, table) and torch.equal(self.lengths, lengths)
 
 
-_PLANS: dict[tuple[object, ...], Plan] = {}
+_PLAN_BY_SIZES: dict[tuple[object, ...], FlashInferPlan] = {}
 """The last plan for each size: the copies that a case rotates through have equal tables."""
-_PLANNED = WeakIdKeyDictionary()
+_PLAN_BY_TABLE = WeakIdKeyDictionary()
 """By page table: its plan."""
 
 
@@ -327,29 +336,33 @@ def run_flashinfer(
     Raises:
         UserError: a first call at these sizes during capture.
     """
-    if table not in _PLANNED:
-        _PLANNED[table] = _planned(query, key_pages, table, lengths)
-    _PLANNED[table].wrapper.run(query, (key_pages, value_pages), out=out)
+    if table not in _PLAN_BY_TABLE:
+        _PLAN_BY_TABLE[table] = _plan_for(query, key_pages, table, lengths)
+    _PLAN_BY_TABLE[table].wrapper.run(query, (key_pages, value_pages), out=out)
 
 
-def _planned(query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Plan:
+def _plan_for(
+    query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor
+) -> FlashInferPlan:
     sizes = (query.device, query.dtype, query.shape, key_pages.shape, table.shape)
-    plan, capturing = _PLANS.get(sizes), torch.cuda.is_current_stream_capturing()
+    plan, capturing = _PLAN_BY_SIZES.get(sizes), torch.cuda.is_current_stream_capturing()
     if plan is None and capturing:
         raise UserError("flashinfer plans in the first call at a size: call it before the capture")
-    if plan is None or not (capturing or plan.serves(table, lengths)):
-        wrapper = _wrapper(query, key_pages, table, lengths)
-        plan = _PLANS[sizes] = Plan(wrapper, table.clone(), lengths.clone())
+    if plan is None or not (capturing or plan.is_valid_for(table, lengths)):
+        wrapper = _planned_wrapper(query, key_pages, table, lengths)
+        plan = _PLAN_BY_SIZES[sizes] = FlashInferPlan(wrapper, table.clone(), lengths.clone())
     return plan
 
 
-def _wrapper(query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Any:
+def _planned_wrapper(query: torch.Tensor, key_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Any:
     page_size = key_pages.shape[1]
     used = (lengths.cpu() + page_size - 1) // page_size
     first_page = torch.cat([torch.zeros(1, dtype=torch.int32), used.cumsum(0).to(torch.int32)])
     pages = torch.cat([row[:count] for row, count in zip(table, used.tolist(), strict=True)])
     last = (lengths.cpu() - (used - 1) * page_size).to(torch.int32)
-    wrapper = _flashinfer().BatchDecodeWithPagedKVCacheWrapper(_workspace(query.device), "NHD", use_tensor_cores=True)
+    wrapper = _import_flashinfer().BatchDecodeWithPagedKVCacheWrapper(
+        _workspace(query.device), "NHD", use_tensor_cores=True
+    )
     sizes = (query.shape[1], key_pages.shape[2], query.shape[2], page_size)
     types = {"q_data_type": query.dtype, "kv_data_type": key_pages.dtype}
     wrapper.plan(first_page.to(query.device), pages, last.to(query.device), *sizes, **types)
@@ -363,7 +376,7 @@ FLASH_ATTN_DECODE = replace(
     run=run_flash_attn,
     rtol=LIBRARY_RTOL,
     archs=TRITON_ARCHS,
-    missing=flash_attn_missing,
+    missing=missing_flash_attn,
 )
 
 FLASHINFER_DECODE = replace(
@@ -375,7 +388,7 @@ FLASHINFER_DECODE = replace(
     reference=paged_reference,
     rtol=LIBRARY_RTOL,
     archs=TRITON_ARCHS,
-    missing=flashinfer_missing,
+    missing=missing_flashinfer,
 )
 
 
@@ -393,13 +406,15 @@ def prefill_work(*, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype
     return Work(flops=2 * queries * (tokens + 1), hbm_bytes=2 * (queries + keys) * ITEMSIZE[dtype])
 
 
-def prefill_inputs(draw: Draw, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Inputs:
+def prefill_inputs(
+    source: TensorSource, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str
+) -> Inputs:
     """query[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim], out as query."""
     return {
-        "query": draw.activation(tokens, heads, head_dim, dtype=dtype, name="query"),
-        "key": draw.activation(tokens, kv_heads, head_dim, dtype=dtype, name="key"),
-        "value": draw.activation(tokens, kv_heads, head_dim, dtype=dtype, name="value"),
-        "out": draw.output(tokens, heads, head_dim, dtype=dtype),
+        "query": source.activation(tokens, heads, head_dim, dtype=dtype, name="query"),
+        "key": source.activation(tokens, kv_heads, head_dim, dtype=dtype, name="key"),
+        "value": source.activation(tokens, kv_heads, head_dim, dtype=dtype, name="value"),
+        "out": source.output(tokens, heads, head_dim, dtype=dtype),
     }
 
 
@@ -411,7 +426,7 @@ def run_prefill(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out
 
 def run_flash_attn_prefill(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor) -> None:
     """One call of `flash_attn_func`; `out` becomes what it gives, as in kernels/attention.py."""
-    become(out, flash_attn().flash_attn_func(query[None], key[None], value[None], causal=True))
+    replace_storage(out, import_flash_attn().flash_attn_func(query[None], key[None], value[None], causal=True))
 
 
 def prefill_reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -420,7 +435,7 @@ def prefill_reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     wide = query.double().view(tokens, key.shape[1], -1, head_dim)
     keys, values, blocks = key.double(), value.double(), []
     place = torch.arange(tokens, device=query.device)
-    for part in place.split(max(1, SLICE // (heads * tokens))):
+    for part in place.split(max(1, CHECK_ELEMENTS // (heads * tokens))):
         end = int(part[-1]) + 1
         scores = torch.einsum("sgqd,tgd->gqst", wide[part], keys[:end]) * head_dim**-0.5
         later = place[:end] > part[:, None]
@@ -446,7 +461,7 @@ FLASH_ATTN_PREFILL = replace(
     name="flash_attn_prefill",
     implementation="flash-attn",
     run=run_flash_attn_prefill,
-    rtol={dtype: PREFILL_RTOL[dtype] for dtype in ("bf16", "fp16")},
+    rtol={"bf16": PREFILL_RTOL["bf16"], "fp16": PREFILL_RTOL["fp16"]},
     archs=TRITON_ARCHS,
-    missing=flash_attn_missing,
+    missing=missing_flash_attn,
 )

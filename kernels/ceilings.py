@@ -5,8 +5,8 @@ Decode reads weights and writes next to nothing, so this and not a copy is the l
 
 import torch
 
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.kernel import SLICE, Draw, Inputs, Kernel
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.kernel import CHECK_ELEMENTS, Inputs, Kernel, TensorSource
 from kernels.triton_utils import missing_triton_launch, tl, triton
 from specs.roofline import Work
 from specs.units import ITEMSIZE
@@ -22,12 +22,12 @@ def copy_work(*, elements: int, dtype: str) -> Work:
     return Work(flops=0, hbm_bytes=2 * elements * ITEMSIZE[dtype])
 
 
-def copy_inputs(draw: Draw, *, elements: int, dtype: str) -> Inputs:
+def copy_inputs(source: TensorSource, *, elements: int, dtype: str) -> Inputs:
     """source[elements] and out[elements]."""
-    return {"source": draw.weight(elements, dtype=dtype), "out": draw.output(elements, dtype=dtype)}
+    return {"source": source.weight(elements, dtype=dtype), "out": source.output(elements, dtype=dtype)}
 
 
-def copy_run(source: torch.Tensor, out: torch.Tensor) -> None:
+def run_copy(source: torch.Tensor, out: torch.Tensor) -> None:
     """One copy within the device."""
     out.copy_(source)
 
@@ -42,7 +42,7 @@ TORCH_COPY = Kernel(
     op="copy",
     implementation="torch",
     inputs=copy_inputs,
-    run=copy_run,
+    run=run_copy,
     reference=copy_reference,
     work=copy_work,
     rtol=COPY_RTOL,
@@ -67,15 +67,15 @@ def empty_work(*, dtype: str) -> Work:  # noqa: ARG001 - every kernel's work has
     return Work(flops=0, hbm_bytes=0)
 
 
-def empty_inputs(draw: Draw, *, dtype: str) -> Inputs:
+def empty_inputs(source: TensorSource, *, dtype: str) -> Inputs:
     """x[1], and out[1] that holds the same."""
-    x = draw.activation(1, dtype=dtype)
+    x = source.activation(1, dtype=dtype)
     return {"x": x, "out": x.clone()}
 
 
-def empty_run(x: torch.Tensor, out: torch.Tensor) -> None:  # noqa: ARG001 - x is what out is held against
+def run_empty(x: torch.Tensor, out: torch.Tensor) -> None:  # noqa: ARG001 - x is what out is held against
     """One program of one warp that returns at once."""
-    _empty[(1,)](out, num_warps=EMPTY_WARPS, **OPTIONS)
+    _empty[(1,)](out, num_warps=EMPTY_WARPS, **LAUNCH_OPTIONS)
 
 
 def empty_reference(x: torch.Tensor) -> torch.Tensor:
@@ -83,9 +83,9 @@ def empty_reference(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.float64)
 
 
-def empty_variants(dtype: str) -> list[Variant]:
+def empty_variants(dtype: str) -> list[TritonVariant]:
     """The one compiled form."""
-    return [Variant(_empty, {"out": f"*{dtype}"}, {}, EMPTY_WARPS, 1)]
+    return [TritonVariant(_empty, {"out": f"*{dtype}"}, {}, EMPTY_WARPS, 1)]
 
 
 TRITON_EMPTY = Kernel(
@@ -93,7 +93,7 @@ TRITON_EMPTY = Kernel(
     op="launch",
     implementation="triton",
     inputs=empty_inputs,
-    run=empty_run,
+    run=run_empty,
     reference=empty_reference,
     work=empty_work,
     rtol=EMPTY_RTOL,
@@ -116,12 +116,12 @@ def launch_work(*, dtype: str) -> Work:
     return Work(flops=1, hbm_bytes=3 * ITEMSIZE[dtype])
 
 
-def launch_inputs(draw: Draw, *, dtype: str) -> Inputs:
+def launch_inputs(source: TensorSource, *, dtype: str) -> Inputs:
     """x[1] and out[1]."""
-    return {"x": draw.activation(1, dtype=dtype), "out": draw.output(1, dtype=dtype)}
+    return {"x": source.activation(1, dtype=dtype), "out": source.output(1, dtype=dtype)}
 
 
-def launch_run(x: torch.Tensor, out: torch.Tensor) -> None:
+def run_launch(x: torch.Tensor, out: torch.Tensor) -> None:
     """One elementwise op on one element."""
     torch.fmax(x, out, out=out)
 
@@ -136,7 +136,7 @@ TORCH_LAUNCH = Kernel(
     op="launch",
     implementation="torch",
     inputs=launch_inputs,
-    run=launch_run,
+    run=run_launch,
     reference=launch_reference,
     work=launch_work,
     rtol=LAUNCH_RTOL,
@@ -170,7 +170,7 @@ def read_work(*, elements: int, dtype: str) -> Work:
 def block_sums(buffer: torch.Tensor, size: int) -> torch.Tensor:
     """Float64 sums of each `size` elements, slice by slice."""
     sums = []
-    for part in buffer.split(SLICE):
+    for part in buffer.split(CHECK_ELEMENTS):
         whole = part.numel() // size * size
         sums.append(part[:whole].view(-1, size).sum(dim=1, dtype=torch.float64))
         if whole < part.numel():
@@ -178,51 +178,51 @@ def block_sums(buffer: torch.Tensor, size: int) -> torch.Tensor:
     return torch.cat(sums)
 
 
-def torch_inputs(draw: Draw, *, elements: int, dtype: str) -> Inputs:
+def torch_read_inputs(source: TensorSource, *, elements: int, dtype: str) -> Inputs:
     """buffer[elements] and out[1]."""
-    return {"buffer": draw.weight(elements, dtype=dtype), "out": draw.output(1, dtype=dtype)}
+    return {"buffer": source.weight(elements, dtype=dtype), "out": source.output(1, dtype=dtype)}
 
 
-def torch_run(buffer: torch.Tensor, out: torch.Tensor) -> None:
+def run_torch_read(buffer: torch.Tensor, out: torch.Tensor) -> None:
     """One sum of everything."""
     torch.sum(buffer.view(1, -1), dim=1, out=out)
 
 
-def torch_reference(buffer: torch.Tensor) -> torch.Tensor:
+def torch_read_reference(buffer: torch.Tensor) -> torch.Tensor:
     """The sum in float64."""
     return block_sums(buffer, 4096).sum(dim=0, keepdim=True)
 
 
-def triton_inputs(draw: Draw, *, elements: int, dtype: str) -> Inputs:
+def triton_read_inputs(source: TensorSource, *, elements: int, dtype: str) -> Inputs:
     """buffer[elements] and out[programs], a program reading 16 KiB."""
     programs = triton.cdiv(elements * ITEMSIZE[dtype], BLOCK_BYTES)
-    return {"buffer": draw.weight(elements, dtype=dtype), "out": draw.output(programs, dtype="fp32")}
+    return {"buffer": source.weight(elements, dtype=dtype), "out": source.output(programs, dtype="fp32")}
 
 
-def triton_run(buffer: torch.Tensor, out: torch.Tensor) -> None:
+def run_triton_read(buffer: torch.Tensor, out: torch.Tensor) -> None:
     """One sum for each 16 KiB: eight 16-byte loads a thread, all in flight before the first is used."""
     block = BLOCK_BYTES // buffer.element_size()
-    _read[(out.numel(),)](buffer, out, buffer.numel(), BLOCK=block, num_warps=READ_WARPS, **OPTIONS)
+    _read[(out.numel(),)](buffer, out, buffer.numel(), BLOCK=block, num_warps=READ_WARPS, **LAUNCH_OPTIONS)
 
 
-def triton_reference(buffer: torch.Tensor) -> torch.Tensor:
+def triton_read_reference(buffer: torch.Tensor) -> torch.Tensor:
     """Each program's sum in float64."""
     return block_sums(buffer, BLOCK_BYTES // buffer.element_size())
 
 
-def read_variants(dtype: str) -> list[Variant]:
+def read_variants(dtype: str) -> list[TritonVariant]:
     """The one compiled form."""
     signature = {"buffer": f"*{dtype}", "out": "*fp32", "elements": "i32"}
-    return [Variant(_read, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, READ_WARPS, 1)]
+    return [TritonVariant(_read, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, READ_WARPS, 1)]
 
 
 TORCH_READ = Kernel(
     name="torch_read",
     op="read",
     implementation="torch",
-    inputs=torch_inputs,
-    run=torch_run,
-    reference=torch_reference,
+    inputs=torch_read_inputs,
+    run=run_torch_read,
+    reference=torch_read_reference,
     work=read_work,
     rtol=READ_RTOL,
     archs=None,
@@ -232,9 +232,9 @@ TRITON_READ = Kernel(
     name="triton_read",
     op="read",
     implementation="triton",
-    inputs=triton_inputs,
-    run=triton_run,
-    reference=triton_reference,
+    inputs=triton_read_inputs,
+    run=run_triton_read,
+    reference=triton_read_reference,
     work=read_work,
     rtol=READ_RTOL,
     archs=TRITON_ARCHS,

@@ -18,15 +18,15 @@ from specs.gpus import ARCHS
 
 # Machine code as text, by the tools that Triton's wheel carries.
 
-_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/.*", re.MULTILINE)
+_INSTRUCTION_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/.*", re.MULTILINE)
 
 
-def resources(cubin: bytes) -> str:
+def resource_usage(cubin: bytes) -> str:
     """Registers, stack and memory of each function, as cuobjdump prints them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        return _said("cuobjdump", "-res-usage", str(path))
+        return _tool_output("cuobjdump", "-res-usage", str(path))
 
 
 def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
@@ -39,14 +39,14 @@ def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
         UserError: as `check_disassembler` does.
     """
     check_disassembler(arch)
-    codes = [b"".join(_texts(cubin)) for cubin in cubins]
+    codes = [b"".join(_code_sections(cubin)) for cubin in cubins]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "code.bin")
         path.write_bytes(b"".join(codes))
-        told = _said("nvdisasm", "--binary", _name(arch), str(path))
+        told = _tool_output("nvdisasm", "--binary", _disassembler_name(arch), str(path))
     ends = list(accumulate(map(len, codes)))
     found: list[list[str]] = [[] for _ in codes]
-    for line in _INSTRUCTION.finditer(told):
+    for line in _INSTRUCTION_LINE.finditer(told):
         found[bisect_right(ends, int(line[1], 16))].append(line[0])
     return ["\n".join(lines) for lines in found]
 
@@ -57,24 +57,24 @@ def check_disassembler(arch: str) -> None:
     Raises:
         UserError: it does not list the architecture.
     """
-    known = _known()
-    if known and _name(arch) not in known:
+    known = _disassembler_archs()
+    if known and _disassembler_name(arch) not in known:
         raise UserError(f"the disassembler of triton {triton.__version__} does not know {arch}; install a newer triton")
 
 
 @cache
-def _known() -> frozenset[str]:
+def _disassembler_archs() -> frozenset[str]:
     """Architectures that the disassembler's help lists: SM90a, …; none where it has another form of help."""
-    return frozenset(re.findall(r"'(SM\d+\w?)'", _said("nvdisasm", "--help")))
+    return frozenset(re.findall(r"'(SM\d+\w?)'", _tool_output("nvdisasm", "--help")))
 
 
-def _name(arch: str) -> str:
+def _disassembler_name(arch: str) -> str:
     """The disassembler's name of an architecture, with what this generation alone has."""
     number = arch.removeprefix("sm_")
     return f"SM{number}a" if int(number) >= 90 else f"SM{number}"
 
 
-def _texts(cubin: bytes) -> Iterator[bytes]:
+def _code_sections(cubin: bytes) -> Iterator[bytes]:
     """What its sections of code hold, in the order of a 64-bit ELF file's table."""
     (table,) = struct.unpack_from("<Q", cubin, 0x28)
     size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
@@ -84,7 +84,7 @@ def _texts(cubin: bytes) -> Iterator[bytes]:
             yield cubin[offset : offset + length]
 
 
-def _said(tool: str, *arguments: str) -> str:
+def _tool_output(tool: str, *arguments: str) -> str:
     if reason := missing_triton():
         raise UserError(f"{tool} comes with Triton: {reason}")
     command = (getattr(triton.knobs.nvidia, tool).path, *arguments)
@@ -95,11 +95,11 @@ def _said(tool: str, *arguments: str) -> str:
 TRITON_ARCHS = tuple(ARCHS)
 """Where the Triton kernels run: bf16 matrix instructions and cp.async came with sm_80."""
 
-OPTIONS = {"enable_fp_fusion": True}
+LAUNCH_OPTIONS = {"enable_fp_fusion": True}
 """For every launch: a multiply-add is one instruction. Triton 3.9 warns that this default will change."""
 
 
-class Variant(NamedTuple):
+class TritonVariant(NamedTuple):
     """One compiled form of a Triton kernel.
 
     Attributes:
@@ -122,7 +122,7 @@ class Variant(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledKernel:
     """What the compiler made of one variant for one architecture.
 
     Attributes:
@@ -166,7 +166,7 @@ def check_arch(arch: str) -> None:
         raise UserError(f"cannot compile for {arch!r}; choose one of {', '.join(TRITON_ARCHS)}")
 
 
-def compile_variant(variant: Variant, arch: str) -> Compiled:
+def compile_variant(variant: TritonVariant, arch: str) -> CompiledKernel:
     """Compile as a launch with aligned pointers and sizes divisible by 16 would.
 
     Arguments that the kernel marks `do_not_specialize` stay free of that promise, as they do in a launch.
@@ -177,7 +177,7 @@ def compile_variant(variant: Variant, arch: str) -> Compiled:
     return compile_variants([variant], arch)[0]
 
 
-def compile_variants(variants: Sequence[Variant], arch: str) -> list[Compiled]:
+def compile_variants(variants: Sequence[TritonVariant], arch: str) -> list[CompiledKernel]:
     """Several at once, in much less time than one by one: see `disassemble`.
 
     Raises:
@@ -185,10 +185,10 @@ def compile_variants(variants: Sequence[Variant], arch: str) -> list[Compiled]:
     """
     check_arch(arch)
     check_disassembler(arch)  # before the compiler takes its time
-    return read_cubins([built(variant, arch) for variant in variants], arch)
+    return read_cubins([build_cubin(variant, arch) for variant in variants], arch)
 
 
-def built(variant: Variant, arch: str) -> Cubin:
+def build_cubin(variant: TritonVariant, arch: str) -> Cubin:
     """What Triton makes of a variant."""
     fn, signature, constexprs, warps, stages = variant
     promised = [p.num for p in fn.params if p.name in signature and not p.do_not_specialize]
@@ -201,17 +201,17 @@ def built(variant: Variant, arch: str) -> Cubin:
     )
     # Triton adds the "a" of sm_90a and later by itself.
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    options = {"num_warps": warps, "num_stages": stages, **OPTIONS}
+    options = {"num_warps": warps, "num_stages": stages, **LAUNCH_OPTIONS}
     made = triton.compile(source, target=target, options=options)
     return Cubin(made.asm["cubin"], made.metadata.shared, made.asm["ptx"])
 
 
-def read_cubins(cubins: Sequence[Cubin], arch: str) -> list[Compiled]:
+def read_cubins(cubins: Sequence[Cubin], arch: str) -> list[CompiledKernel]:
     """What the machine code says of itself."""
     codes = disassemble([one.code for one in cubins], arch)
-    return [_read(one, arch, sass) for one, sass in zip(cubins, codes, strict=True)]
+    return [_read_cubin(one, arch, sass) for one, sass in zip(cubins, codes, strict=True)]
 
 
-def _read(cubin: Cubin, arch: str, sass: str) -> Compiled:
-    usage = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", resources(cubin.code))}
-    return Compiled(arch, usage["REG"], usage["STACK"] + usage["LOCAL"], cubin.shared_bytes, cubin.ptx, sass)
+def _read_cubin(cubin: Cubin, arch: str, sass: str) -> CompiledKernel:
+    usage = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", resource_usage(cubin.code))}
+    return CompiledKernel(arch, usage["REG"], usage["STACK"] + usage["LOCAL"], cubin.shared_bytes, cubin.ptx, sass)

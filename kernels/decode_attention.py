@@ -18,11 +18,11 @@ from dataclasses import replace
 import torch
 
 from kernels import attention as operands
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.configs.attention import FAN, Cut, choose, sms_of, sms_of_arch
-from kernels.configs.dispatch import arch_of
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.configs.attention import MERGE_FAN_IN, SplitConfig, arch_sm_count, choose_split_config, sm_count
+from kernels.configs.dispatch import device_arch
 from kernels.kernel import Kernel
-from kernels.operands import Workspace, dtype_of, workspace
+from kernels.operands import Workspace, dtype_name, shared_workspace
 from kernels.timing.device import current_device
 from kernels.triton_utils import missing_triton_launch, stall, tl, triton
 
@@ -191,41 +191,43 @@ def flash_decode(
                     tl.store(target, total / whole[:, None], mask=inside)
 
 
-def rows(group: int) -> int:
+def padded_rows(group: int) -> int:
     """Rows of the matrix instruction that `group` query heads take."""
     return max(16, 1 << (group - 1).bit_length())
 
 
-def room(cut: Cut, *, pairs: int, group: int, head_dim: int) -> tuple[int, int]:
+def workspace_sizes(config: SplitConfig, *, pairs: int, group: int, head_dim: int) -> tuple[int, int]:
     """Fp32 elements of partial results, and counters, that one call takes of its workspace."""
-    return cut.cells(pairs) * rows(group) * (head_dim + 2), cut.counters(pairs)
+    return config.partial_count(pairs) * padded_rows(group) * (head_dim + 2), config.counter_count(pairs)
 
 
-def constexprs(cut: Cut, *, group: int, head_dim: int, page: int, delay: int = 0) -> dict[str, int]:
+def constexprs(config: SplitConfig, *, group: int, head_dim: int, page: int, delay: int = 0) -> dict[str, int]:
     """Arguments of the kernel that its machine code depends on; `page` is 0 for a contiguous cache."""
     return {
         "GROUP": group,
-        "ROWS": rows(group),
+        "ROWS": padded_rows(group),
         "HEAD_DIM": head_dim,
-        "BLOCK": cut.block,
+        "BLOCK": config.block,
         "PAGE": page,
-        "LEVELS": cut.levels,
-        "FAN": FAN,
-        "STAGES": cut.stages,
+        "LEVELS": config.merge_levels,
+        "FAN": MERGE_FAN_IN,
+        "STAGES": config.stages,
         "DELAY": delay,
     }
 
 
-def attention_variant(cut: Cut, dtype: str, *, group: int, head_dim: int, page: int = 0) -> Variant:
+def attention_variant(config: SplitConfig, dtype: str, *, group: int, head_dim: int, page: int = 0) -> TritonVariant:
     """The compiled form of a cut for `group` query heads a kv head."""
     tensors = dict.fromkeys(("query", "key", "value", "out"), f"*{dtype}")
     strides = ("query_stride", "block_stride", "token_stride", "head_stride", "table_stride")
     integers = dict.fromkeys(("context", "kv_heads", "split", *strides), "i32")
     signature = tensors | {"lengths": "*i32", "partials": "*fp32", "arrived": "*i32"} | integers
-    given = constexprs(cut, group=group, head_dim=head_dim, page=page)
+    given = constexprs(config, group=group, head_dim=head_dim, page=page)
     if page:
         signature["table"] = "*i32"
-    return Variant(flash_decode, signature, given if page else given | {"table": None}, cut.warps, cut.stages)
+    return TritonVariant(
+        flash_decode, signature, given if page else given | {"table": None}, config.warps, config.stages
+    )
 
 
 def launch(
@@ -234,7 +236,7 @@ def launch(
     value: torch.Tensor,
     lengths: torch.Tensor,
     out: torch.Tensor,
-    cut: Cut,
+    config: SplitConfig,
     *,
     table: torch.Tensor | None = None,
     scratch: Workspace | None = None,
@@ -249,7 +251,7 @@ def launch(
         value: as key, with the same strides.
         lengths: lengths[batch] int32, from 1 to context: tokens that each sequence has.
         out: out[batch, heads, head_dim], contiguous.
-        cut: how to cut the work.
+        config: how to cut the work.
         table: table[batch, pages a sequence] int32: where the pages of each sequence are.
         scratch: own workspace; without it calls on a device share one, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their results on, for tests.
@@ -258,34 +260,38 @@ def launch(
         UserError: operands that do not fit together or are not laid out so.
     """
     if table is None:
-        sizes = operands.check(query, key, value, lengths, out)
+        sizes = operands.check_contiguous_cache(query, key, value, lengths, out)
     else:
-        sizes = operands.check_paged(query, key, value, table, lengths, out)
-    _start(query, key, value, lengths, out, sizes, cut, table, scratch or workspace(query.device), delay)
+        sizes = operands.check_paged_cache(query, key, value, table, lengths, out)
+    _launch_checked(
+        query, key, value, lengths, out, sizes, config, table, scratch or shared_workspace(query.device), delay
+    )
 
 
-def _start(
+def _launch_checked(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     lengths: torch.Tensor,
     out: torch.Tensor,
-    sizes: operands.Sizes,
-    cut: Cut,
+    sizes: operands.AttentionSizes,
+    config: SplitConfig,
     table: torch.Tensor | None,
     scratch: Workspace,
     delay: int = 0,
 ) -> None:
     group, pairs = sizes.heads // sizes.kv_heads, sizes.batch * sizes.kv_heads
-    partials, arrived = scratch.turn(*room(cut, pairs=pairs, group=group, head_dim=sizes.head_dim))
+    partials, arrived = scratch.next_buffers(
+        *workspace_sizes(config, pairs=pairs, group=group, head_dim=sizes.head_dim)
+    )
     page, table_stride = (0, 0) if table is None else (key.shape[1], table.stride(0))
-    constants = constexprs(cut, group=group, head_dim=sizes.head_dim, page=page, delay=delay)
-    options = {"num_warps": cut.warps, "num_stages": cut.stages, **OPTIONS}
+    constants = constexprs(config, group=group, head_dim=sizes.head_dim, page=page, delay=delay)
+    options = {"num_warps": config.warps, "num_stages": config.stages, **LAUNCH_OPTIONS}
     strides = (query.stride(0), *key.stride()[:3], table_stride)
     with torch.cuda.device_of(query):  # Triton launches on the current device
-        flash_decode[(pairs * cut.split,)](
+        flash_decode[(pairs * config.split,)](
             query, key, value, table, lengths, out, partials, arrived,
-            sizes.context, sizes.kv_heads, cut.split, *strides, **constants, **options,
+            sizes.context, sizes.kv_heads, config.split, *strides, **constants, **options,
         )  # fmt: skip
 
 
@@ -295,8 +301,10 @@ def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: to
     Raises:
         UserError: a dtype that is not ours, or operands that do not fit together.
     """
-    sizes = operands.check(query, key, value, lengths, out)
-    _start(query, key, value, lengths, out, sizes, _chosen(query, sizes, 0), None, workspace(query.device))
+    sizes = operands.check_contiguous_cache(query, key, value, lengths, out)
+    _launch_checked(
+        query, key, value, lengths, out, sizes, _chosen_config(query, sizes, 0), None, shared_workspace(query.device)
+    )
 
 
 def run_paged(
@@ -312,21 +320,23 @@ def run_paged(
     Raises:
         UserError: as above.
     """
-    sizes = operands.check_paged(query, key_pages, value_pages, table, lengths, out)
-    cut = _chosen(query, sizes, key_pages.shape[1])
-    _start(query, key_pages, value_pages, lengths, out, sizes, cut, table, workspace(query.device))
+    sizes = operands.check_paged_cache(query, key_pages, value_pages, table, lengths, out)
+    cut = _chosen_config(query, sizes, key_pages.shape[1])
+    _launch_checked(query, key_pages, value_pages, lengths, out, sizes, cut, table, shared_workspace(query.device))
 
 
-def _chosen(query: torch.Tensor, sizes: operands.Sizes, page_size: int) -> Cut:
-    dtype, device = dtype_of(query, "triton_decode_attention"), query.device
-    return choose(arch_of(device), sms_of(device), dtype, **sizes._asdict(), page_size=page_size).config
+def _chosen_config(query: torch.Tensor, sizes: operands.AttentionSizes, page_size: int) -> SplitConfig:
+    dtype, device = dtype_name(query, "triton_decode_attention"), query.device
+    return choose_split_config(
+        device_arch(device), sm_count(device), dtype, **sizes._asdict(), page_size=page_size
+    ).config
 
 
 def configuration(*, arch: str, dtype: str, page_size: int = 0, **shape: int) -> str:
     """The choice in words, for the record: on the GPU at hand, else on the one that stands for `arch`."""
     here = current_device()
-    sms = sms_of(torch.device(here.kind)) if here.arch == arch else sms_of_arch(arch)
-    return str(choose(arch, sms, dtype, **shape, page_size=page_size))
+    sms = sm_count(torch.device(here.kind)) if here.arch == arch else arch_sm_count(arch)
+    return str(choose_split_config(arch, sms, dtype, **shape, page_size=page_size))
 
 
 TRITON_DECODE_ATTENTION = Kernel(

@@ -19,33 +19,35 @@ from typing import Any, NamedTuple
 import torch
 
 from kernels.attention import TORCH_PREFILL_ATTENTION
-from kernels.gate_up import gate_up
-from kernels.kernel import Draw, Inputs, Kernel, Step
-from kernels.registry import DECODE, linear, pick
+from kernels.gate_up import select_gate_up
+from kernels.kernel import Inputs, Kernel, Step, TensorSource
+from kernels.registry import DECODE_ATTENTION, find_kernel, select_linear
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from kernels.triton_utils import missing_triton_launch
-from specs.layer import FUSED, FUSING, LAYER_PARTS, LayerShape
+from specs.layer import FUSED_GATE_UP, FUSING_IMPLEMENTATIONS, LAYER_PARTS, LayerShape
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
 # Which kernel computes each part of a layer, by implementation, and at what shape.
 
-ELEMENTWISE = {
+ELEMENTWISE_KERNELS = {
     "torch": {"norm": TORCH_RMSNORM, "rotary": TORCH_ROTARY, "swiglu": TORCH_SWIGLU},
     "triton": {"norm": TRITON_RMSNORM, "rotary": TRITON_ROTARY, "swiglu": TRITON_SWIGLU},
 }
 
 
-class Part(NamedTuple):
+class PartKernel(NamedTuple):
     """A kernel and what its `inputs` and `work` ask for."""
 
     kernel: Kernel
     shape: dict[str, int]
 
 
-def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Part:
+def part_kernel(
+    name: str, implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int
+) -> PartKernel:
     """The part `name` of a layer, one of `specs.layer.LAYER_PARTS` or the fused gate_up.
 
     In prefill attention is the library's in any implementation: there is none of our own.
@@ -59,35 +61,37 @@ def part(name: str, implementation: str, widths: LayerShape, *, tokens: int, bat
         "qkv": (widths.qkv, hidden),
         "o": (hidden, widths.queries),
         "gate_up": (2 * intermediate, hidden),
-        FUSED: (2 * intermediate, hidden),
+        FUSED_GATE_UP: (2 * intermediate, hidden),
         "down": (hidden, intermediate),
     }
     if name in linears:
         n, k = linears[name]
-        kernel = (gate_up if name == FUSED else linear)(implementation, tokens)
-        return Part(kernel, {"tokens": tokens, "n": n, "k": k})
+        kernel = (select_gate_up if name == FUSED_GATE_UP else select_linear)(implementation, tokens)
+        return PartKernel(kernel, {"tokens": tokens, "n": n, "k": k})
     if name == "attention":
         if tokens == batch:
-            return Part(pick(DECODE, implementation), {"batch": batch, "context": context, **heads})
-        return Part(TORCH_PREFILL_ATTENTION, {"tokens": tokens, **heads})
+            return PartKernel(
+                find_kernel(DECODE_ATTENTION, implementation), {"batch": batch, "context": context, **heads}
+            )
+        return PartKernel(TORCH_PREFILL_ATTENTION, {"tokens": tokens, **heads})
     own = {"norm": {"hidden": hidden}, "rotary": heads, "swiglu": {"intermediate": intermediate}}
-    return Part(ELEMENTWISE[implementation][name], {"tokens": tokens, **own[name]})
+    return PartKernel(ELEMENTWISE_KERNELS[implementation][name], {"tokens": tokens, **own[name]})
 
 
-def names(implementation: str) -> tuple[str, ...]:
+def part_names(implementation: str) -> tuple[str, ...]:
     """What a layer is made of by `implementation`: ours has SwiGLU in the epilogue of gate_up."""
-    if implementation not in FUSING:
+    if implementation not in FUSING_IMPLEMENTATIONS:
         return LAYER_PARTS
-    return tuple(FUSED if name == "gate_up" else name for name in LAYER_PARTS if name != "swiglu")
+    return tuple(FUSED_GATE_UP if name == "gate_up" else name for name in LAYER_PARTS if name != "swiglu")
 
 
 RTOL = {"fp32": 1e-4, "bf16": 4e-2, "fp16": 5e-3}
 """Some ten parts round their results one after another, each 1.1e-3 in bf16, and attention sharpens the differences."""
 
-Parts = Mapping[str, Part]
+PartKernels = Mapping[str, PartKernel]
 
 
-def layer(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
+def layer_kernel(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
     """The layer for a shape, which its `inputs` and `work` are then asked for too.
 
     Args:
@@ -100,7 +104,7 @@ def layer(implementation: str, widths: LayerShape, *, tokens: int, batch: int, c
     Raises:
         UserError: `implementation` has no linear for so many tokens.
     """
-    parts = layer_parts(implementation, widths, tokens=tokens, batch=batch, context=context)
+    parts = part_kernels(implementation, widths, tokens=tokens, batch=batch, context=context)
     kernels = [one.kernel for one in parts.values()]
     return Kernel(
         name=f"{implementation}_layer",
@@ -119,7 +123,7 @@ def layer(implementation: str, widths: LayerShape, *, tokens: int, batch: int, c
     )
 
 
-def configuration(parts: Parts, *, arch: str, dtype: str, **_: int) -> str:
+def configuration(parts: PartKernels, *, arch: str, dtype: str, **_: int) -> str:
     """What each part that has a choice runs with."""
     told = {
         name: one.kernel.configuration(arch=arch, dtype=dtype, **one.shape)
@@ -129,7 +133,7 @@ def configuration(parts: Parts, *, arch: str, dtype: str, **_: int) -> str:
     return "; ".join(f"{name} {choice}" for name, choice in told.items()) or "nothing to choose"
 
 
-def absent(implementation: str, reason: str) -> Kernel:
+def unavailable_layer(implementation: str, reason: str) -> Kernel:
     """What stands for a layer that is not made: it says why, and does nothing."""
     return Kernel(
         name=f"{implementation}_layer",
@@ -146,13 +150,13 @@ def absent(implementation: str, reason: str) -> Kernel:
     )
 
 
-def layer_parts(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Parts:
+def part_kernels(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> PartKernels:
     """The parts of a layer by name."""
     shape = {"tokens": tokens, "batch": batch, "context": context}
-    return {name: part(name, implementation, widths, **shape) for name in names(implementation)}
+    return {name: part_kernel(name, implementation, widths, **shape) for name in part_names(implementation)}
 
 
-def work(parts: Parts, widths: LayerShape, *, tokens: int, batch: int, context: int, dtype: str) -> Work:
+def work(parts: PartKernels, widths: LayerShape, *, tokens: int, batch: int, context: int, dtype: str) -> Work:
     """Read each weight, the KV cache, x and the residual once; write both results and the new keys and values once.
 
     What lies between the parts need not leave the caches.
@@ -165,7 +169,7 @@ def work(parts: Parts, widths: LayerShape, *, tokens: int, batch: int, context: 
 
 
 def inputs(
-    parts: Parts, widths: LayerShape, draw: Draw, *, tokens: int, batch: int, context: int, dtype: str
+    parts: PartKernels, widths: LayerShape, source: TensorSource, *, tokens: int, batch: int, context: int, dtype: str
 ) -> Inputs:
     """Weights and cache that stream, x and residual that the layer before has written, and room between the parts.
 
@@ -175,25 +179,28 @@ def inputs(
     places = (batch, context) if tokens == batch else (tokens,)
     cached = (*places, widths.kv_heads, widths.head_dim)
     return {
-        "x": draw.activation(tokens, hidden, dtype=dtype, name="x"),
-        "residual": draw.activation(tokens, hidden, dtype=dtype, name="residual"),
-        "first_gain": draw.activation(hidden, dtype=dtype, name="first_gain") / sqrt(hidden),
-        "second_gain": draw.activation(hidden, dtype=dtype, name="second_gain") / sqrt(hidden),
-        "cos": draw.activation(tokens, widths.head_dim // 2, dtype="fp32", name="cos"),
-        "sin": draw.activation(tokens, widths.head_dim // 2, dtype="fp32", name="sin"),
-        "lengths": draw.integers(torch.full((batch,), context, dtype=torch.int32)),
-        "qkv_weight": draw.weight(widths.qkv, hidden, dtype=dtype),
-        "o_weight": draw.weight(hidden, widths.queries, dtype=dtype),
-        "gate_up_weight": draw.weight(2 * intermediate, hidden, dtype=dtype),
-        "down_weight": draw.weight(hidden, intermediate, dtype=dtype),
-        "key": draw.weight(*cached, dtype=dtype),
-        "value": draw.weight(*cached, dtype=dtype),
-        **{name: draw.output(tokens, hidden, dtype=dtype, name=name) for name in ("out", "total")},
-        **{name: draw.output(*one, dtype=dtype, name=name) for name, one in room(parts, widths, tokens).items()},
+        "x": source.activation(tokens, hidden, dtype=dtype, name="x"),
+        "residual": source.activation(tokens, hidden, dtype=dtype, name="residual"),
+        "first_gain": source.activation(hidden, dtype=dtype, name="first_gain") / sqrt(hidden),
+        "second_gain": source.activation(hidden, dtype=dtype, name="second_gain") / sqrt(hidden),
+        "cos": source.activation(tokens, widths.head_dim // 2, dtype="fp32", name="cos"),
+        "sin": source.activation(tokens, widths.head_dim // 2, dtype="fp32", name="sin"),
+        "lengths": source.integers(torch.full((batch,), context, dtype=torch.int32)),
+        "qkv_weight": source.weight(widths.qkv, hidden, dtype=dtype),
+        "o_weight": source.weight(hidden, widths.queries, dtype=dtype),
+        "gate_up_weight": source.weight(2 * intermediate, hidden, dtype=dtype),
+        "down_weight": source.weight(hidden, intermediate, dtype=dtype),
+        "key": source.weight(*cached, dtype=dtype),
+        "value": source.weight(*cached, dtype=dtype),
+        **{name: source.output(tokens, hidden, dtype=dtype, name=name) for name in ("out", "total")},
+        **{
+            name: source.output(*one, dtype=dtype, name=name)
+            for name, one in intermediate_shapes(parts, widths, tokens).items()
+        },
     }
 
 
-def room(parts: Parts, widths: LayerShape, tokens: int) -> dict[str, tuple[int, ...]]:
+def intermediate_shapes(parts: PartKernels, widths: LayerShape, tokens: int) -> dict[str, tuple[int, ...]]:
     """Shapes of what one part hands to the next."""
     heads = (tokens, widths.heads, widths.head_dim)
     shapes: dict[str, tuple[int, ...]] = {
@@ -205,59 +212,95 @@ def room(parts: Parts, widths: LayerShape, tokens: int) -> dict[str, tuple[int, 
         "projected": (tokens, widths.hidden),
         "activated": (tokens, widths.intermediate),
     }
-    return shapes if FUSED in parts else shapes | {"gate_up": (tokens, 2 * widths.intermediate)}
+    return shapes if FUSED_GATE_UP in parts else shapes | {"gate_up": (tokens, 2 * widths.intermediate)}
 
 
-def steps(parts: Parts, prompts: int = 1, **t: torch.Tensor) -> list[Step]:
+def steps(parts: PartKernels, prompts: int = 1, **tensors: torch.Tensor) -> list[Step]:
     """The calls of a layer in their order, each with the name of its part.
 
     In prefill the rows may be those of several prompts of one length: attention is called for each.
     """
-    decode = t["key"].dim() == 4
-    key, value = (t[name][:, -1] if decode else t[name] for name in ("key", "value"))
+    decode = tensors["key"].dim() == 4
+    key, value = (tensors[name][:, -1] if decode else tensors[name] for name in ("key", "value"))
     told = parts["attention"].kernel.implementation != "torch"  # its compiler would have to stop and look at them
-    lengths = {"lengths": t["lengths"] if told else None} if decode else {}
-    attended = t["attended"].view(t["projected"].shape[0], -1)
-    operands = {"query": t["query"], "key": t["key"], "value": t["value"], "out": t["attended"]}
-    apart = [operands] if decode else _apart(operands, prompts)
+    lengths = {"lengths": tensors["lengths"] if told else None} if decode else {}
+    attended = tensors["attended"].view(tensors["projected"].shape[0], -1)
+    operands = {"query": tensors["query"], "key": tensors["key"], "value": tensors["value"], "out": tensors["attended"]}
+    apart = [operands] if decode else _split_prompts(operands, prompts)
     runs = {name: one.kernel.run for name, one in parts.items()}
     mlp: list[Step]
-    if FUSED in parts:
-        mlp = [(FUSED, partial(runs[FUSED], x=t["normed"], weight=t["gate_up_weight"], out=t["activated"]))]
+    if FUSED_GATE_UP in parts:
+        mlp = [
+            (
+                FUSED_GATE_UP,
+                partial(
+                    runs[FUSED_GATE_UP], x=tensors["normed"], weight=tensors["gate_up_weight"], out=tensors["activated"]
+                ),
+            )
+        ]
     else:
         mlp = [
-            ("gate_up", partial(runs["gate_up"], x=t["normed"], weight=t["gate_up_weight"], out=t["gate_up"])),
-            ("swiglu", partial(runs["swiglu"], gate_up=t["gate_up"], out=t["activated"])),
+            (
+                "gate_up",
+                partial(runs["gate_up"], x=tensors["normed"], weight=tensors["gate_up_weight"], out=tensors["gate_up"]),
+            ),
+            ("swiglu", partial(runs["swiglu"], gate_up=tensors["gate_up"], out=tensors["activated"])),
         ]
-    norm = partial(runs["norm"], out=t["normed"])
+    norm = partial(runs["norm"], out=tensors["normed"])
     return [
-        ("norm", partial(norm, x=t["x"], residual=t["residual"], weight=t["first_gain"], total=t["middle"])),
-        ("qkv", partial(runs["qkv"], x=t["normed"], weight=t["qkv_weight"], out=t["qkv"])),
+        (
+            "norm",
+            partial(
+                norm,
+                x=tensors["x"],
+                residual=tensors["residual"],
+                weight=tensors["first_gain"],
+                total=tensors["middle"],
+            ),
+        ),
+        ("qkv", partial(runs["qkv"], x=tensors["normed"], weight=tensors["qkv_weight"], out=tensors["qkv"])),
         (
             "rotary",
-            partial(runs["rotary"], t["qkv"], t["cos"], t["sin"], out=t["query"], key=key, value=value),
+            partial(
+                runs["rotary"],
+                tensors["qkv"],
+                tensors["cos"],
+                tensors["sin"],
+                out=tensors["query"],
+                key=key,
+                value=value,
+            ),
         ),
         *(("attention", partial(runs["attention"], **one, **lengths)) for one in apart),
-        ("o", partial(runs["o"], x=attended, weight=t["o_weight"], out=t["projected"])),
-        ("norm", partial(norm, x=t["projected"], residual=t["middle"], weight=t["second_gain"], total=t["total"])),
+        ("o", partial(runs["o"], x=attended, weight=tensors["o_weight"], out=tensors["projected"])),
+        (
+            "norm",
+            partial(
+                norm,
+                x=tensors["projected"],
+                residual=tensors["middle"],
+                weight=tensors["second_gain"],
+                total=tensors["total"],
+            ),
+        ),
         *mlp,
-        ("down", partial(runs["down"], x=t["activated"], weight=t["down_weight"], out=t["out"])),
+        ("down", partial(runs["down"], x=tensors["activated"], weight=tensors["down_weight"], out=tensors["out"])),
     ]
 
 
-def _apart(operands: Mapping[str, torch.Tensor], prompts: int) -> list[dict[str, torch.Tensor]]:
+def _split_prompts(operands: Mapping[str, torch.Tensor], prompts: int) -> list[dict[str, torch.Tensor]]:
     """The rows of each prompt."""
     cut = {name: tensor.chunk(prompts) for name, tensor in operands.items()}
     return [{name: rows[index] for name, rows in cut.items()} for index in range(prompts)]
 
 
-def run(parts: Parts, **tensors: torch.Tensor) -> None:
+def run(parts: PartKernels, **tensors: torch.Tensor) -> None:
     """All of them."""
     for _, step in steps(parts, 1, **tensors):
         step()
 
 
-def reference(parts: Parts, **t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reference(parts: PartKernels, **tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Each part's reference in float64 on what the one before gives.
 
     The new keys and values go to the last place of the cache here too: what a wrong call has put there, its result is
@@ -267,21 +310,23 @@ def reference(parts: Parts, **t: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     def of(name: str, *given: torch.Tensor, **named: torch.Tensor) -> Any:
         return parts[name].kernel.reference(*given, **named)
 
-    normed, middle = of("norm", x=t["x"], residual=t["residual"], weight=t["first_gain"])
-    qkv = of("qkv", x=normed, weight=t["qkv_weight"])
-    query, new_key, new_value = of("rotary", qkv, t["cos"], t["sin"], torch.tensor(t["key"].shape[-2]))
-    if t["key"].dim() == 4:
-        t["key"][:, -1], t["value"][:, -1] = new_key, new_value
-        attended = of("attention", query, t["key"], t["value"], lengths=t["lengths"])
+    normed, middle = of("norm", x=tensors["x"], residual=tensors["residual"], weight=tensors["first_gain"])
+    qkv = of("qkv", x=normed, weight=tensors["qkv_weight"])
+    query, new_key, new_value = of(
+        "rotary", qkv, tensors["cos"], tensors["sin"], torch.tensor(tensors["key"].shape[-2])
+    )
+    if tensors["key"].dim() == 4:
+        tensors["key"][:, -1], tensors["value"][:, -1] = new_key, new_value
+        attended = of("attention", query, tensors["key"], tensors["value"], lengths=tensors["lengths"])
     else:
         attended = of("attention", query, new_key, new_value)
-    projected = of("o", x=attended.flatten(1), weight=t["o_weight"])
-    normed, total = of("norm", x=projected, residual=middle, weight=t["second_gain"])
-    if FUSED in parts:
-        activated = of(FUSED, x=normed, weight=t["gate_up_weight"])
+    projected = of("o", x=attended.flatten(1), weight=tensors["o_weight"])
+    normed, total = of("norm", x=projected, residual=middle, weight=tensors["second_gain"])
+    if FUSED_GATE_UP in parts:
+        activated = of(FUSED_GATE_UP, x=normed, weight=tensors["gate_up_weight"])
     else:
-        activated = of("swiglu", gate_up=of("gate_up", x=normed, weight=t["gate_up_weight"]))
-    return of("down", x=activated, weight=t["down_weight"]), total
+        activated = of("swiglu", gate_up=of("gate_up", x=normed, weight=tensors["gate_up_weight"]))
+    return of("down", x=activated, weight=tensors["down_weight"]), total
 
 
 # The layer through torch.compile: the same torch kernels, fused by its compiler where it can.
@@ -290,32 +335,34 @@ def reference(parts: Parts, **t: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 def compiled_layer(widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
     """The torch layer for a shape, compiled for it when it is first called."""
     return replace(
-        layer("torch", widths, tokens=tokens, batch=batch, context=context),
+        layer_kernel("torch", widths, tokens=tokens, batch=batch, context=context),
         name="torch_compile_layer",
         implementation="torch-compile",
-        run=partial(_run, widths, tokens, batch, context),
+        run=partial(_run_compiled, widths, tokens, batch, context),
         steps=None,
-        missing=missing,
+        missing=missing_compiler,
     )
 
 
-def _run(widths: LayerShape, tokens: int, batch: int, context: int, **tensors: torch.Tensor) -> None:
-    compiled, own = _compiled(widths, tokens, batch, context)
+def _run_compiled(widths: LayerShape, tokens: int, batch: int, context: int, **tensors: torch.Tensor) -> None:
+    compiled, own = _compile_layer(widths, tokens, batch, context)
     compiled(**{name: tensor for name, tensor in tensors.items() if name not in own})
 
 
 @cache
-def _compiled(widths: LayerShape, tokens: int, batch: int, context: int) -> tuple[Callable[..., object], Iterable[str]]:
+def _compile_layer(
+    widths: LayerShape, tokens: int, batch: int, context: int
+) -> tuple[Callable[..., object], Iterable[str]]:
     """The layer, and the names of the tensors that it has of its own.
 
     Each shape has a code object of its own, since torch gives up on one that it has compiled for eight.
     """
-    parts = layer_parts("torch", widths, tokens=tokens, batch=batch, context=context)
+    parts = part_kernels("torch", widths, tokens=tokens, batch=batch, context=context)
     rotary = parts["rotary"]
-    traceable = {**parts, "rotary": rotary._replace(kernel=replace(rotary.kernel, run=rotate))}
-    between = room(parts, widths, tokens)
+    traceable = {**parts, "rotary": rotary._replace(kernel=replace(rotary.kernel, run=run_traceable_rotary))}
+    between = intermediate_shapes(parts, widths, tokens)
     name = f"layer_{tokens}_{batch}_{context}"
-    own = FunctionType(_in_own_room.__code__.replace(co_name=name), _in_own_room.__globals__)
+    own = FunctionType(_run_with_own_buffers.__code__.replace(co_name=name), _run_with_own_buffers.__globals__)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import torch.utils.mkldnn  # the compiler would import it, and warn of torch's own use of torch.jit
@@ -325,12 +372,12 @@ def _compiled(widths: LayerShape, tokens: int, batch: int, context: int) -> tupl
     return made, between
 
 
-def _in_own_room(parts: Parts, shapes: Mapping[str, tuple[int, ...]], **given: torch.Tensor) -> None:
+def _run_with_own_buffers(parts: PartKernels, shapes: Mapping[str, tuple[int, ...]], **given: torch.Tensor) -> None:
     """What lies between the parts is the compiler's: room that it is given it would have to fill, fused or not."""
     run(parts, **given, **{name: given["x"].new_empty(shape) for name, shape in shapes.items()})
 
 
-def rotate(
+def run_traceable_rotary(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> None:
     """The rotary embedding without results that are written in halves, which torch.compile does not trace."""
@@ -343,7 +390,7 @@ def rotate(
     value.copy_(values)
 
 
-def missing() -> str | None:
+def missing_compiler() -> str | None:
     """What torch.compile needs besides torch."""
     if torch.cuda.is_available():
         return missing_triton_launch()

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 
 from kernels import gemm, linear, skinny
-from kernels.kernel import SLICE, Draw, Inputs, Kernel, pick_kernel
-from kernels.swiglu import torch_run as torch_swiglu
+from kernels.kernel import CHECK_ELEMENTS, Inputs, Kernel, TensorSource, select_kernel
+from kernels.swiglu import run_torch as torch_swiglu
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
@@ -26,12 +26,12 @@ def work(*, tokens: int, n: int, k: int, dtype: str) -> Work:
     return Work(flops=2 * tokens * n * k, hbm_bytes=elements * ITEMSIZE[dtype])
 
 
-def inputs(draw: Draw, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
+def inputs(source: TensorSource, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
     """x[tokens, k], weight[n, k] and out[tokens, n / 2]; n is even."""
     return {
-        "x": draw.activation(tokens, k, dtype=dtype),
-        "weight": draw.weight(n, k, dtype=dtype),
-        "out": draw.output(tokens, n // 2, dtype=dtype),
+        "x": source.activation(tokens, k, dtype=dtype),
+        "weight": source.weight(n, k, dtype=dtype),
+        "out": source.output(tokens, n // 2, dtype=dtype),
     }
 
 
@@ -40,18 +40,18 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
     torch_swiglu(torch.mm(x, weight.t()), out)
 
 
-def halves(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def reference_of_halves(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The formula in float64, where W has all gates first."""
-    return _gated(x, *weight.chunk(2))
+    return _swiglu_reference(x, *weight.chunk(2))
 
 
-def alternating(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def reference_of_alternating(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The formula in float64, where rows of W are gate and up by turns."""
-    return _gated(x, weight[0::2], weight[1::2])
+    return _swiglu_reference(x, weight[0::2], weight[1::2])
 
 
-def _gated(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    wide, rows = x.to(torch.float64), max(1, SLICE // gate.shape[1])
+def _swiglu_reference(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    wide, rows = x.to(torch.float64), max(1, CHECK_ELEMENTS // gate.shape[1])
     parts = zip(gate.split(rows), up.split(rows), strict=True)
     products = ((wide @ one.to(torch.float64).t(), wide @ other.to(torch.float64).t()) for one, other in parts)
     return torch.cat([torch.nn.functional.silu(one) * other for one, other in products], dim=1)
@@ -63,7 +63,7 @@ TORCH_GATE_UP = Kernel(
     implementation="torch",
     inputs=inputs,
     run=run,
-    reference=halves,
+    reference=reference_of_halves,
     work=work,
     rtol=TORCH_RTOL,
     archs=None,
@@ -75,7 +75,7 @@ TRITON_SKINNY_GATE_UP = replace(
     op=TORCH_GATE_UP.op,
     inputs=inputs,
     run=partial(skinny.run, swiglu=True),
-    reference=alternating,
+    reference=reference_of_alternating,
     work=work,
     rtol=linear.RTOL,
 )
@@ -103,10 +103,10 @@ GATE_UPS = (
 )
 
 
-def gate_up(implementation: str, tokens: int) -> Kernel:
+def select_gate_up(implementation: str, tokens: int) -> Kernel:
     """The gate and up projection of `implementation` that is made for `tokens` tokens.
 
     Raises:
         UserError: no such implementation, or none of its kernels takes that many tokens.
     """
-    return pick_kernel(GATE_UPS, implementation, tokens)
+    return select_kernel(GATE_UPS, implementation, tokens)

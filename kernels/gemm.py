@@ -17,14 +17,14 @@ from functools import cache
 
 import torch
 
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.configs.config import Config
-from kernels.configs.cost_model import gemm_resident
-from kernels.configs.dispatch import arch_of, choose, configuration
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.configs.config import LinearConfig
+from kernels.configs.cost_model import gemm_programs_per_sm
+from kernels.configs.dispatch import choose_config, configuration, device_arch
 from kernels.linear import TORCH_LINEAR
-from kernels.operands import Sizes, Workspace, check_operands, dtype_of, linear_signature, workspace
+from kernels.operands import LinearSizes, Workspace, check_operands, dtype_name, linear_signature, shared_workspace
 from kernels.triton_utils import TensorDescriptor, gated, missing_triton_launch, stall, tl, triton
-from specs.gpus import arch
+from specs.gpus import find_arch
 
 # What a program of the GEMM does with one tile: finds its place, multiplies, and stores it piece by piece.
 
@@ -110,12 +110,12 @@ def store(
             tl.store(out + token.to(tl.int64)[:, None] * (n // PARTS) + column[None, :], result, mask=inside)
 
 
-TOKENS = range(65, 2**31)
+SUPPORTED_TOKENS = range(65, 2**31)
 
-GROUP = 8
+GROUP_ROW_BLOCKS = 8
 """Row blocks that are walked together: 8 x 256 rows by the 16 x 128 tokens that 132 SMs take at a time are a square."""
 
-PIECE = 64
+EPILOGUE_COLUMNS = 64
 """Columns of y that the epilogue takes at a time: 128 bytes, what the copy engine stores of a row at best."""
 
 PROGRAMS_WITHOUT_GPU = 3
@@ -179,8 +179,8 @@ def _gemm(
 
 
 def variant(
-    config: Config, dtype: str, *, even: bool = True, fetched: bool | None = None, swiglu: bool = False
-) -> Variant:
+    config: LinearConfig, dtype: str, *, even: bool = True, fetched: bool | None = None, swiglu: bool = False
+) -> TritonVariant:
     """The compiled form of a configuration.
 
     Args:
@@ -195,14 +195,14 @@ def variant(
     if config.tma if fetched is None else fetched:
         kinds = {
             name: f"tensordesc<{dtype}[{', '.join(map(str, block))}]>"
-            for name, block in _blocks(config, swiglu).items()
+            for name, block in _descriptor_blocks(config, swiglu).items()
         }
-        return Variant(_gemm, signature | kinds, constants, config.warps, config.stages)
-    absent = dict.fromkeys(_blocks(config, swiglu))
-    return Variant(_gemm, signature, constants | absent, config.warps, config.stages)
+        return TritonVariant(_gemm, signature | kinds, constants, config.warps, config.stages)
+    absent = dict.fromkeys(_descriptor_blocks(config, swiglu))
+    return TritonVariant(_gemm, signature, constants | absent, config.warps, config.stages)
 
 
-def constexprs(config: Config, *, even: bool, swiglu: bool, delay: int = 0) -> dict[str, int]:
+def constexprs(config: LinearConfig, *, even: bool, swiglu: bool, delay: int = 0) -> dict[str, int]:
     """Arguments of the kernel that its machine code depends on."""
     return {
         "ROWS": config.rows,
@@ -210,20 +210,20 @@ def constexprs(config: Config, *, even: bool, swiglu: bool, delay: int = 0) -> d
         "DEPTH": config.depth,
         "SPLIT": config.split,
         "STAGES": config.stages,
-        "GROUP": GROUP,
-        "PIECE": PIECE,
+        "GROUP": GROUP_ROW_BLOCKS,
+        "PIECE": EPILOGUE_COLUMNS,
         "EVEN": even,
         "SWIGLU": swiglu,
         "DELAY": delay,
     }
 
 
-def _blocks(config: Config, swiglu: bool) -> dict[str, list[int]]:
+def _descriptor_blocks(config: LinearConfig, swiglu: bool) -> dict[str, list[int]]:
     """Tokens or rows, and columns, that each descriptor moves at a time."""
     return {
         "x_tiles": [config.tokens, config.depth],
         "weight_tiles": [config.rows, config.depth],
-        "out_tiles": [config.tokens, PIECE // 2 if swiglu else PIECE],
+        "out_tiles": [config.tokens, EPILOGUE_COLUMNS // 2 if swiglu else EPILOGUE_COLUMNS],
     }
 
 
@@ -231,7 +231,7 @@ def launch(
     x: torch.Tensor,
     weight: torch.Tensor,
     out: torch.Tensor,
-    config: Config,
+    config: LinearConfig,
     *,
     swiglu: bool = False,
     programs: int | None = None,
@@ -254,15 +254,15 @@ def launch(
         UserError: operands that are strided or do not fit together, or a dtype that is not ours.
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
-    _start(x, weight, out, sizes, config, swiglu, scratch or workspace(x.device), programs, delay)
+    _launch_checked(x, weight, out, sizes, config, swiglu, scratch or shared_workspace(x.device), programs, delay)
 
 
-def _start(
+def _launch_checked(
     x: torch.Tensor,
     weight: torch.Tensor,
     out: torch.Tensor,
-    sizes: Sizes,
-    config: Config,
+    sizes: LinearSizes,
+    config: LinearConfig,
     swiglu: bool,
     scratch: Workspace,
     programs: int | None = None,
@@ -270,16 +270,16 @@ def _start(
 ) -> None:
     tokens, n, k = sizes
     units = config.programs(n, tokens)
-    partials, arrived = scratch.turn(config.partial_elements(n, tokens), units // config.split)
-    tiles: dict[str, TensorDescriptor | None] = dict.fromkeys(_blocks(config, swiglu))
+    partials, arrived = scratch.next_buffers(config.partial_elements(n, tokens), units // config.split)
+    tiles: dict[str, TensorDescriptor | None] = dict.fromkeys(_descriptor_blocks(config, swiglu))
     operands = {"x_tiles": x, "weight_tiles": weight, "out_tiles": out}
     if config.tma and not any((one.stride(0) * one.element_size() | one.data_ptr()) % 16 for one in operands.values()):
-        blocks = _blocks(config, swiglu)
+        blocks = _descriptor_blocks(config, swiglu)
         tiles = {name: TensorDescriptor.from_tensor(one, blocks[name]) for name, one in operands.items()}
     even = tiles["weight_tiles"] is not None or k % config.depth == 0
     constants = constexprs(config, even=even, swiglu=swiglu, delay=delay)
-    options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
-    at_once = min(units, programs or _programs_at_once(x.device, config, dtype_of(x, "triton_gemm")))
+    options = {"num_warps": config.warps, "num_stages": config.stages, **LAUNCH_OPTIONS}
+    at_once = min(units, programs or _resident_programs(x.device, config, dtype_name(x, "triton_gemm")))
     with torch.cuda.device_of(x):  # Triton launches on the current device
         _gemm[(at_once,)](
             x, weight, out, **tiles, partials=partials, arrived=arrived, tokens=tokens, n=n, k=k, **constants, **options
@@ -287,11 +287,11 @@ def _start(
 
 
 @cache
-def _programs_at_once(device: torch.device, config: Config, dtype: str) -> int:
+def _resident_programs(device: torch.device, config: LinearConfig, dtype: str) -> int:
     """Programs that the GPU holds at a time; each stays and takes every so many-th tile."""
     if device.type != "cuda":
         return PROGRAMS_WITHOUT_GPU
-    per_sm = gemm_resident(arch(arch_of(device)), config, dtype)
+    per_sm = gemm_programs_per_sm(find_arch(device_arch(device)), config, dtype)
     return max(1, per_sm) * torch.cuda.get_device_properties(device).multi_processor_count
 
 
@@ -303,8 +303,10 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: boo
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     tokens, n, k = sizes
-    config = choose(arch_of(x.device), dtype_of(x, "triton_gemm"), tokens=max(tokens, TOKENS[0]), n=n, k=k).config
-    _start(x, weight, out, sizes, config, swiglu, workspace(x.device))
+    config = choose_config(
+        device_arch(x.device), dtype_name(x, "triton_gemm"), tokens=max(tokens, SUPPORTED_TOKENS[0]), n=n, k=k
+    ).config
+    _launch_checked(x, weight, out, sizes, config, swiglu, shared_workspace(x.device))
 
 
 TRITON_GEMM = replace(
@@ -314,6 +316,6 @@ TRITON_GEMM = replace(
     run=run,
     archs=TRITON_ARCHS,
     missing=missing_triton_launch,
-    tokens=TOKENS,
+    tokens=SUPPORTED_TOKENS,
     configuration=configuration,
 )

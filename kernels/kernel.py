@@ -11,10 +11,10 @@ import torch
 from specs.errors import UserError
 from specs.roofline import Work
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """torch's name for each short dtype name that kernels accept today."""
 
-SLICE = 2**22
+CHECK_ELEMENTS = 2**22
 """Elements that a check widens to float64 at a time: 32 MiB, because fresh pages cost more than the arithmetic."""
 
 Inputs = dict[str, torch.Tensor]
@@ -27,7 +27,7 @@ Result = torch.Tensor | tuple[torch.Tensor, ...]
 """What a reference gives: one tensor for each output, in the kernel's order."""
 
 
-class Draw(Protocol):
+class TensorSource(Protocol):
     """Where a kernel's tensors come from: fresh memory in tests, a pool larger than the caches in the suites."""
 
     def weight(self, *shape: int, dtype: str) -> torch.Tensor:
@@ -107,13 +107,13 @@ class Kernel:
         """‖out − reference‖ / ‖reference‖ after `run`, of all outputs the largest; NaN where one was not written."""
         expected = self.reference(**{name: tensor for name, tensor in inputs.items() if name not in self.outputs})
         results = expected if isinstance(expected, tuple) else (expected,)
-        errors = [_error(inputs[name], right) for name, right in zip(self.outputs, results, strict=True)]
+        errors = [_relative_error(inputs[name], right) for name, right in zip(self.outputs, results, strict=True)]
         return nan if any(map(isnan, errors)) else max(errors)
 
 
-def _error(out: torch.Tensor, expected: torch.Tensor) -> float:
+def _relative_error(out: torch.Tensor, expected: torch.Tensor) -> float:
     wrong, whole = 0.0, 0.0
-    for part, right in zip(*(t.reshape(-1).split(SLICE) for t in (out, expected)), strict=True):
+    for part, right in zip(*(t.reshape(-1).split(CHECK_ELEMENTS) for t in (out, expected)), strict=True):
         exact = right.to(torch.float64)
         wrong += float(torch.sum((part.to(torch.float64) - exact) ** 2))
         whole += float(torch.sum(exact**2))
@@ -123,22 +123,22 @@ def _error(out: torch.Tensor, expected: torch.Tensor) -> float:
 # Fresh random tensors for a correctness check.
 
 
-class FreshDraw:
-    """Draws every tensor anew from a seeded generator: what tests use, and what `kernels.kernel.Draw` asks for."""
+class RandomTensors:
+    """A `TensorSource` that draws every tensor anew from a seeded generator, as tests do."""
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
         self._device = device
 
     def _normal(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - each is another
-        return torch.randn(*shape, generator=self._generator, device=self._device).to(DTYPES[dtype])
+        return torch.randn(*shape, generator=self._generator, device=self._device).to(TORCH_DTYPES[dtype])
 
     weight = _normal
     activation = _normal
 
     def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - likewise
         """NaN everywhere, so that an unwritten element shows."""
-        return torch.full(shape, float("nan"), dtype=DTYPES[dtype], device=self._device)
+        return torch.full(shape, float("nan"), dtype=TORCH_DTYPES[dtype], device=self._device)
 
     def integers(self, values: torch.Tensor) -> torch.Tensor:
         """On the device."""
@@ -148,7 +148,7 @@ class FreshDraw:
 # Which of the kernels for one op serves a token count.
 
 
-def pick_kernel(kernels: Sequence[Kernel], implementation: str, tokens: int) -> Kernel:
+def select_kernel(kernels: Sequence[Kernel], implementation: str, tokens: int) -> Kernel:
     """The one of `kernels`, all of one op, that is of `implementation` and made for `tokens` tokens.
 
     Raises:
@@ -160,10 +160,10 @@ def pick_kernel(kernels: Sequence[Kernel], implementation: str, tokens: int) -> 
         raise UserError(f"unknown implementation {implementation!r} of a {op}; choose one of {known}")
     fitting = next((kernel for kernel in own if tokens in kernel.tokens), None)
     if fitting is None:
-        taken = "; ".join(f"{kernel.name} takes {_span(kernel.tokens)}" for kernel in own)
+        taken = "; ".join(f"{kernel.name} takes {_format_range(kernel.tokens)}" for kernel in own)
         raise UserError(f"no {implementation} {op} takes {tokens} tokens: {taken}")
     return fitting
 
 
-def _span(tokens: range) -> str:
+def _format_range(tokens: range) -> str:
     return f"{tokens[0]} to {tokens[-1]}" if len(tokens) < 2**20 else f"{tokens[0]} or more"

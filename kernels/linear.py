@@ -2,7 +2,7 @@
 
 import torch
 
-from kernels.kernel import SLICE, Draw, Inputs, Kernel
+from kernels.kernel import CHECK_ELEMENTS, Inputs, Kernel, TensorSource
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
@@ -15,12 +15,12 @@ def work(*, tokens: int, n: int, k: int, dtype: str) -> Work:
     return Work(flops=2 * tokens * n * k, hbm_bytes=(n * k + tokens * k + tokens * n) * ITEMSIZE[dtype])
 
 
-def inputs(draw: Draw, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
+def inputs(source: TensorSource, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
     """x[tokens, k], weight[n, k] and out[tokens, n]."""
     return {
-        "x": draw.activation(tokens, k, dtype=dtype),
-        "weight": draw.weight(n, k, dtype=dtype),
-        "out": draw.output(tokens, n, dtype=dtype),
+        "x": source.activation(tokens, k, dtype=dtype),
+        "weight": source.weight(n, k, dtype=dtype),
+        "out": source.output(tokens, n, dtype=dtype),
     }
 
 
@@ -31,7 +31,7 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
 
 def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The product in float64, in slices of W."""
-    wide, rows = x.to(torch.float64), max(1, SLICE // weight.shape[1])
+    wide, rows = x.to(torch.float64), max(1, CHECK_ELEMENTS // weight.shape[1])
     return torch.cat([wide @ part.to(torch.float64).t() for part in weight.split(rows)], dim=1)
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from kernels.kernel import DTYPES
+from kernels.kernel import TORCH_DTYPES
 from specs.errors import UserError
 
 
-class Sizes(NamedTuple):
+class LinearSizes(NamedTuple):
     """Of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ."""
 
     tokens: int
@@ -19,7 +19,7 @@ class Sizes(NamedTuple):
     k: int
 
 
-def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: bool = False) -> Sizes:
+def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: bool = False) -> LinearSizes:
     """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n].
 
     With swiglu rows of W are gates and ups, and out[tokens, n / 2] is half as wide.
@@ -31,16 +31,16 @@ def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, 
     for name, tensor in operands.items():
         if tensor.dim() != 2:
             raise UserError(f"{name} has shape {tuple(tensor.shape)}; x, weight and out have two dimensions")
-    check_whole(**operands)
+    check_contiguous(**operands)
     tokens, (n, k) = x.shape[0], weight.shape
     if swiglu and n % 2:
         raise UserError(f"weight has {n} rows; SwiGLU takes a gate and an up for each feature: an even number of rows")
     if x.shape[1] != k or out.shape != (tokens, n // 2 if swiglu else n):
-        raise misfit(f"x[tokens, k], weight[n, k] and out[tokens, {'n / 2' if swiglu else 'n'}]", **operands)
-    return Sizes(tokens, n, k)
+        raise shape_error(f"x[tokens, k], weight[n, k] and out[tokens, {'n / 2' if swiglu else 'n'}]", **operands)
+    return LinearSizes(tokens, n, k)
 
 
-def check_whole(**operands: torch.Tensor) -> None:
+def check_contiguous(**operands: torch.Tensor) -> None:
     """Refuse operands with gaps between their rows, or of several dtypes.
 
     Raises:
@@ -53,28 +53,28 @@ def check_whole(**operands: torch.Tensor) -> None:
                 f"follow each other without gaps: pass {name}.contiguous()"
             )
     if len({tensor.dtype for tensor in operands.values()}) > 1:
-        kinds = _listed(f"{name} {tensor.dtype}" for name, tensor in operands.items())
+        kinds = _join_words(f"{name} {tensor.dtype}" for name, tensor in operands.items())
         raise UserError(f"{kinds} are of several dtypes; convert them to one dtype")
 
 
-def misfit(must: str, **operands: torch.Tensor) -> UserError:
-    """The error for shapes that do not belong together, where `must` says what they have to be."""
-    found = _listed(f"{name}{list(tensor.shape)}" for name, tensor in operands.items())
-    return UserError(f"{found} do not belong together; they must be {must}")
+def shape_error(expected: str, **operands: torch.Tensor) -> UserError:
+    """The error for shapes that do not belong together, where `expected` says what they have to be."""
+    found = _join_words(f"{name}{list(tensor.shape)}" for name, tensor in operands.items())
+    return UserError(f"{found} do not belong together; they must be {expected}")
 
 
-def _listed(words: Iterable[str]) -> str:
+def _join_words(words: Iterable[str]) -> str:
     *ahead, last = words
     return f"{', '.join(ahead)} and {last}"
 
 
-def dtype_of(tensor: torch.Tensor, kernel: str, known: Iterable[str] = DTYPES) -> str:
+def dtype_name(tensor: torch.Tensor, kernel: str, known: Iterable[str] = TORCH_DTYPES) -> str:
     """Short name of a tensor's dtype.
 
     Raises:
         UserError: `kernel` takes none such.
     """
-    name = next((name for name in known if DTYPES[name] == tensor.dtype), None)
+    name = next((name for name in known if TORCH_DTYPES[name] == tensor.dtype), None)
     if name is None:
         raise UserError(f"operands are {tensor.dtype}; {kernel} takes {', '.join(known)}")
     return name
@@ -88,7 +88,7 @@ def linear_signature(dtype: str) -> dict[str, str]:
 
 # Scratch memory of kernels that split a sum over programs: partial sums, and counters of who has arrived.
 
-RING = 2
+RING_LENGTH = 2
 """Workspaces in turn: with dependent launch one call may begin while the call before it still runs."""
 
 
@@ -107,10 +107,10 @@ class Workspace:
         self._device = device
         self._turn = count()
         self._kept: list[torch.Tensor] = []  # graphs that were captured earlier still write there
-        self.partials = torch.empty(RING, 0, dtype=torch.float32, device=device)
-        self.arrived = torch.empty(RING, 0, dtype=torch.int32, device=device)
+        self.partials = torch.empty(RING_LENGTH, 0, dtype=torch.float32, device=device)
+        self.arrived = torch.empty(RING_LENGTH, 0, dtype=torch.int32, device=device)
 
-    def turn(self, partials: int, counters: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def next_buffers(self, partials: int, counters: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The next partials[≥ partials] and arrived[≥ counters] of the ring.
 
         Raises:
@@ -121,20 +121,22 @@ class Workspace:
             raise UserError("a first call at a size makes room for partial sums: call it once before the capture")
         if self.partials.shape[1] < partials:
             self._kept.append(self.partials)
-            self.partials = torch.empty(RING, _whole(partials), dtype=torch.float32, device=self._device)
+            self.partials = torch.empty(
+                RING_LENGTH, _aligned_elements(partials), dtype=torch.float32, device=self._device
+            )
         if self.arrived.shape[1] < counters:
             self._kept.append(self.arrived)
-            self.arrived = torch.zeros(RING, _whole(counters), dtype=torch.int32, device=self._device)
-        slot = next(self._turn) % RING
+            self.arrived = torch.zeros(RING_LENGTH, _aligned_elements(counters), dtype=torch.int32, device=self._device)
+        slot = next(self._turn) % RING_LENGTH
         return self.partials[slot], self.arrived[slot]
 
 
-def _whole(count: int) -> int:
+def _aligned_elements(count: int) -> int:
     """Elements of 4 bytes up to whole lines of 256, so that every slot of the ring starts at one."""
     return -(-count // 64) * 64
 
 
 @cache
-def workspace(device: torch.device) -> Workspace:
+def shared_workspace(device: torch.device) -> Workspace:
     """The workspace that calls on `device` share when they are given none."""
     return Workspace(device)

@@ -13,23 +13,23 @@ from kernels.cublaslt import CUBLASLT_LINEAR
 from kernels.cuda_gemv import CUDA_GEMV
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
 from kernels.gemm import TRITON_GEMM
-from kernels.kernel import Kernel, pick_kernel
+from kernels.kernel import Kernel, select_kernel
 from kernels.linear import TORCH_LINEAR
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 
 # All attention kernels: of decode, one query a sequence over its cache, and of prefill, a whole prompt.
 
-DECODE = (
+DECODE_ATTENTION = (
     TORCH_DECODE_ATTENTION,
     TRITON_DECODE_ATTENTION,
     TRITON_PAGED_ATTENTION,
     FLASH_ATTN_DECODE,
     FLASHINFER_DECODE,
 )
-PREFILL = (TORCH_PREFILL_ATTENTION, FLASH_ATTN_PREFILL)
+PREFILL_ATTENTION = (TORCH_PREFILL_ATTENTION, FLASH_ATTN_PREFILL)
 
 
-def pick(kernels: Sequence[Kernel], implementation: str) -> Kernel:
+def find_kernel(kernels: Sequence[Kernel], implementation: str) -> Kernel:
     """The one of `kernels` that is by `implementation`, which must be among them."""
     return next(kernel for kernel in kernels if kernel.implementation == implementation)
 
@@ -44,15 +44,15 @@ LINEARS = (
 )
 
 
-def linear(implementation: str, tokens: int) -> Kernel:
+def select_linear(implementation: str, tokens: int) -> Kernel:
     """The linear of `implementation` that is made for `tokens` tokens.
 
     Raises:
         UserError: no such implementation, or none of its kernels takes that many tokens.
     """
-    return pick_kernel(LINEARS, implementation, tokens)
+    return select_kernel(LINEARS, implementation, tokens)
 
 
-def serves(implementation: str, tokens: int) -> bool:
+def has_linear(implementation: str, tokens: int) -> bool:
     """Whether a linear of `implementation` is made for `tokens` tokens."""
     return any(kernel.implementation == implementation and tokens in kernel.tokens for kernel in LINEARS)

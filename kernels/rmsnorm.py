@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.kernel import Draw, Inputs, Kernel
-from kernels.operands import check_whole, dtype_of, misfit
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.kernel import Inputs, Kernel, TensorSource
+from kernels.operands import check_contiguous, dtype_name, shape_error
 from kernels.triton_utils import missing_triton_launch, tl, triton
 from specs.errors import UserError
-from specs.gpus import WARP
+from specs.gpus import WARP_SIZE
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
@@ -22,11 +22,11 @@ EPS = 1e-5
 RTOL = {"fp32": 2e-6, "bf16": 4e-3, "fp16": 1e-3}
 """out is rounded once, for bf16 1.1e-3; sum, root and two products cost fp32 a few 1e-7. total is exact or nearly."""
 
-MOST_HIDDEN = 16384
+MAX_HIDDEN = 16384
 """A row of it stays in the registers of one program."""
-ELEMENTS = 1024
+MIN_ELEMENTS = 1024
 """A program has at least: with narrow rows several of them."""
-MOST_WARPS = 16
+MAX_WARPS = 16
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -56,7 +56,7 @@ def _rmsnorm(
     tl.store(out + place, value * scale * gain, mask=inside)
 
 
-class Cut(NamedTuple):
+class RowTiling(NamedTuple):
     """What one program has: `rows` tokens of up to `columns` elements, and `warps`."""
 
     rows: int
@@ -64,12 +64,12 @@ class Cut(NamedTuple):
     warps: int
 
 
-def cut(*, hidden: int, itemsize: int) -> Cut:
+def choose_tiling(*, hidden: int, itemsize: int) -> RowTiling:
     """One row a program where it is wide enough; two pieces of 16 bytes a thread while there are warps for it."""
     columns = triton.next_power_of_2(hidden)
-    rows = max(1, ELEMENTS // columns)
+    rows = max(1, MIN_ELEMENTS // columns)
     pieces = rows * columns * itemsize // 16
-    return Cut(rows, columns, min(MOST_WARPS, max(1, pieces // (2 * WARP))))
+    return RowTiling(rows, columns, min(MAX_WARPS, max(1, pieces // (2 * WARP_SIZE))))
 
 
 def work(*, tokens: int, hidden: int, dtype: str) -> Work:
@@ -77,18 +77,18 @@ def work(*, tokens: int, hidden: int, dtype: str) -> Work:
     return Work(flops=5 * tokens * hidden, hbm_bytes=(4 * tokens + 1) * hidden * ITEMSIZE[dtype])
 
 
-def inputs(draw: Draw, *, tokens: int, hidden: int, dtype: str) -> Inputs:
+def inputs(source: TensorSource, *, tokens: int, hidden: int, dtype: str) -> Inputs:
     """X and residual[tokens, hidden], weight[hidden], out and total[tokens, hidden]."""
     return {
-        "x": draw.activation(tokens, hidden, dtype=dtype, name="x"),
-        "residual": draw.activation(tokens, hidden, dtype=dtype, name="residual"),
-        "weight": draw.activation(hidden, dtype=dtype, name="weight"),
-        "out": draw.output(tokens, hidden, dtype=dtype, name="out"),
-        "total": draw.output(tokens, hidden, dtype=dtype, name="total"),
+        "x": source.activation(tokens, hidden, dtype=dtype, name="x"),
+        "residual": source.activation(tokens, hidden, dtype=dtype, name="residual"),
+        "weight": source.activation(hidden, dtype=dtype, name="weight"),
+        "out": source.output(tokens, hidden, dtype=dtype, name="out"),
+        "total": source.output(tokens, hidden, dtype=dtype, name="total"),
     }
 
 
-def torch_run(
+def run_torch(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
 ) -> None:
     """An addition, torch's norm, which allocates its result and knows no `out`, and the copy that brings it there."""
@@ -96,7 +96,7 @@ def torch_run(
     out.copy_(torch.nn.functional.rms_norm(total, (total.shape[1],), weight, EPS))
 
 
-def triton_run(
+def run_triton(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
 ) -> None:
     """One launch; `total` may be `x` or `residual` itself.
@@ -104,16 +104,16 @@ def triton_run(
     Raises:
         UserError: rows of more than 16384, operands that are strided or do not fit together, or a dtype not ours.
     """
-    tokens, hidden = check(x, residual, weight, out, total)
-    rows, columns, warps = cut(hidden=hidden, itemsize=x.element_size())
+    tokens, hidden = check_rmsnorm(x, residual, weight, out, total)
+    rows, columns, warps = choose_tiling(hidden=hidden, itemsize=x.element_size())
     sizes = {"ROWS": rows, "COLUMNS": columns, "EPS": EPS}
     with torch.cuda.device_of(x):
         _rmsnorm[(triton.cdiv(tokens, rows),)](
-            x, residual, weight, out, total, tokens, hidden, **sizes, num_warps=warps, **OPTIONS
+            x, residual, weight, out, total, tokens, hidden, **sizes, num_warps=warps, **LAUNCH_OPTIONS
         )
 
 
-def check(
+def check_rmsnorm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
 ) -> tuple[int, int]:
     """Tokens and hidden, once nothing outside of the operands can be touched.
@@ -122,13 +122,13 @@ def check(
         UserError: rows are too wide, an operand is strided, or shapes or dtypes do not belong together.
     """
     operands = {"x": x, "residual": residual, "weight": weight, "out": out, "total": total}
-    check_whole(**operands)
-    dtype_of(x, "triton_rmsnorm")
+    check_contiguous(**operands)
+    dtype_name(x, "triton_rmsnorm")
     if x.dim() != 2 or weight.shape != x.shape[1:] or not x.shape == residual.shape == out.shape == total.shape:
-        raise misfit("weight[hidden] and the others [tokens, hidden]", **operands)
+        raise shape_error("weight[hidden] and the others [tokens, hidden]", **operands)
     tokens, hidden = x.shape
-    if hidden > MOST_HIDDEN:
-        raise UserError(f"hidden {hidden}; triton_rmsnorm takes rows of up to {MOST_HIDDEN}, so use torch_rmsnorm")
+    if hidden > MAX_HIDDEN:
+        raise UserError(f"hidden {hidden}; triton_rmsnorm takes rows of up to {MAX_HIDDEN}, so use torch_rmsnorm")
     return tokens, hidden
 
 
@@ -140,12 +140,12 @@ def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> 
     return wide * scale * weight.to(torch.float64), total
 
 
-def variant(hidden: int, dtype: str) -> Variant:
+def variant(hidden: int, dtype: str) -> TritonVariant:
     """The compiled form for rows of `hidden`."""
-    rows, columns, warps = cut(hidden=hidden, itemsize=ITEMSIZE[dtype])
+    rows, columns, warps = choose_tiling(hidden=hidden, itemsize=ITEMSIZE[dtype])
     pointers = dict.fromkeys(("x", "residual", "weight", "out", "total"), f"*{dtype}")
     sizes = {"ROWS": rows, "COLUMNS": columns, "EPS": EPS}
-    return Variant(_rmsnorm, pointers | {"tokens": "i32", "hidden": "i32"}, sizes, warps, 1)
+    return TritonVariant(_rmsnorm, pointers | {"tokens": "i32", "hidden": "i32"}, sizes, warps, 1)
 
 
 TORCH_RMSNORM = Kernel(
@@ -153,7 +153,7 @@ TORCH_RMSNORM = Kernel(
     op="rmsnorm",
     implementation="torch",
     inputs=inputs,
-    run=torch_run,
+    run=run_torch,
     reference=reference,
     work=work,
     rtol=RTOL,
@@ -165,7 +165,7 @@ TRITON_RMSNORM = replace(
     TORCH_RMSNORM,
     name="triton_rmsnorm",
     implementation="triton",
-    run=triton_run,
+    run=run_triton,
     archs=TRITON_ARCHS,
     missing=missing_triton_launch,
 )

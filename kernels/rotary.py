@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.kernel import Draw, Inputs, Kernel
-from kernels.operands import check_whole, dtype_of, misfit
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.kernel import Inputs, Kernel, TensorSource
+from kernels.operands import check_contiguous, dtype_name, shape_error
 from kernels.triton_utils import missing_triton_launch, tl, triton
 from specs.errors import UserError
 from specs.roofline import Work
@@ -21,7 +21,7 @@ from specs.units import ITEMSIZE
 RTOL = {"fp32": 1e-6, "bf16": 4e-3, "fp16": 1e-3}
 """cos and sin are fp32 and the result is rounded once, for bf16 1.1e-3; fp32 rounds two products and a sum."""
 
-PAIRS = 1024
+PAIRS_PER_PROGRAM = 1024
 """Of elements that turn together, a program: 16 bytes of bf16 from each half for each thread, 16 heads of 128."""
 WARPS = 4
 
@@ -73,10 +73,10 @@ def _rotary(
 def constexprs(head_dim: int) -> dict[str, int]:
     """Arguments of the kernel that its machine code depends on."""
     columns = triton.next_power_of_2(head_dim // 2)
-    return {"HALF": head_dim // 2, "COLUMNS": columns, "HEADS": max(1, PAIRS // columns)}
+    return {"HALF": head_dim // 2, "COLUMNS": columns, "HEADS": max(1, PAIRS_PER_PROGRAM // columns)}
 
 
-class Sizes(NamedTuple):
+class RotarySizes(NamedTuple):
     """Of qkv[tokens, (heads + 2 · kv_heads) · head_dim]."""
 
     tokens: int
@@ -92,24 +92,24 @@ def work(*, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -
     return Work(flops=3 * tokens * (heads + kv_heads) * head_dim, hbm_bytes=moved + angles)
 
 
-def inputs(draw: Draw, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Inputs:
+def inputs(source: TensorSource, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Inputs:
     """qkv[tokens, (heads + 2 · kv_heads) · head_dim], fp32 cos and sin[tokens, head_dim / 2], queries, keys and values.
 
     out[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim]. `kv_heads` is there for the reference,
     which sees no outputs and so would not know where in qkv the keys begin.
     """
     return {
-        "qkv": draw.activation(tokens, (heads + 2 * kv_heads) * head_dim, dtype=dtype),
-        "cos": draw.activation(tokens, head_dim // 2, dtype="fp32", name="cos"),
-        "sin": draw.activation(tokens, head_dim // 2, dtype="fp32", name="sin"),
-        "kv_heads": draw.integers(torch.tensor(kv_heads)),
-        "out": draw.output(tokens, heads, head_dim, dtype=dtype, name="out"),
-        "key": draw.output(tokens, kv_heads, head_dim, dtype=dtype, name="key"),
-        "value": draw.output(tokens, kv_heads, head_dim, dtype=dtype, name="value"),
+        "qkv": source.activation(tokens, (heads + 2 * kv_heads) * head_dim, dtype=dtype),
+        "cos": source.activation(tokens, head_dim // 2, dtype="fp32", name="cos"),
+        "sin": source.activation(tokens, head_dim // 2, dtype="fp32", name="sin"),
+        "kv_heads": source.integers(torch.tensor(kv_heads)),
+        "out": source.output(tokens, heads, head_dim, dtype=dtype, name="out"),
+        "key": source.output(tokens, kv_heads, head_dim, dtype=dtype, name="key"),
+        "value": source.output(tokens, kv_heads, head_dim, dtype=dtype, name="value"),
     }
 
 
-def torch_run(
+def run_torch(
     qkv: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
@@ -129,7 +129,7 @@ def torch_run(
     value.copy_(rows[:, heads + key.shape[1] :])
 
 
-def triton_run(
+def run_triton(
     qkv: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
@@ -143,17 +143,17 @@ def triton_run(
     Raises:
         UserError: operands that do not fit together, or gaps elsewhere than between tokens of key and value.
     """
-    sizes = check(qkv, cos, sin, out, key, value)
+    sizes = check_rotary(qkv, cos, sin, out, key, value)
     constants = constexprs(sizes.head_dim)
     grid = (sizes.tokens * triton.cdiv(sizes.heads + 2 * sizes.kv_heads, constants["HEADS"]),)
     counts = (sizes.heads, sizes.kv_heads, key.stride(0), value.stride(0))
     with torch.cuda.device_of(qkv):
-        _rotary[grid](qkv, cos, sin, out, key, value, *counts, **constants, num_warps=WARPS, **OPTIONS)
+        _rotary[grid](qkv, cos, sin, out, key, value, *counts, **constants, num_warps=WARPS, **LAUNCH_OPTIONS)
 
 
-def check(
+def check_rotary(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> Sizes:
+) -> RotarySizes:
     """Refuse what would read or write outside of the operands.
 
     Raises:
@@ -161,8 +161,10 @@ def check(
     """
     operands = {"qkv": qkv, "cos": cos, "sin": sin, "out": out, "key": key, "value": value}
     if out.dim() != 3 or key.dim() != 3 or out.shape[2] % 2:
-        raise misfit("out[tokens, heads, head_dim] and key[tokens, kv_heads, head_dim] of an even head_dim", **operands)
-    sizes = Sizes(out.shape[0], out.shape[1], key.shape[1], out.shape[2])
+        raise shape_error(
+            "out[tokens, heads, head_dim] and key[tokens, kv_heads, head_dim] of an even head_dim", **operands
+        )
+    sizes = RotarySizes(out.shape[0], out.shape[1], key.shape[1], out.shape[2])
     tokens, heads, kv_heads, head_dim = sizes
     expected = {
         "qkv": (tokens, (heads + 2 * kv_heads) * head_dim),
@@ -171,10 +173,10 @@ def check(
     }
     if any(operands[name].shape != shape for name, shape in expected.items()):
         must = "qkv[tokens, (heads + 2 · kv_heads) · head_dim], cos and sin[tokens, head_dim / 2], "
-        raise misfit(must + "out[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim]", **operands)
-    check_whole(qkv=qkv, out=out, key=key[:1], value=value[:1])
-    check_whole(cos=cos, sin=sin)
-    dtype_of(qkv, "triton_rotary")
+        raise shape_error(must + "out[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim]", **operands)
+    check_contiguous(qkv=qkv, out=out, key=key[:1], value=value[:1])
+    check_contiguous(cos=cos, sin=sin)
+    dtype_name(qkv, "triton_rotary")
     if cos.dtype != torch.float32:
         raise UserError(f"cos and sin are {cos.dtype}; triton_rotary takes fp32, for bf16 angles cost a digit")
     return sizes
@@ -193,11 +195,11 @@ def reference(
     return turned[:, : turned.shape[1] - keys], turned[:, turned.shape[1] - keys :], values
 
 
-def variant(head_dim: int, dtype: str) -> Variant:
+def variant(head_dim: int, dtype: str) -> TritonVariant:
     """The compiled form for heads of `head_dim`."""
     given = dict.fromkeys(("qkv", "out", "key", "value"), f"*{dtype}") | dict.fromkeys(("cos", "sin"), "*fp32")
     counts = dict.fromkeys(("heads", "kv_heads", "key_stride", "value_stride"), "i32")
-    return Variant(_rotary, given | counts, constexprs(head_dim), WARPS, 1)
+    return TritonVariant(_rotary, given | counts, constexprs(head_dim), WARPS, 1)
 
 
 TORCH_ROTARY = Kernel(
@@ -205,7 +207,7 @@ TORCH_ROTARY = Kernel(
     op="rotary",
     implementation="torch",
     inputs=inputs,
-    run=torch_run,
+    run=run_torch,
     reference=reference,
     work=work,
     rtol=RTOL,
@@ -217,7 +219,7 @@ TRITON_ROTARY = replace(
     TORCH_ROTARY,
     name="triton_rotary",
     implementation="triton",
-    run=triton_run,
+    run=run_triton,
     archs=TRITON_ARCHS,
     missing=missing_triton_launch,
 )

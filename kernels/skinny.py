@@ -23,17 +23,17 @@ from functools import partial
 
 import torch
 
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.configs.config import Config
-from kernels.configs.dispatch import arch_of, choose, configuration
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.configs.config import LinearConfig
+from kernels.configs.dispatch import choose_config, configuration, device_arch
 from kernels.linear import TORCH_LINEAR
-from kernels.operands import Sizes, Workspace, check_operands, dtype_of, linear_signature, workspace
+from kernels.operands import LinearSizes, Workspace, check_operands, dtype_name, linear_signature, shared_workspace
 from kernels.triton_utils import TensorDescriptor, gated, missing_triton_launch, prefetch, stall, tl, triton
 from specs.errors import UserError
-from specs.gpus import ARCHS
+from specs.gpus import DEPENDENT_LAUNCH_ARCHS
 from specs.units import ITEMSIZE
 
-TOKENS = range(1, 65)
+SUPPORTED_TOKENS = range(1, 65)
 
 
 @triton.jit
@@ -167,7 +167,7 @@ def _skinny(
 
 
 def constexprs(
-    config: Config, *, itemsize: int, even: bool, dependent: bool, swiglu: bool, delay: int = 0
+    config: LinearConfig, *, itemsize: int, even: bool, dependent: bool, swiglu: bool, delay: int = 0
 ) -> dict[str, int]:
     """Arguments of the kernel that its machine code depends on."""
     ahead = config.depth * itemsize * max(1, config.stages - 1)
@@ -185,21 +185,23 @@ def constexprs(
     }
 
 
-def variant(config: Config, dtype: str, *, even: bool = True, dependent: bool = False, swiglu: bool = False) -> Variant:
+def variant(
+    config: LinearConfig, dtype: str, *, even: bool = True, dependent: bool = False, swiglu: bool = False
+) -> TritonVariant:
     """The compiled form of a configuration; `even` where n and k are whole tiles."""
     sizes = constexprs(config, itemsize=ITEMSIZE[dtype], even=even, dependent=dependent, swiglu=swiglu)
     signature = linear_signature(dtype) | {"partials": "*fp32", "arrived": "*i32"}
     if config.tma:
         signature["tiles"] = f"tensordesc<{dtype}[{config.rows}, {config.depth}]>"
     given = sizes if config.tma else sizes | {"tiles": None}
-    return Variant(_skinny, signature, given, config.warps, config.stages)
+    return TritonVariant(_skinny, signature, given, config.warps, config.stages)
 
 
 def launch(
     x: torch.Tensor,
     weight: torch.Tensor,
     out: torch.Tensor,
-    config: Config,
+    config: LinearConfig,
     *,
     dependent: bool = False,
     swiglu: bool = False,
@@ -224,28 +226,28 @@ def launch(
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     if sizes.tokens > config.tokens:
         raise UserError(f"{sizes.tokens} tokens; this configuration holds {config.tokens}: {config}")
-    _start(x, weight, out, sizes, config, scratch or workspace(x.device), dependent, swiglu, delay)
+    _launch_checked(x, weight, out, sizes, config, scratch or shared_workspace(x.device), dependent, swiglu, delay)
 
 
-def _start(
+def _launch_checked(
     x: torch.Tensor,
     weight: torch.Tensor,
     out: torch.Tensor,
-    sizes: Sizes,
-    config: Config,
+    sizes: LinearSizes,
+    config: LinearConfig,
     scratch: Workspace,
     dependent: bool,
     swiglu: bool,
     delay: int = 0,
 ) -> None:
     tokens, n, k = sizes
-    partials, arrived = scratch.turn(config.partial_elements(n), triton.cdiv(n, config.rows))
+    partials, arrived = scratch.next_buffers(config.partial_elements(n), triton.cdiv(n, config.rows))
     tiles = None
     if config.tma and (k * x.element_size() | weight.data_ptr()) % 16 == 0:  # what a descriptor asks of rows and base
         tiles = TensorDescriptor.from_tensor(weight, [config.rows, config.depth])
     itemsize, even = x.element_size(), config.even(n, k)
     constants = constexprs(config, itemsize=itemsize, even=even, dependent=dependent, swiglu=swiglu, delay=delay)
-    options = {"num_warps": config.warps, "num_stages": config.stages, **OPTIONS}
+    options = {"num_warps": config.warps, "num_stages": config.stages, **LAUNCH_OPTIONS}
     if dependent:
         options["launch_pdl"] = True
     with torch.cuda.device_of(x):  # Triton launches on the current device
@@ -264,11 +266,11 @@ def run(
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     tokens, n, k = sizes
-    if tokens not in TOKENS:
-        raise UserError(f"{tokens} tokens; triton_skinny takes 1 to {TOKENS[-1]}, so use triton_gemm")
-    dtype = dtype_of(x, "triton_skinny")
-    config = choose(arch_of(x.device), dtype, tokens=tokens, n=n, k=k).config
-    _start(x, weight, out, sizes, config, workspace(x.device), dependent, swiglu)
+    if tokens not in SUPPORTED_TOKENS:
+        raise UserError(f"{tokens} tokens; triton_skinny takes 1 to {SUPPORTED_TOKENS[-1]}, so use triton_gemm")
+    dtype = dtype_name(x, "triton_skinny")
+    config = choose_config(device_arch(x.device), dtype, tokens=tokens, n=n, k=k).config
+    _launch_checked(x, weight, out, sizes, config, shared_workspace(x.device), dependent, swiglu)
 
 
 TRITON_SKINNY = replace(
@@ -278,7 +280,7 @@ TRITON_SKINNY = replace(
     run=run,
     archs=TRITON_ARCHS,
     missing=missing_triton_launch,
-    tokens=TOKENS,
+    tokens=SUPPORTED_TOKENS,
     configuration=configuration,
 )
 
@@ -287,5 +289,5 @@ TRITON_SKINNY_PDL = replace(
     name="triton_skinny_pdl",
     implementation="triton-pdl",
     run=partial(run, dependent=True),
-    archs=tuple(name for name, arch in ARCHS.items() if arch.dependent_launch),
+    archs=DEPENDENT_LAUNCH_ARCHS,
 )

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from kernels.compile import OPTIONS, TRITON_ARCHS, Variant
-from kernels.kernel import Draw, Inputs, Kernel
-from kernels.operands import check_whole, dtype_of, misfit
+from kernels.compile import LAUNCH_OPTIONS, TRITON_ARCHS, TritonVariant
+from kernels.kernel import Inputs, Kernel, TensorSource
+from kernels.operands import check_contiguous, dtype_name, shape_error
 from kernels.triton_utils import missing_triton_launch, tl, triton
 from specs.roofline import Work
 from specs.units import ITEMSIZE
@@ -35,7 +35,7 @@ def _swiglu(gate_up: tl.tensor, out: tl.tensor, intermediate: int, BLOCK: tl.con
     tl.store(out + token * intermediate + column, gate * tl.sigmoid(gate) * up, mask=inside)
 
 
-class Sizes(NamedTuple):
+class SwigluSizes(NamedTuple):
     """Of gate_up[tokens, 2 · intermediate]."""
 
     tokens: int
@@ -48,45 +48,45 @@ def work(*, tokens: int, intermediate: int, dtype: str) -> Work:
     return Work(flops=5 * elements, hbm_bytes=3 * elements * ITEMSIZE[dtype])
 
 
-def inputs(draw: Draw, *, tokens: int, intermediate: int, dtype: str) -> Inputs:
+def inputs(source: TensorSource, *, tokens: int, intermediate: int, dtype: str) -> Inputs:
     """gate_up[tokens, 2 · intermediate] and out[tokens, intermediate]."""
     return {
-        "gate_up": draw.activation(tokens, 2 * intermediate, dtype=dtype),
-        "out": draw.output(tokens, intermediate, dtype=dtype),
+        "gate_up": source.activation(tokens, 2 * intermediate, dtype=dtype),
+        "out": source.output(tokens, intermediate, dtype=dtype),
     }
 
 
-def torch_run(gate_up: torch.Tensor, out: torch.Tensor) -> None:
+def run_torch(gate_up: torch.Tensor, out: torch.Tensor) -> None:
     """Two kernels, and between them silu(gate)[tokens, intermediate], which torch allocates."""
     gate, up = gate_up.chunk(2, dim=1)
     torch.mul(torch.nn.functional.silu(gate), up, out=out)
 
 
-def triton_run(gate_up: torch.Tensor, out: torch.Tensor) -> None:
+def run_triton(gate_up: torch.Tensor, out: torch.Tensor) -> None:
     """One launch; a program takes 2 KiB of a token's gate and the up that belongs to it.
 
     Raises:
         UserError: operands that are strided or do not fit together, or a dtype that is not ours.
     """
-    sizes = check(gate_up, out)
+    sizes = check_swiglu(gate_up, out)
     block = BLOCK_BYTES // gate_up.element_size()
     grid = (sizes.tokens * triton.cdiv(sizes.intermediate, block),)
     with torch.cuda.device_of(gate_up):
-        _swiglu[grid](gate_up, out, sizes.intermediate, BLOCK=block, num_warps=WARPS, **OPTIONS)
+        _swiglu[grid](gate_up, out, sizes.intermediate, BLOCK=block, num_warps=WARPS, **LAUNCH_OPTIONS)
 
 
-def check(gate_up: torch.Tensor, out: torch.Tensor) -> Sizes:
+def check_swiglu(gate_up: torch.Tensor, out: torch.Tensor) -> SwigluSizes:
     """Refuse what would read or write outside of gate_up[tokens, 2 · intermediate] and out[tokens, intermediate].
 
     Raises:
         UserError: an operand is strided, shapes or dtypes do not belong together, or the dtype is not ours.
     """
-    check_whole(gate_up=gate_up, out=out)
-    dtype_of(gate_up, "triton_swiglu")
+    check_contiguous(gate_up=gate_up, out=out)
+    dtype_name(gate_up, "triton_swiglu")
     if out.dim() != 2 or gate_up.shape != (out.shape[0], 2 * out.shape[1]):
         must = "gate_up[tokens, 2 · intermediate] and out[tokens, intermediate]"
-        raise misfit(must, gate_up=gate_up, out=out)
-    return Sizes(*out.shape)
+        raise shape_error(must, gate_up=gate_up, out=out)
+    return SwigluSizes(*out.shape)
 
 
 def reference(gate_up: torch.Tensor) -> torch.Tensor:
@@ -95,10 +95,10 @@ def reference(gate_up: torch.Tensor) -> torch.Tensor:
     return gate * torch.sigmoid(gate) * up
 
 
-def variants(dtype: str) -> list[Variant]:
+def variants(dtype: str) -> list[TritonVariant]:
     """The one compiled form."""
     signature = {"gate_up": f"*{dtype}", "out": f"*{dtype}", "intermediate": "i32"}
-    return [Variant(_swiglu, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, WARPS, 1)]
+    return [TritonVariant(_swiglu, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, WARPS, 1)]
 
 
 TORCH_SWIGLU = Kernel(
@@ -106,7 +106,7 @@ TORCH_SWIGLU = Kernel(
     op="swiglu",
     implementation="torch",
     inputs=inputs,
-    run=torch_run,
+    run=run_torch,
     reference=reference,
     work=work,
     rtol=RTOL,
@@ -117,7 +117,7 @@ TRITON_SWIGLU = replace(
     TORCH_SWIGLU,
     name="triton_swiglu",
     implementation="triton",
-    run=triton_run,
+    run=run_triton,
     archs=TRITON_ARCHS,
     missing=missing_triton_launch,
 )

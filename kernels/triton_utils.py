@@ -10,7 +10,7 @@ from typing import Any
 
 from specs.errors import UserError
 
-_problem = ""
+_import_problem = ""
 
 try:
     import triton
@@ -21,7 +21,7 @@ try:
     from triton.runtime.errors import OutOfResources
     from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError as error:
-    _problem = f"{type(error).__name__}: {error}".split("\n")[0]
+    _import_problem = f"{type(error).__name__}: {error}".split("\n")[0]
 
     class Absent:
         """Stands for any name of Triton: it has every attribute and decorates, but it cannot be launched."""
@@ -72,9 +72,9 @@ __all__ = [
 
 def missing_triton() -> str | None:
     """One line where Triton cannot be imported: how to get it."""
-    if not _problem:
+    if not _import_problem:
         return None
-    return f"Triton is not here; it has wheels for Linux: pip install -c constraints.txt triton ({_problem})"
+    return f"Triton is not here; it has wheels for Linux: pip install -c constraints.txt triton ({_import_problem})"
 
 
 def missing_triton_launch() -> str | None:

@@ -7,20 +7,25 @@ from typing import Annotated
 import typer
 
 from reports.archive.entries import check
-from reports.archive.index import index, show_all
-from reports.claims.registry import GateError, claims
+from reports.archive.index import show_folder, write_index
+from reports.claims.registry import GateError, write_claims
 from reports.compare.command import compare
 from reports.compare.verdict import parse_threshold
 from reports.html.command import html
-from reports.importers.aiconfigurator.command import DTYPES, MODELS, WIDTHS, import_aiconfigurator
+from reports.importers.aiconfigurator.command import (
+    DEFAULT_DTYPES,
+    DEFAULT_MODELS,
+    DEFAULT_WIDTHS,
+    import_aiconfigurator,
+)
 from reports.importers.nccl_tests import import_nccl_tests
 from reports.importers.profiler.report import import_ncu, import_nsys
 from reports.importers.result_file import recover
 from reports.kernel_report.report import kernels
 from reports.ledger.report import ledger
 from reports.output import Format
-from reports.plan.query import BACKENDS, BATCHES, LATENCIES, Asked, Fabric
-from reports.plan.report import LAUNCHES, launches, numbers, plan, whole_numbers
+from reports.plan.query import BACKENDS, DEFAULT_BATCHES, TARGET_LATENCIES, Interconnect, PlanQuery
+from reports.plan.report import LAUNCH_MODES, parse_launches, parse_numbers, parse_whole_numbers, write_plan
 from reports.show import show
 from specs.errors import UserError
 from specs.parallel import PARTITIONS
@@ -33,8 +38,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-As = Annotated[Format, typer.Option("--format", help="How to write it.")]
-To = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it; else to stdout.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write it.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it; else to stdout.")
+]
 
 
 @app.command("show")
@@ -42,14 +49,14 @@ def _show(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE…", help="Result files of the suites; else what is here.")
     ] = None,
-    format: As = Format.TABLE,  # noqa: A002
-    to: To = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
 ) -> None:
     """What each file measured, beside the machine's own ceilings; without a file what lies in reports/data."""
     if paths:
         show(paths, format, to)
     else:
-        show_all(format, to)
+        show_folder(format, to)
 
 
 @app.command("check")
@@ -68,7 +75,7 @@ def _index(
     only_check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if a page is old.")] = False,
 ) -> None:
     """Write the pages of reports/data: one for each result file, and one that lists them."""
-    typer.echo(index(only_check=only_check))
+    typer.echo(write_index(only_check=only_check))
 
 
 @app.command("compare")
@@ -83,8 +90,8 @@ def _compare(
         typer.Option(metavar="5%", help="Exit 1 where a case is slower by more, surely by half of it, or fails now."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All cases of long tables (JSON always has them).")] = False,
-    format: As = Format.TABLE,  # noqa: A002
-    to: To = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
 ) -> None:
     """What changed from A to B, case by case and by question, and what could explain it?"""
     if len(paths) < 2:
@@ -102,8 +109,8 @@ def _kernels(
         str | None, typer.Option(metavar="NAME", help="Whose linears; else llama-3-70b, if there.")
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="GPUs alone, a cell for each shape and batch.")] = False,
-    format: As = Format.TABLE,  # noqa: A002
-    to: To = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
 ) -> None:
     """Decode kernels beside the vendor's library and the floor, and the targets set for them."""
     kernels(paths, model, format, to, as_grid=grid)
@@ -112,8 +119,8 @@ def _kernels(
 @app.command("ledger")
 def _ledger(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of the suites.")],
-    format: As = Format.TABLE,  # noqa: A002
-    to: To = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
 ) -> None:
     """Where the time of a whole layer goes: linears, attention, norms, launches, fusion, caches."""
     ledger(paths, format, to)
@@ -129,7 +136,7 @@ def _plan(
     dtype: Annotated[str, typer.Option(metavar="NAME", help="Of weights and messages.")] = "bf16",
     backend: Annotated[str, typer.Option(metavar="|".join(BACKENDS), help="Whose all-reduce.")] = "best",
     launch: Annotated[
-        str, typer.Option(metavar="|".join(LAUNCHES), help="Of all-reduces: graph, else eager.")
+        str, typer.Option(metavar="|".join(LAUNCH_MODES), help="Of all-reduces: graph, else eager.")
     ] = "graph",
     partition: Annotated[str, typer.Option(metavar="|".join(PARTITIONS), help="How stages get layers.")] = "even",
     draft_tokens: Annotated[int, typer.Option(metavar="N", help="Checked beside each sequence's own token.")] = 0,
@@ -143,40 +150,40 @@ def _plan(
     ] = None,
     link_latency: Annotated[float | None, typer.Option(metavar="SECONDS", help="What if: of a message; 10e-6.")] = None,
     link_share: Annotated[float, typer.Option(metavar="0.5", help="What if: what others leave of the link.")] = 1.0,
-    format: As = Format.TABLE,  # noqa: A002
-    to: To = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
 ) -> None:
     """TP, PP or a mix? Steps of a whole model for every split, put together from measured parts."""
-    fabric = Fabric(
+    fabric = Interconnect(
         nodes=nodes,
         gpus_per_node=gpus_per_node,
         bytes_per_second=link_bandwidth,
         latency_seconds=link_latency,
         share=link_share,
     )
-    asked = Asked(
+    query = PlanQuery(
         model=model,
         gpus=gpus,
         context=context,
         dtype=dtype,
         backend=backend,
-        launches=launches(launch),
+        launches=parse_launches(launch),
         partition=partition,
         draft_tokens=draft_tokens,
         prefill_chunk=prefill_chunk,
         layers=layers,
-        fabric=fabric,
-        batches=BATCHES if batch is None else whole_numbers(batch, "--batch"),
-        latencies=LATENCIES if latency is None else numbers(latency, "--latency"),
+        interconnect=fabric,
+        batches=DEFAULT_BATCHES if batch is None else parse_whole_numbers(batch, "--batch"),
+        latencies=TARGET_LATENCIES if latency is None else parse_numbers(latency, "--latency"),
     )
-    plan(paths, asked, format, to)
+    write_plan(paths, query, format, to)
 
 
 @app.command("html")
 def _html(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files, own or imported.")],
     format: Annotated[Format | None, typer.Option("--format", help="Text instead of the page.")] = None,  # noqa: A002
-    to: To = None,
+    to: OutputOption = None,
 ) -> None:
     """The whole report as one page (-o report.html); without -o the same in the terminal."""
     if said := html(paths, format, to):
@@ -192,11 +199,11 @@ def _claims(
         list[str] | None, typer.Option("--gate", metavar="ID=VERDICT", help="Exit 1 unless the verdict is this.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Single linears too (JSON always has them).")] = False,
-    format: As = Format.TABLE,  # noqa: A002
-    to: To = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
 ) -> None:
     """Judge every claim of the ledger by arithmetic and by the files."""
-    claims(paths or [], gates or [], format, to, every=every)
+    write_claims(paths or [], gates or [], format, to, every=every)
 
 
 @app.command("recover")
@@ -216,9 +223,11 @@ app.add_typer(importers, name="import")
 def _aiconfigurator(
     system: Annotated[str, typer.Option(metavar="NAME", help="As the package names it: h200_sxm, b200_sxm, …")],
     to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
-    model: Annotated[str, typer.Option(metavar="A,B", help="Models whose shards to take.")] = ",".join(MODELS),
-    tp: Annotated[str, typer.Option(metavar="1,2", help="Widths of tensor parallelism.")] = ",".join(map(str, WIDTHS)),
-    dtype: Annotated[str, typer.Option(metavar="A,B", help="Number formats.")] = ",".join(DTYPES),
+    model: Annotated[str, typer.Option(metavar="A,B", help="Models whose shards to take.")] = ",".join(DEFAULT_MODELS),
+    tp: Annotated[str, typer.Option(metavar="1,2", help="Widths of tensor parallelism.")] = ",".join(
+        map(str, DEFAULT_WIDTHS)
+    ),
+    dtype: Annotated[str, typer.Option(metavar="A,B", help="Number formats.")] = ",".join(DEFAULT_DTYPES),
 ) -> None:
     """Published tables of real GPUs, from the package aiconfigurator-core (extra `silicon`)."""
     typer.echo(import_aiconfigurator(system, to, model, tp, dtype))
@@ -240,7 +249,7 @@ def _nsys(
     path: Annotated[Path, typer.Argument(metavar="SQLITE", help="What `nsys export --type sqlite` wrote.")],
     to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
     run: Annotated[Path | None, typer.Option(metavar="FILE", help="Result file of the traced run.")] = None,
-    format: As = Format.TABLE,  # noqa: A002
+    format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Device time a case and a layer's part, from a trace of the suites by Nsight Systems, beside our own clock."""
     import_nsys(path, to, run, format)
@@ -252,7 +261,7 @@ def _ncu(
     to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
     run: Annotated[Path | None, typer.Option(metavar="FILE", help="Result file of the profiled run.")] = None,
     gpu: Annotated[str | None, typer.Option(metavar="NAME", help="The GPU, where the table does not name it.")] = None,
-    format: As = Format.TABLE,  # noqa: A002
+    format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Durations and DRAM bytes of kernels, from a table of Nsight Compute with our ranges in it."""
     import_ncu(path, to, run, gpu, format)

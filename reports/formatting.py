@@ -10,11 +10,11 @@ from typing import TypeVar
 from reports.output import Column
 from specs import layer
 from specs.measurement import Case
-from specs.units import binary_bytes
+from specs.units import format_bytes
 
 # Numbers for people: one unit and one count of decimals for a whole column.
 
-NONE = "–"
+DASH = "–"
 """Stands where there is no number."""
 
 
@@ -42,12 +42,12 @@ class Scale:
     def __call__(self, value: float | None) -> str:
         """The value without its unit; `NONE` for none and for nought; a small one keeps two digits at least."""
         if not value:
-            return NONE
+            return DASH
         number = value / self.factor
         return f"{number:,.{max(self.decimals, _decimals(number, 2))}f}"
 
 
-def scale(quantity: Quantity, values: Iterable[float | None]) -> Scale:
+def choose_scale(quantity: Quantity, values: Iterable[float | None]) -> Scale:
     """The largest unit in which the middle value reads at least 1, with three digits for the least value."""
     present = [value for value in values if value] or [quantity.steps[-1][0]]
     middle = median(present) * (1 + 1e-9)
@@ -55,18 +55,18 @@ def scale(quantity: Quantity, values: Iterable[float | None]) -> Scale:
     return Scale(factor, symbol, min(quantity.most_decimals, _decimals(min(present) / factor, 3)))
 
 
-def one(quantity: Quantity, value: float) -> str:
+def with_unit(quantity: Quantity, value: float) -> str:
     """A single value with its unit."""
-    fitting = scale(quantity, [value])
+    fitting = choose_scale(quantity, [value])
     return f"{fitting(value)} {fitting.symbol}"
 
 
 def microseconds(seconds: float | None) -> str:
     """A time in microseconds to three digits or more: 5.23, 52.3, 52,300."""
-    return digits(seconds * 1e6) if seconds else NONE
+    return three_digits(seconds * 1e6) if seconds else DASH
 
 
-def digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits, or all of those before the point."""
     return f"{value:,.{_decimals(value, 3)}f}"
 
@@ -74,7 +74,7 @@ def digits(value: float) -> str:
 def percent(share: float | None) -> str:
     """A share of one to two digits or more: 0.07%, 4.2%, 97%, 104%."""
     if share is None:
-        return NONE
+        return DASH
     return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}" if share >= 0.00995 else f"{share:.2%}"
 
 
@@ -83,17 +83,17 @@ def ratio(value: float) -> str:
     return f"{value:.{max(3, _decimals(value, 3))}f}"
 
 
-def width(share: float | None) -> str:
+def interval_width(share: float | None) -> str:
     """Half-width of an interval; past 100 % its size says nothing more."""
     return ">100%" if share is not None and share > 1 else percent(share)
 
 
-def span(low: float, high: float) -> str:
+def ratio_range(low: float, high: float) -> str:
     """Two ratios to one decimal, or one where they read the same."""
     return "–".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}")))
 
 
-def counted(count: int, what: str) -> str:
+def pluralize(count: int, what: str) -> str:
     """1 token, 2 tokens."""
     return f"{count} {what}{'s' * (count != 1)}"
 
@@ -111,12 +111,25 @@ def _decimals(number: float, digits: int) -> int:
     return max(0, digits - 1 - floor(log10(number) + 1e-9))
 
 
-LAID = ("replicas", "schedule", "micro_batches", "partition", "layers")
+DEPLOYMENT_FIELDS = ("replicas", "schedule", "micro_batches", "partition", "layers")
 """How a whole model was laid over ranks, and how much of it."""
-NAMED = ("tp", "pp", *LAID, "ranks", "pair", "gap_seconds", "tokens", "batch", "context", "n", "k", "per_layer")
+NAMED_FIELDS = (
+    "tp",
+    "pp",
+    *DEPLOYMENT_FIELDS,
+    "ranks",
+    "pair",
+    "gap_seconds",
+    "tokens",
+    "batch",
+    "context",
+    "n",
+    "k",
+    "per_layer",
+)
 """Fields whose value says nothing without their name."""
-NUMBERS = {*NAMED, "message_bytes"} - {"schedule", "partition"}
-FIELDS = ("model", "layer", "op", *NAMED, "message_bytes", "dtype", "implementation", "cache", "launch")
+NUMERIC_FIELDS = {*NAMED_FIELDS, "message_bytes"} - {"schedule", "partition"}
+CASE_FIELDS = ("model", "layer", "op", *NAMED_FIELDS, "message_bytes", "dtype", "implementation", "cache", "launch")
 COLUMN_TITLES = {
     "implementation": "impl",
     "message_bytes": "message",
@@ -124,16 +137,16 @@ COLUMN_TITLES = {
     "per_layer": "calls",
     "micro_batches": "m",
 }
-OF_PARTS = tuple(field for field in FIELDS if field != "op")
+PART_FIELDS = tuple(field for field in CASE_FIELDS if field != "op")
 """Of whole layers and their parts: the part says what is done."""
-OF_SHARES = ("model", "layer", "tokens", "tp", "ranks", "context", "dtype", "implementation", "cache", "launch")
+SHARE_FIELDS = ("model", "layer", "tokens", "tp", "ranks", "context", "dtype", "implementation", "cache", "launch")
 """Of what one rank computes; `ranks` do so at once, and only a layer has a context."""
-OF_LAYERS = tuple(field for field in OF_PARTS if field not in ("layer", "per_layer"))
+LAYER_FIELDS = tuple(field for field in PART_FIELDS if field not in ("layer", "per_layer"))
 """Of whole layers alone."""
 
 
-def choose(
-    cases: Sequence[Case], among: Sequence[str] = FIELDS
+def label_columns(
+    cases: Sequence[Case], among: Sequence[str] = CASE_FIELDS
 ) -> tuple[tuple[Column, ...], list[tuple[str, ...]], str]:
     """Columns that differ between the cases, their cells for each case, and a caption of what does not differ.
 
@@ -144,25 +157,25 @@ def choose(
     fields = ["kernel" if f == "implementation" and not _one_kernel_each(cases) else f for f in among]
     if all(case.layer for case in cases):  # model, layer and tp say what n and k are
         fields = [field for field in fields if field not in ("n", "k")]
-    contexts = {case.context for case in cases if case.context} if among is OF_SHARES else set()
+    contexts = {case.context for case in cases if case.context} if among is SHARE_FIELDS else set()
     if len(contexts) == 1:
         fields.remove("context")
-    varying = [field for field in fields if not _same(cases, field)]
+    varying = [field for field in fields if not _is_shared(cases, field)]
     rows = [tuple(_text(case, field) for field in varying) for case in cases]
     titles = COLUMN_TITLES | (
-        {"layer": "part"} if among is OF_PARTS else {"ranks": "ranks\nat once"} if among is OF_SHARES else {}
+        {"layer": "part"} if among is PART_FIELDS else {"ranks": "ranks\nat once"} if among is SHARE_FIELDS else {}
     )
-    columns = [Column(titles.get(field, field), number=field in NUMBERS) for field in varying]
+    columns = [Column(titles.get(field, field), number=field in NUMERIC_FIELDS) for field in varying]
     if not varying or len(set(rows)) < len(rows):
         columns.append(Column("case", number=False))
         rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]
-    shared = [_shared(cases[0], field) for field in fields if _same(cases, field)]
+    shared = [_shared_text(cases[0], field) for field in fields if _is_shared(cases, field)]
     if len(contexts) == 1:
         shared.append(f"context {contexts.pop()}")
     return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may be one word
 
 
-def _same(cases: Sequence[Case], field: str) -> bool:
+def _is_shared(cases: Sequence[Case], field: str) -> bool:
     return len({getattr(case, field) for case in cases}) == 1
 
 
@@ -180,29 +193,29 @@ def _parameters(name: str) -> str:
 def _text(case: Case, field: str) -> str:
     value = getattr(case, field)
     if value is None:
-        return NONE
+        return DASH
     if field == "gap_seconds":
-        return one(SECONDS, value) if value else "none"
-    return binary_bytes(value) if field == "message_bytes" else str(value)
+        return with_unit(SECONDS, value) if value else "none"
+    return format_bytes(value) if field == "message_bytes" else str(value)
 
 
-def _shared(case: Case, field: str) -> str:
+def _shared_text(case: Case, field: str) -> str:
     value = getattr(case, field)
     if value is None or (field == "ranks" and value == 1) or (field == "gap_seconds" and not value):
         return ""
-    return f"{COLUMN_TITLES.get(field, field)} {_text(case, field)}" if field in NAMED else _text(case, field)
+    return f"{COLUMN_TITLES.get(field, field)} {_text(case, field)}" if field in NAMED_FIELDS else _text(case, field)
 
 
 # Which table a case belongs to, and the order of the tables on a page.
 
-ORDER = ("decode", "prefill", "attention", "sweep", "layer", layer.QUESTION, "ceilings")
-QUESTION_TITLES = {layer.QUESTION: "shares of a rank: a layer, and norm with LM head and sampling"}
+QUESTION_ORDER = ("decode", "prefill", "attention", "sweep", "layer", layer.SHARES_QUESTION, "ceilings")
+QUESTION_TITLES = {layer.SHARES_QUESTION: "shares of a rank: a layer, and norm with LM head and sampling"}
 """Of tables whose question is no title."""
 
 T = TypeVar("T")
 
 
-def by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[str, list[T]]]:
+def group_by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[str, list[T]]]:
     """The members of each table under its question: those of `ORDER` first, then the others as they come.
 
     Launches make a table of their own: no unit of time fits them and the others.
@@ -211,17 +224,17 @@ def by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[
     for item in items:
         case = case_of(item)
         tables.setdefault((case.question, is_launch(case)), []).append(item)
-    return [(question, tables[question, launch]) for question, launch in sorted(tables, key=_place)]
+    return [(question, tables[question, launch]) for question, launch in sorted(tables, key=_table_order)]
 
 
-def title(question: str) -> str:
+def question_title(question: str) -> str:
     """What stands above a table."""
     return QUESTION_TITLES.get(question, question)
 
 
 def is_share(case: Case) -> bool:
     """Whether it is run with one rank's part of the cores: a file's ceilings are the whole machine's."""
-    return case.question == layer.QUESTION
+    return case.question == layer.SHARES_QUESTION
 
 
 def is_launch(case: Case) -> bool:
@@ -229,9 +242,9 @@ def is_launch(case: Case) -> bool:
     return case.op == "launch"
 
 
-def _place(table: tuple[str, bool]) -> tuple[int, bool]:
+def _table_order(table: tuple[str, bool]) -> tuple[int, bool]:
     question, launch = table
-    return ORDER.index(question) if question in ORDER else len(ORDER), launch
+    return QUESTION_ORDER.index(question) if question in QUESTION_ORDER else len(QUESTION_ORDER), launch
 
 
 # A word to stand beside times with programmatic dependent launch.

@@ -80,7 +80,7 @@ Page = Sequence[Block]
 # Draws a page as GitHub's Markdown.
 
 
-def draw_markdown(page: Page) -> str:
+def render_markdown(page: Page) -> str:
     """Headings, lists and pipe tables, their columns padded so that the source reads as a table too."""
     return (
         "\n\n".join(_markdown_facts(block) if isinstance(block, Facts) else _markdown_table(block) for block in page)
@@ -89,13 +89,16 @@ def draw_markdown(page: Page) -> str:
 
 
 def _markdown_facts(block: Facts) -> str:
-    rows = (f"- {_safe(name)}: {_safe(text)}" if name else f"- {_safe(text)}" for name, text in block.rows)
-    return "\n\n".join(filter(None, [f"{'#' * block.level} {_safe(block.title)}", "\n".join(rows)]))
+    rows = (
+        f"- {_escape_markdown(name)}: {_escape_markdown(text)}" if name else f"- {_escape_markdown(text)}"
+        for name, text in block.rows
+    )
+    return "\n\n".join(filter(None, [f"{'#' * block.level} {_escape_markdown(block.title)}", "\n".join(rows)]))
 
 
 def _markdown_table(block: Table) -> str:
-    titles = [_safe(column.title.replace("\n", " ")) for column in block.columns]
-    rows = [[_safe(cell) for cell in row] for row in block.rows]
+    titles = [_escape_markdown(column.title.replace("\n", " ")) for column in block.columns]
+    rows = [[_escape_markdown(cell) for cell in row] for row in block.rows]
     widths = [max(3, *(len(row[i]) for row in [titles, *rows])) for i in range(len(titles))]
     rule = ["-" * (w - 1) + ":" if c.number else "-" * w for c, w in zip(block.columns, widths, strict=True)]
 
@@ -106,23 +109,23 @@ def _markdown_table(block: Table) -> str:
         )
         return f"| {' | '.join(padded)} |"
 
-    head = [f"### {_safe(block.title)}", *filter(None, [_safe(block.caption)])]
+    head = [f"### {_escape_markdown(block.title)}", *filter(None, [_escape_markdown(block.caption)])]
     body = "\n".join([line(titles), line(rule), *map(line, rows)])
-    return "\n\n".join([*head, body, *map(_safe, block.notes)])
+    return "\n\n".join([*head, body, *map(_escape_markdown, block.notes)])
 
 
-def _safe(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """The text with what Markdown would take for markup made literal."""
     return "".join(f"\\{letter}" if letter in "\\|<*`~" else letter for letter in text)
 
 
 # Draws a page for a terminal, or for a file that is read like one.
 
-WIDEST = 10_000
+MAX_WIDTH = 10_000
 """Columns that no table needs: rich measures within a width."""
 
 
-def draw_terminal(page: Page, *, width: int, color: bool = False) -> str:
+def render_terminal(page: Page, *, width: int, color: bool = False) -> str:
     """Text of at least `width` columns: a table of numbers is never cut, it rather grows."""
     console = Console(file=StringIO(), width=width, force_terminal=color, color_system="auto" if color else None)
     with console.capture() as capture:
@@ -132,7 +135,9 @@ def draw_terminal(page: Page, *, width: int, color: bool = False) -> str:
             console.width = width
             drawn = _terminal_facts(block) if isinstance(block, Facts) else _terminal_table(block)
             if isinstance(block, Table):
-                console.width = max(width, console.measure(drawn, options=console.options.update(width=WIDEST)).minimum)
+                console.width = max(
+                    width, console.measure(drawn, options=console.options.update(width=MAX_WIDTH)).minimum
+                )
             console.print(drawn)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
@@ -142,8 +147,8 @@ def _terminal_facts(block: Facts) -> RenderableType:
     grid.add_column(no_wrap=True, style="dim", min_width=max((len(name) for name, _ in block.rows), default=0))
     grid.add_column(overflow="fold")
     for name, text in block.rows:
-        grid.add_row(_plain(name), _plain(text))
-    return Group(_plain(block.title, "bold"), grid)
+        grid.add_row(_printable(name), _printable(text))
+    return Group(_printable(block.title, "bold"), grid)
 
 
 def _terminal_table(block: Table) -> RenderableType:
@@ -159,13 +164,13 @@ def _terminal_table(block: Table) -> RenderableType:
         )
     for group in block.groups:
         for row in group:
-            grid.add_row(*map(_plain, row))
+            grid.add_row(*map(_printable, row))
         grid.add_section()
     title = Text.assemble((block.title, "bold"), ("  " + block.caption if block.caption else "", "dim"))
     return Group(title, grid, *(Text(note, style="dim") for note in block.notes))
 
 
-def _plain(text: str, style: str = "") -> Text:
+def _printable(text: str, style: str = "") -> Text:
     """Text from a file, with what would steer a terminal made visible."""
     return Text(
         "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
@@ -200,15 +205,15 @@ def emit(page: Page, data: Any, format: Format, output: Path | None, sources: It
     if format is Format.JSON:
         text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     elif format is Format.MARKDOWN:
-        text = draw_markdown(page)
+        text = render_markdown(page)
     else:
         width = shutil.get_terminal_size((PIPE_WIDTH, 40)).columns if output is None else PIPE_WIDTH
-        text = draw_terminal(page, width=width, color=on_terminal)
+        text = render_terminal(page, width=width, color=on_terminal)
     if output is None:
         _print(text)
     else:
         refuse_sources(output, sources)
-        write(output, text)
+        write_file(output, text)
 
 
 def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
@@ -221,7 +226,7 @@ def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
         raise UserError(f"{output}: would overwrite a result file that this report reads; give another -o")
 
 
-def write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write a whole file or leave the old one: first beside it, then in its place.
 
     Raises:

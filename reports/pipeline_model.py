@@ -25,33 +25,34 @@ State = Sequence[float]
 
 
 @dataclass(frozen=True)
-class Turn:
+class StageExecution:
     """A stage computing one micro-batch, from `start` to `end` in seconds."""
 
     stage: int
-    slot: int
+    micro_batch: int
     step: int
     start: float
     end: float
 
 
 @dataclass(frozen=True)
-class Ran:
+class PipelineSchedule:
     """What came of a walk.
 
     Attributes:
-        turns: of one step, slot by slot, from its first start on. In decode it is a steady one: the same turns come
+        executions: of one step, slot by slot, from its first start on. In decode it is a steady one: the same turns
+        come
             again every `step_seconds`, and the last stages may be at this step when the first is at the next.
         step_seconds: in decode of a step in the long run, in prefill from the first start to the last end.
-        idle: of each stage the share of `step_seconds` in which it does not compute.
+        idle_shares: of each stage the share of `step_seconds` in which it does not compute.
     """
 
-    turns: Sequence[Turn]
+    executions: Sequence[StageExecution]
     step_seconds: float
-    idle: Sequence[float]
+    idle_shares: Sequence[float]
 
 
-def decode(busy: StageTable, hop: StageTable) -> Ran:
+def simulate_decode(busy: StageTable, hop: StageTable) -> PipelineSchedule:
     """The closed loop in its steady state.
 
     Args:
@@ -62,33 +63,33 @@ def decode(busy: StageTable, hop: StageTable) -> Ran:
     Raises:
         ValueError: a table is empty or ragged, the two differ in shape, or a time is negative or not finite.
     """
-    _check(busy, hop)
-    seconds, place = _slowest_cycle(busy, hop)
-    return _ran(busy, _step(busy, hop, _steady(busy, hop, seconds, place))[0], seconds)
+    _validate_tables(busy, hop)
+    seconds, place = _critical_cycle(busy, hop)
+    return _build_schedule(busy, _advance_step(busy, hop, _steady_state(busy, hop, seconds, place))[0], seconds)
 
 
-def prefill(busy: StageTable, hop: StageTable) -> Ran:
+def simulate_prefill(busy: StageTable, hop: StageTable) -> PipelineSchedule:
     """Once through, from empty stages on; what `hop` says of the last stage is not looked at. Otherwise as `decode`."""
-    _check(busy, hop)
-    starts = _step(busy, hop, [0.0] * (len(busy) + len(busy[0])))[0]
-    return _ran(busy, starts, starts[-1][-1] + busy[-1][-1])
+    _validate_tables(busy, hop)
+    starts = _advance_step(busy, hop, [0.0] * (len(busy) + len(busy[0])))[0]
+    return _build_schedule(busy, starts, starts[-1][-1] + busy[-1][-1])
 
 
-def period(busy: StageTable, hop: StageTable) -> float:
+def decode_step_seconds(busy: StageTable, hop: StageTable) -> float:
     """`step_seconds` of decode.
 
     Where all slots are alike no mixed cycle is the slowest: one in which stages begin anew w times and slots l times
     goes m·w times from slot to slot, each by no more than the slowest stage's turn, and l times past every stage and
     its hop. So its mean is no more than that of the slowest stage, or than that of a slot's round.
     """
-    _check(busy, hop)
+    _validate_tables(busy, hop)
     if all(min(row) == max(row) for table in (busy, hop) for row in table):
         times, hops = ([row[0] for row in table] for table in (busy, hop))
         return max(len(busy[0]) * max(times), sum(times) + sum(hops))
-    return _slowest_cycle(busy, hop)[0]
+    return _critical_cycle(busy, hop)[0]
 
 
-def _check(busy: StageTable, hop: StageTable) -> None:
+def _validate_tables(busy: StageTable, hop: StageTable) -> None:
     shapes = [[len(row) for row in table] for table in (busy, hop)]
     if not shapes[0] or shapes[0] != shapes[1] or len(set(shapes[0])) > 1 or not shapes[0][0]:
         raise ValueError(
@@ -100,7 +101,7 @@ def _check(busy: StageTable, hop: StageTable) -> None:
                 raise ValueError(f"a stage takes {list(row)} seconds; give finite times from 0 on")
 
 
-def _step(busy: StageTable, hop: StageTable, state: State) -> tuple[list[list[float]], list[Moment]]:
+def _advance_step(busy: StageTable, hop: StageTable, state: State) -> tuple[list[list[float]], list[Moment]]:
     """Starts[slot][stage] of a step, and the state behind it."""
     moments = [(when, place) for place, when in enumerate(state)]
     free, back = moments[: len(busy)], moments[len(busy) :]
@@ -116,7 +117,7 @@ def _step(busy: StageTable, hop: StageTable, state: State) -> tuple[list[list[fl
     return starts, free + back
 
 
-def _slowest_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
+def _critical_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
     """The largest mean of all cycles, and a place in the state that such a cycle passes.
 
     Karp, A characterization of the minimum cycle mean in a digraph, 1978: of walks of as many steps as the state has
@@ -126,7 +127,7 @@ def _slowest_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
     size = len(busy) + len(busy[0])
     walk: list[list[Moment]] = [[(-inf if place else 0.0, place) for place in range(size)]]
     for _ in range(size):
-        walk.append(_step(busy, hop, [when for when, _ in walk[-1]])[1])
+        walk.append(_advance_step(busy, hop, [when for when, _ in walk[-1]])[1])
     place = max(
         range(size), key=lambda one: min((walk[size][one][0] - walk[k][one][0]) / (size - k) for k in range(size))
     )
@@ -139,21 +140,21 @@ def _slowest_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
     return (walk[later][place][0] - walk[step][place][0]) / (later - step), place
 
 
-def _steady(busy: StageTable, hop: StageTable, seconds: float, place: int) -> list[float]:
+def _steady_state(busy: StageTable, hop: StageTable, seconds: float, place: int) -> list[float]:
     """The state that a step moves on by `seconds` and leaves as it is: how late all else is behind a slowest cycle."""
     size = len(busy) + len(busy[0])
     state = [0.0 if one == place else -inf for one in range(size)]
     latest = state
     for _ in range(size):
-        state = [when - seconds for when, _ in _step(busy, hop, state)[1]]
+        state = [when - seconds for when, _ in _advance_step(busy, hop, state)[1]]
         latest = [max(pair) for pair in zip(latest, state, strict=True)]
     return latest
 
 
-def _ran(busy: StageTable, starts: Sequence[Sequence[float]], seconds: float) -> Ran:
+def _build_schedule(busy: StageTable, starts: Sequence[Sequence[float]], seconds: float) -> PipelineSchedule:
     turns = [
-        Turn(stage, slot, 0, start - starts[0][0], start - starts[0][0] + busy[stage][slot])
+        StageExecution(stage, slot, 0, start - starts[0][0], start - starts[0][0] + busy[stage][slot])
         for slot, row in enumerate(starts)
         for stage, start in enumerate(row)
     ]
-    return Ran(turns, seconds, [max(0.0, 1 - sum(row) / seconds) if seconds else 0.0 for row in busy])
+    return PipelineSchedule(turns, seconds, [max(0.0, 1 - sum(row) / seconds) if seconds else 0.0 for row in busy])

@@ -5,10 +5,10 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from reports import formatting, machine, roofline
-from reports.formatting import NONE, by_question, percent, title
+from reports.formatting import DASH, group_by_question, percent, question_title
 from reports.output import Column, Facts, Table
 from reports.results import ResultFile
-from reports.roofline import Figures, Interval
+from reports.roofline import CaseMetrics, Interval
 from specs import layer
 from specs.gpus import Gpu
 from specs.measurement import Case
@@ -16,68 +16,76 @@ from specs.roofline import Ceilings
 
 # The lines above a file's tables, and those below on what did not run.
 
-HOW = {"graph": "in a graph", "eager": "eager"}
+LAUNCH_WORDS = {"graph": "in a graph", "eager": "eager"}
 
 NO_CEILINGS = "none in this file: run suites/bench_ceilings.py with the others for shares"
 
 
-def above(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
+def header_facts(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
     """Machine, date, commit, how much was measured, and the ceilings that the shares refer to."""
-    span = passes(file)
+    span = pass_range(file)
     counts = [f"{len(file.measurements)} cases in {span} pass{'es' * (span != '1')}"]
     counts += [f"{len(file.not_run)} not run"] if file.not_run else []
     counts += [f"{len(file.failed)} failed"] if file.failed else []
     rows = [
         ("machine", machine.describe(file.machine)),
-        ("software", machine.software(file.machine)),
+        ("software", machine.software_versions(file.machine)),
         ("source", str(file.machine.get("source") or "")),
         ("profiler", file.profiler and f"{file.profiler}: device time as it saw it, attached to the run"),
         ("frameworks", _frameworks(file)),
         ("imported" if file.published else "date", _minute(file.datetime)),
         ("commit", _commit(file)),
-        ("command", machine.told(file)),
+        ("command", machine.run_command(file)),
         ("points" if file.published else "measured", ", ".join(counts)),
-        ("ceilings", peaks(measured) or ("" if file.published else NO_CEILINGS)),
-        *_of_a_gpu(file),
-        ("in doubt", "; ".join(f"{name}: {', '.join(words)}" for name, words in machine.in_doubt(file).items())),
+        ("ceilings", ceilings_text(measured) or ("" if file.published else NO_CEILINGS)),
+        *_gpu_rows(file),
+        (
+            "in doubt",
+            "; ".join(f"{name}: {', '.join(words)}" for name, words in machine.doubtful_ceilings(file).items()),
+        ),
     ]
     if gpu:
         used = {one.case.dtype for one in file.measurements}
         sheet = {dtype: peak for dtype, peak in gpu.flops_per_second.items() if dtype in used}
-        rows.append(("datasheet", f"{gpu.slug}: {peaks(Ceilings(gpu.hbm_bytes_per_second, sheet))}"))
+        rows.append(("datasheet", f"{gpu.slug}: {ceilings_text(Ceilings(gpu.hbm_bytes_per_second, sheet))}"))
     elif name := file.machine.get("gpu"):
         rows.append(("datasheet", f"unknown: no row of specs/gpus.py is a {name} of this memory"))
     return Facts(title=str(file.path), rows=tuple((name, text) for name, text in rows if text), level=2)
 
 
-def _of_a_gpu(file: ResultFile) -> Iterator[tuple[str, str]]:
+def _gpu_rows(file: ResultFile) -> Iterator[tuple[str, str]]:
     """Ceilings that a run on a GPU has besides, and the clock that all of its times were taken at."""
     if not file.machine.get("gpu"):
         return
     rates = {
-        how: formatting.one(formatting.BYTES_PER_SECOND, one.bytes_per_second)
-        for how, one in machine.copies(file).items()
+        how: formatting.with_unit(formatting.BYTES_PER_SECOND, one.bytes_per_second)
+        for how, one in machine.fastest_copies(file).items()
     }
-    yield "copy", ", ".join(f"{rate} {HOW.get(how, how)}" for how, rate in rates.items())
-    if idle := machine.empty(file):
-        beside = machine.launch(file, idle.case.launch)
-        more = f"; {formatting.one(formatting.SECONDS, beside.median)} with one element to compute" if beside else ""
-        yield "empty kernel", f"{formatting.one(formatting.SECONDS, idle.median)} {HOW[idle.case.launch]}{more}"
-    if found := machine.read_line(file):
+    yield "copy", ", ".join(f"{rate} {LAUNCH_WORDS.get(how, how)}" for how, rate in rates.items())
+    if idle := machine.empty_kernel(file):
+        beside = machine.fastest_launch(file, idle.case.launch)
+        more = (
+            f"; {formatting.with_unit(formatting.SECONDS, beside.median)} with one element to compute" if beside else ""
+        )
+        yield (
+            "empty kernel",
+            f"{formatting.with_unit(formatting.SECONDS, idle.median)} {LAUNCH_WORDS[idle.case.launch]}{more}",
+        )
+    if found := machine.fit_reads(file):
         fitted, sizes = found
         least, most = (formatting.decimal_bytes(size) for size in (sizes[0], sizes[-1]))
         over = f"a line through reads of {least} to {most} in a graph"
         yield "launch intercept", f"{_term(fitted.line.alpha, fitted.alpha, formatting.SECONDS)}: {over}"
         yield "bandwidth slope", _term(fitted.line.rate, fitted.rate, formatting.BYTES_PER_SECOND)
-    yield "SM clock", roofline.told(file)
+    yield "SM clock", roofline.clock_text(file)
 
 
 def _term(value: float | None, interval: Interval | None, unit: formatting.Quantity) -> str:
     """A term of a line with its 95 % interval."""
     if value is None:
         return "not seen"
-    return formatting.one(unit, value) + (
-        f" ({' to '.join(formatting.one(unit, end) for end in interval)})" if interval else ""
+    return formatting.with_unit(unit, value) + (
+        f" ({' to '.join(formatting.with_unit(unit, end) for end in interval)})" if interval else ""
     )
 
 
@@ -87,7 +95,7 @@ def _frameworks(file: ResultFile) -> str:
     return ", ".join(sorted(found))
 
 
-def below(file: ResultFile) -> list[Facts]:
+def footer_facts(file: ResultFile) -> list[Facts]:
     """What is missing: reasons with their counts, and each failure on a line."""
     reasons = Counter(file.not_run.values())
     not_run = tuple((str(count), reason) for reason, count in reasons.most_common())
@@ -101,19 +109,20 @@ def below(file: ResultFile) -> list[Facts]:
     return [one for one in facts if one.rows]
 
 
-def passes(file: ResultFile) -> str:
+def pass_range(file: ResultFile) -> str:
     """`6`, `6 to 14`: how many passes its cases had."""
     counts = [len(one.seconds) for one in file.measurements]
     return "0" if not counts else f"{counts[0]}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
-def peaks(roof: Ceilings) -> str:
+def ceilings_text(roof: Ceilings) -> str:
     """Read bandwidth, and the matmul rate of each number format."""
     memory = roof.read_bytes_per_second
     rates = [
-        f"{dtype} {formatting.one(formatting.FLOPS_PER_SECOND, peak)}" for dtype, peak in roof.flops_per_second.items()
+        f"{dtype} {formatting.with_unit(formatting.FLOPS_PER_SECOND, peak)}"
+        for dtype, peak in roof.flops_per_second.items()
     ]
-    return ", ".join(([f"read {formatting.one(formatting.BYTES_PER_SECOND, memory)}"] if memory else []) + rates)
+    return ", ".join(([f"read {formatting.with_unit(formatting.BYTES_PER_SECOND, memory)}"] if memory else []) + rates)
 
 
 def _minute(datetime: str) -> str:
@@ -127,59 +136,61 @@ def _commit(file: ResultFile) -> str:
     return f"{commit} with uncommitted changes" if file.commit.get("dirty") else commit
 
 
-Cell = Callable[[Figures], str]
-NOTES = Column("notes", number=False, prose=True)
+Cell = Callable[[CaseMetrics], str]
+NOTES_COLUMN = Column("notes", number=False, prose=True)
 
 
-def draw_up(figures: Iterable[Figures]) -> list[Table]:
+def build_tables(figures: Iterable[CaseMetrics]) -> list[Table]:
     """A table for each question."""
-    return [_table(question, members) for question, members in by_question(figures, lambda f: f.measurement.case)]
+    return [_table(question, members) for question, members in group_by_question(figures, lambda f: f.measurement.case)]
 
 
-def _table(question: str, figures: Sequence[Figures]) -> Table:
+def _table(question: str, figures: Sequence[CaseMetrics]) -> Table:
     groups = _groups(question, figures)
     figures = [one for group in groups for one in group]
-    among = {"layer": formatting.OF_PARTS, layer.QUESTION: formatting.OF_SHARES}.get(question, formatting.FIELDS)
-    labelled, names, caption = formatting.choose([one.measurement.case for one in figures], among)
+    among = {"layer": formatting.PART_FIELDS, layer.SHARES_QUESTION: formatting.SHARE_FIELDS}.get(
+        question, formatting.CASE_FIELDS
+    )
+    labelled, names, caption = formatting.label_columns([one.measurement.case for one in figures], among)
     everywhere = shared_warnings(figures)
-    columns = [*_numbers(figures), (NOTES, _notes(everywhere))]
+    columns = [*_numbers(figures), (NOTES_COLUMN, _notes(everywhere))]
     if question == "sweep":
         columns.insert(2, _growth(groups))
     name = iter(names)
     table = Table(
-        title=title(question),
+        title=question_title(question),
         columns=(*labelled, *(column for column, _ in columns)),
         groups=tuple(tuple((*next(name), *(cell(one) for _, cell in columns)) for one in group) for group in groups),
         caption=" · ".join([caption, *everywhere]),
         notes=(
-            *_without_peak(figures),
-            *roofline.notes(figures),
+            *_missing_peak_notes(figures),
+            *roofline.attention_notes(figures),
             *formatting.dependent_launch_notes(one.measurement.case.implementation for one in figures),
         ),
     )
-    return table.without_empty(NONE)
+    return table.without_empty(DASH)
 
 
-def _numbers(figures: Sequence[Figures]) -> list[tuple[Column, Cell]]:
+def _numbers(figures: Sequence[CaseMetrics]) -> list[tuple[Column, Cell]]:
     """The numeric columns, each in one unit for the whole table."""
-    time = formatting.scale(formatting.SECONDS, [f.measurement.median for f in figures])
-    memory = formatting.scale(formatting.BYTES_PER_SECOND, [f.bytes_per_second for f in figures])
-    compute = formatting.scale(formatting.FLOPS_PER_SECOND, [f.flops_per_second for f in figures])
-    wire = formatting.scale(formatting.BYTES_PER_SECOND, [f.wire_bytes_per_second for f in figures])
+    time = formatting.choose_scale(formatting.SECONDS, [f.measurement.median for f in figures])
+    memory = formatting.choose_scale(formatting.BYTES_PER_SECOND, [f.bytes_per_second for f in figures])
+    compute = formatting.choose_scale(formatting.FLOPS_PER_SECOND, [f.flops_per_second for f in figures])
+    wire = formatting.choose_scale(formatting.BYTES_PER_SECOND, [f.wire_bytes_per_second for f in figures])
     return [
         (Column(f"median\n{time.symbol}"), lambda f: time(f.measurement.median)),
-        (Column("±\n95%"), lambda f: formatting.width(f.half_width)),
+        (Column("±\n95%"), lambda f: formatting.interval_width(f.half_width)),
         (Column(memory.symbol), lambda f: memory(f.bytes_per_second)),
         (Column(compute.symbol), lambda f: compute(f.flops_per_second)),
         (Column(f"sent\n{wire.symbol}"), lambda f: wire(f.wire_bytes_per_second)),
         (Column("of\nfloor"), lambda f: percent(f.floor_share)),
-        (Column("bound", number=False), lambda f: f.bound or NONE),
+        (Column("bound", number=False), lambda f: f.bound or DASH),
         (Column("of\nsheet"), lambda f: percent(f.datasheet_share)),
         (Column("noise"), lambda f: percent(f.noise)),
     ]
 
 
-def shared_warnings(figures: Sequence[Figures]) -> list[str]:
+def shared_warnings(figures: Sequence[CaseMetrics]) -> list[str]:
     """What to mind about all rows: it stands in the caption."""
     return [word for word in figures[0].warnings() if all(word in one.warnings() for one in figures)]
 
@@ -189,7 +200,7 @@ def _notes(everywhere: Container[str]) -> Cell:
     return lambda f: ", ".join(word for word in f.warnings() if word not in everywhere)
 
 
-def _without_peak(figures: Iterable[Figures]) -> tuple[str, ...]:
+def _missing_peak_notes(figures: Iterable[CaseMetrics]) -> tuple[str, ...]:
     """Why some cases have no floor in a file that has ceilings."""
     lacking = {
         f.measurement.case.dtype: None
@@ -201,26 +212,26 @@ def _without_peak(figures: Iterable[Figures]) -> tuple[str, ...]:
     return tuple(f"no floor for {dtype}: this file has no matmul ceiling of that dtype" for dtype in lacking)
 
 
-def _groups(question: str, figures: Sequence[Figures]) -> list[list[Figures]]:
+def _groups(question: str, figures: Sequence[CaseMetrics]) -> list[list[CaseMetrics]]:
     """What stands together: series over tokens, a layer with its parts, else all."""
     if question == "sweep":
         return _series(figures)
-    if question == layer.QUESTION:
+    if question == layer.SHARES_QUESTION:
         return _parts(figures)
     return _layers(figures) if question == "layer" else [list(figures)]
 
 
-def _parts(figures: Iterable[Figures]) -> list[list[Figures]]:
+def _parts(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
     """Layers, then heads, each by rising tokens."""
-    found: dict[str | None, list[Figures]] = {}
+    found: dict[str | None, list[CaseMetrics]] = {}
     for one in sorted(figures, key=lambda f: f.measurement.case.tokens or 0):
         found.setdefault(one.measurement.case.layer, []).append(one)
     return [found[part] for part in sorted(found, key=str)]
 
 
-def _layers(figures: Iterable[Figures]) -> list[list[Figures]]:
+def _layers(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
     """A whole layer under each launch, and its parts, by every implementation at one shape."""
-    groups: dict[tuple[object, ...], list[Figures]] = {}
+    groups: dict[tuple[object, ...], list[CaseMetrics]] = {}
     for one in figures:
         case = one.measurement.case
         shape = case.tokens, case.batch, case.context
@@ -228,9 +239,9 @@ def _layers(figures: Iterable[Figures]) -> list[list[Figures]]:
     return list(groups.values())
 
 
-def _series(figures: Iterable[Figures]) -> list[list[Figures]]:
+def _series(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
     """Cases that differ only in their tokens and in what follows from them, the kernel too, by rising tokens."""
-    series: dict[Case, list[Figures]] = {}
+    series: dict[Case, list[CaseMetrics]] = {}
     for one in figures:
         case = one.measurement.case
         bare = replace(case, name="", kernel="", tokens=None, message_bytes=None)
@@ -239,7 +250,7 @@ def _series(figures: Iterable[Figures]) -> list[list[Figures]]:
     return [sorted(group, key=lambda f: f.measurement.case.tokens or 0) for group in series.values()]
 
 
-def _growth(groups: Sequence[Sequence[Figures]]) -> tuple[Column, Cell]:
+def _growth(groups: Sequence[Sequence[CaseMetrics]]) -> tuple[Column, Cell]:
     """How the time grows over that of the fewest tokens of its group."""
     least = {id(one): group[0] for group in groups for one in group}
     fewest = {group[0].measurement.case.tokens for group in groups}

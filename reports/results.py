@@ -15,26 +15,26 @@ from specs.parallel import Deployment
 
 # Whether what a file says of a step can be true: its deployment, the shares of its ledgers, its timeline.
 
-CLOSED = 1e-3
+SHARE_TOLERANCE = 1e-3
 """By how much the shares of a ledger may miss 1, and a block the window of its timeline."""
-NEEDED = ("model", "layers", "vocab", "tp", "pp", "replicas", "micro_batches", "batch", "tokens")
-WIDTH = len(measurement.Block._fields)
+STEP_FIELDS = ("model", "layers", "vocab", "tp", "pp", "replicas", "micro_batches", "batch", "tokens")
+BLOCK_WIDTH = len(measurement.TimelineBlock._fields)
 
 
-def why_not(one: Measurement) -> str | None:
+def step_fault(one: Measurement) -> str | None:
     """In a few words what cannot be true; None where all can."""
     return next(_faults(one), None)
 
 
 def _faults(one: Measurement) -> Iterator[str]:
     case = one.case
-    if case.op != measurement.OP:
+    if case.op != measurement.STEP_OP:
         if one.ledgers is not None or one.timeline is not None:
-            yield f"ledgers and timelines are of a {measurement.OP}, and this is a {case.op}"
+            yield f"ledgers and timelines are of a {measurement.STEP_OP}, and this is a {case.op}"
         return
-    if lacking := next((name for name in NEEDED if not getattr(case, name)), None):
+    if lacking := next((name for name in STEP_FIELDS if not getattr(case, name)), None):
         yield f"a step without {lacking}"
-    elif any(getattr(case, name) < 1 for name in NEEDED[1:]):
+    elif any(getattr(case, name) < 1 for name in STEP_FIELDS[1:]):
         yield "a step of less than one layer, rank, micro-batch, sequence or token"
     elif (case.tokens or 0) % (case.batch or 1):
         yield f"{case.tokens} tokens do not divide over a batch of {case.batch}"
@@ -73,11 +73,13 @@ def _ledgers(ledgers: Any, stages: int, passes: int) -> Iterator[str]:
 def _shares(shares: Any) -> Iterator[str]:
     if not isinstance(shares, Mapping):
         yield f"a ledger is {str(shares)[:40]!r}, not shares by item"
-    elif unknown := next((item for item in shares if item not in measurement.ITEMS), None):
-        yield f"a ledger has the item {unknown[:40]!r}; known: {', '.join(measurement.ITEMS)}"
-    elif odd := next((item for item, share in shares.items() if not _is_number(share) or share < -CLOSED), None):
+    elif unknown := next((item for item in shares if item not in measurement.LEDGER_ITEMS), None):
+        yield f"a ledger has the item {unknown[:40]!r}; known: {', '.join(measurement.LEDGER_ITEMS)}"
+    elif odd := next(
+        (item for item, share in shares.items() if not _is_number(share) or share < -SHARE_TOLERANCE), None
+    ):
         yield f"the share of {odd} is {str(shares[odd])[:40]}, not a share"
-    elif abs(sum(shares.values()) - 1) > CLOSED:
+    elif abs(sum(shares.values()) - 1) > SHARE_TOLERANCE:
         yield f"the shares of a ledger add up to {sum(shares.values()):.4g}, not 1"
 
 
@@ -91,24 +93,26 @@ def _timeline(timeline: Any, ranks: int) -> Iterator[str]:
         yield from _block(block, seconds, ranks)
     for rank in range(ranks):
         edges = [0.0, *(edge for block in blocks if block[0] == rank for edge in block[2:4]), seconds]
-        if any(abs(end - start) > CLOSED * seconds for end, start in zip(edges[::2], edges[1::2], strict=True)):
+        if any(
+            abs(end - start) > SHARE_TOLERANCE * seconds for end, start in zip(edges[::2], edges[1::2], strict=True)
+        ):
             yield f"the blocks of rank {rank} do not fill its timeline of {seconds:.4g} s one after another"
 
 
 def _block(block: Any, seconds: float, ranks: int) -> Iterator[str]:
-    if not isinstance(block, list) or len(block) != WIDTH:
-        yield f"a block of a timeline is {str(block)[:40]!r}, not {', '.join(measurement.Block._fields)}"
+    if not isinstance(block, list) or len(block) != BLOCK_WIDTH:
+        yield f"a block of a timeline is {str(block)[:40]!r}, not {', '.join(measurement.TimelineBlock._fields)}"
         return
     rank, kind, start, end, turn, slot = block
-    if kind not in measurement.BLOCKS:
-        yield f"a block of a timeline is of kind {str(kind)[:40]!r}; known: {', '.join(measurement.BLOCKS)}"
+    if kind not in measurement.BLOCK_KINDS:
+        yield f"a block of a timeline is of kind {str(kind)[:40]!r}; known: {', '.join(measurement.BLOCK_KINDS)}"
     elif not all(type(one) is int for one in (rank, turn, slot)):
         yield f"rank, step and slot of a block are {rank!r}, {turn!r} and {slot!r}, not whole numbers"[:120]
     elif not 0 <= rank < ranks:
         yield f"a block of a timeline is of rank {rank}, and there are {ranks} ranks"
     elif not (_is_number(start) and _is_number(end)) or end < start:
         yield f"a block of a timeline lasts from {str(start)[:20]} to {str(end)[:20]} s"
-    elif start < 0 or end > seconds * (1 + CLOSED):
+    elif start < 0 or end > seconds * (1 + SHARE_TOLERANCE):
         yield f"a block of a timeline lies from {start:.4g} to {end:.4g} s, outside its window of {seconds:.4g} s"
 
 
@@ -118,42 +122,42 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 # Reads a JSON file, and says in one line why it cannot be read.
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """A larger file is no result file, and would take minutes and gigabytes to find that out."""
 
 
-def read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """Parse a result file's text.
 
     Raises:
         UserError: not there, a folder, unreadable, empty, cut short, or not JSON.
     """
     if path.suffix == ".jsonl":
-        raise UserError(f"{path}: a journal, not a result file; {_recover(path)}")
+        raise UserError(f"{path}: a journal, not a result file; {_recover_command(path)}")
     text = _text(path)
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        if _cut_short(text, error):
+        if _is_cut_short(text, error):
             size = path.stat().st_size
-            raise UserError(f"{path}: cut short after {size} bytes; {_rescue(path)}") from error
+            raise UserError(f"{path}: cut short after {size} bytes; {_repair_hint(path)}") from error
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise UserError(f"{path}: not JSON ({where}); give a file that --benchmark-json wrote") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); {_rescue(path)}") from error
+        raise UserError(f"{path}: not JSON ({error}); {_repair_hint(path)}") from error
 
 
 def _text(path: Path) -> str:
     try:
         size = path.stat().st_size
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             raise UserError(
-                f"{path}: {size / 2**20:.0f} MiB, of {MOST_BYTES // 2**20} that are read: 10,000 cases take 14; give a "
+                f"{path}: {size / 2**20:.0f} MiB, of {MAX_BYTES // 2**20} that are read: 10,000 cases take 14; give a "
                 "result file, or import fewer models and formats into one"
             )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; {_rescue(path)}") from error
+        raise UserError(f"{path}: no such file; {_repair_hint(path)}") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: a folder; give the result files in it, as in {path}/*.json") from error
     except UnicodeDecodeError as error:
@@ -161,11 +165,11 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read it ({error}); check the path and its permissions") from error
     if not text.strip():
-        raise UserError(f"{path}: empty; {_rescue(path)}")
+        raise UserError(f"{path}: empty; {_repair_hint(path)}")
     return text
 
 
-def _cut_short(text: str, error: json.JSONDecodeError) -> bool:
+def _is_cut_short(text: str, error: json.JSONDecodeError) -> bool:
     """Whether the text starts as an object and ends before it closes."""
     whole = text.strip()
     return whole.startswith("{") and (not whole.endswith("}") or error.pos >= len(text.rstrip()))
@@ -175,26 +179,26 @@ def _refuse_constant(literal: str) -> NoReturn:
     raise ValueError(f"{literal} is no JSON number")
 
 
-def _rescue(path: Path) -> str:
+def _repair_hint(path: Path) -> str:
     journal = path.with_name(f"{path.name}.journal.jsonl")
-    return _recover(journal) if path.name and journal.is_file() else "give a file that --benchmark-json wrote"
+    return _recover_command(journal) if path.name and journal.is_file() else "give a file that --benchmark-json wrote"
 
 
-def _recover(journal: Path) -> str:
+def _recover_command(journal: Path) -> str:
     target = journal.with_name(journal.name.partition(".journal")[0].removesuffix(".jsonl"))
     return f"use `python -m reports recover {journal} -o {target}`"
 
 
-SUITES = "`pytest suites/ --benchmark-json=out.json`"
-MOST_WORK = 1e30
+SUITES_COMMAND = "`pytest suites/ --benchmark-json=out.json`"
+MAX_WORK = 1e30
 """Flops or bytes of one call that no machine gets through."""
-CASE_KINDS = tuple(get_type_hints(Case).items())
-COUNTED = (
+CASE_TYPES = tuple(get_type_hints(Case).items())
+POSITIVE_FIELDS = (
     *("tp", "pp", "tokens", "n", "k", "ranks", "message_bytes", "context", "batch", "per_layer"),
     *("replicas", "micro_batches", "layers", "vocab"),
 )
 """What there is at least one of, where it is told at all."""
-RECORD_KINDS = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
+MEASUREMENT_TYPES = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
 """Types of the fields that a report prints or decides on, looked up once: files hold thousands of cases."""
 
 
@@ -266,7 +270,7 @@ def load(path: Path) -> ResultFile:
     Raises:
         UserError: it cannot be read, is none, is of a newer schema, or contradicts itself.
     """
-    return parse(path, read(path))
+    return parse(path, read_json(path))
 
 
 def parse(path: Path, content: Any) -> ResultFile:
@@ -301,10 +305,12 @@ def _schema(path: Path, content: Any) -> int:
     """The schema of a file whose outline is right."""
     outline = {"benchmarks": list, "machine_info": dict}
     if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in outline.items()):
-        raise UserError(f"{path}: JSON, but not pytest-benchmark's; give a file that {SUITES} wrote")
+        raise UserError(f"{path}: JSON, but not pytest-benchmark's; give a file that {SUITES_COMMAND} wrote")
     schema = content["machine_info"].get("shardbench_schema")
     if schema is None:
-        raise UserError(f"{path}: pytest-benchmark's, but not of shardbench's suites; give a file that {SUITES} wrote")
+        raise UserError(
+            f"{path}: pytest-benchmark's, but not of shardbench's suites; give a file that {SUITES_COMMAND} wrote"
+        )
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise UserError(f"{path}: shardbench_schema is {schema!r}, no number from 1 on; run the suites again")
     if schema > SCHEMA:
@@ -325,17 +331,17 @@ def _measurement(path: Path, entry: Any) -> Measurement:
         raise UserError(f"{path}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {name}: not a shardbench case ({error}); the file was edited") from error
-    for record, kinds in ((measurement.case, CASE_KINDS), (measurement, RECORD_KINDS)):
+    for record, kinds in ((measurement.case, CASE_TYPES), (measurement, MEASUREMENT_TYPES)):
         for field, kind in kinds:
             value = getattr(record, field)
             if not isinstance(value, kind) and not (isinstance(value, float) and isinstance(0, kind)):
                 raise UserError(f"{path}: {name}: {field} is {value!r}, not {_name(kind)}; the file was edited")
     work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
-    if not all(0 <= count < MOST_WORK for count in work):
-        raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MOST_WORK:g}; the file was edited")
-    if why := why_not(measurement):
+    if not all(0 <= count < MAX_WORK for count in work):
+        raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MAX_WORK:g}; the file was edited")
+    if why := step_fault(measurement):
         raise UserError(f"{path}: {name}: {why}; the file was edited")
-    if low := next((field for field in COUNTED if (getattr(measurement.case, field) or 1) < 1), None):
+    if low := next((field for field in POSITIVE_FIELDS if (getattr(measurement.case, field) or 1) < 1), None):
         value = getattr(measurement.case, low)
         raise UserError(f"{path}: {name}: {low} is {value}, below 1; the file was edited")
     return measurement

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from reports import formatting
-from reports.formatting import counted, is_launch, is_share
+from reports.formatting import is_launch, is_share, pluralize
 from reports.results import ResultFile
 from specs import roofline, statistics
 from specs.measurement import Case, Measurement
@@ -20,31 +20,31 @@ from specs.statistics import Passes
 THROTTLED, MOVED = "throttled", "clock moved"
 
 
-def doubts(one: Measurement) -> list[str]:
+def clock_doubts(one: Measurement) -> list[str]:
     """What is to be minded about the clock of a case, in a word each."""
     said = {THROTTLED: bool(one.throttled), MOVED: bool((one.telemetry or {}).get("moved_visits"))}
     return [word for word, applies in said.items() if applies]
 
 
-def span(file: ResultFile) -> str:
+def clock_range(file: ResultFile) -> str:
     """`1965 to 1980 MHz`: the SM clock over the cases of a file; empty where it says none."""
     found = sorted(mhz for one in file.measurements for mhz in _mhz(one))
     return " to ".join(dict.fromkeys(f"{mhz:.0f}" for mhz in (found[0], found[-1]))) + " MHz" if found else ""
 
 
-def told(file: ResultFile) -> str:
+def clock_text(file: ResultFile) -> str:
     """The clock of a run, and how many cases are in doubt about it; for a GPU whose clock nothing tells, that."""
-    if not (clock := span(file)):
-        return UNKNOWN if file.machine.get("gpu") and _timed_here(file.measurements) else ""
-    words = [word for one in file.measurements for word in doubts(one)]
-    cases = [f"{word} in {counted(words.count(word), 'case')}" for word in (MOVED, THROTTLED) if word in words]
+    if not (clock := clock_range(file)):
+        return UNKNOWN_CLOCK if file.machine.get("gpu") and _is_timed_here(file.measurements) else ""
+    words = [word for one in file.measurements for word in clock_doubts(one)]
+    cases = [f"{word} in {pluralize(words.count(word), 'case')}" for word in (MOVED, THROTTLED) if word in words]
     return ", ".join([clock, *cases])
 
 
-UNKNOWN = "unknown: NVML told nothing (pip install nvidia-ml-py)"
+UNKNOWN_CLOCK = "unknown: NVML told nothing (pip install nvidia-ml-py)"
 
 
-def _timed_here(measurements: Sequence[Measurement]) -> bool:
+def _is_timed_here(measurements: Sequence[Measurement]) -> bool:
     return any(one.clock == "cuda_event" for one in measurements)
 
 
@@ -62,7 +62,7 @@ CONTENDED = 0.1
 
 
 @dataclass(frozen=True)
-class Figures:
+class CaseMetrics:
     """A measurement, the ceilings of the same file, and those of its GPU's datasheet where that is known."""
 
     measurement: Measurement
@@ -83,7 +83,7 @@ class Figures:
     def bound(self) -> str | None:
         """Which ceiling sets the floor: memory or compute."""
         case = self.measurement.case
-        return roofline.bound(case.work, case.dtype, self.measured) if self.floor_seconds else None
+        return roofline.limiting_resource(case.work, case.dtype, self.measured) if self.floor_seconds else None
 
     @property
     def datasheet_share(self) -> float | None:
@@ -117,7 +117,7 @@ class Figures:
     @cached_property
     def half_width(self) -> float | None:
         """Relative half-width of the 95 % interval; None for a single pass."""
-        width = statistics.half_width(self.measurement.seconds)
+        width = statistics.relative_half_width(self.measurement.seconds)
         return width if isfinite(width) else None
 
     @cached_property
@@ -135,7 +135,7 @@ class Figures:
         """What to mind about the figure, in a word each."""
         said = {
             "noisy": (self.noise or 0) > NOISY,
-            **dict.fromkeys(doubts(self.measurement), True),
+            **dict.fromkeys(clock_doubts(self.measurement), True),
             "contended": self._taken_by_others > CONTENDED,
             "stopped by budget": self.measurement.stopped_by == "budget",
             self.measurement.stopped_by: self.measurement.stopped_by.startswith(("error", "interrupted")),
@@ -184,17 +184,19 @@ class Figures:
 
 # What decode attention is meant to reach: one point of Llama-3-70B on H200, against the best library of the run.
 
-MOST = 1.03
+MAX_RATIO = 1.03
 """Our time over that of the fastest library."""
-POINT = {"model": "llama-3-70b", "tp": 1, "batch": 32, "context": 8192, "dtype": "bf16"}
+TARGET_POINT = {"model": "llama-3-70b", "tp": 1, "batch": 32, "context": 8192, "dtype": "bf16"}
 """64 query heads on 8 kv heads: 1.07 GB of keys and values a layer."""
 OURS = "triton"
 LIBRARIES = ("torch", "flash-attn", "flashinfer")
-TARGET = f"{OURS} at tp 1, batch 32, context 8192 ≤ {MOST}x the fastest of {', '.join(LIBRARIES)} (set for H200)"
-PUBLISHED = "FlashAttention-3 on H200 is published at 247 us"
+TARGET_TEXT = (
+    f"{OURS} at tp 1, batch 32, context 8192 ≤ {MAX_RATIO}x the fastest of {', '.join(LIBRARIES)} (set for H200)"
+)
+PUBLISHED_NOTE = "FlashAttention-3 on H200 is published at 247 us"
 
 
-class Standing(NamedTuple):
+class AttentionTargetResult(NamedTuple):
     """How the target stands: `met` is None where a library that is missing could still decide it; a ratio of times."""
 
     met: bool | None
@@ -206,7 +208,7 @@ class Standing(NamedTuple):
         return verdict if self.ratio is None else f"{verdict} at {self.ratio:.3f}x"
 
 
-def judge(figures: Iterable[Figures]) -> Standing | None:
+def judge_attention(figures: Iterable[CaseMetrics]) -> AttentionTargetResult | None:
     """How the target stands, by medians of cold calls in a graph; None where nothing was measured at its point."""
     by = {one.measurement.case.implementation: one for one in figures if _is_point(one.measurement.case)}
     if not by:
@@ -216,21 +218,21 @@ def judge(figures: Iterable[Figures]) -> Standing | None:
     absent = [name for name in (OURS, *LIBRARIES) if name not in by]
     lack = f"no {', '.join(absent)}" if absent else ""
     if own is None or library is None:
-        return Standing(None, None, lack)
+        return AttentionTargetResult(None, None, lack)
     ratio = own.measurement.median / library.measurement.median
-    met = False if ratio > MOST else None if absent else True
+    met = False if ratio > MAX_RATIO else None if absent else True
     best = f"{library.measurement.case.implementation} takes {1e6 * library.measurement.median:.1f} us"
-    return Standing(met, ratio, "; ".join(filter(None, (best, lack))))
+    return AttentionTargetResult(met, ratio, "; ".join(filter(None, (best, lack))))
 
 
-def notes(figures: Iterable[Figures]) -> tuple[str, ...]:
+def attention_notes(figures: Iterable[CaseMetrics]) -> tuple[str, ...]:
     """The target as a line under the table."""
-    standing = judge(figures)
-    return (f"target: {TARGET}: {standing} ({standing.remark}; {PUBLISHED})",) if standing else ()
+    standing = judge_attention(figures)
+    return (f"target: {TARGET_TEXT}: {standing} ({standing.remark}; {PUBLISHED_NOTE})",) if standing else ()
 
 
 def _is_point(case: Case) -> bool:
-    at = all(getattr(case, name) == value for name, value in POINT.items())
+    at = all(getattr(case, name) == value for name, value in TARGET_POINT.items())
     return at and case.op == "attention" and (case.cache, case.launch) == ("cold", "graph")
 
 
@@ -240,18 +242,18 @@ def _is_point(case: Case) -> bool:
 # `half` the bytes that take twice the latency, alpha follows from half, and one unknown is left to search for. A term
 # that is nowhere more than a hundredth of the time is not told apart from nothing, and is left out.
 
-NOTHING_SAID = 10
+MAX_INTERVAL_FACTOR = 10
 """Factor either way beyond which an interval is left out."""
-SEEN = 0.01
+MIN_TERM_SHARE = 0.01
 """Share of the time that a term has to have somewhere."""
-STEPS = 400
+SEARCH_STEPS = 400
 """Places of `half` that are tried before the best of them is refined."""
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Line:
+class AlphaBeta:
     """alpha in seconds, and bytes a second; None where the times do not show it."""
 
     alpha: float | None
@@ -263,50 +265,50 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class AlphaBetaFit:
     """A line and how sure it is.
 
     Attributes:
         line: its two terms.
         alpha, rate: 95 % intervals, or ranges, of the terms.
         source: where the intervals come from: `6 passes`, or `leaving out a size` where there is one figure a size.
-        worst: the largest |time / line − 1|: a large one says that the model does not hold.
+        worst_residual: the largest |time / line − 1|: a large one says that the model does not hold.
     """
 
-    line: Line
+    line: AlphaBeta
     alpha: Interval | None
     rate: Interval | None
     source: str | None
-    worst: float
+    worst_residual: float
 
 
-def through(passes: Mapping[int, Passes]) -> Fitted:
+def fit_alpha_beta(passes: Mapping[int, Passes]) -> AlphaBetaFit:
     """Fit a line to the times of each number of bytes, and to each pass alone for the intervals."""
     middle = {size: statistics.pooled_median(one) for size, one in passes.items()}
-    line = _solve(middle)
-    again, source = _again(passes, middle)
-    return Fitted(
+    line = _fit(middle)
+    again, source = _refit_passes(passes, middle)
+    return AlphaBetaFit(
         line=line,
-        alpha=interval(line.alpha, [one.alpha for one in again], source),
-        rate=interval(line.rate, [one.rate for one in again], source),
+        alpha=term_interval(line.alpha, [one.alpha for one in again], source),
+        rate=term_interval(line.rate, [one.rate for one in again], source),
         source=source,
-        worst=max(abs(time / line.at(size) - 1) for size, time in middle.items()),
+        worst_residual=max(abs(time / line.at(size) - 1) for size, time in middle.items()),
     )
 
 
-def _again(passes: Mapping[int, Passes], middle: Mapping[int, float]) -> tuple[list[Line], str | None]:
+def _refit_passes(passes: Mapping[int, Passes], middle: Mapping[int, float]) -> tuple[list[AlphaBeta], str | None]:
     """The line fitted to each pass that all sizes have; to single figures, without each size in turn."""
     if all(sum(map(len, one)) == 1 for one in passes.values()):
         without = [{size: time for size, time in middle.items() if size != left_out} for left_out in middle]
-        return [_solve(rest) for rest in without], "leaving out a size"
+        return [_fit(rest) for rest in without], "leaving out a size"
     count = min(map(len, passes.values()))
     if count < 2:
         return [], None
-    lines = [_solve({size: median(one[number]) for size, one in passes.items()}) for number in range(count)]
+    lines = [_fit({size: median(one[number]) for size, one in passes.items()}) for number in range(count)]
     return lines, f"{count} passes"
 
 
-def interval(value: float | None, found: Sequence[float | None], source: str | None) -> Interval | None:
+def term_interval(value: float | None, found: Sequence[float | None], source: str | None) -> Interval | None:
     """Student's t on the logarithms over passes, around the value; of figures with one left out, their range.
 
     None too where it is so wide, as that of two passes on a busy machine, that it says nothing.
@@ -316,16 +318,16 @@ def interval(value: float | None, found: Sequence[float | None], source: str | N
         return None
     if source == "leaving out a size":
         return min(seen), max(seen)
-    factor = 1 + statistics.half_width([(one,) for one in seen])
-    return (value / factor, value * factor) if factor < NOTHING_SAID else None
+    factor = 1 + statistics.relative_half_width([(one,) for one in seen])
+    return (value / factor, value * factor) if factor < MAX_INTERVAL_FACTOR else None
 
 
-def _solve(seconds: Mapping[int, float]) -> Line:
+def _fit(seconds: Mapping[int, float]) -> AlphaBeta:
     return _line(tuple(seconds.items()))
 
 
 @cache
-def _line(times: tuple[tuple[int, float], ...]) -> Line:
+def _line(times: tuple[tuple[int, float], ...]) -> AlphaBeta:
     """The least squares of log t over `half`, between the ends where a term would vanish."""
     import numpy as np
     from scipy.optimize import minimize_scalar  # most commands can do without
@@ -335,13 +337,13 @@ def _line(times: tuple[tuple[int, float], ...]) -> Line:
     def misfit(log_half: float) -> float:
         return float(np.var(logs - np.log1p(sizes / exp(log_half))))
 
-    low, high = log(SEEN * float(sizes.min())), log(float(sizes.max()) / SEEN)
-    tried = np.linspace(low, high, STEPS)
+    low, high = log(MIN_TERM_SHARE * float(sizes.min())), log(float(sizes.max()) / MIN_TERM_SHARE)
+    tried = np.linspace(low, high, SEARCH_STEPS)
     best = int(np.argmin(np.var(logs[:, None] - np.log1p(sizes[:, None] / np.exp(tried)), axis=0)))
-    around = float(tried[max(best - 1, 0)]), float(tried[min(best + 1, STEPS - 1)])
+    around = float(tried[max(best - 1, 0)]), float(tried[min(best + 1, SEARCH_STEPS - 1)])
     half = exp(float(minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-9}).x))
     alpha = exp(float(np.mean(logs - np.log1p(sizes / half))))
     alpha_seen, rate_seen = half > 1.01 * exp(low), half < exp(high) / 1.01
     if not alpha_seen:
-        return Line(None, exp(float(np.mean(np.log(sizes) - logs))))
-    return Line(alpha, half / alpha) if rate_seen else Line(exp(float(np.mean(logs))), None)
+        return AlphaBeta(None, exp(float(np.mean(np.log(sizes) - logs))))
+    return AlphaBeta(alpha, half / alpha) if rate_seen else AlphaBeta(exp(float(np.mean(logs))), None)

@@ -6,11 +6,11 @@ from pathlib import Path
 from reports import machine, output, result_tables, results
 from reports.communication import points as communication_points
 from reports.communication import report as between_ranks
-from reports.communication.points import NOTHING, Point, References
+from reports.communication.points import NO_REFERENCES, CommPoint, References
 from reports.ledger import report as layers
 from reports.output import Block, Format
 from reports.results import ResultFile
-from reports.roofline import Figures
+from reports.roofline import CaseMetrics
 from reports.tp_vs_pp import compare as experiment
 from reports.tp_vs_pp import report as experiments
 from specs import measurement
@@ -26,11 +26,11 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
     page: list[Block] = []
     data = []
     loaded = [results.load(path) for path in paths]
-    references = communication_points.gather(loaded)
+    references = communication_points.gather_references(loaded)
     for file in loaded:
-        figures = read(file)
+        figures = case_metrics(file)
         if format is Format.JSON:
-            found = communication_points.points(file, figures, references)
+            found = communication_points.build_points(file, figures, references)
             data += [
                 {
                     "file": str(file.path),
@@ -41,38 +41,42 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
                 for one in found
             ]
         else:
-            page += section(file, figures, references)
+            page += file_blocks(file, figures, references)
     output.emit(page, data, format, to, paths)
 
 
-def read(file: ResultFile) -> list[Figures]:
+def case_metrics(file: ResultFile) -> list[CaseMetrics]:
     """Each measurement beside the file's own ceilings and its GPU's datasheet."""
-    measured, gpu = machine.measured(file), machine.known_gpu(file)
+    measured, gpu = machine.measured_ceilings(file), machine.known_gpu(file)
     datasheet = Ceilings.datasheet(gpu) if gpu else None
-    return [Figures(measurement, measured, datasheet) for measurement in file.measurements]
+    return [CaseMetrics(measurement, measured, datasheet) for measurement in file.measurements]
 
 
-def section(file: ResultFile, figures: Iterable[Figures], references: References = NOTHING) -> list[Block]:
+def file_blocks(
+    file: ResultFile, figures: Iterable[CaseMetrics], references: References = NO_REFERENCES
+) -> list[Block]:
     """One file: what it is, TP against PP, its other tables, what is missing."""
-    above = result_tables.above(file, machine.measured(file), machine.known_gpu(file))
-    found = communication_points.points(file, figures, references)
+    above = result_tables.header_facts(file, machine.measured_ceilings(file), machine.known_gpu(file))
+    found = communication_points.build_points(file, figures, references)
     general = [
         one.figures
         for one in found
-        if not (communication_points.between_ranks(one.case) or experiment.belongs(one.measurement))
+        if not (communication_points.is_between_ranks(one.case) or experiment.is_experiment_step(one.measurement))
     ]
-    communication = [one for one in found if communication_points.between_ranks(one.case)]
-    answer = experiments.write([file]).blocks()
-    others = [*result_tables.draw_up(general), *_ledger(file), *_communication(communication)]
-    return [above, *answer, *others, *result_tables.below(file)]
+    communication = [one for one in found if communication_points.is_between_ranks(one.case)]
+    answer = experiments.build_section([file]).blocks()
+    others = [*result_tables.build_tables(general), *_ledger(file), *_communication(communication)]
+    return [above, *answer, *others, *result_tables.footer_facts(file)]
 
 
 def _ledger(file: ResultFile) -> list[Block]:
     """Where the time of whole layers goes."""
-    return [block for one in layers.write([file]).accounts for block in one.tables()]
+    return [block for one in layers.build_section([file]).file_ledgers for block in one.tables()]
 
 
-def _communication(points: Sequence[Point]) -> list[Block]:
+def _communication(points: Sequence[CommPoint]) -> list[Block]:
     """Tables of operations between ranks, and latency and bandwidth fitted to them."""
-    fitted = [found for one in communication_points.collect(points) if (found := communication_points.fit(one))]
-    return [*between_ranks.draw_up(points), *between_ranks.fit_table(fitted)]
+    fitted = [
+        found for one in communication_points.collect_series(points) if (found := communication_points.fit_series(one))
+    ]
+    return [*between_ranks.communication_tables(points), *between_ranks.fit_table(fitted)]

@@ -46,13 +46,13 @@ class Gpu:
         return self.slug
 
 
-def _tera(**peaks: float) -> dict[str, float]:
+def _teraflops(**peaks: float) -> dict[str, float]:
     """Peaks by dtype, from units of 1e12 flops a second."""
     return {dtype: peak * 1e12 for dtype, peak in peaks.items()}
 
 
-_A100 = _tera(fp32=19.5, tf32=156, bf16=312, fp16=312, int8=624)
-_GH100_SXM = _tera(fp32=67, tf32=494.7, bf16=989.5, fp16=989.5, fp8=1979, int8=1979)
+_A100_PEAKS = _teraflops(fp32=19.5, tf32=156, bf16=312, fp16=312, int8=624)
+_GH100_SXM_PEAKS = _teraflops(fp32=67, tf32=494.7, bf16=989.5, fp16=989.5, fp8=1979, int8=1979)
 _A100_SHEET = (
     "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/"
     "nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf"
@@ -65,7 +65,7 @@ _ROWS = (
         slug="v100_sxm",
         names=("Tesla V100-SXM2-32GB",),
         arch="sm_70",
-        flops_per_second=_tera(fp32=15.7, fp16=125),
+        flops_per_second=_teraflops(fp32=15.7, fp16=125),
         hbm_bytes_per_second=900e9,
         hbm_bytes=32e9,
         l2_bytes=6 * MIB,
@@ -78,7 +78,7 @@ _ROWS = (
         slug="a100_sxm",
         names=("NVIDIA A100-SXM4-80GB", "A100-SXM4-80GB"),
         arch="sm_80",
-        flops_per_second=_A100,
+        flops_per_second=_A100_PEAKS,
         hbm_bytes_per_second=2039e9,
         hbm_bytes=80e9,
         l2_bytes=40 * MIB,
@@ -91,7 +91,7 @@ _ROWS = (
         slug="a100_sxm_40gb",
         names=("NVIDIA A100-SXM4-40GB", "A100-SXM4-40GB"),
         arch="sm_80",
-        flops_per_second=_A100,
+        flops_per_second=_A100_PEAKS,
         hbm_bytes_per_second=1555e9,
         hbm_bytes=40e9,
         l2_bytes=40 * MIB,
@@ -105,7 +105,7 @@ _ROWS = (
         slug="a100_pcie",
         names=("NVIDIA A100 80GB PCIe",),
         arch="sm_80",
-        flops_per_second=_A100,
+        flops_per_second=_A100_PEAKS,
         hbm_bytes_per_second=1935e9,
         hbm_bytes=80e9,
         l2_bytes=40 * MIB,
@@ -118,7 +118,7 @@ _ROWS = (
         slug="h100_sxm",
         names=("NVIDIA H100 80GB HBM3",),
         arch="sm_90",
-        flops_per_second=_GH100_SXM,
+        flops_per_second=_GH100_SXM_PEAKS,
         hbm_bytes_per_second=3.35e12,
         hbm_bytes=80e9,
         l2_bytes=50 * MIB,
@@ -131,7 +131,7 @@ _ROWS = (
         slug="h100_pcie",
         names=("NVIDIA H100 PCIe",),
         arch="sm_90",
-        flops_per_second=_tera(fp32=51, tf32=378, bf16=756, fp16=756, fp8=1513, int8=1513),
+        flops_per_second=_teraflops(fp32=51, tf32=378, bf16=756, fp16=756, fp8=1513, int8=1513),
         hbm_bytes_per_second=2e12,
         hbm_bytes=80e9,
         l2_bytes=50 * MIB,
@@ -144,7 +144,7 @@ _ROWS = (
         slug="h200_sxm",
         names=("NVIDIA H200",),
         arch="sm_90",
-        flops_per_second=_GH100_SXM,
+        flops_per_second=_GH100_SXM_PEAKS,
         hbm_bytes_per_second=4.8e12,
         hbm_bytes=141e9,
         l2_bytes=60 * MIB,  # as the driver reports; the datasheet is silent
@@ -158,7 +158,7 @@ _ROWS = (
         slug="b200_sxm",
         names=("NVIDIA B200",),
         arch="sm_100",
-        flops_per_second=_tera(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, int8=4500, fp4=9000),
+        flops_per_second=_teraflops(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, int8=4500, fp4=9000),
         hbm_bytes_per_second=7.7e12,  # as shipped in HGX B200; 8 TB/s and 192 GB were announced
         hbm_bytes=180e9,
         l2_bytes=132_644_864,  # as the driver reports; the datasheet is silent
@@ -171,7 +171,7 @@ _ROWS = (
         slug="gb200",
         names=("NVIDIA GB200",),
         arch="sm_100",
-        flops_per_second=_tera(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000, int8=5000, fp4=10000),
+        flops_per_second=_teraflops(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000, int8=5000, fp4=10000),
         hbm_bytes_per_second=8e12,
         hbm_bytes=186e9,
         l2_bytes=None,
@@ -185,7 +185,7 @@ _ROWS = (
         names=("NVIDIA B300 SXM6 AC",),
         arch="sm_103",
         # fp4: 108 PF dense for eight GPUs; with sparsity 4/3 of it, not twice
-        flops_per_second=_tera(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, fp4=13500),
+        flops_per_second=_teraflops(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, fp4=13500),
         hbm_bytes_per_second=7.7e12,  # as shipped in HGX B300; the full chip has 8 TB/s and 288 GB
         hbm_bytes=270e9,
         l2_bytes=132_644_864,  # as the driver reports; the datasheet is silent
@@ -198,7 +198,7 @@ _ROWS = (
         slug="gb300",
         names=("NVIDIA GB300",),
         arch="sm_103",
-        flops_per_second=_tera(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000, fp4=15000),
+        flops_per_second=_teraflops(fp32=80, tf32=1250, bf16=2500, fp16=2500, fp8=5000, fp4=15000),
         hbm_bytes_per_second=8e12,
         hbm_bytes=279e9,
         l2_bytes=None,
@@ -211,7 +211,7 @@ _ROWS = (
         slug="l4",
         names=("NVIDIA L4",),
         arch="sm_89",
-        flops_per_second=_tera(fp32=30.3, tf32=60, bf16=121, fp16=121, fp8=242.5, int8=242.5),
+        flops_per_second=_teraflops(fp32=30.3, tf32=60, bf16=121, fp16=121, fp8=242.5, int8=242.5),
         hbm_bytes_per_second=300e9,
         hbm_bytes=24e9,
         l2_bytes=48 * MIB,
@@ -224,7 +224,7 @@ _ROWS = (
         slug="l40s",
         names=("NVIDIA L40S",),
         arch="sm_89",
-        flops_per_second=_tera(fp32=91.6, tf32=183, bf16=362.05, fp16=362.05, fp8=733, int8=733),
+        flops_per_second=_teraflops(fp32=91.6, tf32=183, bf16=362.05, fp16=362.05, fp8=733, int8=733),
         hbm_bytes_per_second=864e9,
         hbm_bytes=48e9,
         l2_bytes=96 * MIB,
@@ -237,7 +237,7 @@ _ROWS = (
         slug="rtx_4090",
         names=("NVIDIA GeForce RTX 4090",),
         arch="sm_89",
-        flops_per_second=_tera(fp32=82.6, tf32=82.6, bf16=165.2, fp16=165.2, fp8=330.3, int8=660.6),
+        flops_per_second=_teraflops(fp32=82.6, tf32=82.6, bf16=165.2, fp16=165.2, fp8=330.3, int8=660.6),
         hbm_bytes_per_second=1008e9,
         hbm_bytes=24e9,
         l2_bytes=72 * MIB,
@@ -251,7 +251,7 @@ _ROWS = (
         names=("NVIDIA RTX PRO 6000 Blackwell Server Edition",),
         arch="sm_120",
         # rounded by the vendor; tf32 alone is printed dense
-        flops_per_second=_tera(fp32=120, tf32=234, bf16=500, fp16=500, fp8=1000, fp4=2000),
+        flops_per_second=_teraflops(fp32=120, tf32=234, bf16=500, fp16=500, fp8=1000, fp4=2000),
         hbm_bytes_per_second=1597e9,  # not the 1792 of the workstation edition
         hbm_bytes=96e9,
         l2_bytes=128 * MIB,
@@ -264,7 +264,7 @@ _ROWS = (
         slug="mi300x",
         names=("AMD Instinct MI300X", "AMD Instinct MI300X OAM", "AMD Instinct MI300X VF"),
         arch="gfx942",
-        flops_per_second=_tera(fp32=163.4, tf32=653.7, bf16=1307.4, fp16=1307.4, fp8=2614.9, int8=2614.9),
+        flops_per_second=_teraflops(fp32=163.4, tf32=653.7, bf16=1307.4, fp16=1307.4, fp8=2614.9, int8=2614.9),
         hbm_bytes_per_second=5.3e12,
         hbm_bytes=192e9,
         l2_bytes=256 * MIB,  # the Infinity Cache; the eight L2 of 4 MiB are private to their dies
@@ -280,7 +280,7 @@ GPUS: dict[str, Gpu] = {row.slug: row for row in _ROWS}
 """Every GPU by its slug."""
 
 
-def gpu(slug: str) -> Gpu:
+def find_gpu(slug: str) -> Gpu:
     """The GPU called `slug`.
 
     Raises:
@@ -289,7 +289,7 @@ def gpu(slug: str) -> Gpu:
     return find(GPUS, slug, "GPU")
 
 
-def recognise(device_name: str, memory_bytes: int | None = None) -> Gpu | None:
+def recognise_gpu(device_name: str, memory_bytes: int | None = None) -> Gpu | None:
     """The row of the device at hand, or None: its peaks are then unknown, never guessed.
 
     Args:
@@ -305,8 +305,8 @@ def recognise(device_name: str, memory_bytes: int | None = None) -> Gpu | None:
 
 # What one streaming multiprocessor of each NVIDIA architecture holds, and how many programs fit on it.
 
-WARP = 32
-REGISTERS = 65536
+WARP_SIZE = 32
+REGISTERS_PER_SM = 65536
 """32-bit registers of an SM, the same on every architecture here."""
 
 RESERVED_SHARED_BYTES = 1024
@@ -344,7 +344,7 @@ class Arch:
         return GPUS[self.gpu]
 
 
-def _arch(name: str, shared_kib: int, warps: int, blocks: int, matrix: str, newer: bool, gpu: str) -> Arch:
+def _nvidia_arch(name: str, shared_kib: int, warps: int, blocks: int, matrix: str, newer: bool, gpu: str) -> Arch:
     shared = shared_kib * 1024
     return Arch(name, shared, shared - RESERVED_SHARED_BYTES, warps, blocks, matrix, newer, newer, gpu)
 
@@ -352,18 +352,19 @@ def _arch(name: str, shared_kib: int, warps: int, blocks: int, matrix: str, newe
 ARCHS = {
     row.name: row
     for row in (
-        _arch("sm_80", 164, 64, 32, "HMMA", False, "a100_sxm"),
-        _arch("sm_86", 100, 48, 16, "HMMA", False, "l40s"),
-        _arch("sm_89", 100, 48, 24, "HMMA", False, "l40s"),
-        _arch("sm_90", 228, 64, 32, "HGMMA", True, "h200_sxm"),
-        _arch("sm_100", 228, 64, 32, "UTCHMMA", True, "b200_sxm"),
-        _arch("sm_103", 228, 64, 32, "UTCHMMA", True, "b300_sxm"),
-        _arch("sm_120", 100, 48, 24, "HMMA", True, "rtx_pro_6000_server"),
+        _nvidia_arch("sm_80", 164, 64, 32, "HMMA", False, "a100_sxm"),
+        _nvidia_arch("sm_86", 100, 48, 16, "HMMA", False, "l40s"),
+        _nvidia_arch("sm_89", 100, 48, 24, "HMMA", False, "l40s"),
+        _nvidia_arch("sm_90", 228, 64, 32, "HGMMA", True, "h200_sxm"),
+        _nvidia_arch("sm_100", 228, 64, 32, "UTCHMMA", True, "b200_sxm"),
+        _nvidia_arch("sm_103", 228, 64, 32, "UTCHMMA", True, "b300_sxm"),
+        _nvidia_arch("sm_120", 100, 48, 24, "HMMA", True, "rtx_pro_6000_server"),
     )
 }
+DEPENDENT_LAUNCH_ARCHS = tuple(name for name, row in ARCHS.items() if row.dependent_launch)
 
 
-def arch(name: str) -> Arch:
+def find_arch(name: str) -> Arch:
     """The architecture called `name`.
 
     Raises:
@@ -372,21 +373,21 @@ def arch(name: str) -> Arch:
     return find(ARCHS, name, "architecture")
 
 
-def blocks_per_sm(on: Arch, *, registers: int, shared_bytes: int, warps: int) -> int:
+def blocks_per_sm(arch: Arch, *, registers: int, shared_bytes: int, warps: int) -> int:
     """Blocks that an SM holds at once; 0 where one alone asks for too much.
 
     Args:
-        on: the architecture.
+        arch: the architecture.
         registers: of a thread; they are handed out to warps in units of 256.
         shared_bytes: that a block asks for.
         warps: of a block.
     """
-    if shared_bytes > on.shared_bytes_per_block:
+    if shared_bytes > arch.shared_bytes_per_block:
         return 0
-    per_warp = -(-registers * WARP // 256) * 256
+    per_warp = -(-registers * WARP_SIZE // 256) * 256
     return min(
-        on.blocks,
-        on.warps // warps,
-        REGISTERS // (per_warp * warps) if per_warp else on.blocks,
-        on.shared_bytes // (shared_bytes + RESERVED_SHARED_BYTES),
+        arch.blocks,
+        arch.warps // warps,
+        REGISTERS_PER_SM // (per_warp * warps) if per_warp else arch.blocks,
+        arch.shared_bytes // (shared_bytes + RESERVED_SHARED_BYTES),
     )

@@ -32,7 +32,7 @@ class Journal:
     lost: dict[str, str] = field(default_factory=dict)
 
 
-def append(path: Path, kind: str, record: Record) -> None:
+def append_record(path: Path, kind: str, record: Record) -> None:
     """Add one line and wait until it is on the disk; a last line that a crash cut short is taken off first.
 
     Raises:
@@ -41,7 +41,7 @@ def append(path: Path, kind: str, record: Record) -> None:
     line = json.dumps({kind: record}, allow_nan=False) + "\n"
     try:
         with path.open("ab") as stream:
-            stream.truncate(_whole_bytes(path))
+            stream.truncate(_complete_bytes(path))
             stream.write(line.encode())
             stream.flush()
             os.fsync(stream.fileno())
@@ -52,7 +52,7 @@ def append(path: Path, kind: str, record: Record) -> None:
         ) from error
 
 
-def _whole_bytes(path: Path) -> int:
+def _complete_bytes(path: Path) -> int:
     """Bytes up to the last newline."""
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -64,7 +64,7 @@ def _whole_bytes(path: Path) -> int:
     return size
 
 
-def read(path: Path) -> Journal:
+def read_journal(path: Path) -> Journal:
     """Read a journal; a last line that a crash cut short is left out.
 
     Raises:
@@ -77,8 +77,8 @@ def read(path: Path) -> Journal:
     journal = Journal(run={})
     for number, line in enumerate(lines, start=1):
         try:
-            ((kind, record),) = json.loads(line, parse_constant=_refuse).items()
-            _take(journal, kind, record)
+            ((kind, record),) = json.loads(line, parse_constant=_reject_constant).items()
+            _apply_record(journal, kind, record)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             if number == len(lines) and number > 1:
                 break
@@ -94,7 +94,7 @@ def read(path: Path) -> Journal:
     return journal
 
 
-def _take(journal: Journal, kind: str, record: Record) -> None:
+def _apply_record(journal: Journal, kind: str, record: Record) -> None:
     if kind == "run":
         if not isinstance(record["shardbench_schema"], int):
             raise TypeError("shardbench_schema is not a number")
@@ -110,28 +110,28 @@ def _take(journal: Journal, kind: str, record: Record) -> None:
     else:
         raise ValueError(f"unknown kind {kind!r}")
     if kind in ("benchmark", "failed"):
-        _note_lost(journal, record["fullname" if kind == "benchmark" else "case"], record.get("device_lost"))
+        _record_device_loss(journal, record["fullname" if kind == "benchmark" else "case"], record.get("device_lost"))
 
 
-def _note_lost(journal: Journal, case: str, reason: object) -> None:
+def _record_device_loss(journal: Journal, case: str, reason: object) -> None:
     """Keep why the device was lost in a case; a later line without that says that it was measured since."""
     journal.lost.pop(case, None)
     if reason is not None:
         journal.lost[case] = str(reason)
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
 # What the suites' NVTX ranges and marks are called, for those who open them and those who read a trace of them.
 
-DOMAIN = "shardbench"
-WARM_UP, TIMED = "warm-up", "timed"
+NVTX_DOMAIN = "shardbench"
+WARM_UP_RANGE, TIMED_RANGE = "warm-up", "timed"
 """Within the range of a case."""
-CALL = "call"
+CALL_RANGE = "call"
 """Within the warm-up: the first call that is checked, and in it by name the parts of what has any."""
-BETWEEN = "between"
+UNTIMED_RANGE = "between"
 """Within `timed` and no sample: barriers and values filled in by ranks, load that brings a GPU's clock up."""
-CALLS, SECONDS = "calls", "seconds a call"
+CALLS_MARK, SECONDS_MARK = "calls", "seconds a call"
 """Marks behind the samples: how many calls `timed` holds, and what the suite's own clock says."""

@@ -20,14 +20,14 @@ ATTENTION = "attention"
 ATTENTION_IMPLEMENTATIONS = ("torch", "triton", "triton-paged", "flash-attn", "flashinfer")
 """Of decode attention, in the order in which rivals are measured; of prefill those that have it."""
 
-PAGED = ("triton-paged", "flashinfer")
+PAGED_IMPLEMENTATIONS = ("triton-paged", "flashinfer")
 """Those whose cache is in pages."""
 
 PAGE_SIZE = 64
 """Tokens of a page: whole tiles of ours, and a size that all libraries take but FlashAttention-2, which wants 256."""
 
 
-class Heads(NamedTuple):
+class AttentionShard(NamedTuple):
     """One rank's part of attention, between its qkv and its o; strings and integers only, for JSON."""
 
     model: str
@@ -39,7 +39,7 @@ class Heads(NamedTuple):
     head_dim: int
 
 
-def heads_of(split: Split) -> Heads:
+def attention_shard(split: Split) -> AttentionShard:
     """The heads of one rank: kv heads are repeated once tp exceeds them.
 
     Raises:
@@ -47,15 +47,17 @@ def heads_of(split: Split) -> Heads:
     """
     one = split.model
     one.require_attention()
-    return Heads(one.slug, split.tp, split.pp, ATTENTION, one.heads // split.tp, split.kv_heads_per_rank, one.head_dim)
+    return AttentionShard(
+        one.slug, split.tp, split.pp, ATTENTION, one.heads // split.tp, split.kv_heads_per_rank, one.head_dim
+    )
 
 
 # The points that decode kernels are held to: a layer's linears of one model, cut several ways, at five batches.
 
-MODEL = "llama-3-70b"
-LAYERS = ("qkv", "o", "gate_up", "down")
-TP = (1, 2, 4, 8)
-TOKENS = (1, 8, 16, 32, 64)
+DEFAULT_MODEL = "llama-3-70b"
+LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
+TP_DEGREES = (1, 2, 4, 8)
+DECODE_TOKENS = (1, 8, 16, 32, 64)
 
 LINEAR_IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
 """What a linear can be asked for as, in the order in which rivals are measured."""
@@ -64,16 +66,16 @@ CUBLASLT_CANDIDATES = 32
 """Proposals that cuBLASLt's heuristics are asked for at a size: a ratio against the fastest of fewer claims less."""
 
 
-WHOLE = "layer"
+WHOLE_LAYER = "layer"
 LAYER_PARTS = ("norm", "qkv", "rotary", "attention", "o", "gate_up", "swiglu", "down")
 """In the order of a layer; the norm, which adds the residual too, comes once more behind o."""
-FUSED = "gate_up_swiglu"
+FUSED_GATE_UP = "gate_up_swiglu"
 """gate_up with swiglu in its epilogue, where an implementation has that."""
-PER_LAYER = {"norm": 2}
+CALLS_PER_LAYER = {"norm": 2}
 """Calls a layer of what it calls more than once."""
 
 LAYER_IMPLEMENTATIONS = ("torch", "torch-compile", "triton")
-FUSING = ("triton",)
+FUSING_IMPLEMENTATIONS = ("triton",)
 """Those whose layer has the fused part in place of gate_up and swiglu."""
 
 
@@ -131,7 +133,7 @@ class LayerShape:
         return self.heads * self.head_dim
 
 
-def why_no_layer(model: Model) -> str | None:
+def why_unsupported_layer(model: Model) -> str | None:
     """One line on what a model's layers have that ours do not; None where they are of this kind."""
     odd = {
         "experts": model.experts,
@@ -151,21 +153,21 @@ def layer_shape(split: Split) -> LayerShape:
         UserError: the model's layers are none of this kind.
     """
     model = split.model
-    if reason := why_no_layer(model):
+    if reason := why_unsupported_layer(model):
         raise UserError(f"{reason}; choose a dense Llama: llama-3.2-1b, llama-3-8b, llama-3-70b")
     return LayerShape(
         model.hidden, model.heads // split.tp, split.kv_heads_per_rank, model.head_dim, model.intermediate // split.tp
     )
 
 
-def part_of(split: Split, name: str, *, tokens: int, batch: int, context: int) -> LayerPart:
+def layer_part(split: Split, name: str, *, tokens: int, batch: int, context: int) -> LayerPart:
     """What tells the part `name` of a rank's layer from others."""
-    return LayerPart(split.model.slug, split.tp, split.pp, name, tokens, batch, context, PER_LAYER.get(name, 1))
+    return LayerPart(split.model.slug, split.tp, split.pp, name, tokens, batch, context, CALLS_PER_LAYER.get(name, 1))
 
 
 # What a rank computes of a model by itself, its share, as cases name it: timed alone, and beside other ranks.
 
-QUESTION = "shares"
-LAYER_SHARE, HEAD = WHOLE, "lm_head"
+SHARES_QUESTION = "shares"
+LAYER_SHARE, HEAD_SHARE = WHOLE_LAYER, "lm_head"
 """Its parts: one layer; and norm, LM head and the largest logit of each sequence."""
-SHARE_PARTS = (LAYER_SHARE, HEAD)
+SHARE_PARTS = (LAYER_SHARE, HEAD_SHARE)

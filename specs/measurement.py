@@ -90,11 +90,11 @@ class Case:
 # Its time is that of the slowest replica. In decode it is also what a sequence waits for each of its tokens: the loop
 # is closed, a micro-batch goes on only when its last token has come back.
 
-OP = "step"
-QUESTION = "tp_vs_pp"
-COMPUTE = ("linears", "attention", "norms")
+STEP_OP = "step"
+STEP_QUESTION = "tp_vs_pp"
+COMPUTE_ITEMS = ("linears", "attention", "norms")
 """Of a layer, and of both ends: the embedding's look-up counts as norms, the LM head and sampling as linears."""
-ITEMS = (*COMPUTE, "all-reduce", "hop", "idle", "skew", "host")
+LEDGER_ITEMS = (*COMPUTE_ITEMS, "all-reduce", "hop", "idle", "skew", "host")
 """Where a rank's time goes.
 
 all-reduce: from the moment that the last rank of the group has come, sampling's all-gather included.
@@ -103,17 +103,17 @@ idle: what it is waited for before: the bubble, and the time after a rank has fi
 skew: waiting in an all-reduce for the last rank to come.
 host: what is left between all these.
 """
-BUSY = (*COMPUTE, "all-reduce", "hop", "host")
+BUSY_ITEMS = (*COMPUTE_ITEMS, "all-reduce", "hop", "host")
 """All but waiting for others."""
-BLOCKS = ("compute", "all-reduce", "hop", "idle")
+BLOCK_KINDS = ("compute", "all-reduce", "hop", "idle")
 """Kinds of blocks of a timeline; skew is idle there, and the host's time belongs to the block before."""
 
 
-class Block(NamedTuple):
+class TimelineBlock(NamedTuple):
     """What one rank did for a while, in seconds from the window's start, for which micro-batch of which step.
 
     A timeline is {"seconds": length of the window, "blocks": [[rank, kind, start, end, step, slot], …]}, and a rank's
-    blocks fill the window one after another. `slot` is the micro-batch, -1 of a block that belongs to none.
+    blocks fill the window one after another. `microbatch` is the micro-batch, -1 of a block that belongs to none.
     """
 
     rank: int
@@ -121,12 +121,12 @@ class Block(NamedTuple):
     start: float
     end: float
     step: int
-    slot: int
+    microbatch: int
 
 
-def blocks(timeline: Mapping[str, Any]) -> list[Block]:
+def timeline_blocks(timeline: Mapping[str, Any]) -> list[TimelineBlock]:
     """A timeline's blocks, as they stand in a file."""
-    return [Block(*one) for one in timeline["blocks"]]
+    return [TimelineBlock(*one) for one in timeline["blocks"]]
 
 
 def is_decode(tokens: int | None, batch: int | None) -> bool:
@@ -134,15 +134,18 @@ def is_decode(tokens: int | None, batch: int | None) -> bool:
     return tokens == batch
 
 
-def ledger(ledgers: Any) -> dict[str, float]:
+def mean_ledger(ledgers: Any) -> dict[str, float]:
     """Shares of a step over all passes and stages: they add up to 1."""
     rows = [stage for one in ledgers for stage in one]
-    return {item: fmean(row.get(item, 0.0) for row in rows) for item in ITEMS}
+    return {item: fmean(row.get(item, 0.0) for row in rows) for item in LEDGER_ITEMS}
 
 
-def by_stage(ledgers: Any) -> list[dict[str, float]]:
+def ledger_by_stage(ledgers: Any) -> list[dict[str, float]]:
     """The same of each stage, over all passes."""
-    return [{item: fmean(row.get(item, 0.0) for row in rows) for item in ITEMS} for rows in zip(*ledgers, strict=True)]
+    return [
+        {item: fmean(row.get(item, 0.0) for row in rows) for item in LEDGER_ITEMS}
+        for rows in zip(*ledgers, strict=True)
+    ]
 
 
 def share_by_pass(ledgers: Any, *items: str) -> list[float]:
@@ -153,7 +156,7 @@ def share_by_pass(ledgers: Any, *items: str) -> list[float]:
 def step_figures(measurement: "Measurement") -> Mapping[str, Any]:
     """What a result file says of a step beside its samples; nothing of any other case."""
     case = measurement.case
-    if case.op != OP or not case.batch:
+    if case.op != STEP_OP or not case.batch:
         return {}
     seconds = measurement.median
     decode = is_decode(case.tokens, case.batch)
@@ -163,13 +166,13 @@ def step_figures(measurement: "Measurement") -> Mapping[str, Any]:
         "tokens_per_second": (case.tokens or 0) / seconds,
     }
     if measurement.ledgers:
-        found["ledger"] = ledger(measurement.ledgers)
+        found["ledger"] = mean_ledger(measurement.ledgers)
     return found
 
 
 SCHEMA = 1
 """`shardbench_schema` of the files written now; readers accept it and older ones."""
-MOST_SECONDS = 1e6
+MAX_SECONDS = 1e6
 """A call that takes longer, eleven days, is no measurement."""
 CASE_FIELDS = tuple(f.name for f in fields(Case))
 
@@ -196,8 +199,8 @@ class Measurement:
         transport: the one kind of link that all ranks talk over: nvlink, pcie, loopback, …; None for several and for
             unknown.
         ledgers: of a step of a whole model, where its time went: for each pass and in it for each stage the share of
-            each of `specs.measurement.ITEMS`, which add up to 1.
-        timeline: of one sample of it, what each rank did: see `specs.measurement.Block`.
+            each of `specs.measurement.LEDGER_ITEMS`, which add up to 1.
+        timeline: of one sample of it, what each rank did: see `specs.measurement.TimelineBlock`.
         provenance: measured, published, interpolated, assumed or modelled.
         framework, version, kernel_source: what a published point was measured in, as its source names it.
         maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
@@ -287,7 +290,7 @@ class Measurement:
             ) from error
         if sum(rounds) != len(data) or min(rounds) < 1:
             raise UserError(f"{name}: {len(data)} samples do not fill passes of {rounds}; the file was edited or cut")
-        if not all(0 < sample < MOST_SECONDS for sample in data):
+        if not all(0 < sample < MAX_SECONDS for sample in data):
             raise UserError(f"{name}: a sample is not a positive number of seconds; the file was edited or cut")
         edges = [0]
         for size in rounds:

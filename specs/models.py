@@ -225,7 +225,7 @@ MODELS: dict[str, Model] = {row.slug: row for row in _ROWS}
 """Every model by its slug, smallest first."""
 
 
-def model(slug: str) -> Model:
+def find_model(slug: str) -> Model:
     """The model called `slug`.
 
     Raises:
@@ -236,11 +236,11 @@ def model(slug: str) -> Model:
 
 # A model cut down to fewer layers, for machines that cannot hold or step through all of them.
 
-ROWS = 128
+VOCAB_MULTIPLE = 128
 """The vocabulary of a model cut down stays a multiple of this, so that tensor parallelism divides it."""
 
 
-def scaled(model: Model, layers: int) -> Model:
+def scaled_model(model: Model, layers: int) -> Model:
     """The first `layers` layers, under a vocabulary cut in the same proportion; the model itself where it has no more.
 
     The LM head then weighs as much beside a layer as in the whole model, so stages are as uneven, and a step takes
@@ -253,5 +253,5 @@ def scaled(model: Model, layers: int) -> Model:
         return model
     if not 1 <= layers < model.layers:
         raise UserError(f"{model}: --layers {layers} exceeds its {model.layers} layers; choose 1 to {model.layers}")
-    vocab = max(1, round(model.vocab * layers / model.layers / ROWS)) * ROWS
+    vocab = max(1, round(model.vocab * layers / model.layers / VOCAB_MULTIPLE)) * VOCAB_MULTIPLE
     return replace(model, layers=layers, vocab=vocab)

@@ -11,29 +11,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isinf
 
-READ, DURATION = "dram__bytes_read.sum", "gpu__time_duration.sum"
-BOTH = (READ, DURATION)
-ALIASES = {"Duration": DURATION}
+READ_METRIC, DURATION_METRIC = "dram__bytes_read.sum", "gpu__time_duration.sum"
+METRICS = (READ_METRIC, DURATION_METRIC)
+METRIC_ALIASES = {"Duration": DURATION_METRIC}
 """Names of sections of the details page."""
 
-BYTES = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
-SECONDS = {
+BYTE_UNITS = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
+SECOND_UNITS = {
     **{"nsecond": 1e-9, "usecond": 1e-6, "msecond": 1e-3, "second": 1.0},  # before 2025
     **{"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0},
 }
-_SCALE = {READ: BYTES, DURATION: SECONDS}
-_STACK = "Push/Pop_Range"
-_NAMED = re.compile(r'"([^":]+):([^":]+\.py::\w+(?:\[[^\]"]*\])?|[^":]+)')
+_UNITS_BY_METRIC = {READ_METRIC: BYTE_UNITS, DURATION_METRIC: SECOND_UNITS}
+_RANGE_STACK_COLUMN = "Push/Pop_Range"
+_RANGE_PATTERN = re.compile(r'"([^":]+):([^":]+\.py::\w+(?:\[[^\]"]*\])?|[^":]+)')
 """A range of the stack: its domain, and its name, of which a pytest node id has colons of its own."""
 
-_NUMBER = re.compile(r"(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:[eE][+-]?\d+)?")
+_NUMBER_PATTERN = re.compile(r"(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:[eE][+-]?\d+)?")
 """As ncu prints it where the locale is English: commas between thousands, and none behind the point."""
 
-Table = list[dict[str, str]]
+TableRows = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Profiled:
+class ProfiledKernel:
     """One kernel.
 
     Attributes:
@@ -57,7 +57,7 @@ class Profiled:
     gpu: str = ""
 
 
-def profiled(text: str, needed: Sequence[str] = BOTH) -> list[Profiled]:
+def parse_kernels(text: str, needed: Sequence[str] = METRICS) -> list[ProfiledKernel]:
     """The kernels in the order of their launches.
 
     Args:
@@ -68,20 +68,20 @@ def profiled(text: str, needed: Sequence[str] = BOTH) -> list[Profiled]:
         ValueError: no table, a metric is missing, or its unit or value is none that is known.
     """
     kernels: dict[tuple[int, int], dict[str, str]] = {}
-    for number, rows in enumerate(_tables(text)):
+    for number, rows in enumerate(_parse_tables(text)):
         units = next((row for row in rows if not row["ID"]), {})
         for row in rows:
             if row["ID"].isdecimal():
-                kernels.setdefault((number, int(row["ID"])), {}).update(_fields(row, units))
+                kernels.setdefault((number, int(row["ID"])), {}).update(_kernel_fields(row, units))
     if not kernels:
         raise ValueError("ncu wrote no table of kernels")
-    return [_profiled(key[1], fields, needed) for key, fields in sorted(kernels.items())]
+    return [_parse_kernel(key[1], fields, needed) for key, fields in sorted(kernels.items())]
 
 
-def _tables(text: str) -> Iterator[Table]:
+def _parse_tables(text: str) -> Iterator[TableRows]:
     """Rows of each table by column."""
     header: list[str] = []
-    rows: Table = []
+    rows: TableRows = []
     for cells in csv.reader(line for line in text.splitlines() if line.startswith('"')):
         if cells[0] == "ID":
             if rows:
@@ -93,37 +93,41 @@ def _tables(text: str) -> Iterator[Table]:
         yield rows
 
 
-def _fields(row: Mapping[str, str], units: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _kernel_fields(row: Mapping[str, str], units: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     yield "kernel", row.get("Kernel Name", "")
     yield "grid", row.get("Grid Size", "")
     yield "process", row.get("Process ID", "")
     yield "arch", row.get("CC", "")
-    yield "stack", next((cell for name, cell in row.items() if _STACK in name), "")
+    yield "stack", next((cell for name, cell in row.items() if _RANGE_STACK_COLUMN in name), "")
     if gpu := row.get("device__attribute_display_name"):
         yield "gpu", gpu
     if "Metric Name" not in row:
-        yield from ((metric, f"{row[metric]} {units.get(metric, '')}") for metric in BOTH if row.get(metric))
+        yield from ((metric, f"{row[metric]} {units.get(metric, '')}") for metric in METRICS if row.get(metric))
         return
-    metric = ALIASES.get(row["Metric Name"], row["Metric Name"])
-    if metric in BOTH:
+    metric = METRIC_ALIASES.get(row["Metric Name"], row["Metric Name"])
+    if metric in METRICS:
         yield metric, f"{row.get('Metric Value', '')} {row.get('Metric Unit', '')}"
 
 
-def _profiled(number: int, fields: Mapping[str, str], needed: Sequence[str]) -> Profiled:
-    read = _quantity(number, fields, READ) if READ in needed or _counted(fields, READ) else None
-    return Profiled(
+def _parse_kernel(number: int, fields: Mapping[str, str], needed: Sequence[str]) -> ProfiledKernel:
+    read = (
+        _parse_quantity(number, fields, READ_METRIC)
+        if READ_METRIC in needed or _is_counted(fields, READ_METRIC)
+        else None
+    )
+    return ProfiledKernel(
         kernel=fields["kernel"],
-        programs=_programs(number, fields),
+        programs=_parse_programs(number, fields),
         read_bytes=read,
-        seconds=_quantity(number, fields, DURATION),
-        ranges=tuple((domain, name) for domain, name in _NAMED.findall(fields["stack"])),
+        seconds=_parse_quantity(number, fields, DURATION_METRIC),
+        ranges=tuple((domain, name) for domain, name in _RANGE_PATTERN.findall(fields["stack"])),
         process=fields["process"],
         arch=fields["arch"],
         gpu=fields.get("gpu", ""),
     )
 
 
-def _programs(number: int, fields: Mapping[str, str]) -> int:
+def _parse_programs(number: int, fields: Mapping[str, str]) -> int:
     first = fields["grid"].strip("( ").split(",")[0] or "0"
     if not first.isdecimal():
         raise ValueError(
@@ -132,14 +136,14 @@ def _programs(number: int, fields: Mapping[str, str]) -> int:
     return int(first)
 
 
-def _counted(fields: Mapping[str, str], metric: str) -> bool:
+def _is_counted(fields: Mapping[str, str], metric: str) -> bool:
     return metric in fields and not fields[metric].startswith("n/a")
 
 
-def _quantity(number: int, fields: Mapping[str, str], metric: str) -> float:
+def _parse_quantity(number: int, fields: Mapping[str, str], metric: str) -> float:
     told = fields.get(metric, "absent")
     value, _, unit = told.partition(" ")
-    found = float(value.replace(",", "")) if _NUMBER.fullmatch(value) else inf
-    if isinf(found) or unit not in _SCALE[metric]:
+    found = float(value.replace(",", "")) if _NUMBER_PATTERN.fullmatch(value) else inf
+    if isinf(found) or unit not in _UNITS_BY_METRIC[metric]:
         raise ValueError(f"kernel {number} ({fields['kernel']}): {metric} is {told!r}")
-    return found * _SCALE[metric][unit]
+    return found * _UNITS_BY_METRIC[metric][unit]

@@ -52,9 +52,9 @@ class Split:
             raise UserError(f"{model}: tp={tp} and pp={pp}, both must be at least 1; choose 1 for no split")
         if self.partition not in PARTITIONS:
             raise UserError(f"{model}: partition {self.partition!r} is unknown; choose from {', '.join(PARTITIONS)}")
-        if not _divides(model, tp):
+        if not _can_shard(model, tp):
             widest = model.heads or model.intermediate
-            fit = ", ".join(str(width) for width in range(1, widest + 1) if _divides(model, width))
+            fit = ", ".join(str(width) for width in range(1, widest + 1) if _can_shard(model, width))
             raise UserError(
                 f"{model}: tp={tp} must divide {model.heads} heads and intermediate {model.intermediate}, and divide "
                 f"{model.kv_heads} kv_heads or be a multiple of them; choose among {fit}"
@@ -78,8 +78,8 @@ class Split:
     def stage_layers(self) -> tuple[int, ...]:
         """Layers of each stage; what is left over goes to the first stages, one layer each."""
         if self.partition == "even" or self.pp == 1:
-            return _dealt(self.model.layers, self.pp)
-        return _balanced(self.model, self.pp)
+            return _even_stages(self.model.layers, self.pp)
+        return _balanced_stages(self.model, self.pp)
 
     def layers_of(self, stage: int) -> int:
         """Layers of one stage, counted from 0.
@@ -116,20 +116,20 @@ class Split:
         return find(self.linears, name, f"layer of {self.model}")
 
 
-def _dealt(layers: int, stages: int) -> tuple[int, ...]:
+def _even_stages(layers: int, stages: int) -> tuple[int, ...]:
     base, extra = divmod(layers, stages)
     return tuple(base + (stage < extra) for stage in range(stages))
 
 
-def _balanced(model: Model, pp: int) -> tuple[int, ...]:
+def _balanced_stages(model: Model, pp: int) -> tuple[int, ...]:
     """The LM head stands for as many layers as it has parameters of; of equal choices the most even one."""
     head = model.embedding_parameters / model.layer_parameters
-    even = _dealt(model.layers, pp)
-    choices = [(*_dealt(model.layers - last, pp - 1), last) for last in range(1, even[-1] + 1)]
+    even = _even_stages(model.layers, pp)
+    choices = [(*_even_stages(model.layers - last, pp - 1), last) for last in range(1, even[-1] + 1)]
     return min(choices, key=lambda choice: (max(*choice[:-1], choice[-1] + head), -choice[-1]))
 
 
-def _divides(model: Model, tp: int) -> bool:
+def _can_shard(model: Model, tp: int) -> bool:
     whole = model.heads % tp == 0 and model.intermediate % tp == 0
     return whole and (model.kv_heads % tp == 0 or tp % model.kv_heads == 0)
 
@@ -143,7 +143,7 @@ SCHEDULES = ("tp", "sync", "async")
 """One stage; or several that the whole batch walks through, or m micro-batches of it at a time."""
 
 
-class Seat(NamedTuple):
+class RankPosition(NamedTuple):
     """Where a rank sits: its replica, its stage there, its shard of that stage's layers."""
 
     replica: int
@@ -190,13 +190,13 @@ class Deployment:
         """Ranks that compute at once: all of a stage, in as many stages as there are micro-batches for."""
         return self.tp * self.replicas * min(self.micro_batches, self.pp)
 
-    def seat(self, rank: int) -> Seat:
+    def position(self, rank: int) -> RankPosition:
         """Where a rank sits."""
-        return Seat(rank // (self.tp * self.pp), rank // self.tp % self.pp, rank % self.tp)
+        return RankPosition(rank // (self.tp * self.pp), rank // self.tp % self.pp, rank % self.tp)
 
-    def rank(self, seat: Seat) -> int:
+    def rank(self, position: RankPosition) -> int:
         """Who sits there."""
-        return (seat.replica * self.pp + seat.stage) * self.tp + seat.shard
+        return (position.replica * self.pp + position.stage) * self.tp + position.shard
 
     def split(self, model: Model) -> Split:
         """How one replica cuts the model.

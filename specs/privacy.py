@@ -26,7 +26,7 @@ from specs.measurement import Case
 # Somebody may be called like one of them. `specs.privacy` then looks for the name beside paths and hosts alone, for it
 # would find it in every second sentence.
 
-_TEXT = """
+_COMMON_WORDS_TEXT = """
 a100 aarch64 abba able about above absent accept accepted access accumulators acquire activated activation
 activations active added addopts addr addresses adds affinity after again against agent agree agrees ahead
 aiconfigurator algo algorithm algorithms aligned alike allgather allocate allocation allocators allow allreduce
@@ -132,16 +132,16 @@ will window wish with within without word words work worked worker workerinput w
 world worse worst would wrapper write writes writing written wrong wrote x86_64 xdist xgmi year yellow your zero
 zeros
 """
-WORDS = frozenset(_TEXT.split())
+COMMON_WORDS = frozenset(_COMMON_WORDS_TEXT.split())
 
 
-LEAST_LETTERS = 4
+MIN_NAME_LETTERS = 4
 """Of a name that is looked for as a word of its own."""
-LEAST_IN_PATHS = 2
+MIN_PATH_LETTERS = 2
 """Of one that is looked for within a part of a path."""
-LEAST_FOLDERS = 3
+MIN_PATH_PARTS = 3
 """Of a path in which a name is looked for that is a word of a sentence."""
-EVERYDAY = frozenset((
+IMPERSONAL_NAMES = frozenset((
     "root", "user", "users", "address", "admin", "administrator", "ubuntu", "debian", "fedora", "centos", "nobody",
     "runner", "docker", "vagrant", "jovyan", "ec2-user", "home", "localhost", "host", "linux", "windows", "main",
     "master", "bench", "benchmark", "benchmarks", "test", "tests", "build", "cuda", "torch", "triton", "nccl", "rccl",
@@ -151,39 +151,39 @@ EVERYDAY = frozenset((
     "nvlink", "pcie", "torchrun", "srun", "mpirun", "nvidia", "intel", "slurm", "work",
 ))  # fmt: skip
 """Names that tell nobody from another, and words of the files themselves."""
-SPARED = frozenset(f.name for f in fields(Case)) | frozenset((
+EXEMPT_KEYS = frozenset(f.name for f in fields(Case)) | frozenset((
     "fullname", "group", "param", "params", "case", "planned", "stats", "timeline", "ledgers", "telemetry", "clock",
     "provenance", "transport", "framework", "version", "kernel_source", "cpu", "gpu", "arch", "device", "processor",
     "machine", "system", "packages", "impl", "launcher", "links",
 ))  # fmt: skip
 """Keys whose values are labels of ours, or what hardware and packages call themselves."""
-BRANCHES = frozenset(("branch", "project"))
+BRANCH_KEYS = frozenset(("branch", "project"))
 """Keys whose values are paths, though no slash may stand in them."""
-UNITS = frozenset(
+UNIT_NAMES = frozenset(
     ("ns", "us", "ms", "sec", "min", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "hz", "mhz", "ghz")
 )
 """What may stand behind a slash for another reason than that a folder is called so."""
-OURS = ("suites", "kernels", "comm", "specs", "reports", "tests", "docs", "build")
+REPOSITORY_FOLDERS = ("suites", "kernels", "comm", "specs", "reports", "tests", "docs", "build")
 """Folders of this repository, in which nobody's name stands."""
-TELLS_USER = r"(?:USER|USERNAME|LOGNAME)"
-TELLS_HOST = r"(?:HOST|HOSTNAME|NODELIST)"
-VARIABLE = re.compile(rf"(?:[A-Z0-9]\w*_)?(?:(?P<user>{TELLS_USER})|{TELLS_HOST})", re.IGNORECASE)
-ASSIGNED = re.compile(
-    rf"(?<!\w)((?:[A-Z][A-Z0-9_]*_)?(?:(?P<user>{TELLS_USER})|{TELLS_HOST})=)(?:'[^']*'|\"[^\"]*\"|[^\s'\"]+)"
+USER_KEYWORDS = r"(?:USER|USERNAME|LOGNAME)"
+HOST_KEYWORDS = r"(?:HOST|HOSTNAME|NODELIST)"
+IDENTITY_VARIABLE = re.compile(rf"(?:[A-Z0-9]\w*_)?(?:(?P<user>{USER_KEYWORDS})|{HOST_KEYWORDS})", re.IGNORECASE)
+IDENTITY_ASSIGNMENT = re.compile(
+    rf"(?<!\w)((?:[A-Z][A-Z0-9_]*_)?(?:(?P<user>{USER_KEYWORDS})|{HOST_KEYWORDS})=)(?:'[^']*'|\"[^\"]*\"|[^\s'\"]+)"
 )
-ANY_HOME = re.compile(r"(?<![\w.])(/(?:home|Users)/|[A-Za-z]:\\Users\\)(?!<user>)[^/\\\s:;,'\"()\[\]{}<>|]+")
-BEFORE_HOME = r"(?:(?<![\w.~>/-])|(?<=://))"
-ROOT_HOME = re.compile(rf"{BEFORE_HOME}/root(?![\w.-])")
-ADDRESS = re.compile(r"(?<![\w.])(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}(?=\]?:\d|/\d)")
-LOCAL = re.compile(r"127\.|0\.0\.0\.0|::1$")
-PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][^\s:;,'\"()\[\]{}|]*")
-RELATIVE = re.compile(r"(?<![\w./\\~-])[\w.-]+(?:/[\w.-]+)+")
+HOME_FOLDER = re.compile(r"(?<![\w.])(/(?:home|Users)/|[A-Za-z]:\\Users\\)(?!<user>)[^/\\\s:;,'\"()\[\]{}<>|]+")
+HOME_PREFIX = r"(?:(?<![\w.~>/-])|(?<=://))"
+ROOT_HOME = re.compile(rf"{HOME_PREFIX}/root(?![\w.-])")
+IP_ADDRESS = re.compile(r"(?<![\w.])(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}(?=\]?:\d|/\d)")
+LOCAL_ADDRESS = re.compile(r"127\.|0\.0\.0\.0|::1$")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][^\s:;,'\"()\[\]{}|]*")
+RELATIVE_PATH = re.compile(r"(?<![\w./\\~-])[\w.-]+(?:/[\w.-]+)+")
 """`users/ann/fix`; `GB/s` looks like one too."""
 HOST_VARIABLES = ("HOSTNAME", "MASTER_ADDR", "SLURMD_NODENAME")
 
 
 @dataclass(frozen=True)
-class Names:
+class Identity:
     """What this process's user, host and home folder are called."""
 
     users: tuple[str, ...] = ()
@@ -195,12 +195,12 @@ class Names:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {key: self._under(str(key), one) for key, one in value.items()}
+            return {key: self._scrub_by_key(str(key), one) for key, one in value.items()}
         if isinstance(value, list | tuple):
             return [self.scrub(one) for one in value]
         return value
 
-    def found(self, value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    def find_names(self, value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         """Where in a JSON value a name stands, `machine_info.variables.TRITON_HOME`, and the text there."""
         if isinstance(value, str):
             if self.text(value) != value:
@@ -209,23 +209,23 @@ class Names:
             for key, one in value.items():
                 at = f"{place}.{key}" if place else str(key)
                 if isinstance(one, str):
-                    if self._under(str(key), one) != one:
+                    if self._scrub_by_key(str(key), one) != one:
                         yield at, one
-                elif key not in SPARED:
-                    yield from self.found(one, at)
+                elif key not in EXEMPT_KEYS:
+                    yield from self.find_names(one, at)
         elif isinstance(value, list | tuple):
             for index, one in enumerate(value):
-                yield from self.found(one, f"{place}[{index}]")
+                yield from self.find_names(one, f"{place}[{index}]")
 
-    def _under(self, key: str, value: Any) -> Any:
+    def _scrub_by_key(self, key: str, value: Any) -> Any:
         """A value without the names, by what its key says of it."""
-        if key in SPARED:
+        if key in EXEMPT_KEYS:
             return value
         if isinstance(value, str) and value:
-            if key[:1].isupper() and (named := VARIABLE.fullmatch(key)):
+            if key[:1].isupper() and (named := IDENTITY_VARIABLE.fullmatch(key)):
                 return "<user>" if named["user"] else "<host>"
-            if key in BRANCHES:
-                value = self._parts(value)
+            if key in BRANCH_KEYS:
+                value = self._scrub_path(value)
         return self.scrub(value)
 
     def text(self, text: str) -> str:
@@ -236,47 +236,48 @@ class Names:
 
     @cached_property
     def _rules(self) -> tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]:
-        homes = [re.compile(rf"{BEFORE_HOME}{re.escape(home)}(?![\w.-])") for home in _longest_first(self.homes)]
-        hosts = [one for host in _longest_first(self.hosts) for one in _host(host)]
-        users = [one for user in _longest_first(self.users) for one in _user(user)]
+        homes = [re.compile(rf"{HOME_PREFIX}{re.escape(home)}(?![\w.-])") for home in _longest_first(self.homes)]
+        hosts = [one for host in _longest_first(self.hosts) for one in _host_patterns(host)]
+        users = [one for user in _longest_first(self.users) for one in _user_patterns(user)]
         return (
             *((home, "~") for home in homes),
             (ROOT_HOME, "~"),
-            (ANY_HOME, r"\1<user>"),
-            (ASSIGNED, lambda found: found[1] + ("<user>" if found["user"] else "<host>")),
-            (PATH, lambda found: self._parts(found[0])),
-            (RELATIVE, self._relative),
+            (HOME_FOLDER, r"\1<user>"),
+            (IDENTITY_ASSIGNMENT, lambda found: found[1] + ("<user>" if found["user"] else "<host>")),
+            (ABSOLUTE_PATH, lambda found: self._scrub_path(found[0])),
+            (RELATIVE_PATH, self._scrub_relative_path),
             *((host, "<host>") for host in hosts),
             *((user, "<user>") for user in users),
-            (ADDRESS, "<address>"),
+            (IP_ADDRESS, "<address>"),
         )
 
-    def _parts(self, path: str, *, words: bool = True) -> str:
+    def _scrub_path(self, path: str, *, words: bool = True) -> str:
         """A path without the names, however short, or without `words` those that are no words of a sentence."""
-        for name, pattern, instead in self._in_paths:
-            if words or name.lower() not in WORDS:
+        for name, pattern, instead in self._path_rules:
+            if words or name.lower() not in COMMON_WORDS:
                 path = pattern.sub(instead, path)
         return path
 
-    def _relative(self, found: re.Match[str]) -> str:
+    def _scrub_relative_path(self, found: re.Match[str]) -> str:
         """A path that does not start at the root: `tokens/s` and `read/write` are none, and of one letter is nobody."""
         parts = found[0].split("/")
-        if parts[0] in OURS:
+        if parts[0] in REPOSITORY_FOLDERS:
             return found[0]
-        deep = len(parts) >= LEAST_FOLDERS
+        deep = len(parts) >= MIN_PATH_PARTS
         told = [
-            part if len(part) < LEAST_IN_PATHS or part in UNITS else self._parts(part, words=deep) for part in parts
+            part if len(part) < MIN_PATH_LETTERS or part in UNIT_NAMES else self._scrub_path(part, words=deep)
+            for part in parts
         ]
         return "/".join(told)
 
     @cached_property
-    def _in_paths(self) -> tuple[tuple[str, re.Pattern[str], str], ...]:
+    def _path_rules(self) -> tuple[tuple[str, re.Pattern[str], str], ...]:
         named = [(name, "<host>") for name in _longest_first(self.hosts)]
         named += [(name, "<user>") for name in _longest_first(self.users)]
-        return tuple((name, _in_path(name), instead) for name, instead in named)
+        return tuple((name, _path_pattern(name), instead) for name, instead in named)
 
 
-def here() -> Names:
+def current_identity() -> Identity:
     """The names of this process's user and host, as far as they tell anybody from another.
 
     Not from the network: looking up the host's full name can take seconds.
@@ -289,55 +290,57 @@ def here() -> Names:
         users, homes = [*users, entry.pw_name], [*homes, entry.pw_dir]
     homes += [str(Path(home).resolve()) for home in homes if home]
     hosts = [platform.node(), *(os.environ.get(name, "") for name in HOST_VARIABLES)]
-    return Names(
-        users=_telling(users),
-        hosts=_telling(name for host in hosts for name in (host, _short(host))),
+    return Identity(
+        users=_identifying(users),
+        hosts=_identifying(name for host in hosts for name in (host, _short_host(host))),
         homes=tuple(dict.fromkeys(home for one in homes if (home := one.rstrip("/\\")) and home.strip("/\\.~"))),
     )
 
 
-def _short(host: str) -> str:
+def _short_host(host: str) -> str:
     """The name without its domain; an address has none."""
     return host if host.replace(".", "").isdecimal() or ":" in host else host.partition(".")[0]
 
 
-def _telling(names: Iterable[str]) -> tuple[str, ...]:
+def _identifying(names: Iterable[str]) -> tuple[str, ...]:
     found = dict.fromkeys(name.strip() for name in names)
-    return tuple(name for name in found if name and name.lower() not in EVERYDAY and not LOCAL.match(name))
+    return tuple(
+        name for name in found if name and name.lower() not in IMPERSONAL_NAMES and not LOCAL_ADDRESS.match(name)
+    )
 
 
 def _longest_first(names: Iterable[str]) -> list[str]:
     return sorted(names, key=len, reverse=True)
 
 
-def _tells(name: str) -> bool:
+def _is_distinctive(name: str) -> bool:
     """Whether it is somebody's name wherever it stands, neither a unit nor a word of a sentence."""
-    return len(name) >= LEAST_LETTERS and any(map(str.isalpha, name)) and name.lower() not in WORDS
+    return len(name) >= MIN_NAME_LETTERS and any(map(str.isalpha, name)) and name.lower() not in COMMON_WORDS
 
 
-def _alone(name: str) -> re.Pattern[str]:
+def _word_pattern(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", re.IGNORECASE)
 
 
-def _in_path(name: str) -> re.Pattern[str]:
+def _path_pattern(name: str) -> re.Pattern[str]:
     """Of a letter or two digits a whole part alone; `lib.so` is nobody's who is called so."""
     literal = re.escape(name)
-    if len(name) < LEAST_IN_PATHS:
+    if len(name) < MIN_PATH_LETTERS:
         return re.compile(rf"(?<![^/\\]){literal}(?![^/\\])")
     return re.compile(rf"(?<![^\W_])(?<!\.){literal}(?![^\W_])")
 
 
-def _user(name: str) -> list[re.Pattern[str]]:
+def _user_patterns(name: str) -> list[re.Pattern[str]]:
     """Alone; a short one before `@`, behind `~`, and at the very start before `/`, as in a branch."""
-    if _tells(name):
-        return [_alone(name)]
+    if _is_distinctive(name):
+        return [_word_pattern(name)]
     literal = re.escape(name)
     return [re.compile(rf"(?<![\w.-]){literal}(?=@)|^{literal}(?=/)|(?<=~){literal}(?![^\W_])")]
 
 
-def _host(name: str) -> list[re.Pattern[str]]:
+def _host_patterns(name: str) -> list[re.Pattern[str]]:
     """Alone; a short one or an address behind `@` and `//`, and before a port."""
-    if _tells(name):
-        return [_alone(name)]
+    if _is_distinctive(name):
+        return [_word_pattern(name)]
     literal = re.escape(name)
     return [re.compile(rf"(?:(?<=@)|(?<=//)){literal}(?![\w.-])|(?<![\w.-]){literal}(?=\]?:\d)")]

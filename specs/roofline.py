@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from specs.gpus import Gpu
-from specs.units import MATRIX_UNIT
+from specs.units import PEAK_DTYPE
 
 # What one call of a kernel or collective has to do, counted by hand and never measured.
 
@@ -60,7 +60,7 @@ class Ceilings:
 
     def peak(self, dtype: str) -> float | None:
         """Flops a second of the unit that this format runs on; None if unknown."""
-        return self.flops_per_second.get(MATRIX_UNIT.get(dtype, dtype))
+        return self.flops_per_second.get(PEAK_DTYPE.get(dtype, dtype))
 
 
 def memory_seconds(work: Work, ceilings: Ceilings) -> float | None:
@@ -90,7 +90,7 @@ def share_of_floor(measured_seconds: float, work: Work, dtype: str, ceilings: Ce
     return None if floor is None else floor / measured_seconds
 
 
-def bound(work: Work, dtype: str, ceilings: Ceilings) -> Literal["memory", "compute"] | None:
+def limiting_resource(work: Work, dtype: str, ceilings: Ceilings) -> Literal["memory", "compute"] | None:
     """Which ceiling sets the floor."""
     memory, compute = memory_seconds(work, ceilings), compute_seconds(work, dtype, ceilings)
     if memory is None or compute is None:

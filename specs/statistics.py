@@ -30,29 +30,29 @@ def _variance(figures: Sequence[float]) -> float:
     return fsum((one - middle) ** 2 for one in figures) / (len(figures) - 1)
 
 
-def _student(confidence: float, freedom: float) -> float:
+def _student_t(confidence: float, freedom: float) -> float:
     """Student's t that a two-sided interval of this confidence reaches to."""
     from scipy.special import stdtrit  # half a second to import, which most commands can do without
 
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
-def half_width(passes: Passes, confidence: float = 0.95) -> float:
+def relative_half_width(passes: Passes, confidence: float = 0.95) -> float:
     """Relative half-width of the interval on the median: 0.05 means ± 5 %. Infinite for a single pass."""
     if len(passes) < 2:
         return inf
-    return exp(_student(confidence, len(passes) - 1) * sqrt(_variance(_log_medians(passes)) / len(passes))) - 1
+    return exp(_student_t(confidence, len(passes) - 1) * sqrt(_variance(_log_medians(passes)) / len(passes))) - 1
 
 
 def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
     """Interval in seconds around the pooled median; None when a single pass cannot give one."""
     if len(passes) < 2:
         return None
-    factor, middle = 1 + half_width(passes, confidence), pooled_median(passes)
+    factor, middle = 1 + relative_half_width(passes, confidence), pooled_median(passes)
     return middle / factor, middle * factor
 
 
-MOST_REACH = 50.0
+MAX_LOG_HALF_WIDTH = 50.0
 """Of an interval on a logarithm: two noisy passes know nothing, and JSON has no infinity."""
 
 
@@ -63,28 +63,30 @@ class LogRatio:
     Attributes:
         value: the difference of their means. It is no median of all samples, whose error would be a quarter larger.
         error: its standard error between passes; 0 where no pass differs.
-        freedom: degrees of freedom.
+        degrees_of_freedom: degrees of freedom.
         passes: that the error is over: the square of the error times this is the variance of one pass.
     """
 
     value: float
     error: float
-    freedom: float
+    degrees_of_freedom: float
     passes: float = 1.0
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """On the ratio itself, two-sided."""
-        reach = min(_student(confidence, self.freedom) * self.error, MOST_REACH) if self.error else 0.0
+        reach = (
+            min(_student_t(confidence, self.degrees_of_freedom) * self.error, MAX_LOG_HALF_WIDTH) if self.error else 0.0
+        )
         return exp(self.value - reach), exp(self.value + reach)
 
-    def beyond(self, least: float, most: float) -> float:
+    def p_value(self, least: float, most: float) -> float:
         """Two-sided chance of such an estimate, or one further out, if the ratio were within `least` to `most`."""
         from scipy.special import stdtr
 
         out = max(self.value - log(most), log(least) - self.value)
         if not self.error:
             return 0.0 if out > 0 else 1.0
-        return min(1.0, 2 * float(stdtr(self.freedom, -out / self.error)))
+        return min(1.0, 2 * float(stdtr(self.degrees_of_freedom, -out / self.error)))
 
 
 def log_ratio(base: Passes, other: Passes) -> LogRatio | None:
@@ -127,5 +129,5 @@ def mean_interval(figures: Sequence[float], confidence: float = 0.95) -> tuple[f
     """
     if len(figures) < 2:
         return None
-    middle, reach = fmean(figures), _student(confidence, len(figures) - 1) * sqrt(_variance(figures) / len(figures))
+    middle, reach = fmean(figures), _student_t(confidence, len(figures) - 1) * sqrt(_variance(figures) / len(figures))
     return middle - reach, middle + reach

@@ -16,46 +16,46 @@ class Traffic(NamedTuple):
 
     Attributes:
         bus_factor: busbw / algbw for so many ranks; None where the time holds more than the transfer.
-        sent: bytes that the busiest rank sends, as a multiple of the message, for so many ranks; in a ring where
+        sent_factor: bytes that the busiest rank sends, as a multiple of the message, for so many ranks; in a ring where
             several rank do.
-        in_turn: messages that follow one another within one call: a ping-pong is two.
+        sequential_messages: messages that follow one another within one call: a ping-pong is two.
     """
 
     bus_factor: Callable[[int], float] | None
-    sent: Callable[[int], float]
-    in_turn: int = 1
+    sent_factor: Callable[[int], float]
+    sequential_messages: int = 1
 
 
-def _all_reduce(ranks: int) -> float:
+def _all_reduce_factor(ranks: int) -> float:
     """A reduce-scatter and an all-gather."""
-    return 2 * _part(ranks)
+    return 2 * _shard_factor(ranks)
 
 
-def _part(ranks: int) -> float:
+def _shard_factor(ranks: int) -> float:
     """Of n parts a rank has one already: n − 1 of them cross its link."""
     return (ranks - 1) / ranks
 
 
-def _once(_: int) -> float:
+def _unit_factor(_: int) -> float:
     return 1.0
 
 
 TRAFFIC: dict[str, Traffic] = {
-    "all_reduce": Traffic(_all_reduce, _all_reduce),
-    "all_reduce_rmsnorm": Traffic(None, _all_reduce),
-    "all_gather": Traffic(_part, _part),
-    "reduce_scatter": Traffic(_part, _part),
-    "broadcast": Traffic(_once, _once),
-    "send_recv": Traffic(_once, _once),
-    "exchange": Traffic(_once, _once),
-    "ring_shift": Traffic(_once, _once),
-    "ping_pong": Traffic(_once, _once, in_turn=2),
-    "peer_copy": Traffic(_once, _once),
+    "all_reduce": Traffic(_all_reduce_factor, _all_reduce_factor),
+    "all_reduce_rmsnorm": Traffic(None, _all_reduce_factor),
+    "all_gather": Traffic(_shard_factor, _shard_factor),
+    "reduce_scatter": Traffic(_shard_factor, _shard_factor),
+    "broadcast": Traffic(_unit_factor, _unit_factor),
+    "send_recv": Traffic(_unit_factor, _unit_factor),
+    "exchange": Traffic(_unit_factor, _unit_factor),
+    "ring_shift": Traffic(_unit_factor, _unit_factor),
+    "ping_pong": Traffic(_unit_factor, _unit_factor, sequential_messages=2),
+    "peer_copy": Traffic(_unit_factor, _unit_factor),
 }
 """Every operation between ranks."""
 
 
-IMPLEMENTATIONS = (
+COMM_IMPLEMENTATIONS = (
     *("gloo", "mpi", "nccl", "rccl", "cupy-nccl"),
     *("symm-one-shot", "symm-two-shot", "symm-multimem", "triton-one-shot", "peer"),
 )
@@ -68,7 +68,7 @@ def bytes_sent_per_rank(op: str, ranks: int, message_bytes: int) -> int:
     Raises:
         UserError: no such operation.
     """
-    return round(find(TRAFFIC, op, "collective").sent(ranks) * message_bytes)
+    return round(find(TRAFFIC, op, "collective").sent_factor(ranks) * message_bytes)
 
 
 def algbw(op: str, message_bytes: int, seconds: float) -> float | None:
@@ -76,7 +76,7 @@ def algbw(op: str, message_bytes: int, seconds: float) -> float | None:
     traffic = TRAFFIC.get(op)
     if traffic is None or traffic.bus_factor is None:
         return None
-    return traffic.in_turn * message_bytes / seconds
+    return traffic.sequential_messages * message_bytes / seconds
 
 
 def busbw(op: str, ranks: int, message_bytes: int, seconds: float) -> float | None:

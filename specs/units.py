@@ -11,16 +11,16 @@ ITEMSIZE = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8-block": 1
 
 fp8 has one scale for a whole operand or row, fp8-block one for every 128 x 128 weights and 128 activations.
 """
-MATRIX_UNIT = {"fp8-block": "fp8"}
+PEAK_DTYPE = {"fp8-block": "fp8"}
 """Formats that run at the peak of another: scales by block change the data, not the unit."""
 
 
-STEPS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+BINARY_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
-def binary_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """A capacity or a message in KiB, MiB or GiB."""
-    factor, symbol = next((step for step in STEPS if count >= step[0]), (1, "B"))
+    factor, symbol = next((step for step in BINARY_UNITS if count >= step[0]), (1, "B"))
     return f"{count / factor:,.4g} {symbol}"
 
 
@@ -33,4 +33,4 @@ def parse_bytes(text: str) -> int:
     found = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", text)
     if not found or not int(found[1]):
         raise UserError(f"{text!r} is no size; write bytes as 4096, 16KiB or 1MiB")
-    return int(found[1]) * {symbol: factor for factor, symbol in STEPS}.get(found[2], 1)
+    return int(found[1]) * {symbol: factor for factor, symbol in BINARY_UNITS}.get(found[2], 1)

@@ -11,7 +11,7 @@ from rich.table import Table
 from kernels.timing.device import cpu_device, current_device
 from specs.errors import UserError
 from specs.units import parse_bytes
-from suites.doctor import findings
+from suites.doctor import find_capabilities
 from suites.environment import result_name
 from suites.gate import command
 
@@ -27,7 +27,7 @@ def doctor(
         device = current_device()
     except UserError:  # its reason stands in the first line
         device = cpu_device()
-    lines = list(findings(device))
+    lines = list(find_capabilities(device))
     if form == "json":
         typer.echo(json.dumps([line._asdict() for line in lines], indent=2))
         return
@@ -60,10 +60,10 @@ def overhead(
     blocks: Annotated[int, typer.Option(help="ABBA blocks.", min=2)] = 12,
 ) -> None:
     """What the probes add to a bare loop of the same gloo all-reduce."""
-    from suites.overhead import measure  # torch.distributed, which the other commands can do without
+    from suites.overhead import measure_overhead  # torch.distributed, which the other commands can do without
 
     try:
-        found = measure(ranks, parse_bytes(message), blocks)
+        found = measure_overhead(ranks, parse_bytes(message), blocks)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

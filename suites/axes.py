@@ -7,31 +7,31 @@ import pytest
 
 from kernels.timing.device import current_device
 from specs.layer import (
-    FUSED,
-    FUSING,
+    FUSED_GATE_UP,
+    FUSING_IMPLEMENTATIONS,
     LAYER_IMPLEMENTATIONS,
     LAYER_PARTS,
     LINEAR_IMPLEMENTATIONS,
-    WHOLE,
+    WHOLE_LAYER,
     LayerPart,
-    part_of,
-    why_no_layer,
+    layer_part,
+    why_unsupported_layer,
 )
-from specs.models import model
+from specs.models import find_model
 from specs.parallel import Split
-from suites.case import How
+from suites.case import RunConfig
 from suites.options import Options, read_options
 
-MODELS = {"cpu": ("llama-3.2-1b",), "cuda": ("llama-3-70b",)}
-SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
+DEFAULT_MODELS = {"cpu": ("llama-3.2-1b",), "cuda": ("llama-3-70b",)}
+DEFAULT_SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
 """Default (tp, pp). A laptop shows the cut in two; a GPU what one of eight does under TP8, and a stage of PP8."""
-DTYPES = {"cpu": ("bf16", "fp32"), "cuda": ("bf16",)}
-LAUNCHES = {"cpu": ("eager",), "cuda": ("graph",)}
-RIVALS = {"cpu": ("torch", "triton"), "cuda": LINEAR_IMPLEMENTATIONS}
+DEFAULT_DTYPES = {"cpu": ("bf16", "fp32"), "cuda": ("bf16",)}
+DEFAULT_LAUNCHES = {"cpu": ("eager",), "cuda": ("graph",)}
+DEFAULT_IMPLEMENTATIONS = {"cpu": ("torch", "triton"), "cuda": LINEAR_IMPLEMENTATIONS}
 """Implementations that are compared. On a CPU one of Triton's stands for all that need a GPU."""
 
 
-def splits(options: Options, default: Sequence[tuple[int, int]], kind: str) -> list[Split]:
+def requested_splits(options: Options, default: Sequence[tuple[int, int]], kind: str) -> list[Split]:
     """Every model under every (tp, pp) that was asked for.
 
     Raises:
@@ -39,14 +39,14 @@ def splits(options: Options, default: Sequence[tuple[int, int]], kind: str) -> l
     """
     asked = options.tp is not None or options.pp is not None
     degrees = list(product(options.tp or (1,), options.pp or (1,))) if asked else default
-    return [Split(model(name), tp, pp) for name in options.model or MODELS[kind] for tp, pp in degrees]
+    return [Split(find_model(name), tp, pp) for name in options.model or DEFAULT_MODELS[kind] for tp, pp in degrees]
 
 
 def add_shards(
     metafunc: pytest.Metafunc,
     tokens: Mapping[str, Sequence[int]],
     within: range = range(1, 2**31),
-    default_splits: Mapping[str, Sequence[tuple[int, int]]] = SPLITS,
+    default_splits: Mapping[str, Sequence[tuple[int, int]]] = DEFAULT_SPLITS,
     lm_head: bool = False,
 ) -> None:
     """Parametrise `shard` and `tokens`.
@@ -61,7 +61,7 @@ def add_shards(
     options, kind = read_options(metafunc.config), current_device().kind
     shards = [
         shard
-        for split in splits(options, default_splits[kind], kind)
+        for split in requested_splits(options, default_splits[kind], kind)
         for layer, shard in split.linears.items()
         if (lm_head or layer != "lm_head") and (options.layer is None or layer in options.layer)
     ]
@@ -70,11 +70,11 @@ def add_shards(
     metafunc.parametrize("tokens", counts, ids=[f"{count}tok" for count in counts])
 
 
-def add_how(
+def add_run_configs(
     metafunc: pytest.Metafunc,
     fixed: Mapping[str, Sequence[str]] | None = None,
-    default_dtypes: Mapping[str, Sequence[str]] = DTYPES,
-    rivals: Mapping[str, Sequence[str]] = RIVALS,
+    default_dtypes: Mapping[str, Sequence[str]] = DEFAULT_DTYPES,
+    implementations: Mapping[str, Sequence[str]] = DEFAULT_IMPLEMENTATIONS,
 ) -> None:
     """Parametrise `how`, implementations innermost: rivals must stand next to each other.
 
@@ -82,22 +82,28 @@ def add_how(
         metafunc: pytest's view of the bench function.
         fixed: axes of `How` that the options do not touch here, because the question settles them.
         default_dtypes: dtypes by device kind, where the options ask for none.
-        rivals: likewise implementations; those of a GPU are all that can be asked for.
+        implementations: likewise implementations; those of a GPU are all that can be asked for.
     """
     options, kind = read_options(metafunc.config), current_device().kind
     axes = {
         "dtype": options.dtype or default_dtypes[kind],
         "cache": options.cache or ("cold",),
-        "launch": options.launch or LAUNCHES[kind],
-        "implementation": asked_for(options, rivals, kind),
+        "launch": options.launch or DEFAULT_LAUNCHES[kind],
+        "implementation": requested_implementations(options, implementations, kind),
     }
-    hows = [How(*values) for values in product(*(axes | dict(fixed or {})).values())]
+    hows = [RunConfig(*values) for values in product(*(axes | dict(fixed or {})).values())]
     metafunc.parametrize("how", hows, ids=["-".join(how) for how in hows])
 
 
-def asked_for(options: Options, rivals: Mapping[str, Sequence[str]], kind: str) -> Sequence[str]:
+def requested_implementations(
+    options: Options, implementations: Mapping[str, Sequence[str]], kind: str
+) -> Sequence[str]:
     """The rivals among the implementations that were asked for."""
-    return rivals[kind] if options.impl is None else [name for name in options.impl if name in rivals["cuda"]]
+    return (
+        implementations[kind]
+        if options.impl is None
+        else [name for name in options.impl if name in implementations["cuda"]]
+    )
 
 
 # The axes of the suite on whole layers: which rank's layer, at which batch or prompt, as a whole or part by part.
@@ -106,12 +112,12 @@ LAYER_SPLITS = {"cpu": ((2, 1),), "cuda": ((8, 1), (1, 8))}
 """On a CPU one of two ranks: half the time of a whole layer, and a shard, which is what TP is about."""
 LAYER_DTYPES = ("bf16",)
 LAYER_LAUNCHES = {"cpu": ("eager",), "cuda": ("graph", "eager")}
-LAYER_RIVALS = {"cpu": ("torch", "torch-compile"), "cuda": LAYER_IMPLEMENTATIONS}
+DEFAULT_LAYER_IMPLEMENTATIONS = {"cpu": ("torch", "torch-compile"), "cuda": LAYER_IMPLEMENTATIONS}
 CONTEXTS = {"cpu": (512,), "cuda": (2048,)}
-PROMPT = range(257, 2**31)
+PROMPT_TOKEN_COUNTS = range(257, 2**31)
 """Tokens that are a prompt's, where the options name some; in decode any count is a batch."""
 
-Point = Mapping[str, int]
+BatchShape = Mapping[str, int]
 
 
 def add_layers(metafunc: pytest.Metafunc, tokens: Mapping[str, Sequence[int]], *, decode: bool, parts: bool) -> None:
@@ -124,46 +130,58 @@ def add_layers(metafunc: pytest.Metafunc, tokens: Mapping[str, Sequence[int]], *
         parts: each part alone, or the layer as a whole.
     """
     options, kind = read_options(metafunc.config), current_device().kind
-    found: list[tuple[LayerPart, How]] = []
-    for split in splits(options, LAYER_SPLITS[kind], kind):
-        if parts and why_no_layer(split.model):
+    found: list[tuple[LayerPart, RunConfig]] = []
+    for split in requested_splits(options, LAYER_SPLITS[kind], kind):
+        if parts and why_unsupported_layer(split.model):
             continue  # the whole layer stands for them, and says why
-        for point in _points(options, kind, tokens[kind], decode=decode):
-            found += _alone(split, point, options, kind) if parts else _whole(split, point, options, kind)
+        for point in _batch_shapes(options, kind, tokens[kind], decode=decode):
+            found += (
+                _layer_part_cases(split, point, options, kind)
+                if parts
+                else _whole_layer_cases(split, point, options, kind)
+            )
     metafunc.parametrize(("part", "how"), found, ids=[f"{part}-{'-'.join(how)}" for part, how in found])
 
 
-def _points(options: Options, kind: str, usual: Sequence[int], *, decode: bool) -> Iterator[Point]:
+def _batch_shapes(options: Options, kind: str, usual: Sequence[int], *, decode: bool) -> Iterator[BatchShape]:
     if decode:
         for tokens, context in product(options.tokens or usual, options.context or CONTEXTS[kind]):
             yield {"tokens": tokens, "batch": tokens, "context": context}
         return
-    for tokens in usual if options.tokens is None else [count for count in options.tokens if count in PROMPT]:
+    for tokens in (
+        usual if options.tokens is None else [count for count in options.tokens if count in PROMPT_TOKEN_COUNTS]
+    ):
         yield {"tokens": tokens, "batch": 1, "context": tokens}
 
 
-def _whole(split: Split, point: Point, options: Options, kind: str) -> Iterator[tuple[LayerPart, How]]:
+def _whole_layer_cases(
+    split: Split, point: BatchShape, options: Options, kind: str
+) -> Iterator[tuple[LayerPart, RunConfig]]:
     """The layer in each way to launch it; where parts are named, it is none of them."""
     if options.layer is not None:
         return
-    part = part_of(split, WHOLE, **point)
+    part = layer_part(split, WHOLE_LAYER, **point)
     for dtype, cache, launch, implementation in product(
         options.dtype or LAYER_DTYPES,
         options.cache or ("cold",),
         options.launch or LAYER_LAUNCHES[kind],
-        asked_for(options, LAYER_RIVALS, kind),
+        requested_implementations(options, DEFAULT_LAYER_IMPLEMENTATIONS, kind),
     ):
-        yield part, How(dtype, cache, launch, implementation)
+        yield part, RunConfig(dtype, cache, launch, implementation)
 
 
-def _alone(split: Split, point: Point, options: Options, kind: str) -> Iterator[tuple[LayerPart, How]]:
+def _layer_part_cases(
+    split: Split, point: BatchShape, options: Options, kind: str
+) -> Iterator[tuple[LayerPart, RunConfig]]:
     """Each part by itself in device time, in a graph where there is one; none where that launch is not asked for."""
     launch = LAYER_LAUNCHES[kind][0]
     if options.launch is not None and launch not in options.launch:
         return
-    asked = [name for name in (*LAYER_PARTS, FUSED) if options.layer is None or name in options.layer]
+    asked = [name for name in (*LAYER_PARTS, FUSED_GATE_UP) if options.layer is None or name in options.layer]
     for name, dtype, cache in product(asked, options.dtype or LAYER_DTYPES, options.cache or ("cold",)):
-        for implementation in asked_for(options, LAYER_RIVALS, kind):
-            if implementation == "torch-compile" or (name == FUSED and implementation not in FUSING):
+        for implementation in requested_implementations(options, DEFAULT_LAYER_IMPLEMENTATIONS, kind):
+            if implementation == "torch-compile" or (
+                name == FUSED_GATE_UP and implementation not in FUSING_IMPLEMENTATIONS
+            ):
                 continue  # its parts are torch's; torch fuses nothing by itself
-            yield part_of(split, name, **point), How(dtype, cache, launch, implementation)
+            yield layer_part(split, name, **point), RunConfig(dtype, cache, launch, implementation)

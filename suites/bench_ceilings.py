@@ -8,16 +8,16 @@ from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY,
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import current_device
 from specs.units import ITEMSIZE
-from suites.axes import LAUNCHES, add_how
-from suites.case import How
+from suites.axes import DEFAULT_LAUNCHES, add_run_configs
+from suites.case import RunConfig
 from suites.collect import Measure
 
-READS = {"torch": TORCH_READ, "triton": TRITON_READ}
-EDGES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+READ_KERNELS = {"torch": TORCH_READ, "triton": TRITON_READ}
+MATMUL_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 """Sizes of the square product: large enough to fill the device, and two, because neither is always the better."""
-SIZES = {"cpu": (), "cuda": tuple(2**power for power in (24, 25, 26, 27))}
+READ_BYTES = {"cpu": (), "cuda": tuple(2**power for power in (24, 25, 26, 27))}
 """Bytes of smaller reads, 17 to 134 MB: a line through their times and the large one's parts launch from bandwidth."""
-EVERY_LAUNCH = ("eager", "graph")
+BOTH_LAUNCHES = ("eager", "graph")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,35 +29,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "implementation": _implementations(function, kind),
     }
     if function is bench_matmul:
-        metafunc.parametrize("edge", EDGES[kind], ids=[f"{edge}cubed" for edge in EDGES[kind]])
+        metafunc.parametrize("edge", MATMUL_SIZES[kind], ids=[f"{edge}cubed" for edge in MATMUL_SIZES[kind]])
     else:
         fixed["dtype"] = ("fp32",)
     if function is bench_sized_read:
-        metafunc.parametrize("size", SIZES[kind], ids=[f"{size >> 20}MiB" for size in SIZES[kind]])
-    add_how(metafunc, fixed)
+        metafunc.parametrize("size", READ_BYTES[kind], ids=[f"{size >> 20}MiB" for size in READ_BYTES[kind]])
+    add_run_configs(metafunc, fixed)
 
 
-def bench_read(measure: Measure, how: How) -> None:
-    measure(READS[how.implementation], "ceilings", how, elements=_cold_elements(how))
+def bench_read(measure: Measure, how: RunConfig) -> None:
+    measure(READ_KERNELS[how.implementation], "ceilings", how, elements=_cold_elements(how))
 
 
-def bench_sized_read(measure: Measure, size: int, how: How) -> None:
+def bench_sized_read(measure: Measure, size: int, how: RunConfig) -> None:
     measure(TRITON_READ, "ceilings", how, elements=size // ITEMSIZE[how.dtype])
 
 
-def bench_copy(measure: Measure, how: How) -> None:
+def bench_copy(measure: Measure, how: RunConfig) -> None:
     measure(TORCH_COPY, "ceilings", how, elements=_cold_elements(how) // 2)
 
 
-def bench_matmul(measure: Measure, edge: int, how: How) -> None:
+def bench_matmul(measure: Measure, edge: int, how: RunConfig) -> None:
     measure(TORCH_LINEAR, "ceilings", how, tokens=edge, n=edge, k=edge)
 
 
-def bench_launch(measure: Measure, how: How) -> None:
+def bench_launch(measure: Measure, how: RunConfig) -> None:
     measure(TORCH_LAUNCH, "ceilings", how)
 
 
-def bench_empty(measure: Measure, how: How) -> None:
+def bench_empty(measure: Measure, how: RunConfig) -> None:
     measure(TRITON_EMPTY, "ceilings", how)
 
 
@@ -65,15 +65,15 @@ def _implementations(function: Callable[..., None], kind: str) -> tuple[str, ...
     """Who has it; an empty kernel and smaller reads are for a GPU, where a launch counts."""
     if function in (bench_empty, bench_sized_read):
         return ("triton",) if kind == "cuda" else ()
-    return tuple(READS) if function is bench_read else ("torch",)
+    return tuple(READ_KERNELS) if function is bench_read else ("torch",)
 
 
 def _launches(function: Callable[..., None], kind: str) -> tuple[str, ...]:
     """Both where they may differ: a copy in a graph may be done by another engine of the GPU than an eager one."""
     if function is bench_launch or (function is bench_copy and kind == "cuda"):
-        return EVERY_LAUNCH
-    return LAUNCHES[kind]
+        return BOTH_LAUNCHES
+    return DEFAULT_LAUNCHES[kind]
 
 
-def _cold_elements(how: How) -> int:
+def _cold_elements(how: RunConfig) -> int:
     return current_device().cold_bytes // ITEMSIZE[how.dtype]

@@ -4,22 +4,22 @@ import pytest
 
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import current_device
-from suites.case import RankHow
+from suites.case import CollectiveRunConfig
 from suites.collect import Measure
-from suites.probes.collective import LADDER, SHORT_LADDER, add_collectives, ranks_of
+from suites.probes.collective import MESSAGE_SIZES, SPARSE_MESSAGE_SIZES, add_collectives, plan_run_ranks
 
-LADDERS = {
-    "all_reduce": LADDER,
-    "all_gather": SHORT_LADDER,
-    "reduce_scatter": SHORT_LADDER,
-    "broadcast": SHORT_LADDER,
+MESSAGE_SIZES_BY_OP = {
+    "all_reduce": MESSAGE_SIZES,
+    "all_gather": SPARSE_MESSAGE_SIZES,
+    "reduce_scatter": SPARSE_MESSAGE_SIZES,
+    "broadcast": SPARSE_MESSAGE_SIZES,
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench function below its axes."""
-    add_collectives(metafunc, LADDERS, ranks_of(metafunc, current_device().kind))
+    add_collectives(metafunc, MESSAGE_SIZES_BY_OP, plan_run_ranks(metafunc, current_device().kind))
 
 
-def bench_collective(measure: Measure, op: str, message: int, how: RankHow) -> None:
+def bench_collective(measure: Measure, op: str, message: int, how: CollectiveRunConfig) -> None:
     measure(COLLECTIVES[op], "communication", how, message_bytes=message)

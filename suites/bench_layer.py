@@ -2,13 +2,13 @@
 
 import pytest
 
-from kernels.decoder_layer import absent, compiled_layer, layer
-from kernels.decoder_layer import part as part_alone
-from specs.layer import LayerPart, layer_shape, why_no_layer
-from specs.models import model
+from kernels.decoder_layer import compiled_layer, layer_kernel, unavailable_layer
+from kernels.decoder_layer import part_kernel as part_alone
+from specs.layer import LayerPart, layer_shape, why_unsupported_layer
+from specs.models import find_model
 from specs.parallel import Split
 from suites.axes import add_layers
-from suites.case import How
+from suites.case import RunConfig
 from suites.collect import Measure
 
 BATCHES = {"cpu": (1, 125, 1000), "cuda": (1, 125, 1000)}
@@ -23,38 +23,38 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     add_layers(metafunc, BATCHES if decode else PROMPTS, decode=decode, parts=parts)
 
 
-def bench_layer(measure: Measure, part: LayerPart, how: How) -> None:
+def bench_layer(measure: Measure, part: LayerPart, how: RunConfig) -> None:
     _measure_whole(measure, part, how)
 
 
-def bench_part(measure: Measure, part: LayerPart, how: How) -> None:
+def bench_part(measure: Measure, part: LayerPart, how: RunConfig) -> None:
     _measure_part(measure, part, how)
 
 
-def bench_prompt(measure: Measure, part: LayerPart, how: How) -> None:
+def bench_prompt(measure: Measure, part: LayerPart, how: RunConfig) -> None:
     _measure_whole(measure, part, how)
 
 
-def bench_prompt_part(measure: Measure, part: LayerPart, how: How) -> None:
+def bench_prompt_part(measure: Measure, part: LayerPart, how: RunConfig) -> None:
     _measure_part(measure, part, how)
 
 
-def _measure_whole(measure: Measure, part: LayerPart, how: How) -> None:
+def _measure_whole(measure: Measure, part: LayerPart, how: RunConfig) -> None:
     split, shape = _split(part), {"tokens": part.tokens, "batch": part.batch, "context": part.context}
-    if reason := why_no_layer(split.model):
-        kernel = absent(how.implementation, reason)
+    if reason := why_unsupported_layer(split.model):
+        kernel = unavailable_layer(how.implementation, reason)
     elif how.implementation == "torch-compile":
         kernel = compiled_layer(layer_shape(split), **shape)
     else:
-        kernel = layer(how.implementation, layer_shape(split), **shape)
+        kernel = layer_kernel(how.implementation, layer_shape(split), **shape)
     measure(kernel, "layer", how, part, **shape)
 
 
-def _measure_part(measure: Measure, part: LayerPart, how: How) -> None:
+def _measure_part(measure: Measure, part: LayerPart, how: RunConfig) -> None:
     shape = {"tokens": part.tokens, "batch": part.batch, "context": part.context}
     alone = part_alone(part.layer, how.implementation, layer_shape(_split(part)), **shape)
     measure(alone.kernel, "layer", how, part, **alone.shape)
 
 
 def _split(part: LayerPart) -> Split:
-    return Split(model(part.model), part.tp, part.pp)
+    return Split(find_model(part.model), part.tp, part.pp)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from kernels.registry import linear
+from kernels.registry import select_linear
 from specs.parallel import Shard
-from suites.axes import add_how, add_shards
-from suites.case import How
+from suites.axes import add_run_configs, add_shards
+from suites.case import RunConfig
 from suites.collect import Measure
 
-DECODE, PREFILL = range(1, 257), range(257, 2**31)
+DECODE_TOKEN_RANGE, PREFILL_TOKEN_RANGE = range(1, 257), range(257, 2**31)
 """Tokens of a decode batch, and of a prompt. The LM head sees one token a sequence: it is a decode linear."""
 DECODE_TOKENS = {"cpu": (1, 16), "cuda": (1, 4, 8, 16, 32, 64, 128, 256)}
 PREFILL_TOKENS = {"cpu": (512,), "cuda": (512, 2048, 8192)}
@@ -17,15 +17,15 @@ PREFILL_TOKENS = {"cpu": (512,), "cuda": (512, 2048, 8192)}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench functions below their axes."""
     if metafunc.function is bench_decode:
-        add_shards(metafunc, DECODE_TOKENS, DECODE, lm_head=True)
+        add_shards(metafunc, DECODE_TOKENS, DECODE_TOKEN_RANGE, lm_head=True)
     else:
-        add_shards(metafunc, PREFILL_TOKENS, PREFILL)
-    add_how(metafunc)
+        add_shards(metafunc, PREFILL_TOKENS, PREFILL_TOKEN_RANGE)
+    add_run_configs(metafunc)
 
 
-def bench_decode(measure: Measure, shard: Shard, tokens: int, how: How) -> None:
-    measure(linear(how.implementation, tokens), "decode", how, shard, tokens=tokens, n=shard.n, k=shard.k)
+def bench_decode(measure: Measure, shard: Shard, tokens: int, how: RunConfig) -> None:
+    measure(select_linear(how.implementation, tokens), "decode", how, shard, tokens=tokens, n=shard.n, k=shard.k)
 
 
-def bench_prefill(measure: Measure, shard: Shard, tokens: int, how: How) -> None:
-    measure(linear(how.implementation, tokens), "prefill", how, shard, tokens=tokens, n=shard.n, k=shard.k)
+def bench_prefill(measure: Measure, shard: Shard, tokens: int, how: RunConfig) -> None:
+    measure(select_linear(how.implementation, tokens), "prefill", how, shard, tokens=tokens, n=shard.n, k=shard.k)

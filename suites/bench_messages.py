@@ -5,23 +5,23 @@ import pytest
 from comm.collectives import COLLECTIVES
 from kernels.timing.device import current_device
 from specs.units import ITEMSIZE
-from suites.case import RankHow
+from suites.case import CollectiveRunConfig
 from suites.collect import Measure
-from suites.probes.collective import Shipment, add_shipments, ranks_of
+from suites.probes.collective import ModelMessage, add_model_messages, plan_run_ranks
 
-OF_TP = ("all_reduce", "all_reduce_rmsnorm")
-OF_PP = ("send_recv",)
+TP_OPS = ("all_reduce", "all_reduce_rmsnorm")
+PP_OPS = ("send_recv",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench functions below their axes."""
-    ops = OF_TP if metafunc.function is bench_tp else OF_PP
-    add_shipments(metafunc, ops, ranks_of(metafunc, current_device().kind), under_tp=ops is OF_TP)
+    ops = TP_OPS if metafunc.function is bench_tp else PP_OPS
+    add_model_messages(metafunc, ops, plan_run_ranks(metafunc, current_device().kind), under_tp=ops is TP_OPS)
 
 
-def bench_tp(measure: Measure, op: str, shipment: Shipment, how: RankHow) -> None:
+def bench_tp(measure: Measure, op: str, shipment: ModelMessage, how: CollectiveRunConfig) -> None:
     measure(COLLECTIVES[op], "messages", how, shipment, message_bytes=shipment.elements * ITEMSIZE[how.dtype])
 
 
-def bench_pp(measure: Measure, op: str, shipment: Shipment, how: RankHow) -> None:
+def bench_pp(measure: Measure, op: str, shipment: ModelMessage, how: CollectiveRunConfig) -> None:
     measure(COLLECTIVES[op], "messages", how, shipment, message_bytes=shipment.elements * ITEMSIZE[how.dtype])

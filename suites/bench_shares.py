@@ -2,8 +2,8 @@
 
 import pytest
 
-from specs.layer import QUESTION
-from suites.case import StepHow
+from specs.layer import SHARES_QUESTION
+from suites.case import StepRunConfig
 from suites.collect import Measure
 from suites.probes.share import Share, add_shares
 
@@ -13,5 +13,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     add_shares(metafunc)
 
 
-def bench_share(measure: Measure, share: Share, how: StepHow) -> None:
-    measure(share, QUESTION, how)
+def bench_share(measure: Measure, share: Share, how: StepRunConfig) -> None:
+    measure(share, SHARES_QUESTION, how)

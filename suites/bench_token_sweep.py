@@ -2,10 +2,10 @@
 
 import pytest
 
-from kernels.registry import linear
+from kernels.registry import select_linear
 from specs.parallel import Shard
-from suites.axes import add_how, add_shards
-from suites.case import How
+from suites.axes import add_run_configs, add_shards
+from suites.case import RunConfig
 from suites.collect import Measure
 
 TOKENS = {
@@ -24,8 +24,8 @@ DTYPES = {"cpu": ("bf16",), "cuda": ("bf16",)}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the bench function below its axes."""
     add_shards(metafunc, TOKENS, default_splits=SPLITS)
-    add_how(metafunc, default_dtypes=DTYPES)
+    add_run_configs(metafunc, default_dtypes=DTYPES)
 
 
-def bench_sweep(measure: Measure, shard: Shard, tokens: int, how: How) -> None:
-    measure(linear(how.implementation, tokens), "sweep", how, shard, tokens=tokens, n=shard.n, k=shard.k)
+def bench_sweep(measure: Measure, shard: Shard, tokens: int, how: RunConfig) -> None:
+    measure(select_linear(how.implementation, tokens), "sweep", how, shard, tokens=tokens, n=shard.n, k=shard.k)

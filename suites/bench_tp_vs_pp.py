@@ -2,11 +2,11 @@
 
 import pytest
 
-from specs.measurement import QUESTION
+from specs.measurement import STEP_QUESTION
 from specs.parallel import Deployment
-from suites.case import StepHow
+from suites.case import StepRunConfig
 from suites.collect import Measure
-from suites.decoder.workload import StepPart
+from suites.decoder.workload import StepWorkload
 from suites.probes.model import add_steps
 
 
@@ -15,9 +15,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     add_steps(metafunc, decode=metafunc.function is bench_decode_step)
 
 
-def bench_decode_step(measure: Measure, deployment: Deployment, part: StepPart, how: StepHow) -> None:
-    measure(deployment, QUESTION, how, part)
+def bench_decode_step(measure: Measure, deployment: Deployment, part: StepWorkload, how: StepRunConfig) -> None:
+    measure(deployment, STEP_QUESTION, how, part)
 
 
-def bench_prefill_step(measure: Measure, deployment: Deployment, part: StepPart, how: StepHow) -> None:
-    measure(deployment, QUESTION, how, part)
+def bench_prefill_step(measure: Measure, deployment: Deployment, part: StepWorkload, how: StepRunConfig) -> None:
+    measure(deployment, STEP_QUESTION, how, part)

@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 from specs import statistics
 from specs.measurement import Case, Measurement
 
-MOVED = "moved_visits"
+MOVED_VISITS = "moved_visits"
 """Among the telemetry: visits in which the SM clock moved."""
 
 
 @dataclass(kw_only=True)
-class Entry:
+class CaseState:
     """What every case has, whatever measures it.
 
-    `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory; `turn`
-    counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while `error` only ends
+    `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory;
+    `calls_made` counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while
+    `error` only ends
     it: what was measured before stays. `device_lost` says why the device could do no more after it, and --resume skips
     it. `configuration` is what an interrupted run noted as the kernel's choice.
     """
@@ -32,7 +33,7 @@ class Entry:
     failed: str | None = None
     error: str | None = None
     device_lost: str | None = None
-    turn: int = 0
+    calls_made: int = 0
     relative_error: float | None = None
     seconds: list[tuple[float, ...]] = field(default_factory=list)
     calls: int = 1
@@ -42,14 +43,14 @@ class Entry:
     configuration: str | None = None
 
     @property
-    def open(self) -> bool:
+    def is_measurable(self) -> bool:
         """Whether there is anything to measure."""
         return self.not_run is None and self.failed is None
 
     @property
     def half_width(self) -> float:
         """Relative half-width of the interval so far."""
-        return statistics.half_width(self.seconds) if self.seconds else inf
+        return statistics.relative_half_width(self.seconds) if self.seconds else inf
 
     def measurement(self) -> Measurement:
         """What has been measured so far, as the record."""
@@ -74,13 +75,13 @@ class Entry:
         unwritten = " (an element of the output was not written, or is NaN)" if error != error else ""
         self.failed = f"wrong result: relative error {error:.3g} is over {limit:.3g}{unwritten}; not timed"
 
-    def note_load(self, telemetry: dict[str, float] | None, *, moved: bool = False) -> None:
+    def record_load(self, telemetry: dict[str, float] | None, *, moved: bool = False) -> None:
         """Keep what was read under load: shares as means over the visits so far, all else as the last reading.
 
         Visits in which the SM clock `moved` are counted, where that can be read.
         """
         if telemetry is not None and "sm_mhz_before" in telemetry:
-            telemetry = telemetry | {MOVED: self.moved_visits + float(moved)}
+            telemetry = telemetry | {MOVED_VISITS: self.moved_visits + float(moved)}
         if telemetry is None or self.telemetry is None:
             self.telemetry = telemetry or self.telemetry
             return
@@ -92,18 +93,18 @@ class Entry:
         }
         self.telemetry = telemetry | means
 
-    def note_dropped(self, telemetry: dict[str, float]) -> None:
+    def record_dropped(self, telemetry: dict[str, float]) -> None:
         """Count a visit whose samples were dropped because the SM clock moved; earlier samples keep their clocks."""
         kept = self.telemetry if self.seconds and self.telemetry else telemetry
-        self.telemetry = kept | {MOVED: self.moved_visits + 1.0}
+        self.telemetry = kept | {MOVED_VISITS: self.moved_visits + 1.0}
 
     @property
     def moved_visits(self) -> float:
         """Visits in which the SM clock moved."""
-        return (self.telemetry or {}).get(MOVED, 0.0)
+        return (self.telemetry or {}).get(MOVED_VISITS, 0.0)
 
     @property
-    def unsteady(self) -> str | None:
+    def unsteady_reason(self) -> str | None:
         """One line on a case that has no samples because the SM clock moved in every visit; None for all others."""
         load = self.telemetry or {}
         if self.seconds or not self.moved_visits:
@@ -115,7 +116,7 @@ class Entry:
             "(nvidia-smi --lock-gpu-clocks), then measure again"
         )
 
-    def take(self, before: Measurement) -> None:
+    def restore(self, before: Measurement) -> None:
         """Go on from what an interrupted run has measured."""
         self.seconds = list(before.seconds)
         self.relative_error, self.clock, self.calls = before.relative_error, before.clock, before.calls
@@ -126,16 +127,16 @@ class Entry:
         """Leave a case alone in which the device was lost, with the samples of before that where there are any."""
         self.device_lost, told = reason, f"{reason}; --resume does not try it again"
         if before:
-            self.take(before)
+            self.restore(before)
             self.error = told
         else:
             self.failed = told
 
 
-def rivals(entries: Iterable[Entry]) -> list[list[Entry]]:
+def group_implementations(entries: Iterable[CaseState]) -> list[list[CaseState]]:
     """Neighbours that differ only in implementation, which have to be timed side by side."""
 
-    def shared(entry: Entry) -> Case:
+    def shared(entry: CaseState) -> Case:
         return replace(entry.case, name="", implementation="", kernel="")
 
     return [list(group) for _, group in groupby(entries, shared)]
@@ -144,7 +145,7 @@ def rivals(entries: Iterable[Entry]) -> list[list[Entry]]:
 # The axes that every suite of a kind has: how a kernel is run, and how ranks talk.
 
 
-class How(NamedTuple):
+class RunConfig(NamedTuple):
     """How a kernel is run."""
 
     dtype: str
@@ -153,7 +154,7 @@ class How(NamedTuple):
     implementation: str
 
 
-class RankHow(NamedTuple):
+class CollectiveRunConfig(NamedTuple):
     """How ranks talk: back-to-back where `gap_seconds` is 0, else each call after so much idle time."""
 
     dtype: str
@@ -166,7 +167,7 @@ class RankHow(NamedTuple):
         return f"{self.dtype}-{self.launch}{gap}-{self.implementation}"
 
 
-class StepHow(NamedTuple):
+class StepRunConfig(NamedTuple):
     """How a whole model is run: whose kernels, and what carries messages between ranks."""
 
     dtype: str

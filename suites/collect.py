@@ -10,12 +10,12 @@ from comm.collective import Collective
 from kernels.kernel import Kernel
 from kernels.timing.device import Device
 from specs.parallel import Deployment
-from suites.case import Entry, How, RankHow, StepHow
-from suites.probes.collective import rank_entry
-from suites.probes.kernel import kernel_entry
-from suites.probes.model import step_entry
-from suites.probes.share import Share, share_entry
-from suites.workers.launcher import Ranks
+from suites.case import CaseState, CollectiveRunConfig, RunConfig, StepRunConfig
+from suites.probes.collective import plan_collective_case
+from suites.probes.kernel import plan_kernel_case
+from suites.probes.model import plan_step_case
+from suites.probes.share import Share, plan_share_case
+from suites.workers.launcher import RankPlan
 
 Probe = Kernel | Collective | Deployment | Share
 
@@ -27,7 +27,7 @@ class Measure(Protocol):
         self,
         probe: Probe,
         question: str,
-        how: How | RankHow | StepHow,
+        how: RunConfig | CollectiveRunConfig | StepRunConfig,
         part: Any = None,
         **shape: int,
     ) -> None:
@@ -43,23 +43,23 @@ class Measure(Protocol):
         """
 
 
-def describe(item: pytest.Function, device: Device, ranks: Ranks) -> Entry:
+def collect_case(item: pytest.Function, device: Device, ranks: RankPlan) -> CaseState:
     """Call a bench function with a `measure` that only takes note of what it is asked for.
 
     Raises:
         pytest.UsageError: the function needs other fixtures, or calls `measure` never or more than once.
     """
-    noted: list[Entry] = []
+    noted: list[CaseState] = []
 
     def note(probe: Probe, question: str, how: Any, part: Any = None, **shape: int) -> None:
         if isinstance(probe, Share):
-            noted.append(share_entry(item.nodeid, device, ranks, probe, question, how))
+            noted.append(plan_share_case(item.nodeid, device, ranks, probe, question, how))
         elif isinstance(probe, Deployment):
-            noted.append(step_entry(item.nodeid, device, ranks, probe, question, how, part))
+            noted.append(plan_step_case(item.nodeid, device, ranks, probe, question, how, part))
         elif isinstance(probe, Collective):
-            noted.append(rank_entry(item.nodeid, ranks, probe, question, how, part, **shape))
+            noted.append(plan_collective_case(item.nodeid, ranks, probe, question, how, part, **shape))
         else:
-            noted.append(kernel_entry(item.nodeid, device, probe, question, how, part, shape))
+            noted.append(plan_kernel_case(item.nodeid, device, probe, question, how, part, shape))
 
     params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
     others = set(item.fixturenames) - set(params) - {"measure", "benchmark", "request"}

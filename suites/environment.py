@@ -17,11 +17,11 @@ import cpuinfo
 import psutil
 import torch
 
-from kernels.timing.device import Device, gib, nvml_handle
-from kernels.timing.nvidia_smi import other_processes
+from kernels.timing.device import Device, format_gib, nvml_handle
+from kernels.timing.nvidia_smi import other_gpu_processes
 from specs.measurement import SCHEMA
 
-VARIABLES = (
+VARIABLE_PREFIXES = (
     "NCCL_",
     "RCCL_",
     "UCCL_",
@@ -46,7 +46,7 @@ PACKAGES = (
 )
 
 
-TELLS_NOTHING = re.compile(r"\((?:R|TM)\)|\b(?:Processor|CPU)\b|@ *[\d.]+ *[GM]Hz", re.IGNORECASE)
+CPU_NAME_NOISE = re.compile(r"\((?:R|TM)\)|\b(?:Processor|CPU)\b|@ *[\d.]+ *[GM]Hz", re.IGNORECASE)
 """What vendors put into the names of all their processors, and clocks that they do not keep to."""
 
 
@@ -71,7 +71,7 @@ def machine_info(device: Device) -> dict[str, Any]:
         "packages": packages,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "numa_nodes": len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
-        "variables": {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)},
+        "variables": {name: value for name, value in os.environ.items() if name.startswith(VARIABLE_PREFIXES)},
         **(gpu_info() if device.kind == "cuda" else {"gpu": None}),
     }
 
@@ -100,7 +100,7 @@ def gpu_info() -> dict[str, Any]:
         "power_limit_watts": lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000,
         "ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
         "mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
-        "nvlinks_active": lambda: _active_links(nvml, handle),
+        "nvlinks_active": lambda: _active_nvlinks(nvml, handle),
         "pcie_generation": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
         "pcie_width": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle),
     }
@@ -121,7 +121,7 @@ def gpu_links(gpus: int) -> dict[str, str]:
     nvml, handles = found[0][0], [handle for _, handle in found]
     try:
         return {
-            f"{a}-{b}": "nvlink" if _nvlink(nvml, handles[a], handles[b]) else "pcie"
+            f"{a}-{b}": "nvlink" if _has_nvlink(nvml, handles[a], handles[b]) else "pcie"
             for a in range(gpus)
             for b in range(a + 1, gpus)
         }
@@ -129,12 +129,12 @@ def gpu_links(gpus: int) -> dict[str, str]:
         return {}
 
 
-def _nvlink(nvml: Any, a: Any, b: Any) -> bool:
+def _has_nvlink(nvml: Any, a: Any, b: Any) -> bool:
     status = nvml.nvmlDeviceGetP2PStatus(a, b, nvml.NVML_P2P_CAPS_INDEX_NVLINK)
     return bool(status == nvml.NVML_P2P_STATUS_OK)
 
 
-def _active_links(nvml: Any, handle: Any) -> int:
+def _active_nvlinks(nvml: Any, handle: Any) -> int:
     active = 0
     for link in range(nvml.NVML_NVLINK_MAX_LINKS):
         try:
@@ -170,25 +170,28 @@ def result_name(device: Device) -> str:
     if device.kind == "cuda":
         name = torch.cuda.get_device_name(0).removeprefix("NVIDIA ")
     else:
-        name = TELLS_NOTHING.sub(" ", cpu_name())
+        name = CPU_NAME_NOISE.sub(" ", cpu_name())
     cores = "" if device.kind == "cuda" else f" {psutil.cpu_count()} threads"
     return "-".join(re.findall(r"[a-z0-9]+", f"{name}{cores} {date.today().isoformat()}".lower()))
 
 
 # Notes on a GPU that a run does not have to itself: a slice, other processes, or little free memory.
 
-LITTLE = 0.25
+LOW_MEMORY_SHARE = 0.25
 """Share of the memory below which large shapes and cold copies do not fit on most GPUs."""
 
 
-def sharing(device: Device, mig: bool | None) -> Iterator[str]:
+def gpu_sharing_notes(device: Device, mig: bool | None) -> Iterator[str]:
     """One line each: the finding; the remedy."""
     if device.kind != "cuda":
         return
     if mig:
         yield "MIG is on: a slice is measured, and datasheet peaks are of the whole GPU; turn MIG off to measure it all"
-    if others := other_processes():
+    if others := other_gpu_processes():
         yield f"other processes compute on the GPU (pid {', '.join(map(str, others))}): expect noise; end them first"
     free, total = device.free_bytes(), device.total_bytes()
-    if free < LITTLE * total:
-        yield f"{gib(free)} of {gib(total)} are free: cases that need more are left out; free the GPU's memory"
+    if free < LOW_MEMORY_SHARE * total:
+        yield (
+            f"{format_gib(free)} of {format_gib(total)} are free: cases that need more are left out; free the GPU's "
+            "memory"
+        )

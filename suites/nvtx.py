@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from specs.journal import CALLS, DOMAIN, SECONDS
+from specs.journal import CALLS_MARK, NVTX_DOMAIN, SECONDS_MARK
 
 
-class NoDomain:
+class NullDomain:
     """Stands in where nvtx is not installed: a run is measured all the same, and has no ranges."""
 
     def push_range(self, _attributes: Any) -> None:
@@ -43,15 +43,15 @@ def open_domain() -> Any:
     try:
         import nvtx
     except ImportError:
-        return NoDomain()
-    return nvtx.get_domain(DOMAIN)
+        return NullDomain()
+    return nvtx.get_domain(NVTX_DOMAIN)
 
 
 _domain = open_domain()
 
 
 @contextmanager
-def mark(message: str, category: str, payload: int) -> Iterator[None]:
+def annotate(message: str, category: str, payload: int) -> Iterator[None]:
     """A range around the body of a `with`."""
     _domain.push_range(_attributes(message, category, payload))
     try:
@@ -61,18 +61,18 @@ def mark(message: str, category: str, payload: int) -> Iterator[None]:
 
 
 @contextmanager
-def visit(label: Mapping[str, Any], part: str) -> Iterator[None]:
+def annotate_case(label: Mapping[str, Any], part: str) -> Iterator[None]:
     """The range of a case, by what ranks are told of it (name, question and number), and in it warm-up or timed."""
     name, question, number = (label[key] for key in ("name", "question", "number"))
-    with mark(name, question, number), mark(part, question, number):
+    with annotate(name, question, number), annotate(part, question, number):
         yield
 
 
-def tell(category: str, calls: int, seconds: Sequence[float]) -> None:
+def mark_timing(category: str, calls: int, seconds: Sequence[float]) -> None:
     """Marks with what a visit gave: calls outside `between`, and the median of samples in seconds a call."""
-    _domain.mark(_attributes(CALLS, category, calls))
+    _domain.mark(_attributes(CALLS_MARK, category, calls))
     if seconds:
-        _domain.mark(_attributes(SECONDS, category, float(median(seconds))))
+        _domain.mark(_attributes(SECONDS_MARK, category, float(median(seconds))))
 
 
 def _attributes(message: str, category: str, payload: float) -> Any:

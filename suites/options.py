@@ -9,25 +9,25 @@ import pytest
 
 from specs import layer, traffic
 from specs.errors import UserError
-from specs.layer import FUSED, LAYER_PARTS, LINEAR_IMPLEMENTATIONS
-from specs.models import model
+from specs.layer import FUSED_GATE_UP, LAYER_PARTS, LINEAR_IMPLEMENTATIONS
+from specs.models import find_model
 from specs.parallel import PARTITIONS, SCHEDULES
 from specs.units import parse_bytes
 
-LINEARS = ("qkv", "o", "gate_up", "up", "down", "lm_head")
-KNOWN_LAYERS = tuple(dict.fromkeys((*LINEARS, *LAYER_PARTS, FUSED)))
+LINEAR_NAMES = ("qkv", "o", "gate_up", "up", "down", "lm_head")
+KNOWN_LAYERS = tuple(dict.fromkeys((*LINEAR_NAMES, *LAYER_PARTS, FUSED_GATE_UP)))
 KNOWN_IMPLEMENTATIONS = tuple(
     dict.fromkeys(
         (
             *LINEAR_IMPLEMENTATIONS,
             *layer.ATTENTION_IMPLEMENTATIONS,
             *layer.LAYER_IMPLEMENTATIONS,
-            *traffic.IMPLEMENTATIONS,
+            *traffic.COMM_IMPLEMENTATIONS,
         )
     )
 )
 
-LISTS = {
+LIST_OPTIONS = {
     "--model": "models, by slug (llama-3-70b, …)",
     "--layer": f"linears and other parts of a layer: {', '.join(KNOWN_LAYERS)} (up where ungated)",
     "--tp": "tensor-parallel degrees",
@@ -37,7 +37,8 @@ LISTS = {
     "--dtype": "fp32, bf16, fp16",
     "--impl": f"implementations: {', '.join(LINEAR_IMPLEMENTATIONS)}; of attention "
     f"{', '.join(layer.ATTENTION_IMPLEMENTATIONS)};"
-    f" of whole layers {', '.join(layer.LAYER_IMPLEMENTATIONS)}; of collectives {', '.join(traffic.IMPLEMENTATIONS)}",
+    f" of whole layers {', '.join(layer.LAYER_IMPLEMENTATIONS)}; of collectives "
+    f"{', '.join(traffic.COMM_IMPLEMENTATIONS)}",
     "--cache": "cold (weights rotate through 32x the last-level cache) or hot (one copy)",
     "--launch": "graph (CUDA graph) or eager",
     "--message": "messages of collectives: 16KiB, 1MiB, …",
@@ -87,23 +88,23 @@ def add_options(parser: pytest.Parser) -> None:
     """Register the options. A wrong value ends the run with one line, before anything is measured."""
     group = parser.getgroup("shardbench", "shardbench suites (lists are separated by commas)")
     checks: dict[str, Callable[[str], Any]] = {
-        "--model": lambda word: model(word).slug,
-        "--layer": _one_of(*KNOWN_LAYERS),
-        "--dtype": _one_of("fp32", "bf16", "fp16"),
-        "--impl": _one_of(*KNOWN_IMPLEMENTATIONS),
-        "--cache": _one_of("cold", "hot"),
-        "--launch": _one_of("graph", "eager"),
+        "--model": lambda word: find_model(word).slug,
+        "--layer": _choice_of(*KNOWN_LAYERS),
+        "--dtype": _choice_of("fp32", "bf16", "fp16"),
+        "--impl": _choice_of(*KNOWN_IMPLEMENTATIONS),
+        "--cache": _choice_of("cold", "hot"),
+        "--launch": _choice_of("graph", "eager"),
         "--message": parse_bytes,
         "--prompts": _prompts,
         "--gap": _milliseconds,
-        "--schedule": _one_of(*SCHEDULES),
-        "--partition": _one_of(*PARTITIONS),
+        "--schedule": _choice_of(*SCHEDULES),
+        "--partition": _choice_of(*PARTITIONS),
     }
-    for name, text in LISTS.items():
+    for name, text in LIST_OPTIONS.items():
         group.addoption(name, type=_list_of(checks.get(name, _positive)), default=None, metavar="A,B,…", help=text)
     group.addoption(
         "--device",
-        type=_one_of("cpu", "cuda"),
+        type=_choice_of("cpu", "cuda"),
         metavar="NAME",
         help="cpu or cuda (default: the GPU where there is one; one that torch cannot use ends the run)",
     )
@@ -149,7 +150,7 @@ def _list_of(check: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def _one_of(*known: str) -> Callable[[str], str]:
+def _choice_of(*known: str) -> Callable[[str], str]:
     def check(word: str) -> str:
         if word not in known:
             raise ArgumentTypeError(f"{word!r} is unknown; choose from {', '.join(known)}")

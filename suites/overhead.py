@@ -11,14 +11,14 @@ from typing import NamedTuple
 from comm.collectives import ALL_REDUCE
 from specs import statistics
 from specs.errors import UserError
-from suites.case import RankHow
-from suites.probes.collective import RankBench, RankEntry, rank_entry
+from suites.case import CollectiveRunConfig
+from suites.probes.collective import CollectiveBench, CollectiveCaseState, plan_collective_case
 from suites.workers.launcher import plan_ranks, rank_environment
-from suites.workers.pool import Crew
-from suites.workers.process import ROOT, OwnRanks
+from suites.workers.pool import WorkerPool
+from suites.workers.process import ROOT, LocalSpawner
 
 TIMEOUT_SECONDS = 60.0
-SAMPLES = 2
+SAMPLES_PER_TURN = 2
 """Of the bare loop in each of its turns; a visit to a case of some ms has as many."""
 
 
@@ -32,37 +32,37 @@ class Overhead(NamedTuple):
     high: float
 
 
-def measure(ranks: int, message_bytes: int, blocks: int) -> Overhead:
+def measure_overhead(ranks: int, message_bytes: int, blocks: int) -> Overhead:
     """Bare, ours, ours, bare, so many times; an interval needs two blocks.
 
     Raises:
         UserError: the case cannot run here.
     """
     plan = plan_ranks(ranks, "cpu")
-    if plan.place:
+    if plan.launched_rank:
         raise UserError("overhead starts its own ranks; run it without a launcher")
-    how = RankHow("bf16", "eager", 0.0, "gloo")
-    entry = rank_entry("overhead", plan, ALL_REDUCE, "overhead", how, None, message_bytes=message_bytes)
+    how = CollectiveRunConfig("bf16", "eager", 0.0, "gloo")
+    entry = plan_collective_case("overhead", plan, ALL_REDUCE, "overhead", how, None, message_bytes=message_bytes)
     if entry.not_run:
         raise UserError(entry.not_run)
     environment = rank_environment(plan)
     bare, ours = [], []
-    with closing(Crew(OwnRanks(ranks, environment), "cpu", TIMEOUT_SECONDS)) as crew:
-        bench = RankBench(crew, plan, 2**62, [entry])
-        with _loop(ranks, message_bytes, environment) as loop:
-            _visit(bench, entry)
+    with closing(WorkerPool(LocalSpawner(ranks, environment), "cpu", TIMEOUT_SECONDS)) as crew:
+        bench = CollectiveBench(crew, plan, 2**62, [entry])
+        with _start_bare_loop(ranks, message_bytes, environment) as loop:
+            _visit_case(bench, entry)
             for _ in range(blocks):  # as many calls a sample and samples on both sides: means have longer tails
                 count = entry.calls
-                first = [loop(count) for _ in range(SAMPLES)]
-                middle = [*_visit(bench, entry), *_visit(bench, entry)]
-                bare.append((*first, *(loop(count) for _ in range(SAMPLES))))
+                first = [loop(count) for _ in range(SAMPLES_PER_TURN)]
+                middle = [*_visit_case(bench, entry), *_visit_case(bench, entry)]
+                bare.append((*first, *(loop(count) for _ in range(SAMPLES_PER_TURN))))
                 ours.append(tuple(middle))
     low, high = statistics.ratio_interval(bare, ours) or (0.0, float("inf"))
     medians = statistics.pooled_median(bare), statistics.pooled_median(ours)
     return Overhead(*medians, medians[1] / medians[0], low, high)
 
 
-def _visit(bench: RankBench, entry: RankEntry) -> tuple[float, ...]:
+def _visit_case(bench: CollectiveBench, entry: CollectiveCaseState) -> tuple[float, ...]:
     samples = bench.visit(entry, 1.0)
     if entry.failed or not samples:
         raise UserError(f"overhead: {entry.failed or 'no samples'}")
@@ -70,7 +70,7 @@ def _visit(bench: RankBench, entry: RankEntry) -> tuple[float, ...]:
 
 
 @contextmanager
-def _loop(ranks: int, message_bytes: int, environment: dict[str, str]) -> Iterator["Loop"]:
+def _start_bare_loop(ranks: int, message_bytes: int, environment: dict[str, str]) -> Iterator["BareLoop"]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     processes = [
@@ -85,14 +85,14 @@ def _loop(ranks: int, message_bytes: int, environment: dict[str, str]) -> Iterat
         for rank in range(ranks)
     ]
     try:
-        yield Loop(processes)
+        yield BareLoop(processes)
     finally:
         for process in processes:
             process.kill()
             process.wait()
 
 
-class Loop:
+class BareLoop:
     """The bare loop's processes: a call makes so many all-reduces and gives rank 0's seconds for one."""
 
     def __init__(self, processes: list["subprocess.Popen[str]"]) -> None:

@@ -19,18 +19,18 @@ from specs import layer, traffic
 from specs.errors import UserError
 from specs.layer import LINEAR_IMPLEMENTATIONS
 from specs.measurement import SCHEMA
-from specs.privacy import here
+from specs.privacy import current_identity
 from suites.commit import commit_info
-from suites.options import LINEARS, add_options, read_options
-from suites.workers.launcher import find_place
+from suites.options import LINEAR_NAMES, add_options, read_options
+from suites.workers.launcher import find_launched_rank
 
 if TYPE_CHECKING:
     from specs.parallel import Split
-    from suites.case import Entry
+    from suites.case import CaseState
     from suites.session import Session  # noqa: F401  # named in a string below
 
-HERE = Path(__file__).parent
-SESSION = pytest.StashKey["Session"]()
+SUITES_FOLDER = Path(__file__).parent
+SESSION_KEY = pytest.StashKey["Session"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.option.benchmark_timer = "suites.session.device_clock"
     config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
-    if _follows():
+    if _is_follower():
         config.option.benchmark_json = None  # rank 0 writes
         config.option.verbose, config.option.no_header, config.option.no_summary = -2, True, True
     if path := json_path(config):
@@ -57,10 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_splits_and_ranks(config)
 
 
-def _follows() -> bool:
+def _is_follower() -> bool:
     """Whether a launcher started this process as another rank than 0."""
     try:
-        place = find_place()
+        place = find_launched_rank()
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
     return place is not None and place.rank > 0
@@ -86,11 +86,11 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from error
     if options.model or options.tp or options.pp or options.layer:
         from kernels.timing.device import current_device
-        from suites.axes import SPLITS, splits
+        from suites.axes import DEFAULT_SPLITS, requested_splits
 
         try:
             kind = current_device().kind
-            for split in splits(options, SPLITS[kind], kind):
+            for split in requested_splits(options, DEFAULT_SPLITS[kind], kind):
                 for name in options.layer or ():
                     _check_layer(split, name)
         except UserError as error:
@@ -100,8 +100,8 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
 def _check_layer(split: "Split", name: str) -> None:
     """Refuse a part that the model does not have, or not as one rank's layer is made here."""
     if name == layer.ATTENTION:
-        layer.heads_of(split)
-    elif name in (*layer.LAYER_PARTS, layer.FUSED) and name not in LINEARS:
+        layer.attention_shard(split)
+    elif name in (*layer.LAYER_PARTS, layer.FUSED_GATE_UP) and name not in LINEAR_NAMES:
         layer.layer_shape(split)
     else:
         split.linear(name)
@@ -127,7 +127,7 @@ def _make_writable(path: Path) -> None:
 def pytest_collection(session: pytest.Session) -> None:
     """Refuse a GPU that torch cannot use before suites are collected: each of them would fail by itself."""
     paths = [(session.config.invocation_params.dir / str(one).split("::")[0]).resolve() for one in session.config.args]
-    if any(path.is_relative_to(HERE) or HERE.is_relative_to(path) for path in paths):
+    if any(path.is_relative_to(SUITES_FOLDER) or SUITES_FOLDER.is_relative_to(path) for path in paths):
         from kernels.timing.device import current_device
 
         try:
@@ -153,14 +153,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     from suites.session import Session
 
-    _refuse_company(config)
+    _refuse_xdist(config)
     try:
-        ours = config.stash[SESSION] = Session(config, items, json_path(config))
+        ours = config.stash[SESSION_KEY] = Session(config, items, json_path(config))
         if read_options(config).list:
-            ours.list()
+            ours.print_cases()
             return True
-        if not ours.ranks.leads:
-            ours.follow()
+        if not ours.ranks.is_leader:
+            ours.follow_leader()
             return True
         ours.measure()
     except UserError as error:
@@ -168,7 +168,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     return None
 
 
-def _refuse_company(config: pytest.Config) -> None:
+def _refuse_xdist(config: pytest.Config) -> None:
     """Several processes on one device would time each other and write the same files."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         raise pytest.UsageError("pytest-xdist: workers would time each other; run the suites without -n")
@@ -179,20 +179,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what pytest makes of an axis without values, and implementations that have nothing for the tokens."""
     benches = [item for item in items if "measure" in getattr(item, "fixturenames", ())]
     out = {item for item in benches if "NOTSET" in item.name}
-    out |= _unmade([item for item in benches if item not in out])
+    out |= _items_without_kernel([item for item in benches if item not in out])
     if out and len(out) == len(benches) and (asked := read_options(config).impl):
         raise pytest.UsageError(
             f"nothing to measure: these suites have nothing by {', '.join(asked)}; linears are by "
             f"{', '.join(LINEAR_IMPLEMENTATIONS)}, attention by {', '.join(layer.ATTENTION_IMPLEMENTATIONS)}, "
             f"whole layers by {', '.join(layer.LAYER_IMPLEMENTATIONS)}, messages by "
-            f"{', '.join(traffic.IMPLEMENTATIONS)}"
+            f"{', '.join(traffic.COMM_IMPLEMENTATIONS)}"
         )
     if out:
         config.hook.pytest_deselected(items=[item for item in items if item in out])
         items[:] = [item for item in items if item not in out]
 
 
-def _unmade(benches: list[pytest.Item]) -> set[pytest.Item]:
+def _items_without_kernel(benches: list[pytest.Item]) -> set[pytest.Item]:
     """Linears whose implementation has no kernel for their tokens.
 
     Raises:
@@ -202,12 +202,12 @@ def _unmade(benches: list[pytest.Item]) -> set[pytest.Item]:
     linears = {item: (p["how"].implementation, p["tokens"]) for item, p in params.items() if "shard" in p}
     if not linears:
         return set()
-    from kernels.registry import linear, serves
+    from kernels.registry import has_linear, select_linear
 
-    unmade = {item for item, asked in linears.items() if not serves(*asked)}
+    unmade = {item for item, asked in linears.items() if not has_linear(*asked)}
     if len(unmade) == len(linears):
         try:
-            linear(*next(iter(linears.values())))
+            select_linear(*next(iter(linears.values())))
         except UserError as error:
             raise pytest.UsageError(f"nothing to measure: {error}") from error
     return unmade
@@ -216,7 +216,7 @@ def _unmade(benches: list[pytest.Item]) -> set[pytest.Item]:
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
     """Give a bench function's case to pytest-benchmark: the samples are there already."""
-    entry = request.config.stash[SESSION].entries[request.node.nodeid]
+    entry = request.config.stash[SESSION_KEY].entries[request.node.nodeid]
 
     def replay(*_: Any, **__: Any) -> None:
         benchmark.skipped = entry.failed is not None or entry.not_run is not None
@@ -224,7 +224,7 @@ def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
             pytest.skip(entry.not_run)
         if entry.failed is not None:
             pytest.fail(entry.failed, pytrace=False)
-        request.config.stash[SESSION].replay(entry, benchmark)
+        request.config.stash[SESSION_KEY].replay(entry, benchmark)
 
     return replay
 
@@ -238,38 +238,38 @@ def pytest_benchmark_generate_commit_info() -> dict[str, Any] | None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Add what a number depends on; leave out the host's name, because result files are passed on."""
-    if SESSION in config.stash:
+    if SESSION_KEY in config.stash:
         machine_info.pop("node", None)
-        machine_info.update(config.stash[SESSION].machine_info)
+        machine_info.update(config.stash[SESSION_KEY].machine_info)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Say beside the cases which ones did not run or failed, and why; without the names of user and host."""
-    if SESSION in config.stash:
-        config.stash[SESSION].written = True
-        output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION].outcome()}
-        output_json.update(here().scrub(output_json))
+    if SESSION_KEY in config.stash:
+        config.stash[SESSION_KEY].written = True
+        output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION_KEY].outcome()}
+        output_json.update(current_identity().scrub(output_json))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-benchmark, which writes the JSON here
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     """A run that measured nothing, lost a case half way, or cannot write its JSON, is no success."""
-    ours = session.config.stash.get(SESSION, None)
+    ours = session.config.stash.get(SESSION_KEY, None)
     try:
         found = yield
     except OSError as error:
         if ours is None or not ours.written:
             raise
-        found, ours.written, ours.unwritten = None, False, f"{ours.json} cannot be written ({error.strerror})"
+        found, ours.written, ours.write_error = None, False, f"{ours.json} cannot be written ({error.strerror})"
         pytest_terminal_summary(session.config.pluginmanager.get_plugin("terminalreporter"), session.config)  # cut off
     short = ours and ours.finished and (not ours.measured or any(entry.error is not None for entry in ours.plan))
-    if (short or (ours and ours.unwritten)) and session.exitstatus == pytest.ExitCode.OK:
+    if (short or (ours and ours.write_error)) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return found
 
 
-def _by_reason(entries: "Iterable[Entry]") -> dict[str, list[str]]:
+def _names_by_error(entries: "Iterable[CaseState]") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for entry in entries:
         found.setdefault(entry.error or "", []).append(entry.case.name)
@@ -278,15 +278,15 @@ def _by_reason(entries: "Iterable[Entry]") -> dict[str, list[str]]:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What did not run and why, and what to do next."""
-    if (ours := config.stash.get(SESSION, None)) is None or read_options(config).list or not ours.ranks.leads:
+    if (ours := config.stash.get(SESSION_KEY, None)) is None or read_options(config).list or not ours.ranks.is_leader:
         return
     line = terminalreporter.write_line
     for reason, count in Counter(entry.not_run for entry in ours.plan if entry.not_run).most_common():
         line(f"not run here: {count} case{'s' if count > 1 else ''}: {reason}")
-    for reason, cases in _by_reason(entry for entry in ours.plan if entry.error is not None).items():
+    for reason, cases in _names_by_error(entry for entry in ours.plan if entry.error is not None).items():
         more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
         line(f"ended early, with what was measured before: {cases[0]}{more}: {reason}")
-    if not ours.begun:
+    if not ours.has_started:
         return
     if not ours.finished:
         line(f"interrupted: what was measured is in {ours.journal}; go on with --resume, or make a result file of it:")
@@ -296,8 +296,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     elif ours.written and ours.replayed == ours.measured:
         line(f"look at it: python -m reports show {ours.json}")
     else:
-        if ours.unwritten:
-            line(f"{ours.unwritten}; all that was measured is in {ours.journal}: make room, or write elsewhere")
+        if ours.write_error:
+            line(f"{ours.write_error}; all that was measured is in {ours.journal}: make room, or write elsewhere")
         line(
             f"{ours.measured - ours.replayed * ours.written} measured cases are in no JSON; make a result file of them:"
         )

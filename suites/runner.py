@@ -10,16 +10,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from kernels.timing.device import Patience
+from kernels.timing.device import SamplingLimits
 from specs import journal
 from specs.errors import UserError
 from specs.measurement import Measurement
-from specs.privacy import here
-from suites.case import Entry, rivals
+from specs.privacy import current_identity
+from suites.case import CaseState, group_implementations
 
 # Every visit goes to the journal at once, and an interrupted run goes on from there.
 
-SAME = ("device", "gpu", "cpu", "torch", "torch_threads", "triton", "cuda", "nccl", "ranks", "launcher", "variables")
+FIXED_FACTS = (
+    "device",
+    "gpu",
+    "cpu",
+    "torch",
+    "torch_threads",
+    "triton",
+    "cuda",
+    "nccl",
+    "ranks",
+    "launcher",
+    "variables",
+)
 """Facts of the machine that must not differ between the halves of a run."""
 
 
@@ -28,39 +40,41 @@ def journal_path(json: Path | None) -> Path:
     return Path(f"{json}.journal.jsonl") if json else Path("build/journal.jsonl")
 
 
-def write_entry(path: Path, entry: Entry) -> None:
+def write_case(path: Path, entry: CaseState) -> None:
     """Append what is known of an entry: its samples so far, or why there are none."""
     lost = {} if entry.device_lost is None else {"device_lost": entry.device_lost}
     if entry.failed is not None:
-        append(path, "failed", {"case": entry.case.name, "reason": entry.failed, **lost})
+        append_record(path, "failed", {"case": entry.case.name, "reason": entry.failed, **lost})
     elif entry.not_run is not None:
-        append(path, "not_run", {"case": entry.case.name, "reason": entry.not_run})
+        append_record(path, "not_run", {"case": entry.case.name, "reason": entry.not_run})
     else:
         measurement = entry.measurement()
         stats = {"data": list(measurement.samples)}
-        append(path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats, **lost})
+        append_record(
+            path, "benchmark", {**entry.labels, "extra_info": measurement.extra_info(), "stats": stats, **lost}
+        )
 
 
-def append(path: Path, kind: str, record: dict[str, Any]) -> None:
+def append_record(path: Path, kind: str, record: dict[str, Any]) -> None:
     """Add one line, without the names of user and host: a result file is made of it.
 
     Raises:
         UserError: the journal cannot be written.
     """
-    journal.append(path, kind, here().scrub(record))
+    journal.append_record(path, kind, current_identity().scrub(record))
 
 
-def start(path: Path, header: dict[str, Any]) -> Path | None:
+def start_journal(path: Path, header: dict[str, Any]) -> Path | None:
     """Begin a new journal; an older one is kept beside it and its new path returned."""
     kept = None
     if path.exists():
         kept = path.with_suffix(".previous.jsonl")
         path.replace(kept)
-    append(path, "run", header)
+    append_record(path, "run", header)
     return kept
 
 
-class Resumed(NamedTuple):
+class ResumeSummary(NamedTuple):
     """Cases that have samples, cases that only the journal has, and by name why a case is not tried again."""
 
     taken: int
@@ -68,51 +82,53 @@ class Resumed(NamedTuple):
     skipped: dict[str, str]
 
 
-def resume(path: Path, header: dict[str, Any], entries: Sequence[Entry]) -> Resumed:
+def resume_journal(path: Path, header: dict[str, Any], entries: Sequence[CaseState]) -> ResumeSummary:
     """Take over what a journal holds of these entries. A case that took the device down is not tried again.
 
     Raises:
         UserError: the journal cannot be read, comes from another machine, or a case in it has another shape.
     """
-    before = journal.read(path)
-    old, new = here().scrub([before.run.get("machine_info", {}), header["machine_info"]])
-    for fact in SAME:
-        was, now = _identity(old.get(fact)), _identity(new.get(fact))
+    before = journal.read_journal(path)
+    old, new = current_identity().scrub([before.run.get("machine_info", {}), header["machine_info"]])
+    for fact in FIXED_FACTS:
+        was, now = _fact_identity(old.get(fact)), _fact_identity(new.get(fact))
         if was != now:
             raise UserError(
                 f"{path}: measured with {fact} {was}, this is {now}; one run has one machine: start again "
                 "without --resume"
             )
-    open_ = {entry.case.name: entry for entry in entries if entry.open}
+    open_ = {entry.case.name: entry for entry in entries if entry.is_measurable}
     measured = {
-        name: _measurement(path, open_[name], record) for name, record in before.benchmarks.items() if name in open_
+        name: _read_measurement(path, open_[name], record)
+        for name, record in before.benchmarks.items()
+        if name in open_
     }
     for name, measurement in measured.items():
-        open_[name].take(measurement)
+        open_[name].restore(measurement)
     skipped = {name: reason for name, reason in before.lost.items() if name in open_}
     for name, reason in skipped.items():
         open_[name].skip(reason, measured.get(name))
-    return Resumed(len(measured), len(set(before.benchmarks) - {entry.case.name for entry in entries}), skipped)
+    return ResumeSummary(len(measured), len(set(before.benchmarks) - {entry.case.name for entry in entries}), skipped)
 
 
-def _measurement(path: Path, entry: Entry, record: dict[str, Any]) -> Measurement:
+def _read_measurement(path: Path, entry: CaseState, record: dict[str, Any]) -> Measurement:
     before = Measurement.from_benchmark(record)
     if before.case != entry.case:
         raise UserError(f"{path}: {entry.case.name} was measured at another shape; start again without --resume")
     return before
 
 
-def _identity(fact: object) -> str:
+def _fact_identity(fact: object) -> str:
     """A processor is known by its name: the rest of its facts holds the clock of the moment."""
     if isinstance(fact, dict):
         return str(fact["brand_raw"] if "brand_raw" in fact else dict(sorted(fact.items())))
     return str(fact)
 
 
-LEAST_PASSES = 6
-MOST_PASSES = 18
+MIN_PASSES = 6
+MAX_PASSES = 18
 
-Progress = Callable[[int, int, int, float], None]
+ProgressCallback = Callable[[int, int, int, float], None]
 """Told the pass, cases visited and to visit in it, and the seconds left by estimate."""
 
 
@@ -120,24 +136,24 @@ class Bench(Protocol):
     """What measures cases of one kind."""
 
     @property
-    def patience(self) -> Patience:
+    def limits(self) -> SamplingLimits:
         """How long to measure."""
 
     def visit(self, entry: Any, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong or a clock moved, which is then noted on the entry."""
 
     @property
-    def same_process(self) -> bool:
+    def runs_in_process(self) -> bool:
         """Whether cases run in this process: one after which nothing can be measured would end the next run too."""
 
     def lost(self) -> str:
         """Why nothing more can be measured in this run; empty while it can."""
 
-    def told(self, entry: Entry, error: Exception) -> str:
+    def describe_error(self, entry: CaseState, error: Exception) -> str:
         """One line on what ended a case."""
 
 
-class Run:
+class PassRunner:
     """Measures the entries of a plan, journalling each visit.
 
     Args:
@@ -150,12 +166,12 @@ class Run:
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[CaseState],
         bench: Bench,
         passes: int | None,
         budget_seconds: float,
-        record: Callable[[Entry], None],
-        progress: Progress,
+        record: Callable[[CaseState], None],
+        progress: ProgressCallback,
     ) -> None:
         self._entries, self._bench, self._passes, self._budget = entries, bench, passes, budget_seconds
         self._record, self._progress = record, progress
@@ -165,17 +181,22 @@ class Run:
         """Run all passes. An error in one case is noted on its entry; the others go on."""
         self._run_passes()
         for entry in self._entries:
-            if self._lost and entry.open and entry.error is None and self._wants(entry, len(entry.seconds)):
+            if (
+                self._lost
+                and entry.is_measurable
+                and entry.error is None
+                and self._wants_pass(entry, len(entry.seconds))
+            ):
                 self._give_up(entry, f"not reached: {self._lost}; start a new process and go on with --resume")
-            if entry.open and entry.error is None and entry.unsteady:
-                self._give_up(entry, entry.unsteady)
+            if entry.is_measurable and entry.error is None and entry.unsteady_reason:
+                self._give_up(entry, entry.unsteady_reason)
             entry.stopped_by = self._stopped_by(entry)
             if entry.not_run is None:  # what cannot run here stands in the journal from the start
                 self._record(entry)
 
     def _run_passes(self) -> None:
         started = time.monotonic()
-        for index in range(self._passes or MOST_PASSES):
+        for index in range(self._passes or MAX_PASSES):
             groups = self._groups(index)
             total, visited, began = sum(map(len, groups)), 0, time.monotonic()
             for group in groups:
@@ -185,59 +206,59 @@ class Run:
                 self._visit_group(group)
                 visited += len(group)
                 spent = time.monotonic() - began
-                self._progress(index, visited, total, self._left(index, spent, visited / total, started))
+                self._progress(index, visited, total, self._seconds_left(index, spent, visited / total, started))
 
-    def _stopped_by(self, entry: Entry) -> str:
+    def _stopped_by(self, entry: CaseState) -> str:
         if entry.error is not None:
             return f"error: {entry.error}"
-        if entry.half_width <= self._bench.patience.precision and self._passes is None:
+        if entry.half_width <= self._bench.limits.precision and self._passes is None:
             return "precision"
-        done = len(entry.seconds) >= (self._passes or MOST_PASSES)
+        done = len(entry.seconds) >= (self._passes or MAX_PASSES)
         return "passes" if done or not self._out_of_time else "budget"
 
-    def _groups(self, index: int) -> list[list[Entry]]:
+    def _groups(self, index: int) -> list[list[CaseState]]:
         """What this pass visits: all rivals of a case that wants another pass, because alone it has no ABBA."""
-        groups = rivals(entry for entry in self._entries if entry.open and entry.error is None)
-        wanted = [group for group in groups if any(self._wants(entry, index) for entry in group)]
+        groups = group_implementations(entry for entry in self._entries if entry.is_measurable and entry.error is None)
+        wanted = [group for group in groups if any(self._wants_pass(entry, index) for entry in group)]
         left = [[entry for entry in group if len(entry.seconds) <= index] for group in wanted]
         return [group for group in left if group]
 
-    def _wants(self, entry: Entry, index: int) -> bool:
+    def _wants_pass(self, entry: CaseState, index: int) -> bool:
         if len(entry.seconds) > index:
             return False
-        return self._passes is not None or index < LEAST_PASSES or entry.half_width > self._bench.patience.precision
+        return self._passes is not None or index < MIN_PASSES or entry.half_width > self._bench.limits.precision
 
-    def _left(self, index: int, spent: float, done: float, started: float) -> float:
+    def _seconds_left(self, index: int, spent: float, done: float, started: float) -> float:
         whole = spent / done
-        passes = max(0, (self._passes or LEAST_PASSES) - index - 1)
+        passes = max(0, (self._passes or MIN_PASSES) - index - 1)
         return min(whole - spent + passes * whole, max(whole - spent, self._budget - (time.monotonic() - started)))
 
-    def _visit_group(self, group: list[Entry]) -> None:
+    def _visit_group(self, group: list[CaseState]) -> None:
         """A, or ABBA: the way out and the way back share the time and make one pass."""
         legs = [group, group[::-1]] if len(group) > 1 else [group]
         halves: dict[int, list[float]] = {id(entry): [] for entry in group}
         for leg in legs:
             for entry in leg:
-                if entry.open and entry.error is None and not self._lost:
+                if entry.is_measurable and entry.error is None and not self._lost:
                     halves[id(entry)] += self._guarded_visit(entry, 1 / len(legs))
         for entry in group:
-            if entry.open and entry.error is None and halves[id(entry)]:
+            if entry.is_measurable and entry.error is None and halves[id(entry)]:
                 entry.seconds.append(tuple(halves[id(entry)]))
-            if entry.seconds or not entry.open:
+            if entry.seconds or not entry.is_measurable:
                 self._record(entry)
 
-    def _guarded_visit(self, entry: Entry, share: float) -> tuple[float, ...]:
+    def _guarded_visit(self, entry: CaseState, share: float) -> tuple[float, ...]:
         try:
             return self._bench.visit(entry, share)
         except Exception as error:  # whatever a library raises is that case's, not the run's
             self._lost = self._bench.lost()
-            reason = self._bench.told(entry, error)
-            if self._lost and self._bench.same_process:
+            reason = self._bench.describe_error(entry, error)
+            if self._lost and self._bench.runs_in_process:
                 entry.device_lost = reason
             self._give_up(entry, reason)
         return ()
 
-    def _give_up(self, entry: Entry, reason: str) -> None:
+    def _give_up(self, entry: CaseState, reason: str) -> None:
         """End a case. What earlier passes measured was right, and stays."""
         if entry.seconds:
             entry.error = reason
@@ -247,7 +268,7 @@ class Run:
 
 # How far the run is and how long it will take, on pytest's own terminal.
 
-EVERY_SECONDS = 10.0
+PROGRESS_INTERVAL_SECONDS = 10.0
 
 
 class ProgressLine:
@@ -264,7 +285,7 @@ class ProgressLine:
         text = f"pass {index + 1} {passes}, case {visited} of {total}, about {left_seconds:.0f} s left"
         if self._terminal:
             self._reporter.rewrite(text, erase=True)
-        elif time.monotonic() - self._last > EVERY_SECONDS:
+        elif time.monotonic() - self._last > PROGRESS_INTERVAL_SECONDS:
             self._last = time.monotonic()
             self._reporter.write_line(text)
 

@@ -19,27 +19,27 @@ import pytest_benchmark
 import torch
 
 from kernels.timing.device import current_device
-from kernels.timing.nvidia_smi import find_driver, hidden_on_purpose
-from specs.measurement import OP, SCHEMA, Case
-from specs.privacy import here
-from specs.units import binary_bytes
+from kernels.timing.nvidia_smi import are_gpus_hidden, find_driver
+from specs.measurement import SCHEMA, STEP_OP, Case
+from specs.privacy import current_identity
+from specs.units import format_bytes
 from suites import runner
-from suites.case import Entry
-from suites.collect import describe
-from suites.environment import cpu_name, machine_info, sharing
+from suites.case import CaseState
+from suites.collect import collect_case
+from suites.environment import cpu_name, gpu_sharing_notes, machine_info
 from suites.options import read_options
 from suites.probes.collective import PATIENCE as RANK_PATIENCE
-from suites.probes.collective import RankBench, RankEntry, survey
-from suites.probes.kernel import KernelBench, KernelEntry
+from suites.probes.collective import CollectiveBench, CollectiveCaseState, record_nccl_algorithms
+from suites.probes.kernel import KernelBench, KernelCaseState
 from suites.probes.model import PATIENCE as STEP_PATIENCE
-from suites.probes.model import StepEntry
+from suites.probes.model import StepCaseState
 from suites.probes.share import PATIENCE as SHARE_PATIENCE
-from suites.probes.share import ModelBench, ShareEntry
-from suites.runner import LEAST_PASSES, ProgressLine, Run
-from suites.workers.launcher import Place, plan_ranks, rank_environment, rank_info, transport
-from suites.workers.pool import Crew, CrewBench
-from suites.workers.process import Muster, OwnRanks, RankLostError
-from suites.workers.remote import JoinedRanks, follow
+from suites.probes.share import ShareCaseState, StepAndShareBench
+from suites.runner import MIN_PASSES, PassRunner, ProgressLine
+from suites.workers.launcher import LaunchedRank, find_transport, plan_ranks, rank_environment, rank_info
+from suites.workers.pool import MultiRankBench, WorkerPool
+from suites.workers.process import LocalSpawner, RankLostError, Spawner
+from suites.workers.remote import LeaderSpawner, run_follower
 
 # The benchmark timer that lets pytest-benchmark show samples taken by another clock.
 #
@@ -48,7 +48,7 @@ from suites.workers.remote import JoinedRanks, follow
 # At all other times it tells real time, because pytest-benchmark calibrates itself with it.
 
 
-class DeviceClock:
+class ReplayTimer:
     """Host seconds, or the samples of a finished measurement while they are replayed."""
 
     __name__ = "device_clock"  # what pytest-benchmark's header and files call the timer
@@ -78,16 +78,16 @@ class DeviceClock:
             self._virtual = None
 
 
-device_clock = DeviceClock()
+device_clock = ReplayTimer()
 
 
 # How a run was started, as one would type it again: for the result file, without paths of this machine.
 
 
-def typed(
+def command_line(
     arguments: Sequence[object],
     root: Path,
-    place: Place | None,
+    place: LaunchedRank | None,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
     """The command line of a run, its launcher before it.
@@ -99,11 +99,11 @@ def typed(
         environment: PYTEST_ADDOPTS are arguments too.
     """
     given = [*shlex.split(environment.get("PYTEST_ADDOPTS", "")), *map(str, arguments)]
-    words = [_without_folders(word, root) for word in given]
-    return here().text(f"{_program(place)} {shlex.join(words)}".rstrip())
+    words = [_strip_folders(word, root) for word in given]
+    return current_identity().text(f"{_launch_command(place)} {shlex.join(words)}".rstrip())
 
 
-def _program(place: Place | None) -> str:
+def _launch_command(place: LaunchedRank | None) -> str:
     """What starts pytest: on several hosts with as many ranks as each was given."""
     if place is None:
         return "pytest"
@@ -114,7 +114,7 @@ def _program(place: Place | None) -> str:
     return f"{place.launcher} -n {place.ranks} python -m pytest"
 
 
-def _without_folders(word: str, root: Path) -> str:
+def _strip_folders(word: str, root: Path) -> str:
     """An argument, or the value in `--option=value`, without the folders that only this machine has."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if not equals and option:
@@ -129,7 +129,7 @@ def _without_folders(word: str, root: Path) -> str:
 
 
 BUSY_CORES = 0.3
-OF_RANKS = RankEntry | StepEntry | ShareEntry
+MULTI_RANK_STATES = CollectiveCaseState | StepCaseState | ShareCaseState
 
 
 class Session:
@@ -146,16 +146,16 @@ class Session:
         self.json = json
         self.journal = runner.journal_path(self.json)
         self.ranks = plan_ranks(self._options.ranks, self._device.kind)
-        if self.ranks.place and self.ranks.kind == "cuda":
+        if self.ranks.launched_rank and self.ranks.kind == "cuda":
             # else every process of a host would open the first
-            torch.cuda.set_device(min(self.ranks.place.local_rank, torch.cuda.device_count() - 1))
-        self.plan = [describe(item, self._device, self.ranks) for item in items]
+            torch.cuda.set_device(min(self.ranks.launched_rank.local_rank, torch.cuda.device_count() - 1))
+        self.plan = [collect_case(item, self._device, self.ranks) for item in items]
         self.entries = {entry.case.name: entry for entry in self.plan}
         self.machine_info = machine_info(self._device) | rank_info(self.ranks)
-        self.begun = self.finished = False
-        self.written, self.unwritten = False, ""
+        self.has_started = self.finished = False
+        self.written, self.write_error = False, ""
         self.replayed = 0
-        self._command = typed(config.invocation_params.args, config.rootpath, self.ranks.place)
+        self._command = command_line(config.invocation_params.args, config.rootpath, self.ranks.launched_rank)
 
     @property
     def runnable(self) -> int:
@@ -165,18 +165,18 @@ class Session:
     @property
     def measured(self) -> int:
         """Cases that have samples and passed their check."""
-        return sum(1 for entry in self.plan if entry.open and entry.seconds)
+        return sum(1 for entry in self.plan if entry.is_measurable and entry.seconds)
 
     @property
     def recovered_path(self) -> Path:
         """Where a result file made from the journal belongs."""
         return self.json or self.journal.with_suffix(".json")
 
-    def list(self) -> None:
+    def print_cases(self) -> None:
         """Print each case with its work, and the reason of those that cannot run here."""
         line = self._reporter.write_line
         for entry in self.plan:
-            work = _work(entry.case)
+            work = _work_summary(entry.case)
             line(f"{entry.case.name}: {work}" + (f"; not here: {entry.not_run}" if entry.not_run else ""))
         line(f"{len(self.plan)} cases, {self.runnable} can run here")
 
@@ -186,87 +186,95 @@ class Session:
         Raises:
             UserError: the journal cannot be written, or belongs to another run.
         """
-        kernels = [entry for entry in self.plan if isinstance(entry, KernelEntry)]
-        collectives = [entry for entry in self.plan if isinstance(entry, RankEntry)]
-        steps = [entry for entry in self.plan if isinstance(entry, StepEntry)]
-        shares = [entry for entry in self.plan if isinstance(entry, ShareEntry)]
+        kernels = [entry for entry in self.plan if isinstance(entry, KernelCaseState)]
+        collectives = [entry for entry in self.plan if isinstance(entry, CollectiveCaseState)]
+        steps = [entry for entry in self.plan if isinstance(entry, StepCaseState)]
+        shares = [entry for entry in self.plan if isinstance(entry, ShareCaseState)]
         # what is computed from one another is measured one after another
-        models: list[Entry] = sorted([*steps, *shares], key=lambda entry: entry.case.tokens or 0)
+        models: list[CaseState] = sorted([*steps, *shares], key=lambda entry: entry.case.tokens or 0)
         with ExitStack() as stack:
-            crew = stack.enter_context(self._assembled()) if _any_open([*collectives, *models]) else None
+            workers = stack.enter_context(self._make_pool()) if _any_measurable([*collectives, *models]) else None
             self._begin_journal()
-            self.begun = True
+            self.has_started = True
             budgets = self._budgets(kernels, collectives, steps, shares)
-            self._introduce(sum(budgets))
+            self._print_header(sum(budgets))
             started = monotonic()
             passes = 1 if self._config.option.benchmark_disable else self._options.passes
-            progress = ProgressLine(self._reporter, passes or LEAST_PASSES)
-            run = partial(Run, passes=passes, record=partial(runner.write_entry, self.journal), progress=progress)
+            progress = ProgressLine(self._reporter, passes or MIN_PASSES)
+            run = partial(PassRunner, passes=passes, record=partial(runner.write_case, self.journal), progress=progress)
             if kernels:
                 run(kernels, KernelBench(self._device, kernels), budget_seconds=budgets[0]).measure()
-            if crew:
+            if workers:
                 if self.ranks.kind == "cuda":
                     torch.cuda.empty_cache()  # the kernels' pool, which the first GPU's rank may need
-                survey(crew, collectives)
-                of_ranks: list[tuple[Sequence[Entry], CrewBench]] = [
-                    (collectives, RankBench(crew, self.ranks, self._device.free_bytes(), collectives)),
-                    (models, ModelBench(crew, self.ranks, models)),
+                record_nccl_algorithms(workers, collectives)
+                of_ranks: list[tuple[Sequence[CaseState], MultiRankBench]] = [
+                    (collectives, CollectiveBench(workers, self.ranks, self._device.free_bytes(), collectives)),
+                    (models, StepAndShareBench(workers, self.ranks, models)),
                 ]
                 for (entries, bench), budget in zip(of_ranks, budgets[1:], strict=True):
-                    if _any_open(entries):
-                        self._note_hosts(crew, bench)
+                    if _any_measurable(entries):
+                        self._record_hosts(workers, bench)
                         run(entries, bench, budget_seconds=budget).measure()
         self.finished = True
         progress.done(f"measured {self.measured} of {self.runnable} cases in {monotonic() - started:.0f} s")
 
-    def follow(self) -> None:
+    def follow_leader(self) -> None:
         """Keep one rank for the process that leads, until it has measured everything.
 
         Raises:
             UserError: that process cannot be reached, has other cases, or is gone.
         """
-        if self.ranks.place and _any_open(entry for entry in self.plan if isinstance(entry, OF_RANKS)):
-            follow(self.ranks.place, self._digest(), self._options.rank_timeout, rank_environment(self.ranks))
+        if self.ranks.launched_rank and _any_measurable(
+            entry for entry in self.plan if isinstance(entry, MULTI_RANK_STATES)
+        ):
+            run_follower(
+                self.ranks.launched_rank, self._plan_digest(), self._options.rank_timeout, rank_environment(self.ranks)
+            )
 
-    def _assembled(self) -> AbstractContextManager[Crew]:
+    def _make_pool(self) -> AbstractContextManager[WorkerPool]:
         timeout, environment = self._options.rank_timeout, rank_environment(self.ranks)
-        muster: Muster
-        if self.ranks.place:
-            muster = JoinedRanks(self.ranks.place, self._digest(), timeout, environment)
+        spawner: Spawner
+        if self.ranks.launched_rank:
+            spawner = LeaderSpawner(self.ranks.launched_rank, self._plan_digest(), timeout, environment)
         else:
-            muster = OwnRanks(self.ranks.count, environment)
-        return closing(Crew(muster, self.ranks.kind, timeout))
+            spawner = LocalSpawner(self.ranks.count, environment)
+        return closing(WorkerPool(spawner, self.ranks.kind, timeout))
 
-    def _note_hosts(self, crew: Crew, bench: CrewBench) -> None:
+    def _record_hosts(self, workers: WorkerPool, bench: MultiRankBench) -> None:
         """On how many hosts the ranks are is known when they have met: a launcher may start several groups on one."""
         with suppress(RankLostError):  # every case tells it, as it is visited
-            bench.assemble()
-            self.machine_info |= {"hosts": crew.hosts, "transport": transport(self.ranks, crew.hosts, None)}
-            runner.append(self.journal, "run", self._header())
+            bench.ensure_started()
+            self.machine_info |= {"hosts": workers.hosts, "transport": find_transport(self.ranks, workers.hosts, None)}
+            runner.append_record(self.journal, "run", self._header())
 
-    def _digest(self) -> str:
+    def _plan_digest(self) -> str:
         """What tells this plan from another: every rank has to have the same."""
-        of_ranks = [entry for entry in self.plan if isinstance(entry, OF_RANKS)]
-        told = [(entry.case.name, entry.told()) for entry in of_ranks]
+        of_ranks = [entry for entry in self.plan if isinstance(entry, MULTI_RANK_STATES)]
+        told = [(entry.case.name, entry.to_json()) for entry in of_ranks]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def _budgets(
-        self, kernels: Sequence[Entry], collectives: Sequence[Entry], steps: Sequence[Entry], shares: Sequence[Entry]
+        self,
+        kernels: Sequence[CaseState],
+        collectives: Sequence[CaseState],
+        steps: Sequence[CaseState],
+        shares: Sequence[CaseState],
     ) -> tuple[float, ...]:
         """Seconds for kernels, for collectives, and for whole models with their shares.
 
         The usual ones, or what was asked for in the same proportion.
         """
         of_ranks = (one[self.ranks.kind] for one in (RANK_PATIENCE, STEP_PATIENCE, SHARE_PATIENCE))
-        patience = (self._device.patience, *of_ranks)
+        patience = (self._device.limits, *of_ranks)
         usual = [
-            one.budget_seconds if _any_open(entries) else 0.0
+            one.budget_seconds if _any_measurable(entries) else 0.0
             for entries, one in zip((kernels, collectives, steps, shares), patience, strict=True)
         ]
         factor = self._options.budget / sum(usual) if self._options.budget and sum(usual) else 1.0
         return tuple(seconds * factor for seconds in (usual[0], usual[1], usual[2] + usual[3]))
 
-    def replay(self, entry: Entry, benchmark: Any) -> None:
+    def replay(self, entry: CaseState, benchmark: Any) -> None:
         """Hand an entry's samples to pytest-benchmark."""
         measurement = entry.measurement()
         benchmark.group, benchmark.params = entry.case.question, entry.labels["params"]
@@ -292,7 +300,7 @@ class Session:
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         header, say = self._header(), self._reporter.write_line
         if self._options.resume and self.journal.exists():
-            resumed = runner.resume(self.journal, header, self.plan)
+            resumed = runner.resume_journal(self.journal, header, self.plan)
             say(f"resumed: {resumed.taken} cases have samples in {self.journal}")
             for name, reason in resumed.skipped.items():
                 say(f"skipped: {name} ended the run before this one ({reason}); without --resume it is tried again")
@@ -301,11 +309,11 @@ class Session:
             return
         if self._options.resume:
             say(f"nothing to resume: there is no {self.journal}; measuring from the start")
-        if kept := runner.start(self.journal, header):
+        if kept := runner.start_journal(self.journal, header):
             say(f"an earlier run's journal is kept as {kept}")
         for entry in self.plan:
             if entry.not_run is not None:
-                runner.write_entry(self.journal, entry)
+                runner.write_case(self.journal, entry)
 
     def _header(self) -> dict[str, Any]:
         hook = self._config.hook
@@ -322,27 +330,27 @@ class Session:
             "planned": [entry.case.name for entry in self.plan],
         }
 
-    def _introduce(self, budget: float) -> None:
+    def _print_header(self, budget: float) -> None:
         say = self._reporter.write_line
         name = self.machine_info["gpu"] or cpu_name()
         say(f"{name}: {self.runnable} of {len(self.plan)} cases can run here; budget {budget:.0f} s")
-        if self._device.kind == "cpu" and hidden_on_purpose() and find_driver():
+        if self._device.kind == "cpu" and are_gpus_hidden() and find_driver():
             say("the GPU is hidden (--device cpu, or CUDA_VISIBLE_DEVICES is empty): the CPU is measured")
-        for note in sharing(self._device, self.machine_info.get("mig")):
+        for note in gpu_sharing_notes(self._device, self.machine_info.get("mig")):
             say(note)
         others = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
         if others > BUSY_CORES:
             say(f"other processes keep {others:.1f} cores busy: expect noise, or end them first")
 
 
-def _any_open(entries: Iterable[Entry]) -> bool:
+def _any_measurable(entries: Iterable[CaseState]) -> bool:
     """Whether there is anything to measure among them."""
-    return any(entry.open for entry in entries)
+    return any(entry.is_measurable for entry in entries)
 
 
-def _work(case: Case) -> str:
+def _work_summary(case: Case) -> str:
     """What one call does, for a list of cases."""
     if case.message_bytes is not None:
-        return f"{case.ranks} ranks, message {binary_bytes(case.message_bytes)}"
-    whole = f"{case.ranks} ranks, {case.layers} layers, on the busiest " if case.op == OP else ""
+        return f"{case.ranks} ranks, message {format_bytes(case.message_bytes)}"
+    whole = f"{case.ranks} ranks, {case.layers} layers, on the busiest " if case.op == STEP_OP else ""
     return f"{whole}{case.flops / 1e9:.3g} GFLOP, {case.hbm_bytes / 1e6:.3g} MB"

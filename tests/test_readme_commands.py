@@ -13,7 +13,7 @@ from tests.reports import planted
 from tests.reports.importers.profiler.planted_trace import CASE
 from tests.reports.importers.profiler.test_ncu import KERNELS, details
 from tests.reports.importers.profiler.test_nsys import eager
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 GPUS = {
@@ -50,7 +50,7 @@ def test_every_command_runs_as_it_is_written(section, folder, capsys):
     found = commands(section)
     assert len(found) >= 3
     for command in found:
-        assert ran(*shlex.split(command)[3:]) == 0, command
+        assert run_reports(*shlex.split(command)[3:]) == 0, command
         assert capsys.readouterr().out, command
 
 
@@ -58,4 +58,4 @@ def test_the_gate_of_the_readme_closes_on_a_slower_file(folder):
     (command,) = [one for one in commands("Comparing") if "--gate" in one]
     slower = [tuple(1.3 * sample for sample in one) for one in ((18.9e-6,) * 4,) * 6]
     planted.write(Path("after.json"), [planted.measured(planted.case(CASE), slower)])
-    assert ran(*shlex.split(command)[3:]) == 1
+    assert run_reports(*shlex.split(command)[3:]) == 1

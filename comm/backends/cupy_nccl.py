@@ -13,15 +13,15 @@ import torch
 from torch.distributed.distributed_c10d import _get_default_store
 
 from comm.backend import Backend, Communicator, World
-from comm.backends.torch_distributed import all_ranks, first_line, gpus, nccl_for_shared_gpu
+from comm.backends.torch_distributed import first_line, why_no_gpus, why_no_shared_gpu, why_not_all_ranks
 from specs.errors import UserError
 
-TYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
+NCCL_DTYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
 """ncclDataType_t; older CuPy has no name for bfloat16."""
-SUM = 0
+NCCL_SUM = 0
 """ncclSum."""
-UNIQUE_ID = "cupy-nccl unique id {}"
-_turn = count()
+UNIQUE_ID_KEY = "cupy-nccl unique id {}"
+_connections = count()
 
 
 class CupyNcclCommunicator(Communicator):
@@ -45,27 +45,27 @@ class CupyNcclCommunicator(Communicator):
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
         """Out of place."""
-        self._ranks.allReduce(*_both(message, out), *_what(message), SUM, _stream())
+        self._ranks.allReduce(*_pointers(message, out), *_count_and_dtype(message), NCCL_SUM, _current_stream())
 
     def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
         """NCCL counts what a rank sends."""
-        self._ranks.allGather(*_both(message, out), *_what(message), _stream())
+        self._ranks.allGather(*_pointers(message, out), *_count_and_dtype(message), _current_stream())
 
     def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
         """NCCL counts what a rank receives."""
-        self._ranks.reduceScatter(*_both(message, out), *_what(out), SUM, _stream())
+        self._ranks.reduceScatter(*_pointers(message, out), *_count_and_dtype(out), NCCL_SUM, _current_stream())
 
     def broadcast(self, message: torch.Tensor, root: int) -> None:
         """In place."""
-        self._ranks.broadcast(*_both(message, message), *_what(message), root, _stream())
+        self._ranks.broadcast(*_pointers(message, message), *_count_and_dtype(message), root, _current_stream())
 
     def send(self, message: torch.Tensor, to: int) -> None:
         """To rank `to`."""
-        self._ranks.send(message.data_ptr(), *_what(message), to, _stream())
+        self._ranks.send(message.data_ptr(), *_count_and_dtype(message), to, _current_stream())
 
     def recv(self, out: torch.Tensor, source: int) -> None:
         """From rank `source`."""
-        self._ranks.recv(out.data_ptr(), *_what(out), source, _stream())
+        self._ranks.recv(out.data_ptr(), *_count_and_dtype(out), source, _current_stream())
 
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
         """Both in one group, so that neither waits for the other."""
@@ -79,19 +79,19 @@ class CupyNcclCommunicator(Communicator):
         self._ranks.abort()
 
 
-def _both(message: torch.Tensor, out: torch.Tensor) -> tuple[int, int]:
+def _pointers(message: torch.Tensor, out: torch.Tensor) -> tuple[int, int]:
     return message.data_ptr(), out.data_ptr()
 
 
-def _what(counted: torch.Tensor) -> tuple[int, int]:
-    return counted.numel(), TYPES[counted.dtype]
+def _count_and_dtype(tensor: torch.Tensor) -> tuple[int, int]:
+    return tensor.numel(), NCCL_DTYPES[tensor.dtype]
 
 
-def _stream() -> int:
+def _current_stream() -> int:
     return int(torch.cuda.current_stream().cuda_stream)
 
 
-def load() -> Any:
+def load_nccl() -> Any:
     """`cupy.cuda.nccl`; None where CuPy finds no NCCL, which it warns of at length."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -99,31 +99,31 @@ def load() -> Any:
     return nccl if nccl.available else None
 
 
-def why_not(world: World) -> str | None:
+def why_no_cupy_nccl(world: World) -> str | None:
     """GPUs, CuPy, and an NCCL that it finds: torch's own where both are of one CUDA."""
-    if reason := gpus(world) or all_ranks(world):
+    if reason := why_no_gpus(world) or why_not_all_ranks(world):
         return reason
     extra = f"cu{(torch.version.cuda or '13').split('.')[0]}"
     if torch.version.hip:
         return "CuPy is set up here for CUDA only; rccl is the same library through torch"
     if find_spec("cupy") is None:
         return f"CuPy is not installed; `pip install -c constraints.txt .[{extra}]`"
-    if (nccl := load()) is None:
+    if (nccl := load_nccl()) is None:
         return f"CuPy finds no NCCL; `pip install nvidia-nccl-{extra}`"
-    return nccl_for_shared_gpu(world, nccl.get_version())
+    return why_no_shared_gpu(world, nccl.get_version())
 
 
-def connect(world: World) -> Communicator:
+def connect_cupy_nccl(world: World) -> Communicator:
     """Rank 0 draws the unique id, which goes through the store of torch's default group.
 
     Raises:
         UserError: NCCL does not come together.
     """
-    nccl, store, key = load(), _get_default_store(), UNIQUE_ID.format(next(_turn))
+    nccl, store, key = load_nccl(), _get_default_store(), UNIQUE_ID_KEY.format(next(_connections))
     if world.rank == 0:
-        store.set(key, as_text(nccl.get_unique_id()))
+        store.set(key, encode_unique_id(nccl.get_unique_id()))
     try:
-        communicator = CupyNcclCommunicator(world, nccl, as_cupy_has_it(store.get(key).decode()))
+        communicator = CupyNcclCommunicator(world, nccl, decode_unique_id(store.get(key).decode()))
         communicator.barrier()
         torch.cuda.synchronize(world.device)
     except RuntimeError as error:  # NcclError is one, and so is what a store raises that waited too long
@@ -131,16 +131,16 @@ def connect(world: World) -> Communicator:
     return communicator
 
 
-def as_text(unique_id: Any) -> str:
+def encode_unique_id(unique_id: Any) -> str:
     """For the store; CuPy 14 hands over bytes, older ones a tuple of signed chars."""
     return bytes(one & 0xFF for one in unique_id).hex()
 
 
-def as_cupy_has_it(told: str) -> Any:
+def decode_unique_id(text: str) -> Any:
     """The form in which this CuPy takes it."""
     import cupy
 
-    unique_id = bytes.fromhex(told)
+    unique_id = bytes.fromhex(text)
     if int(cupy.__version__.split(".")[0]) >= 14:
         return unique_id
     return tuple(one - 256 if one > 127 else one for one in unique_id)
@@ -149,6 +149,6 @@ def as_cupy_has_it(told: str) -> Any:
 CUPY_NCCL = Backend(
     name="cupy-nccl",
     methods=frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"}),
-    why_not=why_not,
-    connect=connect,
+    why_not=why_no_cupy_nccl,
+    connect=connect_cupy_nccl,
 )

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from comm.backend import Backend, Communicator, World
-from comm.backends.torch_distributed import all_ranks
+from comm.backends.torch_distributed import why_not_all_ranks
 from specs.errors import UserError
 
-START = "mpirun -n 2 python -m pytest suites/bench_collectives.py --impl mpi"
-INSTALL = "pip install mpi4py, beside an MPI such as Debian's openmpi-bin and libopenmpi-dev"
+START_COMMAND = "mpirun -n 2 python -m pytest suites/bench_collectives.py --impl mpi"
+INSTALL_HINT = "pip install mpi4py, beside an MPI such as Debian's openmpi-bin and libopenmpi-dev"
 
 
 class MpiCommunicator(Communicator):
@@ -40,7 +40,7 @@ class MpiCommunicator(Communicator):
 
     def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
         """Bytes, of any format."""
-        self._ranks.Allgather(_bytes(message), _bytes(out))
+        self._ranks.Allgather(_byte_array(message), _byte_array(out))
 
     def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
         """Parts of equal length."""
@@ -48,19 +48,19 @@ class MpiCommunicator(Communicator):
 
     def broadcast(self, message: torch.Tensor, root: int) -> None:
         """From rank `root`."""
-        self._ranks.Bcast(_bytes(message), root)
+        self._ranks.Bcast(_byte_array(message), root)
 
     def send(self, message: torch.Tensor, to: int) -> None:
         """Returns when the message may be written over, which of a short one is before it has arrived."""
-        self._ranks.Send(_bytes(message), to)
+        self._ranks.Send(_byte_array(message), to)
 
     def recv(self, out: torch.Tensor, source: int) -> None:
         """From rank `source`."""
-        self._ranks.Recv(_bytes(out), source)
+        self._ranks.Recv(_byte_array(out), source)
 
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
         """Both at once, in one call."""
-        self._ranks.Sendrecv(_bytes(message), to, 0, _bytes(out), source, 0)
+        self._ranks.Sendrecv(_byte_array(message), to, 0, _byte_array(out), source, 0)
 
     def close(self) -> None:
         """End MPI, on all ranks: one that exits without is a crash to mpirun, which then kills the others."""
@@ -68,25 +68,25 @@ class MpiCommunicator(Communicator):
         self._mpi.Finalize()
 
 
-def _bytes(tensor: torch.Tensor) -> Any:
+def _byte_array(tensor: torch.Tensor) -> Any:
     """The tensor's memory for numpy, which knows no bf16."""
     return tensor.view(torch.uint8).numpy()
 
 
-def why_not(world: World) -> str | None:
+def why_no_mpi(world: World) -> str | None:
     """It needs mpi4py, and a launcher that tells MPI where its ranks are."""
-    if reason := all_ranks(world):
+    if reason := why_not_all_ranks(world):
         return reason
     if find_spec("mpi4py") is None:
-        return f"mpi4py is not installed; {INSTALL}"
+        return f"mpi4py is not installed; {INSTALL_HINT}"
     if world.launcher not in ("mpirun", "srun"):
-        return f"MPI ranks are started by mpirun or srun, and these by {world.launcher}; {START}"
+        return f"MPI ranks are started by mpirun or srun, and these by {world.launcher}; {START_COMMAND}"
     if world.generation > 1:
         return "MPI starts once in a run, and a lost rank had all of them started anew; run the rest with --resume"
     return None
 
 
-def connect(world: World) -> Communicator:
+def connect_mpi(world: World) -> Communicator:
     """Start MPI in this process.
 
     Raises:
@@ -96,13 +96,15 @@ def connect(world: World) -> Communicator:
     try:
         mpi = importlib.import_module("mpi4py.MPI")
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"mpi4py finds no MPI library ({' '.join(str(error).split())[:150]}); {INSTALL}") from error
+        raise UserError(
+            f"mpi4py finds no MPI library ({' '.join(str(error).split())[:150]}); {INSTALL_HINT}"
+        ) from error
     found = mpi.COMM_WORLD.Get_rank(), mpi.COMM_WORLD.Get_size()
     if found != (world.rank, world.ranks):
         mpi.Finalize()
         raise UserError(
             f"MPI calls this rank {found[0]} of {found[1]}, its launcher rank {world.rank} of {world.ranks}; "
-            f"start it with the mpirun of the MPI that mpi4py loads: {START}"
+            f"start it with the mpirun of the MPI that mpi4py loads: {START_COMMAND}"
         )
     return MpiCommunicator(world, mpi)
 
@@ -110,9 +112,9 @@ def connect(world: World) -> Communicator:
 MPI = Backend(
     name="mpi",
     methods=frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"}),
-    why_not=why_not,
-    connect=connect,
+    why_not=why_no_mpi,
+    connect=connect_mpi,
     graph=False,
-    kinds=frozenset({"cpu"}),
+    device_kinds=frozenset({"cpu"}),
     dtypes=("fp32",),  # the standard has sums of neither 16-bit format
 )

@@ -14,13 +14,13 @@ import torch.distributed as dist
 import torch.distributed._symmetric_memory as symm_mem
 from torch._C._distributed_c10d import _SymmetricMemory
 
-from comm.backend import DTYPES, Backend, Communicator, World
-from comm.backends.torch_distributed import first_line, gpus, one_host, overlapping_memory
+from comm.backend import TORCH_DTYPES, Backend, Communicator, World
+from comm.backends.torch_distributed import first_line, why_no_gpus, why_no_overlapping_memory, why_not_one_host
 from specs.errors import UserError
 
 # Peer copies: the source's copy engine writes into another GPU's memory, with no other rank's help. The bare link.
 
-DIRECT, STAGED = "peer", "host"
+DIRECT_PATH, STAGED_PATH = "peer", "host"
 
 
 class PeerCommunicator(Communicator):
@@ -41,7 +41,7 @@ class PeerCommunicator(Communicator):
 
     def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:
         """In the memory of a rank's GPU."""
-        return torch.empty(elements, dtype=DTYPES[dtype], device=torch.device("cuda", rank))
+        return torch.empty(elements, dtype=TORCH_DTYPES[dtype], device=torch.device("cuda", rank))
 
     def copy_to(self, message: torch.Tensor, to: int, out: torch.Tensor) -> None:
         """On the stream of the source's device, which is the current one; torch lets `out`'s stream wait for it."""
@@ -49,18 +49,18 @@ class PeerCommunicator(Communicator):
             raise ValueError(f"out lies on {out.device}, not with rank {to}; take it from buffer_at")
         out.copy_(message, non_blocking=True)
 
-    def path(self, rank: int) -> str:
+    def transfer_path(self, rank: int) -> str:
         """`peer` where the GPUs reach each other's memory; `host` where the driver stages the copy in the host's."""
-        return DIRECT if torch.cuda.can_device_access_peer(self.world.device.index, rank) else STAGED
+        return DIRECT_PATH if torch.cuda.can_device_access_peer(self.world.device.index, rank) else STAGED_PATH
 
 
 def why_no_peer_memory(world: World) -> str | None:
     """Two GPUs of one host."""
-    if reason := gpus(world):
+    if reason := why_no_gpus(world):
         return reason
     if world.overlapping or world.ranks < 2:
         return "a copy to a peer needs two GPUs, and all ranks are on one; run it where there are two"
-    return one_host(world)
+    return why_not_one_host(world)
 
 
 PEER = Backend(
@@ -72,14 +72,14 @@ PEER = Backend(
 )
 
 
-AllReduce = Callable[[torch.Tensor, torch.Tensor, str], object]
+AllReduceFunction = Callable[[torch.Tensor, torch.Tensor, str], object]
 """(message, out, name of the group)."""
 METHODS = frozenset({"all_reduce"})
-DTYPES_ADDED = ("fp32", "bf16")
+REDUCIBLE_DTYPES = ("fp32", "bf16")
 """What torch's kernels are compiled for."""
 
 
-def share(elements: int, dtype: torch.dtype, world: World) -> tuple[torch.Tensor, Any]:
+def allocate_shared(elements: int, dtype: torch.dtype, world: World) -> tuple[torch.Tensor, Any]:
     """Memory that all ranks reach, and torch's handle on it; on every rank alike.
 
     Each one is an allocation of its own. `symm_mem.empty` would take it from a pool, where ranks may be given different
@@ -108,9 +108,9 @@ class SymmetricCommunicator(Communicator):
         UserError: the memory cannot be shared, or there is no such address.
     """
 
-    def __init__(self, world: World, all_reduce: AllReduce, *, multicast: bool = False) -> None:
+    def __init__(self, world: World, all_reduce: AllReduceFunction, *, multicast: bool = False) -> None:
         super().__init__(world)
-        self._token, self._handle = share(1024, torch.float32, world)
+        self._token, self._handle = allocate_shared(1024, torch.float32, world)
         self._all_reduce, self._group = all_reduce, group_name(world)
         self._kept: dict[tuple[int, str], list[torch.Tensor]] = defaultdict(list)
         self._given: Counter[tuple[int, str]] = Counter()
@@ -126,10 +126,10 @@ class SymmetricCommunicator(Communicator):
         kept, taken = self._kept[key], self._given[key]
         self._given[key] += 1
         if taken == len(kept):
-            kept.append(share(elements, DTYPES[dtype], self.world)[0])
+            kept.append(allocate_shared(elements, TORCH_DTYPES[dtype], self.world)[0])
         return kept[taken]
 
-    def reuse(self) -> None:
+    def recycle_buffers(self) -> None:
         """From the first of each size again."""
         self._given.clear()
 
@@ -147,27 +147,27 @@ def group_name(world: World) -> Any:
     return (world.group or dist.distributed_c10d._get_default_group()).group_name
 
 
-def one_shot(message: torch.Tensor, out: torch.Tensor, group: str) -> None:
+def one_shot_all_reduce(message: torch.Tensor, out: torch.Tensor, group: str) -> None:
     """Out of place."""
     torch.ops.symm_mem.one_shot_all_reduce_out(message, "sum", group, out)
 
 
-def two_shot(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
+def two_shot_all_reduce(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
     """In place: the form that takes any number of ranks."""
     torch.ops.symm_mem.two_shot_all_reduce_(message, "sum", group)
 
 
-def multimem(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
+def multimem_all_reduce(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
     """In place."""
     torch.ops.symm_mem.multimem_all_reduce_(message, "sum", group)
 
 
 def why_no_symmetric_memory(world: World) -> str | None:
     """GPUs of one host."""
-    return gpus(world) or one_host(world) or overlapping_memory(world)
+    return why_no_gpus(world) or why_not_one_host(world) or why_no_overlapping_memory(world)
 
 
-def why_not_multimem(world: World) -> str | None:
+def why_no_multimem(world: World) -> str | None:
     """The same, and a GPU for each rank: whether there is multicast is known when they are connected."""
     if torch.version.hip:
         return "multicast is NVIDIA's; on ROCm take symm-one-shot or symm-two-shot"
@@ -180,8 +180,8 @@ SYMM_ONE_SHOT = Backend(
     name="symm-one-shot",
     methods=METHODS,
     why_not=why_no_symmetric_memory,
-    connect=partial(SymmetricCommunicator, all_reduce=one_shot),
-    dtypes=DTYPES_ADDED,
+    connect=partial(SymmetricCommunicator, all_reduce=one_shot_all_reduce),
+    dtypes=REDUCIBLE_DTYPES,
     algorithm="one-shot",
 )
 SYMM_TWO_SHOT = Backend(
@@ -189,17 +189,17 @@ SYMM_TWO_SHOT = Backend(
     methods=METHODS,
     in_place=METHODS,
     why_not=why_no_symmetric_memory,
-    connect=partial(SymmetricCommunicator, all_reduce=two_shot),
-    dtypes=DTYPES_ADDED,
+    connect=partial(SymmetricCommunicator, all_reduce=two_shot_all_reduce),
+    dtypes=REDUCIBLE_DTYPES,
     algorithm="two-shot",
 )
 SYMM_MULTIMEM = Backend(
     name="symm-multimem",
     methods=METHODS,
     in_place=METHODS,
-    why_not=why_not_multimem,
-    connect=partial(SymmetricCommunicator, all_reduce=multimem, multicast=True),
-    dtypes=DTYPES_ADDED,
+    why_not=why_no_multimem,
+    connect=partial(SymmetricCommunicator, all_reduce=multimem_all_reduce, multicast=True),
+    dtypes=REDUCIBLE_DTYPES,
     algorithm="two-shot",
 )
 
@@ -207,7 +207,7 @@ SYMM_MULTIMEM = Backend(
 # Our one-shot all-reduce over PyTorch's symmetric memory: messages and results lie anywhere, the kernel copies.
 
 try:
-    from comm.one_shot import MOST_BYTES, OneShot, buffer_bytes
+    from comm.one_shot import MOST_BYTES, OneShotAllReduce, buffer_bytes
 except ImportError:  # no Triton here: `why_not` says so, before anything asks for more
     MOST_BYTES = 0
 
@@ -221,12 +221,12 @@ class TritonOneShotCommunicator(Communicator):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._shared, self._handle = share(buffer_bytes(world.ranks), torch.uint8, world)
+        self._shared, self._handle = allocate_shared(buffer_bytes(world.ranks), torch.uint8, world)
         self._shared.zero_()
         torch.cuda.synchronize(world.device)
         self._handle.barrier(channel=0)
         torch.cuda.synchronize(world.device)  # now every rank's flags are zero, whatever stream comes next
-        self._sum = OneShot(world.rank, addresses(self._handle), world.device)
+        self._sum = OneShotAllReduce(world.rank, buffer_addresses(self._handle), world.device)
 
     def barrier(self) -> None:
         """On the stream, with flags of torch's own."""
@@ -237,7 +237,7 @@ class TritonOneShotCommunicator(Communicator):
         self._sum(message, out)
 
 
-def addresses(handle: Any) -> list[int]:
+def buffer_addresses(handle: Any) -> list[int]:
     """Where each rank's memory begins in this process."""
     offset = getattr(handle, "offset", 0)  # of the tensor in its allocation
     return [pointer + offset for pointer in handle.buffer_ptrs]
@@ -255,6 +255,6 @@ TRITON_ONE_SHOT = Backend(
     methods=frozenset({"all_reduce"}),
     why_not=why_no_one_shot,
     connect=TritonOneShotCommunicator,
-    most_bytes=MOST_BYTES or None,
+    max_bytes=MOST_BYTES or None,
     algorithm="one-shot",
 )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from comm.backend import Backend, Communicator, Pending, World
+from comm.backend import Backend, Communicator, PendingMessage, World
 from specs.errors import UserError
 
 METHODS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"})
@@ -61,13 +61,13 @@ class TorchCommunicator(Communicator):
         """From rank `source`."""
         dist.recv(out, source, group=self.group)
 
-    def isend(self, message: torch.Tensor, to: int) -> Pending:
+    def isend(self, message: torch.Tensor, to: int) -> PendingMessage:
         """To rank `to`; on a GPU from a stream of the library's own."""
-        return _under_way(dist.isend(message, to, group=self.group))
+        return _require_pending(dist.isend(message, to, group=self.group))
 
-    def irecv(self, out: torch.Tensor, source: int) -> Pending:
+    def irecv(self, out: torch.Tensor, source: int) -> PendingMessage:
         """From rank `source`."""
-        return _under_way(dist.irecv(out, source, group=self.group))
+        return _require_pending(dist.irecv(out, source, group=self.group))
 
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
         """Both at once, in one batch."""
@@ -82,19 +82,19 @@ class TorchCommunicator(Communicator):
             dist.destroy_process_group(self.group)
 
 
-def _under_way(work: Pending | None) -> Pending:
+def _require_pending(work: PendingMessage | None) -> PendingMessage:
     """None is what a rank gets that is not in the group."""
     if work is None:
         raise RuntimeError("this rank is not in the group that it sends through")
     return work
 
 
-def group_of(world: World, backend: str) -> Any:
+def process_group(world: World, backend: str) -> Any:
     """A group of all ranks, so that its traffic mixes with no other's; of fewer, the one that they have."""
     return world.group or dist.new_group(backend=backend)
 
 
-def own_group(groups: Sequence[Sequence[int]], backend: str, world: World) -> TorchCommunicator:
+def connect_groups(groups: Sequence[Sequence[int]], backend: str, world: World) -> TorchCommunicator:
     """This rank's group of several disjoint ones: every rank has to make them all, in the same order."""
     made = {tuple(ranks): dist.new_group(list(ranks), backend=backend) for ranks in groups}
     return TorchCommunicator(world, next(group for ranks, group in made.items() if world.rank in ranks))
@@ -110,12 +110,12 @@ def why_no_gloo(_: World) -> str | None:
 
 def connect_gloo(world: World) -> Communicator:
     """A group of its own, so that its traffic mixes with no other's."""
-    return TorchCommunicator(world, group_of(world, "gloo"))
+    return TorchCommunicator(world, process_group(world, "gloo"))
 
 
-def gloo_within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
+def connect_gloo_groups(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
     """Likewise, of some ranks."""
-    return own_group(groups, "gloo", world)
+    return connect_groups(groups, "gloo", world)
 
 
 GLOO = Backend(
@@ -124,9 +124,9 @@ GLOO = Backend(
     in_place=IN_PLACE,
     why_not=why_no_gloo,
     connect=connect_gloo,
-    within=gloo_within,
+    connect_groups=connect_gloo_groups,
     graph=False,
-    kinds=frozenset({"cpu"}),
+    device_kinds=frozenset({"cpu"}),
 )
 
 
@@ -134,13 +134,13 @@ GLOO = Backend(
 #
 # Nothing here makes a CUDA context or a process group: it is asked while cases are planned, too.
 
-MULTI_RANK = "NCCL_MULTI_RANK_GPU_ENABLE"
-OVERLAPPING = "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"
-MULTI_RANK_SINCE = 23_000
+MULTI_RANK_VARIABLE = "NCCL_MULTI_RANK_GPU_ENABLE"
+OVERLAPPING_VARIABLE = "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"
+MULTI_RANK_MIN_VERSION = 23_000
 """The first NCCL that lets several ranks share a GPU, as ncclGetVersion counts: 2.30.0."""
 
 
-def gpus(world: World) -> str | None:
+def why_no_gpus(world: World) -> str | None:
     """A GPU for each rank of this host, unless ranks are meant to share one."""
     if world.kind != "cuda":
         return f"it moves messages between GPUs and the ranks are on {world.kind}; run it where torch sees a GPU"
@@ -152,36 +152,36 @@ def gpus(world: World) -> str | None:
     return None
 
 
-def one_host(world: World) -> str | None:
+def why_not_one_host(world: World) -> str | None:
     """Memory that is mapped from GPU to GPU ends at the host."""
     if world.hosts > 1:
         return f"it reaches the GPUs of one host and these ranks are on {world.hosts}; run it on one"
     return None
 
 
-def all_ranks(world: World) -> str | None:
+def why_not_all_ranks(world: World) -> str | None:
     """Libraries that join all ranks that were started, or none."""
     return (
         None if world.group is None else f"it joins all ranks that were started, and these are the first {world.ranks}"
     )
 
 
-def nccl_for_shared_gpu(world: World, version: int) -> str | None:
+def why_no_shared_gpu(world: World, version: int) -> str | None:
     """An NCCL that lets ranks share a GPU and has been told to; `version` as ncclGetVersion counts."""
     if not world.overlapping:
         return None
-    if version < MULTI_RANK_SINCE:
+    if version < MULTI_RANK_MIN_VERSION:
         told = f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
         return f"NCCL {told} takes one rank a GPU; several need 2.30 or later"
-    return variable(MULTI_RANK)
+    return why_not_enabled(MULTI_RANK_VARIABLE)
 
 
-def overlapping_memory(world: World) -> str | None:
+def why_no_overlapping_memory(world: World) -> str | None:
     """Symmetric memory has to be told that ranks share a GPU."""
-    return variable(OVERLAPPING) if world.overlapping else None
+    return why_not_enabled(OVERLAPPING_VARIABLE) if world.overlapping else None
 
 
-def variable(name: str) -> str | None:
+def why_not_enabled(name: str) -> str | None:
     """A switch of the environment that has to be on."""
     return None if os.environ.get(name) == "1" else f"ranks share a GPU; set {name}=1 for them"
 
@@ -194,10 +194,10 @@ def first_line(error: BaseException) -> str:
 
 # NCCL through torch.distributed, as most frameworks call it; on ROCm builds of torch the same calls are RCCL's.
 
-NAME = "rccl" if torch.version.hip else "nccl"
+NCCL_NAME = "rccl" if torch.version.hip else "nccl"
 
 
-def version() -> int:
+def nccl_version() -> int:
     """Of the NCCL that torch has, as ncclGetVersion counts: 22907 is 2.29.7."""
     major, minor, patch = torch.cuda.nccl.version()[:3]
     return int(major) * 10_000 + int(minor) * 100 + int(patch)
@@ -205,11 +205,11 @@ def version() -> int:
 
 def why_no_nccl(world: World) -> str | None:
     """GPUs, and a torch that is built with it."""
-    if reason := gpus(world):
+    if reason := why_no_gpus(world):
         return reason
     if not dist.is_nccl_available():
-        return f"this torch is built without {NAME.upper()}; install one that has it"
-    return nccl_for_shared_gpu(world, version())
+        return f"this torch is built without {NCCL_NAME.upper()}; install one that has it"
+    return why_no_shared_gpu(world, nccl_version())
 
 
 def connect_nccl(world: World) -> Communicator:
@@ -218,29 +218,34 @@ def connect_nccl(world: World) -> Communicator:
     Raises:
         UserError: it does not come together.
     """
-    return _started(TorchCommunicator(world, group_of(world, "nccl")))
+    return _complete_start(TorchCommunicator(world, process_group(world, "nccl")))
 
 
-def nccl_within(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
+def connect_nccl_groups(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
     """Likewise, of some ranks.
 
     Raises:
         UserError: they do not come together.
     """
-    return _started(own_group(groups, "nccl", world))
+    return _complete_start(connect_groups(groups, "nccl", world))
 
 
-def _started(communicator: TorchCommunicator) -> Communicator:
+def _complete_start(communicator: TorchCommunicator) -> Communicator:
     try:
         communicator.barrier()
         torch.cuda.synchronize(communicator.world.device)
     except RuntimeError as error:
-        raise UserError(f"{NAME} does not start: {first_line(error)}; NCCL_DEBUG=WARN says more") from error
+        raise UserError(f"{NCCL_NAME} does not start: {first_line(error)}; NCCL_DEBUG=WARN says more") from error
     return communicator
 
 
 NCCL = Backend(
-    name=NAME, methods=METHODS, in_place=IN_PLACE, why_not=why_no_nccl, connect=connect_nccl, within=nccl_within
+    name=NCCL_NAME,
+    methods=METHODS,
+    in_place=IN_PLACE,
+    why_not=why_no_nccl,
+    connect=connect_nccl,
+    connect_groups=connect_nccl_groups,
 )
 
 
@@ -254,42 +259,45 @@ NCCL = Backend(
 # Only the symmetric kernels are told with the bytes that a rank sends, so of them those count whose ranks send the
 # message.
 
-OPS = {
+NCCL_OPS = {
     "AllReduce": "all_reduce",
     "AllGather": "all_gather",
     "ReduceScatter": "reduce_scatter",
     "Broadcast": "broadcast",
 }
-ALGORITHMS = ("tree", "ring", "collnet-direct", "collnet-chain", "nvls", "nvls-tree", "pat")
+NCCL_ALGORITHMS = ("tree", "ring", "collnet-direct", "collnet-chain", "nvls", "nvls-tree", "pat")
 """In the order of NCCL's numbers, which older ones print."""
-PROTOCOLS = ("LL", "LL128", "SIMPLE")
-_NAMES = {"COLLNETDIRECT": "collnet-direct", "COLLNETCHAIN": "collnet-chain", "NVLSTREE": "nvls-tree"}
+NCCL_PROTOCOLS = ("LL", "LL128", "SIMPLE")
+_ALGORITHM_ALIASES = {"COLLNETDIRECT": "collnet-direct", "COLLNETCHAIN": "collnet-chain", "NVLSTREE": "nvls-tree"}
 
-_CHOICE = re.compile(
+_CHOICE_PATTERN = re.compile(
     r"(?P<op>[A-Z][A-Za-z]+)(?: \[[^\]]+\])?: (?P<bytes>\d+) Bytes -> "
     r"(?:Algo (?P<algorithm>\w+) proto (?P<protocol>\w+)|Kernel (?P<kernel>\w+))"
 )
 
 
-def choices(log: str) -> dict[tuple[str, int], str]:
+def parse_choices(log: str) -> dict[tuple[str, int], str]:
     """(op, message bytes) to algorithm and protocol, `ring LL`; left out where NCCL chose now this and now that."""
     told = defaultdict[tuple[str, int], set[str]](set)
-    for line in _CHOICE.finditer(log):
-        if (op := OPS.get(line["op"])) and (choice := _choice(line)):
+    for line in _CHOICE_PATTERN.finditer(log):
+        if (op := NCCL_OPS.get(line["op"])) and (choice := _parse_choice(line)):
             told[op, int(line["bytes"])].add(choice)
     return {case: found.pop() for case, found in told.items() if len(found) == 1}
 
 
-def _choice(line: re.Match[str]) -> str | None:
+def _parse_choice(line: re.Match[str]) -> str | None:
     if line["kernel"]:
         return f"symmetric {line['kernel']}" if line["op"] in ("AllReduce", "Broadcast") else None
-    algorithm, protocol = _named(line["algorithm"], ALGORITHMS), _named(line["protocol"], PROTOCOLS)
+    algorithm, protocol = (
+        _canonical_name(line["algorithm"], NCCL_ALGORITHMS),
+        _canonical_name(line["protocol"], NCCL_PROTOCOLS),
+    )
     return f"{algorithm} {protocol}" if algorithm and protocol else None
 
 
-def _named(word: str, names: tuple[str, ...]) -> str | None:
+def _canonical_name(word: str, names: tuple[str, ...]) -> str | None:
     """A name as it stands in `names`, whether printed as a number, in capitals or not; None for an unknown one."""
     if word.isdecimal():
         return names[int(word)] if int(word) < len(names) else None
     plain = word.upper().replace("_", "")
-    return next((name for name in names if _NAMES.get(plain, plain).upper() == name.upper()), None)
+    return next((name for name in names if _ALGORITHM_ALIASES.get(plain, plain).upper() == name.upper()), None)

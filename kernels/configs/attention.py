@@ -12,23 +12,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kernels.configs.dispatch import MEASURED, TUNED, WITHOUT_GPU, Choice, Table, read_table
-from specs.gpus import Arch, arch
-from specs.gpus import arch as find_arch
+from kernels.configs.dispatch import (
+    ARCH_WITHOUT_GPU,
+    MEASURED_BASIS,
+    TUNED_FOLDER,
+    ConfigChoice,
+    ConfigTable,
+    read_table,
+)
+from specs.gpus import Arch, find_arch
 from specs.units import ITEMSIZE
 
-FAN = 16
+MERGE_FAN_IN = 16
 """Parts that one program adds up. Where there are more, their sums are added up likewise: so 256 at most."""
-LEAST_STEPS = 2
+MIN_STEPS_PER_PART = 2
 """Steps that a part has at least, so that one tile is on its way while the other is worked on."""
-START_STEPS, MERGE_STEPS = 1, 2
+START_COST_STEPS, MERGE_COST_STEPS = 1, 2
 """What a program costs beside its steps: to begin, and for each time that partial results are added up, of which 16
 are 64 KiB."""
-PER_SM = 2
+PROGRAMS_PER_SM = 2
 """Programs that are meant to work on an SM at once."""
 
 
-class Cut(NamedTuple):
+class SplitConfig(NamedTuple):
     """One way to cut a call into programs.
 
     Attributes:
@@ -48,9 +54,9 @@ class Cut(NamedTuple):
         return f"{self.block} tokens{parts} w{self.warps} s{self.stages}"
 
     @property
-    def levels(self) -> int:
+    def merge_levels(self) -> int:
         """How often partial results are added up: not at all, once, or groups of 16 and then their sums."""
-        return levels(self.split)
+        return merge_levels(self.split)
 
     def in_flight_bytes(self, dtype: str, head_dim: int) -> int:
         """Bytes of K and V that a program has asked for and not yet got while it works on a tile.
@@ -59,28 +65,28 @@ class Cut(NamedTuple):
         """
         return 2 * self.block * head_dim * ITEMSIZE[dtype] * (self.stages - 2)
 
-    def cells(self, pairs: int) -> int:
+    def partial_count(self, pairs: int) -> int:
         """Partial results that one call passes between programs, of `pairs` of a sequence and a kv head."""
-        return pairs * (self.split + ceil(self.split / FAN)) if self.levels else 0
+        return pairs * (self.split + ceil(self.split / MERGE_FAN_IN)) if self.merge_levels else 0
 
-    def counters(self, pairs: int) -> int:
+    def counter_count(self, pairs: int) -> int:
         """Counters of arrivals that one call needs."""
-        return pairs * (ceil(self.split / FAN) + 1) if self.levels else 0
+        return pairs * (ceil(self.split / MERGE_FAN_IN) + 1) if self.merge_levels else 0
 
 
-def levels(split: int) -> int:
+def merge_levels(split: int) -> int:
     """How often the results of `split` parts are added up."""
-    return 0 if split == 1 else 1 if split <= FAN else 2
+    return 0 if split == 1 else 1 if split <= MERGE_FAN_IN else 2
 
 
-def tile(on: Arch, dtype: str, head_dim: int) -> Cut:
+def unsplit_config(arch: Arch, dtype: str, head_dim: int) -> SplitConfig:
     """Whole sequences in the tile that the shared memory of an SM allows."""
-    tile_bytes = 2**15 if on.shared_bytes >= 2**17 else 2**14
-    return Cut(block=tile_bytes // (2 * head_dim * ITEMSIZE[dtype]), warps=4, stages=3)
+    tile_bytes = 2**15 if arch.shared_bytes >= 2**17 else 2**14
+    return SplitConfig(block=tile_bytes // (2 * head_dim * ITEMSIZE[dtype]), warps=4, stages=3)
 
 
 @cache
-def split(pairs: int, steps: int, sms: int) -> int:
+def choose_split(pairs: int, steps: int, sms: int) -> int:
     """Programs that share each of `pairs` of a sequence and a kv head, whose longest has `steps` steps.
 
     Of all splits the one whose programs are through first, the fewest parts of those: they take turns of PER_SM on
@@ -88,27 +94,27 @@ def split(pairs: int, steps: int, sms: int) -> int:
     """
 
     def duration(parts: int) -> int:
-        turns = ceil(pairs * parts / (PER_SM * sms))
-        return turns * (ceil(steps / parts) + START_STEPS + MERGE_STEPS * levels(parts))
+        turns = ceil(pairs * parts / (PROGRAMS_PER_SM * sms))
+        return turns * (ceil(steps / parts) + START_COST_STEPS + MERGE_COST_STEPS * merge_levels(parts))
 
-    return min(range(1, max(1, min(FAN * FAN, steps // LEAST_STEPS)) + 1), key=duration)
+    return min(range(1, max(1, min(MERGE_FAN_IN * MERGE_FAN_IN, steps // MIN_STEPS_PER_PART)) + 1), key=duration)
 
 
-def rule(on: Arch, sms: int, dtype: str, *, pairs: int, context: int, head_dim: int) -> Cut:
+def rule_split_config(arch: Arch, sms: int, dtype: str, *, pairs: int, context: int, head_dim: int) -> SplitConfig:
     """The cut of `pairs` of a sequence and a kv head, each of `context` tokens, on a GPU of `sms` SMs."""
-    one = tile(on, dtype, head_dim)
-    return one._replace(split=split(pairs, ceil(context / one.block), sms))
+    one = unsplit_config(arch, dtype, head_dim)
+    return one._replace(split=choose_split(pairs, ceil(context / one.block), sms))
 
 
 @cache
-def sms_of(device: torch.device) -> int:
+def sm_count(device: torch.device) -> int:
     """SMs of a device; without a GPU those of the one whose configurations CPU tensors take."""
     if device.type != "cuda":
-        return sms_of_arch(WITHOUT_GPU)
+        return arch_sm_count(ARCH_WITHOUT_GPU)
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def sms_of_arch(name: str) -> int:
+def arch_sm_count(name: str) -> int:
     """SMs of the GPU that stands for an architecture."""
     sms = find_arch(name).representative.sms
     assert sms is not None  # noqa: S101 - each of them has a count in its datasheet
@@ -117,7 +123,7 @@ def sms_of_arch(name: str) -> int:
 
 # Cuts of decode attention by architecture and shape: `kernels/tuned/<arch>.attention.json`.
 
-REACH_PAIRS, REACH_CONTEXT = 0.5, 1.0
+MAX_PAIRS_DISTANCE, MAX_CONTEXT_DISTANCE = 0.5, 1.0
 """In powers of two. Pairs decide how many parts fill the SMs; the context how long each takes, which matters less."""
 
 
@@ -140,7 +146,7 @@ class AttentionRow:
     kv_heads: int
     head_dim: int
     page_size: int
-    config: Cut
+    config: SplitConfig
     seconds: float
     basis: str
 
@@ -160,54 +166,62 @@ class AttentionRow:
         length = abs(log2(context / self.context))
         code = (dtype, heads // kv_heads, head_dim, page_size)
         same = code == (self.dtype, self.heads // self.kv_heads, self.head_dim, self.page_size)
-        return pairs + length if same and pairs <= REACH_PAIRS and length <= REACH_CONTEXT else None
+        return pairs + length if same and pairs <= MAX_PAIRS_DISTANCE and length <= MAX_CONTEXT_DISTANCE else None
 
 
-def load(path: Path) -> Table[AttentionRow]:
+def load_attention_table(path: Path) -> ConfigTable[AttentionRow]:
     """Read a table.
 
     Raises:
         UserError: the file cannot be read, or is no table of this schema and of the architecture in its name.
     """
-    return read_table(path, _row)
+    return read_table(path, _read_attention_row)
 
 
-def _row(config: dict[str, Any], **rest: Any) -> AttentionRow:
-    row = AttentionRow(**rest, config=Cut(**config))
+def _read_attention_row(config: dict[str, Any], **rest: Any) -> AttentionRow:
+    row = AttentionRow(**rest, config=SplitConfig(**config))
     sizes = (*row.shape[1:6], *row.config)
     if not all(type(size) is int and size > 0 for size in sizes) or type(row.page_size) is not int or row.page_size < 0:
         raise ValueError(f"sizes are whole numbers of at least 1, and page_size 0 without pages: {row}")
-    if any(size & (size - 1) for size in row.config[:2]) or row.config.block < 16 or row.config.split > FAN * FAN:
+    if (
+        any(size & (size - 1) for size in row.config[:2])
+        or row.config.block < 16
+        or row.config.split > MERGE_FAN_IN * MERGE_FAN_IN
+    ):
         raise ValueError(
-            f"block and warps are powers of two, block 16 or more, split {FAN * FAN} at most: {row.config}"
+            f"block and warps are powers of two, block 16 or more, split {MERGE_FAN_IN * MERGE_FAN_IN} at most: "
+            f"{row.config}"
         )
-    if row.heads % row.kv_heads or row.dtype not in ITEMSIZE or not row.basis.startswith(MEASURED):
+    if row.heads % row.kv_heads or row.dtype not in ITEMSIZE or not row.basis.startswith(MEASURED_BASIS):
         raise ValueError(f"heads that kv_heads do not divide, or a dtype or basis that is unknown: {row}")
     return row
 
 
 @cache
-def tuned(arch: str, folder: Path = TUNED) -> Table[AttentionRow] | None:
+def tuned_attention_table(arch: str, folder: Path = TUNED_FOLDER) -> ConfigTable[AttentionRow] | None:
     """The table of an architecture; None if there is none."""
     path = folder / f"{arch}.attention.json"
-    return load(path) if path.exists() else None
+    return load_attention_table(path) if path.exists() else None
 
 
 # The cut that decode attention runs with: a table's where one covers the shape, else the rule's. No search.
 
 
 @cache
-def choose(
+def choose_split_config(
     name: str, sms: int, dtype: str, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int,
     page_size: int = 0,
-) -> Choice[Cut]:  # fmt: skip
+) -> ConfigChoice[SplitConfig]:  # fmt: skip
     """What a call runs with on the architecture `name` with `sms` SMs; page_size is 0 for a contiguous cache.
 
     Raises:
         UserError: the architecture's limits are unknown, or its table cannot be read.
     """
-    table = tuned(name)
+    table = tuned_attention_table(name)
     row = table.nearest(dtype, batch, context, heads, kv_heads, head_dim, page_size) if table else None
     if row:
-        return Choice(row.config, row.basis)
-    return Choice(rule(arch(name), sms, dtype, pairs=batch * kv_heads, context=context, head_dim=head_dim), "rule")
+        return ConfigChoice(row.config, row.basis)
+    return ConfigChoice(
+        rule_split_config(find_arch(name), sms, dtype, pairs=batch * kv_heads, context=context, head_dim=head_dim),
+        "rule",
+    )

@@ -6,21 +6,21 @@ from functools import cache
 from math import ceil
 from typing import NamedTuple
 
-from specs.layer import MODEL, TP, Heads, heads_of
-from specs.models import model
+from specs.layer import DEFAULT_MODEL, TP_DEGREES, AttentionShard, attention_shard
+from specs.models import find_model
 from specs.parallel import Shard, Split
 from specs.units import ITEMSIZE
 
-FEW_TOKENS = 64
+SKINNY_MAX_TOKENS = 64
 """What the skinny linear takes; beyond it is the GEMM's."""
-MOST_TOKENS = 8192
+MAX_TOKEN_CLASS = 8192
 """Twice as many tokens are twice as many tiles: nothing that a configuration could change."""
 
-UNPIPELINED = 3
+UNPIPELINED_DIVISOR = 3
 """Of a tile that goes straight to registers the compiler asks for about a third ahead: 6 loads of 18, 12 of 20."""
 
 
-class Config(NamedTuple):
+class LinearConfig(NamedTuple):
     """One way to cut y[tokens, n] = x[tokens, k] · W[n, k]ᵀ into programs.
 
     Attributes:
@@ -76,7 +76,7 @@ class Config(NamedTuple):
         """
         tile = self.rows * (self.depth if k is None else min(self.depth, k)) * ITEMSIZE[dtype]
         if self.stages == 1:
-            return tile // UNPIPELINED
+            return tile // UNPIPELINED_DIVISOR
         return tile * (self.stages - 1 if k is None else min(self.stages - 1, self.steps(k)))
 
     def programs(self, n: int, tokens: int = 1) -> int:
@@ -88,14 +88,14 @@ class Config(NamedTuple):
         return self.programs(n, tokens) * self.rows * self.tokens if self.split > 1 else 0
 
 
-def token_tile(tokens: int) -> int:
+def token_class(tokens: int) -> int:
     """The class of shapes that `tokens` tokens belong to.
 
     Up to 64 it is the tile that holds them: 1, 2 or 4 for multiply-adds, 16, 32 or 64 for the matrix units. Beyond it
     is the next power of two, and MOST_TOKENS for all that are more.
     """
     power = 1 << (tokens - 1).bit_length()
-    return power if power <= 4 else min(max(16, power), MOST_TOKENS)
+    return power if power <= 4 else min(max(16, power), MAX_TOKEN_CLASS)
 
 
 # Configurations that the installed Triton compiles badly, and which are therefore neither tried nor run.
@@ -103,20 +103,20 @@ def token_tile(tokens: int) -> int:
 # Before 3.7 Triton lays multiply-adds without a pipeline out anew in each iteration: through shared memory, with up to
 # 64 barriers, and some of them spill. From 3.7 on their loop has no barrier. Forms with a pipeline are alike on both.
 
-ONE_STAGE_SINCE = (3, 7)
+ONE_STAGE_MIN_VERSION = (3, 7)
 """The version of Triton from which multiply-adds without a pipeline stay in registers."""
 
 
-def compiles_well(config: Config) -> bool:
+def compiles_well(config: LinearConfig) -> bool:
     """Whether the installed Triton makes a loop of `config` without needless barriers."""
     return compiles_well_with(triton_version(), config)
 
 
-def compiles_well_with(version: str | None, config: Config) -> bool:
+def compiles_well_with(version: str | None, config: LinearConfig) -> bool:
     """Whether a version of Triton, such as 3.6.0, does so; None where there is none to say no."""
     if version is None or config.matrix or config.stages > 1:
         return True
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) >= ONE_STAGE_SINCE
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) >= ONE_STAGE_MIN_VERSION
 
 
 @cache
@@ -131,26 +131,26 @@ def triton_version() -> str | None:
 
 # The shapes that are tuned and inspected: of a layer under several degrees of tensor parallelism.
 
-TOKEN_TILES = (1, 2, 4, 16, 32, 64)
+SKINNY_TOKEN_CLASSES = (1, 2, 4, 16, 32, 64)
 """Of the skinny linear, which holds all tokens in a tile."""
-GEMM_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
+GEMM_TOKEN_CLASSES = (128, 256, 512, 1024, 2048, 4096, 8192)
 """Of the GEMM: each stands for all counts from its half on, the last one for all beyond it too."""
-TOKEN_CLASSES = (*TOKEN_TILES, *GEMM_TOKENS)
+TOKEN_CLASSES = (*SKINNY_TOKEN_CLASSES, *GEMM_TOKEN_CLASSES)
 ATTENTION_BATCHES = (1, 32, 128)
-CONTEXTS = (1024, 8192, 32768)
+ATTENTION_CONTEXTS = (1024, 8192, 32768)
 
 
-def shards(name: str = MODEL, tp: Sequence[int] = TP) -> list[Shard]:
+def layer_shards(name: str = DEFAULT_MODEL, tp: Sequence[int] = TP_DEGREES) -> list[Shard]:
     """One rank's linears of a layer, each degree after the other; the LM head is no part of a layer.
 
     Raises:
         UserError: an unknown model, or a degree that does not divide it.
     """
-    found = [shard for degree in tp for shard in Split(model(name), degree).linears.values()]
+    found = [shard for degree in tp for shard in Split(find_model(name), degree).linears.values()]
     return [shard for shard in found if shard.layer != "lm_head"]
 
 
-def heads(shards: Sequence[Shard]) -> list[Heads]:
+def attention_shards(shards: Sequence[Shard]) -> list[AttentionShard]:
     """One rank's heads of attention between these linears, once for each model and degree; of some models none."""
     cuts = dict.fromkeys((shard.model, shard.tp) for shard in shards)
-    return [heads_of(Split(model(slug), tp)) for slug, tp in cuts if model(slug).heads]
+    return [attention_shard(Split(find_model(slug), tp)) for slug, tp in cuts if find_model(slug).heads]

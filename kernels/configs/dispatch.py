@@ -11,10 +11,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 
 from kernels.configs import cost_model, space
-from kernels.configs.config import FEW_TOKENS, Config, compiles_well, token_tile
+from kernels.configs.config import SKINNY_MAX_TOKENS, LinearConfig, compiles_well, token_class
 from kernels.configs.cost_model import Prediction
 from specs.errors import UserError
-from specs.gpus import ARCHS, Arch, arch
+from specs.gpus import ARCHS, Arch, find_arch
 from specs.units import ITEMSIZE
 
 # Which space of configurations and which model a count of tokens has: the skinny linear's or the GEMM's.
@@ -26,21 +26,21 @@ class SearchSpace(NamedTuple):
     Attributes:
         candidates: `candidates(on, dtype, tokens=…, n=…, k=…)` gives what is worth a try.
         predict: `predict(config, gpu, ctas, dtype, tokens=…, n=…, k=…)` says how long it should take.
-        resident: `resident(on, config, dtype, registers=…, shared=…)` says how many programs an SM holds.
+        programs_per_sm: `resident(on, config, dtype, registers=…, shared=…)` says how many programs an SM holds.
     """
 
-    candidates: Callable[..., list[Config]]
+    candidates: Callable[..., list[LinearConfig]]
     predict: Callable[..., Prediction]
-    resident: Callable[..., int]
+    programs_per_sm: Callable[..., int]
 
 
-SKINNY = SearchSpace(space.skinny_candidates, cost_model.skinny_predict, cost_model.skinny_resident)
-GEMM = SearchSpace(space.gemm_candidates, cost_model.gemm_predict, cost_model.gemm_resident)
+SKINNY = SearchSpace(space.skinny_candidates, cost_model.predict_skinny, cost_model.skinny_programs_per_sm)
+GEMM = SearchSpace(space.gemm_candidates, cost_model.predict_gemm, cost_model.gemm_programs_per_sm)
 
 
-def kind(tokens: int) -> SearchSpace:
+def search_space(tokens: int) -> SearchSpace:
     """That of the kernel which serves so many tokens."""
-    return SKINNY if tokens <= FEW_TOKENS else GEMM
+    return SKINNY if tokens <= SKINNY_MAX_TOKENS else GEMM
 
 
 # The rule that serves what no table covers: of the configurations that fit, the one with the fastest prediction.
@@ -49,53 +49,53 @@ def kind(tokens: int) -> SearchSpace:
 # descriptors, to fewer parts of k, to fewer stages and to larger tiles, in this order: each costs something that the
 # model does not see. Then comes the best of what is left with its ties, and so on.
 
-TIE = 0.02
+TIE_TOLERANCE = 0.02
 
 
-def rank(configs: Iterable[tuple[Config, Prediction]]) -> list[tuple[Config, Prediction]]:
+def rank_configs(configs: Iterable[tuple[LinearConfig, Prediction]]) -> list[tuple[LinearConfig, Prediction]]:
     """From the fastest prediction to the slowest, ties in the order above; what does not fit is left out."""
 
-    def seconds(pair: tuple[Config, Prediction]) -> float:
+    def seconds(pair: tuple[LinearConfig, Prediction]) -> float:
         return pair[1].seconds or 0.0
 
-    def preference(pair: tuple[Config, Prediction]) -> tuple[int, ...]:
+    def preference(pair: tuple[LinearConfig, Prediction]) -> tuple[int, ...]:
         config = pair[0]
         return config.tma, config.split, config.stages, -config.rows, config.warps, -config.depth
 
     left = sorted((pair for pair in configs if pair[1].seconds is not None), key=seconds)
-    order: list[tuple[Config, Prediction]] = []
+    order: list[tuple[LinearConfig, Prediction]] = []
     while left:
-        bound = (1 + TIE) * seconds(left[0])
+        bound = (1 + TIE_TOLERANCE) * seconds(left[0])
         tied = [pair for pair in left if seconds(pair) <= bound]
         order += sorted(tied, key=preference)
         left = left[len(tied) :]
     return order
 
 
-def ranked(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[Config, Prediction]]:
+def ranked_candidates(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[LinearConfig, Prediction]]:
     """All candidates for a shape with what is predicted on the architecture's representative GPU, best first."""
-    shape, known = {"tokens": tokens, "n": n, "k": k}, kind(tokens)
-    return rank(
-        (config, known.predict(config, on.representative, known.resident(on, config, dtype), dtype, **shape))
-        for config in known.candidates(on, dtype, **shape)
+    shape, known = {"tokens": tokens, "n": n, "k": k}, search_space(tokens)
+    return rank_configs(
+        (config, known.predict(config, arch.representative, known.programs_per_sm(arch, config, dtype), dtype, **shape))
+        for config in known.candidates(arch, dtype, **shape)
     )
 
 
-def rule(on: Arch, dtype: str, *, tokens: int, n: int, k: int) -> Config:
-    """The configuration for y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on `on`."""
-    return ranked(on, dtype, tokens=tokens, n=n, k=k)[0][0]
+def rule_config(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> LinearConfig:
+    """The configuration for y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on `arch`."""
+    return ranked_candidates(arch, dtype, tokens=tokens, n=n, k=k)[0][0]
 
 
-TUNED = Path(__file__).parent.parent / "tuned"
+TUNED_FOLDER = Path(__file__).parent.parent / "tuned"
 SCHEMA = 2
-MEASURED, STATIC = "measured on ", "static model"
+MEASURED_BASIS, STATIC_BASIS = "measured on ", "static model"
 REMEDY = "restore it, or delete it and run python -m kernels tune"
-REACH = 0.5
+MAX_SHAPE_DISTANCE = 0.5
 """A row serves shapes up to this far in powers of two, in n and in k: a factor of 1.41 either way."""
 
 
 @dataclass(frozen=True)
-class Row:
+class LinearRow:
     """The configuration of one shape class.
 
     Attributes:
@@ -109,7 +109,7 @@ class Row:
     tokens: int
     n: int
     k: int
-    config: Config
+    config: LinearConfig
     seconds: float
     basis: str
 
@@ -121,11 +121,13 @@ class Row:
     def distance(self, dtype: str, tokens: int, n: int, k: int) -> float | None:
         """How far a shape is from this one in powers of two; None where it is out of reach or of another class."""
         along_n, along_k = abs(log2(n / self.n)), abs(log2(k / self.k))
-        near = dtype == self.dtype and token_tile(tokens) == self.tokens and max(along_n, along_k) <= REACH
+        near = (
+            dtype == self.dtype and token_class(tokens) == self.tokens and max(along_n, along_k) <= MAX_SHAPE_DISTANCE
+        )
         return along_n + along_k if near else None
 
 
-class AnyRow(Protocol):
+class TableRow(Protocol):
     """A linear's row, or one of attention."""
 
     @property
@@ -141,11 +143,11 @@ class AnyRow(Protocol):
         """From a shape, in the order of `shape`; None where it is out of reach."""
 
 
-RowType = TypeVar("RowType", bound=AnyRow)
+RowType = TypeVar("RowType", bound=TableRow)
 
 
 @dataclass(frozen=True)
-class Table(Generic[RowType]):
+class ConfigTable(Generic[RowType]):
     """All rows of one architecture.
 
     Attributes:
@@ -163,29 +165,29 @@ class Table(Generic[RowType]):
         distances = [(distance, row) for row in self.rows if (distance := row.distance(*shape)) is not None]
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
 
-    def with_row(self, row: RowType) -> "Table[RowType]":
+    def with_row(self, row: RowType) -> "ConfigTable[RowType]":
         """This table with `row` in the place of the one of the same shape."""
         others = (one for one in self.rows if one.shape != row.shape)
         return replace(self, rows=tuple(sorted((*others, row), key=lambda one: one.shape)))
 
 
-def dump(table: Table[Any]) -> str:
+def format_table(table: ConfigTable[Any]) -> str:
     """A table as JSON, a line a row so that a change of one shows as one."""
     rows = ",\n".join("    " + json.dumps(asdict(row) | {"config": row.config._asdict()}) for row in table.rows)
     head = {"schema": SCHEMA, "arch": table.arch, "made": table.made}
     return json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "rows": [\n' + rows + "\n  ]\n}\n"
 
 
-def load(path: Path) -> Table[Row]:
+def load_linear_table(path: Path) -> ConfigTable[LinearRow]:
     """Read a table of linears.
 
     Raises:
         UserError: the file cannot be read, or is no table of this schema and of the architecture in its name.
     """
-    return read_table(path, _row)
+    return read_table(path, _read_linear_row)
 
 
-def read_table(path: Path, read_row: Callable[..., RowType]) -> Table[RowType]:
+def read_table(path: Path, read_row: Callable[..., RowType]) -> ConfigTable[RowType]:
     """Read a table whose rows `read_row` makes of their fields.
 
     Raises:
@@ -198,15 +200,15 @@ def read_table(path: Path, read_row: Callable[..., RowType]) -> Table[RowType]:
         if given["arch"] != path.name.split(".")[0]:
             raise UserError(f"{path} is the table of {given['arch']}; {REMEDY}")
         rows = tuple(read_row(**row) for row in given["rows"])
-        return Table(given["arch"], given["made"], rows)
+        return ConfigTable(given["arch"], given["made"], rows)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no table of configurations ({error!r}); {REMEDY}") from error
 
 
-def _row(config: dict[str, Any], **rest: Any) -> Row:
-    row = Row(**rest, config=Config(**config))
+def _read_linear_row(config: dict[str, Any], **rest: Any) -> LinearRow:
+    row = LinearRow(**rest, config=LinearConfig(**config))
     counts = (row.tokens, row.n, row.k, *row.config[:6])
     if not all(type(count) is int and count > 0 for count in counts):
         raise ValueError(f"sizes are whole numbers of at least 1: {row}")
@@ -214,28 +216,30 @@ def _row(config: dict[str, Any], **rest: Any) -> Row:
         raise ValueError(f"rows, tokens, depth and warps are powers of two: {row.config}")
     if not all(type(flag) is bool for flag in row.config[6:]) or row.dtype not in ITEMSIZE:
         raise ValueError(f"matrix and tma are true or false, dtype one of {', '.join(ITEMSIZE)}: {row}")
-    if row.config.tokens < min(row.tokens, FEW_TOKENS) or (row.basis != STATIC and not row.basis.startswith(MEASURED)):
+    if row.config.tokens < min(row.tokens, SKINNY_MAX_TOKENS) or (
+        row.basis != STATIC_BASIS and not row.basis.startswith(MEASURED_BASIS)
+    ):
         raise ValueError(f"too few tokens, or a basis that is unknown: {row}")
     return row
 
 
 @cache
-def tuned(arch: str, folder: Path = TUNED) -> Table[Row] | None:
+def tuned_linear_table(arch: str, folder: Path = TUNED_FOLDER) -> ConfigTable[LinearRow] | None:
     """The table of an architecture; None if there is none."""
     path = folder / f"{arch}.json"
-    return load(path) if path.exists() else None
+    return load_linear_table(path) if path.exists() else None
 
 
 # The configuration that a call runs with: a table's where one covers the shape, else the rule's. No search.
 
-WITHOUT_GPU = "sm_80"
+ARCH_WITHOUT_GPU = "sm_80"
 """Whose configurations calls on CPU tensors take, which only Triton's interpreter makes."""
 
 
 ConfigType = TypeVar("ConfigType")
 
 
-class Choice(NamedTuple, Generic[ConfigType]):
+class ConfigChoice(NamedTuple, Generic[ConfigType]):
     """A configuration, and what it rests on: measured, static model, or rule."""
 
     config: ConfigType
@@ -246,7 +250,7 @@ class Choice(NamedTuple, Generic[ConfigType]):
 
 
 @cache
-def choose(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Choice[Config]:
+def choose_config(name: str, dtype: str, *, tokens: int, n: int, k: int) -> ConfigChoice[LinearConfig]:
     """What y[tokens, n] = x[tokens, k] · W[n, k]ᵀ runs with on the architecture `name`.
 
     A row that another Triton was chosen for, and that this one compiles badly, gives way to the rule.
@@ -254,23 +258,23 @@ def choose(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Choice[Conf
     Raises:
         UserError: the architecture's limits are unknown, or its table cannot be read.
     """
-    table = tuned(name)
+    table = tuned_linear_table(name)
     row = table.nearest(dtype, tokens, n, k) if table else None
     if row and compiles_well(row.config):
-        return Choice(row.config, row.basis)
-    return Choice(rule(arch(name), dtype, tokens=tokens, n=n, k=k), "rule")
+        return ConfigChoice(row.config, row.basis)
+    return ConfigChoice(rule_config(find_arch(name), dtype, tokens=tokens, n=n, k=k), "rule")
 
 
 @cache
-def arch_of(device: torch.device) -> str:
+def device_arch(device: torch.device) -> str:
     """Architecture of a device: sm_90, …; one that is unknown takes that of the newest below it."""
     if device.type != "cuda":
-        return WITHOUT_GPU
+        return ARCH_WITHOUT_GPU
     major, minor = torch.cuda.get_device_capability(device)
     older = [name for name in ARCHS if int(name.removeprefix("sm_")) <= 10 * major + minor]
-    return max(older, key=lambda name: int(name.removeprefix("sm_")), default=WITHOUT_GPU)
+    return max(older, key=lambda name: int(name.removeprefix("sm_")), default=ARCH_WITHOUT_GPU)
 
 
 def configuration(*, arch: str, dtype: str, tokens: int, n: int, k: int) -> str:
     """The choice in words, for the record."""
-    return str(choose(arch, dtype, tokens=tokens, n=n, k=k))
+    return str(choose_config(arch, dtype, tokens=tokens, n=n, k=k))

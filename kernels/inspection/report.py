@@ -6,17 +6,17 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from kernels.configs.cost_model import LATENCY_SECONDS, LAUNCH_SECONDS, READ_SHARE, needed_bytes
-from kernels.configs.dispatch import kind
-from kernels.inspection.sass import multiplying_loop, narrowest_load_bits, summary
-from kernels.inspection.variants import Form
+from kernels.configs.cost_model import LAUNCH_SECONDS, MEMORY_LATENCY_SECONDS, READ_EFFICIENCY, needed_bytes_per_sm
+from kernels.configs.dispatch import search_space
+from kernels.inspection.sass import multiplying_loop, narrowest_load_bits, summarise_opcodes
+from kernels.inspection.variants import InspectedVariant
 from specs.errors import UserError
 from specs.gpus import Arch, blocks_per_sm
 from specs.parallel import Shard
 from specs.roofline import Ceilings, floor_seconds
 
 
-def row(form: Form, on: Arch) -> dict[str, Any]:
+def variant_record(variant: InspectedVariant, arch: Arch) -> dict[str, Any]:
     """What `inspect` tells of a form, as JSON; figures are None where `reason` says what the architecture lacks.
 
     Keys: kernel, config, basis (measured, static model or rule), dtype, arch, registers (32 bits each, a thread),
@@ -29,34 +29,34 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
     fills, seconds, floor_seconds, share_of_floor; modelled for `gpu`).
     """
     told: dict[str, Any] = {
-        "kernel": form.kernel.name,
-        "config": form.config,
-        "basis": form.basis,
-        "dtype": form.dtype,
-        "arch": on.name,
-        "gpu": on.representative.slug,
+        "kernel": variant.kernel.name,
+        "config": variant.config,
+        "basis": variant.basis,
+        "dtype": variant.dtype,
+        "arch": arch.name,
+        "gpu": arch.representative.slug,
         "registers": None,
         "spill_bytes": None,
         "shared_bytes": None,
         "ctas_per_sm": None,
         "bytes_in_flight_per_sm": None,
-        "bytes_needed_per_sm": needed_bytes(on.representative),
+        "bytes_needed_per_sm": needed_bytes_per_sm(arch.representative),
         "instructions": {},
         "load_bits": None,
         "barriers": None,
-        "pipeline_barriers": form.cut.pipeline_barriers if form.cut else None,
+        "pipeline_barriers": variant.linear_config.pipeline_barriers if variant.linear_config else None,
         "fences": None,
         "unfenced": None,
         "predicted": [],
-        "reason": form.lacks,
+        "reason": variant.missing_feature,
     }
     if told["reason"] is not None:
         return told
     try:
-        made = form.make(on.name)
+        made = variant.compile_for(arch.name)
     except UserError as error:  # no compiler for CUDA C++ here
         return told | {"reason": str(error)}
-    ctas = blocks_per_sm(on, registers=made.registers, shared_bytes=made.shared_bytes, warps=form.warps)
+    ctas = blocks_per_sm(arch, registers=made.registers, shared_bytes=made.shared_bytes, warps=variant.warps)
     loop = multiplying_loop(made.sass)
     fences = loop.fences if loop else None
     return told | {
@@ -64,22 +64,22 @@ def row(form: Form, on: Arch) -> dict[str, Any]:
         "spill_bytes": made.spill_bytes,
         "shared_bytes": made.shared_bytes,
         "ctas_per_sm": ctas,
-        "bytes_in_flight_per_sm": ctas * form.in_flight_bytes,
-        "instructions": summary(made.sass),
+        "bytes_in_flight_per_sm": ctas * variant.in_flight_bytes,
+        "instructions": summarise_opcodes(made.sass),
         "load_bits": narrowest_load_bits(made.sass),
         "barriers": loop.barriers if loop else None,
         "fences": fences,
         "unfenced": fences == 0,
-        "predicted": [_predicted(form, on, ctas, shard, tokens) for shard, tokens in form.serves],
+        "predicted": [_prediction_record(variant, arch, ctas, shard, tokens) for shard, tokens in variant.shapes],
     }
 
 
-def _predicted(form: Form, on: Arch, ctas: int, shard: Shard, tokens: int) -> dict[str, Any]:
-    assert form.cut is not None  # noqa: S101 - only forms with a cut serve shapes
+def _prediction_record(variant: InspectedVariant, arch: Arch, ctas: int, shard: Shard, tokens: int) -> dict[str, Any]:
+    assert variant.linear_config is not None  # noqa: S101 - only forms with a cut serve shapes
     shape = {"tokens": tokens, "n": shard.n, "k": shard.k}
-    prediction = kind(tokens).predict(form.cut, on.representative, ctas, form.dtype, **shape)
-    work = form.kernel.work(dtype=form.dtype, **shape)
-    floor = floor_seconds(work, form.dtype, Ceilings.datasheet(on.representative))
+    prediction = search_space(tokens).predict(variant.linear_config, arch.representative, ctas, variant.dtype, **shape)
+    work = variant.kernel.work(dtype=variant.dtype, **shape)
+    floor = floor_seconds(work, variant.dtype, Ceilings.datasheet(arch.representative))
     share = floor / prediction.seconds if floor and prediction.seconds else None
     return {
         "layer": shard.layer,
@@ -95,8 +95,8 @@ def _predicted(form: Form, on: Arch, ctas: int, shard: Shard, tokens: int) -> di
 
 # The rows of `python -m kernels inspect` for people.
 
-NUMBERS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM", "barriers", "fences")
-SHOWN = {
+NUMBER_COLUMNS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM", "barriers", "fences")
+KERNEL_LABELS = {
     "triton_skinny": "skinny",
     "triton_skinny_pdl": "skinny pdl",
     "cuda_gemv": "cuda gemv",
@@ -113,26 +113,27 @@ SHOWN = {
 }
 
 
-def table(rows: Sequence[dict[str, Any]], on: Arch) -> Iterator[RenderableType]:
+def render_table(rows: Sequence[dict[str, Any]], arch: Arch) -> Iterator[RenderableType]:
     """Title, table and what it rests on."""
-    gpu = on.representative
-    yield f"{on.name}, by the datasheet of {gpu}: {gpu.hbm_bytes_per_second / 1e12:.2f} TB/s, {gpu.sms} SMs\n"
+    gpu = arch.representative
+    yield f"{arch.name}, by the datasheet of {gpu}: {gpu.hbm_bytes_per_second / 1e12:.2f} TB/s, {gpu.sms} SMs\n"
     grid = Table(box=None, pad_edge=False)
     grid.add_column("kernel", no_wrap=True)
     grid.add_column("configuration", no_wrap=True)
     grid.add_column("by", no_wrap=True)
-    for heading in NUMBERS:
+    for heading in NUMBER_COLUMNS:
         grid.add_column(heading, justify="right")
     grid.add_column("instructions")
     grid.add_column("of floor", justify="right", no_wrap=True)
     grid.add_column("shapes", justify="right")
     for one in rows:
-        grid.add_row(*_cells(one))
+        grid.add_row(*_row_cells(one))
     yield grid
     yield (
-        f"\nneed: what keeps memory busy by Little's law, bandwidth x {LATENCY_SECONDS * 1e6:g} us / SMs. "
+        f"\nneed: what keeps memory busy by Little's law, bandwidth x {MEMORY_LATENCY_SECONDS * 1e6:g} us / SMs. "
         f"'of floor' is modelled, nobody measured it: datasheet floor over predicted time, with "
-        f"{LAUNCH_SECONDS * 1e6:g} us a launch and {READ_SHARE:.0%} of the datasheet's bandwidth, slowest to fastest "
+        f"{LAUNCH_SECONDS * 1e6:g} us a launch and {READ_EFFICIENCY:.0%} of the datasheet's bandwidth, slowest to "
+        "fastest "
         "of the shapes that run so. --format json has each shape."
     )
     yield (
@@ -142,32 +143,32 @@ def table(rows: Sequence[dict[str, Any]], on: Arch) -> Iterator[RenderableType]:
     )
 
 
-def _cells(one: dict[str, Any]) -> tuple[str, ...]:
-    name = SHOWN.get(one["kernel"], one["kernel"])
-    config, basis = one["config"], one["basis"] or ""
-    if one["reason"] is not None:
-        return name, config, basis, *("n/a",) * len(NUMBERS), one["reason"], "", ""
-    mix = ", ".join(f"{instruction} {count}" for instruction, count in sorted(one["instructions"].items()))
-    shares = [shape["share_of_floor"] for shape in one["predicted"] if shape["share_of_floor"]]
+def _row_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    name = KERNEL_LABELS.get(row["kernel"], row["kernel"])
+    config, basis = row["config"], row["basis"] or ""
+    if row["reason"] is not None:
+        return name, config, basis, *("n/a",) * len(NUMBER_COLUMNS), row["reason"], "", ""
+    mix = ", ".join(f"{instruction} {count}" for instruction, count in sorted(row["instructions"].items()))
+    shares = [shape["share_of_floor"] for shape in row["predicted"] if shape["share_of_floor"]]
     span = f"{min(shares):.0%} – {max(shares):.0%}" if shares else ""
     return (
         name,
         config,
         basis,
-        str(one["registers"]),
-        str(one["spill_bytes"]),
-        f"{one['shared_bytes'] / 1024:.1f}",
-        str(one["ctas_per_sm"]),
-        f"{one['bytes_in_flight_per_sm'] / 1024:.0f} / {one['bytes_needed_per_sm'] / 1024:.0f}",
-        _barriers(one["barriers"], one["pipeline_barriers"]),
-        "" if one["fences"] is None else f"{one['fences']}{'*' if one['unfenced'] else ''}",
+        str(row["registers"]),
+        str(row["spill_bytes"]),
+        f"{row['shared_bytes'] / 1024:.1f}",
+        str(row["ctas_per_sm"]),
+        f"{row['bytes_in_flight_per_sm'] / 1024:.0f} / {row['bytes_needed_per_sm'] / 1024:.0f}",
+        _barriers_cell(row["barriers"], row["pipeline_barriers"]),
+        "" if row["fences"] is None else f"{row['fences']}{'*' if row['unfenced'] else ''}",
         mix,
         span,
-        str(len(one["predicted"])) if one["predicted"] else "",
+        str(len(row["predicted"])) if row["predicted"] else "",
     )
 
 
-def _barriers(found: int | None, needed: int | None) -> str:
+def _barriers_cell(found: int | None, needed: int | None) -> str:
     if found is None:
         return ""
     return f"{found} > {needed}" if needed is not None and found > needed else str(found)

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 # Stretches of machine code without branches, and the loops that they form.
 
-_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;\n]*)", re.MULTILINE)
-_TARGET = re.compile(r"([^&?]*?)\b0x([0-9a-f]+)\b")  # some disassemblers go on with what the scheduler is told
+_CODE_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;\n]*)", re.MULTILINE)
+_BRANCH_TARGET = re.compile(r"([^&?]*?)\b0x([0-9a-f]+)\b")  # some disassemblers go on with what the scheduler is told
 
 
-class Block(NamedTuple):
+class BasicBlock(NamedTuple):
     """Instructions that follow each other, with no branch into their middle or out of it.
 
     Attributes:
@@ -37,48 +37,48 @@ class _Instruction(NamedTuple):
     address: int
     opcode: str
     target: int | None
-    goes_on: bool  # the next instruction may follow
+    falls_through: bool  # the next instruction may follow
 
 
-def blocks(sass: str) -> dict[int, Block]:
+def basic_blocks(sass: str) -> dict[int, BasicBlock]:
     """The blocks of a kernel by address, in order.
 
     Only BRA and EXIT leave a block here: our kernels call no functions and have no jump tables.
     """
-    code = [_instruction(*line) for line in _LINE.findall(sass)]
+    code = [_parse_instruction(*line) for line in _CODE_LINE.findall(sass)]
     begins = {one.address for one in code[:1]} | {one.target for one in code if one.target is not None}
-    begins |= {later.address for one, later in pairwise(code) if one.target is not None or not one.goes_on}
-    found: dict[int, Block] = {}
+    begins |= {later.address for one, later in pairwise(code) if one.target is not None or not one.falls_through}
+    found: dict[int, BasicBlock] = {}
     for begin, end in pairwise([*sorted(begins), code[-1].address + 1 if code else 0]):
         part = [one for one in code if begin <= one.address < end]
         if part:
-            nexts = (part[-1].target, end if part[-1].goes_on else None)
-            found[begin] = Block(tuple(one.opcode for one in part), tuple(at for at in nexts if at in begins))
+            nexts = (part[-1].target, end if part[-1].falls_through else None)
+            found[begin] = BasicBlock(tuple(one.opcode for one in part), tuple(at for at in nexts if at in begins))
     return found
 
 
-def _instruction(address: str, predicate: str, opcode: str, operands: str) -> _Instruction:
-    target = _TARGET.match(operands.strip()) if opcode.split(".")[0] == "BRA" else None
+def _parse_instruction(address: str, predicate: str, opcode: str, operands: str) -> _Instruction:
+    target = _BRANCH_TARGET.match(operands.strip()) if opcode.split(".")[0] == "BRA" else None
     leaves = target is not None or opcode == "EXIT"
     conditional = bool(predicate or (target and target[1]))  # by predicate, or by an operand ahead of the target
     return _Instruction(int(address, 16), opcode, int(target[2], 16) if target else None, conditional or not leaves)
 
 
-def natural_loops(code: Mapping[int, Block]) -> dict[int, set[int]]:
+def natural_loops(code: Mapping[int, BasicBlock]) -> dict[int, set[int]]:
     """The blocks of each loop by the address of its head.
 
     A loop is closed by a branch to a block that every way to the branch has passed: its head. So code that the compiler
     has laid behind the end of a kernel, and that returns into a loop, closes none.
     """
-    passed = _always_passed(code)
+    passed = _dominators(code)
     loops: dict[int, set[int]] = {}
     for at in passed:
         for head in passed[at].intersection(code[at].targets):
-            loops.setdefault(head, {head}).update(_between(code, head, at))
+            loops.setdefault(head, {head}).update(_loop_body(code, head, at))
     return loops
 
 
-def _always_passed(code: Mapping[int, Block]) -> dict[int, set[int]]:
+def _dominators(code: Mapping[int, BasicBlock]) -> dict[int, set[int]]:
     """For each block that can be reached, those that every way from the start to it passes, itself included."""
     first = next(iter(code), None)
     passed: dict[int, set[int]] = {} if first is None else {first: {first}}
@@ -93,7 +93,7 @@ def _always_passed(code: Mapping[int, Block]) -> dict[int, set[int]]:
     return passed
 
 
-def _between(code: Mapping[int, Block], head: int, last: int) -> set[int]:
+def _loop_body(code: Mapping[int, BasicBlock], head: int, last: int) -> set[int]:
     """The blocks on the ways from the head of a loop to the block that closes it."""
     found, waiting = {head}, [last]
     while waiting:
@@ -106,25 +106,25 @@ def _between(code: Mapping[int, Block], head: int, last: int) -> set[int]:
 
 # Reading SASS: which instructions multiply, which load, and how wide.
 
-MATRIX = ("HGMMA", "UTCHMMA", "HMMA")
+MATRIX_OPCODES = ("HGMMA", "UTCHMMA", "HMMA")
 """Matrix instructions: by four warps, by one thread for four warps, by a warp."""
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+_OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 
 
-def opcodes(sass: str) -> Counter[str]:
+def count_opcodes(sass: str) -> Counter[str]:
     """How often each instruction stands in the code, with its suffixes."""
-    return Counter(_INSTRUCTION.findall(sass))
+    return Counter(_OPCODE.findall(sass))
 
 
-def family(opcode: str) -> str:
+def base_opcode(opcode: str) -> str:
     """An instruction without its suffixes."""
     return opcode.split(".")[0]
 
 
 def load_bits(opcode: str) -> int | None:
     """Bits that one thread loads from global memory; None for other instructions and for the copy engine's."""
-    if family(opcode) not in ("LDG", "LDGSTS"):
+    if base_opcode(opcode) not in ("LDG", "LDGSTS"):
         return None
     suffixes = opcode.split(".")[1:]
     wide = next((int(suffix) for suffix in suffixes if suffix in ("64", "128", "256")), None)
@@ -132,14 +132,14 @@ def load_bits(opcode: str) -> int | None:
     return wide or narrow
 
 
-def summary(sass: str) -> dict[str, int]:
+def summarise_opcodes(sass: str) -> dict[str, int]:
     """Counts of what matters: matrix instructions, loads by width (LDG.128), multiply-adds, spills."""
     found: Counter[str] = Counter()
-    for opcode, count in opcodes(sass).items():
-        name = family(opcode)
+    for opcode, count in count_opcodes(sass).items():
+        name = base_opcode(opcode)
         if bits := load_bits(opcode):
             found[f"{name}.{bits}"] += count
-        elif name in (*MATRIX, "UTMALDG", "FFMA", "FFMA2", "STL", "LDL"):
+        elif name in (*MATRIX_OPCODES, "UTMALDG", "FFMA", "FFMA2", "STL", "LDL"):
             found[name] += count
     return dict(found)
 
@@ -149,12 +149,12 @@ def narrowest_load_bits(sass: str) -> int | None:
 
     Those are marked STRONG: partial sums of other programs, lengths and page tables, a few bytes beside the weights.
     """
-    streamed = (code for code in opcodes(sass) if ".STRONG" not in code)
+    streamed = (code for code in count_opcodes(sass) if ".STRONG" not in code)
     return min((bits for code in streamed if (bits := load_bits(code))), default=None)
 
 
-MULTIPLIES = ("FFMA", "FFMA2", "FMUL", "FMUL2")
-BY_PROXY = ("HGMMA", "UTCHMMA")
+MULTIPLY_OPCODES = ("FFMA", "FFMA2", "FMUL", "FMUL2")
+ASYNC_PROXY_OPCODES = ("HGMMA", "UTCHMMA")
 """Matrix instructions that read shared memory through the asynchronous proxy."""
 
 
@@ -163,7 +163,7 @@ class Loop:
     """The blocks of a loop by address of their first instruction; `head` is where each iteration begins."""
 
     head: int
-    blocks: dict[int, Block]
+    blocks: dict[int, BasicBlock]
 
     @property
     def opcodes(self) -> list[str]:
@@ -173,7 +173,7 @@ class Loop:
     @property
     def barriers(self) -> int:
         """Barriers of the whole program that each iteration passes at least."""
-        entered = self._entered(is_barrier)
+        entered = self._least_before(is_barrier)
         ends = (at for at, block in self.blocks.items() if self.head in block.targets)
         return int(min(entered[at] + sum(map(is_barrier, self.blocks[at].opcodes)) for at in ends))
 
@@ -184,13 +184,17 @@ class Loop:
         One is needed where cp.async writes what the matrix instruction reads through the asynchronous proxy. The copy
         engine writes through that proxy itself.
         """
-        if not any(family(opcode) == "LDGSTS" for opcode in self.opcodes):
+        if not any(base_opcode(opcode) == "LDGSTS" for opcode in self.opcodes):
             return None
-        entered = self._entered(is_fence)
-        found = [entered[at] + fences for at, block in self.blocks.items() if (fences := _ahead(block)) is not None]
+        entered = self._least_before(is_fence)
+        found = [
+            entered[at] + fences
+            for at, block in self.blocks.items()
+            if (fences := _fences_before_matrix(block)) is not None
+        ]
         return int(min(found)) if found else None
 
-    def _entered(self, counted: Callable[[str], bool]) -> dict[int, float]:
+    def _least_before(self, counted: Callable[[str], bool]) -> dict[int, float]:
         """The least of `counted` between the head of the loop and the beginning of each block."""
         least = dict.fromkeys(self.blocks, inf) | {self.head: 0}
         waiting = [self.head]
@@ -204,9 +208,9 @@ class Loop:
         return least
 
 
-def _ahead(block: Block) -> int | None:
+def _fences_before_matrix(block: BasicBlock) -> int | None:
     """Proxy fences of a block before its first matrix instruction that needs one; None where it has none of those."""
-    at = next((at for at, opcode in enumerate(block.opcodes) if family(opcode) in BY_PROXY), None)
+    at = next((at for at, opcode in enumerate(block.opcodes) if base_opcode(opcode) in ASYNC_PROXY_OPCODES), None)
     return None if at is None else sum(map(is_fence, block.opcodes[:at]))
 
 
@@ -222,10 +226,10 @@ def is_fence(opcode: str) -> bool:
 
 def multiplying_loop(sass: str) -> Loop | None:
     """The innermost loop with the most matrix instructions, else multiplications; None where no loop multiplies."""
-    code = blocks(sass)
+    code = basic_blocks(sass)
     loops = [Loop(head, {at: code[at] for at in body}) for head, body in natural_loops(code).items()]
-    for multiplies in (MATRIX, MULTIPLIES):
-        counts = [(sum(family(opcode) in multiplies for opcode in loop.opcodes), loop) for loop in loops]
+    for multiplies in (MATRIX_OPCODES, MULTIPLY_OPCODES):
+        counts = [(sum(base_opcode(opcode) in multiplies for opcode in loop.opcodes), loop) for loop in loops]
         found = [(count, loop) for count, loop in counts if count]
         inner = [pair for pair in found if not any(one.blocks.keys() < pair[1].blocks.keys() for _, one in found)]
         if inner:

@@ -19,26 +19,26 @@ from typing import NamedTuple
 import torch
 
 from kernels.timing.device import Device, read_load
-from kernels.timing.host import MOST_ROUNDS, Call, Sampled, without_collector
+from kernels.timing.host import MAX_ROUNDS, Call, TimerSamples, gc_disabled
 
 # The SM clock before samples: load the GPU until its clock holds still, because an idle GPU runs far below it.
 #
 # A GPU takes tens of milliseconds of load to reach its clock. Each reading is taken while work is queued: the clock of
 # an idle GPU says nothing about a sample.
 
-STEADY = 0.01
+STEADY_TOLERANCE = 0.01
 """Relative difference of two readings up to which the clock has not moved."""
-LEAST_SECONDS, MOST_SECONDS = 0.05, 0.1
+MIN_LOAD_SECONDS, MAX_LOAD_SECONDS = 0.05, 0.1
 """Load before the samples of a GPU whose clock is not known to be up: the least, and the most that is waited for it."""
 IDLE_SECONDS = 0.5
 """Time without load after which the clock may have fallen."""
-MOST_CHUNKS = 200
+MAX_CHUNKS = 200
 """Chunks that are queued at most, however short they turn out."""
 CHUNK_SECONDS = 3e-3
 """Load between two readings: three chunks, two of them read, make 9 ms of load for a GPU that is warm."""
 
 
-class Load(NamedTuple):
+class LoadReading(NamedTuple):
     """One reading under load: whether clocks are held back (None where nothing tells), and figures by name."""
 
     throttled: bool | None
@@ -62,7 +62,7 @@ class SteadyClock:
         """Whether the GPU was under load a moment ago."""
         return self._loaded_at is not None and time.monotonic() - self._loaded_at < IDLE_SECONDS
 
-    def settle(self, queue: Callable[[], object], read: Callable[[], Load]) -> Load:
+    def settle(self, queue: Callable[[], object], read: Callable[[], LoadReading]) -> LoadReading:
         """Queue chunks of load, one ahead of each reading, until the clock is steady or `MOST_SECONDS` have passed.
 
         Returns the last reading; the last chunk may still run.
@@ -71,14 +71,14 @@ class SteadyClock:
             queue: queues about `CHUNK_SECONDS` of load on the current stream.
             read: reads the GPU at this moment.
         """
-        warm, begin, ahead, chunks = self.warm, _mark(), _queued(queue), 1
+        warm, begin, ahead, chunks = self.warm, _record_event(), _queue_chunk(queue), 1
         last: float | None = None
         while True:
-            done, ahead, chunks = ahead, _queued(queue), chunks + 1
+            done, ahead, chunks = ahead, _queue_chunk(queue), chunks + 1
             done.synchronize()
             load = read()
             loaded_seconds = begin.elapsed_time(done) / 1000
-            if chunks >= MOST_CHUNKS or self._up(last, load.sm_mhz, loaded_seconds, warm=warm):
+            if chunks >= MAX_CHUNKS or self._is_steady(last, load.sm_mhz, loaded_seconds, warm=warm):
                 break
             last = load.sm_mhz
         if load.sm_mhz is not None:
@@ -90,42 +90,42 @@ class SteadyClock:
         """Note that the GPU has been under load until now."""
         self._loaded_at = time.monotonic()
 
-    def _up(self, last: float | None, now: float | None, loaded_seconds: float, *, warm: bool) -> bool:
+    def _is_steady(self, last: float | None, now: float | None, loaded_seconds: float, *, warm: bool) -> bool:
         """Whether samples may begin after this reading and the one before."""
         if now is None:
-            return warm or loaded_seconds >= LEAST_SECONDS
-        if loaded_seconds >= MOST_SECONDS:
+            return warm or loaded_seconds >= MIN_LOAD_SECONDS
+        if loaded_seconds >= MAX_LOAD_SECONDS:
             return True
         if last is None or moved(last, now):
             return False
         known = warm and self._best is not None and not moved(self._best, now)
-        return known or loaded_seconds >= LEAST_SECONDS
+        return known or loaded_seconds >= MIN_LOAD_SECONDS
 
 
 def moved(before: float | None, after: float | None) -> bool:
     """Whether two readings in MHz differ by more than `STEADY`; False where one is unknown."""
-    return before is not None and after is not None and abs(after - before) > STEADY * before
+    return before is not None and after is not None and abs(after - before) > STEADY_TOLERANCE * before
 
 
-def _queued(queue: Callable[[], object]) -> torch.cuda.Event:
+def _queue_chunk(queue: Callable[[], object]) -> torch.cuda.Event:
     """Queue a chunk; returns the event behind it."""
     queue()
-    return _mark()
+    return _record_event()
 
 
-def _mark() -> torch.cuda.Event:
+def _record_event() -> torch.cuda.Event:
     mark = torch.cuda.Event(enable_timing=True)
     mark.record()
     return mark
 
 
 PROBE_CALLS = 16
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 HOLD_SECONDS, HOLD_CYCLES = 2e-3, 4_000_000
 """Time at 2 GHz of a kernel that only waits behind eager calls: NVML takes less to read the clock."""
-LOOK_CALLS = 32
-Between = Callable[[], AbstractContextManager[None]]
-CLOCK = SteadyClock()
+QUICK_CALLS = 32
+UntimedContext = Callable[[], AbstractContextManager[None]]
+PROCESS_CLOCK = SteadyClock()
 """Of this process: the next visit knows which clock the GPU reaches."""
 
 
@@ -140,23 +140,23 @@ class CudaTimer:
 
     clock = "cuda_event"
 
-    def __init__(self, device: Device, launch: str, between: Between = nullcontext) -> None:
+    def __init__(self, device: Device, launch: str, between: UntimedContext = nullcontext) -> None:
         self._device, self._between = device, between
-        self.made = 0
-        self._ahead = launch == "graph"
-        self._runner = self._captured if launch == "graph" else self._launched
+        self.calls_made = 0
+        self._uses_graph = launch == "graph"
+        self._runner = self._graph_runner if launch == "graph" else self._eager_runner
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
         """Compile and allocate (impossible during capture), learn a call's time, then size the samples."""
-        self._turn = cycle(calls)
+        self._call_cycle = cycle(calls)
         self._launch(3)
-        with without_collector():
-            self._once = expected or self._probe(max(len(calls), PROBE_CALLS))
+        with gc_disabled():
+            self._call_seconds = expected or self._probe(max(len(calls), PROBE_CALLS))
         # Whole turns, so that the long graph does not end on what the short one begins with.
-        self._calls = ceil(self._device.patience.span_seconds / self._once / len(calls)) * len(calls)
+        self._calls = ceil(self._device.limits.span_seconds / self._call_seconds / len(calls)) * len(calls)
         self._short, self._long = self._runner(self._calls), self._runner(2 * self._calls)
 
-    def sample(self, share: float) -> Sampled:
+    def sample(self, share: float) -> TimerSamples:
         """Samples one behind the other at a steady clock, which is read under load before the first and after the last.
 
         Where the clock moved in between they are taken once more; `moved` says that it moved then too. A clock that is
@@ -167,60 +167,60 @@ class CudaTimer:
         Raises:
             RuntimeError: 2n calls took no longer than n in most samples.
         """
-        wanted = share * self._device.patience.visit_seconds / (3 * self._calls * self._once)
-        rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(wanted)))
-        with without_collector():
-            sampled = self._sampled(rounds)
+        wanted = share * self._device.limits.visit_seconds / (3 * self._calls * self._call_seconds)
+        rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(wanted)))
+        with gc_disabled():
+            sampled = self._take_samples(rounds)
             if sampled.throttled or not sampled.moved:
                 return sampled
-            again = self._sampled(rounds)
-        return replace(again, made=sampled.made + again.made)
+            again = self._take_samples(rounds)
+        return replace(again, calls_made=sampled.calls_made + again.calls_made)
 
-    def _sampled(self, rounds: int) -> Sampled:
+    def _take_samples(self, rounds: int) -> TimerSamples:
         torch.cuda.synchronize()
         before = self._settle()
-        after: list[Load] = []
-        spans = _milliseconds([self._short, self._long] * rounds, self._tail, lambda: after.append(_read()))
-        CLOCK.note_load()
+        after: list[LoadReading] = []
+        spans = _event_milliseconds([self._short, self._long] * rounds, self._tail, lambda: after.append(_read_gpu()))
+        PROCESS_CLOCK.note_load()
         pairs = zip(spans[::2], spans[1::2], strict=True)
         seconds = tuple((long - short) / 1000 / self._calls for short, long in pairs)
         if median(seconds) <= 0:
             raise RuntimeError(f"{2 * self._calls} calls took no longer than {self._calls}: {median(seconds)} s a call")
-        return Sampled(
-            _without_hiccups(seconds),
+        return TimerSamples(
+            _drop_hiccups(seconds),
             self._calls,
-            _either(before.throttled, after[0].throttled),
+            _any_throttled(before.throttled, after[0].throttled),
             _telemetry(before, after[0]),
-            made=3 * rounds * self._calls,
+            calls_made=3 * rounds * self._calls,
             moved=moved(before.sm_mhz, after[0].sm_mhz),
         )
 
-    def _settle(self) -> Load:
+    def _settle(self) -> LoadReading:
         """Load the GPU until its clock is steady; returns the last reading.
 
         Graph samples follow the last chunk without a gap. Eager ones begin on an idle stream, else the host would be
         ahead of the device in the first of them and in no other.
         """
-        wanted = CHUNK_SECONDS - (0.0 if self._ahead else HOLD_SECONDS)
-        shorts = max(1, round(wanted / (self._calls * self._once)))
+        wanted = CHUNK_SECONDS - (0.0 if self._uses_graph else HOLD_SECONDS)
+        shorts = max(1, round(wanted / (self._calls * self._call_seconds)))
         turn = iter(((self._long, *[self._short] * (shorts - 2)),))  # a graph's first replay uploads it
 
         def chunk() -> None:
             for part in next(turn, [self._short] * shorts):
                 part()
-            if not self._ahead:
+            if not self._uses_graph:
                 torch.cuda._sleep(HOLD_CYCLES)
 
         with self._between():
-            load = CLOCK.settle(chunk, _read)
-            if not self._ahead:
+            load = PROCESS_CLOCK.settle(chunk, _read_gpu)
+            if not self._uses_graph:
                 torch.cuda.synchronize()
         return load
 
     def _tail(self) -> None:
         """Keep the GPU busy behind the last sample while its clock is read."""
         with self._between():
-            if self._ahead:
+            if self._uses_graph:
                 self._short()
             else:
                 torch.cuda._sleep(HOLD_CYCLES)
@@ -229,28 +229,28 @@ class CudaTimer:
         """Seconds a call, at the clock of the samples: at an idle GPU's they would be made too short."""
         probe = self._runner(count)
         probe()
-        seconds = _milliseconds([probe])[0] / 1000
-        if not CLOCK.warm:
-            CLOCK.settle(partial(_repeat, probe, max(1, round(CHUNK_SECONDS / seconds))), _read)
-            seconds = _milliseconds([probe])[0] / 1000
+        seconds = _event_milliseconds([probe])[0] / 1000
+        if not PROCESS_CLOCK.warm:
+            PROCESS_CLOCK.settle(partial(_repeat, probe, max(1, round(CHUNK_SECONDS / seconds))), _read_gpu)
+            seconds = _event_milliseconds([probe])[0] / 1000
         return seconds / count
 
     def _launch(self, count: int) -> None:
-        self.made += count
-        for call in islice(self._turn, count):
+        self.calls_made += count
+        for call in islice(self._call_cycle, count):
             call()
 
-    def _launched(self, count: int) -> Call:
+    def _eager_runner(self, count: int) -> Call:
         return partial(self._launch, count)
 
-    def _captured(self, count: int) -> Call:
+    def _graph_runner(self, count: int) -> Call:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._launch(count)
         return graph.replay
 
 
-class Look:
+class QuickTiming:
     """A first look at what a call takes: one small graph replayed a few times, its start within the time.
 
     It tells slow from fast for a tenth of what samples cost, and only among looks at as many calls.
@@ -260,7 +260,7 @@ class Look:
     """
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        self._count = min(len(calls), LOOK_CALLS)
+        self._count = min(len(calls), QUICK_CALLS)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             for call in calls[: self._count]:
@@ -269,22 +269,24 @@ class Look:
 
     def seconds(self, replays: int) -> float:
         """The shortest of so many replays, in seconds a call; the clock of a GPU that was idle is brought up first."""
-        with without_collector():
-            if not CLOCK.warm:
-                once = _milliseconds([self._graph.replay])[0] / 1000
-                CLOCK.settle(partial(_repeat, self._graph.replay, max(1, round(CHUNK_SECONDS / once))), _read)
-            spans = _milliseconds([self._graph.replay] * replays)
-        CLOCK.note_load()
+        with gc_disabled():
+            if not PROCESS_CLOCK.warm:
+                once = _event_milliseconds([self._graph.replay])[0] / 1000
+                PROCESS_CLOCK.settle(
+                    partial(_repeat, self._graph.replay, max(1, round(CHUNK_SECONDS / once))), _read_gpu
+                )
+            spans = _event_milliseconds([self._graph.replay] * replays)
+        PROCESS_CLOCK.note_load()
         return min(spans) / 1000 / self._count
 
 
-def _without_hiccups(seconds: Sequence[float]) -> tuple[float, ...]:
+def _drop_hiccups(seconds: Sequence[float]) -> tuple[float, ...]:
     """What is a time, less as many of the longest as were none: a mean of what is merely positive is too long."""
     longest = sorted(range(len(seconds)), key=lambda at: seconds[at])[len(seconds) - sum(one <= 0 for one in seconds) :]
     return tuple(one for at, one in enumerate(seconds) if one > 0 and at not in longest)
 
 
-def _milliseconds(
+def _event_milliseconds(
     parts: Sequence[Call], tail: Call = lambda: None, meanwhile: Callable[[], object] = lambda: None
 ) -> list[float]:
     """Time of each part between CUDA events; `meanwhile` runs on the host when all are done and `tail` is queued."""
@@ -305,16 +307,16 @@ def _repeat(part: Call, times: int) -> None:
         part()
 
 
-def _read() -> Load:
-    return Load(*read_load())
+def _read_gpu() -> LoadReading:
+    return LoadReading(*read_load())
 
 
-def _either(before: bool | None, after: bool | None) -> bool | None:
+def _any_throttled(before: bool | None, after: bool | None) -> bool | None:
     """Whether clocks were held back at either end; None where neither tells."""
     return None if before is None and after is None else bool(before or after)
 
 
-def _telemetry(before: Load, after: Load) -> dict[str, float] | None:
+def _telemetry(before: LoadReading, after: LoadReading) -> dict[str, float] | None:
     """Figures under load behind the samples, and the SM clock at both ends."""
     if after.figures is None:
         return None

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
-from kernels.timing.nvidia_smi import Torch, find_driver, hidden_on_purpose, why_unusable
+from kernels.timing.nvidia_smi import TorchBuild, are_gpus_hidden, find_driver, why_unusable
 from specs.errors import UserError
-from specs.gpus import recognise
+from specs.gpus import recognise_gpu
 
 # A GPU that torch does not see: hidden on purpose, or listed by a driver that this torch cannot use.
 
@@ -23,11 +23,11 @@ def hide_gpus() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def unseen_gpu() -> str | None:
+def why_gpu_unseen() -> str | None:
     """One line where the driver lists a GPU that torch cannot use and that nobody hides; None elsewhere."""
-    if torch.cuda.is_available() or hidden_on_purpose() or (driver := find_driver()) is None:
+    if torch.cuda.is_available() or are_gpus_hidden() or (driver := find_driver()) is None:
         return None
-    return why_unusable(driver, Torch(torch.__version__, torch.version.cuda, torch.version.hip, _torch_error()))
+    return why_unusable(driver, TorchBuild(torch.__version__, torch.version.cuda, torch.version.hip, _torch_error()))
 
 
 def _torch_error() -> str:
@@ -41,10 +41,10 @@ def _torch_error() -> str:
 COLD_FACTOR = 32
 """Weights rotate through this many times the last-level cache: 4x still leaves 25 % hits where old lines are kept."""
 
-MOST_COPIES = 4096
+MAX_COPIES = 4096
 
 
-class Patience(NamedTuple):
+class SamplingLimits(NamedTuple):
     """How long to measure.
 
     Attributes:
@@ -60,7 +60,7 @@ class Patience(NamedTuple):
     budget_seconds: float
 
 
-PATIENCE = {"cpu": Patience(5e-3, 25e-3, 0.05, 105.0), "cuda": Patience(1e-3, 30e-3, 0.005, 240.0)}
+SAMPLING_LIMITS = {"cpu": SamplingLimits(5e-3, 25e-3, 0.05, 105.0), "cuda": SamplingLimits(1e-3, 30e-3, 0.005, 240.0)}
 """A CPU's samples span more than a scheduler's tick, and visits are short so that a busy machine grants many."""
 
 
@@ -72,13 +72,13 @@ class Device:
         kind: torch's device name, cpu or cuda.
         arch: cpu, sm_90, gfx942, …
         llc_bytes: last-level cache (L2 on a GPU, L3 on most CPUs).
-        patience: how long to measure on it.
+        limits: how long to measure on it.
     """
 
     kind: str
     arch: str
     llc_bytes: int
-    patience: Patience
+    limits: SamplingLimits
 
     @cached_property
     def cold_bytes(self) -> int:
@@ -88,7 +88,7 @@ class Device:
 
     def cold_copies(self, weight_bytes: int) -> int:
         """Copies of a weight that cold calls rotate through, together no less than cold_bytes; one of no weight."""
-        return max(1, min(MOST_COPIES, ceil(self.cold_bytes / weight_bytes))) if weight_bytes else 1
+        return max(1, min(MAX_COPIES, ceil(self.cold_bytes / weight_bytes))) if weight_bytes else 1
 
     def lost(self) -> str:
         """Why the device can do no more in this process; empty while it can. A CUDA fault spoils all that follows."""
@@ -120,21 +120,21 @@ def current_device() -> Device:
         UserError: the driver lists a GPU that torch cannot use: the CPU is not measured in its place unasked.
     """
     if not torch.cuda.is_available():
-        if reason := unseen_gpu():
+        if reason := why_gpu_unseen():
             raise UserError(f"{reason}; or measure the CPU: --device cpu, or CUDA_VISIBLE_DEVICES=")
         return cpu_device()
     properties = torch.cuda.get_device_properties(0)
     nvidia_arch = f"sm_{properties.major}{properties.minor}"
     arch = properties.gcnArchName.split(":")[0] if torch.version.hip else nvidia_arch
-    known = recognise(properties.name, properties.total_memory)
+    known = recognise_gpu(properties.name, properties.total_memory)
     # An MI300X reports the L2 of one chiplet; what a cold run has to outgrow is the cache behind all of them.
     llc_bytes = max(properties.L2_cache_size, (known.l2_bytes or 0) if known else 0)
-    return Device("cuda", arch, llc_bytes, PATIENCE["cuda"])
+    return Device("cuda", arch, llc_bytes, SAMPLING_LIMITS["cuda"])
 
 
 def cpu_device() -> Device:
     """The CPU of this machine."""
-    return Device("cpu", "cpu", _cpu_llc_bytes(), PATIENCE["cpu"])
+    return Device("cpu", "cpu", _cpu_llc_bytes(), SAMPLING_LIMITS["cpu"])
 
 
 def _cpu_llc_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
@@ -158,14 +158,14 @@ def _cgroup_free_bytes() -> int:
     return 2**63 if limit == "max" else int(limit) - int(used)
 
 
-def gib(count: int) -> str:
+def format_gib(count: int) -> str:
     """Bytes in GiB: memory is sold and limited in powers of two."""
     return f"{count / 2**30:.2f} GiB"
 
 
 # Clocks, power and throttling of an NVIDIA GPU, read through NVML while it is under load.
 
-HELD_BACK = {
+THROTTLE_REASONS = {
     0x04: "software power cap",
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -206,7 +206,7 @@ def read_load() -> tuple[bool | None, dict[str, float] | None]:
         }
     except nvml.NVMLError:
         return None, None
-    return any(reasons & bit for bit in HELD_BACK), figures
+    return any(reasons & bit for bit in THROTTLE_REASONS), figures
 
 
 def _clock_event_reasons(nvml: Any, handle: Any) -> int | None:

@@ -14,12 +14,12 @@ import psutil
 from kernels.timing.device import Device
 
 Call = Callable[[], object]
-MOST_ROUNDS = 10
+MAX_ROUNDS = 10
 """Samples of one case in one pass."""
 
 
 @dataclass(frozen=True)
-class Sampled:
+class TimerSamples:
     """What one visit to a case gave.
 
     Attributes:
@@ -27,7 +27,7 @@ class Sampled:
         calls: calls that a sample spans.
         throttled: whether clocks were held back under load; None where nothing tells.
         telemetry: what was read from the device under load.
-        made: calls made in all samples, those of a first try that was dropped too.
+        calls_made: calls made in all samples, those of a first try that was dropped too.
         moved: whether the SM clock differed between the two ends of the samples.
     """
 
@@ -35,7 +35,7 @@ class Sampled:
     calls: int
     throttled: bool | None = None
     telemetry: dict[str, float] | None = None
-    made: int = 0
+    calls_made: int = 0
     moved: bool = False
 
 
@@ -43,7 +43,7 @@ class Timer(Protocol):
     """A way of timing calls that rotate through copies of their inputs."""
 
     clock: str
-    made: int
+    calls_made: int
     """Calls made so far: where in the turn of copies the next visit has to go on."""
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
@@ -54,7 +54,7 @@ class Timer(Protocol):
             expected: seconds a call in an earlier pass; None in the first, where it is learned.
         """
 
-    def sample(self, share: float) -> Sampled:
+    def sample(self, share: float) -> TimerSamples:
         """Take samples for `share` of a visit's time; valid after `warm_up`."""
 
 
@@ -68,30 +68,32 @@ class HostTimer:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self.made = 0
+        self.calls_made = 0
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
         """A call to warm up and, at first, one to learn from; a call that outlasts a visit needs neither again."""
-        self._turn = cycle(calls)
-        with without_collector():
-            self._once = expected or self._elapsed(1)
-            if self._once < self._device.patience.visit_seconds:
-                self._once = min(self._once, self._elapsed(1))  # a slow pass before must not make short samples now
-        self._calls = max(1, ceil(self._device.patience.span_seconds / self._once))
+        self._call_cycle = cycle(calls)
+        with gc_disabled():
+            self._call_seconds = expected or self._elapsed(1)
+            if self._call_seconds < self._device.limits.visit_seconds:
+                self._call_seconds = min(
+                    self._call_seconds, self._elapsed(1)
+                )  # a slow pass before must not make short samples now
+        self._calls = max(1, ceil(self._device.limits.span_seconds / self._call_seconds))
 
-    def sample(self, share: float) -> Sampled:
+    def sample(self, share: float) -> TimerSamples:
         """Samples of at least the device's span, one after another."""
-        wanted = share * self._device.patience.visit_seconds / (self._calls * self._once)
-        rounds = min(MOST_ROUNDS, max(1, int(wanted)))
+        wanted = share * self._device.limits.visit_seconds / (self._calls * self._call_seconds)
+        rounds = min(MAX_ROUNDS, max(1, int(wanted)))
         before = cpu_seconds()
-        with without_collector():
+        with gc_disabled():
             seconds = tuple(self._elapsed(self._calls) / self._calls for _ in range(rounds))
         load = contention(before, cpu_seconds())
-        return Sampled(seconds, self._calls, telemetry=load, made=rounds * self._calls)
+        return TimerSamples(seconds, self._calls, telemetry=load, calls_made=rounds * self._calls)
 
     def _elapsed(self, count: int) -> float:
-        calls = list(islice(self._turn, count))
-        self.made += count
+        calls = list(islice(self._call_cycle, count))
+        self.calls_made += count
         start = time.perf_counter()
         for call in calls:
             call()
@@ -99,7 +101,7 @@ class HostTimer:
 
 
 @contextmanager
-def without_collector() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Python's garbage collector stops in the middle of anything: not while this lasts."""
     enabled = gc.isenabled()
     gc.disable()

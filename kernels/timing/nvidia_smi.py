@@ -6,18 +6,18 @@ import shutil
 import subprocess
 from typing import NamedTuple
 
-HIDING = ("", "-1", "NoDevFiles")
+HIDING_VALUES = ("", "-1", "NoDevFiles")
 """Values of CUDA_VISIBLE_DEVICES that hide every GPU; the last is Slurm's."""
 
 OLDER_CUDA_BUILD = "cu126"
 """PyTorch's build for drivers of CUDA 12: those from 525 on run it, whatever their minor version."""
 
-FIRST_DRIVER = {12: 525, 13: 580}
+MIN_DRIVER = {12: 525, 13: 580}
 """The first driver branch that runs a major version of CUDA (NVIDIA's CUDA compatibility guide)."""
 
-ANSWER_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
-_hanging = set[str]()
+_unresponsive = set[str]()
 """Each nvidia-smi, by its path, that did not answer in time. It is not asked again in this process."""
 
 
@@ -33,7 +33,7 @@ class Driver(NamedTuple):
         return f"nvidia-smi lists {self.gpu} with driver {self.version}{runs}"
 
 
-class Torch(NamedTuple):
+class TorchBuild(NamedTuple):
     """A torch that sees no GPU: its version, the CUDA and the HIP that it is built for, and its own reason."""
 
     version: str
@@ -42,43 +42,43 @@ class Torch(NamedTuple):
     error: str
 
 
-def hidden_on_purpose() -> bool:
+def are_gpus_hidden() -> bool:
     """True where the user or a scheduler hides every GPU through CUDA_VISIBLE_DEVICES."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in HIDING
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in HIDING_VALUES
 
 
 def find_driver() -> Driver | None:
     """The driver, as nvidia-smi tells; None where it is not there or does not answer."""
-    listed = _said("--query-gpu=name,driver_version", "--format=csv,noheader")
+    listed = _query("--query-gpu=name,driver_version", "--format=csv,noheader")
     first = listed.splitlines()[0].rpartition(",") if listed else ("", "", "")
     if not first[0] or not re.match(r"\s*\d+\.", first[2]):
         return None
-    found = re.search(r"CUDA Version:\s*(\d+\.\d+)", _said())
+    found = re.search(r"CUDA Version:\s*(\d+\.\d+)", _query())
     return Driver(first[0].strip(), first[2].strip(), found[1] if found else "")
 
 
-def other_processes() -> list[int]:
+def other_gpu_processes() -> list[int]:
     """Processes that compute on this machine's NVIDIA GPUs beside this one; empty without nvidia-smi."""
-    listed = _said("--query-compute-apps=pid", "--format=csv,noheader").split()
+    listed = _query("--query-compute-apps=pid", "--format=csv,noheader").split()
     return [int(word) for word in listed if word.isdecimal() and int(word) != os.getpid()]
 
 
-def no_answer() -> str | None:
+def timeout_message() -> str | None:
     """One line where nvidia-smi was asked in this process and did not answer in time; None elsewhere."""
-    hangs = shutil.which("nvidia-smi") in _hanging
-    return f"nvidia-smi did not answer within {ANSWER_SECONDS:g} s" if hangs else None
+    hangs = shutil.which("nvidia-smi") in _unresponsive
+    return f"nvidia-smi did not answer within {TIMEOUT_SECONDS:g} s" if hangs else None
 
 
-def why_unusable(driver: Driver, torch: Torch) -> str:
+def why_unusable(driver: Driver, torch: TorchBuild) -> str:
     """One line: what keeps `torch` from the GPU that the driver lists, and what to install or set."""
-    return f"{driver}; {_reason(driver, torch)}"
+    return f"{driver}; {_unusable_reason(driver, torch)}"
 
 
-def _reason(driver: Driver, torch: Torch) -> str:
-    newest, branch = max(FIRST_DRIVER), int(driver.version.split(".")[0])
-    fitting = next((major for major in sorted(FIRST_DRIVER, reverse=True) if branch >= FIRST_DRIVER[major]), None)
+def _unusable_reason(driver: Driver, torch: TorchBuild) -> str:
+    newest, branch = max(MIN_DRIVER), int(driver.version.split(".")[0])
+    fitting = next((major for major in sorted(MIN_DRIVER, reverse=True) if branch >= MIN_DRIVER[major]), None)
     if fitting is None:
-        get = f"no build fits it: install driver {FIRST_DRIVER[newest]} or newer"
+        get = f"no build fits it: install driver {MIN_DRIVER[newest]} or newer"
     elif fitting < newest:
         get = f"install PyTorch's {OLDER_CUDA_BUILD} build: make bench TORCH={OLDER_CUDA_BUILD}"
     else:
@@ -87,7 +87,7 @@ def _reason(driver: Driver, torch: Torch) -> str:
         return f"torch {torch.version} is a build for AMD GPUs: {get}"
     if torch.cuda is None:
         return f"torch {torch.version} is a build without CUDA: {get}"
-    needed = FIRST_DRIVER.get(int(torch.cuda.split(".")[0]), 0)
+    needed = MIN_DRIVER.get(int(torch.cuda.split(".")[0]), 0)
     if branch < needed:
         return f"torch {torch.version} needs CUDA {torch.cuda}, driver {needed} or newer: {get}"
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -96,17 +96,17 @@ def _reason(driver: Driver, torch: Torch) -> str:
     return f"torch {torch.version} for CUDA {torch.cuda} cannot open it: {torch.error}"
 
 
-def _said(*arguments: str) -> str:
+def _query(*arguments: str) -> str:
     """nvidia-smi's output; empty where it is not there, fails or hangs."""
     path = shutil.which("nvidia-smi")
-    if path is None or path in _hanging:
+    if path is None or path in _unresponsive:
         return ""
     try:
         done = subprocess.run(  # noqa: S603 - the driver's own tool
-            [path, *arguments], check=True, capture_output=True, text=True, timeout=ANSWER_SECONDS
+            [path, *arguments], check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
         )
     except subprocess.TimeoutExpired:
-        _hanging.add(path)
+        _unresponsive.add(path)
         return ""
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -10,19 +10,19 @@ from math import prod
 
 import torch
 
-from kernels.kernel import DTYPES
+from kernels.kernel import TORCH_DTYPES
 from kernels.timing.device import Device
 
 ALIGNMENT = 256
 """Bytes that every window starts at a multiple of, as allocators give and 16-byte loads need."""
-_BLOCK = 2**22
+_BLOCK_ELEMENTS = 2**22
 """Elements of fresh random values; longer buffers repeat them at other addresses, which caches cannot tell."""
 
 Fill = Callable[[torch.Tensor], object]
 
 
-class Pool:
-    """A `kernels.kernel.Draw` over shared buffers on one device.
+class TensorPool:
+    """A `kernels.kernel.TensorSource` over shared buffers on one device.
 
     Args:
         device: where the buffers live.
@@ -42,7 +42,7 @@ class Pool:
         self._blocks: dict[torch.dtype, torch.Tensor] = {}
         torch.seed()  # torch starts every process from the same seed, and a check must not see the same values again
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Drop activations and outputs of the case before, and begin at the buffer's start again."""
         self._kept.clear()
         self._start.clear()
@@ -59,45 +59,47 @@ class Pool:
 
     def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
         """One tensor for all calls of a case: the op before has just written it."""
-        return self._keep(f"activation {name}", shape, dtype, self._fill_random)
+        return self._cached_tensor(f"activation {name}", shape, dtype, self._fill_random)
 
     def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
         """One tensor for all calls of a case, poisoned with NaN."""
-        return self._keep(f"output {name}", shape, dtype, lambda tensor: tensor.fill_(float("nan")))
+        return self._cached_tensor(f"output {name}", shape, dtype, lambda tensor: tensor.fill_(float("nan")))
 
     def integers(self, values: torch.Tensor) -> torch.Tensor:
         """On the device; drawn anew for each call, for they belong to its weights."""
         return values.to(self._device.kind)
 
-    def _keep(self, role: str, shape: tuple[int, ...], dtype: str, fill: Fill) -> torch.Tensor:
+    def _cached_tensor(self, role: str, shape: tuple[int, ...], dtype: str, fill: Fill) -> torch.Tensor:
         key = (role, shape, dtype)
         if key not in self._kept:
-            self._kept[key] = torch.empty(shape, dtype=DTYPES[dtype], device=self._device.kind)
+            self._kept[key] = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=self._device.kind)
             fill(self._kept[key])
         return self._kept[key]
 
     def _fill_random(self, tensor: torch.Tensor) -> None:
         """Repeat a block of random values that no weight shares: drawing them anew would cost more than timing."""
         if tensor.dtype not in self._blocks:
-            self._blocks[tensor.dtype] = torch.empty(_BLOCK, dtype=tensor.dtype, device=tensor.device).normal_()
-        _tile(tensor.view(-1), self._blocks[tensor.dtype])
+            self._blocks[tensor.dtype] = torch.empty(
+                _BLOCK_ELEMENTS, dtype=tensor.dtype, device=tensor.device
+            ).normal_()
+        _repeat_block(tensor.view(-1), self._blocks[tensor.dtype])
 
     def _buffer(self, dtype: str) -> torch.Tensor:
         if dtype not in self._buffers:
-            count = self._bytes[dtype] // torch.empty((), dtype=DTYPES[dtype]).element_size()
-            buffer = torch.empty(count, dtype=DTYPES[dtype], device=self._device.kind)
-            _tile(buffer[_BLOCK:], buffer[:_BLOCK].normal_())
+            count = self._bytes[dtype] // torch.empty((), dtype=TORCH_DTYPES[dtype]).element_size()
+            buffer = torch.empty(count, dtype=TORCH_DTYPES[dtype], device=self._device.kind)
+            _repeat_block(buffer[_BLOCK_ELEMENTS:], buffer[:_BLOCK_ELEMENTS].normal_())
             self._buffers[dtype] = buffer
         return self._buffers[dtype]
 
 
-def _tile(tensor: torch.Tensor, block: torch.Tensor) -> None:
+def _repeat_block(tensor: torch.Tensor, block: torch.Tensor) -> None:
     """Repeat `block` over a flat tensor."""
-    for part in tensor.split(_BLOCK):
+    for part in tensor.split(_BLOCK_ELEMENTS):
         part.copy_(block[: part.numel()])
 
 
-class Ruler:
+class ByteCounter:
     """A `Draw` that allocates nothing and adds up what a call would take."""
 
     def __init__(self) -> None:
@@ -106,13 +108,13 @@ class Ruler:
 
     def weight(self, *shape: int, dtype: str) -> torch.Tensor:
         """Count a streamed tensor."""
-        tensor = torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+        tensor = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="meta")
         self.weight_bytes += tensor.nbytes
         return tensor
 
     def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - each counts
         """Count a tensor that every call shares."""
-        tensor = torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+        tensor = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="meta")
         self.other_bytes += tensor.nbytes
         return tensor
 

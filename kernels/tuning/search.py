@@ -13,24 +13,24 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from kernels.configs.config import Config
-from kernels.configs.dispatch import MEASURED, Table, dump
+from kernels.configs.config import LinearConfig
+from kernels.configs.dispatch import MEASURED_BASIS, ConfigTable, format_table
 from kernels.configs.space import neighbours
 from kernels.kernel import Inputs
 from kernels.operands import Workspace
 from kernels.timing.cuda import CudaTimer
 from kernels.timing.device import Device
-from kernels.timing.pool import Pool
+from kernels.timing.pool import TensorPool
 from kernels.triton_utils import CompilationError, OutOfResources
-from kernels.tuning.subjects import Subject
+from kernels.tuning.shapes import TunedShape
 from specs.errors import UserError
 
-SEEDS = 4
+SEED_CONFIGS = 4
 """Leaders of the ranking, before neighbours of the best have their turn."""
 
 
 @dataclass
-class Hunt:
+class SearchJob:
     """The search for one shape class.
 
     Attributes:
@@ -39,7 +39,7 @@ class Hunt:
         seconds: cold mean of what was tried, by configuration; inf for what was wrong or would not run.
     """
 
-    shape: Subject
+    shape: TunedShape
     ranked: Sequence[Any]
     seconds: dict[Any, float] = field(default_factory=dict)
 
@@ -49,35 +49,35 @@ class Hunt:
         right = {config: seconds for config, seconds in self.seconds.items() if seconds < inf}
         return min(right, key=lambda config: right[config]) if right else None
 
-    def next(self) -> Any:
+    def next_config(self) -> Any:
         """What to try now: the first few of the ranking, then neighbours of the best, then the rest; at last None."""
         fresh = [config for config in self.ranked if config not in self.seconds]
-        seeds = [config for config in self.ranked[:SEEDS] if config not in self.seconds]
+        seeds = [config for config in self.ranked[:SEED_CONFIGS] if config not in self.seconds]
         near = neighbours(self.best, fresh) if self.best else []
         return next(iter([*seeds, *near, *fresh]), None)
 
 
-Try = Callable[[Hunt, Any], float]
+TrialFunction = Callable[[SearchJob, Any], float]
 
 
-def leaders_first(ranked: Sequence[Config]) -> list[Config]:
+def leaders_first(ranked: Sequence[LinearConfig]) -> list[LinearConfig]:
     """The best of each way to multiply and to fetch leads: no step along one field goes from one way to another."""
     ways = {(config.matrix, config.tma): config for config in reversed(ranked)}
     leaders = [config for config in ranked if ways[config.matrix, config.tma] == config]
     return list(dict.fromkeys([*leaders, *ranked]))
 
 
-def rounds(hunts: Sequence[Hunt], trial: Try, time_left: Callable[[], bool]) -> Iterator[int]:
+def search_rounds(jobs: Sequence[SearchJob], trial: TrialFunction, time_left: Callable[[], bool]) -> Iterator[int]:
     """Give each hunt one try after another, so that no shape waits for the others; yields rounds from 1.
 
     Args:
-        hunts: what to search for.
+        jobs: what to search for.
         trial: cold mean of a configuration in seconds; inf where it is wrong or does not run.
         time_left: asked before each try.
     """
     number = 0
     while time_left():
-        open_hunts = [(hunt, config) for hunt in hunts if (config := hunt.next()) is not None]
+        open_hunts = [(hunt, config) for hunt in jobs if (config := hunt.next_config()) is not None]
         if not open_hunts:
             return
         for hunt, config in open_hunts:
@@ -109,7 +109,7 @@ class Trial(NamedTuple):
     problem: str = ""
 
 
-def write_trial(path: Path, trial: Trial) -> None:
+def append_trial(path: Path, trial: Trial) -> None:
     """Append a line. inf is no JSON: it becomes null.
 
     Raises:
@@ -120,14 +120,14 @@ def write_trial(path: Path, trial: Trial) -> None:
     line = json.dumps({"made": trial.made} | trial.shape._asdict() | told).encode()
     try:
         with path.open("a+b") as file:
-            if file.tell() and not _ends_a_line(file):  # the line before was cut short
+            if file.tell() and not _ends_with_newline(file):  # the line before was cut short
                 line = b"\n" + line
             file.write(line + b"\n")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; choose a folder that can be written with --into") from error
 
 
-def _ends_a_line(file: IO[bytes]) -> bool:
+def _ends_with_newline(file: IO[bytes]) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 
@@ -168,7 +168,7 @@ def read_trials(
 
 
 @dataclass
-class Book:
+class TuningTable:
     """A table, and what is being searched for it.
 
     Attributes:
@@ -176,55 +176,55 @@ class Book:
         table: as found, then as filled.
         made: the GPU, the versions and the kernel of this search.
         row: makes one of a shape's fields, a configuration, seconds and a basis.
-        hunts: one a shape.
+        jobs: one a shape.
     """
 
     path: Path
-    table: Table[Any]
+    table: ConfigTable[Any]
     made: dict[str, str]
     row: Callable[..., Any]
-    hunts: Sequence[Hunt] = field(default_factory=list)
+    jobs: Sequence[SearchJob] = field(default_factory=list)
 
     @property
     def journal(self) -> Path:
         """Where tries are written, a line each."""
         return self.path.with_suffix(".trials.jsonl")
 
-    def recall(self) -> int:
+    def load_trials(self) -> int:
         """Give the hunts what was tried before; how many tries that were."""
-        by_shape, known = {hunt.shape: hunt for hunt in self.hunts}, 0
-        if not self.hunts:
+        by_shape, known = {hunt.shape: hunt for hunt in self.jobs}, 0
+        if not self.jobs:
             return 0
-        shape, config = type(self.hunts[0].shape), type(self.hunts[0].ranked[0])
+        shape, config = type(self.jobs[0].shape), type(self.jobs[0].ranked[0])
         for trial in read_trials(self.journal, self.made, shape, config):
             if hunt := by_shape.get(trial.shape):
                 hunt.seconds[trial.config], known = trial.seconds, known + 1
         return known
 
-    def record(self, hunt: Hunt, config: Any, seconds: float, problem: str) -> None:
+    def record_trial(self, job: SearchJob, config: Any, seconds: float, problem: str) -> None:
         """Keep a try for the searches that follow."""
-        write_trial(self.journal, Trial(self.made, hunt.shape, config, seconds, problem))
+        append_trial(self.journal, Trial(self.made, job.shape, config, seconds, problem))
 
-    def fill(self) -> Path:
+    def write_best(self) -> Path:
         """Write the table with the best of each hunt; one that has hardly begun has found nothing yet."""
-        basis = MEASURED + self.made["gpu"]
-        for hunt in self.hunts:
-            if (best := hunt.best) is not None and len(hunt.seconds) >= min(SEEDS, len(hunt.ranked)):
+        basis = MEASURED_BASIS + self.made["gpu"]
+        for hunt in self.jobs:
+            if (best := hunt.best) is not None and len(hunt.seconds) >= min(SEED_CONFIGS, len(hunt.ranked)):
                 made = self.made | {"date": datetime.now(UTC).date().isoformat()}
-                self.table = with_made(self.table, basis, made)
+                self.table = with_provenance(self.table, basis, made)
                 sizes = hunt.shape._asdict()
                 self.table = self.table.with_row(
                     self.row(**sizes, config=best, seconds=hunt.seconds[best], basis=basis)
                 )
-        return write(self.path, self.table)
+        return write_table(self.path, self.table)
 
 
-def with_made(table: Table[Any], basis: str, made: dict[str, str]) -> Table[Any]:
+def with_provenance(table: ConfigTable[Any], basis: str, made: dict[str, str]) -> ConfigTable[Any]:
     """The table with what rows of a basis were made with."""
-    return Table(table.arch, table.made | {basis: made}, table.rows)
+    return ConfigTable(table.arch, table.made | {basis: made}, table.rows)
 
 
-def folder(into: Path) -> Path:
+def ensure_folder(into: Path) -> Path:
     """The folder of the tables, made where it is missing.
 
     Raises:
@@ -237,15 +237,15 @@ def folder(into: Path) -> Path:
     return into
 
 
-def write(path: Path, table: Table[Any]) -> Path:
+def write_table(path: Path, table: ConfigTable[Any]) -> Path:
     """Whole or not at all: a reader never meets half a table.
 
     Raises:
         UserError: it cannot be written.
     """
-    half = folder(path.parent) / f"{path.stem}.half"
+    half = ensure_folder(path.parent) / f"{path.stem}.half"
     try:
-        half.write_text(dump(table))
+        half.write_text(format_table(table))
         half.replace(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; choose a folder that can be written with --into") from error
@@ -254,15 +254,15 @@ def write(path: Path, table: Table[Any]) -> Path:
 
 # One try of a configuration on the GPU at hand: correct first, then the cold mean of a call in a graph.
 
-LASTING = (CompilationError, OutOfResources, UserError)
+PERMANENT_ERRORS = (CompilationError, OutOfResources, UserError)
 """What would be raised the next time too."""
 
 
-class LostError(Exception):
+class DeviceLostError(Exception):
     """A configuration took the GPU down: this process can use it no more."""
 
 
-class Bench:
+class TrialRunner:
     """Tries configurations for one shape after another.
 
     Args:
@@ -272,45 +272,45 @@ class Bench:
 
     Attributes:
         problem: why the last try gave no time; empty where it gave one.
-        lasting: whether it would give none the next time too: memory that is short, or a clock that is disturbed,
+        is_permanent: whether it would give none the next time too: memory that is short, or a clock that is disturbed,
             passes.
     """
 
     def __init__(self, device: Device, dtype: str, largest_bytes: int) -> None:
         self._device = device
-        self._pool = Pool(device, {dtype: largest_bytes})
-        self.problem, self.lasting = "", True
+        self._pool = TensorPool(device, {dtype: largest_bytes})
+        self.problem, self.is_permanent = "", True
 
-    def seconds(self, shape: Subject, config: Any) -> float:
+    def seconds(self, shape: TunedShape, config: Any) -> float:
         """Cold mean of a call; inf where the configuration is wrong or does not run, with `problem` saying why.
 
         Raises:
             LostError: the GPU is lost to this process.
         """
-        self.problem, self.lasting = "", True
+        self.problem, self.is_permanent = "", True
         try:
             with torch.inference_mode():
-                return self._measured(shape, config)
+                return self._measure(shape, config)
         except Exception as error:  # whatever a compiler or a launch raises is that configuration's
             said = str(error).strip().splitlines() or ["no message"]
-            self.problem, self.lasting = f"{type(error).__name__}: {said[0]}", isinstance(error, LASTING)
+            self.problem, self.is_permanent = f"{type(error).__name__}: {said[0]}", isinstance(error, PERMANENT_ERRORS)
         if lost := self._device.lost():
-            self.problem, self.lasting = f"{lost} after {config}", True
-            raise LostError(self.problem)
+            self.problem, self.is_permanent = f"{lost} after {config}", True
+            raise DeviceLostError(self.problem)
         return inf
 
-    def _inputs(self, shape: Subject) -> list[Inputs]:
-        self._pool.forget()
+    def _inputs(self, shape: TunedShape) -> list[Inputs]:
+        self._pool.reset()
         return [shape.inputs(self._pool) for _ in range(self._device.cold_copies(shape.streamed_bytes))]
 
-    def _measured(self, shape: Subject, config: Any) -> float:
-        if refused := shape.refused(config, self._device.arch):
+    def _measure(self, shape: TunedShape, config: Any) -> float:
+        if refused := shape.rejection(config, self._device.arch):
             self.problem = refused
             return inf
         inputs = self._inputs(shape)
         first, kernel = inputs[0], shape.kernel
         scratch = Workspace(first["out"].device)  # its own: what a faulty configuration leaves there ends with it
-        scratch.turn(*shape.room(config))
+        scratch.next_buffers(*shape.workspace_sizes(config))
         scratch.partials.fill_(nan)
         shape.launch(config, scratch, **first)
         error = kernel.relative_error(first)

@@ -14,37 +14,67 @@ from typing import Any
 import torch
 
 from kernels import decode_attention, gemm, skinny, triton_utils
-from kernels.compile import Variant, compile_variant
+from kernels.compile import TritonVariant, compile_variant
 from kernels.configs import attention as configs_attention
 from kernels.configs import dispatch as linear_table
-from kernels.configs.attention import sms_of
-from kernels.configs.config import ATTENTION_BATCHES, CONTEXTS, FEW_TOKENS, TOKEN_CLASSES, Config, compiles_well, heads
+from kernels.configs.attention import sm_count
+from kernels.configs.config import (
+    ATTENTION_BATCHES,
+    ATTENTION_CONTEXTS,
+    SKINNY_MAX_TOKENS,
+    TOKEN_CLASSES,
+    LinearConfig,
+    attention_shards,
+    compiles_well,
+)
 from kernels.configs.cost_model import Prediction
-from kernels.configs.dispatch import GEMM, MEASURED, SKINNY, STATIC, TUNED, Row, Table, kind, load, rank, ranked
+from kernels.configs.dispatch import (
+    GEMM,
+    MEASURED_BASIS,
+    SKINNY,
+    STATIC_BASIS,
+    TUNED_FOLDER,
+    ConfigTable,
+    LinearRow,
+    load_linear_table,
+    rank_configs,
+    ranked_candidates,
+    search_space,
+)
 from kernels.skinny import variant
-from kernels.timing.device import Device, current_device, gib
+from kernels.timing.device import Device, current_device, format_gib
 from kernels.triton_utils import missing_triton_launch, triton
-from kernels.tuning.search import Bench, Book, Hunt, LostError, folder, leaders_first, rounds, with_made, write
-from kernels.tuning.subjects import AttentionShape, LinearShape, candidates
+from kernels.tuning.search import (
+    DeviceLostError,
+    SearchJob,
+    TrialRunner,
+    TuningTable,
+    ensure_folder,
+    leaders_first,
+    search_rounds,
+    with_provenance,
+    write_table,
+)
+from kernels.tuning.shapes import AttentionShape, LinearShape, split_candidates
 from specs.errors import UserError
-from specs.gpus import Arch, arch
+from specs.gpus import Arch, find_arch
 from specs.layer import PAGE_SIZE
 from specs.parallel import Shard
 
 # The books that a search on a GPU can open: that of the linears and that of decode attention.
 
-LINEARS, ATTENTION = "linears", "attention"
-SOURCES = {
-    LINEARS: (skinny, gemm, triton_utils),
-    ATTENTION: (decode_attention, triton_utils),
+LINEARS_PART, ATTENTION_PART = "linears", "attention"
+KERNEL_SOURCES = {
+    LINEARS_PART: (skinny, gemm, triton_utils),
+    ATTENTION_PART: (decode_attention, triton_utils),
 }
 
 
 @dataclass(frozen=True)
-class Bound:
+class TuningContext:
     """What a search is bound to: one GPU, one dtype, one model's shards, one folder, and who is told."""
 
-    on: Arch
+    arch: Arch
     device: Device
     gpu: str
     dtype: str
@@ -53,59 +83,63 @@ class Bound:
     say: Callable[[str], object]
 
 
-def linears(bound: Bound) -> Book:
+def linear_tuning(tuning: TuningContext) -> TuningTable:
     """Every shard at every class of tokens."""
-    path = bound.into / f"{bound.on.name}.json"
-    table = table_at(path, linear_table.load)
-    shapes = [LinearShape(bound.dtype, tokens, one.n, one.k) for one in bound.shards for tokens in TOKEN_CLASSES]
+    path = tuning.into / f"{tuning.arch.name}.json"
+    table = load_table(path, linear_table.load_linear_table)
+    shapes = [LinearShape(tuning.dtype, tokens, one.n, one.k) for one in tuning.shards for tokens in TOKEN_CLASSES]
     usable = replace(table, rows=tuple(row for row in table.rows if compiles_well(row.config)))
-    hunts = [_hunt(usable, shape, _leaders(bound.on, **shape._asdict())) for shape in shapes]
-    return Book(path, table, versions(LINEARS) | {"gpu": bound.gpu}, Row, hunts)
+    hunts = [_search_job(usable, shape, _ranked_leaders(tuning.arch, **shape._asdict())) for shape in shapes]
+    return TuningTable(path, table, software_versions(LINEARS_PART) | {"gpu": tuning.gpu}, LinearRow, hunts)
 
 
-def _leaders(on: Arch, dtype: str, **shape: int) -> list[Any]:
-    return leaders_first([config for config, _ in ranked(on, dtype, **shape)])
+def _ranked_leaders(arch: Arch, dtype: str, **shape: int) -> list[Any]:
+    return leaders_first([config for config, _ in ranked_candidates(arch, dtype, **shape)])
 
 
-def attention(bound: Bound) -> Book:
+def attention_tuning(tuning: TuningContext) -> TuningTable:
     """The heads of every rank at usual batches and contexts, over a contiguous cache and over pages.
 
     One shape stands for all of as many pairs. What takes more than half of the free memory is left out, and said.
     """
-    path = bound.into / f"{bound.on.name}.attention.json"
-    table = table_at(path, configs_attention.load)
-    room, sms = bound.device.free_bytes() // 2, sms_of(torch.device(bound.device.kind))
+    path = tuning.into / f"{tuning.arch.name}.attention.json"
+    table = load_table(path, configs_attention.load_attention_table)
+    room, sms = tuning.device.free_bytes() // 2, sm_count(torch.device(tuning.device.kind))
     classes: dict[tuple[int, ...], AttentionShape] = {}
-    for shape in _attention_shapes(bound):
+    for shape in _attention_shapes(tuning):
         classes.setdefault((shape.group, shape.head_dim, shape.pairs, shape.context, shape.page_size), shape)
     fitting = [shape for shape in classes.values() if shape.streamed_bytes <= room]
     if left_out := len(classes) - len(fitting):
-        bound.say(f"{left_out} shapes of attention left out: their caches are beyond {gib(room)}, half of what is free")
-    hunts = [_hunt(table, shape, candidates(bound.on, sms, shape)) for shape in fitting]
-    return Book(path, table, versions(ATTENTION) | {"gpu": bound.gpu}, configs_attention.AttentionRow, hunts)
+        tuning.say(
+            f"{left_out} shapes of attention left out: their caches are beyond {format_gib(room)}, half of what is free"
+        )
+    hunts = [_search_job(table, shape, split_candidates(tuning.arch, sms, shape)) for shape in fitting]
+    return TuningTable(
+        path, table, software_versions(ATTENTION_PART) | {"gpu": tuning.gpu}, configs_attention.AttentionRow, hunts
+    )
 
 
-def _attention_shapes(bound: Bound) -> Iterator[AttentionShape]:
-    for one in heads(bound.shards):
-        for batch, context, page_size in product(ATTENTION_BATCHES, CONTEXTS, (0, PAGE_SIZE)):
-            yield AttentionShape(bound.dtype, batch, context, one.heads, one.kv_heads, one.head_dim, page_size)
+def _attention_shapes(tuning: TuningContext) -> Iterator[AttentionShape]:
+    for one in attention_shards(tuning.shards):
+        for batch, context, page_size in product(ATTENTION_BATCHES, ATTENTION_CONTEXTS, (0, PAGE_SIZE)):
+            yield AttentionShape(tuning.dtype, batch, context, one.heads, one.kv_heads, one.head_dim, page_size)
 
 
-def _hunt(table: Table[Any], shape: Any, configs: list[Any]) -> Hunt:
+def _search_job(table: ConfigTable[Any], shape: Any, configs: list[Any]) -> SearchJob:
     """What the table has now is tried first, so that a new row is never slower than the one it takes the place of."""
     now = table.nearest(*shape)
-    return Hunt(shape, list(dict.fromkeys([now.config, *configs] if now else configs)))
+    return SearchJob(shape, list(dict.fromkeys([now.config, *configs] if now else configs)))
 
 
-def table_at(path: Path, load: Callable[[Path], Table[Any]]) -> Table[Any]:
+def load_table(path: Path, load: Callable[[Path], ConfigTable[Any]]) -> ConfigTable[Any]:
     """The table at `path`, else the committed one of its name, else an empty one."""
-    paths = (path, TUNED / path.name)
-    return next((load(one) for one in paths if one.exists()), Table(path.name.split(".")[0]))
+    paths = (path, TUNED_FOLDER / path.name)
+    return next((load(one) for one in paths if one.exists()), ConfigTable(path.name.split(".")[0]))
 
 
-def versions(part: str) -> dict[str, str]:
+def software_versions(part: str) -> dict[str, str]:
     """What a time depends on beside the GPU; of the kernels a digest, because tries are void once one changes."""
-    sources = (Path(str(module.__file__)).read_bytes() for module in SOURCES[part])
+    sources = (Path(str(module.__file__)).read_bytes() for module in KERNEL_SOURCES[part])
     kernel = sha256(b"".join(sources)).hexdigest()[:12]
     return {"torch": torch.__version__, "triton": triton.__version__, "kernel": kernel}
 
@@ -115,76 +149,76 @@ def versions(part: str) -> dict[str, str]:
 # A configuration that other shapes run with already is taken where it is nearly as good: each one more costs a user the
 # time to compile it.
 
-COMPILED = {SKINNY: 4, GEMM: 1}
+COMPILED_CANDIDATES = {SKINNY: 4, GEMM: 1}
 """Candidates that are compiled for a shape, beyond those that spill: a GEMM's registers are mostly its sums."""
-NEARLY = 1.03
+REUSE_TOLERANCE = 1.03
 """Over the best prediction, what a configuration that is in use already may take."""
 
 
 @cache
-def programs_per_sm(config: Config, dtype: str, on: Arch, *, tokens: int, even: bool) -> int:
+def compiled_programs_per_sm(config: LinearConfig, dtype: str, arch: Arch, *, tokens: int, even: bool) -> int:
     """Programs that an SM holds, by the compiler's registers and shared memory; 0 where one spills or does not fit."""
-    made = [compile_variant(form, on.name) for form in _forms(config, dtype, on, tokens, even)]
+    made = [compile_variant(form, arch.name) for form in _variants(config, dtype, arch, tokens, even)]
     if any(one.spill_bytes for one in made):
         return 0
-    resident = kind(tokens).resident
-    return min(resident(on, config, dtype, registers=one.registers, shared=one.shared_bytes) for one in made)
+    resident = search_space(tokens).programs_per_sm
+    return min(resident(arch, config, dtype, registers=one.registers, shared=one.shared_bytes) for one in made)
 
 
-def _forms(config: Config, dtype: str, on: Arch, tokens: int, even: bool) -> list[Variant]:
+def _variants(config: LinearConfig, dtype: str, arch: Arch, tokens: int, even: bool) -> list[TritonVariant]:
     """What calls of so many tokens run of a configuration where rows begin at 16 bytes."""
-    if tokens <= FEW_TOKENS:
-        return [variant(config, dtype, even=even, dependent=dependent) for dependent in {False, on.dependent_launch}]
+    if tokens <= SKINNY_MAX_TOKENS:
+        return [variant(config, dtype, even=even, dependent=dependent) for dependent in {False, arch.dependent_launch}]
     return [gemm.variant(config, dtype, even=even or config.tma, swiglu=swiglu) for swiglu in (False, True)]
 
 
-def static_rows(on: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[Row]:
+def static_rows(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[LinearRow]:
     """A row for each shard and class of tokens."""
-    used: Counter[Config] = Counter()
+    used: Counter[LinearConfig] = Counter()
     for tokens in TOKEN_CLASSES:
         for shard in shards:
-            row = _static_row(on, dtype, used, tokens=tokens, n=shard.n, k=shard.k)
+            row = _static_row(arch, dtype, used, tokens=tokens, n=shard.n, k=shard.k)
             used[row.config] += 1
             yield row
 
 
-def _static_row(on: Arch, dtype: str, used: Counter[Config], *, tokens: int, n: int, k: int) -> Row:
-    candidates = [config for config, _ in ranked(on, dtype, tokens=tokens, n=n, k=k)]
-    known = kind(tokens)
+def _static_row(arch: Arch, dtype: str, used: Counter[LinearConfig], *, tokens: int, n: int, k: int) -> LinearRow:
+    candidates = [config for config, _ in ranked_candidates(arch, dtype, tokens=tokens, n=n, k=k)]
+    known = search_space(tokens)
 
-    def clean(configs: Iterable[Config]) -> Iterator[tuple[Config, Prediction]]:
+    def clean(configs: Iterable[LinearConfig]) -> Iterator[tuple[LinearConfig, Prediction]]:
         for config in configs:
-            if programs := programs_per_sm(config, dtype, on, tokens=tokens, even=config.even(n, k)):
-                yield config, known.predict(config, on.representative, programs, dtype, tokens=tokens, n=n, k=k)
+            if programs := compiled_programs_per_sm(config, dtype, arch, tokens=tokens, even=config.even(n, k)):
+                yield config, known.predict(config, arch.representative, programs, dtype, tokens=tokens, n=n, k=k)
 
-    told = dict(islice(clean(candidates), COMPILED[known])) | dict(clean(set(candidates) & set(used)))
+    told = dict(islice(clean(candidates), COMPILED_CANDIDATES[known])) | dict(clean(set(candidates) & set(used)))
     seconds = {config: prediction.seconds or 0.0 for config, prediction in told.items()}
-    near = [(c, p) for c, p in told.items() if seconds[c] <= NEARLY * min(seconds.values())]
+    near = [(c, p) for c, p in told.items() if seconds[c] <= REUSE_TOLERANCE * min(seconds.values())]
     most = max(used[config] for config, _ in near)
-    config, _ = rank(pair for pair in near if used[pair[0]] == most)[0]
-    return Row(dtype, tokens, n, k, config, round(seconds[config], 10), STATIC)
+    config, _ = rank_configs(pair for pair in near if used[pair[0]] == most)[0]
+    return LinearRow(dtype, tokens, n, k, config, round(seconds[config], 10), STATIC_BASIS)
 
 
-Say = Callable[[str], object]
+ReportProgress = Callable[[str], object]
 
-PARTS = {LINEARS: linears, ATTENTION: attention}
+TUNING_PARTS = {LINEARS_PART: linear_tuning, ATTENTION_PART: attention_tuning}
 """What can be tuned, each part into a table of its own."""
 
 
-def tune_static(on: Arch, dtype: str, shards: Sequence[Shard], into: Path, say: Say) -> Path:
+def tune_static(arch: Arch, dtype: str, shards: Sequence[Shard], into: Path, say: ReportProgress) -> Path:
     """Choose for linears by the static model and the compiler; rows that were measured stay. Returns the file written.
 
     Attention that nobody has measured is cut by its rule, which needs no table.
     """
-    path = folder(into) / f"{on.name}.json"
-    table = table_at(path, load)
-    kept = {row.shape for row in table.rows if row.basis.startswith(MEASURED)}
-    table = with_made(table, STATIC, versions(LINEARS) | {"gpu": on.representative.slug})
-    for row in static_rows(on, dtype, shards):
+    path = ensure_folder(into) / f"{arch.name}.json"
+    table = load_table(path, load_linear_table)
+    kept = {row.shape for row in table.rows if row.basis.startswith(MEASURED_BASIS)}
+    table = with_provenance(table, STATIC_BASIS, software_versions(LINEARS_PART) | {"gpu": arch.representative.slug})
+    for row in static_rows(arch, dtype, shards):
         if row.shape not in kept:
             table = table.with_row(row)
-    say(f"{on.name}: {len(table.rows)} rows, {len(kept)} of them measured; attention keeps to its rule")
-    return write(path, table)
+    say(f"{arch.name}: {len(table.rows)} rows, {len(kept)} of them measured; attention keeps to its rule")
+    return write_table(path, table)
 
 
 def tune(
@@ -192,8 +226,8 @@ def tune(
     shards: Sequence[Shard],
     budget_seconds: float,
     into: Path,
-    say: Say,
-    parts: Sequence[str] = tuple(PARTS),
+    say: ReportProgress,
+    parts: Sequence[str] = tuple(TUNING_PARTS),
 ) -> list[Path]:
     """Search on the GPU at hand until the budget is spent; the tables are on the disk after every round.
 
@@ -217,34 +251,36 @@ def tune(
         raise UserError("no CUDA GPU: torch sees none; --static --arch sm_90 chooses by the static model without one")
     if reason := missing_triton_launch():
         raise UserError(reason)
-    bound = Bound(arch(device.arch), device, torch.cuda.get_device_name(), dtype, shards, folder(into), say)
-    opened = [PARTS[part](bound) for part in parts]
-    home = {hunt.shape: book for book in opened for hunt in book.hunts}
-    known = sum(book.recall() for book in opened)
+    bound = TuningContext(
+        find_arch(device.arch), device, torch.cuda.get_device_name(), dtype, shards, ensure_folder(into), say
+    )
+    opened = [TUNING_PARTS[part](bound) for part in parts]
+    home = {hunt.shape: book for book in opened for hunt in book.jobs}
+    known = sum(book.load_trials() for book in opened)
     say(f"{bound.gpu}: {len(home)} shapes, {known} tries known, {budget_seconds:.0f} s")
     for book in opened:
-        book.fill()
-    bench = Bench(device, dtype, max((shape.streamed_bytes for shape in home), default=0))
+        book.write_best()
+    bench = TrialRunner(device, dtype, max((shape.streamed_bytes for shape in home), default=0))
 
-    def attempt(hunt: Hunt, config: Any) -> float:
+    def attempt(hunt: SearchJob, config: Any) -> float:
         book, seconds = home[hunt.shape], inf
         try:
             seconds = bench.seconds(hunt.shape, config)
-        except LostError as error:
-            book.record(hunt, config, seconds, str(error))
+        except DeviceLostError as error:
+            book.record_trial(hunt, config, seconds, str(error))
             raise UserError(f"{error}; what was tried is kept: run it again to go on with another") from error
-        if bench.lasting:
-            book.record(hunt, config, seconds, bench.problem)
+        if bench.is_permanent:
+            book.record_trial(hunt, config, seconds, bench.problem)
         return seconds
 
-    for number in rounds(_in_proportion(opened), attempt, lambda: time.monotonic() < end):
+    for number in search_rounds(_interleave_jobs(opened), attempt, lambda: time.monotonic() < end):
         for book in opened:
-            book.fill()
-        say(f"round {number}: {sum(len(hunt.seconds) for book in opened for hunt in book.hunts)} tries")
-    return [book.fill() for book in opened]
+            book.write_best()
+        say(f"round {number}: {sum(len(hunt.seconds) for book in opened for hunt in book.jobs)} tries")
+    return [book.write_best() for book in opened]
 
 
-def _in_proportion(opened: Sequence[Book]) -> list[Hunt]:
+def _interleave_jobs(tables: Sequence[TuningTable]) -> list[SearchJob]:
     """All hunts, those of each book spread over the whole: a budget that ends within a round has served them all."""
-    places = [((at + 0.5) / len(book.hunts), hunt) for book in opened for at, hunt in enumerate(book.hunts)]
+    places = [((at + 0.5) / len(book.jobs), hunt) for book in tables for at, hunt in enumerate(book.jobs)]
     return [hunt for _, hunt in sorted(places, key=lambda place: place[0])]

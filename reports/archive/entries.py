@@ -13,31 +13,31 @@ from typing import Any
 from reports import formatting, machine, result_tables, results
 from reports.claims.registry import GateError
 from reports.communication import points
-from reports.communication.points import NOTHING, Point
-from reports.formatting import by_question, counted, is_launch, percent, title
+from reports.communication.points import NO_REFERENCES, CommPoint
+from reports.formatting import group_by_question, is_launch, percent, pluralize, question_title
 from reports.results import ResultFile
-from reports.roofline import NOISY, Figures
-from reports.show import read
+from reports.roofline import NOISY, CaseMetrics
+from reports.show import case_metrics
 from reports.tp_vs_pp import report as experiments
-from reports.tp_vs_pp.compare import belongs
+from reports.tp_vs_pp.compare import is_experiment_step
 from specs import layer
 from specs.errors import UserError
 from specs.measurement import SCHEMA, Case, Measurement
-from specs.privacy import Names, here
+from specs.privacy import Identity, current_identity
 
 # The name of a file in `reports/data`, <machine>-<date>-<commit>.json, and whether it agrees with what is in it.
 
-FORM = re.compile(r"(?P<machine>[a-z0-9]+(?:-[a-z0-9]+)*)-(?P<date>\d{4}-\d\d-\d\d)-(?P<commit>[0-9a-f]{7,40})")
+NAME_PATTERN = re.compile(r"(?P<machine>[a-z0-9]+(?:-[a-z0-9]+)*)-(?P<date>\d{4}-\d\d-\d\d)-(?P<commit>[0-9a-f]{7,40})")
 
 
 def name_faults(file: ResultFile) -> Iterator[str]:
     """A line for each part that does not agree; a file that does not tell its commit is not doubted."""
-    found = FORM.fullmatch(file.path.stem)
+    found = NAME_PATTERN.fullmatch(file.path.stem)
     if not found:
         yield "its name is not <machine>-<date>-<short commit>.json"
         return
     own, ran = _words(file), file.datetime[:10]
-    if not _in_order(found["machine"].split("-"), own):
+    if not _is_subsequence(found["machine"].split("-"), own):
         yield f"its name says {found['machine']}, it was measured on {'-'.join(own)}"
     if not _same_day(found["date"], ran):
         yield f"its name says {found['date']}, it was measured on {ran}"
@@ -48,12 +48,12 @@ def name_faults(file: ResultFile) -> Iterator[str]:
 
 def _words(file: ResultFile) -> list[str]:
     """The GPU, or the CPU and its threads, as `python -m suites name` puts them."""
-    name = machine.name(file.machine)
+    name = machine.device_name(file.machine)
     cores = "" if file.machine.get("gpu") else f" {file.machine.get('threads')} threads"
     return re.findall(r"[a-z0-9]+", f"{name}{cores}".lower())
 
 
-def _in_order(some: Sequence[str], words: Sequence[str]) -> bool:
+def _is_subsequence(some: Sequence[str], words: Sequence[str]) -> bool:
     """Whether all of them are among the words, in their order: a name may leave out what tells nothing."""
     left = iter(words)
     return all(word in left for word in some)
@@ -70,11 +70,11 @@ def _same_day(named: str, ran: str) -> bool:
 # Where the result files of this repository lie, and which of them can be read.
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "reports" / "data"
+DATA_FOLDER = ROOT / "reports" / "data"
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ResultFolder:
     """The files of a folder, by name: those that could be read, and why the others could not."""
 
     folder: Path
@@ -82,7 +82,7 @@ class Shelf:
     damaged: Sequence[str]
 
 
-def look(folder: Path = DATA) -> Shelf:
+def load_folder(folder: Path = DATA_FOLDER) -> ResultFolder:
     """All result files of a folder; the paths in it are told from the repository's root.
 
     Raises:
@@ -91,10 +91,10 @@ def look(folder: Path = DATA) -> Shelf:
     read, damaged = [], []
     for path in result_paths(folder):
         try:
-            read.append(results.parse(told(path), results.read(path)))
+            read.append(results.parse(path_from_root(path), results.read_json(path)))
         except UserError as error:
-            damaged.append(str(error).replace(str(path), str(told(path))))
-    return Shelf(folder, read, damaged)
+            damaged.append(str(error).replace(str(path), str(path_from_root(path))))
+    return ResultFolder(folder, read, damaged)
 
 
 def result_paths(folder: Path) -> list[Path]:
@@ -106,11 +106,11 @@ def result_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give result files, as in `python -m reports show out.json`")
     if not (found := sorted(folder.glob("*.json"))):
-        raise UserError(f"{folder}: no result file in it; give one that {results.SUITES} wrote")
+        raise UserError(f"{folder}: no result file in it; give one that {results.SUITES_COMMAND} wrote")
     return found
 
 
-def told(path: Path) -> Path:
+def path_from_root(path: Path) -> Path:
     """A path as one types it in the repository's root; one outside stays as it is."""
     whole = path.resolve()
     return whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path
@@ -118,9 +118,9 @@ def told(path: Path) -> Path:
 
 # `check`: is a result file sound, of a schema that can be read, and without names that must not be passed on?
 
-MOST_TOLD = 60
+MAX_QUOTED = 60
 """Characters that are shown of a text with a name in it."""
-CLOSE = 1e-9
+REL_TOL = 1e-9
 """Relative; sums of the same samples differ by less."""
 
 
@@ -134,10 +134,10 @@ def check(paths: Sequence[Path]) -> list[str]:
         UserError: a folder is not there, or has no result file.
         GateError: a file has a fault; it has the lines of all files.
     """
-    names, lines, sound = here(), [], True
-    for path in _files(paths or [DATA]):
-        found = list(faults(path, names))
-        lines += [f"no   {told(path)}: {fault}" for fault in found] or [f"ok   {told(path)}"]
+    names, lines, sound = current_identity(), [], True
+    for path in _files(paths or [DATA_FOLDER]):
+        found = list(find_faults(path, names))
+        lines += [f"no   {path_from_root(path)}: {fault}" for fault in found] or [f"ok   {path_from_root(path)}"]
         sound = sound and not found
     if not sound:
         raise GateError("\n".join(lines))
@@ -148,10 +148,10 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return [path for one in paths for path in (result_paths(one) if one.is_dir() else [one])]
 
 
-def faults(path: Path, names: Names) -> Iterator[str]:
+def find_faults(path: Path, names: Identity) -> Iterator[str]:
     """What is wrong with a file, a line each: that it cannot be read at all, or else everything that can be seen."""
     try:
-        content = results.read(path)
+        content = results.read_json(path)
         file = results.parse(path, content)
     except UserError as error:
         yield str(error).removeprefix(f"{path}: ")
@@ -160,8 +160,8 @@ def faults(path: Path, names: Names) -> Iterator[str]:
     yield from _facts(file)
     yield from _counts(content)
     yield from _statistics(content, file)
-    yield from _named(content, names)
-    if path.resolve().parent == DATA:
+    yield from _private_names(content, names)
+    if path.resolve().parent == DATA_FOLDER:
         yield from name_faults(file)
 
 
@@ -212,20 +212,20 @@ def _statistics(content: dict[str, Any], file: ResultFile) -> Iterator[str]:
             "upper end of interval_seconds": (high, own_high),
         }
         for name, (said, own) in said_and_own.items():
-            if said is not None and not _same(said, own):
+            if said is not None and not _is_close(said, own):
                 yield f"{one.case.name}: {name} is {said!r}, of its samples {own!r}; the file was edited"
 
 
-def _same(said: object, own: float | None) -> bool:
-    return isinstance(said, int | float) and own is not None and isclose(said, own, rel_tol=CLOSE)
+def _is_close(said: object, own: float | None) -> bool:
+    return isinstance(said, int | float) and own is not None and isclose(said, own, rel_tol=REL_TOL)
 
 
-def _named(content: dict[str, Any], names: Names) -> Iterator[str]:
+def _private_names(content: dict[str, Any], names: Identity) -> Iterator[str]:
     if "node" in content["machine_info"]:
         yield "machine_info.node is the host's name; take it out"
-    for place, text in names.found(content):
+    for place, text in names.find_names(content):
         told = names.text(text)
-        short = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}…"
+        short = told if len(told) <= MAX_QUOTED else f"{told[:MAX_QUOTED]}…"
         yield f"{place} names a user, a host or a home folder; it should say {short!r}"
 
 
@@ -233,40 +233,44 @@ Headline = tuple[str, str]
 """A question and what the file says to it."""
 
 
-def headlines(file: ResultFile, figures: Sequence[Figures]) -> list[Headline]:
+def headlines(file: ResultFile, figures: Sequence[CaseMetrics]) -> list[Headline]:
     """A line for each question, TP against PP first; of others' figures it says that they are published."""
-    steps = [text for ran in experiments.write([file]).ran for text in ran.sentences()]
-    others = [one for one in figures if not belongs(one.measurement)]
-    tables = by_question(others, lambda one: one.measurement.case)
-    answered = [(name(question, members), _said(file, question, members)) for question, members in tables]
+    steps = [text for ran in experiments.build_section([file]).by_file for text in ran.sentences()]
+    others = [one for one in figures if not is_experiment_step(one.measurement)]
+    tables = group_by_question(others, lambda one: one.measurement.case)
+    answered = [
+        (question_label(question, members), _headline_text(file, question, members)) for question, members in tables
+    ]
     known = [*((experiments.TITLE, text) for text in steps), *((question, text) for question, text in answered if text)]
     return [(question, f"published: {text}") for question, text in known] if file.published else known
 
 
-def name(question: str, figures: Sequence[Figures]) -> str:
+def question_label(question: str, figures: Sequence[CaseMetrics]) -> str:
     """What a question is called in a list: launches have a table of their own among the ceilings."""
-    return "launch" if is_launch(figures[0].measurement.case) else title(question).partition(":")[0]
+    return "launch" if is_launch(figures[0].measurement.case) else question_title(question).partition(":")[0]
 
 
-def _said(file: ResultFile, question: str, figures: Sequence[Figures]) -> str:
+def _headline_text(file: ResultFile, question: str, figures: Sequence[CaseMetrics]) -> str:
     if is_launch(figures[0].measurement.case):
         least = min(one.measurement.median for one in figures)
-        return f"{formatting.one(formatting.SECONDS, least)} a launch at the least"
+        return f"{formatting.with_unit(formatting.SECONDS, least)} a launch at the least"
     if question == "ceilings":
-        doubts = [f"{name} {', '.join(words)}" for name, words in machine.in_doubt(file).items()]
-        return result_tables.peaks(machine.measured(file)) + (f" ({'; '.join(doubts)})" if doubts else "")
+        doubts = [f"{name} {', '.join(words)}" for name, words in machine.doubtful_ceilings(file).items()]
+        return result_tables.ceilings_text(machine.measured_ceilings(file)) + (
+            f" ({'; '.join(doubts)})" if doubts else ""
+        )
     if question == "layer":
         return _layers(figures)
-    if question == layer.QUESTION:
-        return f"{counted(len(figures), 'case')}, {_times([one.measurement for one in figures])}"
-    if points.between_ranks(figures[0].measurement.case):
-        return "; ".join(_messages(points.points(file, figures, NOTHING)))
+    if question == layer.SHARES_QUESTION:
+        return f"{pluralize(len(figures), 'case')}, {_times([one.measurement for one in figures])}"
+    if points.is_between_ranks(figures[0].measurement.case):
+        return "; ".join(_messages(points.build_points(file, figures, NO_REFERENCES)))
     return ", ".join(_streams(question, figures))
 
 
-def _streams(question: str, figures: Sequence[Figures]) -> Iterator[str]:
+def _streams(question: str, figures: Sequence[CaseMetrics]) -> Iterator[str]:
     """Linears and attention: how near to the floor, how fast memory was read, and how time grows with tokens."""
-    yield counted(len(figures), "case")
+    yield pluralize(len(figures), "case")
     found = {
         "floor": [one.floor_share for one in figures if one.floor_share],
         "the datasheet's floor": [one.datasheet_share for one in figures if one.datasheet_share],
@@ -277,12 +281,12 @@ def _streams(question: str, figures: Sequence[Figures]) -> Iterator[str]:
         yield f"{_range([percent(min(reached)), percent(max(reached))])} of {of}{middle}"
     reading = [one.bytes_per_second or 0 for one in figures if one.bound == "memory"]
     if reading:
-        yield f"reading at up to {formatting.one(formatting.BYTES_PER_SECOND, max(reading))}"
+        yield f"reading at up to {formatting.with_unit(formatting.BYTES_PER_SECOND, max(reading))}"
     if question == "sweep" and (growth := _growth(figures)):
         yield growth
 
 
-def _growth(figures: Sequence[Figures]) -> str:
+def _growth(figures: Sequence[CaseMetrics]) -> str:
     """How many times as long the most tokens take as the fewest, in the middle over series."""
     series: dict[object, dict[int, float]] = {}
     for one in figures:
@@ -294,41 +298,48 @@ def _growth(figures: Sequence[Figures]) -> str:
         return ""
     few, many = ends.pop()
     ratio = median(times[many] / times[few] for times in series.values())
-    return f"{counted(many, 'token')} take {formatting.digits(ratio)} times as long as {few}"
+    return f"{pluralize(many, 'token')} take {formatting.three_digits(ratio)} times as long as {few}"
 
 
-def _layers(figures: Sequence[Figures]) -> str:
+def _layers(figures: Sequence[CaseMetrics]) -> str:
     """Whole layers' times, by tokens."""
-    whole = [one.measurement for one in figures if one.measurement.case.layer == layer.WHOLE]
+    whole = [one.measurement for one in figures if one.measurement.case.layer == layer.WHOLE_LAYER]
     by: dict[tuple[str, str], list[Measurement]] = {}
     for one in sorted(whole, key=lambda one: one.case.tokens or 0):
         by.setdefault((one.case.implementation, one.case.launch), []).append(one)
     said = [
         f"{implementation}, {launch}: "
-        + ", ".join(f"{_time(one)} at {counted(one.case.tokens or 0, 'token')}" for one in members)
+        + ", ".join(f"{_time(one)} at {pluralize(one.case.tokens or 0, 'token')}" for one in members)
         for (implementation, launch), members in by.items()
     ]
-    return "; ".join(said) or counted(len(figures), "case")
+    return "; ".join(said) or pluralize(len(figures), "case")
 
 
-def _messages(points: Sequence[Point]) -> Iterator[str]:
+def _messages(points: Sequence[CommPoint]) -> Iterator[str]:
     """Of each operation the shortest time, and the highest bus bandwidth."""
-    by: dict[str, list[Point]] = {}
+    by: dict[str, list[CommPoint]] = {}
     for one in points:
         by.setdefault(one.case.op, []).append(one)
     for op, members in by.items():
         bandwidths = [one.busbw for one in members if one.busbw]
-        most = f", busbw up to {formatting.one(formatting.BYTES_PER_SECOND, max(bandwidths))}" if bandwidths else ""
-        yield f"{op} from {formatting.one(formatting.SECONDS, min(one.measurement.median for one in members))}{most}"
+        most = (
+            f", busbw up to {formatting.with_unit(formatting.BYTES_PER_SECOND, max(bandwidths))}" if bandwidths else ""
+        )
+        yield (
+            f"{op} from "
+            f"{formatting.with_unit(formatting.SECONDS, min(one.measurement.median for one in members))}{most}"
+        )
 
 
 def _times(measured: Sequence[Measurement]) -> str:
     ends = sorted(one.median for one in measured)
-    return _range([formatting.one(formatting.SECONDS, ends[0]), formatting.one(formatting.SECONDS, ends[-1])])
+    return _range(
+        [formatting.with_unit(formatting.SECONDS, ends[0]), formatting.with_unit(formatting.SECONDS, ends[-1])]
+    )
 
 
 def _time(one: Measurement) -> str:
-    return formatting.one(formatting.SECONDS, one.median)
+    return formatting.with_unit(formatting.SECONDS, one.median)
 
 
 def _range(ends: Sequence[str]) -> str:
@@ -345,9 +356,9 @@ class Summary:
     file: ResultFile
 
     @cached_property
-    def figures(self) -> list[Figures]:
+    def figures(self) -> list[CaseMetrics]:
         """Each measurement beside its floors."""
-        return read(self.file)
+        return case_metrics(self.file)
 
     @cached_property
     def headlines(self) -> list[Headline]:
@@ -408,7 +419,7 @@ class Summary:
             "machine": machine.describe(self.file.machine),
             "datetime": self.file.datetime or None,
             "commit": self.file.commit.get("id"),
-            "command": machine.told(self.file),
+            "command": machine.run_command(self.file),
             "schema": self.file.schema,
             "cases": len(self.file.measurements),
             "not_run": len(self.file.not_run),
@@ -419,7 +430,7 @@ class Summary:
             "models": self.models,
             "tp": self._values(lambda case: case.tp),
             "pp": self._values(lambda case: case.pp),
-            "whole_models": any(map(belongs, self.file.measurements)),
+            "whole_models": any(map(is_experiment_step, self.file.measurements)),
             "questions": self.questions,
             "headlines": [{"question": question, "text": text} for question, text in self.headlines],
         }
@@ -435,7 +446,7 @@ class Summary:
             "date": self.file.datetime[:10],
             "commit": f"{commit}+" if self.file.commit.get("dirty") else commit,
             "cases": str(len(self.file.measurements)),
-            "passes": result_tables.passes(self.file).replace(" to ", "–"),
+            "passes": result_tables.pass_range(self.file).replace(" to ", "–"),
             "models": ", ".join(self.models),
             "split": self.splits,
         }

@@ -8,41 +8,41 @@ from typing import Any
 
 from reports import machine, output, show
 from reports.archive import entries
-from reports.archive.entries import Shelf, Summary
+from reports.archive.entries import ResultFolder, Summary
 from reports.claims.registry import GateError
-from reports.communication.points import NOTHING
-from reports.formatting import counted
+from reports.communication.points import NO_REFERENCES
+from reports.formatting import pluralize
 from reports.output import Block, Column, Facts, Format, Table
 from reports.tp_vs_pp import report as experiments
 from specs.errors import UserError
-from specs.units import binary_bytes
+from specs.units import format_bytes
 
 # `show` without a file: what the repository's own result files hold.
 
-NUMBERS = ("cases", "passes")
-DIRTY = "+ behind a commit: with uncommitted changes"
+NUMERIC_COLUMNS = ("cases", "passes")
+DIRTY_NOTE = "+ behind a commit: with uncommitted changes"
 
 
-def show_all(format: Format, to: Path | None, folder: Path = entries.DATA) -> None:  # noqa: A002
+def show_folder(format: Format, to: Path | None, folder: Path = entries.DATA_FOLDER) -> None:  # noqa: A002
     """Write the list of what lies in `reports/data`.
 
     Raises:
         UserError: nothing lies there, or the list cannot be written.
     """
-    found = entries.look(folder)
-    summaries = by_date(found)
+    found = entries.load_folder(folder)
+    summaries = summaries_by_date(found)
     data = {"files": [one.record() for one in summaries], "damaged": list(found.damaged)}
     output.emit(listing_blocks(found, summaries), data, format, to, entries.result_paths(folder))
 
 
-def by_date(found: Shelf) -> list[Summary]:
+def summaries_by_date(folder: ResultFolder) -> list[Summary]:
     """What can be read, the latest last."""
-    return [Summary(file) for file in sorted(found.files, key=lambda file: (file.datetime, file.path.name))]
+    return [Summary(file) for file in sorted(folder.files, key=lambda file: (file.datetime, file.path.name))]
 
 
-def listing_blocks(found: Shelf, summaries: Sequence[Summary]) -> list[Block]:
+def listing_blocks(folder: ResultFolder, summaries: Sequence[Summary]) -> list[Block]:
     """A table of the files, what each says, and those that cannot be read."""
-    page: list[Block] = [table(summaries)] if summaries else []
+    page: list[Block] = [listing_table(summaries)] if summaries else []
     page += [
         Facts(
             title=str(one.file.path),
@@ -51,29 +51,34 @@ def listing_blocks(found: Shelf, summaries: Sequence[Summary]) -> list[Block]:
         )
         for one in summaries
     ]
-    if found.damaged:
-        page.append(Facts(title="cannot be read", rows=tuple(("", line) for line in found.damaged), level=3))
+    if folder.damaged:
+        page.append(Facts(title="cannot be read", rows=tuple(("", line) for line in folder.damaged), level=3))
     return page
 
 
-def table(summaries: Sequence[Summary]) -> Table:
+def listing_table(summaries: Sequence[Summary]) -> Table:
     """A row for each file."""
     cells = [one.cells() for one in summaries]
     return Table(
         title="result files",
         caption=f"in {summaries[0].file.path.parent}",
-        columns=tuple(Column(title, number=title in NUMBERS) for title in cells[0]),
+        columns=tuple(Column(title, number=title in NUMERIC_COLUMNS) for title in cells[0]),
         groups=(tuple(tuple(row.values()) for row in cells),),
-        notes=(DIRTY,) * any(one.file.commit.get("dirty") for one in summaries),
+        notes=(DIRTY_NOTE,) * any(one.file.commit.get("dirty") for one in summaries),
     )
 
 
 # A result file's own page: hardware, versions, date, commit, command, ceilings, figures, and how sure they are.
 
-MOST_ROWS = 48
+MAX_ROWS = 48
 """Of a table on a page; `show` has them all."""
-VERSIONS = {"python_version": "Python", "pytest": "pytest", "pytest-benchmark": "pytest-benchmark", "numpy": "numpy"}
-HARDWARE = {
+VERSION_LABELS = {
+    "python_version": "Python",
+    "pytest": "pytest",
+    "pytest-benchmark": "pytest-benchmark",
+    "numpy": "numpy",
+}
+HARDWARE_LABELS = {
     "memory_bytes": "memory",
     "threads": "hardware threads",
     "gpus": "GPUs",
@@ -88,13 +93,13 @@ HARDWARE = {
 
 def page_blocks(one: Summary) -> list[Block]:
     """The page: what the file is, what it says in short, its tables, what did not run."""
-    above, *rest = show.section(one.file, one.figures, NOTHING)
+    above, *rest = show.file_blocks(one.file, one.figures, NO_REFERENCES)
     assert isinstance(above, Facts)  # noqa: S101  # section's first block is the header
     page: list[Block] = [Facts(title=one.name, rows=tuple(_facts(one, above)), level=1)]
     if one.headlines:
         page.append(Facts(title="in short", rows=tuple(one.headlines), level=2))
     page.append(Facts(title="figures", rows=(), level=2))
-    figures = [_cut(block, str(one.file.path)) for block in rest if block.title != experiments.TITLE]
+    figures = [_truncate_table(block, str(one.file.path)) for block in rest if block.title != experiments.TITLE]
     return [*page, *figures]
 
 
@@ -105,7 +110,7 @@ def _facts(one: Summary, above: Facts) -> Iterable[tuple[str, str]]:
     for name, text in above.rows:
         yield name, ", ".join(filter(None, [text, more.get(name, "")]))
     if ranks := machine.get("ranks"):
-        hosts = counted(machine.get("hosts") or 1, "host")
+        hosts = pluralize(machine.get("hosts") or 1, "host")
         yield "ranks", ", ".join(map(str, filter(None, [ranks, f"on {hosts}", machine.get("transport")])))
     if variables := machine.get("variables"):
         yield "variables", " ".join(f"{name}={value}" for name, value in sorted(variables.items()))
@@ -114,39 +119,39 @@ def _facts(one: Summary, above: Facts) -> Iterable[tuple[str, str]]:
 
 
 def _hardware(machine: Mapping[str, Any]) -> str:
-    facts = {name: machine[name] for name in HARDWARE if machine.get(name) not in (None, "", "cpu")}
-    return ", ".join(_fact(HARDWARE[name], value) for name, value in facts.items())
+    facts = {name: machine[name] for name in HARDWARE_LABELS if machine.get(name) not in (None, "", "cpu")}
+    return ", ".join(_fact(HARDWARE_LABELS[name], value) for name, value in facts.items())
 
 
 def _fact(what: str, value: object) -> str:
     if isinstance(value, bool):
         return f"{what} {'on' if value else 'off'}"
     if what == "memory" and isinstance(value, int):
-        return f"{binary_bytes(value)} {what}"
+        return f"{format_bytes(value)} {what}"
     return f"{value} {what}" if isinstance(value, int | float) else f"{what} {value}"
 
 
 def _versions(machine: Mapping[str, Any]) -> str:
     packages = machine.get("packages")
     known = {**machine, **(packages if isinstance(packages, dict) else {})}
-    named = [f"{title} {known[name]}" for name, title in VERSIONS.items() if known.get(name)]
+    named = [f"{title} {known[name]}" for name, title in VERSION_LABELS.items() if known.get(name)]
     system = " ".join(str(machine[name]) for name in ("system", "release") if machine.get(name))
     return ", ".join(filter(None, [*named, system]))
 
 
-def _cut(block: Block, path: str) -> Block:
+def _truncate_table(block: Block, path: str) -> Block:
     """A table no longer than a page bears, and where the rest of it is."""
-    if isinstance(block, Facts) or len(block.rows) <= MOST_ROWS:
+    if isinstance(block, Facts) or len(block.rows) <= MAX_ROWS:
         return block
-    left, groups = MOST_ROWS, []
+    left, groups = MAX_ROWS, []
     for group in block.groups:
         groups.append(tuple(islice(group, left)))
         left -= len(groups[-1])
-    note = f"the first {MOST_ROWS} of {len(block.rows)} rows; python -m reports show {path} has them all"
+    note = f"the first {MAX_ROWS} of {len(block.rows)} rows; python -m reports show {path} has them all"
     return replace(block, groups=tuple(filter(None, groups)), notes=(*block.notes, note))
 
 
-WRITTEN = "\n<!-- written by `python -m reports index`; do not edit -->\n"
+GENERATED_FOOTER = "\n<!-- written by `python -m reports index`; do not edit -->\n"
 """Ends each page, and tells it from what somebody wrote."""
 INTRODUCTION = """# Result files
 
@@ -158,53 +163,57 @@ A B` holds two against each other, `python -m reports check` says whether they a
 """
 
 
-def index(folder: Path = entries.DATA, *, only_check: bool = False) -> str:
+def write_index(folder: Path = entries.DATA_FOLDER, *, only_check: bool = False) -> str:
     """Write the pages, or with `only_check` say whether they are what would be written; returns a line.
 
     Raises:
         UserError: a result file is damaged, or a page cannot be written.
         GateError: `only_check`, and a page is not what would be written.
     """
-    pages = written(folder)
-    stale = [path for path in sorted(folder.glob("*.md")) if path.name not in pages and _ours(path)]
+    pages = render_pages(folder)
+    stale = [path for path in sorted(folder.glob("*.md")) if path.name not in pages and _is_generated(path)]
     changed = [name for name, text in pages.items() if _text(folder / name) != text]
     if only_check:
         if wrong := [*changed, *(path.name for path in stale)]:
             raise GateError(
-                f"{entries.told(folder)}: not as written: {', '.join(wrong)}; run `python -m reports index`"
+                f"{entries.path_from_root(folder)}: not as written: {', '.join(wrong)}; run `python -m reports index`"
             )
-        return f"{entries.told(folder)}: {len(pages)} pages are as written"
+        return f"{entries.path_from_root(folder)}: {len(pages)} pages are as written"
     for name in changed:
-        output.write(folder / name, pages[name])
+        output.write_file(folder / name, pages[name])
     for path in stale:
         path.unlink()
-    return f"{entries.told(folder)}: {len(changed)} of {len(pages)} pages written, {len(stale)} removed"
+    return f"{entries.path_from_root(folder)}: {len(changed)} of {len(pages)} pages written, {len(stale)} removed"
 
 
-def written(folder: Path) -> Mapping[str, str]:
+def render_pages(folder: Path) -> Mapping[str, str]:
     """Each page's text, by its name.
 
     Raises:
         UserError: a result file is damaged: a library has none.
     """
-    found = entries.look(folder)
+    found = entries.load_folder(folder)
     if found.damaged:
         raise UserError(found.damaged[0])
-    summaries = by_date(found)
-    pages = {f"{one.name}.md": output.draw_markdown(page_blocks(one)) + WRITTEN for one in summaries}
-    return {"README.md": INTRODUCTION + output.draw_markdown(_index(summaries)) + WRITTEN, **pages}
+    summaries = summaries_by_date(found)
+    pages = {f"{one.name}.md": output.render_markdown(page_blocks(one)) + GENERATED_FOOTER for one in summaries}
+    return {"README.md": INTRODUCTION + output.render_markdown(_index(summaries)) + GENERATED_FOOTER, **pages}
 
 
 def _index(summaries: Sequence[Summary]) -> list[Block]:
     """A table with links, and what each file says."""
     said = [
-        Facts(title=f"{machine.name(one.file.machine)}, {one.file.datetime[:10]}", rows=tuple(_said(one)), level=3)
+        Facts(
+            title=f"{machine.device_name(one.file.machine)}, {one.file.datetime[:10]}",
+            rows=tuple(_summary_rows(one)),
+            level=3,
+        )
         for one in summaries
     ]
     return [_table(summaries), *said]
 
 
-def _said(one: Summary) -> list[tuple[str, str]]:
+def _summary_rows(one: Summary) -> list[tuple[str, str]]:
     return [("page", _link(one)), *one.headlines]
 
 
@@ -213,7 +222,7 @@ def _link(one: Summary) -> str:
 
 
 def _table(summaries: Sequence[Summary]) -> Table:
-    plain = table(summaries)
+    plain = listing_table(summaries)
     more = (Column("machine", number=False), Column("answers", number=False))
     rows = [
         (_link(one), *row[1:], machine.describe(one.file.machine), ", ".join(one.questions))
@@ -227,8 +236,8 @@ def _table(summaries: Sequence[Summary]) -> Table:
     )
 
 
-def _ours(path: Path) -> bool:
-    return _text(path).endswith(WRITTEN)
+def _is_generated(path: Path) -> bool:
+    return _text(path).endswith(GENERATED_FOOTER)
 
 
 def _text(path: Path) -> str:

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 from reports.claims.evidence import Finding, Verdict
 from specs import memory, traffic
 from specs.gpus import GPUS
-from specs.models import Model, model
+from specs.models import Model, find_model
 from specs.parallel import Split
-from specs.units import ITEMSIZE, binary_bytes
+from specs.units import ITEMSIZE
+from specs.units import format_bytes as units_format_bytes
 
 # When a printed figure agrees with a computed one, and what its unit must mean for that.
 
@@ -17,54 +18,54 @@ TOLERANCE = 0.03
 """Relative difference that passes for rounding: the note prints two or three digits."""
 
 
-class Reading(NamedTuple):
+class UnitReading(NamedTuple):
     """One meaning of MB and GB.
 
     Attributes:
         verdict: on a claim whose figures are right in this meaning.
-        words: the meaning, to open a condition.
+        meaning: the meaning, to open a condition.
         unit_bytes: bytes that one MB and one GB then stand for.
     """
 
     verdict: Verdict
-    words: str
+    meaning: str
     unit_bytes: Mapping[str, int]
 
 
-class Size(NamedTuple):
-    """A figure as printed, `said` in `unit`, beside the bytes that were found."""
+class PrintedSize(NamedTuple):
+    """A figure as printed, `printed` in `unit`, beside the bytes that were found."""
 
-    said: float
+    printed: float
     unit: Literal["MB", "GB"]
-    found: float
+    computed: float
 
 
-PRINTED = Reading("HOLDS", "right as printed", {"MB": 10**6, "GB": 10**9})
-OTHERS = (
-    Reading("HOLDS_IF", "right if MB means MiB and GB means GiB", {"MB": 2**20, "GB": 2**30}),
-    Reading("HOLDS_IF", "right if MB means 1,000 KiB and GB 1,000 MiB", {"MB": 1000 * 2**10, "GB": 1000 * 2**20}),
-    Reading("REFUTED", "the note takes bf16 elements for bytes", {"MB": BF16 * 10**6, "GB": BF16 * 10**9}),
+AS_PRINTED = UnitReading("HOLDS", "right as printed", {"MB": 10**6, "GB": 10**9})
+OTHER_READINGS = (
+    UnitReading("HOLDS_IF", "right if MB means MiB and GB means GiB", {"MB": 2**20, "GB": 2**30}),
+    UnitReading("HOLDS_IF", "right if MB means 1,000 KiB and GB 1,000 MiB", {"MB": 1000 * 2**10, "GB": 1000 * 2**20}),
+    UnitReading("REFUTED", "the note takes bf16 elements for bytes", {"MB": BF16 * 10**6, "GB": BF16 * 10**9}),
 )
-NEITHER = Reading("REFUTED", "no reading of the note's unit gives its figure", {})
+NO_READING = UnitReading("REFUTED", "no reading of the note's unit gives its figure", {})
 
 
-def agrees(said: float, found: float, tolerance: float = TOLERANCE) -> bool:
-    """Whether `said` lies within `tolerance`, a share of one, of `found`; both in the same unit."""
-    return abs(said - found) <= tolerance * abs(found)
+def agrees(printed: float, computed: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether `printed` lies within `tolerance`, a share of one, of `found`; both in the same unit."""
+    return abs(printed - computed) <= tolerance * abs(computed)
 
 
-def read(*sizes: Size) -> Reading:
+def interpret_units(*sizes: PrintedSize) -> UnitReading:
     """What MB and GB must mean for all sizes to agree: as printed if that does, else whichever comes closest."""
 
-    def off(reading: Reading) -> float:
-        return max(abs(size.said * reading.unit_bytes[size.unit] / size.found - 1) for size in sizes)
+    def off(reading: UnitReading) -> float:
+        return max(abs(size.printed * reading.unit_bytes[size.unit] / size.computed - 1) for size in sizes)
 
-    if off(PRINTED) <= TOLERANCE:
-        return PRINTED
-    return min((reading for reading in OTHERS if off(reading) <= TOLERANCE), key=off, default=NEITHER)
+    if off(AS_PRINTED) <= TOLERANCE:
+        return AS_PRINTED
+    return min((reading for reading in OTHER_READINGS if off(reading) <= TOLERANCE), key=off, default=NO_READING)
 
 
-def text(size_bytes: float) -> str:
+def format_bytes(size_bytes: float) -> str:
     """Bytes in decimal MB or GB, to four digits."""
     factor, symbol = (1e9, "GB") if size_bytes >= 1e9 else (1e6, "MB")
     return f"{size_bytes / factor:.4g} {symbol}"
@@ -72,24 +73,24 @@ def text(size_bytes: float) -> str:
 
 # The note's models, splits and batches, and how much more TP sends than PP, counted alike on both sides.
 
-WAYS = 8
+RANKS = 8
 BATCH, LARGE_BATCH = 1024, 10_000
 PROMPT = 1024
-LLAMA, SEED = model("llama-3-70b"), model("seed-32x12288")
-TP8, PP8 = Split(LLAMA, tp=WAYS), Split(LLAMA, pp=WAYS)
-SEED_TP8, SEED_PP8 = Split(SEED, tp=WAYS), Split(SEED, pp=WAYS)
-MIDDLE, LAST = WAYS // 2, WAYS - 1
+LLAMA, SEED = find_model("llama-3-70b"), find_model("seed-32x12288")
+TP8, PP8 = Split(LLAMA, tp=RANKS), Split(LLAMA, pp=RANKS)
+SEED_TP8, SEED_PP8 = Split(SEED, tp=RANKS), Split(SEED, pp=RANKS)
+MIDDLE_STAGE, LAST_STAGE = RANKS // 2, RANKS - 1
 
 
 def times_sent_per_rank(of: Model) -> float:
     """Bytes sent by one rank in a forward pass, TP8 over a PP8 stage that has a next one: 4 · layers · 7/8."""
-    tensor, pipeline = Split(of, tp=WAYS), Split(of, pp=WAYS)
+    tensor, pipeline = Split(of, tp=RANKS), Split(of, pp=RANKS)
     return traffic.stage_bytes_sent_per_rank(tensor, 1, 1) / traffic.hop_bytes_sent_per_rank(pipeline, 1, 1)
 
 
 def times_sent_system_wide(of: Model) -> float:
     """Bytes sent by all ranks in a forward pass, TP8 over PP8: 4 · layers, for any number of ranks."""
-    tensor, pipeline = Split(of, tp=WAYS), Split(of, pp=WAYS)
+    tensor, pipeline = Split(of, tp=RANKS), Split(of, pp=RANKS)
     return traffic.all_reduce_bytes_sent_system_wide(tensor, 1, 1) / traffic.hop_bytes_sent_system_wide(pipeline, 1, 1)
 
 
@@ -109,28 +110,33 @@ PP_STEP_MB = 11.0
 
 def tp_prefill() -> Finding:
     """Bytes that one rank sends for 32 prompts of 1,024 tokens."""
-    found = _by_rank(PREFILL_TOKENS)
-    return _finding(read(Size(TP_PREFILL_GB, "GB", found)), found, f"each rank sends {text(found)}")
+    found = _tp_bytes_per_rank(PREFILL_TOKENS)
+    return _bytes_finding(
+        interpret_units(PrintedSize(TP_PREFILL_GB, "GB", found)), found, f"each rank sends {format_bytes(found)}"
+    )
 
 
 def tp_decode() -> Finding:
     """Bytes that one rank sends in a step of 512 sequences."""
-    found = _by_rank(DECODE_TOKENS)
-    return _finding(read(Size(TP_DECODE_GB, "GB", found)), found, f"each rank sends {text(found)}")
+    found = _tp_bytes_per_rank(DECODE_TOKENS)
+    return _bytes_finding(
+        interpret_units(PrintedSize(TP_DECODE_GB, "GB", found)), found, f"each rank sends {format_bytes(found)}"
+    )
 
 
 def pp_prefill() -> Finding:
     """Bytes over all hops for 32 prompts of 1,024 tokens, and how much less than TP that is."""
-    found = _by_hops(PREFILL_TOKENS)
-    reading = read(Size(PP_PREFILL_GB, "GB", found))
+    found = _pp_bytes_over_hops(PREFILL_TOKENS)
+    reading = interpret_units(PrintedSize(PP_PREFILL_GB, "GB", found))
     per_rank, everywhere = times_sent_per_rank(SEED), times_sent_system_wide(SEED)
     right = agrees(PREFILL_TIMES_LESS, per_rank) or agrees(PREFILL_TIMES_LESS, everywhere)
-    uneven = agrees(PREFILL_TIMES_LESS, _by_rank(PREFILL_TOKENS) / found)
+    uneven = agrees(PREFILL_TIMES_LESS, _tp_bytes_per_rank(PREFILL_TOKENS) / found)
     return Finding(
         verdict=reading.verdict if right else "REFUTED",
         value=found,
         unit="bytes",
-        condition=f"{reading.words}: {text(found)} over all hops. TP sends {per_rank:.0f} times as much per rank, "
+        condition=f"{reading.meaning}: {format_bytes(found)} over all hops. TP sends {per_rank:.0f} times as much "
+        "per rank, "
         f"{everywhere:.0f} over all ranks"
         + (f"; {PREFILL_TIMES_LESS:g} is one TP rank against all hops" if uneven else ""),
     )
@@ -138,39 +144,48 @@ def pp_prefill() -> Finding:
 
 def pp_decode() -> Finding:
     """Bytes over all hops in a step of 512 sequences."""
-    found = _by_hops(DECODE_TOKENS)
+    found = _pp_bytes_over_hops(DECODE_TOKENS)
     times = PP_DECODE_GB * 1e9 / found
     detail = (
-        f"{text(found)} over all hops; the note has {times:.1f} times the bytes, {times * BF16:.1f} times the elements"
+        f"{format_bytes(found)} over all hops; the note has {times:.1f} times the bytes, {times * BF16:.1f} times "
+        "the elements"
     )
-    return _finding(read(Size(PP_DECODE_GB, "GB", found)), found, detail)
+    return _bytes_finding(interpret_units(PrintedSize(PP_DECODE_GB, "GB", found)), found, detail)
 
 
 def tp_hundred_steps() -> Finding:
     """Bytes that one rank sends in a hundred steps of 1,024 sequences."""
-    step = _by_rank(BATCH)
+    step = _tp_bytes_per_rank(BATCH)
     found = STEPS * step
-    detail = f"each rank sends {text(step)} a step, {text(found)} in {STEPS}, over the network and not from its memory"
-    return _finding(read(Size(TP_STEP_GB, "GB", step), Size(TP_STEPS_GB, "GB", found)), found, detail)
+    detail = (
+        f"each rank sends {format_bytes(step)} a step, {format_bytes(found)} in {STEPS}, over the network and not "
+        "from its memory"
+    )
+    return _bytes_finding(
+        interpret_units(PrintedSize(TP_STEP_GB, "GB", step), PrintedSize(TP_STEPS_GB, "GB", found)), found, detail
+    )
 
 
 def pp_micro_batch_step() -> Finding:
     """Bytes over all hops for one micro-batch of 128 sequences."""
-    found, pieces = _by_hops(MICRO_BATCH), BATCH // MICRO_BATCH
-    detail = f"{text(found)} over all hops for one micro-batch, {text(pieces * found)} for the {pieces} of B={BATCH:,}"
-    return _finding(read(Size(PP_STEP_MB, "MB", found)), found, detail)
+    found, pieces = _pp_bytes_over_hops(MICRO_BATCH), BATCH // MICRO_BATCH
+    detail = (
+        f"{format_bytes(found)} over all hops for one micro-batch, {format_bytes(pieces * found)} for the {pieces} "
+        f"of B={BATCH:,}"
+    )
+    return _bytes_finding(interpret_units(PrintedSize(PP_STEP_MB, "MB", found)), found, detail)
 
 
-def _by_rank(tokens: int) -> int:
+def _tp_bytes_per_rank(tokens: int) -> int:
     return traffic.stage_bytes_sent_per_rank(SEED_TP8, tokens, BF16)
 
 
-def _by_hops(tokens: int) -> int:
+def _pp_bytes_over_hops(tokens: int) -> int:
     return traffic.hop_bytes_sent_system_wide(SEED_PP8, tokens, BF16)
 
 
-def _finding(reading: Reading, found: int, detail: str) -> Finding:
-    return Finding(verdict=reading.verdict, value=found, unit="bytes", condition=f"{reading.words}: {detail}")
+def _bytes_finding(reading: UnitReading, computed: int, detail: str) -> Finding:
+    return Finding(verdict=reading.verdict, value=computed, unit="bytes", condition=f"{reading.meaning}: {detail}")
 
 
 # What Llama-3-70B keeps on each of eight GPUs: weights, keys and values, activations.
@@ -191,8 +206,10 @@ def weights() -> Finding:
         verdict=verdict,
         value=cut,
         unit="bytes",
-        condition=f"a TP8 rank that keeps the embedding whole has {text(whole)}, the first and last stage of PP8 "
-        f"{text(stages[LAST])}; with all cut TP8 has {text(cut)}, a middle stage {text(stages[MIDDLE])}",
+        condition=f"a TP8 rank that keeps the embedding whole has {format_bytes(whole)}, the first and last stage of "
+        "PP8 "
+        f"{format_bytes(stages[LAST_STAGE])}; with all cut TP8 has {format_bytes(cut)}, a middle stage "
+        f"{format_bytes(stages[MIDDLE_STAGE])}",
     )
 
 
@@ -215,20 +232,22 @@ def cache_size() -> Finding:
     """Tokens whose keys and values fill the note's cache on one rank of TP8."""
     token = memory.kv_bytes_per_token_per_rank(TP8, 0, BF16)
     prompts, singles = (LARGE_BATCH * context * token for context in (PROMPT, 1))
-    as_prompts, as_singles = (read(Size(CACHE_MB, "MB", size)).verdict == "HOLDS" for size in (prompts, singles))
+    as_prompts, as_singles = (
+        interpret_units(PrintedSize(CACHE_MB, "MB", size)).verdict == "HOLDS" for size in (prompts, singles)
+    )
     verdict: Verdict = "HOLDS" if as_prompts else "HOLDS_IF" if as_singles else "REFUTED"
     return Finding(
         verdict=verdict,
         value=CACHE_MB * 1e6 / token,
         unit="tokens",
-        condition=f"one token of context a sequence, {text(singles)} for B={LARGE_BATCH:,}; "
-        f"with {PROMPT:,} tokens each it takes {text(prompts)} a GPU",
+        condition=f"one token of context a sequence, {format_bytes(singles)} for B={LARGE_BATCH:,}; "
+        f"with {PROMPT:,} tokens each it takes {format_bytes(prompts)} a GPU",
     )
 
 
 def activations() -> Finding:
     """Activations of one rank, TP8 over PP8 with as many micro-batches as stages: residual stream and MLP."""
-    piece = BATCH // WAYS
+    piece = BATCH // RANKS
     residual = memory.residual_bytes(TP8, BATCH, BF16) / memory.residual_bytes(PP8, piece, BF16)
     mlp = memory.mlp_activation_bytes(TP8, BATCH, BF16) / memory.mlp_activation_bytes(PP8, piece, BF16)
     right = [agrees(ACTIVATIONS_TIMES, ratio) for ratio in (residual, mlp)]
@@ -237,7 +256,7 @@ def activations() -> Finding:
         verdict=verdict,
         value=residual,
         unit="ratio",
-        condition=f"the residual stream is meant: {residual:g} to 1, all the batch against one of {WAYS} pieces. "
+        condition=f"the residual stream is meant: {residual:g} to 1, all the batch against one of {RANKS} pieces. "
         f"The output of gate and up, which TP cuts, is {mlp:g} to 1",
     )
 
@@ -265,20 +284,20 @@ def batch_fits() -> Finding:
 # What micro-batches cost a pipeline of Llama-3-70B: nothing on the network, weights read again from memory.
 
 TIMES_KEPT, TIMES_READ = 1.0, 1.0
-MICRO_BATCHES = WAYS
+MICRO_BATCHES = RANKS
 
 
 def weight_transfer() -> Finding:
     """Bytes that cutting a batch of 1,024 into micro-batches adds to what a stage sends."""
     whole, piece = (traffic.hop_bytes_sent_per_rank(PP8, tokens, BF16) for tokens in (BATCH, BATCH // MICRO_BATCHES))
     added = MICRO_BATCHES * piece - whole
-    again = (MICRO_BATCHES - 1) * memory.stage_read_bytes(PP8, MIDDLE, BF16)
+    again = (MICRO_BATCHES - 1) * memory.stage_read_bytes(PP8, MIDDLE_STAGE, BF16)
     return Finding(
         verdict="HOLDS" if added > 0 else "REFUTED",
         value=added,
         unit="bytes",
         condition=f"{MICRO_BATCHES} micro-batches send {added} bytes more than one batch, as a hop carries activations "
-        f"alone. It is the stage's own memory that gives the weights again, {text(again)} in a step",
+        f"alone. It is the stage's own memory that gives the weights again, {format_bytes(again)} in a step",
     )
 
 
@@ -286,15 +305,18 @@ def equal_memory() -> Finding:
     """Bytes of weights read in a step of 8 micro-batches, a middle stage of PP8 over a rank of TP8."""
     kept = [memory.stage_weight_bytes(PP8, stage, BF16) for stage in range(PP8.pp)]
     kept_by_tp = memory.stage_weight_bytes(TP8, 0, BF16)
-    step, middle, last = (memory.stage_read_bytes(*rank, BF16) for rank in ((TP8, 0), (PP8, MIDDLE), (PP8, LAST)))
+    step, middle, last = (
+        memory.stage_read_bytes(*rank, BF16) for rank in ((TP8, 0), (PP8, MIDDLE_STAGE), (PP8, LAST_STAGE))
+    )
     times = MICRO_BATCHES * middle / step
     right = agrees(TIMES_READ, times) and all(agrees(TIMES_KEPT, size / kept_by_tp) for size in kept)
     return Finding(
         verdict="HOLDS" if right else "REFUTED",
         value=times,
         unit="ratio",
-        condition=f"a middle stage reads {text(middle)} of weights for each of {MICRO_BATCHES} micro-batches, "
-        f"{text(MICRO_BATCHES * middle)} (the last {text(MICRO_BATCHES * last)}) where TP8 reads {text(step)}; "
+        condition=f"a middle stage reads {format_bytes(middle)} of weights for each of {MICRO_BATCHES} micro-batches, "
+        f"{format_bytes(MICRO_BATCHES * middle)} (the last {format_bytes(MICRO_BATCHES * last)}) where TP8 reads "
+        f"{format_bytes(step)}; "
         f"only an uncut batch gives {middle / step:.2f}. Keys and values are read once by either",
     )
 
@@ -339,13 +361,14 @@ def tp_bytes_layer() -> Finding:
 def tp_bytes_step() -> Finding:
     """Bytes that one rank sends in a step of 1,024 sequences."""
     token, step = (traffic.stage_bytes_sent_per_rank(TP8, tokens, BF16) for tokens in (1, BATCH))
-    reading = read(Size(STEP_MB_A_TOKEN, "MB", token), Size(STEP_GB, "GB", step))
+    reading = interpret_units(PrintedSize(STEP_MB_A_TOKEN, "MB", token), PrintedSize(STEP_GB, "GB", step))
     logits = traffic.logits_gather_bytes_sent_per_rank(TP8, 1, BF16)
     return Finding(
         verdict=reading.verdict,
         value=step,
         unit="bytes",
-        condition=f"{reading.words}: a rank sends {text(token)} ({binary_bytes(token)}) a token, {text(step)} a step. "
+        condition=f"{reading.meaning}: a rank sends {format_bytes(token)} ({units_format_bytes(token)}) a token, "
+        f"{format_bytes(step)} a step. "
         f"Gathering bf16 logits adds {logits:,} bytes a token",
     )
 
@@ -355,12 +378,12 @@ def pp_bytes_stage() -> Finding:
     hop = traffic.hop_bytes_sent_per_rank(PP8, 1, BF16)
     with_residual = traffic.hop_bytes_sent_per_rank(PP8, 1, BF16, with_residual=True)
     both_ways = 2 * traffic.hop_bytes_sent_per_rank(PP8, BATCH, BF16)
-    reading = read(Size(STAGE_MB, "MB", both_ways))
+    reading = interpret_units(PrintedSize(STAGE_MB, "MB", both_ways))
     return Finding(
         verdict=reading.verdict if hop == HOP_BYTES_A_TOKEN else "REFUTED",
         value=both_ways,
         unit="bytes",
-        condition=f"{reading.words}: {text(both_ways)}, sent and received together. "
+        condition=f"{reading.meaning}: {format_bytes(both_ways)}, sent and received together. "
         f"It is {with_residual / hop:g} times that where an engine ships the residual beside the hidden state",
     )
 
@@ -384,19 +407,24 @@ def tp_pp_ratio_140() -> Finding:
     sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
     hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
     alike, everywhere = sent / hop, times_sent_system_wide(LLAMA)
-    sizes = read(Size(LARGE_TP_GB, "GB", sent), Size(LARGE_PP_MB, "MB", 2 * hop))
+    sizes = interpret_units(PrintedSize(LARGE_TP_GB, "GB", sent), PrintedSize(LARGE_PP_MB, "MB", 2 * hop))
     right = agrees(LARGE_TIMES, alike) or agrees(LARGE_TIMES, everywhere)
     uneven = agrees(LARGE_TIMES, sent / (2 * hop))
     return Finding(
         verdict=sizes.verdict if right else "REFUTED",
         value=alike,
         unit="ratio",
-        condition=f"{alike:.0f} in bytes sent by one rank ({text(sent)} over {text(hop)}), {everywhere:.0f} by all"
-        + (f"; the note sets what TP sends against what PP sends and receives, {text(2 * hop)}" if uneven else ""),
+        condition=f"{alike:.0f} in bytes sent by one rank ({format_bytes(sent)} over {format_bytes(hop)}), "
+        f"{everywhere:.0f} by all"
+        + (
+            f"; the note sets what TP sends against what PP sends and receives, {format_bytes(2 * hop)}"
+            if uneven
+            else ""
+        ),
     )
 
 
-class Row(NamedTuple):
+class ArithmeticClaim(NamedTuple):
     """One claim: a slug, what is claimed, where the note says so, the verdict it came to, and what finds it again."""
 
     id: str
@@ -406,134 +434,134 @@ class Row(NamedTuple):
     predicate: Callable[[], Finding]
 
 
-ARITHMETIC = (
-    Row(
+ARITHMETIC_CLAIMS = (
+    ArithmeticClaim(
         "allreduce-count",
         "Under tensor parallelism one inference needs two all-reduces.",
         "note, perspective",
         "REFUTED",
         all_reduce_count,
     ),
-    Row(
+    ArithmeticClaim(
         "tp-bytes-layer",
         "At TP8 each of the two all-reduces in a layer of Llama-3-70B takes 28,672 bytes a token, a layer 57,344.",
         "note, network, TP",
         "HOLDS",
         tp_bytes_layer,
     ),
-    Row(
+    ArithmeticClaim(
         "tp-bytes-step",
         "Llama-3-70B at TP8 makes each GPU send 4.48 MB a token, 4.48 GB in a decode step of 1,024 sequences.",
         "note, network, TP",
         "HOLDS_IF",
         tp_bytes_step,
     ),
-    Row(
+    ArithmeticClaim(
         "pp-bytes-stage",
         "A middle stage of Llama-3-70B at PP8 receives 16,384 bytes a token and sends as many: 32 MB at batch 1,024.",
         "note, network, PP",
         "HOLDS_IF",
         pp_bytes_stage,
     ),
-    Row(
+    ArithmeticClaim(
         "tp-pp-ratio-128",
         "Tensor parallelism puts 128 times the bytes of pipeline parallelism on the network.",
         "note, network",
         "HOLDS_IF",
         tp_pp_ratio_128,
     ),
-    Row(
+    ArithmeticClaim(
         "tp-pp-ratio-140",
         "Llama-3-70B at batch 10,000 sends 140 times more at TP8 than at PP8: 44.8 GB a step where PP8 has 320 MB.",
         "note, summary table",
         "REFUTED",
         tp_pp_ratio_140,
     ),
-    Row(
+    ArithmeticClaim(
         "generic-tp-prefill",
         "Prefill of 32 prompts of 1,024 tokens through 32 layers of width 12,288 moves about 46 GB at TP8.",
         "note, network, TP formula",
         "REFUTED",
         tp_prefill,
     ),
-    Row(
+    ArithmeticClaim(
         "generic-tp-decode",
         "A decode step of 512 sequences through 32 layers of width 12,288 moves about 0.7 GB at TP8.",
         "note, network, TP formula",
         "REFUTED",
         tp_decode,
     ),
-    Row(
+    ArithmeticClaim(
         "generic-pp-prefill",
         "The same prefill (32 x 1,024 tokens, 32 layers of width 12,288) moves about 2.8 GB at PP8, 16 times less.",
         "note, network, PP formula",
         "REFUTED",
         pp_prefill,
     ),
-    Row(
+    ArithmeticClaim(
         "generic-pp-decode",
         "A decode step of 512 sequences through 32 layers of width 12,288 moves about 0.4 GB at PP8.",
         "note, network, PP formula",
         "REFUTED",
         pp_decode,
     ),
-    Row(
+    ArithmeticClaim(
         "pp-weight-transfer",
         "In a pipeline, micro-batches send weights over the network on top of activations.",
         "note, network, PP formula",
         "REFUTED",
         weight_transfer,
     ),
-    Row(
+    ArithmeticClaim(
         "tp-100-steps",
         "Decode at batch 1,024 (32 layers of width 12,288, TP8) takes 1.4 GB of memory traffic, 140 GB in 100 steps.",
         "note, memory bandwidth, TP",
         "REFUTED",
         tp_hundred_steps,
     ),
-    Row(
+    ArithmeticClaim(
         "pp-microbatch-step",
         "At PP8 with micro-batches of 128 (32 layers of width 12,288) a decode step takes 11 MB.",
         "note, memory bandwidth, PP",
         "REFUTED",
         pp_micro_batch_step,
     ),
-    Row(
+    ArithmeticClaim(
         "weights-19.5",
         "Llama-3-70B keeps 19.5 GB of weights on each of eight GPUs, whether TP8 or PP8.",
         "note, decoding and summary table",
         "HOLDS_IF",
         weights,
     ),
-    Row(
+    ArithmeticClaim(
         "kv-formula",
         "Keys and values take layers x batch x context x hidden in total, an even share of it on each GPU.",
         "note, memory",
         "REFUTED",
         cache_formula,
     ),
-    Row(
+    ArithmeticClaim(
         "kv-400MB",
         "Keys and values of Llama-3-70B at batch 10,000 take 400 MB on each of eight GPUs.",
         "note, summary table",
         "HOLDS_IF",
         cache_size,
     ),
-    Row(
+    ArithmeticClaim(
         "activations",
         "A TP8 rank holds activations of the whole batch, a PP8 stage an eighth of that.",
         "note, memory",
         "HOLDS_IF",
         activations,
     ),
-    Row(
+    ArithmeticClaim(
         "memory-equal",
         "TP8 and PP8 keep the same bytes on each GPU and read the same bytes in a step: 1x.",
         "note, summary table",
         "REFUTED",
         equal_memory,
     ),
-    Row(
+    ArithmeticClaim(
         "batch-10k-fits",
         "Llama-3-70B decodes a batch of 10,000 sequences on eight GPUs.",
         "note, table of winners",

@@ -9,74 +9,76 @@ from dataclasses import replace
 
 from reports import formatting
 from reports.claims import evidence as claims_evidence
-from reports.claims.evidence import DECIDED, DECODE, Evidence, Finding, Verdict, part
-from reports.claims.tokens import NAMED, Ratio, finding_of, reach
+from reports.claims.evidence import DECIDED_VERDICTS, DECODE_QUESTIONS, Evidence, Finding, Verdict, part_name
+from reports.claims.tokens import MAX_NAMED, TimeRatio, ratio_finding, ratio_range
 from specs import statistics
 from specs.measurement import Case, Measurement
 
-ALL = 0.95
+FULL_SHARE = 0.95
 """Share of the bandwidth from which on it counts as all of it."""
-MOST = 1.05
+MAX_SHARE = 1.05
 """Share above which a cache must have helped, or the ceiling is too low: it says nothing of memory."""
-SHEET = "of the datasheet's bandwidth"
-UNREACHED = f"{SHEET}, which no memory reaches in full"
-BEYOND = f"over {MOST:.0%} of the read ceiling: a cache held some of it, or the ceiling is too low"
+OF_DATASHEET = "of the datasheet's bandwidth"
+UNREACHED = f"{OF_DATASHEET}, which no memory reaches in full"
+ABOVE_CEILING = f"over {MAX_SHARE:.0%} of the read ceiling: a cache held some of it, or the ceiling is too low"
 NO_CEILING = "no read ceiling in this file: run suites/bench_ceilings.py with it"
-NO_SHEET = "no bandwidth is known of it: specs/gpus.py has no row for it"
-NO_TP = "tp 1 alone is no tensor parallelism: measure with --tp 2 or more"
-Place = tuple[str, str]
+NO_DATASHEET = "no bandwidth is known of it: specs/gpus.py has no row for it"
+NO_SHARDS = "tp 1 alone is no tensor parallelism: measure with --tp 2 or more"
+ShardKey = tuple[str, str]
 """Model, and which shard or layer: `o tp8`."""
 
 
-def judge(evidences: Iterable[Evidence]) -> Iterator[Finding]:
+def judge_bandwidth(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """For each GPU, format and kind of layer an overall finding, then one for each shard; experts stream less."""
     for evidence in evidences:
-        if evidence.singles:
-            rows = [_row(evidence, place, found) for place, found in _shards(evidence).items()]
-            yield _overall(evidence, rows)
+        if evidence.single_token:
+            rows = [_shard_finding(evidence, place, found) for place, found in _shards(evidence).items()]
+            yield _overall_finding(evidence, rows)
             yield from rows
 
 
-def _shards(evidence: Evidence) -> dict[Place, list[Measurement]]:
+def _shards(evidence: Evidence) -> dict[ShardKey, list[Measurement]]:
     """Each shard by every implementation once: from inside a graph where it was, and of the first table that has it."""
-    found: dict[Place, dict[str, Measurement]] = {}
-    for one in sorted(evidence.singles, key=lambda one: (one.case.launch != "graph", DECODE.index(one.case.question))):
-        found.setdefault(_place(one.case), {}).setdefault(one.case.implementation, one)
+    found: dict[ShardKey, dict[str, Measurement]] = {}
+    for one in sorted(
+        evidence.single_token, key=lambda one: (one.case.launch != "graph", DECODE_QUESTIONS.index(one.case.question))
+    ):
+        found.setdefault(_shard_key(one.case), {}).setdefault(one.case.implementation, one)
     return {place: list(by.values()) for place, by in found.items()}
 
 
-def _place(case: Case) -> Place:
+def _shard_key(case: Case) -> ShardKey:
     context = case.context if case.op == "layer" else None
-    return case.model or "", part(case.layer or "", case.tp or 1, context)
+    return case.model or "", part_name(case.layer or "", case.tp or 1, context)
 
 
-def _row(evidence: Evidence, place: Place, found: Sequence[Measurement]) -> Finding:
+def _shard_finding(evidence: Evidence, place: ShardKey, found: Sequence[Measurement]) -> Finding:
     """One shard, by every implementation whose figure can be believed."""
-    blank = replace(evidence.blank("share"), model=place[0], scope=place[1])
-    known = [share for one in found if (share := _share(evidence, one))]
+    blank = replace(evidence.blank_finding("share"), model=place[0], scope=place[1])
+    known = [share for one in found if (share := _bandwidth_share(evidence, one))]
     if not known:
-        return replace(blank, condition=NO_SHEET if evidence.published else NO_CEILING)
-    sound = [share for share in known if not _doubt(share)]
+        return replace(blank, condition=NO_DATASHEET if evidence.published else NO_CEILING)
+    sound = [share for share in known if not _why_doubtful(share)]
     shares = sound or known
-    low, high = reach(shares, published=evidence.published)
-    verdict, condition = _verdict(shares, low, high) if sound else ("UNDERPOWERED", _doubt(known[0]))
-    condition = "; ".join(filter(None, (condition, SHEET if evidence.published else "")))
-    return finding_of(blank, shares, verdict, condition, (low, high))
+    low, high = ratio_range(shares, published=evidence.published)
+    verdict, condition = _share_verdict(shares, low, high) if sound else ("UNDERPOWERED", _why_doubtful(known[0]))
+    condition = "; ".join(filter(None, (condition, OF_DATASHEET if evidence.published else "")))
+    return ratio_finding(blank, shares, verdict, condition, (low, high))
 
 
-def _share(evidence: Evidence, one: Measurement) -> Ratio | None:
+def _bandwidth_share(evidence: Evidence, one: Measurement) -> TimeRatio | None:
     """Bytes a second over the bandwidth by one implementation; None where that is not known."""
     if evidence.published:
-        if not evidence.known:
+        if not evidence.datasheet:
             return None
-        value = one.bytes_per_second / evidence.known.hbm_bytes_per_second
-        return Ratio(one.case.implementation, value, None, [one])
-    reading = evidence.reading
+        value = one.bytes_per_second / evidence.datasheet.hbm_bytes_per_second
+        return TimeRatio(one.case.implementation, value, None, [one])
+    reading = evidence.read_measurement
     if not reading:
         return None
     bytes_over = one.case.hbm_bytes / reading.case.hbm_bytes
     ends = statistics.ratio_interval(one.seconds, reading.seconds)
-    return Ratio(
+    return TimeRatio(
         one.case.implementation,
         one.bytes_per_second / reading.bytes_per_second,
         (bytes_over * ends[0], bytes_over * ends[1]) if ends else None,
@@ -84,62 +86,62 @@ def _share(evidence: Evidence, one: Measurement) -> Ratio | None:
     )
 
 
-def _doubt(share: Ratio) -> str:
+def _why_doubtful(share: TimeRatio) -> str:
     """Why a share says nothing; empty where it does."""
     one = share.used[0]
     if one.maybe_hot:
-        return claims_evidence.HOT
-    if share.value > MOST:
-        return BEYOND
-    return claims_evidence.ODD if one.doubts else ""
+        return claims_evidence.MAYBE_HOT
+    if share.value > MAX_SHARE:
+        return ABOVE_CEILING
+    return claims_evidence.ODD_TIMES if one.doubts else ""
 
 
-def _verdict(shares: Sequence[Ratio], low: float | None, high: float | None) -> tuple[Verdict, str]:
+def _share_verdict(shares: Sequence[TimeRatio], low: float | None, high: float | None) -> tuple[Verdict, str]:
     if low is None or high is None:
         return "UNDERPOWERED", "a single framework or a single pass gives no interval"
-    if low >= ALL:
+    if low >= FULL_SHARE:
         return "HOLDS", ""
-    if high < ALL:
+    if high < FULL_SHARE:
         return "REFUTED", ""
-    reached = [share.implementation for share in shares if (share.interval or (share.value,))[0] >= ALL]
+    reached = [share.implementation for share in shares if (share.interval or (share.value,))[0] >= FULL_SHARE]
     if not reached:
-        return "UNDERPOWERED", f"the interval reaches across {ALL:.0%}"
+        return "UNDERPOWERED", f"the interval reaches across {FULL_SHARE:.0%}"
     return "HOLDS_IF", f"by {', '.join(reached)}"
 
 
-def _overall(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
+def _overall_finding(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
     """By the shards of more than one rank: at tp 1 there is no tensor parallelism."""
     shards = [row for row in rows if row.scope.split()[1] != "tp1"]
-    decided = [row for row in shards if row.verdict in DECIDED]
+    decided = [row for row in shards if row.verdict in DECIDED_VERDICTS]
     judged = [row for row in decided if row.provenance != "interpolated"] or decided  # at one token only shapes are
     if not shards:
-        return replace(evidence.blank("share"), condition=NO_TP)
+        return replace(evidence.blank_finding("share"), condition=NO_SHARDS)
     if not judged:
-        whole = claims_evidence.merged(evidence, shards, "share")
+        whole = claims_evidence.merge_findings(evidence, shards, "share")
         verdict: Verdict = "NOT_MEASURED" if whole.value is None else "UNDERPOWERED"
         return replace(whole, verdict=verdict, low=None, high=None, condition=shards[0].condition)
-    whole = claims_evidence.merged(evidence, judged, "share")
-    over = _over(evidence, shards, judged, shapes=len(decided) - len(judged))
-    if whole.low is not None and whole.low >= ALL:
+    whole = claims_evidence.merge_findings(evidence, judged, "share")
+    over = _coverage_text(evidence, shards, judged, shapes=len(decided) - len(judged))
+    if whole.low is not None and whole.low >= FULL_SHARE:
         return replace(whole, verdict="HOLDS", condition=over)
-    if whole.high is not None and whole.high < ALL:
+    if whole.high is not None and whole.high < FULL_SHARE:
         return replace(whole, verdict="REFUTED", condition=over)
-    return replace(whole, verdict="HOLDS_IF", condition=f"{_reaching(judged)}; {over}")
+    return replace(whole, verdict="HOLDS_IF", condition=f"{_reaching_text(judged)}; {over}")
 
 
-def _reaching(judged: Sequence[Finding]) -> str:
+def _reaching_text(judged: Sequence[Finding]) -> str:
     """How many shards reach all of it, and some of them by name."""
     some = [row for row in judged if row.verdict != "REFUTED"]
-    named = ", ".join(f"{row.model} {row.scope} {row.condition}".rstrip() for row in some[:NAMED])
-    return f"{len(some)} of {len(judged)} reach {ALL:.0%}: {named}"
+    named = ", ".join(f"{row.model} {row.scope} {row.condition}".rstrip() for row in some[:MAX_NAMED])
+    return f"{len(some)} of {len(judged)} reach {FULL_SHARE:.0%}: {named}"
 
 
-def _over(evidence: Evidence, shards: Sequence[Finding], judged: Sequence[Finding], shapes: int) -> str:
+def _coverage_text(evidence: Evidence, shards: Sequence[Finding], judged: Sequence[Finding], shapes: int) -> str:
     """How many shards the finding goes by, how many it leaves out, and whose bandwidth it is a share of."""
-    hot = sum(1 for row in shards if claims_evidence.HOT in row.condition)
+    hot = sum(1 for row in shards if claims_evidence.MAYBE_HOT in row.condition)
     undecided = len(shards) - len(judged) - hot - shapes
     reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": shapes}
     out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
     what = "layer" if evidence.architecture == "whole" else "shard"
-    said = [f"over {formatting.counted(len(judged), what)}", f"left out {out}" if out else ""]
+    said = [f"over {formatting.pluralize(len(judged), what)}", f"left out {out}" if out else ""]
     return "; ".join(filter(None, (*said, UNREACHED if evidence.published else "")))

@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Literal
 
 from reports import machine
-from reports.provenance import gpu_name, weakest
+from reports.provenance import gpu_name, weakest_provenance
 from reports.results import ResultFile
 from reports.tp_vs_pp import compare as experiments
 from reports.tp_vs_pp.compare import Experiment
@@ -22,7 +22,7 @@ from specs.roofline import Ceilings
 
 Verdict = Literal["HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED"]
 VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED")
-DECIDED: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
+DECIDED_VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
 """Verdicts that the data were enough for."""
 Architecture = Literal["dense", "whole", "moe"]
 """What was measured: the linears of dense layers, whole dense layers with attention, or experts."""
@@ -73,7 +73,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClaimFinding:
     """A finding beside the claim that it is on."""
 
     id: str
@@ -81,21 +81,21 @@ class Judged:
     finding: Finding
 
 
-def overall_on(judged: Iterable[Judged], slug: str) -> list[Finding]:
+def overall_findings(judged: Iterable[ClaimFinding], slug: str) -> list[Finding]:
     """The overall findings on one claim."""
     return [one.finding for one in judged if one.id == slug and one.finding.scope == OVERALL]
 
 
-QUESTIONS: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
+QUESTION_ARCHITECTURES: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
 """Tables that hold times over tokens of one linear or of experts, and the kind of layer that they are of."""
-DECODE = ("decode", "sweep", "layer")
+DECODE_QUESTIONS = ("decode", "sweep", "layer")
 """Tables that hold linears of decode; where several have the same one, the first counts."""
-Key = tuple[str, str, int, int | None, str | None, str, str]
+SeriesKey = tuple[str, str, int, int | None, str | None, str, str]
 """What tells series apart: model, layer, tp, context, distribution, implementation, kernel."""
 
 
 @dataclass(frozen=True)
-class Series:
+class TokenSeries:
     """One linear, the experts of a layer, or all of it, over tokens, by one implementation; `points` are by tokens."""
 
     model: str
@@ -110,7 +110,7 @@ class Series:
     @property
     def part(self) -> str:
         """What of a model is measured, whoever's implementation it is: `gate_up tp8`, `experts tp1 balanced`."""
-        return part(self.layer, self.tp, self.context, self.distribution)
+        return part_name(self.layer, self.tp, self.context, self.distribution)
 
     @cached_property
     def seconds(self) -> dict[int, float]:
@@ -141,10 +141,10 @@ class Evidence:
         file: all that was read, for what is put together from more than times over tokens.
         gpu: slug of the GPU where it is known, else what the file says of the machine.
         published: whether others measured it.
-        known: the GPU's datasheet row.
+        datasheet: the GPU's datasheet row.
         measured: ceilings of the same file.
-        reading: the read that `measured` has its bandwidth from.
-        singles: linears, or whole layers, that one token goes through: those of decode tables too.
+        read_measurement: the read that `measured` has its bandwidth from.
+        single_token: linears, or whole layers, that one token goes through: those of decode tables too.
         steps: experiments on whole models: dense ones, with attention.
         label: the GPU, with its file where several files are of one.
     """
@@ -154,11 +154,11 @@ class Evidence:
     dtype: str
     architecture: Architecture
     published: bool
-    known: Gpu | None
+    datasheet: Gpu | None
     measured: Ceilings
-    reading: Measurement | None
-    series: Sequence[Series]
-    singles: Sequence[Measurement]
+    read_measurement: Measurement | None
+    series: Sequence[TokenSeries]
+    single_token: Sequence[Measurement]
     steps: Sequence[Experiment] = ()
     label: str = ""
 
@@ -173,13 +173,13 @@ class Evidence:
         return self.label or self.gpu
 
     @property
-    def limits(self) -> Ceilings | None:
+    def ceilings(self) -> Ceilings | None:
         """The ceilings of the run itself; for published points the datasheet's."""
         if self.measured.read_bytes_per_second and self.measured.flops_per_second:
             return self.measured
-        return Ceilings.datasheet(self.known) if self.known else None
+        return Ceilings.datasheet(self.datasheet) if self.datasheet else None
 
-    def blank(self, unit: str) -> Finding:
+    def blank_finding(self, unit: str) -> Finding:
         """A finding on all of it, to be filled in."""
         return Finding(
             verdict="NOT_MEASURED",
@@ -193,27 +193,27 @@ class Evidence:
         )
 
     @cached_property
-    def parts(self) -> Mapping[tuple[str, str], list[Series]]:
+    def parts(self) -> Mapping[tuple[str, str], list[TokenSeries]]:
         """The series of each model and part: one for each implementation."""
-        found: dict[tuple[str, str], list[Series]] = {}
+        found: dict[tuple[str, str], list[TokenSeries]] = {}
         for one in self.series:
             found.setdefault((one.model, one.part), []).append(one)
         return found
 
 
-def part(layer: str, tp: int, context: int | None = None, distribution: str | None = None) -> str:
+def part_name(layer: str, tp: int, context: int | None = None, distribution: str | None = None) -> str:
     """What tells parts of a model apart: `gate_up tp8`, `layer tp8 ctx2048`, `experts tp1 balanced`."""
     return " ".join(filter(None, (layer, f"tp{tp}", f"ctx{context}" if context else "", distribution)))
 
 
-def over_tokens(evidences: Iterable[Evidence]) -> list[Evidence]:
+def with_token_series(evidences: Iterable[Evidence]) -> list[Evidence]:
     """Those that hold times over tokens: a file may have linears at one token alone."""
     return [one for one in evidences if one.series]
 
 
-def collect(files: Iterable[ResultFile]) -> list[Evidence]:
+def collect_evidence(files: Iterable[ResultFile]) -> list[Evidence]:
     """What the files hold, file by file; what was measured from warm caches is left out."""
-    found = [evidence for file in files for evidence in _of(file)]
+    found = [evidence for file in files for evidence in _file_evidence(file)]
     places: dict[tuple[str, str, str], list[Evidence]] = {}
     for one in found:
         places.setdefault((one.gpu, one.dtype, one.architecture), []).append(one)
@@ -221,48 +221,48 @@ def collect(files: Iterable[ResultFile]) -> list[Evidence]:
     return [replace(one, label=f"{one.gpu} ({one.path.stem})") if one.path in shared else one for one in found]
 
 
-def _of(file: ResultFile) -> Iterator[Evidence]:
-    kinds: dict[tuple[str, Architecture], dict[Key, dict[str, dict[int, Measurement]]]] = {}
-    singles: dict[tuple[str, Architecture], list[Measurement]] = {}
+def _file_evidence(file: ResultFile) -> Iterator[Evidence]:
+    kinds: dict[tuple[str, Architecture], dict[SeriesKey, dict[str, dict[int, Measurement]]]] = {}
+    single_token: dict[tuple[str, Architecture], list[Measurement]] = {}
     for one in file.measurements:
         case = one.case
         if case.cache == "hot" or case.tokens is None or not case.layer:
             continue
-        if kind := _kind(case):
+        if kind := _case_architecture(case):
             kernel = case.kernel if case.op == "moe" else ""  # a linear's implementation may change it with the tokens
             context = case.context if kind == "whole" else None
             key = (case.model or "", case.layer, case.tp or 1, context, case.distribution, case.implementation, kernel)
             group = kinds.setdefault((case.dtype, kind), {})
             group.setdefault(key, {}).setdefault(case.launch, {}).setdefault(case.tokens, one)
-        if case.tokens == 1 and (kind == "whole" or (case.op == "linear" and case.question in DECODE)):
-            singles.setdefault((case.dtype, "whole" if kind == "whole" else "dense"), []).append(one)
+        if case.tokens == 1 and (kind == "whole" or (case.op == "linear" and case.question in DECODE_QUESTIONS)):
+            single_token.setdefault((case.dtype, "whole" if kind == "whole" else "dense"), []).append(one)
     steps: dict[tuple[str, Architecture], list[Experiment]] = {}
-    for ran in experiments.collect(file):
+    for ran in experiments.collect_experiments(file):
         steps.setdefault((ran.setting.dtype, "whole"), []).append(ran)
-    for dtype, architecture in dict.fromkeys([*singles, *kinds, *steps]):
+    for dtype, architecture in dict.fromkeys([*single_token, *kinds, *steps]):
         yield Evidence(
             file=file,
             gpu=gpu_name(file),
             dtype=dtype,
             architecture=architecture,
             published=file.published,
-            known=machine.known_gpu(file),
-            measured=machine.measured(file),
-            reading=machine.read(file),
+            datasheet=machine.known_gpu(file),
+            measured=machine.measured_ceilings(file),
+            read_measurement=machine.fastest_read(file),
             series=[
-                Series(*key, _device_times(by_launch))
+                TokenSeries(*key, _device_times(by_launch))
                 for key, by_launch in kinds.get((dtype, architecture), {}).items()
             ],
-            singles=singles.get((dtype, architecture), []),
+            single_token=single_token.get((dtype, architecture), []),
             steps=steps.get((dtype, architecture), []),
         )
 
 
-def _kind(case: Case) -> Architecture | None:
+def _case_architecture(case: Case) -> Architecture | None:
     """What a case has times over tokens of: of whole layers those of decode, each sequence with one token."""
     if case.question == "layer":
         return "whole" if case.op == "layer" and case.batch == case.tokens else None
-    return QUESTIONS.get(case.question)
+    return QUESTION_ARCHITECTURES.get(case.question)
 
 
 def _device_times(by_launch: Mapping[str, dict[int, Measurement]]) -> dict[int, Measurement]:
@@ -272,15 +272,15 @@ def _device_times(by_launch: Mapping[str, dict[int, Measurement]]) -> dict[int, 
 
 # From the findings on single linears to the one on a GPU.
 
-HOT = "the weights may have come from the L2: too few copies were rotated through"
-ODD = "the times are odd: slower than with more tokens"
+MAYBE_HOT = "the weights may have come from the L2: too few copies were rotated through"
+ODD_TIMES = "the times are odd: slower than with more tokens"
 
 
-def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding]) -> str:
+def coverage_text(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding]) -> str:
     """How many linears an overall finding goes by, and how many it leaves out and why."""
     left = [row for row in rows if (row.model, row.scope) in evidence.parts and row not in used]
-    hot = sum(1 for row in left if row.condition == HOT)
-    undecided = sum(1 for row in left if row.verdict not in DECIDED) - hot
+    hot = sum(1 for row in left if row.condition == MAYBE_HOT)
+    undecided = sum(1 for row in left if row.verdict not in DECIDED_VERDICTS) - hot
     reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": len(left) - hot - undecided}
     out = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
     what = {"dense": "linears", "whole": "layers", "moe": "cases"}[evidence.architecture]
@@ -289,82 +289,82 @@ def coverage(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding
     return over + (f"; left out {out}" if out else "")
 
 
-def decided(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
+def decided_rows(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
     """The rows to go by: linears that could be judged, of shapes that were measured themselves where there are any."""
     parts = evidence.parts
-    singles = [row for row in rows if (row.model, row.scope) in parts and row.verdict in DECIDED]
+    singles = [row for row in rows if (row.model, row.scope) in parts and row.verdict in DECIDED_VERDICTS]
     measured = {key for key, alike in parts.items() if all(one.shape_published for one in alike)}
     return [row for row in singles if (row.model, row.scope) in measured] or singles
 
 
-def merged(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
+def merge_findings(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
     """The middle figure and the whole range of these rows, its verdict still open; of undecided ones no range."""
     values = [row.value for row in rows if row.value is not None]
     errors = [row.interpolation_error for row in rows if row.interpolation_error is not None]
     lows, highs = [row.low for row in rows if row.low is not None], [row.high for row in rows if row.high is not None]
     return replace(
-        evidence.blank(unit),
+        evidence.blank_finding(unit),
         value=median(values) if values else None,
         low=min(lows, default=None),
         high=max(highs, default=None),
         cases=tuple(dict.fromkeys(name for row in rows for name in row.cases)),
-        provenance=weakest(row.provenance for row in rows),
+        provenance=weakest_provenance(row.provenance for row in rows),
         interpolation_error=median(errors) if errors else None,
     )
 
 
 # What adds up to a whole layer and to a whole model, by each implementation that has all of it.
 
-LINEARS = (("qkv",), ("o",), ("gate_up", "up"), ("down",))
+LAYER_LINEARS = (("qkv",), ("o",), ("gate_up", "up"), ("down",))
 """The linears of a dense layer: one of each group."""
 
 
 @dataclass(frozen=True)
-class Stack:
+class SeriesSum:
     """What one implementation adds up: series, and how often each is run."""
 
-    series: Sequence[Series]
+    series: Sequence[TokenSeries]
     counts: Sequence[int] = (1,)
 
     def maybe_hot(self, *tokens: int) -> bool:
         """Whether any of it may have been read from a cache at these tokens."""
         return any(one.points[count].maybe_hot for one in self.series for count in tokens if count in one.points)
 
-    def doubted(self, *tokens: int) -> bool:
+    def is_doubtful(self, *tokens: int) -> bool:
         """Whether any of it is odd at these tokens: a linter's mark, such as more time than more tokens take."""
         return any(one.points[count].doubts for one in self.series for count in tokens if count in one.points)
 
-    def sums(self, measurements: Sequence[Measurement]) -> list[tuple[float]]:
+    def pass_sums(self, measurements: Sequence[Measurement]) -> list[tuple[float]]:
         """Sum of the means of one measurement of each series, pass by pass: parts of a whole add up in means."""
         passes = min(len(one.seconds) for one in measurements)
         parts = list(zip(measurements, self.counts, strict=True))
         return [(sum(count * fmean(one.seconds[turn]) for one, count in parts),) for turn in range(passes)]
 
 
-def scopes(evidence: Evidence) -> Iterator[tuple[str, str, list[Stack]]]:
+def sums_by_scope(evidence: Evidence) -> Iterator[tuple[str, str, list[SeriesSum]]]:
     """Model, scope, and what each implementation adds up: whole models, whole layers, then each linear alone."""
-    splits: dict[tuple[str, int], dict[str, dict[str, Series]]] = defaultdict(lambda: defaultdict(dict))
+    splits: dict[tuple[str, int], dict[str, dict[str, TokenSeries]]] = defaultdict(lambda: defaultdict(dict))
     for one in evidence.series:
         splits[one.model, one.tp][one.implementation][one.layer] = one
     for (slug, tp), implementations in splits.items():
-        for scope, build in (("model", _model), ("layer", _layer)):
+        for scope, build in (("model", _model_sum), ("layer", _layer_sum)):
             stacks = [stack for linears in implementations.values() if (stack := build(slug, linears))]
             if stacks:
                 yield slug, f"{scope} tp{tp}", stacks
     for (slug, part), alike in evidence.parts.items():
-        yield slug, part, [Stack([one]) for one in alike]
+        yield slug, part, [SeriesSum([one]) for one in alike]
 
 
-def _layer(_: str, linears: Mapping[str, Series]) -> Stack | None:
+def _layer_sum(_: str, linears: Mapping[str, TokenSeries]) -> SeriesSum | None:
     """The linears of a layer; None if one is missing."""
-    found = [next((linears[name] for name in group if name in linears), None) for group in LINEARS]
+    found = [next((linears[name] for name in group if name in linears), None) for group in LAYER_LINEARS]
     series = [one for one in found if one]
-    return Stack(series, [1] * len(series)) if all(found) else None
+    return SeriesSum(series, [1] * len(series)) if all(found) else None
 
 
-def _model(slug: str, linears: Mapping[str, Series]) -> Stack | None:
+def _model_sum(slug: str, linears: Mapping[str, TokenSeries]) -> SeriesSum | None:
     """All layers and the LM head; None if one linear is missing, or the model's layers are not known."""
-    layer = _layer(slug, linears)
+    layer = _layer_sum(slug, linears)
     if not layer or "lm_head" not in linears or slug not in MODELS:
         return None
-    return Stack([*layer.series, linears["lm_head"]], [*(MODELS[slug].layers for _ in layer.series), 1])
+    return SeriesSum([*layer.series, linears["lm_head"]], [*(MODELS[slug].layers for _ in layer.series), 1])

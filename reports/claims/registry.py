@@ -7,15 +7,24 @@ from typing import Any
 
 from reports import output, results
 from reports.claims import bandwidth, measured_steps, planned_prefill, planned_steps, report, tokens
-from reports.claims.arithmetic import ARITHMETIC, Row
-from reports.claims.evidence import VERDICTS, Architecture, Evidence, Finding, Judged, Verdict, collect, overall_on
+from reports.claims.arithmetic import ARITHMETIC_CLAIMS, ArithmeticClaim
+from reports.claims.evidence import (
+    VERDICTS,
+    Architecture,
+    ClaimFinding,
+    Evidence,
+    Finding,
+    Verdict,
+    collect_evidence,
+    overall_findings,
+)
 from reports.output import Format
 from reports.results import ResultFile
 from specs.errors import UserError, find
 
 # `--gate`: verdicts that must be as expected, for use in CI.
 
-KINDS = ("dense", "whole", "moe")
+ARCHITECTURES = ("dense", "whole", "moe")
 
 
 class GateError(Exception):
@@ -23,7 +32,7 @@ class GateError(Exception):
 
 
 @dataclass(frozen=True)
-class Gate:
+class ClaimGate:
     """The verdict that every overall finding on a claim must have; on measured claims that of one kind of layer."""
 
     id: str
@@ -31,7 +40,7 @@ class Gate:
     verdict: Verdict
 
 
-def parse(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | None, Architecture]]) -> list[Gate]:
+def parse_gates(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | None, Architecture]]) -> list[ClaimGate]:
     """Gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists; an ID alone expects what the ledger does.
 
     Without a kind it is the one that the claim is on: whole for those on steps of whole models, else dense; the others
@@ -57,13 +66,13 @@ def parse(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | None, Arc
             raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
         if chosen not in VERDICTS:
             raise UserError(f"--gate {text}: no verdict is called {verdict!r}; known: {', '.join(VERDICTS)}")
-        if kind and kind not in KINDS:
-            raise UserError(f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(KINDS)}")
-        found.append(Gate(slug, kind or own, chosen))
+        if kind and kind not in ARCHITECTURES:
+            raise UserError(f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(ARCHITECTURES)}")
+        found.append(ClaimGate(slug, kind or own, chosen))
     return found
 
 
-def check(gates: Sequence[Gate], judged: Sequence[Judged]) -> None:
+def check_gates(gates: Sequence[ClaimGate], judged: Sequence[ClaimFinding]) -> None:
     """Pass if every gate's verdict is found wherever it is asked for, and somewhere.
 
     Raises:
@@ -71,7 +80,7 @@ def check(gates: Sequence[Gate], judged: Sequence[Judged]) -> None:
     """
     wrong = []
     for gate in gates:
-        rows = [row for row in overall_on(judged, gate.id) if row.architecture in (None, gate.kind)]
+        rows = [row for row in overall_findings(judged, gate.id) if row.architecture in (None, gate.kind)]
         wrong += [
             f"{gate.id}: {row.verdict}, not {gate.verdict}"
             + (f", on {row.gpu}, {row.architecture} layers in {row.dtype}" if row.gpu else "")
@@ -84,8 +93,8 @@ def check(gates: Sequence[Gate], judged: Sequence[Judged]) -> None:
         raise GateError("\n".join(f"gate: {line}" for line in wrong))
 
 
-SOURCE = "note, decode"
-NOTHING = "no file with times over tokens: run suites/bench_token_sweep.py, or import published ones"
+DECODE_SOURCE = "note, decode"
+NO_SWEEPS = "no file with times over tokens: run suites/bench_token_sweep.py, or import published ones"
 NO_STEPS = (
     "no file with steps of whole models, nor of a GPU to plan for: run suites/bench_tp_vs_pp.py on two ranks or more, "
     "or import published times"
@@ -112,31 +121,31 @@ class Claim:
     expected: Verdict | None
     judge: Callable[[Sequence[Evidence]], Iterable[Finding]]
     kind: Architecture = "dense"
-    missing: str = NOTHING
+    missing: str = NO_SWEEPS
 
 
 Judge = Callable[[Sequence[Evidence]], Iterable[Finding]]
 
 
-def _ran_or_planned(ran: Judge, planned: Judge) -> Judge:
+def _measured_or_planned(ran: Judge, planned: Judge) -> Judge:
     """By whole models that ran; of GPUs on which none did by steps that are put together from their parts."""
     return lambda evidences: [*ran(evidences), *planned(evidences)]
 
 
-MEASURED = (
+TIMED_CLAIMS = (
     Claim(
         "tokens-125-vs-1000",
         "1000 tokens take as long as 125: within 1.25 times the time.",
-        SOURCE,
+        DECODE_SOURCE,
         "REFUTED",
-        lambda evidences: tokens.judge(evidences, 125, 1000),
+        lambda evidences: tokens.judge_token_ratio(evidences, 125, 1000),
     ),
     Claim(
         "tokens-1-vs-125",
         "125 tokens take as long as one: within 1.25 times the time.",
         "what is true of the claim above",
         None,
-        lambda evidences: tokens.judge(evidences, 1, 125),
+        lambda evidences: tokens.judge_token_ratio(evidences, 1, 125),
     ),
     Claim(
         "knee",
@@ -148,50 +157,50 @@ MEASURED = (
     Claim(
         "linear-throughput",
         "Throughput grows in proportion to the batch.",
-        SOURCE,
+        DECODE_SOURCE,
         "HOLDS_IF",
         tokens.judge_throughput,
     ),
     Claim(
         "tp-utilisation",
         "Tensor parallelism uses all of the memory bandwidth in decode: one token at 95 % of it or more.",
-        SOURCE,
+        DECODE_SOURCE,
         None,
-        bandwidth.judge,
+        bandwidth.judge_bandwidth,
     ),
     Claim(
         "pp-one-of-p",
         "A single request under pipeline parallelism uses 1/P of the ranks: no more than 1.05 times that.",
-        SOURCE,
+        DECODE_SOURCE,
         "HOLDS",
-        _ran_or_planned(measured_steps.judge_single, planned_steps.judge_single),
+        _measured_or_planned(measured_steps.judge_single_request, planned_steps.judge_single_request),
         "whole",
         NO_STEPS,
     ),
     Claim(
         "microbatch-useless",
         "Sync and async pipelines take the same time for a batch: within 1.25 times of each other.",
-        SOURCE,
+        DECODE_SOURCE,
         None,
-        _ran_or_planned(measured_steps.judge_micro_batches, planned_steps.judge_micro_batches),
+        _measured_or_planned(measured_steps.judge_micro_batches, planned_steps.judge_micro_batches),
         "whole",
         NO_STEPS,
     ),
     Claim(
         "pp-utilisation",
         "Stages of an async pipeline are busy 95 % of the time in decode.",
-        SOURCE,
+        DECODE_SOURCE,
         None,
-        _ran_or_planned(measured_steps.judge_utilisation, planned_steps.judge_utilisation),
+        _measured_or_planned(measured_steps.judge_utilisation, planned_steps.judge_utilisation),
         "whole",
         NO_STEPS,
     ),
     Claim(
         "tp-lower-latency",
         "Tensor parallelism has the lower decode latency, over the same ranks and at the same batch.",
-        SOURCE,
+        DECODE_SOURCE,
         None,
-        _ran_or_planned(measured_steps.judge_latency, planned_steps.judge_latency),
+        _measured_or_planned(measured_steps.judge_latency, planned_steps.judge_latency),
         "whole",
         NO_STEPS,
     ),
@@ -200,7 +209,7 @@ MEASURED = (
         "Pipeline parallelism reads prompts faster, fill and drain included.",
         "note, prefill",
         None,
-        _ran_or_planned(measured_steps.judge_prefill, planned_prefill.judge_winner),
+        _measured_or_planned(measured_steps.judge_prefill, planned_prefill.judge_prefill_winner),
         "whole",
         NO_STEPS,
     ),
@@ -209,7 +218,7 @@ MEASURED = (
         "At a large decode batch async pipeline parallelism gives more tokens a second than tensor parallelism.",
         "note, table of winners",
         None,
-        _ran_or_planned(measured_steps.judge_crossover, planned_steps.judge),
+        _measured_or_planned(measured_steps.judge_crossover, planned_steps.judge_crossover),
         "whole",
         NO_STEPS,
     ),
@@ -218,7 +227,7 @@ MEASURED = (
         "All-reduces are up to 30 % of the latency of decode under tensor parallelism.",
         "note, network",
         None,
-        _ran_or_planned(measured_steps.judge_all_reduces, planned_steps.judge_most),
+        _measured_or_planned(measured_steps.judge_all_reduces, planned_steps.judge_all_reduce_share),
         "whole",
         NO_STEPS,
     ),
@@ -227,7 +236,7 @@ MEASURED = (
         "With NVLink all-reduces can be 38 % of the latency of a 70B model under TP8.",
         "note, network",
         None,
-        _ran_or_planned(measured_steps.judge_nvlink, planned_steps.judge_reached),
+        _measured_or_planned(measured_steps.judge_nvlink, planned_steps.judge_nvlink_share),
         "whole",
         NO_STEPS,
     ),
@@ -236,7 +245,7 @@ MEASURED = (
         "Under tensor parallelism 20 to 30 % of prefill is communication.",
         "note, table of winners",
         None,
-        _ran_or_planned(measured_steps.judge_prefill_all_reduces, planned_prefill.judge_tp_share),
+        _measured_or_planned(measured_steps.judge_prefill_all_reduces, planned_prefill.judge_tp_share),
         "whole",
         NO_STEPS,
     ),
@@ -245,7 +254,7 @@ MEASURED = (
         "Under pipeline parallelism less than 1 % of prefill is communication, the bubble not counted.",
         "note, table of winners",
         None,
-        _ran_or_planned(measured_steps.judge_prefill_hops, planned_prefill.judge_pp_share),
+        _measured_or_planned(measured_steps.judge_prefill_hops, planned_prefill.judge_pp_share),
         "whole",
         NO_STEPS,
     ),
@@ -255,7 +264,7 @@ MEASURED = (
 # The ledger: every statement that is judged, and `claims`, which judges them by the specs and by result files.
 
 
-def _arithmetic(row: Row) -> Claim:
+def _arithmetic_claim(row: ArithmeticClaim) -> Claim:
     """A claim that the specs decide alone; those of the note are all on dense layers in bf16."""
 
     def judge(_: Sequence[Evidence]) -> list[Finding]:
@@ -264,28 +273,32 @@ def _arithmetic(row: Row) -> Claim:
     return Claim(row.id, row.statement, row.source, row.expected, judge)
 
 
-CLAIMS = (*map(_arithmetic, ARITHMETIC), *MEASURED)
+CLAIMS = (*map(_arithmetic_claim, ARITHMETIC_CLAIMS), *TIMED_CLAIMS)
 """All of them; a line here or in reports/claims/arithmetic.py adds one."""
 
 
-def judge_all(loaded: Iterable[ResultFile]) -> list[Judged]:
+def judge_files(loaded: Iterable[ResultFile]) -> list[ClaimFinding]:
     """Every claim with each of its findings on these files."""
-    return judge(collect(loaded))
+    return judge_claims(collect_evidence(loaded))
 
 
-def judge(evidences: Sequence[Evidence]) -> list[Judged]:
+def judge_claims(evidences: Sequence[Evidence]) -> list[ClaimFinding]:
     """Every claim with each of its findings: overall ones first, those on single linears under them."""
-    return [Judged(claim.id, claim.statement, finding) for claim in CLAIMS for finding in _findings(claim, evidences)]
+    return [
+        ClaimFinding(claim.id, claim.statement, finding)
+        for claim in CLAIMS
+        for finding in _claim_findings(claim, evidences)
+    ]
 
 
-def _findings(claim: Claim, evidences: Sequence[Evidence]) -> Iterator[Finding]:
+def _claim_findings(claim: Claim, evidences: Sequence[Evidence]) -> Iterator[Finding]:
     found = list(claim.judge(evidences))
     if not found:
         found = [Finding(verdict="NOT_MEASURED", condition=claim.missing, provenance="")]
     yield from found
 
 
-def claims(
+def write_claims(
     paths: Sequence[Path],
     gates: Sequence[str],
     format: Format,  # noqa: A002
@@ -299,21 +312,21 @@ def claims(
         UserError: a file cannot be read, a gate names no claim, or the report cannot be written.
         GateError: a verdict is not the expected one; the report is written all the same.
     """
-    wanted = parse(gates, {claim.id: (claim.expected, claim.kind) for claim in CLAIMS})
+    wanted = parse_gates(gates, {claim.id: (claim.expected, claim.kind) for claim in CLAIMS})
     loaded = results.load_all(paths)
-    evidences = collect(loaded)
-    judged = judge(evidences)
-    verdicts = report.draw_up(judged, every=every, more="" if every else "--all")
+    evidences = collect_evidence(loaded)
+    judged = judge_claims(evidences)
+    verdicts = report.verdict_tables(judged, every=every, more="" if every else "--all")
     output.emit(
         [*verdicts, *report.library_tables(loaded), *report.summary_tables(judged)],
-        [record(one) for one in judged],
+        [finding_record(one) for one in judged],
         format,
         to,
         paths,
     )
-    check(wanted, judged)
+    check_gates(wanted, judged)
 
 
-def record(one: Judged) -> dict[str, Any]:
+def finding_record(one: ClaimFinding) -> dict[str, Any]:
     """A verdict for a machine."""
     return {"id": one.id, "statement": one.statement, **asdict(one.finding)}

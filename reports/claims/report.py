@@ -5,25 +5,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reports import formatting, machine
-from reports.claims.arithmetic import BF16, LARGE_BATCH, LAST, LLAMA, MIDDLE, PP8, TP8, WAYS
-from reports.claims.evidence import DECIDED, OVERALL, Finding, Judged, overall_on
-from reports.formatting import NONE, decimal_bytes
+from reports.claims.arithmetic import BF16, LARGE_BATCH, LAST_STAGE, LLAMA, MIDDLE_STAGE, PP8, RANKS, TP8
+from reports.claims.evidence import DECIDED_VERDICTS, OVERALL, ClaimFinding, Finding, overall_findings
+from reports.formatting import DASH, decimal_bytes
 from reports.output import Block, Column, Table
-from reports.provenance import name_among
+from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
-from reports.tp_vs_pp.compare import belongs
+from reports.tp_vs_pp.compare import is_experiment_step
 from specs import memory, traffic
 from specs.measurement import Measurement
 
 # Verdicts as tables: those on arithmetic, and those on times with their intervals.
 
-ORDER = ("dense", "whole", "moe")
+ARCHITECTURE_ORDER = ("dense", "whole", "moe")
 """Linears, then the layers made of them, then experts."""
-BY_SPECS = ("arithmetic", "datasheet")
+FILELESS_PROVENANCES = ("arithmetic", "datasheet")
 """Provenances of findings that need no file."""
 
 
-def draw_up(judged: Sequence[Judged], *, every: bool = False, more: str = "") -> list[Block]:
+def verdict_tables(judged: Sequence[ClaimFinding], *, every: bool = False, more: str = "") -> list[Block]:
     """A table for each measured claim and one for all arithmetic; single linears, layers and loads only with `every`.
 
     Args:
@@ -31,16 +31,16 @@ def draw_up(judged: Sequence[Judged], *, every: bool = False, more: str = "") ->
         every: the findings on single ones too.
         more: where those are to be found, if not here.
     """
-    arithmetic = [one for one in judged if one.finding.provenance in BY_SPECS]
-    slugs = dict.fromkeys(one.id for one in judged if one.finding.provenance not in BY_SPECS)
-    page = [_measured([one for one in judged if one.id == slug], every=every, more=more) for slug in slugs]
-    return [*page, _arithmetic(arithmetic)] if arithmetic else [*page]
+    arithmetic = [one for one in judged if one.finding.provenance in FILELESS_PROVENANCES]
+    slugs = dict.fromkeys(one.id for one in judged if one.finding.provenance not in FILELESS_PROVENANCES)
+    page = [_claim_table([one for one in judged if one.id == slug], every=every, more=more) for slug in slugs]
+    return [*page, _arithmetic_table(arithmetic)] if arithmetic else [*page]
 
 
-def figure(value: float | None, unit: str) -> str:
+def format_value(value: float | None, unit: str) -> str:
     """A value in the form that its unit is read in; the unit is part of it except for ratios and tokens."""
     if value is None:
-        return NONE
+        return DASH
     if unit == "ratio":
         return f"{value:.2f}"
     if unit == "share":
@@ -50,16 +50,16 @@ def figure(value: float | None, unit: str) -> str:
     return f"{value:,.0f}"
 
 
-def span(finding: Finding) -> str:
+def format_interval(finding: Finding) -> str:
     """The interval, or a dash."""
     if finding.low is None or finding.high is None:
-        return NONE
-    return f"{figure(finding.low, finding.unit)} – {figure(finding.high, finding.unit)}"
+        return DASH
+    return f"{format_value(finding.low, finding.unit)} – {format_value(finding.high, finding.unit)}"
 
 
-def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
+def _claim_table(rows: Sequence[ClaimFinding], *, every: bool, more: str) -> Table:
     shown = [one.finding for one in rows if every or one.finding.scope == OVERALL]
-    shown.sort(key=lambda finding: ORDER.index(finding.architecture or "dense"))
+    shown.sort(key=lambda finding: ARCHITECTURE_ORDER.index(finding.architecture or "dense"))
     names = ("gpu", "layers", "dtype", *(("model", "part") if every else ()), "verdict")
     columns = [Column(name, number=False) for name in names]
     unit = next((finding.unit for finding in shown if finding.unit), "")
@@ -69,32 +69,32 @@ def _measured(rows: Sequence[Judged], *, every: bool, more: str) -> Table:
         title=rows[0].id,
         caption=rows[0].statement,
         columns=tuple(columns),
-        groups=tuple(tuple(_row(one, every=every) for one in group) for group in _by_subject(shown)),
-        notes=(f"{_rows(len(rows) - len(shown))} on {_singles(rows)}: {more}",)
+        groups=tuple(tuple(_finding_row(one, every=every) for one in group) for group in _group_by_gpu(shown)),
+        notes=(f"{_more_rows_text(len(rows) - len(shown))} on {_hidden_rows_text(rows)}: {more}",)
         if more and len(rows) > len(shown)
         else (),
     )
-    return table.without_empty(NONE)
+    return table.without_empty(DASH)
 
 
-def _singles(rows: Iterable[Judged]) -> str:
+def _hidden_rows_text(rows: Iterable[ClaimFinding]) -> str:
     """What the rows that are not shown are on."""
     found = [one.finding for one in rows if one.finding.scope != OVERALL]
-    return f"single {' and '.join(dict.fromkeys(map(_kind, found)))}"
+    return f"single {' and '.join(dict.fromkeys(map(_row_kind, found)))}"
 
 
-def _kind(finding: Finding) -> str:
+def _row_kind(finding: Finding) -> str:
     """Whether a row is on a linear, on a layer, or on one load of a whole model."""
     if finding.architecture != "whole":
         return "linears"
     return "layers" if finding.scope.startswith("layer") else "loads"
 
 
-def _rows(count: int) -> str:
+def _more_rows_text(count: int) -> str:
     return "1 more row" if count == 1 else f"{count} more rows"
 
 
-def _by_subject(findings: Iterable[Finding]) -> list[list[Finding]]:
+def _group_by_gpu(findings: Iterable[Finding]) -> list[list[Finding]]:
     groups: dict[tuple[str | None, ...], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.label, finding.dtype, finding.architecture), []).append(finding)
@@ -102,15 +102,15 @@ def _by_subject(findings: Iterable[Finding]) -> list[list[Finding]]:
     return [[finding for group in groups.values() for finding in group]] if one_each else list(groups.values())
 
 
-def _row(finding: Finding, *, every: bool) -> tuple[str, ...]:
-    about = (finding.label or finding.gpu or NONE, finding.architecture or NONE, finding.dtype or NONE)
-    part = (finding.model or NONE, finding.scope) if every else ()
+def _finding_row(finding: Finding, *, every: bool) -> tuple[str, ...]:
+    about = (finding.label or finding.gpu or DASH, finding.architecture or DASH, finding.dtype or DASH)
+    part = (finding.model or DASH, finding.scope) if every else ()
     off = formatting.percent(finding.interpolation_error)
-    figures = (figure(finding.value, finding.unit), span(finding), finding.provenance, off)
+    figures = (format_value(finding.value, finding.unit), format_interval(finding), finding.provenance, off)
     return (*about, *part, finding.verdict, *figures, finding.condition)
 
 
-def _arithmetic(rows: Sequence[Judged]) -> Table:
+def _arithmetic_table(rows: Sequence[ClaimFinding]) -> Table:
     columns = (
         Column("claim", number=False),
         Column("says", number=False, prose=True),
@@ -124,7 +124,7 @@ def _arithmetic(rows: Sequence[Judged]) -> Table:
             one.id,
             one.statement,
             one.finding.verdict,
-            figure(one.finding.value, one.finding.unit),
+            format_value(one.finding.value, one.finding.unit),
             "" if one.finding.unit == "bytes" else one.finding.unit.removeprefix("bytes "),
             one.finding.condition,
         )
@@ -139,15 +139,15 @@ def _arithmetic(rows: Sequence[Judged]) -> Table:
 
 USED, UNUSED, UNKNOWN, ABSENT = "used", "not used", "unknown", "not present"
 """There are figures made with it; the machine has it or could, and none is; figures do not tell; it cannot be there."""
-SWITCHED = ("NVLink 3", "NVLink 4", "NVLink 5")
+NVSWITCH_LINKS = ("NVLink 3", "NVLink 4", "NVLink 5")
 """Links of the GPUs that are sold in boards of eight behind a switch."""
 BOARD_RANKS = 8
-MULTICAST = ("symm-multimem",)
-RACKS = ("gb200", "gb300")
+MULTICAST_IMPLEMENTATIONS = ("symm-multimem",)
+RACK_GPUS = ("gb200", "gb300")
 
 
 @dataclass(frozen=True)
-class Axis:
+class LibraryAxis:
     """One fabric or library, and how a file tells."""
 
     name: str
@@ -158,8 +158,8 @@ def library_tables(loaded: Sequence[ResultFile]) -> list[Table]:
     """A row for each file; nothing without files."""
     if not loaded:
         return []
-    columns = (Column("file of", number=False), *(Column(axis.name, number=False) for axis in AXES))
-    rows = tuple((name_among(file, loaded), *(axis.state(file) for axis in AXES)) for file in loaded)
+    columns = (Column("file of", number=False), *(Column(axis.name, number=False) for axis in LIBRARY_AXES))
+    rows = tuple((distinct_gpu_name(file, loaded), *(axis.state(file) for axis in LIBRARY_AXES)) for file in loaded)
     return [
         Table(
             title="libraries and fabric",
@@ -178,7 +178,7 @@ def library_tables(loaded: Sequence[ResultFile]) -> list[Table]:
 def _implementations(file: ResultFile) -> set[str]:
     """Whose messages: of operations between ranks, and of whole models."""
     between = {one.case.implementation for one in file.measurements if one.case.message_bytes}
-    return between | {one.case.backend or "" for one in file.measurements if belongs(one)}
+    return between | {one.case.backend or "" for one in file.measurements if is_experiment_step(one)}
 
 
 def _algorithms(file: ResultFile) -> str:
@@ -189,39 +189,43 @@ def _is_gpu(file: ResultFile) -> bool:
     return bool(file.machine.get("gpu"))
 
 
-def _amd(file: ResultFile) -> bool:
+def _is_amd(file: ResultFile) -> bool:
     gpu = machine.known_gpu(file)
     return bool(file.machine.get("hip")) or bool(gpu and gpu.arch.startswith("gfx"))
 
 
-def _between(file: ResultFile) -> list[Measurement]:
+def _communication(file: ResultFile) -> list[Measurement]:
     """Messages between ranks, and whole models."""
-    return [one for one in file.measurements if one.case.ranks > 1 and (one.case.message_bytes or belongs(one))]
+    return [
+        one for one in file.measurements if one.case.ranks > 1 and (one.case.message_bytes or is_experiment_step(one))
+    ]
 
 
 def _nvswitch(file: ResultFile) -> str:
     """Boards of eight such GPUs, and racks of them, have no other way from GPU to GPU; boards of four are wired."""
     gpu = machine.known_gpu(file)
-    if not gpu or gpu.link not in SWITCHED:
+    if not gpu or gpu.link not in NVSWITCH_LINKS:
         return ABSENT
     hosts = file.machine.get("hosts")
-    a_host = max((one.case.ranks for one in _between(file)), default=1) // (hosts if isinstance(hosts, int) else 1)
-    return USED if _adds_up(file) or a_host >= (2 if gpu.slug in RACKS else BOARD_RANKS) else UNUSED
+    a_host = max((one.case.ranks for one in _communication(file)), default=1) // (
+        hosts if isinstance(hosts, int) else 1
+    )
+    return USED if _reduces_in_switch(file) or a_host >= (2 if gpu.slug in RACK_GPUS else BOARD_RANKS) else UNUSED
 
 
-def _adds_up(file: ResultFile) -> bool:
+def _reduces_in_switch(file: ResultFile) -> bool:
     """Whether the switch did the adding up in any figure."""
-    return bool(_implementations(file) & set(MULTICAST)) or "nvls" in _algorithms(file)
+    return bool(_implementations(file) & set(MULTICAST_IMPLEMENTATIONS)) or "nvls" in _algorithms(file)
 
 
 def _nvls(file: ResultFile) -> str:
     """Adding up in the switch, from Hopper on, is told by its kernel, or by the algorithm that the library took."""
     gpu = machine.known_gpu(file)
-    if not gpu or gpu.link not in SWITCHED[1:]:
+    if not gpu or gpu.link not in NVSWITCH_LINKS[1:]:
         return ABSENT
-    if _adds_up(file):
+    if _reduces_in_switch(file):
         return USED
-    return UNKNOWN if any(one.algorithm is None for one in _between(file)) else UNUSED
+    return UNKNOWN if any(one.algorithm is None for one in _communication(file)) else UNUSED
 
 
 def _nic(file: ResultFile) -> str:
@@ -233,12 +237,12 @@ def _nic(file: ResultFile) -> str:
 def _rack(file: ResultFile) -> str:
     """Its ranks are told by their GPU; more of them than one host has are across the rack."""
     gpu = machine.known_gpu(file)
-    if not gpu or gpu.slug not in RACKS:
+    if not gpu or gpu.slug not in RACK_GPUS:
         return ABSENT
-    return USED if max((one.case.ranks for one in file.measurements), default=1) > HOST_RANKS else UNUSED
+    return USED if max((one.case.ranks for one in file.measurements), default=1) > TRAY_RANKS else UNUSED
 
 
-HOST_RANKS = 4
+TRAY_RANKS = 4
 """GPUs in one tray of such a rack."""
 
 
@@ -247,13 +251,13 @@ def _nccl(file: ResultFile) -> str:
         USED
         if _implementations(file) & {"nccl", "cupy-nccl"}
         else UNUSED
-        if _is_gpu(file) and not _amd(file)
+        if _is_gpu(file) and not _is_amd(file)
         else ABSENT
     )
 
 
 def _rccl(file: ResultFile) -> str:
-    return USED if "rccl" in _implementations(file) else UNUSED if _amd(file) else ABSENT
+    return USED if "rccl" in _implementations(file) else UNUSED if _is_amd(file) else ABSENT
 
 
 def _uccl(file: ResultFile) -> str:
@@ -263,23 +267,23 @@ def _uccl(file: ResultFile) -> str:
     return USED if "uccl" in told or "uccl" in _implementations(file) else UNUSED if _is_gpu(file) else ABSENT
 
 
-AXES = (
-    Axis("NVSwitch", _nvswitch),
-    Axis("NVLS", _nvls),
-    Axis("NIC, GPU-direct", _nic),
-    Axis("NVL72", _rack),
-    Axis("NCCL", _nccl),
-    Axis("RCCL", _rccl),
-    Axis("UCCL", _uccl),
+LIBRARY_AXES = (
+    LibraryAxis("NVSwitch", _nvswitch),
+    LibraryAxis("NVLS", _nvls),
+    LibraryAxis("NIC, GPU-direct", _nic),
+    LibraryAxis("NVL72", _rack),
+    LibraryAxis("NCCL", _nccl),
+    LibraryAxis("RCCL", _rccl),
+    LibraryAxis("UCCL", _uccl),
 )
 
 
-CONTEXT = 1
+NOTE_CONTEXT = 1
 """Tokens a sequence at which keys and values of 10,000 sequences take the note's 400 MB."""
-USUAL = "bf16"
+NOTE_DTYPE = "bf16"
 
 
-class Sides(NamedTuple):
+class RankBytes(NamedTuple):
     """Bytes on one rank under TP8, and under PP8 on a middle stage and on the last."""
 
     tp: float
@@ -287,67 +291,71 @@ class Sides(NamedTuple):
     last: float
 
 
-class Metric(NamedTuple):
+class NoteMetric(NamedTuple):
     """A row: the note's three cells, what was found, and how that is counted."""
 
     name: str
     note: tuple[str, str, str]
-    found: Sides
+    found: RankBytes
     counted: str
 
 
-def summary_tables(judged: Sequence[Judged]) -> list[Table]:
+def summary_tables(judged: Sequence[ClaimFinding]) -> list[Table]:
     """Both tables; the second has a row for each system that a claim on whole models was judged on."""
-    return [_metrics(), _phases(judged)]
+    return [_metrics_table(), _phases_table(judged)]
 
 
-def metrics() -> list[Metric]:
+def note_metrics() -> list[NoteMetric]:
     """The first table's rows, at batch 10,000."""
-    piece = LARGE_BATCH // WAYS
-    ranks = ((TP8, 0), (PP8, MIDDLE), (PP8, LAST))
-    weights = Sides(*(memory.stage_weight_bytes(*rank, BF16) for rank in ranks))
+    piece = LARGE_BATCH // RANKS
+    ranks = ((TP8, 0), (PP8, MIDDLE_STAGE), (PP8, LAST_STAGE))
+    weights = RankBytes(*(memory.stage_weight_bytes(*rank, BF16) for rank in ranks))
     kept_whole = memory.embedding_bytes(TP8, BF16, replicated=True) - memory.embedding_bytes(TP8, BF16)
-    tokens = LARGE_BATCH * CONTEXT
-    cache = Sides(*(tokens * memory.kv_bytes_per_token_per_rank(*rank, BF16) for rank in ranks))
+    tokens = LARGE_BATCH * NOTE_CONTEXT
+    cache = RankBytes(*(tokens * memory.kv_bytes_per_token_per_rank(*rank, BF16) for rank in ranks))
     whole, part = (
         memory.residual_bytes(split, rows, BF16) + memory.mlp_activation_bytes(split, rows, BF16)
         for split, rows in ((TP8, LARGE_BATCH), (PP8, piece))
     )
-    activations = Sides(whole, part, part)
-    passes = (1, WAYS, WAYS)
+    activations = RankBytes(whole, part, part)
+    passes = (1, RANKS, RANKS)
     reads = [count * memory.stage_read_bytes(*rank, BF16) for count, rank in zip(passes, ranks, strict=True)]
     sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
     hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
     return [
-        Metric(
+        NoteMetric(
             "weights",
             ("19.5 GB", "19.5 GB", "1x"),
             weights,
             f"all cut; an embedding kept whole adds {decimal_bytes(kept_whole)} to TP",
         ),
-        Metric("KV cache", ("400 MB", "400 MB", "1x"), cache, f"{CONTEXT} token a sequence, 8 heads of 128"),
-        Metric("activations", ("70 MB", "70 MB", "1x"), activations, f"residual, gate and up; PP of {piece} sequences"),
-        Metric("total memory", ("~20 GB", "~20 GB", "1x"), _sum(weights, cache, activations), "of these three"),
-        Metric(
+        NoteMetric("KV cache", ("400 MB", "400 MB", "1x"), cache, f"{NOTE_CONTEXT} token a sequence, 8 heads of 128"),
+        NoteMetric(
+            "activations", ("70 MB", "70 MB", "1x"), activations, f"residual, gate and up; PP of {piece} sequences"
+        ),
+        NoteMetric(
+            "total memory", ("~20 GB", "~20 GB", "1x"), _sum_bytes(weights, cache, activations), "of these three"
+        ),
+        NoteMetric(
             "memory read a step",
             ("19.5 GB", "19.5 GB", "1x"),
-            _sum(Sides(*reads), cache),
-            f"weights and cache; PP reads its weights for each of {WAYS} micro-batches",
+            _sum_bytes(RankBytes(*reads), cache),
+            f"weights and cache; PP reads its weights for each of {RANKS} micro-batches",
         ),
-        Metric(
+        NoteMetric(
             "network a step",
             ("44.8 GB", "320 MB", "140x"),
-            Sides(sent, hop, 0.0),
+            RankBytes(sent, hop, 0.0),
             f"sent by one rank; a middle stage receives as much: {decimal_bytes(2 * hop)} both ways",
         ),
     ]
 
 
-def _sum(*sides: Sides) -> Sides:
-    return Sides(*(sum(column) for column in zip(*sides, strict=True)))
+def _sum_bytes(*sides: RankBytes) -> RankBytes:
+    return RankBytes(*(sum(column) for column in zip(*sides, strict=True)))
 
 
-def _metrics() -> Table:
+def _metrics_table() -> Table:
     columns = (
         Column("metric", number=False),
         *(Column(f"{side}\n{whose}") for side in ("TP 8", "PP 8", "ratio") for whose in ("note", "found")),
@@ -355,14 +363,14 @@ def _metrics() -> Table:
     )
     return Table(
         title="Llama-3-70B on 8 GPUs",
-        caption=f"bytes of one GPU in a decode step of {LARGE_BATCH:,} sequences, {USUAL}, beside the note's",
+        caption=f"bytes of one GPU in a decode step of {LARGE_BATCH:,} sequences, {NOTE_DTYPE}, beside the note's",
         columns=columns,
-        groups=(tuple(map(_metric, metrics())),),
+        groups=(tuple(map(_metric_row, note_metrics())),),
         notes=("PP 8: a middle stage – the last one; ratio: TP over PP",),
     )
 
 
-def _metric(one: Metric) -> tuple[str, ...]:
+def _metric_row(one: NoteMetric) -> tuple[str, ...]:
     found = one.found
     stages = [size for size in dict.fromkeys((found.middle, found.last)) if size]
     ratios = dict.fromkeys(f"{found.tp / size:.3g}x" for size in reversed(stages))
@@ -371,7 +379,7 @@ def _metric(one: Metric) -> tuple[str, ...]:
     return (one.name, note_tp, decimal_bytes(found.tp), note_pp, pp, note_ratio, " – ".join(ratios), one.counted)
 
 
-NOTE = (
+NOTE_PHASES = (
     ("prefill", "the note", "compute", "20–30% communication", "under 1%, pipeline fills well", "PP", "claimed"),
     (
         "decode",
@@ -385,12 +393,12 @@ NOTE = (
 )
 
 
-def _phases(judged: Sequence[Judged]) -> Table:
+def _phases_table(judged: Sequence[ClaimFinding]) -> Table:
     """Prefill, then decode: the note's row and one for each system."""
     titles = ("phase", "on", "bottleneck", "TP", "PP", "winner", "from")
-    systems = dict.fromkeys(one.label for one in overall_on(judged, "decode-winner") if one.gpu)
+    systems = dict.fromkeys(one.label for one in overall_findings(judged, "decode-winner") if one.gpu)
     groups = []
-    for note, row in zip(NOTE, (_prefill, _decode), strict=True):
+    for note, row in zip(NOTE_PHASES, (_prefill_row, _decode_row), strict=True):
         groups.append((note, *(row(judged, label) for label in systems)))
     return Table(
         title="phases",
@@ -404,69 +412,71 @@ def _phases(judged: Sequence[Judged]) -> Table:
     )
 
 
-def _prefill(judged: Sequence[Judged], label: str) -> tuple[str, ...]:
+def _prefill_row(judged: Sequence[ClaimFinding], label: str) -> tuple[str, ...]:
     tp, pp, winner = (
-        _on(judged, slug, label) for slug in ("prefill-comm-20-30", "prefill-pp-comm-1", "prefill-winner")
+        _overall_finding(judged, slug, label) for slug in ("prefill-comm-20-30", "prefill-pp-comm-1", "prefill-winner")
     )
-    ratio = f" (t(TP) / t(PP) {span(winner)})" if winner and winner.low is not None else ""
+    ratio = f" (t(TP) / t(PP) {format_interval(winner)})" if winner and winner.low is not None else ""
     return (
         "prefill",
         label,
-        _bound(judged, label, "compute, past {} tokens"),
-        _share(tp, "all-reduces"),
-        _share(pp, "hops, bubble apart"),
-        f"{_winner(winner)}{ratio}",
-        _provenance(tp, pp, winner),
+        _bottleneck(judged, label, "compute, past {} tokens"),
+        _share_cell(tp, "all-reduces"),
+        _share_cell(pp, "hops, bubble apart"),
+        f"{_winner_cell(winner)}{ratio}",
+        _provenance_cell(tp, pp, winner),
     )
 
 
-def _decode(judged: Sequence[Judged], label: str) -> tuple[str, ...]:
-    tp, pp, winner = (_on(judged, slug, label) for slug in ("allreduce-30", "pp-utilisation", "decode-winner"))
+def _decode_row(judged: Sequence[ClaimFinding], label: str) -> tuple[str, ...]:
+    tp, pp, winner = (
+        _overall_finding(judged, slug, label) for slug in ("allreduce-30", "pp-utilisation", "decode-winner")
+    )
     return (
         "decode",
         label,
-        _bound(judged, label, "memory, up to {} tokens"),
-        _share(tp, "all-reduces"),
-        _share(pp, "its time a stage is busy", "of "),
-        _crossing(winner),
-        _provenance(tp, pp, winner),
+        _bottleneck(judged, label, "memory, up to {} tokens"),
+        _share_cell(tp, "all-reduces"),
+        _share_cell(pp, "its time a stage is busy", "of "),
+        _crossover_cell(winner),
+        _provenance_cell(tp, pp, winner),
     )
 
 
-def _on(judged: Iterable[Judged], slug: str, label: str, kind: str = "whole") -> Finding | None:
+def _overall_finding(judged: Iterable[ClaimFinding], slug: str, label: str, kind: str = "whole") -> Finding | None:
     """The overall finding on a system."""
-    found = overall_on(judged, slug)
-    return next((one for one in found if (one.label, one.architecture, one.dtype) == (label, kind, USUAL)), None)
+    found = overall_findings(judged, slug)
+    return next((one for one in found if (one.label, one.architecture, one.dtype) == (label, kind, NOTE_DTYPE)), None)
 
 
-def _bound(judged: Sequence[Judged], label: str, words: str) -> str:
-    knee = _on(judged, "knee", label, "dense")
-    return words.format(f"{knee.value:.0f}") if knee and knee.value else NONE
+def _bottleneck(judged: Sequence[ClaimFinding], label: str, words: str) -> str:
+    knee = _overall_finding(judged, "knee", label, "dense")
+    return words.format(f"{knee.value:.0f}") if knee and knee.value else DASH
 
 
-def _share(one: Finding | None, what: str, link: str = "in ") -> str:
+def _share_cell(one: Finding | None, what: str, link: str = "in ") -> str:
     if one is None or one.value is None:
-        return NONE
-    figures = formatting.percent(one.value) if one.low is None else span(one)
+        return DASH
+    figures = formatting.percent(one.value) if one.low is None else format_interval(one)
     return f"{figures} {link}{what}"
 
 
-def _winner(one: Finding | None) -> str:
+def _winner_cell(one: Finding | None) -> str:
     """PP where the claim holds, TP where it is refuted."""
-    if one is None or one.verdict not in DECIDED:
-        return "not told" if one and one.value is not None else NONE
+    if one is None or one.verdict not in DECIDED_VERDICTS:
+        return "not told" if one and one.value is not None else DASH
     if one.verdict == "HOLDS_IF":
         return f"PP {one.condition.partition('; ')[0]}"
     return "PP" if one.verdict == "HOLDS" else "TP"
 
 
-def _crossing(one: Finding | None) -> str:
+def _crossover_cell(one: Finding | None) -> str:
     if one and one.verdict == "HOLDS_IF" and one.low is not None and one.high is not None:
         return f"TP below {one.low:.0f}, PP from {one.high:.0f} on"
-    return _winner(one)
+    return _winner_cell(one)
 
 
-def _provenance(*found: Finding | None) -> str:
+def _provenance_cell(*found: Finding | None) -> str:
     """Measured where what ran decides; else modelled, with whatever is assumed in the claims above."""
     known = {one.provenance for one in found if one and one.provenance and one.value is not None}
-    return NONE if not known else "measured" if known == {"measured"} else "modelled"
+    return DASH if not known else "measured" if known == {"measured"} else "modelled"

@@ -8,8 +8,8 @@ from statistics import median
 from typing import NamedTuple
 
 from reports.claims import evidence as claims_evidence
-from reports.claims.evidence import Evidence, Finding, Series, Stack, Verdict, over_tokens, scopes
-from reports.provenance import weakest
+from reports.claims.evidence import Evidence, Finding, SeriesSum, TokenSeries, Verdict, sums_by_scope, with_token_series
+from reports.provenance import weakest_provenance
 from specs import statistics
 from specs.measurement import Measurement
 from specs.roofline import ridge_tokens
@@ -21,20 +21,20 @@ from specs.units import ITEMSIZE
 # it does. Three parameters cannot be told apart from times alone (o hides in a as well as in c·m), so o is given: the
 # launch latency of the same run, or for published times a stated constant with a range. The knee is a / c tokens.
 
-FLAT = 1 / 4
+FLAT_SHARE = 1 / 4
 """Up to this share of the ridge the time is the weights': points there give a."""
-STEEP = 4
+STEEP_MULTIPLE = 4
 """From this many times the ridge on the time is the arithmetic's: points there give c."""
-LEAST = 2
+MIN_POINTS = 2
 """Points that each side needs."""
-GROWN = 1.25
+GROWTH_FACTOR = 1.25
 """The model-free knee: tokens from which on the time stays above this many times that of one token."""
-CLIFF = 1.1
+CLIFF_FACTOR = 1.1
 """One more token that costs more than this is a cliff: a tile was opened for it."""
 
 
 @dataclass(frozen=True)
-class Overhead:
+class LaunchOverhead:
     """What a launch costs in seconds, and how far that is certain."""
 
     seconds: float
@@ -42,7 +42,7 @@ class Overhead:
     high: float
 
 
-PUBLISHED = Overhead(1.5e-6, 0.5e-6, 2.5e-6)
+PUBLISHED_OVERHEAD = LaunchOverhead(1.5e-6, 0.5e-6, 2.5e-6)
 """Inside a graph, without quantising: the smallest such GEMM of the published tables takes 1.5 to 2.5 us as a whole."""
 
 
@@ -55,7 +55,7 @@ class Knee:
     high: float
 
 
-def fit(seconds: Mapping[int, float], ridge: float, overhead: Overhead) -> Knee | None:
+def fit_knee(seconds: Mapping[int, float], ridge: float, overhead: LaunchOverhead) -> Knee | None:
     """The knee of times by tokens; None where the sweep ends too early on either side.
 
     Args:
@@ -63,16 +63,16 @@ def fit(seconds: Mapping[int, float], ridge: float, overhead: Overhead) -> Knee 
         ridge: tokens at which the roofline's two sides meet.
         overhead: o of the model.
     """
-    best = _fit(seconds, ridge, overhead.seconds)
+    best = _knee_tokens(seconds, ridge, overhead.seconds)
     if not best:
         return None
-    tried = [_fit(seconds, ridge, choice) for choice in (overhead.low, overhead.high)]
-    tried += [_fit(_without(seconds, tokens), ridge, overhead.seconds) for tokens in seconds]
+    tried = [_knee_tokens(seconds, ridge, choice) for choice in (overhead.low, overhead.high)]
+    tried += [_knee_tokens(_without_point(seconds, tokens), ridge, overhead.seconds) for tokens in seconds]
     found = [best, *(one for one in tried if one is not None)]
     return Knee(best, min(found), max(found))
 
 
-class Grown(NamedTuple):
+class GrowthPoint(NamedTuple):
     """Tokens from which on the time stays above a limit, on a straight line between the points below and above it."""
 
     tokens: float
@@ -80,7 +80,7 @@ class Grown(NamedTuple):
     above: int
 
 
-def growth(seconds: Mapping[int, float], factor: float = GROWN) -> Grown | None:
+def find_growth_point(seconds: Mapping[int, float], factor: float = GROWTH_FACTOR) -> GrowthPoint | None:
     """Where the time comes to stay above `factor` times that of the fewest tokens; None if it never does."""
     tokens = sorted(seconds)
     limit = factor * seconds[tokens[0]]
@@ -89,64 +89,64 @@ def growth(seconds: Mapping[int, float], factor: float = GROWN) -> Grown | None:
     if last == tokens[-1]:
         return None
     after = tokens[bisect_left(tokens, last) + 1]
-    return Grown(last + (after - last) * (limit - seconds[last]) / (seconds[after] - seconds[last]), last, after)
+    return GrowthPoint(last + (after - last) * (limit - seconds[last]) / (seconds[after] - seconds[last]), last, after)
 
 
-def cliffs(seconds: Mapping[int, float]) -> dict[int, float]:
+def find_cliffs(seconds: Mapping[int, float]) -> dict[int, float]:
     """Tokens after which a single one more costs over a tenth of the time, and how many times the time it takes."""
     steps = {m: seconds[m + 1] / seconds[m] for m in sorted(seconds) if m + 1 in seconds}
-    return {tokens: step for tokens, step in steps.items() if step > CLIFF}
+    return {tokens: step for tokens, step in steps.items() if step > CLIFF_FACTOR}
 
 
-def _fit(seconds: Mapping[int, float], ridge: float, overhead: float) -> float | None:
+def _knee_tokens(seconds: Mapping[int, float], ridge: float, overhead: float) -> float | None:
     """The knee a / c; nought where o may be all of the flat time; None where a side has too few points."""
-    flat = [time - overhead for tokens, time in seconds.items() if tokens <= max(1.0, FLAT * ridge)]
-    steep = [(time - overhead) / tokens for tokens, time in seconds.items() if tokens >= STEEP * ridge]
-    if min(len(flat), len(steep)) < LEAST or median(steep) <= 0:
+    flat = [time - overhead for tokens, time in seconds.items() if tokens <= max(1.0, FLAT_SHARE * ridge)]
+    steep = [(time - overhead) / tokens for tokens, time in seconds.items() if tokens >= STEEP_MULTIPLE * ridge]
+    if min(len(flat), len(steep)) < MIN_POINTS or median(steep) <= 0:
         return None
     return max(0.0, median(flat)) / median(steep)
 
 
-def _without(seconds: Mapping[int, float], tokens: int) -> dict[int, float]:
+def _without_point(seconds: Mapping[int, float], tokens: int) -> dict[int, float]:
     return {count: time for count, time in seconds.items() if count != tokens}
 
 
-def merged(knees: Sequence[Knee]) -> Knee:
+def merge_knees(knees: Sequence[Knee]) -> Knee:
     """The middle knee of several series, and the range of them all."""
     return Knee(median(one.tokens for one in knees), min(k.low for k in knees), max(k.high for k in knees))
 
 
-FEW, MANY = 125, 1000
+FEW_TOKENS, MANY_TOKENS = 125, 1000
 """A knee between these explains why they take different times."""
-CLIFFS_NAMED = 3
-NO_FLAT = "experts have no flat part: with each token more of them are visited"
+MAX_NAMED_CLIFFS = 3
+NO_FLAT_PART = "experts have no flat part: with each token more of them are visited"
 NO_DATASHEET = "specs/gpus.py has no peak or bandwidth for it, or its times include quantising, whose cost is unknown"
 
 
 def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """For each GPU and format an overall knee, then that of each linear; experts have none."""
-    return _judge(evidences, _knee, _placed)
+    return _judge_linears(evidences, _knee_finding, _with_knee_verdict)
 
 
 def judge_throughput(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """For each GPU and format the tokens up to which throughput grows with them, overall and for each linear."""
-    return _judge(evidences, _flat, _grows)
+    return _judge_linears(evidences, _throughput_finding, _with_throughput_verdict)
 
 
-def _judge(
+def _judge_linears(
     evidences: Iterable[Evidence],
-    of_linear: Callable[[Evidence, str, str, Sequence[Series]], Finding],
+    of_linear: Callable[[Evidence, str, str, Sequence[TokenSeries]], Finding],
     verdict: Callable[[Finding], Finding],
 ) -> Iterator[Finding]:
     """An overall finding and one for each linear; of experts that they have no flat part.
 
     A whole layer has no single knee: attention grows with the batch from the first token on.
     """
-    for evidence in over_tokens(evidences):
+    for evidence in with_token_series(evidences):
         if evidence.architecture == "whole":
             continue
         if evidence.architecture == "moe":
-            yield replace(evidence.blank("tokens"), condition=NO_FLAT)
+            yield replace(evidence.blank_finding("tokens"), condition=NO_FLAT_PART)
             continue
         rows = [of_linear(evidence, slug, part, alike) for (slug, part), alike in evidence.parts.items()]
         whole = _overall_knee(evidence, rows)
@@ -154,126 +154,126 @@ def _judge(
         yield from rows
 
 
-def ridge(evidence: Evidence) -> float | None:
+def roofline_ridge(evidence: Evidence) -> float | None:
     """Tokens at which the two sides of the roofline meet; None where a ceiling is unknown."""
-    limits, itemsize = evidence.limits, ITEMSIZE.get(evidence.dtype)
+    limits, itemsize = evidence.ceilings, ITEMSIZE.get(evidence.dtype)
     peak = limits.peak(evidence.dtype) if limits else None
     if not (limits and limits.read_bytes_per_second and peak and itemsize):
         return None
     return ridge_tokens(itemsize, peak, limits.read_bytes_per_second)
 
 
-def overhead(evidence: Evidence) -> Overhead | None:
+def launch_overhead(evidence: Evidence) -> LaunchOverhead | None:
     """What a launch costs: measured in the same run, or the constant for published times; None if unknown.
 
     Published times of narrow formats include quantising the activations, which no constant is known for.
     """
     if evidence.published:
-        return PUBLISHED if ITEMSIZE.get(evidence.dtype, 0) > 1 else None
+        return PUBLISHED_OVERHEAD if ITEMSIZE.get(evidence.dtype, 0) > 1 else None
     seconds = evidence.measured.launch_seconds
-    return Overhead(seconds, seconds, seconds) if seconds else None
+    return LaunchOverhead(seconds, seconds, seconds) if seconds else None
 
 
-def of_series(evidence: Evidence, series: Series) -> Knee | None:
+def series_knee(evidence: Evidence, series: TokenSeries) -> Knee | None:
     """The knee of one implementation; its range covers the passes where it was measured in several."""
-    corner, launch = ridge(evidence), overhead(evidence)
+    corner, launch = roofline_ridge(evidence), launch_overhead(evidence)
     if corner is None or launch is None:
         return None
-    best = fit(series.seconds, corner, launch)
+    best = fit_knee(series.seconds, corner, launch)
     if best is None or evidence.published:
         return best
-    found = [best, *(one for turn in _passes(series) if (one := fit(turn, corner, launch)))]
+    found = [best, *(one for turn in _times_by_pass(series) if (one := fit_knee(turn, corner, launch)))]
     return Knee(best.tokens, min(one.low for one in found), max(one.high for one in found))
 
 
-def _passes(series: Series) -> list[dict[int, float]]:
+def _times_by_pass(series: TokenSeries) -> list[dict[int, float]]:
     """The times by tokens that each pass alone gives."""
     passes = min(len(one.seconds) for one in series.points.values())
     return [{m: median(one.seconds[turn]) for m, one in series.points.items()} for turn in range(passes)]
 
 
-def _blank(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:
+def _blank_finding(evidence: Evidence, slug: str, part: str, alike: Sequence[TokenSeries]) -> Finding:
     """What a finding on one linear says apart from its verdict."""
     used = [one for series in alike for one in series.points.values()]
-    cases, rests_on = tuple(one.case.name for one in used), weakest(one.provenance for one in used)
-    return replace(evidence.blank("tokens"), scope=part, model=slug, cases=cases, provenance=rests_on)
+    cases, rests_on = tuple(one.case.name for one in used), weakest_provenance(one.provenance for one in used)
+    return replace(evidence.blank_finding("tokens"), scope=part, model=slug, cases=cases, provenance=rests_on)
 
 
-def _knee(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:
+def _knee_finding(evidence: Evidence, slug: str, part: str, alike: Sequence[TokenSeries]) -> Finding:
     cold = [one for one in alike if not one.maybe_hot]
-    used, corner = cold or alike, ridge(evidence)
-    blank = _blank(evidence, slug, part, used)
-    if corner is None or overhead(evidence) is None:
+    used, corner = cold or alike, roofline_ridge(evidence)
+    blank = _blank_finding(evidence, slug, part, used)
+    if corner is None or launch_overhead(evidence) is None:
         lacking = "no ceilings or no launch latency: run suites/bench_ceilings.py with it"
         return replace(blank, condition=NO_DATASHEET if evidence.published else lacking)
-    found = [one for series in used if (one := of_series(evidence, series))]
+    found = [one for series in used if (one := series_knee(evidence, series))]
     if not found:
-        least = f"{LEAST} points up to {FLAT * corner:.0f} and from {STEEP * corner:.0f} tokens on"
+        least = f"{MIN_POINTS} points up to {FLAT_SHARE * corner:.0f} and from {STEEP_MULTIPLE * corner:.0f} tokens on"
         return replace(blank, verdict="UNDERPOWERED", condition=f"a ridge at {corner:.0f} tokens needs {least}")
-    whole = merged(found)
+    whole = merge_knees(found)
     figures = replace(blank, value=whole.tokens, low=whole.low, high=whole.high)
     if not cold:
-        return replace(figures, verdict="UNDERPOWERED", condition=claims_evidence.HOT)
-    grown = [rise.tokens for series in used if (rise := growth(series.seconds))]
-    said = [f"{GROWN} t(1) at {median(grown):.0f}"] if grown else []
-    said += [f"ridge at {corner:.0f}", *_cliffs(used)]
-    return _placed(replace(figures, condition="; ".join(said)))
+        return replace(figures, verdict="UNDERPOWERED", condition=claims_evidence.MAYBE_HOT)
+    grown = [rise.tokens for series in used if (rise := find_growth_point(series.seconds))]
+    said = [f"{GROWTH_FACTOR} t(1) at {median(grown):.0f}"] if grown else []
+    said += [f"ridge at {corner:.0f}", *_cliffs_text(used)]
+    return _with_knee_verdict(replace(figures, condition="; ".join(said)))
 
 
-def _cliffs(alike: Sequence[Series]) -> list[str]:
+def _cliffs_text(alike: Sequence[TokenSeries]) -> list[str]:
     """The steepest tile cliffs that most implementations have: one more token costs a tenth and over."""
     steps: dict[int, list[float]] = {}
     for series in alike:
-        for tokens, step in cliffs(series.seconds).items():
+        for tokens, step in find_cliffs(series.seconds).items():
             steps.setdefault(tokens, []).append(step)
     common = {tokens: median(found) for tokens, found in steps.items() if 2 * len(found) > len(alike)}
-    worst = sorted(sorted(common, key=lambda tokens: -common[tokens])[:CLIFFS_NAMED])
+    worst = sorted(sorted(common, key=lambda tokens: -common[tokens])[:MAX_NAMED_CLIFFS])
     return [f"cliffs {', '.join(f'{m}→{m + 1} +{common[m] - 1:.0%}' for m in worst)}"] if worst else []
 
 
-def _placed(figures: Finding) -> Finding:
+def _with_knee_verdict(figures: Finding) -> Finding:
     """Whether the knee lies between few and many tokens."""
     low, high = figures.low or 0.0, figures.high or 0.0
-    if low >= FEW and high <= MANY:
+    if low >= FEW_TOKENS and high <= MANY_TOKENS:
         return replace(figures, verdict="HOLDS")
-    if high < FEW or low > MANY:
+    if high < FEW_TOKENS or low > MANY_TOKENS:
         return replace(figures, verdict="REFUTED")
-    across = f"the range reaches across {FEW if low < FEW else MANY} tokens; {figures.condition}"
+    across = f"the range reaches across {FEW_TOKENS if low < FEW_TOKENS else MANY_TOKENS} tokens; {figures.condition}"
     return replace(figures, verdict="UNDERPOWERED", condition=across)
 
 
-def _flat(evidence: Evidence, slug: str, part: str, alike: Sequence[Series]) -> Finding:
+def _throughput_finding(evidence: Evidence, slug: str, part: str, alike: Sequence[TokenSeries]) -> Finding:
     cold = [one for one in alike if not one.maybe_hot]
     used = cold or alike
-    blank = replace(_blank(evidence, slug, part, used), verdict="UNDERPOWERED")
+    blank = replace(_blank_finding(evidence, slug, part, used), verdict="UNDERPOWERED")
     begins, ends = max(min(series.points) for series in used), min(max(series.points) for series in used)
-    if begins > max(1.0, FLAT * (ridge(evidence) or 0)):
+    if begins > max(1.0, FLAT_SHARE * (roofline_ridge(evidence) or 0)):
         return replace(blank, condition=f"the sweep begins at {begins} tokens, where the time may grow already")
-    found = [one for series in used if (one := growth(series.seconds))]
+    found = [one for series in used if (one := find_growth_point(series.seconds))]
     if len(found) < len(used):
         return replace(blank, condition=f"the time is still flat where the sweep ends, at {ends} tokens")
-    low, high = _spread(evidence, used, found)
+    low, high = _growth_range(evidence, used, found)
     figures = replace(blank, value=median(one.tokens for one in found), low=low, high=high)
     if low is None:
         return replace(figures, condition="a single framework or a single pass gives no interval")
-    return _grows(figures) if cold else replace(figures, condition=claims_evidence.HOT)
+    return _with_throughput_verdict(figures) if cold else replace(figures, condition=claims_evidence.MAYBE_HOT)
 
 
-def _spread(
-    evidence: Evidence, used: Sequence[Series], found: Sequence[Grown]
+def _growth_range(
+    evidence: Evidence, used: Sequence[TokenSeries], found: Sequence[GrowthPoint]
 ) -> tuple[float, float] | tuple[None, None]:
     """From the last point below to the first above, over frameworks or over passes; none of a single one."""
     if evidence.published:
         several = len({series.implementation for series in used}) > 1
         return (min(one.below for one in found), max(one.above for one in found)) if several else (None, None)
-    turns = [_passes(series) for series in used]
+    turns = [_times_by_pass(series) for series in used]
     if min(map(len, turns)) == 1:
         return None, None
-    ends = [*found, *(one for passes in turns for turn in passes if (one := growth(turn)))]
+    ends = [*found, *(one for passes in turns for turn in passes if (one := find_growth_point(turn)))]
     return min(one.below for one in ends), max(one.above for one in ends)
 
 
-def _grows(figures: Finding) -> Finding:
+def _with_throughput_verdict(figures: Finding) -> Finding:
     """Throughput is in proportion to the tokens as far as the time is flat: never without end."""
     if figures.high is not None and figures.high <= 2:
         return replace(figures, verdict="REFUTED")
@@ -284,25 +284,27 @@ def _grows(figures: Finding) -> Finding:
 
 def _overall_knee(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
     """The middle and the range of what could be judged, its verdict open; else the first reason why nothing could."""
-    judged = claims_evidence.decided(evidence, rows)
+    judged = claims_evidence.decided_rows(evidence, rows)
     if not judged:
-        whole = claims_evidence.merged(evidence, rows[:1], "tokens")
+        whole = claims_evidence.merge_findings(evidence, rows[:1], "tokens")
         return replace(whole, verdict=rows[0].verdict, value=None, low=None, high=None, condition=rows[0].condition)
-    corner = ridge(evidence)
-    condition = claims_evidence.coverage(evidence, rows, judged) + (f"; ridge at {corner:.0f} tokens" if corner else "")
-    return replace(claims_evidence.merged(evidence, judged, "tokens"), condition=condition)
+    corner = roofline_ridge(evidence)
+    condition = claims_evidence.coverage_text(evidence, rows, judged) + (
+        f"; ridge at {corner:.0f} tokens" if corner else ""
+    )
+    return replace(claims_evidence.merge_findings(evidence, judged, "tokens"), condition=condition)
 
 
 # Claims of the form "b tokens take as long as a": t(b) / t(a) of linears, layers and models, and overall.
 
-AS_LONG = 1.25
+SAME_TIME_FACTOR = 1.25
 """Times within this factor count as the same."""
-NAMED = 2
+MAX_NAMED = 2
 """Linears that a condition names beside counting them."""
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """t(b) / t(a) by one implementation, and the interval that its passes give, if there are several."""
 
     implementation: str
@@ -311,52 +313,54 @@ class Ratio:
     used: Sequence[Measurement]
 
     @classmethod
-    def of(cls, stack: Stack, before: Sequence[Measurement], after: Sequence[Measurement]) -> "Ratio":
+    def from_measurements(
+        cls, stack: SeriesSum, before: Sequence[Measurement], after: Sequence[Measurement]
+    ) -> "TimeRatio":
         """The ratio of the summed times of several linears; of one linear alone that of its medians."""
         if len(before) == 1:
             value = after[0].median / before[0].median
             interval = statistics.ratio_interval(before[0].seconds, after[0].seconds)
         else:
-            a, b = stack.sums(before), stack.sums(after)
+            a, b = stack.pass_sums(before), stack.pass_sums(after)
             value, interval = statistics.mean(b) / statistics.mean(a), statistics.ratio_interval(a, b)
         return cls(stack.series[0].implementation, value, interval, [*before, *after])
 
 
-def judge(evidences: Iterable[Evidence], a: int, b: int) -> Iterator[Finding]:
+def judge_token_ratio(evidences: Iterable[Evidence], a: int, b: int) -> Iterator[Finding]:
     """For each GPU, format and kind of layer an overall finding, then one for each model, layer and linear."""
-    for evidence in over_tokens(evidences):
-        rows = [_row(evidence, slug, scope, stacks, a, b) for slug, scope, stacks in scopes(evidence)]
+    for evidence in with_token_series(evidences):
+        rows = [_scope_finding(evidence, slug, scope, stacks, a, b) for slug, scope, stacks in sums_by_scope(evidence)]
         yield _overall_ratio(evidence, rows)
         yield from rows
 
 
-def _row(evidence: Evidence, slug: str, scope: str, stacks: Sequence[Stack], a: int, b: int) -> Finding:
+def _scope_finding(evidence: Evidence, slug: str, scope: str, stacks: Sequence[SeriesSum], a: int, b: int) -> Finding:
     """One linear or one sum of linears, by every implementation that has it cold."""
-    blank = replace(evidence.blank("ratio"), scope=scope, model=slug)
+    blank = replace(evidence.blank_finding("ratio"), scope=scope, model=slug)
     cold = [stack for stack in stacks if not stack.maybe_hot(a, b)]
-    sound = [stack for stack in cold if not stack.doubted(a, b)]
-    ratios = [ratio for stack in sound or cold or stacks if (ratio := _ratio(stack, a, b))]
+    sound = [stack for stack in cold if not stack.is_doubtful(a, b)]
+    ratios = [ratio for stack in sound or cold or stacks if (ratio := _time_ratio(stack, a, b))]
     if not ratios:
         return replace(blank, condition=f"no times of both {a} and {b} tokens")
-    low, high = reach(ratios, published=evidence.published)
-    verdict, condition = _verdict(ratios, low, high)
+    low, high = ratio_range(ratios, published=evidence.published)
+    verdict, condition = _ratio_verdict(ratios, low, high)
     if not sound:
-        verdict, condition = "UNDERPOWERED", claims_evidence.ODD if cold else claims_evidence.HOT
+        verdict, condition = "UNDERPOWERED", claims_evidence.ODD_TIMES if cold else claims_evidence.MAYBE_HOT
     elif odd := [stack.series[0].implementation for stack in cold if stack not in sound]:
         condition = "; ".join(filter(None, (condition, f"without {', '.join(odd)}: slower than with more tokens")))
-    return finding_of(blank, ratios, verdict, condition, (low, high))
+    return ratio_finding(blank, ratios, verdict, condition, (low, high))
 
 
-def _ratio(stack: Stack, a: int, b: int) -> Ratio | None:
+def _time_ratio(stack: SeriesSum, a: int, b: int) -> TimeRatio | None:
     pairs = [pair for one in stack.series if (pair := one.at(a, b))]
     if len(pairs) < len(stack.series):
         return None
-    return Ratio.of(stack, [before for before, _ in pairs], [after for _, after in pairs])
+    return TimeRatio.from_measurements(stack, [before for before, _ in pairs], [after for _, after in pairs])
 
 
-def finding_of(
-    blank: Finding,
-    ratios: Sequence[Ratio],
+def ratio_finding(
+    blank_finding: Finding,
+    ratios: Sequence[TimeRatio],
     verdict: Verdict,
     condition: str,
     ends: tuple[float | None, float | None],
@@ -364,19 +368,19 @@ def finding_of(
     """A row with the middle of what implementations gave, and all the cases that it rests on."""
     used = [one for ratio in ratios for one in ratio.used]
     return replace(
-        blank,
+        blank_finding,
         verdict=verdict,
         value=median(ratio.value for ratio in ratios),
         low=ends[0],
         high=ends[1],
         condition=condition,
         cases=tuple(one.case.name for one in used),
-        provenance=weakest(one.provenance for one in used),
+        provenance=weakest_provenance(one.provenance for one in used),
         interpolation_error=max((one.interpolation_error for one in used if one.interpolation_error), default=None),
     )
 
 
-def reach(ratios: Sequence[Ratio], *, published: bool) -> tuple[float | None, float | None]:
+def ratio_range(ratios: Sequence[TimeRatio], *, published: bool) -> tuple[float | None, float | None]:
     """Over frameworks where published, over passes where measured; nothing where there is but one of them."""
     if published:
         values = [ratio.value for ratio in ratios]
@@ -386,48 +390,48 @@ def reach(ratios: Sequence[Ratio], *, published: bool) -> tuple[float | None, fl
     return (min(ends)[0], max(high for _, high in ends)) if len(ends) == len(ratios) else (None, None)
 
 
-def _verdict(ratios: Sequence[Ratio], low: float | None, high: float | None) -> tuple[Verdict, str]:
+def _ratio_verdict(ratios: Sequence[TimeRatio], low: float | None, high: float | None) -> tuple[Verdict, str]:
     if low is None or high is None:
         return "UNDERPOWERED", "a single framework or a single pass gives no interval"
-    if low > AS_LONG:
+    if low > SAME_TIME_FACTOR:
         return "REFUTED", ""
-    if high <= AS_LONG:
+    if high <= SAME_TIME_FACTOR:
         return "HOLDS", ""
-    within = [ratio.implementation for ratio in ratios if (ratio.interval or (0, ratio.value))[1] <= AS_LONG]
+    within = [ratio.implementation for ratio in ratios if (ratio.interval or (0, ratio.value))[1] <= SAME_TIME_FACTOR]
     if not within:
-        return "UNDERPOWERED", f"the interval reaches across {AS_LONG}"
+        return "UNDERPOWERED", f"the interval reaches across {SAME_TIME_FACTOR}"
     return "HOLDS_IF", f"by {', '.join(dict.fromkeys(within))}"
 
 
 def _overall_ratio(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
-    judged = claims_evidence.decided(evidence, rows)
+    judged = claims_evidence.decided_rows(evidence, rows)
     if not judged:
         found = [row for row in rows if row.value is not None and row.condition]
         verdict: Verdict = "UNDERPOWERED" if found else "NOT_MEASURED"
-        whole = claims_evidence.merged(evidence, found or rows, "ratio")
+        whole = claims_evidence.merge_findings(evidence, found or rows, "ratio")
         return replace(whole, verdict=verdict, low=None, high=None, condition=(found or rows)[0].condition)
-    whole = claims_evidence.merged(evidence, judged, "ratio")
-    over = claims_evidence.coverage(evidence, rows, judged)
-    if whole.low is not None and whole.low > AS_LONG:
+    whole = claims_evidence.merge_findings(evidence, judged, "ratio")
+    over = claims_evidence.coverage_text(evidence, rows, judged)
+    if whole.low is not None and whole.low > SAME_TIME_FACTOR:
         return replace(whole, verdict="REFUTED", condition=over)
-    if whole.high is not None and whole.high <= AS_LONG:
+    if whole.high is not None and whole.high <= SAME_TIME_FACTOR:
         return replace(whole, verdict="HOLDS", condition=over)
-    return replace(whole, verdict="HOLDS_IF", condition=_within(judged))
+    return replace(whole, verdict="HOLDS_IF", condition=_within_text(judged))
 
 
-def _within(judged: Sequence[Finding]) -> str:
+def _within_text(judged: Sequence[Finding]) -> str:
     """Where the claim holds, for an overall finding that neither holds nor fails everywhere."""
     some = [row for row in judged if row.verdict != "REFUTED"]
     everywhere = sum(1 for row in judged if row.verdict == "HOLDS")
-    text = f"{len(some)} of {len(judged)} stay within {AS_LONG} in a framework, {everywhere} in all"
-    ways = Counter(_dealt(row) for row in judged)
+    text = f"{len(some)} of {len(judged)} stay within {SAME_TIME_FACTOR} in a framework, {everywhere} in all"
+    ways = Counter(_scope_suffix(row) for row in judged)
     if len(ways) > 1:  # of experts, how the tokens were dealt to them decides; of whole layers, their context
-        count = Counter(map(_dealt, some))
+        count = Counter(map(_scope_suffix, some))
         text += f" ({', '.join(f'{way} {count[way]} of {of}' for way, of in sorted(ways.items()))})"
-    named = sorted(some, key=lambda row: row.verdict)[:NAMED]
+    named = sorted(some, key=lambda row: row.verdict)[:MAX_NAMED]
     return text + "".join(f"; {row.model} {row.scope} {row.condition}".rstrip() for row in named)
 
 
-def _dealt(row: Finding) -> str:
+def _scope_suffix(row: Finding) -> str:
     """What a scope such as `experts tp1 balanced` or `layer tp1 ctx512` ends in; empty for dense linears."""
     return " ".join(row.scope.split()[2:])

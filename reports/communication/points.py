@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 from reports import machine, roofline
 from reports.compare import generations
-from reports.formatting import NONE, microseconds
-from reports.importers.aiconfigurator import tables
+from reports.formatting import DASH, microseconds
+from reports.importers.aiconfigurator import package
 from reports.output import Column, Table
 from reports.provenance import gpu_name
 from reports.results import ResultFile
-from reports.roofline import Figures, Interval, Line
+from reports.roofline import AlphaBeta, CaseMetrics, Interval
 from specs import traffic as specs_traffic
 from specs.errors import UserError
 from specs.gpus import Gpu
 from specs.measurement import Case, Measurement
 from specs.statistics import Passes
-from specs.units import binary_bytes
+from specs.units import format_bytes
 
 # Published all-reduces beside each other: NCCL and the custom kernels of serving engines, in a graph and eager.
 
@@ -37,11 +37,11 @@ FAMILIES = {
     "triton-one-shot": "custom",
 }
 """Implementations by the kind of software that they are."""
-HALVES = {"bf16", "fp16"}
+SIXTEEN_BIT = {"bf16", "fp16"}
 """Formats that send and add as many bytes for each element: NCCL is published in fp16 alone, engines run bf16."""
 
 
-class Key(NamedTuple):
+class ReferenceKey(NamedTuple):
     """What a measurement and a published figure have to agree in, besides dtype and message."""
 
     gpu: str
@@ -61,7 +61,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ReferenceCurve:
     """Published times of one kernel: seconds by bytes of the message."""
 
     dtype: str
@@ -72,42 +72,42 @@ class Curve:
         """The time at this size, on a straight line between its neighbours where it is not tabulated."""
         if (exact := self.seconds.get(message_bytes)) is not None:
             return Reference(exact, self.source)
-        found = tables.between(self.seconds, message_bytes)
+        found = package.interpolate(self.seconds, message_bytes)
         if not found:
             return None
-        return Reference(found.seconds, self.source, f"{binary_bytes(found.low)}–{binary_bytes(found.high)}")
+        return Reference(found.seconds, self.source, f"{format_bytes(found.low)}–{format_bytes(found.high)}")
 
 
 @dataclass(frozen=True)
 class References:
     """Every published curve at hand."""
 
-    curves: Mapping[Key, Sequence[Curve]]
+    curves: Mapping[ReferenceKey, Sequence[ReferenceCurve]]
 
-    def beside(self, gpu: Gpu | None, one: Measurement) -> Reference | None:
+    def lookup(self, gpu: Gpu | None, one: Measurement) -> Reference | None:
         """The fastest that was published for the same case; a tabulated size goes before an interpolated one."""
         key = _key(gpu, one)
         case = one.case
         if not gpu or not key or one.provenance != "measured" or case.gap_seconds or case.message_bytes is None:
             return None
-        if one.transport is not None and not over_fabric(gpu, one.transport):
+        if one.transport is not None and not is_over_fabric(gpu, one.transport):
             return None
         curves = self.curves.get(key, ())
         same = [curve for curve in curves if curve.dtype == case.dtype]
-        alike = same or [curve for curve in curves if {curve.dtype, case.dtype} <= HALVES]
+        alike = same or [curve for curve in curves if {curve.dtype, case.dtype} <= SIXTEEN_BIT]
         found = [reference for curve in alike if (reference := curve.at(case.message_bytes))]
         return min(found, key=lambda one: (one.between is not None, one.seconds), default=None)
 
 
-NOTHING = References({})
+NO_REFERENCES = References({})
 
 
-def over_fabric(gpu: Gpu, transport: str) -> bool:
+def is_over_fabric(gpu: Gpu, transport: str) -> bool:
     """Whether this kind of link is the fabric whose rate the GPU's row holds."""
     return gpu.link.lower().startswith(transport.lower())
 
 
-def gather(files: Sequence[ResultFile]) -> References:
+def gather_references(files: Sequence[ResultFile]) -> References:
     """The published figures of these files, and of the installed tables for GPUs that no file has any of.
 
     A package that is not there is no error: there are fewer references then.
@@ -119,9 +119,9 @@ def gather(files: Sequence[ResultFile]) -> References:
         for one in _published_in(file)
     ]
     covered = {gpu.slug for gpu, _, _ in rows}
-    for gpu in {gpu.slug: gpu for file in files for gpu in _asked(file)}.values():
+    for gpu in {gpu.slug: gpu for file in files for gpu in _gpus_to_look_up(file)}.values():
         if gpu.slug not in covered:
-            rows += [(gpu, one, tables.NAME) for one in _tables(gpu)]
+            rows += [(gpu, one, package.PACKAGE_NAME) for one in _tables(gpu)]
     return _curves(rows)
 
 
@@ -129,7 +129,7 @@ def _published_in(file: ResultFile) -> list[Measurement]:
     return [one for one in file.measurements if one.provenance == "published"]
 
 
-def _asked(file: ResultFile) -> list[Gpu]:
+def _gpus_to_look_up(file: ResultFile) -> list[Gpu]:
     """The file's GPU, if the file holds anything that tables could have a figure for."""
     gpu = machine.known_gpu(file)
     asks = any(one.provenance == "measured" and _key(gpu, one) for one in file.measurements)
@@ -138,7 +138,7 @@ def _asked(file: ResultFile) -> list[Gpu]:
 
 def _tables(gpu: Gpu) -> list[Measurement]:
     try:
-        folder, _ = tables.installed().system(gpu.slug)
+        folder, _ = package.find_package().system(gpu.slug)
         from reports.importers.aiconfigurator import readers  # pandas: a second, and only where a GPU was measured
 
         return readers.read_collectives(folder).measurements
@@ -146,21 +146,23 @@ def _tables(gpu: Gpu) -> list[Measurement]:
         return []
 
 
-def _key(gpu: Gpu | None, one: Measurement) -> Key | None:
+def _key(gpu: Gpu | None, one: Measurement) -> ReferenceKey | None:
     case = one.case
     family = FAMILIES.get(case.implementation)
     if gpu is None or family is None or case.message_bytes is None or case.launch not in ("graph", "eager"):
         return None
-    return Key(gpu.slug, case.op, family, case.launch, case.ranks)
+    return ReferenceKey(gpu.slug, case.op, family, case.launch, case.ranks)
 
 
 def _curves(rows: Iterable[tuple[Gpu, Measurement, str]]) -> References:
-    found: dict[Key, dict[tuple[str, str], dict[int, float]]] = {}
+    found: dict[ReferenceKey, dict[tuple[str, str], dict[int, float]]] = {}
     for gpu, one, origin in rows:
         if key := _key(gpu, one):
             by_size = found.setdefault(key, {}).setdefault((one.case.dtype, _source(one, origin)), {})
             by_size[one.case.message_bytes or 0] = one.median
-    return References({key: [Curve(*which, by) for which, by in group.items()] for key, group in found.items()})
+    return References(
+        {key: [ReferenceCurve(*which, by) for which, by in group.items()] for key, group in found.items()}
+    )
 
 
 def _source(one: Measurement, origin: str) -> str:
@@ -168,11 +170,11 @@ def _source(one: Measurement, origin: str) -> str:
     return f"{who} {one.case.dtype} ({origin})"
 
 
-SIZES = tuple(size * 2**10 for size in (16, 128, 1024, 16 * 1024))
+SHOWN_SIZES = tuple(size * 2**10 for size in (16, 128, 1024, 16 * 1024))
 """A token of hidden 8192 in 16 bits, and what prefill sends."""
-RANKS = 8
-Way = tuple[str, str]
-WAYS: Mapping[Way, str] = {
+PREFERRED_RANKS = 8
+Variant = tuple[str, str]
+VARIANT_LABELS: Mapping[Variant, str] = {
     ("nccl", "eager"): "NCCL eager",
     ("nccl", "graph"): "NCCL graph",
     ("custom", "eager"): "custom eager",
@@ -182,42 +184,42 @@ WAYS: Mapping[Way, str] = {
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedAllReduces:
     """All-reduces of one GPU over so many ranks in a 16-bit format, by way and by bytes: the fastest kernel's."""
 
     name: str
     gpu: Gpu | None
     ranks: int
-    ways: Mapping[Way, Mapping[int, Measurement]]
+    variants: Mapping[Variant, Mapping[int, Measurement]]
 
-    def at(self, way: Way, message_bytes: int) -> Measurement | None:
+    def at(self, way: Variant, message_bytes: int) -> Measurement | None:
         """The point there, if there is one: nothing is interpolated."""
-        return self.ways.get(way, {}).get(message_bytes)
+        return self.variants.get(way, {}).get(message_bytes)
 
     def sentence(self, message_bytes: int) -> str:
         """What a message of this size takes by every way that there is; empty where there is none."""
         who, how = {"nccl": "NCCL", "custom": "the fastest custom kernel"}, {"graph": "in a graph", "eager": "eager"}
-        found = [(way, one) for way in WAYS if (one := self.at(way, message_bytes))]
+        found = [(way, one) for way in VARIANT_LABELS if (one := self.at(way, message_bytes))]
         times = [f"{microseconds(one.median)} us with {who[family]} {how[launch]}" for (family, launch), one in found]
         if not times:
             return ""
         listed = ", ".join(times[:-1]) + (" and " if times[:-1] else "") + times[-1]
         return (
-            f"At {binary_bytes(message_bytes)} on {self.ranks} × {self.name} an all-reduce takes {listed} (published)."
+            f"At {format_bytes(message_bytes)} on {self.ranks} × {self.name} an all-reduce takes {listed} (published)."
         )
 
 
-def collect_published(files: Sequence[ResultFile]) -> list[Published]:
+def collect_published(files: Sequence[ResultFile]) -> list[PublishedAllReduces]:
     """One for each file that has any, the oldest GPU first."""
-    found = [one for file in files if (one := _published_by(file, _name(file, files)))]
-    return sorted(found, key=lambda one: (generations.generation(one.gpu) if one.gpu else 0, one.name))
+    found = [one for file in files if (one := _published_all_reduces(file, _name(file, files)))]
+    return sorted(found, key=lambda one: (generations.generation_number(one.gpu) if one.gpu else 0, one.name))
 
 
-def table(found: Sequence[Published]) -> list[Table]:
+def published_table(found: Sequence[PublishedAllReduces]) -> list[Table]:
     """For each size a group of rows, a GPU each; no table where nothing was published."""
-    ways = [way for way in WAYS if any(way in one.ways for one in found)]
+    ways = [way for way in VARIANT_LABELS if any(way in one.variants for one in found)]
     groups = []
-    for size in SIZES:
+    for size in SHOWN_SIZES:
         rows = [one for one in found if any(one.at(way, size) for way in ways)]
         if rows:
             groups.append(tuple(_row(one, size, ways) for one in rows))
@@ -227,7 +229,7 @@ def table(found: Sequence[Published]) -> list[Table]:
         Column("message"),
         Column("GPU", number=False),
         Column("ranks"),
-        *(Column(f"{WAYS[way]}\nus") for way in ways),
+        *(Column(f"{VARIANT_LABELS[way]}\nus") for way in ways),
         Column("custom eager\nover graph"),
         Column("fastest custom kernel", number=False, prose=True),
     )
@@ -237,50 +239,52 @@ def table(found: Sequence[Published]) -> list[Table]:
         groups=tuple(groups),
         caption=f"{_formats(found)}; of several kernels the fastest at each size",
     )
-    return [drawn.without_empty(NONE)]
+    return [drawn.without_empty(DASH)]
 
 
-def _row(one: Published, size: int, ways: Sequence[Way]) -> tuple[str, ...]:
+def _row(one: PublishedAllReduces, size: int, ways: Sequence[Variant]) -> tuple[str, ...]:
     points = [one.at(way, size) for way in ways]
     eager, graph = one.at(("custom", "eager"), size), one.at(("custom", "graph"), size)
-    gained = f"{eager.median / graph.median:.1f}" if eager and graph else NONE
+    gained = f"{eager.median / graph.median:.1f}" if eager and graph else DASH
     custom = [(way, one.at(("custom", way), size)) for way in ("eager", "graph")]
     kernels = ", ".join(f"{way}: {point.framework} {point.version}" for way, point in custom if point)
-    times = (microseconds(point.median) if point else NONE for point in points)
-    return (binary_bytes(size), one.name, f"{one.ranks}", *times, gained, kernels or NONE)
+    times = (microseconds(point.median) if point else DASH for point in points)
+    return (format_bytes(size), one.name, f"{one.ranks}", *times, gained, kernels or DASH)
 
 
-def _formats(found: Sequence[Published]) -> str:
+def _formats(found: Sequence[PublishedAllReduces]) -> str:
     """NCCL in fp16, custom in bf16: what the tables hold."""
     formats: dict[str, set[str]] = {}
     for one in found:
-        for (family, _), by_size in one.ways.items():
+        for (family, _), by_size in one.variants.items():
             formats.setdefault(family, set()).update(point.case.dtype for point in by_size.values())
     names = {"nccl": "NCCL"}
     return ", ".join(f"{names.get(family, family)} in {' and '.join(sorted(of))}" for family, of in formats.items())
 
 
-def _published_by(file: ResultFile, name: str) -> Published | None:
+def _published_all_reduces(file: ResultFile, name: str) -> PublishedAllReduces | None:
     taken = [
         one
         for one in file.measurements
         if one.provenance == "published"
         and one.case.op == "all_reduce"
-        and one.case.dtype in HALVES
-        and (one.case.implementation, one.case.launch) in WAYS
+        and one.case.dtype in SIXTEEN_BIT
+        and (one.case.implementation, one.case.launch) in VARIANT_LABELS
     ]
     if not taken:
         return None
     counts = {one.case.ranks for one in taken}
-    ranks = RANKS if RANKS in counts else max(counts)
-    ways: dict[Way, dict[int, Measurement]] = {}
+    ranks = PREFERRED_RANKS if PREFERRED_RANKS in counts else max(counts)
+    ways: dict[Variant, dict[int, Measurement]] = {}
     for one in taken:
         size = one.case.message_bytes
         if one.case.ranks == ranks and size:
             by_size = ways.setdefault((one.case.implementation, one.case.launch), {})
             if size not in by_size or one.median < by_size[size].median:
                 by_size[size] = one
-    return Published(name, machine.known_gpu(file), ranks, {way: dict(sorted(by.items())) for way, by in ways.items()})
+    return PublishedAllReduces(
+        name, machine.known_gpu(file), ranks, {way: dict(sorted(by.items())) for way, by in ways.items()}
+    )
 
 
 def _name(file: ResultFile, files: Sequence[ResultFile]) -> str:
@@ -291,10 +295,10 @@ def _name(file: ResultFile, files: Sequence[ResultFile]) -> str:
 
 
 @dataclass(frozen=True)
-class Point:
+class CommPoint:
     """A measurement, the GPU that it ran on where that is known, and a published time to hold it against."""
 
-    figures: Figures
+    figures: CaseMetrics
     gpu: Gpu | None
     reference: Reference | None
 
@@ -326,13 +330,17 @@ class Point:
     def hop_seconds(self) -> float | None:
         """One way of a ping-pong; None for anything else."""
         traffic = specs_traffic.TRAFFIC.get(self.case.op)
-        return self.measurement.median / traffic.in_turn if traffic and traffic.in_turn > 1 else None
+        return (
+            self.measurement.median / traffic.sequential_messages
+            if traffic and traffic.sequential_messages > 1
+            else None
+        )
 
     @property
     def link_share(self) -> float | None:
         """Busbw over one direction of the GPU's fabric; None unless that, and nothing else, carried the message."""
         transport, busbw = self.measurement.transport, self.busbw
-        if not self.gpu or not busbw or transport is None or not over_fabric(self.gpu, transport):
+        if not self.gpu or not busbw or transport is None or not is_over_fabric(self.gpu, transport):
             return None
         return busbw / self.gpu.link_bytes_per_second
 
@@ -356,19 +364,19 @@ class Point:
         }
 
 
-def between_ranks(case: Case) -> bool:
+def is_between_ranks(case: Case) -> bool:
     """Whether a case is an operation between ranks of which a bandwidth can be said."""
     return case.op in specs_traffic.TRAFFIC and case.message_bytes is not None
 
 
-def points(file: ResultFile, figures: Iterable[Figures], references: References) -> list[Point]:
+def build_points(file: ResultFile, figures: Iterable[CaseMetrics], references: References) -> list[CommPoint]:
     """Each figure of a file with what the links of its GPU, and others, say of it."""
     gpu = machine.known_gpu(file)
     one_host = file.machine.get("hosts", 1) == 1  # published figures are of ranks in one host
-    return [Point(one, gpu, references.beside(gpu, one.measurement) if one_host else None) for one in figures]
+    return [CommPoint(one, gpu, references.lookup(gpu, one.measurement) if one_host else None) for one in figures]
 
 
-def chosen(found: Sequence[Point], sizes: Sequence[int]) -> list[Point]:
+def at_sizes(found: Sequence[CommPoint], sizes: Sequence[int]) -> list[CommPoint]:
     """Those at some sizes; all where there are none at these."""
     return [one for one in found if one.case.message_bytes in sizes] or list(found)
 
@@ -377,11 +385,11 @@ def chosen(found: Sequence[Point], sizes: Sequence[int]) -> list[Point]:
 
 
 @dataclass(frozen=True)
-class Series:
+class MessageSeries:
     """One operation by one implementation over messages; `case` is what they share, without a message."""
 
     case: Case
-    points: tuple[Point, ...]
+    points: tuple[CommPoint, ...]
 
     @property
     def label(self) -> str:
@@ -394,28 +402,28 @@ class Series:
         return " ".join(filter(None, parts))
 
 
-def collect(points: Iterable[Point]) -> list[Series]:
+def collect_series(points: Iterable[CommPoint]) -> list[MessageSeries]:
     """Every series, in the order in which they come."""
-    found: dict[tuple[Case, str | None, str | None], list[Point]] = {}
+    found: dict[tuple[Case, str | None, str | None], list[CommPoint]] = {}
     for one in points:
         bare = replace(one.case, name="", tokens=None, message_bytes=None, wire_bytes_sent_per_rank=0)
         found.setdefault((bare, one.measurement.framework, one.measurement.version), []).append(one)
-    return [Series(case, tuple(sorted(group, key=_size))) for (case, _, _), group in found.items()]
+    return [MessageSeries(case, tuple(sorted(group, key=_size))) for (case, _, _), group in found.items()]
 
 
-def _size(one: Point) -> tuple[int, int]:
+def _size(one: CommPoint) -> tuple[int, int]:
     return one.case.message_bytes or 0, one.case.tokens or 0
 
 
 # Latency and bandwidth of an operation: t = alpha + message / bandwidth, fitted to its times over messages.
 
-LEAST_SIZES = 4
-LEAST_SPAN = 16
+MIN_SIZES = 4
+MIN_SIZE_RATIO = 16
 """The largest message over the smallest."""
 
 
 @dataclass(frozen=True)
-class Fit:
+class SeriesFit:
     """A line through a series.
 
     Attributes:
@@ -423,15 +431,15 @@ class Fit:
         line: its two terms, the rate in bytes of the message a second.
         alpha, rate: 95 % intervals, or ranges, of the terms.
         source: where the intervals come from: `6 passes`, or `leaving out a size` where there is one figure a size.
-        worst: the largest |time / line − 1|: a large one says that the model does not hold.
+        worst_residual: the largest |time / line − 1|: a large one says that the model does not hold.
     """
 
-    series: Series
-    line: Line
+    series: MessageSeries
+    line: AlphaBeta
     alpha: Interval | None
     rate: Interval | None
     source: str | None
-    worst: float
+    worst_residual: float
 
     @property
     def factor(self) -> float:
@@ -473,16 +481,16 @@ class Fit:
             "bandwidth_is": self.kind,
             "interval_from": self.source,
             "message_bytes": self.sizes,
-            "worst_relative_residual": self.worst,
+            "worst_relative_residual": self.worst_residual,
         }
 
 
-def fit(series: Series) -> Fit | None:
+def fit_series(series: MessageSeries) -> SeriesFit | None:
     """The line through a series; None for too few sizes, too near to each other, or with several cases of one."""
     passes: dict[int, Passes] = {}
     for one in series.points:
         passes[one.case.message_bytes or 0] = one.measurement.seconds
-    if len(passes) < max(LEAST_SIZES, len(series.points)) or max(passes) < LEAST_SPAN * min(passes):
+    if len(passes) < max(MIN_SIZES, len(series.points)) or max(passes) < MIN_SIZE_RATIO * min(passes):
         return None
-    found = roofline.through(passes)
-    return Fit(series, found.line, found.alpha, found.rate, found.source, found.worst)
+    found = roofline.fit_alpha_beta(passes)
+    return SeriesFit(series, found.line, found.alpha, found.rate, found.source, found.worst_residual)

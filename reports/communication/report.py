@@ -6,48 +6,55 @@ from typing import Any
 
 from reports import formatting
 from reports.communication import points as communication_points
-from reports.communication.points import SIZES, Fit, Point, Published, Series, collect
-from reports.formatting import NONE, microseconds, percent
+from reports.communication.points import (
+    SHOWN_SIZES,
+    CommPoint,
+    MessageSeries,
+    PublishedAllReduces,
+    SeriesFit,
+    collect_series,
+)
+from reports.formatting import DASH, microseconds, percent
 from reports.output import Block, Column, Facts, Table
-from reports.provenance import name_among
-from reports.result_tables import NOTES, shared_warnings
+from reports.provenance import distinct_gpu_name
+from reports.result_tables import NOTES_COLUMN, shared_warnings
 from reports.results import ResultFile
-from reports.roofline import Figures, Interval
+from reports.roofline import CaseMetrics, Interval
 from specs.measurement import Case
 from specs.roofline import Ceilings
 from specs.traffic import TRAFFIC
-from specs.units import binary_bytes
+from specs.units import format_bytes
 
-WHO = ("implementation", "launch", "gap_seconds", "pair", "ranks", "dtype")
+SERIES_FIELDS = ("implementation", "launch", "gap_seconds", "pair", "ranks", "dtype")
 """What tells series of one operation apart."""
-SHIPPED = ("model", "layer", "tp", "pp")
+MESSAGE_FIELDS = ("model", "layer", "tp", "pp")
 """And what a model's messages are of, where they are one's."""
 QUESTIONS = ("communication", "messages")
-IN_THE_SWITCH = ("nvls", "multimem")
+SWITCH_ALGORITHMS = ("nvls", "multimem")
 UNKNOWN = "unknown"
-Cell = Callable[[Point], str]
+Cell = Callable[[CommPoint], str]
 
 
-def draw_up(points: Iterable[Point]) -> list[Table]:
+def communication_tables(points: Iterable[CommPoint]) -> list[Table]:
     """A table for each question and operation, and for copies between several pairs a matrix beside it."""
-    tables: dict[tuple[str, str], list[Point]] = {}
+    tables: dict[tuple[str, str], list[CommPoint]] = {}
     for one in points:
         tables.setdefault((one.case.question, one.case.op), []).append(one)
     found = []
-    for key in sorted(tables, key=_place):
+    for key in sorted(tables, key=_table_order):
         found.append(_table(*key, tables[key]))
         found += _matrices(tables[key])
     return found
 
 
-def fit_table(found: Sequence[Fit]) -> list[Table]:
+def fit_table(found: Sequence[SeriesFit]) -> list[Table]:
     """What was fitted, a row for each series; no table where nothing could be."""
     if not found:
         return []
     cases = [one.series.case for one in found]
     asked = {case.question for case in cases}
     fields = (*(("question",) if len(asked) > 1 else ()), *_fields(cases, "op"))
-    labelled, names, caption = formatting.choose(cases, fields)
+    labelled, names, caption = formatting.label_columns(cases, fields)
     interval = Column("interval")
     columns = (
         Column("alpha\nus"),
@@ -68,42 +75,42 @@ def fit_table(found: Sequence[Fit]) -> list[Table]:
     table = Table(
         title="fit", columns=(*labelled, *columns), groups=(tuple(rows),), caption=caption, notes=tuple(notes)
     )
-    return [table.without_empty(NONE)]
+    return [table.without_empty(DASH)]
 
 
-def _fit_row(one: Fit) -> tuple[str, ...]:
+def _fit_row(one: SeriesFit) -> tuple[str, ...]:
     sizes = one.sizes
     return (
         microseconds(one.line.alpha),
-        _span(one.alpha, 1e6),
-        formatting.digits(one.bandwidth / 1e9) if one.bandwidth else NONE,
-        _span(one.bandwidth_interval, 1e-9),
+        _format_interval(one.alpha, 1e6),
+        formatting.three_digits(one.bandwidth / 1e9) if one.bandwidth else DASH,
+        _format_interval(one.bandwidth_interval, 1e-9),
         one.kind,
         f"{len(sizes)}",
-        binary_bytes(min(sizes)),
-        binary_bytes(max(sizes)),
-        percent(one.worst),
+        format_bytes(min(sizes)),
+        format_bytes(max(sizes)),
+        percent(one.worst_residual),
         one.source or "single pass",
     )
 
 
-def _span(interval: Interval | None, factor: float) -> str:
-    return " – ".join(formatting.digits(end * factor) for end in interval) if interval else NONE
+def _format_interval(interval: Interval | None, factor: float) -> str:
+    return " – ".join(formatting.three_digits(end * factor) for end in interval) if interval else DASH
 
 
 def _fields(cases: Sequence[Case], *first: str) -> tuple[str, ...]:
-    shipped = SHIPPED if any(case.model for case in cases) else ()
-    return (*first, *shipped, *WHO)
+    shipped = MESSAGE_FIELDS if any(case.model for case in cases) else ()
+    return (*first, *shipped, *SERIES_FIELDS)
 
 
-def _table(question: str, op: str, points: Sequence[Point]) -> Table:
-    groups = [series.points for series in collect(points)]
+def _table(question: str, op: str, points: Sequence[CommPoint]) -> Table:
+    groups = [series.points for series in collect_series(points)]
     ordered = [one for group in groups for one in group]
     fields = (*_fields([one.case for one in ordered]), "tokens", "message_bytes")
-    labelled, names, caption = formatting.choose([one.case for one in ordered], fields)
+    labelled, names, caption = formatting.label_columns([one.case for one in ordered], fields)
     labelled = tuple(replace(one, title="ships") if one.title == "layer" else one for one in labelled)
     everywhere = shared_warnings([one.figures for one in ordered])
-    columns = [*_numbers(ordered), (NOTES, lambda p: ", ".join(_notes(p, everywhere)))]
+    columns = [*_numbers(ordered), (NOTES_COLUMN, lambda p: ", ".join(_notes(p, everywhere)))]
     name = iter(names)
     table = Table(
         title=f"{question}: {op}",
@@ -112,38 +119,38 @@ def _table(question: str, op: str, points: Sequence[Point]) -> Table:
         caption=" · ".join(filter(None, [caption, *everywhere])),
         notes=tuple(_sources(ordered)),
     )
-    return table.without_empty(NONE)
+    return table.without_empty(DASH)
 
 
-def _numbers(points: Sequence[Point]) -> list[tuple[Column, Cell]]:
-    alg = formatting.scale(formatting.BYTES_PER_SECOND, [p.algbw for p in points])
-    bus = formatting.scale(formatting.BYTES_PER_SECOND, [p.busbw for p in points])
+def _numbers(points: Sequence[CommPoint]) -> list[tuple[Column, Cell]]:
+    alg = formatting.choose_scale(formatting.BYTES_PER_SECOND, [p.algbw for p in points])
+    bus = formatting.choose_scale(formatting.BYTES_PER_SECOND, [p.busbw for p in points])
     told = any(p.measurement.algorithm for p in points)
     return [
         (Column("median\nus"), lambda p: microseconds(p.measurement.median)),
-        (Column("±\n95%"), lambda p: formatting.width(p.figures.half_width)),
+        (Column("±\n95%"), lambda p: formatting.interval_width(p.figures.half_width)),
         (Column("hop\nus"), lambda p: microseconds(p.hop_seconds)),
         (Column(f"algbw\n{alg.symbol}"), lambda p: alg(p.algbw)),
         (Column(f"busbw\n{bus.symbol}"), lambda p: bus(p.busbw)),
         (Column("skew\nus"), lambda p: microseconds(p.measurement.skew_seconds)),
-        (Column("algorithm", number=False), lambda p: p.measurement.algorithm or (UNKNOWN if told else NONE)),
+        (Column("algorithm", number=False), lambda p: p.measurement.algorithm or (UNKNOWN if told else DASH)),
         (Column("of\nlink"), lambda p: percent(p.link_share)),
-        (Column("published\nus"), lambda p: microseconds(p.reference.seconds) if p.reference else NONE),
-        (Column("times\npublished"), lambda p: f"{p.ratio:.2f}" if p.ratio else NONE),
+        (Column("published\nus"), lambda p: microseconds(p.reference.seconds) if p.reference else DASH),
+        (Column("times\npublished"), lambda p: f"{p.ratio:.2f}" if p.ratio else DASH),
     ]
 
 
-def _notes(one: Point, everywhere: Sequence[str]) -> list[str]:
+def _notes(one: CommPoint, everywhere: Sequence[str]) -> list[str]:
     between = one.reference.between if one.reference else None
     own = [word for word in one.figures.warnings() if word not in everywhere]
     return [*own, *([f"published: interpolated {between}"] if between else [])]
 
 
-def _sources(points: Sequence[Point]) -> list[str]:
+def _sources(points: Sequence[CommPoint]) -> list[str]:
     """Whose the published figures are, and what to mind about shares of the link."""
     named = dict.fromkeys(one.reference.source for one in points if one.reference)
     said = [f"published, the fastest of its kind: {'; '.join(named)}"] if named else []
-    adds = any(word in (one.measurement.algorithm or "") for one in points for word in IN_THE_SWITCH)
+    adds = any(word in (one.measurement.algorithm or "") for one in points for word in SWITCH_ALGORITHMS)
     if adds and any(one.link_share for one in points):
         said.append(
             "where the switch adds up (NVLS, multimem) less crosses a link than busbw says: over 100% is no error"
@@ -151,16 +158,16 @@ def _sources(points: Sequence[Point]) -> list[str]:
     return said
 
 
-def _matrices(points: Sequence[Point]) -> list[Table]:
+def _matrices(points: Sequence[CommPoint]) -> list[Table]:
     """Who copies to whom how fast, at the largest message; nothing for a single pair."""
-    alike: dict[Case, list[Series]] = {}
-    for series in collect(points):
+    alike: dict[Case, list[MessageSeries]] = {}
+    for series in collect_series(points):
         if series.case.op == "peer_copy" and series.case.pair:
             alike.setdefault(replace(series.case, pair=None), []).append(series)
     return [_matrix(case, group) for case, group in alike.items() if len(group) > 1]
 
 
-def _matrix(case: Case, group: Sequence[Series]) -> Table:
+def _matrix(case: Case, group: Sequence[MessageSeries]) -> Table:
     largest = max(one.case.message_bytes or 0 for series in group for one in series.points)
     rates: dict[tuple[int, int], float] = {}
     for series in group:
@@ -169,9 +176,9 @@ def _matrix(case: Case, group: Sequence[Series]) -> Table:
             if one.case.message_bytes == largest and one.busbw and source.isdecimal() and target.isdecimal():
                 rates[int(source), int(target)] = one.busbw
     ranks = sorted({rank for pair in rates for rank in pair})
-    scale = formatting.scale(formatting.BYTES_PER_SECOND, rates.values())
+    scale = formatting.choose_scale(formatting.BYTES_PER_SECOND, rates.values())
     rows = tuple((f"{source}", *(scale(rates.get((source, target))) for target in ranks)) for source in ranks)
-    told = " · ".join((case.implementation, case.launch, case.dtype, binary_bytes(largest), scale.symbol))
+    told = " · ".join((case.implementation, case.launch, case.dtype, format_bytes(largest), scale.symbol))
     return Table(
         title="peer_copy matrix",
         columns=(Column("from \\ to"), *(Column(f"{rank}") for rank in ranks)),
@@ -180,7 +187,7 @@ def _matrix(case: Case, group: Sequence[Series]) -> Table:
     )
 
 
-def _place(table: tuple[str, str]) -> tuple[int, int]:
+def _table_order(table: tuple[str, str]) -> tuple[int, int]:
     question, op = table
     known = QUESTIONS.index(question) if question in QUESTIONS else len(QUESTIONS)
     return known, list(TRAFFIC).index(op)
@@ -194,34 +201,34 @@ OPS = ("all_reduce", "send_recv")
 
 
 @dataclass(frozen=True)
-class Measured:
+class FileCommunication:
     """One file's all-reduces and hops: their series, each with the line through it where one could be fitted."""
 
     name: str
     file: ResultFile
-    series: Sequence[tuple[Series, Fit | None]]
+    series: Sequence[tuple[MessageSeries, SeriesFit | None]]
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[CommPoint]:
         """All of them."""
         return [one for each, _ in self.series for one in each.points]
 
     @property
-    def fits(self) -> list[Fit]:
+    def fits(self) -> list[SeriesFit]:
         """The lines."""
         return [found for _, found in self.series if found]
 
     def tables(self, *, every: bool = False) -> list[Table]:
         """At a few sizes, or at every, and the fits."""
-        points = self.points if every else communication_points.chosen(self.points, SIZES)
-        return [*draw_up(points), *fit_table(self.fits)]
+        points = self.points if every else communication_points.at_sizes(self.points, SHOWN_SIZES)
+        return [*communication_tables(points), *fit_table(self.fits)]
 
     def sentences(self) -> list[str]:
         """The fastest way of each operation for a short message, and its fit."""
         return [text for op in OPS if (text := self._sentence(op))]
 
     def _sentence(self, op: str) -> str:
-        small = [one for one in self.points if one.case.op == op and one.case.message_bytes == SIZES[0]]
+        small = [one for one in self.points if one.case.op == op and one.case.message_bytes == SHOWN_SIZES[0]]
         back_to_back = [one for one in small if not one.case.gap_seconds]
         if not back_to_back:
             return ""
@@ -230,31 +237,31 @@ class Measured:
         line = next((found for each, found in self.series if found and best in each.points), None)
         fitted = f"; fitted over all sizes: {_fit_sentence(line)}" if line else ""
         return (
-            f"At {binary_bytes(SIZES[0])} over {case.ranks} ranks of {self.name} {case.op} takes "
+            f"At {format_bytes(SHOWN_SIZES[0])} over {case.ranks} ranks of {self.name} {case.op} takes "
             f"{formatting.microseconds(best.measurement.median)} us with {case.implementation} {case.launch}, "
-            f"a busbw of {formatting.digits(busbw / 1e9)} GB/s{fitted} (measured)."
+            f"a busbw of {formatting.three_digits(busbw / 1e9)} GB/s{fitted} (measured)."
         )
 
 
-def _fit_sentence(line: Fit) -> str:
+def _fit_sentence(line: SeriesFit) -> str:
     parts = [f"{formatting.microseconds(line.line.alpha)} us"] if line.line.alpha else []
-    parts += [f"{formatting.digits(line.bandwidth / 1e9)} GB/s"] if line.bandwidth else []
+    parts += [f"{formatting.three_digits(line.bandwidth / 1e9)} GB/s"] if line.bandwidth else []
     return " and ".join(parts)
 
 
 @dataclass(frozen=True)
-class Chapter:
+class CommunicationSection:
     """What all files say of operations between ranks."""
 
-    measured: Sequence[Measured]
-    published: Sequence[Published]
+    measured: Sequence[FileCommunication]
+    published: Sequence[PublishedAllReduces]
 
     def __bool__(self) -> bool:
         return bool(self.measured or self.published)
 
     def sentences(self) -> list[str]:
         """The answer in words: published first, as it is of GPUs."""
-        said = [one.sentence(SIZES[0]) for one in self.published]
+        said = [one.sentence(SHOWN_SIZES[0]) for one in self.published]
         return [*filter(None, said), *(text for one in self.measured for text in one.sentences())]
 
     def blocks(self) -> list[Block]:
@@ -262,7 +269,7 @@ class Chapter:
         if not self:
             return []
         blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
-        blocks += communication_points.table(self.published)
+        blocks += communication_points.published_table(self.published)
         for one in self.measured:
             blocks += [Facts(title=f"measured by {one.name}", rows=(("file", str(one.file.path)),)), *one.tables()]
         return blocks
@@ -286,28 +293,32 @@ class Chapter:
                     "dtype": found.case.dtype,
                 }
                 for one in self.published
-                for (implementation, launch), by_size in one.ways.items()
+                for (implementation, launch), by_size in one.variants.items()
                 for size, found in by_size.items()
             ],
         }
 
 
-def write(files: Sequence[ResultFile]) -> Chapter:
+def build_section(files: Sequence[ResultFile]) -> CommunicationSection:
     """Gather what the files hold."""
-    references = communication_points.gather(files)
+    references = communication_points.gather_references(files)
     measured = []
     for file in files:
-        taken = [one for one in file.measurements if _belongs(one.case.question, one.case.op, one.provenance)]
+        taken = [one for one in file.measurements if _is_shown(one.case.question, one.case.op, one.provenance)]
         figures = [
-            Figures(one, Ceilings(None, {}), None) for one in taken if communication_points.between_ranks(one.case)
+            CaseMetrics(one, Ceilings(None, {}), None)
+            for one in taken
+            if communication_points.is_between_ranks(one.case)
         ]
-        if found := communication_points.collect(communication_points.points(file, figures, references)):
+        if found := communication_points.collect_series(communication_points.build_points(file, figures, references)):
             found.sort(key=lambda one: OPS.index(one.case.op))
             measured.append(
-                Measured(name_among(file, files), file, [(one, communication_points.fit(one)) for one in found])
+                FileCommunication(
+                    distinct_gpu_name(file, files), file, [(one, communication_points.fit_series(one)) for one in found]
+                )
             )
-    return Chapter(measured, communication_points.collect_published(files))
+    return CommunicationSection(measured, communication_points.collect_published(files))
 
 
-def _belongs(question: str, op: str, provenance: str) -> bool:
+def _is_shown(question: str, op: str, provenance: str) -> bool:
     return question == "communication" and op in OPS and provenance == "measured"

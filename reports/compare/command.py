@@ -6,18 +6,18 @@ from string import ascii_uppercase
 
 from reports import formatting, output, results
 from reports.claims.registry import GateError
-from reports.compare.comparison import Versus, against, only_in
-from reports.compare.report import page, record
+from reports.compare.comparison import Comparison, cases_only_in, compare_files
+from reports.compare.report import comparison_page, comparison_record
 from reports.output import Format
 from specs.errors import UserError
 
 # `compare --gate 5%`: fail where a case became slower by more, so that CI stops; say what the gate cannot see.
 
-MOST_NAMED = 20
+MAX_NAMED = 20
 """Cases that are named one by one."""
 
 
-def check(found: Sequence[Versus], threshold: float) -> list[str]:
+def check_gate(found: Sequence[Comparison], threshold: float) -> list[str]:
     """Pass if no case is slower by more than the threshold, and none that ran before fails now.
 
     Returns:
@@ -31,35 +31,35 @@ def check(found: Sequence[Versus], threshold: float) -> list[str]:
         for file in (versus.a, versus.b):
             if file.machine.get("profiler"):
                 raise UserError(f"--gate: {file.path} was timed with a profiler attached; give the run itself")
-    wrong = [line for versus in found for line in (*_ended(versus), *_slower(versus, threshold))]
+    wrong = [line for versus in found for line in (*_lost_cases(versus), *_slowdowns(versus, threshold))]
     if wrong:
-        more = [f"… and {len(wrong) - MOST_NAMED} more"] if len(wrong) > MOST_NAMED else []
-        raise GateError("\n".join(f"gate: {line}" for line in [*wrong[:MOST_NAMED], *more]))
+        more = [f"… and {len(wrong) - MAX_NAMED} more"] if len(wrong) > MAX_NAMED else []
+        raise GateError("\n".join(f"gate: {line}" for line in [*wrong[:MAX_NAMED], *more]))
     for versus in found:
         if not any(pair.basis for pair in versus.pairs):
             raise UserError(
                 f"--gate: none of {len(versus.pairs)} cases of {versus.a.path} and {versus.b.path} has an interval, so "
                 "nothing could be judged; measure both with --passes 6"
             )
-    return [line for versus in found for line in _unseen(versus, threshold)]
+    return [line for versus in found for line in _unjudged(versus, threshold)]
 
 
-def _slower(versus: Versus, threshold: float) -> list[str]:
+def _slowdowns(versus: Comparison, threshold: float) -> list[str]:
     named = f"{versus.b.path}: "
     cases = [
-        f"{named}{pair.a.case.name}: {pair.ratio:.3f} times {versus.a.path}, surely over {pair.widened[0]:.3f}"
+        f"{named}{pair.a.case.name}: {pair.ratio:.3f} times {versus.a.path}, surely over {pair.widened_interval[0]:.3f}"
         for pair in sorted(versus.pairs, key=lambda pair: -pair.ratio)
-        if pair.at(threshold) == "slower" and pair.widened
+        if pair.verdict_at(threshold) == "slower" and pair.widened_interval
     ]
     groups = [
         f"{named}all {len(group.pairs)} of {group.name} together: {group.ratio:.3f} times {versus.a.path}"
         for group in versus.groups
-        if not cases and len(group.pairs) > 1 and group.at(threshold) == "slower"
+        if not cases and len(group.pairs) > 1 and group.verdict_at(threshold) == "slower"
     ]
     return cases or groups
 
 
-def _ended(versus: Versus) -> list[str]:
+def _lost_cases(versus: Comparison) -> list[str]:
     """Cases that the baseline has a time of and the other file none, or none to the end: they must not vanish."""
     before, b = {one.case.name: one for one in versus.a.measurements}, versus.b
     cut = {one.case.name: one.stopped_by for one in b.measurements if one.stopped_by.startswith("error")}
@@ -72,15 +72,17 @@ def _ended(versus: Versus) -> list[str]:
     ]
 
 
-def _unseen(versus: Versus, threshold: float) -> list[str]:
-    gone = len(set(only_in(versus.a, [versus.b])) - versus.b.failed.keys() - versus.b.not_run.keys())
+def _unjudged(versus: Comparison, threshold: float) -> list[str]:
+    gone = len(set(cases_only_in(versus.a, [versus.b])) - versus.b.failed.keys() - versus.b.not_run.keys())
     alone = sum(1 for pair in versus.pairs if pair.basis is None)
     coarse = [pair for pair in versus.pairs if (reach := pair.detectable) is not None and reach > 2 * threshold]
     said = {
-        f"{formatting.counted(gone, 'case')} of {versus.a.path} not in it": gone,
-        f"{formatting.counted(len(versus.unlike), 'case')} of one name not of the same work": len(versus.unlike),
-        f"{formatting.counted(alone, 'case')} with a single pass": alone,
-        f"{formatting.counted(len(coarse), 'case')} too noisy to tell twice the gate's "
+        f"{formatting.pluralize(gone, 'case')} of {versus.a.path} not in it": gone,
+        f"{formatting.pluralize(len(versus.mismatched), 'case')} of one name not of the same work": len(
+            versus.mismatched
+        ),
+        f"{formatting.pluralize(alone, 'case')} with a single pass": alone,
+        f"{formatting.pluralize(len(coarse), 'case')} too noisy to tell twice the gate's "
         f"{formatting.percent(threshold)}": len(coarse),
     }
     return [f"gate: not judged in {versus.b.path}: {text}" for text, count in said.items() if count]
@@ -109,19 +111,19 @@ def compare(
         UserError: a file cannot be read, two share no case, or the report cannot be written.
         GateError: the gate is closed.
     """
-    names = _names(len(paths))
+    names = _file_letters(len(paths))
     loaded = [results.load(path) for path in paths]
-    found = [against(loaded[0], other, threshold) for other in loaded[1:]]
+    found = [compare_files(loaded[0], other, threshold) for other in loaded[1:]]
     if format is Format.JSON:
-        output.emit([], record(loaded, found, names), format, to, paths)
+        output.emit([], comparison_record(loaded, found, names), format, to, paths)
     else:
-        output.emit(page(loaded, found, names, every=every), None, format, to, paths)
+        output.emit(comparison_page(loaded, found, names, every=every), None, format, to, paths)
     if limit is not None:
-        return check(found, limit)
+        return check_gate(found, limit)
     return []
 
 
-def _names(count: int) -> str:
+def _file_letters(count: int) -> str:
     if not 2 <= count <= len(ascii_uppercase):
         raise UserError(f"compare: {count} files given; give the baseline and 1 to {len(ascii_uppercase) - 1} others")
     return ascii_uppercase[:count]

@@ -8,8 +8,25 @@ from math import exp, log, sqrt
 from statistics import fmean, median, variance
 from typing import TypeVar
 
-from reports.compare.explain import RESOURCES, Explained, Explanation, Machines, binding, drift, explain
-from reports.compare.verdict import VERDICTS, Comparison, Interval, Verdict, around, chance, decide, less_drift
+from reports.compare.explain import (
+    RESOURCES,
+    ExplainedCase,
+    Explanation,
+    MachinePair,
+    binding_resources,
+    explain,
+    machine_drift,
+)
+from reports.compare.verdict import (
+    VERDICTS,
+    CaseComparison,
+    Interval,
+    Verdict,
+    decide_verdict,
+    include_ratio,
+    p_value,
+    remove_drift,
+)
 from reports.results import ResultFile
 from specs import statistics
 from specs.errors import UserError
@@ -23,31 +40,33 @@ from specs.statistics import LogRatio
 # just these lie beyond (Benjamini & Yekutieli 2005, doi:10.1198/016214504000001907). Where nothing changed, that is
 # Bonferroni's bar: the chance of any wrong call stays below 1 %. Where much changed, it is lower.
 
-FALSE_CALLS = 0.01
+FALSE_DISCOVERY_RATE = 0.01
 """Share of the calls that may be wrong; where nothing changed, the chance of any."""
 
 
-def corrected_confidence(chances: Iterable[float]) -> float:
+def fdr_confidence(p_values: Iterable[float]) -> float:
     """The confidence of every interval, from the chance of each case's ratio without a change.
 
     Args:
-        chances: two-sided, one for each case that is compared.
+        p_values: two-sided, one for each case that is compared.
     """
-    ordered = sorted(chances)
+    ordered = sorted(p_values)
     count = max(len(ordered), 1)
-    called = max((rank for rank, one in enumerate(ordered, start=1) if one <= FALSE_CALLS * rank / count), default=1)
-    return 1 - FALSE_CALLS * called / count
+    called = max(
+        (rank for rank, one in enumerate(ordered, start=1) if one <= FALSE_DISCOVERY_RATE * rank / count), default=1
+    )
+    return 1 - FALSE_DISCOVERY_RATE * called / count
 
 
-GROUPS = ("decode", "prefill", "attention", "experts", "communication", "split", "ceilings")
-OTHERS = {
+GROUP_ORDER = ("decode", "prefill", "attention", "experts", "communication", "split", "ceilings")
+GROUP_OF_QUESTION = {
     "messages": "communication",
     "moe": "experts",
     "tp_vs_pp": "split",
     "shares": "split",
 }
 """Questions of the suites that belong to a group of another name."""
-MOST_DECODED = 256
+MAX_DECODE_TOKENS = 256
 """Tokens up to which a linear or a layer is taken for a decode batch; beyond they are a prompt's."""
 
 T = TypeVar("T")
@@ -55,13 +74,13 @@ T = TypeVar("T")
 
 def group_of(case: Case) -> str:
     """The question that a case answers; one that no group knows stands for itself."""
-    if case.question in OTHERS:
-        return OTHERS[case.question]
+    if case.question in GROUP_OF_QUESTION:
+        return GROUP_OF_QUESTION[case.question]
     if case.question not in ("sweep", "layer"):
         return case.question
     if case.batch is not None and case.tokens is not None:
         return "decode" if case.batch == case.tokens else "prefill"
-    return "decode" if (case.tokens or 1) <= MOST_DECODED else "prefill"
+    return "decode" if (case.tokens or 1) <= MAX_DECODE_TOKENS else "prefill"
 
 
 def by_group(items: Iterable[T], case_of: Callable[[T], Case]) -> dict[str, list[T]]:
@@ -69,11 +88,13 @@ def by_group(items: Iterable[T], case_of: Callable[[T], Case]) -> dict[str, list
     found: dict[str, list[T]] = {}
     for item in items:
         found.setdefault(group_of(case_of(item)), []).append(item)
-    return dict(sorted(found.items(), key=lambda one: GROUPS.index(one[0]) if one[0] in GROUPS else len(GROUPS)))
+    return dict(
+        sorted(found.items(), key=lambda one: GROUP_ORDER.index(one[0]) if one[0] in GROUP_ORDER else len(GROUP_ORDER))
+    )
 
 
 @dataclass(frozen=True)
-class Group:
+class CaseGroup:
     """Comparisons of one question.
 
     Attributes:
@@ -83,11 +104,11 @@ class Group:
     """
 
     name: str
-    cases: Sequence[Explained]
+    cases: Sequence[ExplainedCase]
     confidence: float = 0.95
 
     @cached_property
-    def pairs(self) -> list[Comparison]:
+    def pairs(self) -> list[CaseComparison]:
         """The cases alone."""
         return [pair for pair, _ in self.cases]
 
@@ -113,7 +134,10 @@ class Group:
         pairs = [pair for pair in self.pairs if pair.basis == "passes"]
         if not pairs:
             return None
-        sides = [_by_pass([pair.a.seconds for pair in pairs]), _by_pass([pair.b.seconds for pair in pairs])]
+        sides = [
+            _mean_log_by_pass([pair.a.seconds for pair in pairs]),
+            _mean_log_by_pass([pair.b.seconds for pair in pairs]),
+        ]
         return statistics.log_ratio(*([(exp(one),) for one in side] for side in sides))
 
     @property
@@ -122,21 +146,21 @@ class Group:
         return self._interval(0.95)
 
     def _interval(self, confidence: float) -> Interval | None:
-        return around(self.ratio, self.log_ratio.interval(confidence)) if self.log_ratio else None
+        return include_ratio(self.ratio, self.log_ratio.interval(confidence)) if self.log_ratio else None
 
     @property
     def drift(self) -> Interval:
         """By how much the machine itself may have changed the case in the middle."""
         return median(pair.drift[0] for pair in self.pairs), median(pair.drift[1] for pair in self.pairs)
 
-    def at(self, threshold: float) -> Verdict:
+    def verdict_at(self, threshold: float) -> Verdict:
         """Whether the group as a whole changed by more than this, and than the machine itself."""
         widened = self._interval(self.confidence)
-        return decide(self.ratio, self.interval, widened and less_drift(widened, self.drift), threshold)
+        return decide_verdict(self.ratio, self.interval, widened and remove_drift(widened, self.drift), threshold)
 
-    def chance(self, threshold: float) -> float | None:
+    def p_value(self, threshold: float) -> float | None:
         """Of such a mean, or one further out, without a change by half the threshold; None where it has no interval."""
-        return chance(self.log_ratio, threshold, self.drift) if self.log_ratio else None
+        return p_value(self.log_ratio, threshold, self.drift) if self.log_ratio else None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -146,18 +170,18 @@ class Group:
 
     def resource(self, name: str) -> Interval | None:
         """What a resource changed by, the least and the greatest of the cases that need it: formats have peaks."""
-        found = [one.could[name] for one in self.explanations if name in one.could]
+        found = [one.resource_ratios[name] for one in self.explanations if name in one.resource_ratios]
         return (min(found), max(found)) if found else None
 
     @property
     def explained(self) -> dict[str, int]:
         """Cases that each resource explains, the most first."""
-        return dict(Counter(one.by for one in self.explanations if one.by).most_common())
+        return dict(Counter(one.explained_by for one in self.explanations if one.explained_by).most_common())
 
-    def left(self, threshold: float) -> int:
+    def unexplained_count(self, threshold: float) -> int:
         """Cases that changed by more than this and that none of their resources explains."""
         changed = [why for pair, why in self.cases if abs(log(pair.ratio)) > log(1 + threshold)]
-        return sum(1 for why in changed if not why.by and why.expected is not None)
+        return sum(1 for why in changed if not why.explained_by and why.expected is not None)
 
     @property
     def unknown(self) -> int:
@@ -176,38 +200,38 @@ class Group:
         return {name: ratio for name in RESOURCES if (ratio := self.resource(name)) is not None}
 
 
-def _by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
+def _mean_log_by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
     """The mean over cases of the logarithm of a pass's median, for each pass that all cases have."""
     return [fmean(log(median(case[turn])) for case in cases) for turn in range(min(map(len, cases)))]
 
 
 # Which cases two files have in common, and which of those are the same work.
 
-Pair = tuple[Measurement, Measurement]
-WORK = (
+MeasurementPair = tuple[Measurement, Measurement]
+WORK_FIELDS = (
     "model", "op", "dtype", "layer", "tp", "pp", "tokens", "n", "k", "context", "batch", "layers", "vocab", "ranks",
     "message_bytes",
 )  # fmt: skip
 """What has to agree for two times to be of the same work."""
-OF_CEILINGS = ("flops", "hbm_bytes")
+CEILING_FIELDS = ("flops", "hbm_bytes")
 """Of a ceiling too: a read has no shape but its bytes."""
-TELLING = ("model", "dtype", "tp", "pp", "tokens", "implementation", "question")
+DISTINGUISHING_FIELDS = ("model", "dtype", "tp", "pp", "tokens", "implementation", "question")
 """What files without a common case are told apart by."""
 UNKNOWN = "unknown"
 """What a profile says of its cases where no run lends it their facts."""
-MOST_VALUES = 6
+MAX_VALUES = 6
 """Values of a field that are named before the rest is counted."""
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedCases:
     """The cases that both files hold, in the order of the first; and by name why some are not the same work."""
 
-    pairs: Sequence[Pair]
-    unlike: dict[str, str]
+    pairs: Sequence[MeasurementPair]
+    mismatched: dict[str, str]
 
 
-def match(a: ResultFile, b: ResultFile) -> Matched:
+def match_cases(a: ResultFile, b: ResultFile) -> MatchedCases:
     """Pair two files by the names of their cases.
 
     Raises:
@@ -217,24 +241,24 @@ def match(a: ResultFile, b: ResultFile) -> Matched:
     common = [(one, others[one.case.name]) for one in a.measurements if one.case.name in others]
     if not common:
         counts = f"{len(a.measurements)} and {len(b.measurements)} cases"
-        raise UserError(f"{a.path} and {b.path}: {counts}, none in both{_why(a, b)}")
-    unlike = {one.case.name: why for one, other in common if (why := _unlike(one.case, other.case))}
+        raise UserError(f"{a.path} and {b.path}: {counts}, none in both{_no_match_hint(a, b)}")
+    unlike = {one.case.name: why for one, other in common if (why := _work_mismatch(one.case, other.case))}
     if len(unlike) == len(common):
         name, why = next(iter(unlike.items()))
         raise UserError(
             f"{a.path} and {b.path}: {len(common)} cases have the same names, none is the same work, as {name}: {why}; "
             "measure both with the same options"
         )
-    return Matched([pair for pair in common if pair[0].case.name not in unlike], unlike)
+    return MatchedCases([pair for pair in common if pair[0].case.name not in unlike], unlike)
 
 
-def only_in(one: ResultFile, others: Iterable[ResultFile]) -> list[str]:
+def cases_only_in(one: ResultFile, others: Iterable[ResultFile]) -> list[str]:
     """Names of the cases that none of the other files has."""
     elsewhere = {measurement.case.name for other in others for measurement in other.measurements}
     return [measurement.case.name for measurement in one.measurements if measurement.case.name not in elsewhere]
 
 
-def lacking(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
+def missing_cases(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
     """Names of the cases that two or more of the other files have and this one has not."""
     own, seen = {measurement.case.name for measurement in one.measurements}, dict[str, int]()
     for other in others:
@@ -243,20 +267,20 @@ def lacking(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
     return [name for name, count in seen.items() if count > 1 and name not in own]
 
 
-def _unlike(one: Case, other: Case) -> str:
-    fields = (*WORK, *OF_CEILINGS) if one.question == "ceilings" else WORK
+def _work_mismatch(one: Case, other: Case) -> str:
+    fields = (*WORK_FIELDS, *CEILING_FIELDS) if one.question == "ceilings" else WORK_FIELDS
     changed = [(field, getattr(one, field), getattr(other, field)) for field in fields]
     told = [one for one in changed if not {None, UNKNOWN} & set(one[1:])]
     return ", ".join(f"{field} {left} → {right}" for field, left, right in told if left != right)
 
 
-def _why(a: ResultFile, b: ResultFile) -> str:
+def _no_match_hint(a: ResultFile, b: ResultFile) -> str:
     """What none of the cases agree in, and what to do."""
-    for field in TELLING:
+    for field in DISTINGUISHING_FIELDS:
         left, right = (_values(file, field) for file in (a, b))
         if left and right and not set(left) & set(right):
             name = "impl" if field == "implementation" else field
-            told = f"{name} {_listed(left)} in the one and {_listed(right)} in the other"
+            told = f"{name} {_join_values(left)} in the one and {_join_values(right)} in the other"
             how = "run the same suites" if field == "question" else f"measure both with the same --{name}"
             return f": {told}; {how}"
     return "; run the same suites with the same options"
@@ -267,9 +291,9 @@ def _values(file: ResultFile, field: str) -> list[str]:
     return list(dict.fromkeys(str(value) for value in found if value is not None))
 
 
-def _listed(values: Sequence[str]) -> str:
-    more = f" and {len(values) - MOST_VALUES} more" if len(values) > MOST_VALUES else ""
-    return ", ".join(values[:MOST_VALUES]) + more
+def _join_values(values: Sequence[str]) -> str:
+    more = f" and {len(values) - MAX_VALUES} more" if len(values) > MAX_VALUES else ""
+    return ", ".join(values[:MAX_VALUES]) + more
 
 
 # What the noise of all cases says of the noise of each.
@@ -284,21 +308,21 @@ def _listed(values: Sequence[str]) -> str:
 # above nine in ten of equal noise keeps its own variance. And what disturbs a pass disturbs all of its cases, so that
 # many cases tell less than they seem to: the common variance counts for twice a case's own degrees of freedom at most.
 
-LEAST_CASES = 10
+MIN_CASES = 10
 """Fewer say too little of each other."""
-MOST_WEIGHT = 2
+MAX_PRIOR_WEIGHT = 2
 """Degrees of freedom of the common variance over those of a case, at most."""
-NOISIER = 0.1
+OUTLIER_SHARE = 0.1
 """Share of cases of equal noise that would have a variance above the limit to which it is drawn."""
 
 
-def pool(ratios: Sequence[LogRatio | None]) -> list[LogRatio | None]:
+def shrink_variances(ratios: Sequence[LogRatio | None]) -> list[LogRatio | None]:
     """The same ratios with moderated errors; all stay where few of them have one."""
     noisy = [one for one in ratios if one and one.error]
-    if len(noisy) < LEAST_CASES:
+    if len(noisy) < MIN_CASES:
         return list(ratios)
-    common, freedom = _common(noisy)
-    return [_moderated(one, common, freedom) if one else None for one in ratios]
+    common, freedom = _fit_prior(noisy)
+    return [_moderate(one, common, freedom) if one else None for one in ratios]
 
 
 def _variance(one: LogRatio) -> float:
@@ -306,25 +330,28 @@ def _variance(one: LogRatio) -> float:
     return one.error**2 * one.passes
 
 
-def _moderated(one: LogRatio, common: float, freedom: float) -> LogRatio:
+def _moderate(one: LogRatio, common: float, freedom: float) -> LogRatio:
     from scipy.special import chdtri
 
     own = _variance(one)
-    if own > common * float(chdtri(one.freedom, NOISIER)) / one.freedom:
+    if own > common * float(chdtri(one.degrees_of_freedom, OUTLIER_SHARE)) / one.degrees_of_freedom:
         return one
-    together = freedom + one.freedom
-    drawn = (freedom * common + one.freedom * own) / together
-    return replace(one, error=sqrt(drawn / one.passes), freedom=together)
+    together = freedom + one.degrees_of_freedom
+    drawn = (freedom * common + one.degrees_of_freedom * own) / together
+    return replace(one, error=sqrt(drawn / one.passes), degrees_of_freedom=together)
 
 
-def _common(noisy: Sequence[LogRatio]) -> tuple[float, float]:
+def _fit_prior(noisy: Sequence[LogRatio]) -> tuple[float, float]:
     """The variance of a pass that all have in common, and the degrees of freedom that it counts for."""
     from scipy.optimize import brentq  # most commands can do without
     from scipy.special import digamma, polygamma
 
-    logs = [log(_variance(one)) - float(digamma(one.freedom / 2)) + log(one.freedom / 2) for one in noisy]
-    beyond_chance = variance(logs) - fmean(float(polygamma(1, one.freedom / 2)) for one in noisy)
-    half = MOST_WEIGHT * median(one.freedom for one in noisy) / 2
+    logs = [
+        log(_variance(one)) - float(digamma(one.degrees_of_freedom / 2)) + log(one.degrees_of_freedom / 2)
+        for one in noisy
+    ]
+    beyond_chance = variance(logs) - fmean(float(polygamma(1, one.degrees_of_freedom / 2)) for one in noisy)
+    half = MAX_PRIOR_WEIGHT * median(one.degrees_of_freedom for one in noisy) / 2
     if beyond_chance > float(polygamma(1, half)):
         half = float(brentq(lambda half: float(polygamma(1, half)) - beyond_chance, 1e-3, half))
     return exp(fmean(logs) + float(digamma(half)) - log(half)), 2 * half
@@ -332,31 +359,31 @@ def _common(noisy: Sequence[LogRatio]) -> tuple[float, float]:
 
 # One file against the baseline: every case that both hold judged, explained and grouped.
 
-FINE, COARSE = 0.015, 0.05
+FINE_THRESHOLD, COARSE_THRESHOLD = 0.015, 0.05
 """The change that counts, where none is asked for: 1.5 % where files can tell so little, else 5 %."""
-TOLD = 0.02
+MAX_FINE_REACH = 0.02
 """They can where the 95 % interval of the case in the middle reaches no further than this either way."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Versus:
+class Comparison:
     """File b against file a.
 
     Attributes:
         a, b: the files.
         threshold: change that counts.
         cases: those of the same work in both, each with what explains its ratio.
-        unlike: by case name why the work is not the same in both.
+        mismatched: by case name why the work is not the same in both.
     """
 
     a: ResultFile
     b: ResultFile
     threshold: float
-    cases: Sequence[Explained]
-    unlike: Mapping[str, str]
+    cases: Sequence[ExplainedCase]
+    mismatched: Mapping[str, str]
 
     @cached_property
-    def pairs(self) -> list[Comparison]:
+    def pairs(self) -> list[CaseComparison]:
         """The cases alone."""
         return [pair for pair, _ in self.cases]
 
@@ -366,12 +393,12 @@ class Versus:
         return [why for _, why in self.cases]
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[CaseGroup]:
         """By question."""
         members = by_group(self.cases, lambda one: one.pair.a.case)
-        found = [Group(name, cases) for name, cases in members.items()]
-        chances = [chance for group in found if (chance := group.chance(self.threshold)) is not None]
-        return [replace(group, confidence=corrected_confidence(chances)) for group in found]
+        found = [CaseGroup(name, cases) for name, cases in members.items()]
+        chances = [chance for group in found if (chance := group.p_value(self.threshold)) is not None]
+        return [replace(group, confidence=fdr_confidence(chances)) for group in found]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -396,7 +423,7 @@ class Versus:
         return median(found) if found else None
 
 
-def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Versus:
+def compare_files(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Comparison:
     """Compare every case that both files hold.
 
     Args:
@@ -407,37 +434,40 @@ def against(a: ResultFile, b: ResultFile, threshold: float | None = None) -> Ver
     Raises:
         UserError: they have no case in common, or none of the same work.
     """
-    found, machines = match(a, b), Machines(a, b)
-    machine, frameworks = drift(a, b, found.pairs), _frameworks(found.pairs)
-    ratios = pool([statistics.log_ratio(before.seconds, after.seconds) for before, after in found.pairs])
+    found, machines = match_cases(a, b), MachinePair(a, b)
+    machine, frameworks = machine_drift(a, b, found.pairs), _frameworks(found.pairs)
+    ratios = shrink_variances([statistics.log_ratio(before.seconds, after.seconds) for before, after in found.pairs])
     least = [machines.seconds(before.case) for before, _ in found.pairs]
-    drifts = [machine.of(before, binding(one) or ()) for (before, _), one in zip(found.pairs, least, strict=True)]
-    threshold = threshold or usual_threshold(one for one in ratios if one)
-    chances = [chance(one, threshold, moved) for one, moved in zip(ratios, drifts, strict=True) if one]
-    confidence = corrected_confidence(chances)
+    drifts = [
+        machine.range_for(before, binding_resources(one) or ())
+        for (before, _), one in zip(found.pairs, least, strict=True)
+    ]
+    threshold = threshold or default_threshold(one for one in ratios if one)
+    chances = [p_value(one, threshold, moved) for one, moved in zip(ratios, drifts, strict=True) if one]
+    confidence = fdr_confidence(chances)
     pairs = [
-        Comparison(
+        CaseComparison(
             a=before,
             b=after,
             log_ratio=ratio,
             threshold=threshold,
             confidence=confidence,
             drift=moved,
-            frameworks=frameworks.get(_work(before.case)) if before.provenance != "measured" else None,
+            frameworks=frameworks.get(_work_key(before.case)) if before.provenance != "measured" else None,
         )
         for (before, after), ratio, moved in zip(found.pairs, ratios, drifts, strict=True)
     ]
-    cases = [Explained(pair, explain(pair, one)) for pair, one in zip(pairs, least, strict=True)]
-    return Versus(a=a, b=b, threshold=threshold, cases=cases, unlike=found.unlike)
+    cases = [ExplainedCase(pair, explain(pair, one)) for pair, one in zip(pairs, least, strict=True)]
+    return Comparison(a=a, b=b, threshold=threshold, cases=cases, mismatched=found.mismatched)
 
 
-def usual_threshold(ratios: Iterable[LogRatio]) -> float:
+def default_threshold(ratios: Iterable[LogRatio]) -> float:
     """1.5 % where the files can tell so little in half of their cases, else 5 %."""
     reaches = [sqrt(high / low) - 1 for low, high in (one.interval() for one in ratios)]
-    return FINE if reaches and median(reaches) <= TOLD else COARSE
+    return FINE_THRESHOLD if reaches and median(reaches) <= MAX_FINE_REACH else COARSE_THRESHOLD
 
 
-def _work(case: Case) -> Case:
+def _work_key(case: Case) -> Case:
     """What a case does, whoever's framework does it."""
     return replace(case, name="", implementation="", kernel="", cache="", hbm_bytes=0, flops=0)
 
@@ -447,7 +477,7 @@ def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[Case, 
     ratios: dict[Case, list[tuple[str | None, float]]] = {}
     for before, after in pairs:
         if before.provenance != "measured" and after.provenance != "measured":
-            ratios.setdefault(_work(before.case), []).append((before.framework, after.median / before.median))
+            ratios.setdefault(_work_key(before.case), []).append((before.framework, after.median / before.median))
     return {
         work: (min(ratio for _, ratio in found), max(ratio for _, ratio in found))
         for work, found in ratios.items()

@@ -13,7 +13,7 @@ from math import log
 from typing import NamedTuple
 
 from reports import machine
-from reports.compare.verdict import Comparison
+from reports.compare.verdict import CaseComparison
 from reports.results import ResultFile
 from specs import statistics, traffic
 from specs.measurement import Case, Measurement
@@ -27,14 +27,14 @@ from specs.roofline import Ceilings, compute_seconds, memory_seconds
 
 MEMORY, FLOPS, LAUNCH, LINK = "memory bandwidth", "flops", "launch latency", "link"
 RESOURCES = (MEMORY, FLOPS, LAUNCH, LINK)
-Least = Mapping[str, tuple[float, float]]
+ResourceSeconds = Mapping[str, tuple[float, float]]
 """By resource the least seconds that a case needs it for, on A and on B."""
-LARGE = 2**20
+LARGE_MESSAGE = 2**20
 """Bytes of a message from which on it shows the link's bandwidth."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class MachineLimits:
     """How fast one machine is at each, from one origin; what is None or missing is unknown.
 
     Attributes:
@@ -67,57 +67,57 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Machines:
+class MachinePair:
     """Two files' machines at work on the same cases."""
 
     a: ResultFile
     b: ResultFile
 
     @cached_property
-    def measured(self) -> tuple[Limits, Limits]:
+    def measured(self) -> tuple[MachineLimits, MachineLimits]:
         """By each run itself."""
-        return _measured(self.a), _measured(self.b)
+        return _measured_limits(self.a), _measured_limits(self.b)
 
     @cached_property
-    def datasheet(self) -> tuple[Limits, Limits]:
+    def datasheet(self) -> tuple[MachineLimits, MachineLimits]:
         """As the vendors print it."""
-        return _printed(self.a), _printed(self.b)
+        return _datasheet_limits(self.a), _datasheet_limits(self.b)
 
-    def seconds(self, case: Case) -> Least:
+    def seconds(self, case: Case) -> ResourceSeconds:
         """The least time that a case needs each resource for, on both machines: measured where both are, else printed.
 
         A case that is a ceiling itself is held against the datasheets alone: it cannot explain itself.
         """
         printed = self._both(self.datasheet, case)
-        if case.question == "ceilings" or _shows_the_link(case):
+        if case.question == "ceilings" or _is_link_probe(case):
             return printed
         found = {**printed, **self._both(self.measured, case)}
         return {name: found[name] for name in RESOURCES if name in found}
 
     @staticmethod
-    def _both(limits: tuple[Limits, Limits], case: Case) -> Least:
+    def _both(limits: tuple[MachineLimits, MachineLimits], case: Case) -> ResourceSeconds:
         left, right = (one.seconds(case) for one in limits)
         return {name: (left[name], right[name]) for name in left if name in right}
 
 
-def _measured(file: ResultFile) -> Limits:
-    launches = {how: one.median for how in ("graph", "eager") if (one := machine.launch(file, how))}
+def _measured_limits(file: ResultFile) -> MachineLimits:
+    launches = {how: one.median for how in ("graph", "eager") if (one := machine.fastest_launch(file, how))}
     transfers = _transfers(file)
-    fastest = max((rate for size, rate, _ in transfers if size >= LARGE), default=None)
-    shortest = min((seconds for size, _, seconds in transfers if size < LARGE), default=0.0)
-    return Limits(
-        roof=machine.measured(file),
+    fastest = max((rate for size, rate, _ in transfers if size >= LARGE_MESSAGE), default=None)
+    shortest = min((seconds for size, _, seconds in transfers if size < LARGE_MESSAGE), default=0.0)
+    return MachineLimits(
+        roof=machine.measured_ceilings(file),
         launch_seconds=launches,
         link_bytes_per_second=fastest,
         link_seconds=shortest,
     )
 
 
-def _printed(file: ResultFile) -> Limits:
+def _datasheet_limits(file: ResultFile) -> MachineLimits:
     gpu = machine.known_gpu(file)
     if gpu is None:
-        return Limits(roof=Ceilings(None, {}, origin="datasheet"))
-    return Limits(roof=Ceilings.datasheet(gpu), link_bytes_per_second=gpu.link_bytes_per_second)
+        return MachineLimits(roof=Ceilings(None, {}, origin="datasheet"))
+    return MachineLimits(roof=Ceilings.datasheet(gpu), link_bytes_per_second=gpu.link_bytes_per_second)
 
 
 def _transfers(file: ResultFile) -> list[tuple[int, float, float]]:
@@ -125,13 +125,13 @@ def _transfers(file: ResultFile) -> list[tuple[int, float, float]]:
     return [
         (size, rate, one.median)
         for one in file.measurements
-        if _shows_the_link(one.case)
+        if _is_link_probe(one.case)
         and (size := one.case.message_bytes)
         and (rate := traffic.busbw(one.case.op, one.case.ranks, size, one.median))
     ]
 
 
-def _shows_the_link(case: Case) -> bool:
+def _is_link_probe(case: Case) -> bool:
     """Whether the link's speed is taken from it."""
     return case.op == "send_recv" and case.question == "communication" and not case.gap_seconds
 
@@ -143,18 +143,18 @@ def _shows_the_link(case: Case) -> bool:
 # so what the ceiling of a case changed by is not to be called faster or slower. Between different machines, drivers or
 # versions their ratio is the answer and no drift.
 
-Pair = tuple[Measurement, Measurement]
-THE_SAME = (
+MeasurementPair = tuple[Measurement, Measurement]
+MACHINE_IDENTITY = (
     "gpu", "gpus", "cpu", "cores", "threads", "torch_threads", "torch", "triton", "cuda", "hip", "nccl", "driver",
     "sm_mhz_default", "power_limit_watts", "ecc", "mig",
 )  # fmt: skip
 """Facts that have to agree for two runs to be of one machine."""
-WITNESSES = {"read": MEMORY, "copy": MEMORY, "linear": FLOPS, "launch": LAUNCH}
+CEILING_RESOURCES = {"read": MEMORY, "copy": MEMORY, "linear": FLOPS, "launch": LAUNCH}
 """By operation of a ceiling the resource that it shows."""
 
 
 @dataclass(frozen=True)
-class Drift:
+class MachineDrift:
     """By case name each ceiling before and after; empty between different machines.
 
     Attributes:
@@ -162,10 +162,10 @@ class Drift:
         shared: whether one clock drives memory and arithmetic, as on a CPU: any ceiling is a witness of all then.
     """
 
-    ceilings: Mapping[str, Pair] = field(default_factory=dict)
+    ceilings: Mapping[str, MeasurementPair] = field(default_factory=dict)
     shared: bool = False
 
-    def of(self, case: Measurement, bound: Collection[str] = ()) -> tuple[float, float]:
+    def range_for(self, case: Measurement, bound: Collection[str] = ()) -> tuple[float, float]:
         """Least and greatest factor by which a case may have changed with its machine, 1 among them.
 
         Args:
@@ -175,17 +175,17 @@ class Drift:
         """
         wanted, ratios = set(bound) or {MEMORY, FLOPS}, [1.0]
         for name, (before, after) in self.ceilings.items():
-            resource = WITNESSES.get(before.case.op)
+            resource = CEILING_RESOURCES.get(before.case.op)
             if name == case.case.name:
                 continue
             if resource in wanted:
                 ratios.append(after.median / before.median)
             elif self.shared and resource != LAUNCH:
-                ratios.append(self.sure[name])
+                ratios.append(self.certain_ratios[name])
         return min(ratios), max(ratios)
 
     @cached_property
-    def sure(self) -> Mapping[str, float]:
+    def certain_ratios(self) -> Mapping[str, float]:
         """Of each ceiling the end of its interval that is nearer to 1; 1 where that is within, or there is none."""
         found = {
             name: statistics.ratio_interval(before.seconds, after.seconds)
@@ -194,24 +194,24 @@ class Drift:
         return {name: min(max(1.0, ends[0]), ends[1]) if ends else 1.0 for name, ends in found.items()}
 
 
-def drift(a: ResultFile, b: ResultFile, pairs: Iterable[Pair]) -> Drift:
+def machine_drift(a: ResultFile, b: ResultFile, pairs: Iterable[MeasurementPair]) -> MachineDrift:
     """The ceilings among the cases that both files hold."""
-    if not same_machine(a, b):
-        return Drift()
+    if not is_same_machine(a, b):
+        return MachineDrift()
     ceilings = {pair[0].case.name: pair for pair in pairs if pair[0].case.question == "ceilings"}
-    return Drift(ceilings, shared=not a.machine.get("gpu"))
+    return MachineDrift(ceilings, shared=not a.machine.get("gpu"))
 
 
-def same_machine(a: ResultFile, b: ResultFile) -> bool:
+def is_same_machine(a: ResultFile, b: ResultFile) -> bool:
     """Whether both are runs on one machine with the same libraries, as far as they say."""
-    return not {name for name, *_ in machine.differences(a.machine, b.machine)} & set(THE_SAME)
+    return not {name for name, *_ in machine.differences(a.machine, b.machine)} & set(MACHINE_IDENTITY)
 
 
-GOOD_PART = 0.4
+MIN_BINDING_SHARE = 0.4
 """Share of the time, on either machine, that the binding resource takes at least where it explains a change."""
-NOTHING = 0.02
+MIN_CHANGE = 0.02
 """A resource that changed by less explains nothing."""
-HALF = 0.5
+MIN_EXPECTED_PART = 0.5
 """Part of the expected change, on the logarithm, that has to have come."""
 
 
@@ -220,54 +220,54 @@ class Explanation:
     """One case, all ratios being times of B over times of A.
 
     Attributes:
-        could: by resource what it changed by: those that the case needs and both machines' speed is known of.
+        resource_ratios: by resource what it changed by: those that the case needs and both machines' speed is known of.
         bound: the resources that bind it on A and on B.
         expected: what the least times say; None where no resource is known.
         share: of the time that the binding resource takes, the larger one of both machines.
-        by: what explains the change; None where nothing does.
+        explained_by: what explains the change; None where nothing does.
         unexplained: the ratio over the expected one; all of the ratio where no resource takes a good part of the time.
     """
 
-    could: Mapping[str, float]
+    resource_ratios: Mapping[str, float]
     bound: tuple[str, str] | None
     expected: float | None
     share: float | None
-    by: str | None
+    explained_by: str | None
     unexplained: float
 
 
-class Explained(NamedTuple):
+class ExplainedCase(NamedTuple):
     """A case in two files and what explains its ratio."""
 
-    pair: Comparison
+    pair: CaseComparison
     why: Explanation
 
 
-def binding(least: Least) -> tuple[str, str] | None:
+def binding_resources(least: ResourceSeconds) -> tuple[str, str] | None:
     """The resources that a case needs longest on A and on B; None where none is known."""
     if not least:
         return None
     return max(least, key=lambda name: least[name][0]), max(least, key=lambda name: least[name][1])
 
 
-def explain(pair: Comparison, least: Least) -> Explanation:
+def explain(pair: CaseComparison, least: ResourceSeconds) -> Explanation:
     """Set a ratio against the ratios of what the case needs."""
-    bound, could = binding(least), {name: after / before for name, (before, after) in least.items()}
+    bound, could = binding_resources(least), {name: after / before for name, (before, after) in least.items()}
     if bound is None:
         return Explanation(could, None, None, None, None, pair.ratio)
     before, after = least[bound[0]][0], least[bound[1]][1]
     expected, share = after / before, max(before / pair.a.median, after / pair.b.median)
     by = None
-    if share >= GOOD_PART and _came(pair.ratio, expected):
-        by = " and ".join(name for name in dict.fromkeys(bound) if _changed(could[name])) or None
-    unexplained = pair.ratio / expected if share >= GOOD_PART else pair.ratio
+    if share >= MIN_BINDING_SHARE and _is_as_expected(pair.ratio, expected):
+        by = " and ".join(name for name in dict.fromkeys(bound) if _is_change(could[name])) or None
+    unexplained = pair.ratio / expected if share >= MIN_BINDING_SHARE else pair.ratio
     return Explanation(could, bound, expected, share, by, unexplained)
 
 
-def _came(ratio: float, expected: float) -> bool:
+def _is_as_expected(ratio: float, expected: float) -> bool:
     """Whether what was to expect is a change at all, and at least half of it came."""
-    return _changed(expected) and log(ratio) / log(expected) >= HALF
+    return _is_change(expected) and log(ratio) / log(expected) >= MIN_EXPECTED_PART
 
 
-def _changed(ratio: float) -> bool:
-    return abs(log(ratio)) > log(1 + NOTHING)
+def _is_change(ratio: float) -> bool:
+    return abs(log(ratio)) > log(1 + MIN_CHANGE)

@@ -6,11 +6,11 @@ from statistics import median
 
 from reports import formatting, machine
 from reports.compare import report as comparison
-from reports.compare.comparison import Versus, against
-from reports.compare.explain import Explained
-from reports.compare.verdict import Comparison
+from reports.compare.comparison import Comparison, compare_files
+from reports.compare.explain import ExplainedCase
+from reports.compare.verdict import CaseComparison
 from reports.output import Block, Column, Table
-from reports.provenance import name_among
+from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs import roofline
 from specs.errors import UserError
@@ -18,20 +18,20 @@ from specs.gpus import Gpu
 from specs.measurement import Measurement
 from specs.roofline import Ceilings
 
-TOKENS = (1, 16, 125, 256, 1000, 4096)
+TOKEN_COUNTS = (1, 16, 125, 256, 1000, 4096)
 """Decode at small and large batch, the claim's two, and a prefill."""
-Linear = tuple[str, str, int, str]
+LinearKey = tuple[str, str, int, str]
 """Model, layer, tp and dtype."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class GenerationEntry:
     """One GPU at one count of tokens.
 
     Attributes:
         seconds: the middle of the implementations' medians; floor: the least by the datasheet.
         speedup: the oldest GPU's time over this one's, in the middle of the implementations that both have.
-        promised: the same of the resource that binds it: what could be expected.
+        expected_speedup: the same of the resource that binds it: what could be expected.
     """
 
     gpu: Gpu
@@ -40,7 +40,7 @@ class Entry:
     seconds: float
     floor: float
     speedup: float
-    promised: float
+    expected_speedup: float
 
     @property
     def share(self) -> float:
@@ -59,43 +59,43 @@ class Generations:
     """
 
     names: Sequence[str]
-    found: Sequence[Versus]
+    found: Sequence[Comparison]
     model: str
     part: str
     dtype: str
-    entries: Sequence[Entry]
+    entries: Sequence[GenerationEntry]
 
 
-def side_by_side(files: Sequence[ResultFile]) -> Generations | None:
+def compare_generations(files: Sequence[ResultFile]) -> Generations | None:
     """The files of known GPUs that were measured, or those published, whichever are more.
 
     None below two that share a linear.
     """
     known = [file for file in files if machine.known_gpu(file)]
     measured, published = ([file for file in known if file.published == kind] for kind in (False, True))
-    ordered = sorted(measured if len(measured) > len(published) else published, key=_age)
-    found = [one for newer in ordered[1:] if (one := _against(ordered[0], newer))]
+    ordered = sorted(measured if len(measured) > len(published) else published, key=_age_key)
+    found = [one for newer in ordered[1:] if (one := _try_compare(ordered[0], newer))]
     linear = _shared_linear(found)
     if linear is None:
         return None
     model, layer, tp, dtype = linear
-    names = {id(file): name_among(file, ordered) for file in ordered}
+    names = {id(file): distinct_gpu_name(file, ordered) for file in ordered}
     named = [names[id(ordered[0])], *(names[id(one.b)] for one in found)]
     return Generations(named, found, model, f"{layer} tp{tp}", dtype, _entries(found, linear, names))
 
 
-def blocks(found: Generations) -> list[Block]:
+def generation_blocks(found: Generations) -> list[Block]:
     """By question, in words, and the linear."""
-    return [*by_question(found), table(found)]
+    return [*question_blocks(found), linear_table(found)]
 
 
-def by_question(found: Generations) -> list[Block]:
+def question_blocks(found: Generations) -> list[Block]:
     """All cases of each question on each GPU against the oldest, and what explains their change."""
-    drawn = comparison.by_question(found.found, found.names, "GPU")
-    return [drawn, comparison.explained(found.found, found.names)]
+    drawn = comparison.question_table(found.found, found.names, "GPU")
+    return [drawn, comparison.explanation_facts(found.found, found.names)]
 
 
-def table(found: Generations) -> Table:
+def linear_table(found: Generations) -> Table:
     """For each count of tokens a group of rows, a GPU each."""
     columns = ("tokens", "GPU", "time us", "of sheet floor", "times as fast as the oldest", "could be explained")
     groups = []
@@ -109,7 +109,7 @@ def table(found: Generations) -> Table:
                     f"{one.seconds * 1e6:,.1f}",
                     formatting.percent(one.share),
                     f"{one.speedup:.2f}",
-                    f"{one.promised:.2f}",
+                    f"{one.expected_speedup:.2f}",
                 )
                 for one in rows
             )
@@ -123,53 +123,53 @@ def table(found: Generations) -> Table:
     )
 
 
-def generation(gpu: Gpu) -> int:
+def generation_number(gpu: Gpu) -> int:
     """A number that rises with the years: that of the architecture."""
     return int("".join(letter for letter in gpu.arch if letter.isdigit()) or 0)
 
 
-def _age(file: ResultFile) -> tuple[int, float, str]:
+def _age_key(file: ResultFile) -> tuple[int, float, str]:
     gpu = machine.known_gpu(file)
-    return (generation(gpu), gpu.hbm_bytes_per_second, gpu.slug) if gpu else (0, 0.0, "")
+    return (generation_number(gpu), gpu.hbm_bytes_per_second, gpu.slug) if gpu else (0, 0.0, "")
 
 
-def _against(oldest: ResultFile, newer: ResultFile) -> Versus | None:
+def _try_compare(oldest: ResultFile, newer: ResultFile) -> Comparison | None:
     try:
-        return against(oldest, newer)
+        return compare_files(oldest, newer)
     except UserError:  # nothing in common
         return None
 
 
-def _linears(versus: Versus) -> dict[Linear, list[Explained]]:
+def _linears(versus: Comparison) -> dict[LinearKey, list[ExplainedCase]]:
     """Times over tokens of each linear from cold memory, of shapes that were measured."""
-    found: dict[Linear, list[Explained]] = {}
+    found: dict[LinearKey, list[ExplainedCase]] = {}
     for one in versus.cases:
         case = one.pair.a.case
         if case.question == "sweep" and case.op == "linear" and case.cache != "hot" and case.model and case.layer:
             found.setdefault((case.model, case.layer, case.tp or 1, case.dtype), []).append(one)
-    return {linear: pairs for linear, pairs in found.items() if not any(_doubtful(pair) for pair, _ in pairs)}
+    return {linear: pairs for linear, pairs in found.items() if not any(_is_doubtful(pair) for pair, _ in pairs)}
 
 
-def _doubtful(pair: Comparison) -> bool:
+def _is_doubtful(pair: CaseComparison) -> bool:
     """Whether a cache may have held its weights on either GPU, or nobody measured its very shape."""
     overs = (pair.a.interpolated_over, pair.b.interpolated_over)
     return bool(pair.a.maybe_hot or pair.b.maybe_hot) or any(o and not o.startswith("tokens") for o in overs)
 
 
-def _shared_linear(found: Sequence[Versus]) -> Linear | None:
+def _shared_linear(found: Sequence[Comparison]) -> LinearKey | None:
     """The one that the most GPUs have, in bf16 if it can be, of the most bytes: that shows the memory best."""
-    sizes: dict[Linear, list[int]] = {}
+    sizes: dict[LinearKey, list[int]] = {}
     for versus in found:
         for linear, pairs in _linears(versus).items():
             sizes.setdefault(linear, []).append(max(pair.a.case.hbm_bytes for pair, _ in pairs))
     return max(sizes, key=lambda one: (len(sizes[one]), one[3] == "bf16", max(sizes[one])), default=None)
 
 
-def _entries(found: Sequence[Versus], linear: Linear, names: Mapping[int, str]) -> list[Entry]:
+def _entries(found: Sequence[Comparison], linear: LinearKey, names: Mapping[int, str]) -> list[GenerationEntry]:
     """At each count of tokens the oldest GPU, then the others that have it."""
     sharing = [(versus, pairs) for versus in found if (pairs := _linears(versus).get(linear))]
-    entries: list[Entry | None] = []
-    for tokens in TOKENS:
+    entries: list[GenerationEntry | None] = []
+    for tokens in TOKEN_COUNTS:
         oldest = True
         for versus, pairs in sharing:
             here = [(pair, why) for pair, why in pairs if pair.a.case.tokens == tokens]
@@ -186,10 +186,10 @@ def _entries(found: Sequence[Versus], linear: Linear, names: Mapping[int, str]) 
 
 def _entry(
     names: Mapping[int, str], file: ResultFile, measured: Sequence[Measurement], speedup: float, promised: float
-) -> Entry | None:
+) -> GenerationEntry | None:
     gpu, case = machine.known_gpu(file), measured[0].case
     floor = roofline.floor_seconds(case.work, case.dtype, Ceilings.datasheet(gpu)) if gpu else None
     if gpu is None or not floor:
         return None
     seconds = median(one.median for one in measured)
-    return Entry(gpu, names[id(file)], case.tokens or 0, seconds, floor, speedup, promised)
+    return GenerationEntry(gpu, names[id(file)], case.tokens or 0, seconds, floor, speedup, promised)

@@ -5,25 +5,25 @@ from math import log
 from typing import Any
 
 from reports import formatting, machine, roofline
-from reports.compare.comparison import Group, Versus, by_group, lacking, only_in
-from reports.compare.explain import FLOPS, RESOURCES, Explained, Explanation
-from reports.compare.verdict import VERDICTS, Comparison
-from reports.formatting import NONE
+from reports.compare.comparison import CaseGroup, Comparison, by_group, cases_only_in, missing_cases
+from reports.compare.explain import FLOPS, RESOURCES, ExplainedCase, Explanation
+from reports.compare.verdict import VERDICTS, CaseComparison
+from reports.formatting import DASH
 from reports.output import Block, Column, Facts, Row, Table
 from reports.results import ResultFile
 from specs.measurement import Case
 
 # Every case on a row: its times, what changed, how sure that is and what explains it.
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 """Rows of a table beyond which those without a change are left out, unless all are asked for."""
 
 
-Line = tuple[Case, Mapping[str, Explained]]
+CaseLine = tuple[Case, Mapping[str, ExplainedCase]]
 """A case, and by file how it compares."""
 
 
-def tables(found: Sequence[Versus], names: Sequence[str], *, every: bool) -> list[Table]:
+def case_tables(found: Sequence[Comparison], names: Sequence[str], *, every: bool) -> list[Table]:
     """A table for each question of each group.
 
     Args:
@@ -31,40 +31,40 @@ def tables(found: Sequence[Versus], names: Sequence[str], *, every: bool) -> lis
         names: of the baseline, then of each.
         every: all cases, however many.
     """
-    lines: dict[str, tuple[Case, dict[str, Explained]]] = {}
+    lines: dict[str, tuple[Case, dict[str, ExplainedCase]]] = {}
     for name, versus in zip(names[1:], found, strict=True):
         for one in versus.cases:
             case = one.pair.a.case
             lines.setdefault(case.name, (case, {}))[1][name] = one
     drawn = []
     for group, members in by_group(lines.values(), lambda line: line[0]).items():
-        for question, alike in formatting.by_question(members, lambda line: line[0]):
+        for question, alike in formatting.group_by_question(members, lambda line: line[0]):
             title = group if question == group else f"{group}: {question}"
-            shown = alike if every else _telling(alike)
+            shown = alike if every else _largest_changes(alike)
             left_out = len(alike) - len(shown)
             drawn.append(_table(title, shown, names, left_out))
     return drawn
 
 
-def _telling(lines: Sequence[Line]) -> Sequence[Line]:
+def _largest_changes(lines: Sequence[CaseLine]) -> Sequence[CaseLine]:
     """Those that changed, the most first to be kept, where there are too many; in the order of the file."""
-    if len(lines) <= MOST_ROWS:
+    if len(lines) <= MAX_ROWS:
         return lines
-    kept = sorted(range(len(lines)), key=lambda at: _weight(lines[at]), reverse=True)[:MOST_ROWS]
+    kept = sorted(range(len(lines)), key=lambda at: _weight(lines[at]), reverse=True)[:MAX_ROWS]
     return [lines[at] for at in sorted(kept)]
 
 
-def _weight(line: Line) -> tuple[bool, float]:
+def _weight(line: CaseLine) -> tuple[bool, float]:
     pairs = [one.pair for one in line[1].values()]
     called = any(pair.verdict in ("faster", "slower") for pair in pairs)
     return called, max(abs(log(pair.ratio)) for pair in pairs)
 
 
-def _table(title: str, lines: Sequence[Line], names: Sequence[str], left_out: int) -> Table:
-    columns, cells, caption = formatting.choose([case for case, _ in lines])
-    draw = _two if len(names) == 2 else _several
+def _table(title: str, lines: Sequence[CaseLine], names: Sequence[str], left_out: int) -> Table:
+    columns, cells, caption = formatting.label_columns([case for case, _ in lines])
+    draw = _two_file_columns if len(names) == 2 else _many_file_columns
     titles, rows = draw(lines, names)
-    note = f"{formatting.counted(left_out, 'case')} that changed less left out: --all shows them"
+    note = f"{formatting.pluralize(left_out, 'case')} that changed less left out: --all shows them"
     return Table(
         title=title,
         columns=(*columns, *titles),
@@ -74,13 +74,13 @@ def _table(title: str, lines: Sequence[Line], names: Sequence[str], left_out: in
             *((note,) if left_out else ()),
             *formatting.dependent_launch_notes(case.implementation for case, _ in lines),
         ),
-    ).without_empty(NONE)
+    ).without_empty(DASH)
 
 
-def _two(lines: Sequence[Line], names: Sequence[str]) -> tuple[tuple[Column, ...], list[Row]]:
+def _two_file_columns(lines: Sequence[CaseLine], names: Sequence[str]) -> tuple[tuple[Column, ...], list[Row]]:
     a, b = names
     found = [by[b] for _, by in lines]
-    time = formatting.scale(formatting.SECONDS, [of.median for one in found for of in (one.pair.a, one.pair.b)])
+    time = formatting.choose_scale(formatting.SECONDS, [of.median for one in found for of in (one.pair.a, one.pair.b)])
     over = "over frameworks" if all(one.pair.basis == "frameworks" for one in found) else "95% interval"
     titles = (f"{a} {time.symbol}", f"{b} {time.symbol}", f"{b}/{a}", over)
     columns = (*map(Column, titles), Column("verdict", number=False), Column("explained by", number=False))
@@ -91,19 +91,19 @@ def _two(lines: Sequence[Line], names: Sequence[str]) -> tuple[tuple[Column, ...
             formatting.ratio(one.pair.ratio),
             _interval(one.pair),
             one.pair.verdict,
-            one.why.by or NONE,
-            formatting.ratio(one.why.unexplained) if one.why.by else NONE,
+            one.why.explained_by or DASH,
+            formatting.ratio(one.why.unexplained) if one.why.explained_by else DASH,
         )
         for one in found
     ]
     return (*columns, Column("unexplained")), rows
 
 
-def _several(lines: Sequence[Line], names: Sequence[str]) -> tuple[tuple[Column, ...], list[Row]]:
+def _many_file_columns(lines: Sequence[CaseLine], names: Sequence[str]) -> tuple[tuple[Column, ...], list[Row]]:
     """A column of ratios and one of verdicts for each file."""
     a, others = names[0], names[1:]
     bases = [next(iter(by.values())).pair.a.median for _, by in lines]
-    time = formatting.scale(formatting.SECONDS, bases)
+    time = formatting.choose_scale(formatting.SECONDS, bases)
     columns = [Column(f"{a} {time.symbol}")]
     for name in others:
         columns += [Column(f"{name}/{a}"), Column(f"{name} is", number=False)]
@@ -112,12 +112,12 @@ def _several(lines: Sequence[Line], names: Sequence[str]) -> tuple[tuple[Column,
         row = [time(base)]
         for name in others:
             one = by.get(name)
-            row += [formatting.ratio(one.pair.ratio), one.pair.verdict] if one else [NONE, NONE]
+            row += [formatting.ratio(one.pair.ratio), one.pair.verdict] if one else [DASH, DASH]
         rows.append(tuple(row))
     return tuple(columns), rows
 
 
-def _interval(pair: Comparison) -> str:
+def _interval(pair: CaseComparison) -> str:
     if pair.interval is None:
         return "single pass" if pair.a.provenance == "measured" else "one framework"
     return f"{formatting.ratio(pair.interval[0])} – {formatting.ratio(pair.interval[1])}"
@@ -125,47 +125,49 @@ def _interval(pair: Comparison) -> str:
 
 # What else differs between two files besides the times: one warning each.
 
-CASE = ("cache", "launch", "implementation", "kernel", "backend", "flops", "hbm_bytes")
-RECORD = ("clock", "provenance", "version", "kernel_source")
-LONGEST = 60
-AS_SAID = {roofline.THROTTLED: "throttled", roofline.MOVED: "in which the SM clock moved"}
+CASE_FIELDS = ("cache", "launch", "implementation", "kernel", "backend", "flops", "hbm_bytes")
+MEASUREMENT_FIELDS = ("clock", "provenance", "version", "kernel_source")
+MAX_TEXT = 60
+CLOCK_WORDS = {roofline.THROTTLED: "throttled", roofline.MOVED: "in which the SM clock moved"}
 
 
-def comparability_warnings(versus: Versus, a: str = "A", b: str = "B") -> list[str]:
+def comparability_warnings(versus: Comparison, a: str = "A", b: str = "B") -> list[str]:
     """Facts of the machines that differ, then what differs between matched cases, then what weakens a verdict."""
     found = [
-        f"machines differ in {name}: {_short(left)} → {_short(right)}"
+        f"machines differ in {name}: {_shorten(left)} → {_shorten(right)}"
         for name, left, right in machine.differences(versus.a.machine, versus.b.machine)
     ]
     if versus.a.schema != versus.b.schema:
         found.append(f"schemas differ: {versus.a.schema} → {versus.b.schema}; measure both with one shardbench")
     for side, file in ((a, versus.a), (b, versus.b)):
         if profiler := file.machine.get("profiler"):
-            found.append(f"{side} was timed with a profiler attached: {_short(str(profiler))}")
-    if versus.unlike:
-        name, why = next(iter(versus.unlike.items()))
-        found.append(f"{_cases(len(versus.unlike))} of one name but not of the same work, not compared: {name}: {why}")
-    return [*found, *_fields(versus.pairs), *_weak(a, b, versus.pairs)]
+            found.append(f"{side} was timed with a profiler attached: {_shorten(str(profiler))}")
+    if versus.mismatched:
+        name, why = next(iter(versus.mismatched.items()))
+        found.append(
+            f"{_cases(len(versus.mismatched))} of one name but not of the same work, not compared: {name}: {why}"
+        )
+    return [*found, *_fields(versus.pairs), *_weak_verdicts(a, b, versus.pairs)]
 
 
-def _fields(pairs: Iterable[Comparison]) -> list[str]:
+def _fields(pairs: Iterable[CaseComparison]) -> list[str]:
     changes: dict[str, list[str]] = {}
     for pair in pairs:
-        sides = [(name, getattr(pair.a.case, name), getattr(pair.b.case, name)) for name in CASE]
-        sides += [(name, getattr(pair.a, name), getattr(pair.b, name)) for name in RECORD]
+        sides = [(name, getattr(pair.a.case, name), getattr(pair.b.case, name)) for name in CASE_FIELDS]
+        sides += [(name, getattr(pair.a, name), getattr(pair.b, name)) for name in MEASUREMENT_FIELDS]
         for name, left, right in sides:
             if left != right:
                 changes.setdefault(name, []).append(f"{left} → {right}")
     return [f"{name} differs in {_cases(len(found))}, as in {found[0]}" for name, found in changes.items()]
 
 
-def _weak(a: str, b: str, pairs: Iterable[Comparison]) -> list[str]:
+def _weak_verdicts(a: str, b: str, pairs: Iterable[CaseComparison]) -> list[str]:
     pairs, said = tuple(pairs), dict[str, int]()
     for side, one in ((a, [pair.a for pair in pairs]), (b, [pair.b for pair in pairs])):
         single = sum(1 for of in one if len(of.seconds) < 2 and of.provenance == "measured")
         for word in (roofline.THROTTLED, roofline.MOVED):
-            count = sum(word in roofline.doubts(of) for of in one)
-            said[f"{side}: {_cases(count)} {AS_SAID[word]}"] = count
+            count = sum(word in roofline.clock_doubts(of) for of in one)
+            said[f"{side}: {_cases(count)} {CLOCK_WORDS[word]}"] = count
         said[
             f"{side}: {_cases(single)} with a single pass, which no interval can be made from: always ambiguous; "
             "measure with --passes 6"
@@ -182,17 +184,19 @@ def _cases(count: int) -> str:
     return "1 case" if count == 1 else f"{count} cases"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
-RATIOS = "ratios are times over those of {}: below 1 is faster; of a resource the time by it alone"
-PUBLISHED = "published times have no passes: verdicts are by the range over frameworks, whose versions may differ"
-MOST_NAMES = 20
+RATIO_NOTE = "ratios are times over those of {}: below 1 is faster; of a resource the time by it alone"
+PUBLISHED_NOTE = "published times have no passes: verdicts are by the range over frameworks, whose versions may differ"
+MAX_NAMES = 20
 """Cases that only one file has, before the rest is counted."""
 
 
-def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[str], *, every: bool) -> list[Block]:
+def comparison_page(
+    files: Sequence[ResultFile], found: Sequence[Comparison], names: Sequence[str], *, every: bool
+) -> list[Block]:
     """All blocks: files, what to mind, groups, cases, what could not be compared, the rule.
 
     Args:
@@ -207,12 +211,12 @@ def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[s
         if warnings := comparability_warnings(one, names[0], name):
             title = "mind" if len(found) == 1 else f"mind of {name}"
             blocks.append(Facts(title=title, rows=tuple(("", line) for line in warnings), level=3))
-    blocks += [by_question(found, names), explained(found, names), *tables(found, names, every=every)]
+    blocks += [question_table(found, names), explanation_facts(found, names), *case_tables(found, names, every=every)]
     for name, file in zip(names, files, strict=True):
         others = [other for other in files if other is not file]
-        for title, cases in (("only in", only_in(file, others)), ("not in", lacking(file, others))):
+        for title, cases in (("only in", cases_only_in(file, others)), ("not in", missing_cases(file, others))):
             if cases:
-                rows = tuple(("", line) for line in (cases if every else _few(cases)))
+                rows = tuple(("", line) for line in (cases if every else _first_names(cases)))
                 blocks.append(Facts(title=f"{title} {name}", rows=rows, level=3))
     for name, one in zip(names[1:], found, strict=True):
         blocks.append(Facts(title=_title(name, found), rows=_summary_facts(one, names[0], name), level=3))
@@ -221,16 +225,16 @@ def page(files: Sequence[ResultFile], found: Sequence[Versus], names: Sequence[s
 
 def _machine(file: ResultFile) -> str:
     """The machine, and the SM clock that it ran at."""
-    clock = roofline.span(file)
+    clock = roofline.clock_range(file)
     return machine.describe(file.machine) + (f", SM clock {clock}" if clock else "")
 
 
-def _few(cases: Sequence[str]) -> list[str]:
-    left_out = len(cases) - MOST_NAMES
-    return [*cases[:MOST_NAMES], *([f"… and {left_out} more: --all names them"] if left_out > 0 else [])]
+def _first_names(cases: Sequence[str]) -> list[str]:
+    left_out = len(cases) - MAX_NAMES
+    return [*cases[:MAX_NAMES], *([f"… and {left_out} more: --all names them"] if left_out > 0 else [])]
 
 
-def by_question(found: Sequence[Versus], names: Sequence[str], what: str = "file") -> Table:
+def question_table(found: Sequence[Comparison], names: Sequence[str], what: str = "file") -> Table:
     """For each file a row a question: its cases together, and how resources changed that could explain it."""
     groups = tuple(
         tuple((name, *_row(group, one)) for group in one.groups) for name, one in zip(names[1:], found, strict=True)
@@ -245,41 +249,41 @@ def by_question(found: Sequence[Versus], names: Sequence[str], what: str = "file
             for title in (*titles, *could, "left\nunexplained")
         ),
         groups=groups,
-        notes=(RATIOS.format(names[0]), *([PUBLISHED] if published else [])),
-    ).without_empty(NONE)
+        notes=(RATIO_NOTE.format(names[0]), *([PUBLISHED_NOTE] if published else [])),
+    ).without_empty(DASH)
 
 
-def explained(found: Sequence[Versus], names: Sequence[str]) -> Facts:
+def explanation_facts(found: Sequence[Comparison], names: Sequence[str]) -> Facts:
     """A sentence for each question of each file: which resource explains the change, and which does not."""
     rows = tuple(
-        (f"{name} {group.name}", sentence(group, one.threshold))
+        (f"{name} {group.name}", explanation_sentence(group, one.threshold))
         for name, one in zip(names[1:], found, strict=True)
         for group in one.groups
     )
     return Facts(title="what explains it", rows=rows, level=3)
 
 
-def sentence(group: Group, threshold: float) -> str:
+def explanation_sentence(group: CaseGroup, threshold: float) -> str:
     """What explains a group's change, what could not, and what is left."""
     total, parts = len(group.pairs), [f"{formatting.ratio(group.ratio)} of the time"]
     for names, count in group.explained.items():
-        parts.append(f"{_named(names, group)} {_verb(names)} {count} of {total}")
+        parts.append(f"{_resource_text(names, group)} {_verb(names)} {count} of {total}")
     idle = [name for name in group.resources if not any(name in names for names in group.explained)]
-    parts += [f"{_named(name, group)} {_verb(name)} nothing" for name in idle]
+    parts += [f"{_resource_text(name, group)} {_verb(name)} nothing" for name in idle]
     if group.name == "ceilings" and not group.resources:
         return f"{parts[0]}: what the others are set against"
     if not group.resources:
         parts.append("nothing is known that could explain it")
     if group.unknown and group.resources:
         parts.append(f"of {group.unknown} no resource is known")
-    if left := group.left(threshold):
+    if left := group.unexplained_count(threshold):
         parts.append(f"{left} changed by more than {formatting.percent(threshold)} and {_stay(left)} unexplained")
     return "; ".join(parts)
 
 
-def _named(name: str, group: Group) -> str:
+def _resource_text(name: str, group: CaseGroup) -> str:
     own = group.resource(name)
-    return f"{name} ({_span(own)})" if own is not None else name
+    return f"{name} ({_range_text(own)})" if own is not None else name
 
 
 def _stay(count: int) -> str:
@@ -290,30 +294,30 @@ def _verb(name: str) -> str:
     return "explain" if name == FLOPS or " and " in name else "explains"
 
 
-def _row(group: Group, one: Versus) -> tuple[str, ...]:
-    could = [_span(found) if (found := group.resource(name)) is not None else NONE for name in RESOURCES]
-    counts = (str(count) if count else NONE for count in group.counts.values())
+def _row(group: CaseGroup, one: Comparison) -> tuple[str, ...]:
+    could = [_range_text(found) if (found := group.resource(name)) is not None else DASH for name in RESOURCES]
+    counts = (str(count) if count else DASH for count in group.counts.values())
     return (
         group.name,
         str(len(group.pairs)),
         formatting.ratio(group.ratio),
-        _span(group.interval) if group.interval else NONE,
-        group.at(one.threshold) if group.interval else NONE,
+        _range_text(group.interval) if group.interval else DASH,
+        group.verdict_at(one.threshold) if group.interval else DASH,
         *counts,
         *could,
         formatting.ratio(group.unexplained),
     )
 
 
-def _title(name: str, found: Sequence[Versus]) -> str:
+def _title(name: str, found: Sequence[Comparison]) -> str:
     return "summary" if len(found) == 1 else f"summary of {name}"
 
 
-def _summary_facts(one: Versus, a: str, b: str) -> tuple[tuple[str, str], ...]:
+def _summary_facts(one: Comparison, a: str, b: str) -> tuple[tuple[str, str], ...]:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in one.counts.items())
     judged = sum(1 for pair in one.pairs if pair.basis == "passes")
     rows = [
-        ("verdicts", f"{formatting.counted(len(one.pairs), 'case')}: {counts} ({b} against {a})"),
+        ("verdicts", f"{formatting.pluralize(len(one.pairs), 'case')}: {counts} ({b} against {a})"),
         (f"{b}/{a}", f"{formatting.ratio(one.ratio)} in the geometric mean"),
     ]
     if one.detectable is not None:
@@ -324,14 +328,14 @@ def _summary_facts(one: Versus, a: str, b: str) -> tuple[tuple[str, str], ...]:
             )
         )
     if one.drift != (1.0, 1.0):
-        rows.append(("drift", f"{_span(one.drift)}: what the ceilings of one machine changed by"))
+        rows.append(("drift", f"{_range_text(one.drift)}: what the ceilings of one machine changed by"))
     limit = f"{100 * one.threshold:.4g}%"
-    surely = f"surely over half of it, for {formatting.counted(judged, 'case')} at once"
+    surely = f"surely over half of it, for {formatting.pluralize(judged, 'case')} at once"
     rule = f"faster or slower: by over {limit}, {surely if judged else 'by all frameworks over half of it'}"
     return (*rows, ("rule", rule))
 
 
-def _span(interval: tuple[float, float]) -> str:
+def _range_text(interval: tuple[float, float]) -> str:
     return " – ".join(dict.fromkeys(map(formatting.ratio, interval)))
 
 
@@ -340,7 +344,7 @@ def _span(interval: tuple[float, float]) -> str:
 Record = dict[str, Any]
 
 
-def record(files: Sequence[ResultFile], found: Sequence[Versus], labels: Sequence[str]) -> Record:
+def comparison_record(files: Sequence[ResultFile], found: Sequence[Comparison], labels: Sequence[str]) -> Record:
     """Everything: each case of each file against the first one, groups, and what could not be compared.
 
     Args:
@@ -357,15 +361,19 @@ def record(files: Sequence[ResultFile], found: Sequence[Versus], labels: Sequenc
         "summaries": {label: _summary_record(one) for label, one in against},
         "cases": [{"file": label, **_case(pair, why)} for label, one in against for pair, why in one.cases],
         "groups": [{"file": label, **_group(group, one)} for label, one in against for group in one.groups],
-        "only_in": {label: only_in(file, [other for other in files if other is not file]) for label, file in several},
-        "not_in": {label: lacking(file, [other for other in files if other is not file]) for label, file in several},
-        "unlike": {label: dict(one.unlike) for label, one in against},
+        "only_in": {
+            label: cases_only_in(file, [other for other in files if other is not file]) for label, file in several
+        },
+        "not_in": {
+            label: missing_cases(file, [other for other in files if other is not file]) for label, file in several
+        },
+        "unlike": {label: dict(one.mismatched) for label, one in against},
         "warnings": [line for label, one in against for line in comparability_warnings(one, labels[0], label)],
     }
 
 
-def _case(pair: Comparison, why: Explanation) -> Record:
-    (low, high), (widened_low, widened_high) = pair.interval or (None, None), pair.widened or (None, None)
+def _case(pair: CaseComparison, why: Explanation) -> Record:
+    (low, high), (widened_low, widened_high) = pair.interval or (None, None), pair.widened_interval or (None, None)
     return {
         "case": pair.a.case.name,
         "a_median_seconds": pair.a.median,
@@ -380,16 +388,16 @@ def _case(pair: Comparison, why: Explanation) -> Record:
         "drift_high": pair.drift[1],
         "verdict": pair.verdict,
         "detectable": pair.detectable,
-        "explained_by": why.by,
+        "explained_by": why.explained_by,
         "unexplained": why.unexplained,
         "expected_ratio": why.expected,
         "binding": list(why.bound) if why.bound else None,
         "binding_share": why.share,
-        "could_explain": dict(why.could),
+        "could_explain": dict(why.resource_ratios),
     }
 
 
-def _group(group: Group, one: Versus) -> Record:
+def _group(group: CaseGroup, one: Comparison) -> Record:
     low, high = group.interval or (None, None)
     return {
         "group": group.name,
@@ -399,7 +407,7 @@ def _group(group: Group, one: Versus) -> Record:
         "high": high,
         "least": group.span[0],
         "greatest": group.span[1],
-        "verdict": group.at(one.threshold),
+        "verdict": group.verdict_at(one.threshold),
         **group.counts,
         "could_explain": {name: list(span) for name, span in group.resources.items()},
         "explained": group.explained,
@@ -407,5 +415,5 @@ def _group(group: Group, one: Versus) -> Record:
     }
 
 
-def _summary_record(versus: Versus) -> Record:
+def _summary_record(versus: Comparison) -> Record:
     return {**versus.counts, "geometric_mean_ratio": versus.ratio, "detectable": versus.detectable}

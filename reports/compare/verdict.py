@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class CaseComparison:
     """One case in two files.
 
     Attributes:
@@ -48,23 +48,27 @@ class Comparison:
     @cached_property
     def interval(self) -> Interval | None:
         """95 % interval on the ratio; of published times the range over frameworks; None where neither is there."""
-        return around(self.ratio, self.log_ratio.interval()) if self.log_ratio else self.frameworks
+        return include_ratio(self.ratio, self.log_ratio.interval()) if self.log_ratio else self.frameworks
 
     @cached_property
-    def widened(self) -> Interval | None:
+    def widened_interval(self) -> Interval | None:
         """The interval at `confidence`, less the drift: it has to lie beyond half the threshold."""
         if not self.log_ratio:
             return self.frameworks
-        return less_drift(around(self.ratio, self.log_ratio.interval(self.confidence)), self.drift)
+        return remove_drift(include_ratio(self.ratio, self.log_ratio.interval(self.confidence)), self.drift)
 
     @property
     def verdict(self) -> Verdict:
         """For the change that counts."""
-        return self.at(self.threshold)
+        return self.verdict_at(self.threshold)
 
-    def at(self, threshold: float) -> Verdict:
+    def verdict_at(self, threshold: float) -> Verdict:
         """The verdict for another change that counts."""
-        return "ambiguous" if self._doubtful else decide(self.ratio, self.interval, self.widened, threshold)
+        return (
+            "ambiguous"
+            if self._doubtful
+            else decide_verdict(self.ratio, self.interval, self.widened_interval, threshold)
+        )
 
     @property
     def detectable(self) -> float | None:
@@ -80,24 +84,24 @@ class Comparison:
         return self.basis == "frameworks" and any(one.maybe_hot or one.doubts for one in (self.a, self.b))
 
 
-def around(ratio: float, interval: Interval) -> Interval:
+def include_ratio(ratio: float, interval: Interval) -> Interval:
     """The interval with the ratio of the medians in it: where it is not that of the passes, both are in doubt."""
     return min(interval[0], ratio), max(interval[1], ratio)
 
 
-def less_drift(interval: Interval, drift: Interval) -> Interval:
+def remove_drift(interval: Interval, drift: Interval) -> Interval:
     """What is left where the machine itself changed by as much."""
     return interval[0] / drift[1], interval[1] / drift[0]
 
 
-def decide(ratio: float, interval: Interval | None, widened: Interval | None, threshold: float) -> Verdict:
+def decide_verdict(ratio: float, interval: Interval | None, widened: Interval | None, threshold: float) -> Verdict:
     """Faster or slower if the ratio is beyond the threshold, and surely beyond half of it: by the widened interval.
 
     Same if the plain interval lies within the threshold; ambiguous without an interval.
     """
     if interval is None or widened is None:
         return "ambiguous"
-    (least, most), surely = within(threshold), within(threshold / 2)
+    (least, most), surely = unchanged_range(threshold), unchanged_range(threshold / 2)
     if ratio < least and widened[1] < surely[0]:
         return "faster"
     if ratio > most and widened[0] > surely[1]:
@@ -105,15 +109,15 @@ def decide(ratio: float, interval: Interval | None, widened: Interval | None, th
     return "same" if least <= interval[0] and interval[1] <= most else "ambiguous"
 
 
-def within(threshold: float) -> Interval:
+def unchanged_range(threshold: float) -> Interval:
     """The ratios that count as no change: the same factor both ways."""
     return 1 / (1 + threshold), 1 + threshold
 
 
-def chance(found: LogRatio, threshold: float, drift: Interval) -> float:
+def p_value(log_ratio: LogRatio, threshold: float, drift: Interval) -> float:
     """Two-sided chance of such a ratio, or one further out, without a change by half the threshold and the drift."""
-    least, most = within(threshold / 2)
-    return found.beyond(least * drift[0], most * drift[1])
+    least, most = unchanged_range(threshold / 2)
+    return log_ratio.p_value(least * drift[0], most * drift[1])
 
 
 def parse_threshold(text: str, option: str = "--threshold") -> float:

@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-Rows = Sequence[Mapping[str, Any]]
-HEIGHT = 260
+DataRows = Sequence[Mapping[str, Any]]
+PLOT_HEIGHT = 260
 """Pixels; the width is that of the screen."""
 
 
@@ -29,7 +29,7 @@ class Figure:
     title: str
     note: str
     spec: Mapping[str, Any]
-    rows: Rows
+    rows: DataRows
 
     @property
     def csv(self) -> str:
@@ -42,18 +42,18 @@ class Figure:
         return text.getvalue()
 
 
-def data(rows: Rows) -> alt.InlineData:
+def inline_data(rows: DataRows) -> alt.InlineData:
     """Rows as a chart takes them, floats to five digits: no plot shows more."""
-    return alt.InlineData(values=[{key: _short(value) for key, value in row.items()} for row in rows])
+    return alt.InlineData(values=[{key: _round_float(value) for key, value in row.items()} for row in rows])
 
 
-def compiled(chart: Any, height: int = HEIGHT) -> Mapping[str, Any]:
+def to_vega_lite(chart: Any, height: int = PLOT_HEIGHT) -> Mapping[str, Any]:
     """The chart as Vega-Lite that fills the width of its place; `height` is in pixels."""
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
     return spec
 
 
-def log(
+def log_axis(
     field: str,
     title: str,
     *,
@@ -67,13 +67,13 @@ def log(
     return (alt.Y if vertical else alt.X)(f"{field}:Q", scale=scale, axis=axis)
 
 
-def by_gpu(gpus: Sequence[str]) -> Any:
+def gpu_colour(gpus: Sequence[str]) -> Any:
     """A colour for each GPU, the same in every plot."""
     legend = alt.Legend(orient="top", symbolOpacity=1)
     return alt.Color("gpu:N", title=None, scale=alt.Scale(domain=list(gpus)), legend=legend)
 
 
-def _short(value: Any) -> Any:
+def _round_float(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

@@ -7,90 +7,90 @@ import altair as alt
 
 from reports import formatting
 from reports.communication import points
-from reports.communication.points import WAYS, Fit, Published, Series
-from reports.communication.report import Chapter, Measured
-from reports.html.charts import Figure, compiled, data, log
+from reports.communication.points import VARIANT_LABELS, MessageSeries, PublishedAllReduces, SeriesFit
+from reports.communication.report import CommunicationSection, FileCommunication
+from reports.html.charts import Figure, inline_data, log_axis, to_vega_lite
 from reports.output import Table
-from specs.units import STEPS, binary_bytes
+from specs.units import BINARY_UNITS, format_bytes
 
-TICKS = tuple(2**power for power in range(8, 31, 4))
-DASHES = {"eager": [5, 3], "graph": [1, 0]}
-FINE = 8
+SIZE_TICKS = tuple(2**power for power in range(8, 31, 4))
+LAUNCH_DASHES = {"eager": [5, 3], "graph": [1, 0]}
+POINTS_PER_DOUBLING = 8
 """Points of a fitted line for each doubling of the message: in log-log it bends."""
-NAMED = 3
+MAX_FITS_NAMED = 3
 """Fits that a plot's note spells out; the table below it has them all."""
-Ends = tuple[float, float]
+Extent = tuple[float, float]
 
 
-def section(chapter: Chapter) -> dict[str, Any] | None:
+def template_context(section: CommunicationSection) -> dict[str, Any] | None:
     """What the template shows of it; None where the files hold no operation between ranks."""
-    if not chapter:
+    if not section:
         return None
     return {
-        "sentences": chapter.sentences(),
-        "published": points.table(chapter.published),
-        "published_plots": _side_by_side(chapter.published),
+        "sentences": section.sentences(),
+        "published": points.published_table(section.published),
+        "published_plots": _published_figures(section.published),
         "measured": [
             {"name": one.name, "file": one.file.path, "plots": _plots(one), "tables": one.tables()}
-            for one in chapter.measured
+            for one in section.measured
         ],
     }
 
 
-def every_size(chapter: Chapter) -> dict[str, list[Table]]:
+def every_size_tables(section: CommunicationSection) -> dict[str, list[Table]]:
     """The long tables of each measured file, by its name."""
-    return {one.name: [table for table in one.tables(every=True) if table.title != "fit"] for one in chapter.measured}
+    return {one.name: [table for table in one.tables(every=True) if table.title != "fit"] for one in section.measured}
 
 
-def _side_by_side(found: Sequence[Published]) -> list[Figure]:
+def _published_figures(found: Sequence[PublishedAllReduces]) -> list[Figure]:
     """A plot for each GPU, on the same axes."""
-    points = [(size, one.median * 1e6) for gpu in found for by in gpu.ways.values() for size, one in by.items()]
+    points = [(size, one.median * 1e6) for gpu in found for by in gpu.variants.values() for size, one in by.items()]
     if not points:
         return []
     ends = [(min(axis), max(axis)) for axis in zip(*points, strict=True)]
-    return [_published(one, *ends) for one in found]
+    return [_published_figure(one, *ends) for one in found]
 
 
-def _published(one: Published, messages: Ends, times: Ends) -> Figure:
+def _published_figure(one: PublishedAllReduces, messages: Extent, times: Extent) -> Figure:
     rows = [
         {
-            "by": WAYS[family, launch],
+            "by": VARIANT_LABELS[family, launch],
             "message_bytes": size,
-            "message": binary_bytes(size),
+            "message": format_bytes(size),
             "us": point.median * 1e6,
             "kernel": " ".join(filter(None, (point.framework, point.version, point.case.kernel))),
             "dtype": point.case.dtype,
         }
-        for (family, launch), by_size in one.ways.items()
+        for (family, launch), by_size in one.variants.items()
         for size, point in by_size.items()
     ]
     y = alt.Y("us:Q", scale=_scale(times), axis=alt.Axis(title="us", grid=True, labelOverlap=True))
     chart = (
-        alt.Chart(data(rows))
+        alt.Chart(inline_data(rows))
         .mark_line(point=alt.OverlayMarkDef(size=18), strokeWidth=1.6)
-        .encode(x=_messages(messages), y=y, **_ways(one), tooltip=_tips("by", "kernel", "dtype"))
+        .encode(x=_messages(messages), y=y, **_variant_encoding(one), tooltip=_tips("by", "kernel", "dtype"))
     )
     return Figure(
         name=_slug(f"published-{one.name}"),
         title=f"{one.name}: all-reduce over {one.ranks} GPUs, published",
         note="dashed: eager; of several kernels the fastest at each size",
-        spec=compiled(chart),
+        spec=to_vega_lite(chart),
         rows=rows,
     )
 
 
-def _plots(one: Measured) -> list[Figure]:
+def _plots(one: FileCommunication) -> list[Figure]:
     """A plot for each operation."""
     ops = dict.fromkeys(series.case.op for series, _ in one.series)
-    return [_measured(one.name, op, [pair for pair in one.series if pair[0].case.op == op]) for op in ops]
+    return [_measured_figure(one.name, op, [pair for pair in one.series if pair[0].case.op == op]) for op in ops]
 
 
-def _measured(name: str, op: str, found: Sequence[tuple[Series, Fit | None]]) -> Figure:
+def _measured_figure(name: str, op: str, found: Sequence[tuple[MessageSeries, SeriesFit | None]]) -> Figure:
     rows = [
         {
             "by": series.label,
             "message_bytes": point.case.message_bytes,
-            "message": binary_bytes(point.case.message_bytes or 0),
+            "message": format_bytes(point.case.message_bytes or 0),
             "us": point.measurement.median * 1e6,
             "busbw": (point.busbw or 0.0) / 1e9,
         }
@@ -100,37 +100,39 @@ def _measured(name: str, op: str, found: Sequence[tuple[Series, Fit | None]]) ->
     lines = [row for series, line in found if line for row in _line(series.label, line)]
     legend = alt.Legend(orient="top", columns=1 if len(found) < 4 else 2, labelLimit=320)
     colour = alt.Color("by:N", title=None, legend=legend)
-    x, y = _messages(), log("us", "us", vertical=True)
+    x, y = _messages(), log_axis("us", "us", vertical=True)
     tips = [*_tips("by"), alt.Tooltip("busbw:Q", format=",.3~g", title="busbw GB/s")]
-    dots = alt.Chart(data(rows)).mark_point(size=26, filled=True).encode(x=x, y=y, color=colour, tooltip=tips)
-    layers = [alt.Chart(data(lines)).mark_line(strokeWidth=1.4).encode(x=x, y=y, color=colour)] if lines else []
-    fitted = [f"{series.label}: {_said(line)}" for series, line in found if line] if len(found) <= NAMED else []
+    dots = alt.Chart(inline_data(rows)).mark_point(size=26, filled=True).encode(x=x, y=y, color=colour, tooltip=tips)
+    layers = [alt.Chart(inline_data(lines)).mark_line(strokeWidth=1.4).encode(x=x, y=y, color=colour)] if lines else []
+    fitted = (
+        [f"{series.label}: {_fit_text(line)}" for series, line in found if line] if len(found) <= MAX_FITS_NAMED else []
+    )
     return Figure(
         name=_slug(f"measured-{op}-{name}"),
         title=f"{name}: {op}, measured",
         note="; ".join(["lines: alpha + message / bandwidth", *fitted]) if lines else "too few sizes for a fit",
-        spec=compiled(alt.layer(*layers, dots)),
+        spec=to_vega_lite(alt.layer(*layers, dots)),
         rows=rows,
     )
 
 
-def _said(line: Fit) -> str:
+def _fit_text(line: SeriesFit) -> str:
     alpha = f"{formatting.microseconds(line.line.alpha)} us"
-    return f"{alpha}, {formatting.digits(line.bandwidth / 1e9)} GB/s" if line.bandwidth else alpha
+    return f"{alpha}, {formatting.three_digits(line.bandwidth / 1e9)} GB/s" if line.bandwidth else alpha
 
 
-def _line(by: str, line: Fit) -> Iterable[dict[str, Any]]:
+def _line(by: str, line: SeriesFit) -> Iterable[dict[str, Any]]:
     least, most = min(line.sizes), max(line.sizes)
     size = float(least)
     while size < most * 1.001:
         yield {"by": by, "message_bytes": size, "us": line.line.at(size) * 1e6}
-        size *= 2 ** (1 / FINE)
+        size *= 2 ** (1 / POINTS_PER_DOUBLING)
 
 
-def _messages(ends: Ends | None = None) -> Any:
+def _messages(ends: Extent | None = None) -> Any:
     """The axis of messages, in powers of two."""
     axis = alt.Axis(
-        title="message", values=list(TICKS), grid=True, labelOverlap=True, labelFlush=False, labelExpr=_units()
+        title="message", values=list(SIZE_TICKS), grid=True, labelOverlap=True, labelFlush=False, labelExpr=_units()
     )
     return alt.X("message_bytes:Q", scale=_scale(ends), axis=axis)
 
@@ -138,20 +140,20 @@ def _messages(ends: Ends | None = None) -> Any:
 def _units() -> str:
     """Vega's expression for a size in powers of two."""
     expression = "datum.value + ' B'"
-    for factor, symbol in reversed(STEPS):
+    for factor, symbol in reversed(BINARY_UNITS):
         expression = f"datum.value >= {factor} ? datum.value / {factor} + ' {symbol}' : {expression}"
     return expression
 
 
-def _scale(ends: Ends | None) -> Any:
+def _scale(ends: Extent | None) -> Any:
     return alt.Scale(type="log", nice=False, domain=list(ends) if ends else alt.Undefined)
 
 
-def _ways(one: Published) -> dict[str, Any]:
+def _variant_encoding(one: PublishedAllReduces) -> dict[str, Any]:
     """A colour for each way, dashed where it is eager, in one legend."""
-    names = {name: way for way, name in WAYS.items() if way in one.ways}
+    names = {name: way for way, name in VARIANT_LABELS.items() if way in one.variants}
     legend = alt.Legend(orient="top", symbolSize=400, columns=2)
-    dashes = alt.Scale(domain=list(names), range=[DASHES[launch] for _, launch in names.values()])
+    dashes = alt.Scale(domain=list(names), range=[LAUNCH_DASHES[launch] for _, launch in names.values()])
     return {
         "color": alt.Color("by:N", title=None, scale=alt.Scale(domain=list(names)), legend=legend),
         "strokeDash": alt.StrokeDash("by:N", title=None, scale=dashes, legend=legend),

@@ -9,11 +9,11 @@ import altair as alt
 
 from reports import formatting
 from reports.claims import tokens as claims_tokens
-from reports.claims.evidence import Evidence, Series
+from reports.claims.evidence import Evidence, TokenSeries
 from reports.compare.generations import Generations
-from reports.html.charts import Figure, by_gpu, compiled, data, log
+from reports.html.charts import Figure, gpu_colour, inline_data, log_axis, to_vega_lite
 from reports.ledger.ledger import ITEMS, Ledger
-from reports.ledger.report import Accounts, Chapter
+from reports.ledger.report import FileLedgers, LedgerSection
 from specs import roofline
 from specs.units import ITEMSIZE
 
@@ -21,23 +21,23 @@ from specs.units import ITEMSIZE
 
 LABEL_WIDTH = 260
 """Pixels for `1000 tokens at 2048 · torch-compile`."""
-Subject = tuple[str | None, int | None, int | None, str, str]
+PlotKey = tuple[str | None, int | None, int | None, str, str]
 """Model, tp, pp, number format, and a word where the weights were hot: what a plot is of."""
 
 
-def section(chapter: Chapter) -> dict[str, Any] | None:
+def template_context(section: LedgerSection) -> dict[str, Any] | None:
     """What the template shows of it; None where no file holds a whole layer."""
-    if not chapter:
+    if not section:
         return None
     return {
-        "sentences": chapter.sentences(),
-        "measured": [{"name": one.name, "plots": _plots(one), "tables": one.tables()} for one in chapter.accounts],
+        "sentences": section.sentences(),
+        "measured": [{"name": one.name, "plots": _plots(one), "tables": one.tables()} for one in section.file_ledgers],
     }
 
 
-def _plots(one: Accounts) -> list[Figure]:
+def _plots(one: FileLedgers) -> list[Figure]:
     """A plot for each model, split and format."""
-    subjects: dict[Subject, list[Ledger]] = {}
+    subjects: dict[PlotKey, list[Ledger]] = {}
     for ledger in one.ledgers:
         case = ledger.layer.case
         heat = ", hot" if case.cache == "hot" else ""
@@ -45,7 +45,7 @@ def _plots(one: Accounts) -> list[Figure]:
     return [_draw(one.name, subject, ledgers) for subject, ledgers in subjects.items()]
 
 
-def _draw(name: str, subject: Subject, ledgers: Sequence[Ledger]) -> Figure:
+def _draw(name: str, subject: PlotKey, ledgers: Sequence[Ledger]) -> Figure:
     model, tp, pp, dtype, heat = subject
     contexts = {ledger.layer.case.context for ledger in ledgers if _is_decode(ledger)}
     rows = [row for ledger in ledgers for row in _rows(ledger, with_context=len(contexts) > 1)]
@@ -53,7 +53,7 @@ def _draw(name: str, subject: Subject, ledgers: Sequence[Ledger]) -> Figure:
     legend = alt.Legend(orient="top", symbolType="square", columns=3)
     shares = [alt.Tooltip(f"{field}:Q", format=".1%") for field in ("share", "low", "high")]
     bars = (
-        alt.Chart(data(rows))
+        alt.Chart(inline_data(rows))
         .mark_bar()
         .encode(
             x=alt.X("share:Q", stack="zero", axis=alt.Axis(title="of the layer's time", format="%", grid=True)),
@@ -63,12 +63,12 @@ def _draw(name: str, subject: Subject, ledgers: Sequence[Ledger]) -> Figure:
             tooltip=["bar:N", "item:N", *shares, alt.Tooltip("us:Q", format=",.4~g")],
         )
     )
-    zero = alt.Chart(data([{"share": 0.0}])).mark_rule(color="gray").encode(x="share:Q")
+    zero = alt.Chart(inline_data([{"share": 0.0}])).mark_rule(color="gray").encode(x="share:Q")
     return Figure(
         name=_slug(f"layer-{name}-{model}-tp{tp}-pp{pp}-{dtype}{heat}"),
         title=f"{name}: a layer of {model}, tp {tp}, pp {pp}, {dtype}{heat}",
         note=_context_note(contexts),
-        spec=compiled(alt.layer(bars, zero)),
+        spec=to_vega_lite(alt.layer(bars, zero)),
         rows=rows,
     )
 
@@ -102,7 +102,7 @@ def _bar(ledger: Ledger, *, with_context: bool) -> str:
     if not _is_decode(ledger):
         return f"prompt of {case.tokens} · {case.implementation}"
     context = f" at {case.context}" if with_context else ""
-    return f"{formatting.counted(case.tokens or 0, 'token')}{context} · {case.implementation}"
+    return f"{formatting.pluralize(case.tokens or 0, 'token')}{context} · {case.implementation}"
 
 
 def _is_decode(ledger: Ledger) -> bool:
@@ -113,8 +113,8 @@ def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
 
 
-TICKS = (1, 16, 125, 1000, 8192)
-MARKED = (125, 1000)
+TOKEN_TICKS = (1, 16, 125, 1000, 8192)
+CLAIMED_TOKENS = (125, 1000)
 
 
 def tokens_figure(evidence: Evidence, part: tuple[str, str]) -> Figure:
@@ -123,9 +123,9 @@ def tokens_figure(evidence: Evidence, part: tuple[str, str]) -> Figure:
     series = [one for one in alike if not one.maybe_hot] or alike
     rows = [row for one in series for row in _series_points(one)]
     floors = _floors(evidence, series[0])
-    found = [one for each in series if (one := claims_tokens.of_series(evidence, each))]
-    corner = claims_tokens.merged(found) if found else None
-    layers: list[Any] = [_claimed()]
+    found = [one for each in series if (one := claims_tokens.series_knee(evidence, each))]
+    corner = claims_tokens.merge_knees(found) if found else None
+    layers: list[Any] = [_claim_layer()]
     if corner:
         layers += _knee(corner)
     if floors:
@@ -137,12 +137,12 @@ def tokens_figure(evidence: Evidence, part: tuple[str, str]) -> Figure:
         name=_slug(f"time-{evidence.name}-{evidence.dtype}"),
         title=f"{evidence.name}: {part[0]} {part[1]}{shape}, {evidence.dtype}",
         note=_series_note(evidence, series, corner),
-        spec=compiled(alt.layer(*layers)),
+        spec=to_vega_lite(alt.layer(*layers)),
         rows=[*rows, *floors],
     )
 
 
-def _series_points(series: Series) -> list[dict[str, Any]]:
+def _series_points(series: TokenSeries) -> list[dict[str, Any]]:
     return [
         {
             "by": series.implementation,
@@ -154,21 +154,23 @@ def _series_points(series: Series) -> list[dict[str, Any]]:
     ]
 
 
-def _floors(evidence: Evidence, series: Series) -> list[dict[str, Any]]:
+def _floors(evidence: Evidence, series: TokenSeries) -> list[dict[str, Any]]:
     """The roofline at the same tokens; nothing where a ceiling is unknown."""
-    if not evidence.limits:
+    if not evidence.ceilings:
         return []
     found = []
     for tokens, one in sorted(series.points.items()):
-        if floor := roofline.floor_seconds(one.case.work, one.case.dtype, evidence.limits):
-            found.append({"by": "roofline", "tokens": tokens, "us": floor * 1e6, "provenance": evidence.limits.origin})
+        if floor := roofline.floor_seconds(one.case.work, one.case.dtype, evidence.ceilings):
+            found.append(
+                {"by": "roofline", "tokens": tokens, "us": floor * 1e6, "provenance": evidence.ceilings.origin}
+            )
     return found
 
 
 def _times(rows: Sequence[dict[str, Any]]) -> Any:
-    base = alt.Chart(data(rows)).encode(
-        x=log("tokens", "tokens", values=TICKS),
-        y=log("us", "us", vertical=True),
+    base = alt.Chart(inline_data(rows)).encode(
+        x=log_axis("tokens", "tokens", values=TOKEN_TICKS),
+        y=log_axis("us", "us", vertical=True),
         color=alt.Color("by:N", title=None, legend=alt.Legend(orient="top")),
         tooltip=["by:N", "tokens:Q", alt.Tooltip("us:Q", format=",.4~g"), "provenance:N"],
     )
@@ -176,40 +178,40 @@ def _times(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _roofline(rows: Sequence[dict[str, Any]]) -> Any:
-    base = alt.Chart(data(rows)).mark_line(strokeDash=[5, 4], strokeWidth=1.5, color="gray")
+    base = alt.Chart(inline_data(rows)).mark_line(strokeDash=[5, 4], strokeWidth=1.5, color="gray")
     return base.encode(x="tokens:Q", y="us:Q")
 
 
-def _claimed() -> Any:
+def _claim_layer() -> Any:
     """Thin lines at the two counts of tokens that the claim compares."""
     return (
-        alt.Chart(data([{"at": tokens} for tokens in MARKED]))
+        alt.Chart(inline_data([{"at": tokens} for tokens in CLAIMED_TOKENS]))
         .mark_rule(strokeDash=[1, 3], color="gray")
         .encode(x="at:Q")
     )
 
 
 def _knee(corner: claims_tokens.Knee) -> list[Any]:
-    rows = data([{"low": corner.low, "high": corner.high, "at": corner.tokens}])
+    rows = inline_data([{"low": corner.low, "high": corner.high, "at": corner.tokens}])
     band = alt.Chart(rows).mark_rect(opacity=0.18, color="gray").encode(x="low:Q", x2="high:Q")
     rule = alt.Chart(rows).mark_rule(color="gray").encode(x="at:Q")
     return [band, rule]
 
 
-def _series_note(evidence: Evidence, series: Sequence[Series], corner: claims_tokens.Knee | None) -> str:
+def _series_note(evidence: Evidence, series: Sequence[TokenSeries], corner: claims_tokens.Knee | None) -> str:
     said = []
-    ratios = [b.median / a.median for one in series for a, b in [one.at(*MARKED) or (None, None)] if a and b]
+    ratios = [b.median / a.median for one in series for a, b in [one.at(*CLAIMED_TOKENS) or (None, None)] if a and b]
     if ratios:
-        said.append(f"1000 tokens take {formatting.span(min(ratios), max(ratios))} times as long as 125")
+        said.append(f"1000 tokens take {formatting.ratio_range(min(ratios), max(ratios))} times as long as 125")
     if corner:
         said.append(f"knee at {corner.tokens:.0f} tokens ({corner.low:.0f}–{corner.high:.0f}), grey")
-    origin = evidence.limits.origin if evidence.limits else ""
+    origin = evidence.ceilings.origin if evidence.ceilings else ""
     said += [f"dashed: the {origin} roofline"] if origin else ["no roofline: ceilings unknown"]
     said += formatting.dependent_launch_notes(one.implementation for one in series)
     return "; ".join(said)
 
 
-def chosen(evidence: Evidence, preferred: tuple[str, str] | None) -> tuple[str, str]:
+def choose_part(evidence: Evidence, preferred: tuple[str, str] | None) -> tuple[str, str]:
     """The part to draw: the one that all GPUs share, or the cold one with the most weights."""
     parts = evidence.parts
     if preferred and preferred in parts:
@@ -217,7 +219,7 @@ def chosen(evidence: Evidence, preferred: tuple[str, str] | None) -> tuple[str, 
     return max(parts, key=lambda part: _rank(parts[part]))
 
 
-def _rank(alike: Sequence[Series]) -> tuple[bool, bool, int]:
+def _rank(alike: Sequence[TokenSeries]) -> tuple[bool, bool, int]:
     cold = any(not one.maybe_hot for one in alike)
     measured = any(one.shape_published for one in alike)
     return cold, measured, max(one.case.hbm_bytes for one in chain(*(each.points.values() for each in alike)))
@@ -225,10 +227,10 @@ def _rank(alike: Sequence[Series]) -> tuple[bool, bool, int]:
 
 # All linears of all GPUs under one roof: share of the peak against arithmetic intensity over the ridge.
 
-TOKENS = (1, 4, 16, 64, 125, 256, 1000, 4096)
-PARTS = 8
+ROOFLINE_TOKENS = (1, 4, 16, 64, 125, 256, 1000, 4096)
+MAX_PARTS = 8
 """Linears of one GPU at most, those with the most weights: more points hide each other."""
-SHOWN = ("share_of_peak", "tflops", "intensity", "us")
+TOOLTIP_FIELDS = ("share_of_peak", "tflops", "intensity", "us")
 
 
 def roofline_figure(evidences: Sequence[Evidence], gpus: Sequence[str]) -> Figure | None:
@@ -241,30 +243,38 @@ def roofline_figure(evidences: Sequence[Evidence], gpus: Sequence[str]) -> Figur
         return None
     ends = [min(row["intensity_over_ridge"] for row in points), 1.0, max(row["intensity_over_ridge"] for row in points)]
     roof = [{"intensity_over_ridge": end, "share_of_peak": min(1.0, end)} for end in ends]
-    x = log("intensity_over_ridge", "flop / byte, over the ridge")
-    y = log("share_of_peak", "share of peak", vertical=True)
-    line = alt.Chart(data(roof)).mark_line(strokeWidth=1.5, strokeDash=[5, 4], color="gray").encode(x=x, y=y)
+    x = log_axis("intensity_over_ridge", "flop / byte, over the ridge")
+    y = log_axis("share_of_peak", "share of peak", vertical=True)
+    line = alt.Chart(inline_data(roof)).mark_line(strokeWidth=1.5, strokeDash=[5, 4], color="gray").encode(x=x, y=y)
     dots = (
-        alt.Chart(data(points))
+        alt.Chart(inline_data(points))
         .mark_point(size=26, opacity=0.75)
         .encode(
             x=x,
             y=y,
-            color=by_gpu(gpus),
-            tooltip=["gpu:N", "part:N", "tokens:Q", *(alt.Tooltip(f"{field}:Q", format=",.3~g") for field in SHOWN)],
+            color=gpu_colour(gpus),
+            tooltip=[
+                "gpu:N",
+                "part:N",
+                "tokens:Q",
+                *(alt.Tooltip(f"{field}:Q", format=",.3~g") for field in TOOLTIP_FIELDS),
+            ],
         )
     )
     return Figure(
         name="rooflines",
         title="How near each linear comes to its GPU's roof",
         note="left of 1 memory binds, right of it arithmetic; by its own ceilings, or by datasheet where published",
-        spec=compiled(alt.layer(line, dots)),
+        spec=to_vega_lite(alt.layer(line, dots)),
         rows=points,
     )
 
 
 def _roofline_points(evidence: Evidence) -> Iterable[dict[str, Any]]:
-    peak, corner = evidence.limits.peak(evidence.dtype) if evidence.limits else None, claims_tokens.ridge(evidence)
+    peak, corner = (
+        evidence.ceilings.peak(evidence.dtype) if evidence.ceilings else None,
+        claims_tokens.roofline_ridge(evidence),
+    )
     if not peak or not corner:
         return
     ridge = corner * 2 / ITEMSIZE[evidence.dtype]  # flops a byte: two for each weight and token
@@ -274,8 +284,8 @@ def _roofline_points(evidence: Evidence) -> Iterable[dict[str, Any]]:
         if (series := [one for one in alike if not one.maybe_hot and one.shape_published])
     }
     largest = sorted(cold.items(), key=lambda one: -_bytes(one[1][0]))
-    for (_, part), series in islice(largest, PARTS):
-        for tokens in TOKENS:
+    for (_, part), series in islice(largest, MAX_PARTS):
+        for tokens in ROOFLINE_TOKENS:
             found = [one.points[tokens] for one in series if tokens in one.points]
             if found:
                 case, seconds = found[0].case, median(one.median for one in found)
@@ -293,7 +303,7 @@ def _roofline_points(evidence: Evidence) -> Iterable[dict[str, Any]]:
                 }
 
 
-def _bytes(series: Series) -> int:
+def _bytes(series: TokenSeries) -> int:
     return min(one.case.hbm_bytes for one in series.points.values())
 
 
@@ -310,14 +320,14 @@ def speedup_figure(found: Generations, gpus: Sequence[str]) -> Figure:
             "us": one.seconds * 1e6,
             "share_of_floor": one.share,
             "speedup": one.speedup,
-            "datasheet": one.promised,
+            "datasheet": one.expected_speedup,
         }
         for one in found.entries
     ]
     shown = [row for row in rows if row["gpu"] != oldest]
-    base = alt.Chart(data(shown)).encode(
-        x=log("tokens", "tokens", values=(1, 16, 125, 256, 1000, 4096)),
-        color=by_gpu(gpus),
+    base = alt.Chart(inline_data(shown)).encode(
+        x=log_axis("tokens", "tokens", values=(1, 16, 125, 256, 1000, 4096)),
+        color=gpu_colour(gpus),
         tooltip=[
             "gpu:N",
             "tokens:Q",
@@ -326,13 +336,13 @@ def speedup_figure(found: Generations, gpus: Sequence[str]) -> Figure:
         ],
     )
     measured = base.mark_line(point=alt.OverlayMarkDef(size=24), strokeWidth=1.6).encode(
-        y=log("speedup", f"times {oldest}", vertical=True)
+        y=log_axis("speedup", f"times {oldest}", vertical=True)
     )
     promised = base.mark_line(strokeDash=[4, 4], strokeWidth=1.1, opacity=0.7).encode(y="datasheet:Q")
     return Figure(
         name="generations",
         title=f"Against {oldest}: {found.model} {found.part}, {found.dtype}",
         note="dashed: what the datasheets would explain, the ratio of memory or of arithmetic, whichever binds",
-        spec=compiled(alt.layer(promised, measured)),
+        spec=to_vega_lite(alt.layer(promised, measured)),
         rows=rows,
     )

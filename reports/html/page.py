@@ -15,36 +15,36 @@ from reports.compare import generations
 from reports.html import communication, linears, plans, steps
 from reports.html.charts import Figure
 from reports.html.report import TOKENS_QUESTION as TOKENS
-from reports.html.report import TP_VS_PP_QUESTION, Story
+from reports.html.report import TP_VS_PP_QUESTION, Report
 from reports.output import Facts, Table
 
 HERE = Path(__file__).parent
-MOST_BYTES = 2_000_000
-FEW = 8
+MAX_BYTES = 2_000_000
+MAX_TIME_PLOTS = 8
 """Plots of time against tokens that stay where those of all GPUs would make the page too large."""
 
 
-def render(story: Story) -> str:
+def render_page(report: Report) -> str:
     """The page as HTML; whatever comes from files is escaped.
 
     The tables of single linears, then those of every message, then the cases behind plans are left out, and the page
     says so, where they would make it too large to send.
     """
-    template, parts = _template(), _parts(story)
-    linears, times = _linears(story), _times(story)
-    every = communication.every_size(story.communication)
-    traced = {"plans": plans.section(story.plans), "cases": plans.cases(story.plans)}
-    bare = {"plans": plans.section(story.plans, linked=False), "cases": {}}
+    template, parts = _template(), _parts(report)
+    linears, times = _linears(report), _times(report)
+    every = communication.every_size_tables(report.communication)
+    traced = {"plans": plans.template_context(report.plans), "cases": plans.traced_cases(report.plans)}
+    bare = {"plans": plans.template_context(report.plans, linked=False), "cases": {}}
     ladder = (
         {"linears": linears, "every_size": every, "times": times, **traced},
         {"linears": [], "every_size": every, "times": times, **traced},
         {"linears": [], "every_size": {}, "times": times, **traced},
         {"linears": [], "every_size": {}, "times": times, **bare},
-        {"linears": [], "every_size": {}, "times": times[:FEW], **bare},
+        {"linears": [], "every_size": {}, "times": times[:MAX_TIME_PLOTS], **bare},
     )
     for large in ladder:
         page = template.render(**parts, **large)
-        if len(page.encode()) < MOST_BYTES:
+        if len(page.encode()) < MAX_BYTES:
             break
     return page
 
@@ -59,25 +59,25 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _parts(story: Story) -> dict[str, Any]:
+def _parts(report: Report) -> dict[str, Any]:
     """What stands on every page, however large."""
-    gpus = list(dict.fromkeys(one.name for one in story.evidences))
+    gpus = list(dict.fromkeys(one.name for one in report.evidences))
     return {
         "question": TP_VS_PP_QUESTION,
-        "answer": story.answer,
+        "answer": report.answer,
         "tokens_question": TOKENS,
-        "tokens": story.tokens,
-        "missing": story.missing,
-        "verdicts": story.verdicts(),
-        "summary": story.summary(),
-        "roofline": linears.roofline_figure(story.evidences, gpus),
-        "speedup": linears.speedup_figure(story.generations, gpus) if story.generations else None,
-        "generations": generations.table(story.generations) if story.generations else None,
-        "by_question": generations.by_question(story.generations) if story.generations else [],
-        "experiment": steps.section(story.experiment),
-        "layers": linears.section(story.layers),
-        "communication": communication.section(story.communication),
-        "provenance": _by_file(story),
+        "tokens": report.tokens,
+        "missing": report.missing,
+        "verdicts": report.verdicts(),
+        "summary": report.summary(),
+        "roofline": linears.roofline_figure(report.evidences, gpus),
+        "speedup": linears.speedup_figure(report.generations, gpus) if report.generations else None,
+        "generations": generations.linear_table(report.generations) if report.generations else None,
+        "by_question": generations.question_blocks(report.generations) if report.generations else [],
+        "experiment": steps.template_context(report.experiment),
+        "layers": linears.template_context(report.layers),
+        "communication": communication.template_context(report.communication),
+        "provenance": _by_file(report),
         "verdict_words": VERDICTS,
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         "embed": Markup((HERE / "embed.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
@@ -85,9 +85,9 @@ def _parts(story: Story) -> dict[str, Any]:
     }
 
 
-def _linears(story: Story) -> list[Table]:
+def _linears(report: Report) -> list[Table]:
     """The findings on single linears, a table for each claim on times."""
-    tables = [block for block in story.verdicts(every=True) if isinstance(block, Table)]
+    tables = [block for block in report.verdicts(every=True) if isinstance(block, Table)]
     return [table for table in tables if table.title != "arithmetic"]
 
 
@@ -97,17 +97,17 @@ def _vega() -> str:
     return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()
 
 
-def _times(story: Story) -> list[Figure]:
+def _times(report: Report) -> list[Figure]:
     """A plot for each GPU and format of dense layers: of the linear that they share, where they do."""
-    shared = (story.generations.model, story.generations.part) if story.generations else None
-    dense = [one for one in story.evidences if one.architecture == "dense"]
-    return [linears.tokens_figure(one, linears.chosen(one, shared)) for one in dense]
+    shared = (report.generations.model, report.generations.part) if report.generations else None
+    dense = [one for one in report.evidences if one.architecture == "dense"]
+    return [linears.tokens_figure(one, linears.choose_part(one, shared)) for one in dense]
 
 
-def _by_file(story: Story) -> list[list[Facts]]:
+def _by_file(report: Report) -> list[list[Facts]]:
     """The blocks of each file: a heading of level 2 opens one."""
     groups: list[list[Facts]] = []
-    for block in story.provenance():
+    for block in report.provenance():
         if isinstance(block, Facts):
             if block.level == 2:
                 groups.append([])

@@ -6,27 +6,35 @@ from typing import Any
 
 from reports import machine, result_tables
 from reports.claims import registry, report
-from reports.claims.evidence import Architecture, Evidence, Finding, Judged, collect, over_tokens, overall_on
+from reports.claims.evidence import (
+    Architecture,
+    ClaimFinding,
+    Evidence,
+    Finding,
+    collect_evidence,
+    overall_findings,
+    with_token_series,
+)
 from reports.communication import report as communication_report
-from reports.communication.report import Chapter
+from reports.communication.report import CommunicationSection
 from reports.compare import generations
 from reports.compare.generations import Generations
-from reports.formatting import span
+from reports.formatting import ratio_range
 from reports.ledger import report as layer_chapter
 from reports.output import Block, Facts, Table
 from reports.plan import report as plans
-from reports.plan.answer import surely_ahead, telling, third
+from reports.plan.answer import batches_near_crossover, better_than_both, is_surely_faster
 from reports.plan.planner import Plan
-from reports.plan.report import PlanChapter as Plans
-from reports.plan.report import Planned
+from reports.plan.report import NamedPlan
+from reports.plan.report import PlanSection as Plans
 from reports.results import ResultFile
 from reports.tp_vs_pp import report as experiments
-from reports.tp_vs_pp.report import ExperimentChapter as Experiments
+from reports.tp_vs_pp.report import ExperimentSection as Experiments
 
 TOKENS_QUESTION = "Do 125 tokens take as long as 1000?"
-USUAL = "bf16"
+MAIN_DTYPE = "bf16"
 """The format that the headline is about where files hold several."""
-CLOSE = 2
+CLOSE_RATIO = 2
 """Experts that take less than this many times as long come close to the claim."""
 
 
@@ -38,32 +46,32 @@ class Answer:
     details: Sequence[str]
 
 
-def tokens_answer(judged: Sequence[Judged]) -> Answer:
+def tokens_answer(judged: Sequence[ClaimFinding]) -> Answer:
     """What the verdicts on dense layers say first, then what does hold, then on experts and other formats."""
     found = {dtype: _overall(judged, "tokens-125-vs-1000", "dense", dtype) for dtype in _dtypes(judged)}
     if not found:
         text = "Not measured: no file here has times of 125 and of 1000 tokens through the linears of a dense layer."
-        whole = _sentences(_whole(_overall(judged, "tokens-125-vs-1000", "whole", USUAL)))
-        experts = _sentences(_experts(_overall(judged, "tokens-125-vs-1000", "moe", USUAL)))
+        whole = _sentences(_whole_layer_text(_overall(judged, "tokens-125-vs-1000", "whole", MAIN_DTYPE)))
+        experts = _sentences(_experts(_overall(judged, "tokens-125-vs-1000", "moe", MAIN_DTYPE)))
         return Answer(text, [*whole, *experts, "Run `pytest suites/`, or `python -m reports import aiconfigurator`."])
     main, *others = found
-    details = [_each(found[main])]
-    details += _sentences(_whole(_overall(judged, "tokens-125-vs-1000", "whole", main)))
+    details = [_ratio_sentence(found[main])]
+    details += _sentences(_whole_layer_text(_overall(judged, "tokens-125-vs-1000", "whole", main)))
     details += _sentences(_plateau(_overall(judged, "tokens-1-vs-125", "dense", main)))
     details += _sentences(_experts(_overall(judged, "tokens-125-vs-1000", "moe", main)))
     details += [_headline(found[dtype], dtype) for dtype in others]
     return Answer(_headline(found[main], main), details)
 
 
-def _overall(judged: Sequence[Judged], slug: str, kind: Architecture, dtype: str) -> list[Finding]:
-    return [row for row in overall_on(judged, slug) if row.architecture == kind and row.dtype == dtype]
+def _overall(judged: Sequence[ClaimFinding], slug: str, kind: Architecture, dtype: str) -> list[Finding]:
+    return [row for row in overall_findings(judged, slug) if row.architecture == kind and row.dtype == dtype]
 
 
-def _dtypes(judged: Sequence[Judged]) -> list[str]:
+def _dtypes(judged: Sequence[ClaimFinding]) -> list[str]:
     """Formats of dense layers that have a value, the usual one first."""
-    rows = overall_on(judged, "tokens-125-vs-1000")
+    rows = overall_findings(judged, "tokens-125-vs-1000")
     dtypes = {row.dtype for row in rows if row.dtype and row.architecture == "dense"}
-    return sorted(dtypes, key=lambda dtype: (dtype != USUAL, dtype))
+    return sorted(dtypes, key=lambda dtype: (dtype != MAIN_DTYPE, dtype))
 
 
 def _headline(rows: Sequence[Finding], dtype: str) -> str:
@@ -73,7 +81,7 @@ def _headline(rows: Sequence[Finding], dtype: str) -> str:
     where = "on every system here" if not (holding or open_ones) else f"on {_gpu_names(refuted)}"
     parts = []
     if refuted:
-        times = span(min(row.low or 0 for row in refuted), max(row.high or 0 for row in refuted))
+        times = ratio_range(min(row.low or 0 for row in refuted), max(row.high or 0 for row in refuted))
         parts.append(
             f"No, refuted {where}: 1000 tokens take {times} times as long as 125 through a dense {dtype} linear"
         )
@@ -84,24 +92,24 @@ def _headline(rows: Sequence[Finding], dtype: str) -> str:
     return "; ".join(parts) + "."
 
 
-def _each(rows: Sequence[Finding]) -> str:
+def _ratio_sentence(rows: Sequence[Finding]) -> str:
     """The ratio and its range on each GPU, the smallest first."""
     known = sorted((row for row in rows if row.value), key=lambda row: row.value or 0)
     said = ", ".join(f"{row.label} {row.value:.1f} ({_range(row)})" for row in known)
-    return f"t(1000) / t(125), the middle over the linears and its range: {said}." if said else _why(rows)
+    return f"t(1000) / t(125), the middle over the linears and its range: {said}." if said else _open_reasons(rows)
 
 
 def _range(row: Finding) -> str:
-    return span(row.low, row.high) if row.low and row.high else "no interval"
+    return ratio_range(row.low, row.high) if row.low and row.high else "no interval"
 
 
-def _whole(rows: Sequence[Finding]) -> str:
+def _whole_layer_text(rows: Sequence[Finding]) -> str:
     """The same of whole layers with attention."""
     said = [f"{row.value:.1f} ({_range(row)}) times as long on {row.label}" for row in rows if row.value]
     return f"1000 tokens take a whole layer, with attention, {', '.join(said)}" if said else ""
 
 
-def _exact(row: Finding) -> str:
+def _exact_range(row: Finding) -> str:
     """The range to the digit that the limit of 1.25 has."""
     return f"{row.low:.2f}–{row.high:.2f}" if row.low and row.high else "no interval"
 
@@ -119,8 +127,8 @@ def _plateau(rows: Sequence[Finding]) -> str:
         )
     elif partly or refuted:
         said.append("as for 125 tokens against one, within 1.25")
-    said += [f"in part on {row.label} ({_exact(row)})" for row in partly]
-    said += [f"not on {row.label} ({_exact(row)})" for row in refuted]
+    said += [f"in part on {row.label} ({_exact_range(row)})" for row in partly]
+    said += [f"not on {row.label} ({_exact_range(row)})" for row in refuted]
     return "; ".join(said)
 
 
@@ -130,8 +138,8 @@ def _experts(rows: Sequence[Finding]) -> str:
     if not known:
         return ""
     middle = sorted(row.value or 0 for row in known)
-    close = "fine-grained experts come close" if middle[-1] < CLOSE else "fine-grained experts do not come close"
-    said = [f"{close}: 1000 tokens take {span(middle[0], middle[-1])} times as long as 125 in the middle"]
+    close = "fine-grained experts come close" if middle[-1] < CLOSE_RATIO else "fine-grained experts do not come close"
+    said = [f"{close}: 1000 tokens take {ratio_range(middle[0], middle[-1])} times as long as 125 in the middle"]
     partly = [f"{row.label} {row.condition.split(' stay')[0]}" for row in known if row.verdict == "HOLDS_IF"]
     for verdict, words in (("HOLDS", "within 1.25 on"), ("REFUTED", "beyond 1.25 throughout on")):
         if rows_of := [row for row in known if row.verdict == verdict]:
@@ -149,14 +157,14 @@ def _gpu_names(rows: Sequence[Finding]) -> str:
     return ", ".join(dict.fromkeys(str(row.label or row.gpu) for row in rows))
 
 
-def _why(rows: Sequence[Finding]) -> str:
+def _open_reasons(rows: Sequence[Finding]) -> str:
     return "; ".join(dict.fromkeys(f"{row.label}: {row.condition}" for row in rows)) + "."
 
 
 # The project's question, answered for the machine that was measured and for each GPU that a plan can be made for.
 
 TP_VS_PP_QUESTION = "Tensor parallel or pipeline parallel?"
-NOTHING = (
+NOT_MEASURED = (
     "Not measured: no file here has steps of a whole model, or the parts of one on a known GPU.",
     "Run `pytest suites/bench_tp_vs_pp.py`, or `python -m reports import aiconfigurator`.",
 )
@@ -164,30 +172,30 @@ NOTHING = (
 
 def tp_vs_pp_answer(ran: Experiments, plans: Plans) -> Answer:
     """In one line who leads where, then a sentence for each experiment and for each plan."""
-    said = [*_measured(ran), *_planned(plans.planned)]
+    said = [*_measured_winners(ran), *_planned_winners(plans.planned)]
     details = [*ran.sentences(), *plans.sentences()]
     if said:
         text = "; ".join(said)
         return Answer(f"{text[0].upper()}{text[1:]}.", details)
-    return Answer(details[0], details[1:]) if details else Answer(NOTHING[0], NOTHING[1:])
+    return Answer(details[0], details[1:]) if details else Answer(NOT_MEASURED[0], NOT_MEASURED[1:])
 
 
-def _measured(ran: Experiments) -> Iterator[str]:
+def _measured_winners(ran: Experiments) -> Iterator[str]:
     """Of each machine's first experiment who wins at which loads."""
-    for one in ran.ran:
-        if won := experiments.winners(one.experiments[0]):
+    for one in ran.by_file:
+        if won := experiments.winner_texts(one.experiments[0]):
             yield f"measured on {one.name}, {'; '.join(won)}"
 
 
-def _planned(planned: Sequence[Planned]) -> Iterator[str]:
+def _planned_winners(planned: Sequence[NamedPlan]) -> Iterator[str]:
     """Of all plans together: from where to where PP overtakes, and where it does not."""
-    by: dict[str, list[Planned]] = {}
+    by: dict[str, list[NamedPlan]] = {}
     for one in planned:
         if one.plan.crossover:
             by.setdefault(one.plan.crossover.verdict, []).append(one)
     if not by:
         return
-    gpus = planned[0].plan.asked.gpus
+    gpus = planned[0].plan.query.gpus
     words = {
         "crossover": f"TP {gpus} is faster at small batches and async PP {gpus} at large ones, for good from",
         "tp": f"TP {gpus} is faster at every batch on",
@@ -195,42 +203,44 @@ def _planned(planned: Sequence[Planned]) -> Iterator[str]:
         "ambiguous": "it is open on",
     }
     found = [
-        f"{text} {_spread(by[verdict]) if verdict == 'crossover' else _plan_names(by[verdict])}"
+        f"{text} {_crossover_range(by[verdict]) if verdict == 'crossover' else _plan_names(by[verdict])}"
         for verdict, text in words.items()
         if verdict in by
     ]
     yield f"planned over {gpus} GPUs, {'; '.join(found)}"
 
 
-def _spread(planned: Sequence[Planned]) -> str:
+def _crossover_range(planned: Sequence[NamedPlan]) -> str:
     """`about 88 (l40s) to 1496 (h100_sxm) in the middle of …; replicas of … beat both on 6 of 6 …`."""
     middles = sorted((one.plan.crossover.batch or 0, one.name) for one in planned if one.plan.crossover)
     ends = dict.fromkeys((middles[0], middles[-1]))
     from_to = f"about {' to '.join(f'{batch} ({name})' for batch, name in ends)} in the middle of what is in doubt"
-    return f"{from_to}{_thirds([one.plan for one in planned])}"
+    return f"{from_to}{_third_split_note([one.plan for one in planned])}"
 
 
-def _thirds(plans: Sequence[Plan]) -> str:
+def _third_split_note(plans: Sequence[Plan]) -> str:
     """On how many another split is surely ahead of both at the asked batch that is nearest to the crossover."""
-    there = [found for one in plans if (found := third(one, telling(one)[0]))]
-    ahead = [best.deployment for best, *others in there if surely_ahead(best, others)]
+    there = [found for one in plans if (found := better_than_both(one, batches_near_crossover(one)[0]))]
+    ahead = [best.deployment for best, *others in there if is_surely_faster(best, others)]
     if not ahead:
         return ""
     what = "replicas of a smaller split beat" if all(one.replicas > 1 for one in ahead) else "other splits beat"
     return f"; {what} both on {len(ahead)} of {len(plans)} at the asked batch nearest to that"
 
 
-def _plan_names(planned: Sequence[Planned]) -> str:
+def _plan_names(planned: Sequence[NamedPlan]) -> str:
     return ", ".join(one.name for one in planned)
 
 
 # The report as blocks: what the page shows and the terminal prints.
 
-PUBLISHED = "`python -m reports import aiconfigurator --system h200_sxm -o h200.json`, after `pip install '.[silicon]'`"
+IMPORT_HINT = (
+    "`python -m reports import aiconfigurator --system h200_sxm -o h200.json`, after `pip install '.[silicon]'`"
+)
 
 
 @dataclass(frozen=True)
-class Story:
+class Report:
     """Everything that the files say, judged.
 
     Attributes:
@@ -249,22 +259,22 @@ class Story:
 
     files: Sequence[ResultFile]
     evidences: Sequence[Evidence]
-    judged: Sequence[Judged]
+    judged: Sequence[ClaimFinding]
     answer: Answer
     tokens: Answer
-    experiment: experiments.ExperimentChapter
-    plans: plans.PlanChapter
+    experiment: experiments.ExperimentSection
+    plans: plans.PlanSection
     generations: Generations | None
-    layers: layer_chapter.Chapter
-    communication: Chapter
+    layers: layer_chapter.LedgerSection
+    communication: CommunicationSection
     missing: Sequence[str]
 
     def blocks(self) -> list[Block]:
         """The answers, TP against PP, plans, verdicts, generations, layers, communication, where figures come from."""
         blocks = [*self.answers(), *self.experiment.blocks(), *self.plans.blocks()]
-        blocks += [*report.draw_up(self.judged, more="`python -m reports claims --all`"), *self.summary()]
+        blocks += [*report.verdict_tables(self.judged, more="`python -m reports claims --all`"), *self.summary()]
         if self.generations:
-            blocks += generations.blocks(self.generations)
+            blocks += generations.generation_blocks(self.generations)
         return [*blocks, *self.layers.blocks(), *self.communication.blocks(), *self.provenance()]
 
     def answers(self) -> list[Block]:
@@ -278,7 +288,7 @@ class Story:
 
     def verdicts(self, *, every: bool = False) -> list[Block]:
         """A table for each measured claim, and one for all of arithmetic."""
-        return report.draw_up(self.judged, every=every)
+        return report.verdict_tables(self.judged, every=every)
 
     def summary(self) -> list[Table]:
         """Libraries and fabric that figures were made with, and the note's two tables anew."""
@@ -289,8 +299,8 @@ class Story:
         found: list[Block] = []
         for file in self.files:
             found += [
-                result_tables.above(file, machine.measured(file), machine.known_gpu(file)),
-                *result_tables.below(file),
+                result_tables.header_facts(file, machine.measured_ceilings(file), machine.known_gpu(file)),
+                *result_tables.footer_facts(file),
             ]
         return found
 
@@ -306,7 +316,7 @@ class Story:
                 "details": list(self.tokens.details),
             },
             "missing": list(self.missing),
-            "claims": [registry.record(one) for one in self.judged],
+            "claims": [registry.finding_record(one) for one in self.judged],
             "experiment": self.experiment.data(),
             "plans": self.plans.data(),
             "layers": self.layers.data(),
@@ -315,22 +325,22 @@ class Story:
         }
 
 
-def tell(files: Sequence[ResultFile]) -> Story:
+def build_report(files: Sequence[ResultFile]) -> Report:
     """Judge what the files hold."""
-    collected = collect(files)
-    evidences, judged = over_tokens(collected), registry.judge(collected)
+    collected = collect_evidence(files)
+    evidences, judged = with_token_series(collected), registry.judge_claims(collected)
     missing = []
     if not any(file.published for file in files):
-        missing.append(f"No published GPU stands beside this: {PUBLISHED}.")
+        missing.append(f"No published GPU stands beside this: {IMPORT_HINT}.")
     if all(file.published for file in files):
         missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
     side_by_side, experiment, planned = (
-        generations.side_by_side(files),
-        experiments.write(files),
-        plans.write(files),
+        generations.compare_generations(files),
+        experiments.build_section(files),
+        plans.build_section(files),
     )
-    layers, communication = layer_chapter.write(files), communication_report.write(files)
-    return Story(
+    layers, communication = layer_chapter.build_section(files), communication_report.build_section(files)
+    return Report(
         files=files,
         evidences=evidences,
         judged=judged,

@@ -6,11 +6,11 @@ from typing import Any
 import altair as alt
 
 from reports import formatting
-from reports.deployment_names import cut, heading
-from reports.html.charts import Figure, compiled, data, log
+from reports.deployment_names import load_heading, model_description
+from reports.html.charts import Figure, inline_data, log_axis, to_vega_lite
 from reports.tp_vs_pp import report
 from reports.tp_vs_pp.compare import Experiment, Load
-from reports.tp_vs_pp.report import ExperimentChapter, Ran, Row
+from reports.tp_vs_pp.report import DeploymentRow, ExperimentSection, FileExperiments
 from specs import measurement
 from specs.measurement import Measurement
 from specs.parallel import Deployment
@@ -19,28 +19,28 @@ from specs.parallel import Deployment
 
 TIMELINE_COLOURS = {"compute": "#1f6feb", "all-reduce": "#db6d28", "hop": "#2ea043", "idle": "#8b949e"}
 """As in the ledgers."""
-LANE = 34
+LANE_HEIGHT = 34
 """Pixels a rank takes."""
-MOST_BLOCKS = 400
+MAX_BLOCKS = 400
 """What follows these is left out, so that a page stays small: a TP rank of 80 layers has 320 blocks a step."""
-WIDE = 0.025
+MIN_LABEL_SHARE = 0.025
 """Share of the window from which on a block has room for its number."""
-PALER = 0.22
+FADE_STEP = 0.22
 """By how much each further micro-batch is paler, as far as `PALEST`."""
-PALEST = 0.45
+MIN_OPACITY = 0.45
 
-Pick = tuple[Experiment, Load, Deployment, Measurement]
+TimelineChoice = tuple[Experiment, Load, Deployment, Measurement]
 
 
-def draw(one: Ran) -> list[Figure]:
+def timeline_figures(one: FileExperiments) -> list[Figure]:
     """One request under sync PP, the largest batch under sync and under async, and a prefill: those that are there."""
-    picks = {pick[3].case.name: pick for pick in _chosen(one.experiments)}
+    picks = {pick[3].case.name: pick for pick in _choose_timelines(one.experiments)}
     return [_draw(one.name, *pick) for pick in picks.values()]
 
 
-def _chosen(experiments: Sequence[Experiment]) -> Iterator[Pick]:
-    decode = _told(experiments, lambda experiment: experiment.setting.decode)
-    prefill = _told(experiments, lambda experiment: not experiment.setting.decode)
+def _choose_timelines(experiments: Sequence[Experiment]) -> Iterator[TimelineChoice]:
+    decode = _with_timeline(experiments, lambda experiment: experiment.setting.decode)
+    prefill = _with_timeline(experiments, lambda experiment: not experiment.setting.decode)
     wanted = (
         ([pick for pick in decode if pick[1].batch == 1], "sync"),
         ([pick for pick in decode if pick[1].batch > 1], "sync"),
@@ -50,10 +50,10 @@ def _chosen(experiments: Sequence[Experiment]) -> Iterator[Pick]:
     for told, schedule in wanted:
         if alike := [pick for pick in told if pick[2].schedule == schedule]:
             largest = max(pick[1] for pick in alike)
-            yield min((pick for pick in alike if pick[1] == largest), key=_plainest)
+            yield min((pick for pick in alike if pick[1] == largest), key=_simplicity_key)
 
 
-def _told(experiments: Sequence[Experiment], of: Callable[[Experiment], bool]) -> list[Pick]:
+def _with_timeline(experiments: Sequence[Experiment], of: Callable[[Experiment], bool]) -> list[TimelineChoice]:
     """Steps in stages that have a timeline, of the first experiment that has any."""
     for experiment in experiments:
         found = [
@@ -67,7 +67,7 @@ def _told(experiments: Sequence[Experiment], of: Callable[[Experiment], bool]) -
     return []
 
 
-def _plainest(pick: Pick) -> tuple[bool, bool, bool, bool]:
+def _simplicity_key(pick: TimelineChoice) -> tuple[bool, bool, bool, bool]:
     """Stages alone before stages of several ranks, as many micro-batches as stages, layers dealt evenly."""
     one = pick[2]
     return one.replicas > 1, one.tp > 1, one.micro_batches != one.pp, one.partition != "even"
@@ -76,7 +76,7 @@ def _plainest(pick: Pick) -> tuple[bool, bool, bool, bool]:
 def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment, one: Measurement) -> Figure:
     blocks, window = _blocks(one)
     rows = [_row(block, deployment, window) for block in blocks]
-    kinds = [kind for kind in measurement.BLOCKS if any(row["kind"] == kind for row in rows)]
+    kinds = [kind for kind in measurement.BLOCK_KINDS if any(row["kind"] == kind for row in rows)]
     lanes = sorted({(block.rank, _lane(block.rank, deployment)) for block in blocks})
     x = alt.X("start:Q", scale=alt.Scale(domain=[0, 1e3 * window], nice=False), axis=alt.Axis(title="ms", tickCount=10))
     y = alt.Y("lane:N", title=None, sort=[lane for _, lane in lanes], axis=alt.Axis(labelLimit=220))
@@ -87,7 +87,7 @@ def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment,
         legend=alt.Legend(orient="top", symbolType="square"),
     )
     tips = ["lane:N", "kind:N", *(alt.Tooltip(f"{end}:Q", format=",.4~g") for end in ("start", "end", "ms"))]
-    base = alt.Chart(data(rows))
+    base = alt.Chart(inline_data(rows))
     bars = base.mark_bar(stroke="#8b949e", strokeWidth=0.4).encode(
         x=x,
         x2="end:Q",
@@ -105,23 +105,23 @@ def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment,
     what = "decode" if setting.decode else "prefill"
     return Figure(
         name=_slug(f"timeline-{name}-{one.case.name.partition('[')[2] or one.case.name}"),
-        title=f"{name}: {deployment} in {what}, {heading(load)}",
-        note=_note(one, deployment, window) + f"; {cut(setting)}",
-        spec=compiled(alt.layer(bars, numbers), height=LANE * len(lanes)),
+        title=f"{name}: {deployment} in {what}, {load_heading(load)}",
+        note=_note(one, deployment, window) + f"; {model_description(setting)}",
+        spec=to_vega_lite(alt.layer(bars, numbers), height=LANE_HEIGHT * len(lanes)),
         rows=rows,
     )
 
 
-def _blocks(one: Measurement) -> tuple[list[measurement.Block], float]:
+def _blocks(one: Measurement) -> tuple[list[measurement.TimelineBlock], float]:
     """The first blocks, and the window that all ranks fill with them."""
     timeline = one.timeline or {}
-    found = sorted(measurement.blocks(timeline), key=lambda block: block.start)
-    shown = found[:MOST_BLOCKS]
+    found = sorted(measurement.timeline_blocks(timeline), key=lambda block: block.start)
+    shown = found[:MAX_BLOCKS]
     return shown, timeline["seconds"] if len(shown) == len(found) else shown[-1].start
 
 
-def _row(block: measurement.Block, deployment: Deployment, window: float) -> dict[str, Any]:
-    works = block.slot >= 0 and block.kind != "idle"
+def _row(block: measurement.TimelineBlock, deployment: Deployment, window: float) -> dict[str, Any]:
+    works = block.microbatch >= 0 and block.kind != "idle"
     return {
         "lane": _lane(block.rank, deployment),
         "kind": block.kind,
@@ -130,14 +130,16 @@ def _row(block: measurement.Block, deployment: Deployment, window: float) -> dic
         "middle": 0.5e3 * (block.start + min(block.end, window)),
         "ms": 1e3 * (block.end - block.start),
         "step": block.step,
-        "micro_batch": str(block.slot + 1) if block.slot >= 0 else "",
-        "shade": max(PALEST, 1 - PALER * block.slot) if works else PALEST,
-        "wide": deployment.micro_batches > 1 and block.kind == "compute" and block.end - block.start > WIDE * window,
+        "micro_batch": str(block.microbatch + 1) if block.microbatch >= 0 else "",
+        "shade": max(MIN_OPACITY, 1 - FADE_STEP * block.microbatch) if works else MIN_OPACITY,
+        "wide": deployment.micro_batches > 1
+        and block.kind == "compute"
+        and block.end - block.start > MIN_LABEL_SHARE * window,
     }
 
 
 def _lane(rank: int, deployment: Deployment) -> str:
-    seat = deployment.seat(rank)
+    seat = deployment.position(rank)
     replica = f" · replica {seat.replica}" if deployment.replicas > 1 else ""
     return f"rank {rank}{replica} · stage {seat.stage}"
 
@@ -163,68 +165,68 @@ PART_COLOURS = {
     "host": "#a371f7",
 }
 """Of items, readable on light and on dark ground; what computes is blue and waiting is grey."""
-BAR = 15
+BAR_HEIGHT = 15
 """Pixels a bar of a ledger takes."""
 LABEL_WIDTH = 230
 """Pixels for `pp2-async2-balanced · 1,660 ms`."""
-AXES = (("ms", "step time", "ms"), ("tokens_per_second", "throughput", "tokens/s"))
+BATCH_AXES = (("ms", "step time", "ms"), ("tokens_per_second", "throughput", "tokens/s"))
 """Field, what it is, and its unit."""
 
 
-def section(chapter: ExperimentChapter) -> dict[str, Any] | None:
+def template_context(section: ExperimentSection) -> dict[str, Any] | None:
     """What the template shows of it; None where no file holds an experiment."""
-    if not chapter:
+    if not section:
         return None
     return {
-        "sentences": chapter.sentences(),
+        "sentences": section.sentences(),
         "measured": [
             {
                 "name": one.name,
-                "plots": [plot for of in one.experiments if of.setting.decode for plot in _over_batches(one, of)],
+                "plots": [plot for of in one.experiments if of.setting.decode for plot in _batch_figures(one, of)],
                 "ledgers": [_ledgers(one, of) for of in one.experiments],
-                "timelines": draw(one),
+                "timelines": timeline_figures(one),
                 "tables": one.tables(),
             }
-            for one in chapter.ran
+            for one in section.by_file
         ],
     }
 
 
-def _over_batches(one: Ran, experiment: Experiment) -> list[Figure]:
+def _batch_figures(one: FileExperiments, experiment: Experiment) -> list[Figure]:
     """Step time, and throughput."""
-    return [_lines(one, experiment, *axis) for axis in AXES]
+    return [_lines(one, experiment, *axis) for axis in BATCH_AXES]
 
 
-def _rows(experiment: Experiment) -> list[Row]:
-    return [row for group in report.rows(experiment) for row in group]
+def _rows(experiment: Experiment) -> list[DeploymentRow]:
+    return [row for group in report.deployment_rows(experiment) for row in group]
 
 
-def _lines(one: Ran, experiment: Experiment, field: str, what: str, unit: str) -> Figure:
+def _lines(one: FileExperiments, experiment: Experiment, field: str, what: str, unit: str) -> Figure:
     """A line for each deployment over batches, with a bar for each interval; both axes logarithmic."""
     points = [_point(row) for row in _rows(experiment)]
     batches = [load.batch for load in experiment.loads]
     names = list(dict.fromkeys(point["deployment"] for point in points))
     legend = alt.Legend(orient="top", columns=2, labelLimit=200)
     low, high = f"{field}_low", f"{field}_high"
-    base = alt.Chart(data(points)).encode(
-        x=log("batch", "batch", values=batches),
+    base = alt.Chart(inline_data(points)).encode(
+        x=log_axis("batch", "batch", values=batches),
         color=alt.Color("deployment:N", title=None, scale=alt.Scale(domain=names), legend=legend),
     )
     ends = [alt.Tooltip(f"{name}:Q", format=",.4~g") for name in (field, low, high)]
     lines = base.mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=1.5).encode(
-        y=log(field, unit, vertical=True), tooltip=["deployment:N", "batch:Q", *ends]
+        y=log_axis(field, unit, vertical=True), tooltip=["deployment:N", "batch:Q", *ends]
     )
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y(f"{low}:Q"), y2=alt.Y2(f"{high}:Q"))
     return Figure(
         name=_slug(f"{what}-{one.name}-{_setting(experiment)}"),
         title=f"{one.name}: {what} in decode",
-        note=f"{_shared(experiment)}; upright bars are 95 % intervals",
-        spec=compiled(alt.layer(bars, lines)),
+        note=f"{_setting_text(experiment)}; upright bars are 95 % intervals",
+        spec=to_vega_lite(alt.layer(bars, lines)),
         rows=points,
     )
 
 
-def _point(row: Row) -> dict[str, Any]:
+def _point(row: DeploymentRow) -> dict[str, Any]:
     low, high = row.measurement.interval or (None, None)
     tokens = row.load.prompt * row.load.batch
     return {
@@ -239,12 +241,12 @@ def _point(row: Row) -> dict[str, Any]:
     }
 
 
-def _ledgers(one: Ran, experiment: Experiment) -> Figure:
+def _ledgers(one: FileExperiments, experiment: Experiment) -> Figure:
     """A bar for each deployment under its load, stacked of the items of its ledger."""
     rows = [row for row in _rows(experiment) if row.ledger]
     shares = [share for row in rows for share in _shares(row)]
-    items = [item for item in measurement.ITEMS if any(share["item"] == item for share in shares)]
-    places = [place for row in rows for place in (f"{heading(row.load)}|", _bar(row))]
+    items = [item for item in measurement.LEDGER_ITEMS if any(share["item"] == item for share in shares)]
+    places = [place for row in rows for place in (f"{load_heading(row.load)}|", _bar(row))]
     bars = list(dict.fromkeys(places))  # an empty bar is the heading of its load
     is_heading = "slice(datum.value, -1) == '|'"
     axis = alt.Axis(
@@ -255,7 +257,7 @@ def _ledgers(one: Ran, experiment: Experiment) -> Figure:
         domain=False,
     )
     chart = (
-        alt.Chart(data(shares))
+        alt.Chart(inline_data(shares))
         .mark_bar()
         .encode(
             x=alt.X(
@@ -280,20 +282,20 @@ def _ledgers(one: Ran, experiment: Experiment) -> Figure:
     return Figure(
         name=_slug(f"ledger-{what}-{one.name}-{_setting(experiment)}"),
         title=f"{one.name}: where a step of {what} goes",
-        note=f"{_shared(experiment)}; {idle}, mean over ranks",
-        spec=compiled(chart, height=BAR * len(bars)),
+        note=f"{_setting_text(experiment)}; {idle}, mean over ranks",
+        spec=to_vega_lite(chart, height=BAR_HEIGHT * len(bars)),
         rows=shares,
     )
 
 
-def _shares(row: Row) -> list[dict[str, Any]]:
+def _shares(row: DeploymentRow) -> list[dict[str, Any]]:
     return [
         {
             "bar": _bar(row),
-            "load": heading(row.load),
+            "load": load_heading(row.load),
             "deployment": str(row.deployment),
             "item": item,
-            "position": measurement.ITEMS.index(item),
+            "position": measurement.LEDGER_ITEMS.index(item),
             "share": share,
             "ms": share * row.measurement.median * 1e3,
         }
@@ -302,18 +304,21 @@ def _shares(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _bar(row: Row) -> str:
-    return f"{heading(row.load)}|{row.deployment} · {formatting.one(formatting.SECONDS, row.measurement.median)}"
+def _bar(row: DeploymentRow) -> str:
+    return (
+        f"{load_heading(row.load)}|{row.deployment} · "
+        f"{formatting.with_unit(formatting.SECONDS, row.measurement.median)}"
+    )
 
 
 def _tip(field: str, form: str) -> Any:
     return alt.Tooltip(f"{field}:Q", format=form)
 
 
-def _shared(experiment: Experiment) -> str:
+def _setting_text(experiment: Experiment) -> str:
     setting = experiment.setting
     context = f", context {setting.context}" if setting.context else ""
-    return f"{cut(setting)}, {setting.dtype}, {setting.ranks} ranks over {setting.backend}{context}"
+    return f"{model_description(setting)}, {setting.dtype}, {setting.ranks} ranks over {setting.backend}{context}"
 
 
 def _setting(experiment: Experiment) -> str:

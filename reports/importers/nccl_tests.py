@@ -10,10 +10,17 @@ from pathlib import Path
 
 from reports import output
 from reports.importers import nccl_tests_output, result_file
-from reports.importers.nccl_tests_output import COUNTED_BY_RANK, DTYPES, ITEMSIZE, PROGRAMS, Row, Run
+from reports.importers.nccl_tests_output import (
+    COUNTED_BY_RANK,
+    DTYPE_NAMES,
+    ITEMSIZE,
+    PROGRAMS,
+    NcclTestsRow,
+    NcclTestsRun,
+)
 from specs import traffic
 from specs.errors import UserError, find
-from specs.gpus import GPUS, recognise
+from specs.gpus import GPUS, recognise_gpu
 from specs.measurement import SCHEMA, Case, Measurement
 
 # Does a row agree with itself? Size, count, time and both bandwidths say the same thing in several units.
@@ -21,11 +28,11 @@ from specs.measurement import SCHEMA, Case, Measurement
 # Each printed figure stands for the interval that rounds to it; a row is refused where no exact figures could have been
 # printed so.
 
-SLACK = 1e-6
+FP32_TOLERANCE = 1e-6
 """Relative error of bandwidths that old versions kept in fp32."""
-TELLING = 0.02
+MAX_ROUNDING = 0.02
 """Relative rounding of a bandwidth below which a mistake of unit shows: GiB for GB is 7 %."""
-MISTAKES = (
+UNIT_MISTAKES = (
     (1e3, "as if the time were in ms"),
     (1e6, "as if the time were in s"),
     (1e-3, "as if the time were in ns or bandwidths in MB/s"),
@@ -35,17 +42,17 @@ MISTAKES = (
 """What a bandwidth by size and time is of the printed one, if a unit is another."""
 
 
-def find_contradiction(op: str, ranks: int, row: Row) -> str | None:
+def find_contradiction(op: str, ranks: int, row: NcclTestsRow) -> str | None:
     """Why the row cannot be true; None if it can."""
     return _size(op, ranks, row) or _bandwidths(op, ranks, row)
 
 
-def telling(row: Row) -> bool:
+def is_precise(row: NcclTestsRow) -> bool:
     """Whether its bandwidth has digits enough to show a wrong unit."""
-    return row.algbw > 0 and float(_rounding(row.algbw) / row.algbw) < TELLING
+    return row.algbw > 0 and float(_rounding(row.algbw) / row.algbw) < MAX_ROUNDING
 
 
-def _size(op: str, ranks: int, row: Row) -> str | None:
+def _size(op: str, ranks: int, row: NcclTestsRow) -> str | None:
     if row.type not in ITEMSIZE:
         return f"type {row.type}: how many bytes an element has is not known; known are {', '.join(ITEMSIZE)}"
     if not row.size:
@@ -58,7 +65,7 @@ def _size(op: str, ranks: int, row: Row) -> str | None:
     return f"size {row.size} B is not count {row.elements} x {each} B{times} = {row.elements * each * parts} B{hint}"
 
 
-def _bandwidths(op: str, ranks: int, row: Row) -> str | None:
+def _bandwidths(op: str, ranks: int, row: NcclTestsRow) -> str | None:
     time = row.microseconds
     if not time > 0:
         return f"time {time} us is not above 0"
@@ -66,7 +73,7 @@ def _bandwidths(op: str, ranks: int, row: Row) -> str | None:
     for name, printed, count in zip(("algbw", "busbw"), (row.algbw, row.busbw), moved, strict=True):
         low, right, high = (count / 1e3 / float(one) for one in (time + _rounding(time), time, time - _rounding(time)))
         least, most = float(printed - _rounding(printed)), float(printed + _rounding(printed))
-        if most < low * (1 - SLACK) or least > high * (1 + SLACK):
+        if most < low * (1 - FP32_TOLERANCE) or least > high * (1 + FP32_TOLERANCE):
             return f"{name} {printed} GB/s, but {row.size} B in {time} us are {right:.4g} GB/s{_hint(printed, right)}"
     return None
 
@@ -81,7 +88,7 @@ def _hint(printed: Decimal, right: float) -> str:
     if not right or not printed:
         return ""
     ratio = right / float(printed)
-    near = [text for mistake, text in MISTAKES if abs(ratio / mistake - 1) < TELLING]
+    near = [text for mistake, text in UNIT_MISTAKES if abs(ratio / mistake - 1) < MAX_ROUNDING]
     return f", {near[0]}" if near else ""
 
 
@@ -95,7 +102,7 @@ UNCHECKED = "result unchecked"
 
 
 @dataclass
-class Points:
+class ImportedCases:
     """What an import has gathered.
 
     Attributes:
@@ -107,7 +114,7 @@ class Points:
     failed: dict[str, str] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
 
-    def add(self, run: Run, op: str, source: str) -> None:
+    def add(self, run: NcclTestsRun, op: str, source: str) -> None:
         """Take a run's rows; `source` says which file, for reasons, where there are several."""
         for place, reason in run.unread.items():
             self.not_run[f"{SUITE}::{op}[{source}{place}]"] = f"{source}{place}: {reason}"
@@ -117,15 +124,15 @@ class Points:
             case = _case(run, op, row)
             if contradiction:
                 self.not_run[case.name] = f"{source}{row.place}: {contradiction}"
-            elif witness and not telling(row):
+            elif witness and not is_precise(row):
                 few = f"too few digits to be checked, and {witness} of the same run contradicts itself"
                 self.not_run[case.name] = f"{source}{row.place}: {few}"
-            elif wrong := _wrong(run, row):
+            elif wrong := _check_failure(run, row):
                 self.failed[case.name] = f"{source}{row.place}: {wrong}"
             else:
                 self._measured(_measurement(run, case, row))
 
-    def settle(self) -> None:
+    def drop_inconsistent(self) -> None:
         """Leave out what was right once and wrong another time."""
         for name in self.failed | self.not_run:
             self.measured.pop(name, None)
@@ -137,12 +144,12 @@ class Points:
         self.measured[one.case.name] = replace(before, seconds=before.seconds + one.seconds) if before else one
 
 
-def operation(run: Run) -> str | None:
+def operation_of(run: NcclTestsRun) -> str | None:
     """Ours of the run's program; None for one that we have no counterpart of."""
     return PROGRAMS.get((run.program or "").rpartition("/")[2].removesuffix("_mpi"))
 
 
-def _wrong(run: Run, row: Row) -> str | None:
+def _check_failure(run: NcclTestsRun, row: NcclTestsRow) -> str | None:
     """What the row's check found. Of an old version's largest error only the run's end says if it is too large."""
     if row.wrong in ("N/A", "0"):
         return None
@@ -151,8 +158,8 @@ def _wrong(run: Run, row: Row) -> str | None:
     return f"{row.wrong} elements were wrong"
 
 
-def _case(run: Run, op: str, row: Row) -> Case:
-    dtype = DTYPES.get(row.type, row.type)
+def _case(run: NcclTestsRun, op: str, row: NcclTestsRow) -> Case:
+    dtype = DTYPE_NAMES.get(row.type, row.type)
     labels = [
         f"{run.ranks}x{row.size}",
         dtype,
@@ -183,7 +190,7 @@ def _case(run: Run, op: str, row: Row) -> Case:
     )
 
 
-def _measurement(run: Run, case: Case, row: Row) -> Measurement:
+def _measurement(run: NcclTestsRun, case: Case, row: NcclTestsRow) -> Measurement:
     return Measurement(
         case=case,
         seconds=((float(row.microseconds) * 1e-6,),),
@@ -196,8 +203,8 @@ def _measurement(run: Run, case: Case, row: Row) -> Measurement:
     )
 
 
-MOST_BYTES = 64 * 2**20
-AVERAGED = (
+MAX_BYTES = 64 * 2**20
+AVERAGE_NOTE = (
     "a time is the average over calls and, unless -a said otherwise, over ranks, where a sample of the suites is the "
     "slowest rank's"
 )
@@ -216,39 +223,39 @@ def import_nccl_tests(paths: Sequence[Path], to: Path, gpu: str | None, op: str 
         UserError: a file cannot be used, or they are not of one machine and library.
     """
     output.refuse_sources(to, paths)
-    _refuse_twice(paths)
-    named = _named(op)
+    _refuse_duplicates(paths)
+    named = _parse_op(op)
     runs = [(path, run) for path in paths for run in _read(path)]
     machine = _machine(runs, gpu)
-    points, notes = Points(), [AVERAGED]
+    points, notes = ImportedCases(), [AVERAGE_NOTE]
     for path, run in runs:
         source = f"file {paths.index(path) + 1}, " if len(paths) > 1 else ""
         _add(points, run, source, path, named)
-        notes.append(f"{source}{run.program or op}: {_how(run)}")
-    points.settle()
+        notes.append(f"{source}{run.program or op}: {_run_text(run)}")
+    points.drop_inconsistent()
     if not points.measured and not points.failed:
         reasons = list(points.not_run.values())
         raise UserError(f"{paths[0]}: none of {len(reasons)} rows can be used; the first: {reasons[0]}")
-    output.write(to, json.dumps(_content(machine, points, notes, paths), allow_nan=False) + "\n")
+    output.write_file(to, json.dumps(_content(machine, points, notes, paths), allow_nan=False) + "\n")
     return "\n".join([*_summary(machine, points), f"{to}: written"])
 
 
-def _refuse_twice(paths: Sequence[Path]) -> None:
+def _refuse_duplicates(paths: Sequence[Path]) -> None:
     twice = next((path for path, count in Counter(path.resolve() for path in paths).items() if count > 1), None)
     if twice:
         raise UserError(f"{twice}: given twice; its times would count as two passes, so give it once")
 
 
-def _named(op: str | None) -> str | None:
+def _parse_op(op: str | None) -> str | None:
     """--op by our name or the program's."""
     known = {op: op for op in PROGRAMS.values()} | PROGRAMS
     return find(known, op, "operation of nccl-tests") if op else None
 
 
-def _read(path: Path) -> list[Run]:
+def _read(path: Path) -> list[NcclTestsRun]:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: over {MOST_BYTES // 2**20} MiB; give the output of nccl-tests alone")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; give the output of nccl-tests alone")
         content = path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError(f"{path}: cannot read it ({error.strerror}); give a file that nccl-tests wrote") from error
@@ -257,7 +264,7 @@ def _read(path: Path) -> list[Run]:
     try:
         start = content.lstrip()
         return (
-            nccl_tests_output.read_document(content)
+            nccl_tests_output.read_json(content)
             if start.startswith(("{", "[{", "[\n"))
             else nccl_tests_output.read_log(content)
         )
@@ -265,8 +272,8 @@ def _read(path: Path) -> list[Run]:
         raise UserError(f"{path}: {error}") from error
 
 
-def _add(points: Points, run: Run, source: str, path: Path, named: str | None) -> None:
-    op = operation(run)
+def _add(points: ImportedCases, run: NcclTestsRun, source: str, path: Path, named: str | None) -> None:
+    op = operation_of(run)
     if run.program is None:
         if named is None:
             raise UserError(f"{path}: does not say which program it is of; give --op, one of {', '.join(PROGRAMS)}")
@@ -280,7 +287,7 @@ def _add(points: Points, run: Run, source: str, path: Path, named: str | None) -
     points.add(run, op, source)
 
 
-def _machine(runs: Sequence[tuple[Path, Run]], gpu: str | None) -> result_file.Record:
+def _machine(runs: Sequence[tuple[Path, NcclTestsRun]], gpu: str | None) -> result_file.Record:
     """`machine_info` of what all runs ran on; names of hosts stay out of it."""
     (first, one), found = runs[0], runs[0][1].gpus[0]
     for path, run in runs:
@@ -292,7 +299,7 @@ def _machine(runs: Sequence[tuple[Path, Run]], gpu: str | None) -> result_file.R
                 raise UserError(f"{path}: {what} is {right}, and {left} in {first}; import them into a file each")
     if gpu:
         given = GPUS[gpu].names[0] if gpu in GPUS else gpu
-        if recognise(found) and given != found:
+        if recognise_gpu(found) and given != found:
             raise UserError(f"{first}: names its GPU, {found}, where --gpu says {given}; leave --gpu out")
         found = given
     version = f" {one.version}" if one.version else ""
@@ -306,7 +313,7 @@ def _machine(runs: Sequence[tuple[Path, Run]], gpu: str | None) -> result_file.R
     }
 
 
-def _how(run: Run) -> str:
+def _run_text(run: NcclTestsRun) -> str:
     where = f"{run.ranks} ranks on {run.hosts} host{'s' * (run.hosts > 1)}"
     several = f", one of {run.groups} groups that called at once" if run.groups > 1 else ""
     calls = f"average of {run.iterations} call{'s' * (run.iterations > 1)}"
@@ -314,24 +321,24 @@ def _how(run: Run) -> str:
 
 
 def _content(
-    machine: result_file.Record, points: Points, notes: list[str], paths: Sequence[Path]
+    machine: result_file.Record, points: ImportedCases, notes: list[str], paths: Sequence[Path]
 ) -> result_file.Record:
     return {
         "machine_info": machine,
         "commit_info": {},
-        "benchmarks": [result_file.entry(one) for one in points.measured.values()],
+        "benchmarks": [result_file.benchmark_entry(one) for one in points.measured.values()],
         "datetime": datetime.now(UTC).isoformat(),
         "version": "",
-        "shardbench": result_file.benchmark_block(
-            not_run=result_file.reasons(points.not_run),
-            failed=result_file.reasons(points.failed),
+        "shardbench": result_file.shardbench_block(
+            not_run=result_file.reason_rows(points.not_run),
+            failed=result_file.reason_rows(points.failed),
             options={"files": len(paths)},
             notes=list(dict.fromkeys(notes)),
         ),
     }
 
 
-def _summary(machine: result_file.Record, points: Points) -> list[str]:
+def _summary(machine: result_file.Record, points: ImportedCases) -> list[str]:
     ops = Counter(one.case.op for one in points.measured.values())
     taken = f"{len(points.measured)} cases of {machine['gpu']}: " + ", ".join(f"{n} {op}" for op, n in ops.items())
     refused = [f"not imported: {reason}" for reason in points.not_run.values()]

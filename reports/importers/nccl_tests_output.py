@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from specs.errors import UserError
 
 
-class Row(NamedTuple):
+class NcclTestsRow(NamedTuple):
     """One time.
 
     Attributes:
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     wrong: str
 
 
-class Device(NamedTuple):
+class RankDevice(NamedTuple):
     """A rank's GPU, as listed under `Using devices`."""
 
     rank: int
@@ -45,7 +45,7 @@ class Device(NamedTuple):
     gpu: str
 
 
-def figure(text: str | Decimal) -> Decimal:
+def parse_figure(text: str | Decimal) -> Decimal:
     """A figure with the digits that are printed.
 
     Raises:
@@ -57,7 +57,7 @@ def figure(text: str | Decimal) -> Decimal:
     return found
 
 
-def wrong(text: object) -> str:
+def parse_wrong(text: object) -> str:
     """What stands in the column of wrong elements, 0 in one way only.
 
     Raises:
@@ -67,7 +67,7 @@ def wrong(text: object) -> str:
 
 
 @dataclass
-class Run:
+class NcclTestsRun:
     """What one start printed.
 
     Attributes:
@@ -87,13 +87,13 @@ class Run:
     program: str | None = None
     version: str | None = None
     library_version: str | None = None
-    devices: list[Device] = field(default_factory=list)
+    devices: list[RankDevice] = field(default_factory=list)
     settings_seen: bool = False
     graph: int = 0
     iterations: int = 1
     aggregated: int = 1
     blocking: bool = False
-    rows: list[Row] = field(default_factory=list)
+    rows: list[NcclTestsRow] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
     out_of_bounds: int | None = None
     errors: bool = False
@@ -147,7 +147,7 @@ class Run:
             raise UserError(f"ran on different GPUs: {', '.join(self.gpus)}; a result file is of one")
 
 
-def version_of(code: int) -> str | None:
+def format_version(code: int) -> str | None:
     """NCCL's version number for people: 22807 -> 2.28.7, and before 2.9 2708 -> 2.7.8."""
     if not code:
         return None
@@ -157,7 +157,7 @@ def version_of(code: int) -> str | None:
 
 # The table of nccl-tests: columns by their names, units as the header gives them, never assumed.
 
-UNITS = {
+COLUMN_UNITS = {
     "size": "(B)",
     "count": "(elements)",
     "time": "(us)",
@@ -169,11 +169,11 @@ UNITS = {
     "i_cv%": "(%)",
 }
 """What stands under each column that has a unit."""
-NEEDED = ("size", "count", "type", "time", "algbw", "busbw")
-CPU_TIME = "times are of the CPU (-C 1), which bandwidths are not made of; run it without -C"
+NEEDED_COLUMNS = ("size", "count", "type", "time", "algbw", "busbw")
+CPU_TIME_ERROR = "times are of the CPU (-C 1), which bandwidths are not made of; run it without -C"
 
 
-class Table:
+class NcclTestsTable:
     """The columns of one table.
 
     Args:
@@ -187,8 +187,8 @@ class Table:
     def __init__(self, titles: str, names: str) -> None:
         self.names = names.lstrip("# ").split()
         if "cputime" in self.names:
-            raise UserError(CPU_TIME)
-        if missing := [name for name in NEEDED if name not in self.names]:
+            raise UserError(CPU_TIME_ERROR)
+        if missing := [name for name in NEEDED_COLUMNS if name not in self.names]:
             raise UserError(f"a table without {', '.join(missing)}; give the output as nccl-tests printed it")
         halves = re.findall(r"(out-of|in)-place", titles) or ["out-of", "in"]
         self._in_place = [half == "in" for half in halves]
@@ -203,7 +203,7 @@ class Table:
         Raises:
             UserError: a unit is missing or another one.
         """
-        wanted = [(name, UNITS[name]) for name in self.names if name in UNITS]
+        wanted = [(name, COLUMN_UNITS[name]) for name in self.names if name in COLUMN_UNITS]
         found = re.findall(r"\([^)]*\)", line)
         if len(found) != len(wanted):
             raise UserError(f"{len(found)} units under {len(wanted)} columns that have one; give the header unchanged")
@@ -211,7 +211,7 @@ class Table:
             if there != unit:
                 raise UserError(f"{name} is in {there}, and nccl-tests prints {unit}; import its own output")
 
-    def rows(self, place: str, line: str) -> list[Row]:
+    def rows(self, place: str, line: str) -> list[NcclTestsRow]:
         """A line's times, out of place and in place.
 
         Raises:
@@ -227,12 +227,12 @@ class Table:
         except (InvalidOperation, ValueError) as error:
             raise UserError(f"not a number where one belongs: {' '.join(cells)[:60]!r}") from error
 
-    def _row(self, place: str, cells: Sequence[str], half: int) -> Row:
+    def _row(self, place: str, cells: Sequence[str], half: int) -> NcclTestsRow:
         def cell(name: str, *, nth: int = 0, missing: str = "") -> str:
             places = [at for at, column in enumerate(self._columns) if column == name]
             return cells[places[nth]] if places else missing
 
-        return Row(
+        return NcclTestsRow(
             place=place,
             size=int(cell("size")),
             elements=int(cell("count")),
@@ -240,10 +240,10 @@ class Table:
             redop=cell("redop", missing="none"),
             root=int(cell("root", missing="-1")),
             in_place=self._in_place[half],
-            microseconds=figure(cell("time", nth=half)),
-            algbw=figure(cell("algbw", nth=half)),
-            busbw=figure(cell("busbw", nth=half)),
-            wrong=wrong(cell("error" if self.errors else "#wrong", nth=half, missing="N/A")),
+            microseconds=parse_figure(cell("time", nth=half)),
+            algbw=parse_figure(cell("algbw", nth=half)),
+            busbw=parse_figure(cell("busbw", nth=half)),
+            wrong=parse_wrong(cell("error" if self.errors else "#wrong", nth=half, missing="N/A")),
         )
 
 
@@ -252,11 +252,11 @@ class Table:
 # No key says so; the program that writes it does, and every row is checked against itself. Of the environment and the
 # names of hosts, which stand in it too, nothing is kept.
 
-FOREIGN = "JSON, but not what nccl-tests' -J writes: no {}; give that, or the text that it prints"
-HALVES = (("out_of_place", False), ("in_place", True))
+FOREIGN_JSON = "JSON, but not what nccl-tests' -J writes: no {}; give that, or the text that it prints"
+PLACEMENTS = (("out_of_place", False), ("in_place", True))
 
 
-def read_document(text: str) -> list[Run]:
+def read_json(text: str) -> list[NcclTestsRun]:
     """The run of a file.
 
     Raises:
@@ -268,13 +268,13 @@ def read_document(text: str) -> list[Run]:
         raise UserError(f"cut short or not JSON ({error}); run nccl-tests to its end") from error
     for key, kind in (("version", int), ("config", dict), ("results", list)):
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-            raise UserError(FOREIGN.format(key))
+            raise UserError(FOREIGN_JSON.format(key))
     if "out_of_bounds" not in content:
         raise UserError("cut short: no out_of_bounds after its results; run nccl-tests to its end")
     try:
         run = _run(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(FOREIGN.format(f"usable config ({error})")) from error
+        raise UserError(FOREIGN_JSON.format(f"usable config ({error})")) from error
     for number, result in enumerate(content["results"], start=1):
         place = f"result {number}"
         try:
@@ -291,11 +291,11 @@ def _refuse(literal: str) -> NoReturn:
     raise ValueError(f"{literal} is no JSON number")
 
 
-def _run(content: Mapping[str, Any]) -> Run:
+def _run(content: Mapping[str, Any]) -> NcclTestsRun:
     config, arguments = content["config"], content.get("args") or [""]
-    return Run(
+    return NcclTestsRun(
         program=PurePath(str(arguments[0])).name or None,
-        library_version=version_of(int(content.get("nccl_version") or 0)),
+        library_version=format_version(int(content.get("nccl_version") or 0)),
         devices=_devices(config),
         settings_seen="graph" in config,
         graph=int(config.get("graph", 0)),
@@ -306,10 +306,10 @@ def _run(content: Mapping[str, Any]) -> Run:
     )
 
 
-def _devices(config: Mapping[str, Any]) -> list[Device]:
+def _devices(config: Mapping[str, Any]) -> list[RankDevice]:
     """One for each rank. nccl-tests writes the first of each process alone, so the others are filled in."""
     listed = [
-        Device(int(one["rank"]), int(one["group"]), str(one["hostname"]), str(one["device_info"]))
+        RankDevice(int(one["rank"]), int(one["group"]), str(one["hostname"]), str(one["device_info"]))
         for one in config.get("devices") or ()
     ]
     each = int(config["nthreads"]) * int(config["ngpus"])
@@ -318,31 +318,31 @@ def _devices(config: Mapping[str, Any]) -> list[Device]:
     return [one._replace(rank=one.rank + more) for one in listed for more in range(each)]
 
 
-def _rows(place: str, result: Mapping[str, Any]) -> list[Row]:
+def _rows(place: str, result: Mapping[str, Any]) -> list[NcclTestsRow]:
     found = []
-    for key, in_place in HALVES:
+    for key, in_place in PLACEMENTS:
         if (half := result[key]) is None:
             continue
         if "cpu_time" in half:
-            raise UserError(f"{place}: {CPU_TIME}")
-        row = Row(
+            raise UserError(f"{place}: {CPU_TIME_ERROR}")
+        row = NcclTestsRow(
             place=place,
-            size=_whole(result["size"]),
-            elements=_whole(result["count"]),
+            size=_parse_int(result["size"]),
+            elements=_parse_int(result["count"]),
             type=str(result["type"]),
             redop=str(result["redop"]),
             root=int(result["root"]),
             in_place=in_place,
-            microseconds=figure(half["time"]),
-            algbw=figure(half["alg_bw"]),
-            busbw=figure(half["bus_bw"]),
-            wrong=wrong(half["nwrong"]),
+            microseconds=parse_figure(half["time"]),
+            algbw=parse_figure(half["alg_bw"]),
+            busbw=parse_figure(half["bus_bw"]),
+            wrong=parse_wrong(half["nwrong"]),
         )
         found.append(row)
     return found
 
 
-def _whole(value: Any) -> int:
+def _parse_int(value: Any) -> int:
     if not isinstance(value, int):
         raise ValueError(f"{value!r} is no whole number")
     return value
@@ -360,7 +360,7 @@ PROGRAMS = {
 """The operation of specs/traffic.py that each program times."""
 COUNTED_BY_RANK = ("all_gather", "reduce_scatter")
 """Operations whose `count` is of one rank's part, and whose `size` is of all parts."""
-DTYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16"}
+DTYPE_NAMES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16"}
 """Our name of a format; those that we have none for keep theirs."""
 ITEMSIZE = {
     "int8": 1,
@@ -385,20 +385,20 @@ ITEMSIZE = {
 
 # What the programs print to standard output; one log may hold several runs, and other lines between theirs.
 
-TAG = re.compile(r"^(?:\[\d+,\d+\]<std(?:out|err)>: ?|\d+: (?=[# ]))")
+LINE_TAG = re.compile(r"^(?:\[\d+,\d+\]<std(?:out|err)>: ?|\d+: (?=[# ]))")
 """What mpirun --tag-output and srun --label put before each line."""
-VERSION = re.compile(r"# (nccl|rccl)-tests version (\S+).*?-library=(\d+)")
-STARTING = re.compile(r"# Collective test starting: (\S+)")
-SETTINGS = re.compile(r"# ?nThread \d+ nGpus \d+ ")
-ITERATIONS = re.compile(r"warmup iters: \d+ iters: (\d+)(?: agg iters: (\d+))?(?:.* graph: (\d+))?")
-DEVICE = re.compile(r"#\s+Rank\s+(\d+)(?:\s+Group\s+(\d+))?\s+Pid\s+\d+ on\s+(\S+) device\s+\d+ \[[^]]*\] (.+)")
-LIBRARY = re.compile(r"(NCCL|RCCL) version\s*:?\s*(\d+\.\d+\.\d+)")
-BOUNDS = re.compile(r"#\s*Out of bounds values\s*:\s*(\d+) (?:OK|FAILED)")
-NAMES = re.compile(r"#\s+size\s+count\s")
-ROW = re.compile(r"\s*\d+\s+\d+\s")
+VERSION_LINE = re.compile(r"# (nccl|rccl)-tests version (\S+).*?-library=(\d+)")
+START_LINE = re.compile(r"# Collective test starting: (\S+)")
+SETTINGS_LINE = re.compile(r"# ?nThread \d+ nGpus \d+ ")
+ITERATION_COUNTS = re.compile(r"warmup iters: \d+ iters: (\d+)(?: agg iters: (\d+))?(?:.* graph: (\d+))?")
+DEVICE_LINE = re.compile(r"#\s+Rank\s+(\d+)(?:\s+Group\s+(\d+))?\s+Pid\s+\d+ on\s+(\S+) device\s+\d+ \[[^]]*\] (.+)")
+LIBRARY_LINE = re.compile(r"(NCCL|RCCL) version\s*:?\s*(\d+\.\d+\.\d+)")
+BOUNDS_LINE = re.compile(r"#\s*Out of bounds values\s*:\s*(\d+) (?:OK|FAILED)")
+HEADER_LINE = re.compile(r"#\s+size\s+count\s")
+ROW_LINE = re.compile(r"\s*\d+\s+\d+\s")
 
 
-def read_log(text: str) -> list[Run]:
+def read_log(text: str) -> list[NcclTestsRun]:
     """Every run of a log.
 
     Raises:
@@ -407,7 +407,7 @@ def read_log(text: str) -> list[Run]:
     reader = _Reader()
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            reader.take(f"line {number}", TAG.sub("", line))
+            reader.take(f"line {number}", LINE_TAG.sub("", line))
         except UserError as error:
             raise UserError(f"line {number}: {error}") from error
     return reader.runs()
@@ -417,12 +417,12 @@ class _Reader:
     """Takes line after line."""
 
     def __init__(self) -> None:
-        self._runs = [Run()]
-        self._table: Table | None = None
+        self._runs = [NcclTestsRun()]
+        self._table: NcclTestsTable | None = None
         self._units_seen = False
         self._before = ""
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[NcclTestsRun]:
         """What came of it."""
         if self._table is None and len(self._runs) == 1:
             raise UserError("no table of nccl-tests in it; give what all_reduce_perf and the like print, or their JSON")
@@ -443,20 +443,20 @@ class _Reader:
         if self._table and not self._units_seen:
             self._table.check_units(line)
             self._units_seen = True
-        elif NAMES.match(line):
+        elif HEADER_LINE.match(line):
             if self._table and self._runs[-1].out_of_bounds is None:
                 raise UserError("a second table before the first one's end; logs are mixed, give each run by itself")
-            self._table, self._units_seen = Table(self._before, line), False
+            self._table, self._units_seen = NcclTestsTable(self._before, line), False
             self._runs[-1].errors = self._table.errors
-        elif self._table and ROW.match(line):
+        elif self._table and ROW_LINE.match(line):
             self._row(place, line, self._table)
-        elif found := LIBRARY.search(line):
+        elif found := LIBRARY_LINE.search(line):
             self._runs[-1].library, self._runs[-1].library_version = found[1].lower(), found[2]
         elif line.startswith("#"):
             self._preamble(line)
         self._before = line
 
-    def _row(self, place: str, line: str, table: Table) -> None:
+    def _row(self, place: str, line: str, table: NcclTestsTable) -> None:
         run = self._runs[-1]
         if run.out_of_bounds is not None:
             raise UserError("a row after the end of its table; logs are mixed, give each run by itself")
@@ -466,28 +466,28 @@ class _Reader:
             run.unread[place] = str(error)
 
     def _preamble(self, line: str) -> None:
-        if bounds := BOUNDS.match(line):
+        if bounds := BOUNDS_LINE.match(line):
             self._runs[-1].out_of_bounds = int(bounds[1])
-        elif version := VERSION.match(line):
+        elif version := VERSION_LINE.match(line):
             run = self._next()
-            run.library, run.version, run.library_version = version[1], version[2], version_of(int(version[3]))
-        elif starting := STARTING.match(line):
+            run.library, run.version, run.library_version = version[1], version[2], format_version(int(version[3]))
+        elif starting := START_LINE.match(line):
             self._next().program = starting[1]
-        elif SETTINGS.match(line):
+        elif SETTINGS_LINE.match(line):
             run = self._next()
             run.settings_seen = True
-            if counts := ITERATIONS.search(line):
+            if counts := ITERATION_COUNTS.search(line):
                 run.iterations, run.aggregated, run.graph = (
                     int(count or was) for count, was in zip(counts.groups(), (1, 1, 0), strict=True)
                 )
         elif "Blocking Enabled" in line:
             self._runs[-1].blocking = True
-        elif device := DEVICE.match(line):
-            self._next().devices.append(Device(int(device[1]), int(device[2] or 0), device[3], device[4].strip()))
+        elif device := DEVICE_LINE.match(line):
+            self._next().devices.append(RankDevice(int(device[1]), int(device[2] or 0), device[3], device[4].strip()))
 
-    def _next(self) -> Run:
+    def _next(self) -> NcclTestsRun:
         """The run that a line before its table belongs to: a new one, if the last has its table."""
         if self._table is not None:
-            self._runs.append(Run())
+            self._runs.append(NcclTestsRun())
             self._table = None
         return self._runs[-1]

@@ -13,14 +13,14 @@ from specs.errors import UserError
 from specs.journal import Journal
 from specs.journal import Record as JournalRecord
 from specs.measurement import SCHEMA, Measurement
-from specs.privacy import here
+from specs.privacy import current_identity
 
 # The form of a result file, for what was not written by pytest-benchmark itself: recovered and imported runs.
 
 Record = dict[str, Any]
 
 
-def statistics(samples: Sequence[float]) -> Record:
+def benchmark_stats(samples: Sequence[float]) -> Record:
     """The statistics that pytest-benchmark writes beside the samples, in seconds."""
     stats = Stats()
     for sample in samples:
@@ -28,25 +28,25 @@ def statistics(samples: Sequence[float]) -> Record:
     return {**stats.as_dict(), "data": list(samples), "iterations": 1}
 
 
-def reasons(by_case: Mapping[str, str]) -> list[dict[str, str]]:
+def reason_rows(by_case: Mapping[str, str]) -> list[dict[str, str]]:
     """Rows of `not_run` and `failed`."""
     return [{"case": case, "reason": reason} for case, reason in by_case.items()]
 
 
-def entry(measurement: Measurement) -> Record:
+def benchmark_entry(measurement: Measurement) -> Record:
     """A member of `benchmarks`."""
     name = measurement.case.name
     labels = {"group": None, "name": name.rpartition("::")[2], "fullname": name, "params": None, "param": None}
     info = {key: value for key, value in measurement.extra_info().items() if value is not None}
-    return {**labels, "extra_info": info, "options": {}, "stats": statistics(measurement.samples)}
+    return {**labels, "extra_info": info, "options": {}, "stats": benchmark_stats(measurement.samples)}
 
 
-def benchmark_block(schema: int = SCHEMA, **parts: Any) -> Record:
+def shardbench_block(schema: int = SCHEMA, **parts: Any) -> Record:
     """Shardbench's own block beside `benchmarks`."""
     return {"schema": schema, **parts}
 
 
-LABELS = ("group", "name", "fullname", "params", "param", "extra_info")
+LABEL_KEYS = ("group", "name", "fullname", "params", "param", "extra_info")
 """What pytest-benchmark writes of a case besides its options and its statistics."""
 
 
@@ -56,24 +56,24 @@ def recover(path: Path, to: Path) -> str:
     Raises:
         UserError: the journal cannot be read or holds nothing, or the file cannot be written or holds more.
     """
-    found = journal.read(path)
-    content = result_file(found)
+    found = journal.read_journal(path)
+    content = journal_to_result(found)
     if not (content["benchmarks"] or found.not_run or found.failed):
         raise UserError(f"{path}: no case in it; the run ended before the first was measured, run it again")
     result = results.parse(path, content)
     _refuse_loss(path, to, {one.case.name for one in result.measurements})
-    output.write(to, json.dumps(content, indent=4, allow_nan=False) + "\n")
+    output.write_file(to, json.dumps(content, indent=4, allow_nan=False) + "\n")
     counts = f"{len(result.measurements)} measured, {len(result.not_run)} not run, {len(found.failed)} failed"
     return f"{to}: recovered {counts} from {path}"
 
 
-def result_file(found: Journal) -> JournalRecord:
+def journal_to_result(found: Journal) -> JournalRecord:
     """A journal in the form of pytest-benchmark's JSON and shardbench's block, without the names of user and host."""
     run = found.run
-    block = benchmark_block(
+    block = shardbench_block(
         schema=run["shardbench_schema"],
-        not_run=reasons(found.not_run | _not_reached(found)),
-        failed=reasons(found.failed),
+        not_run=reason_rows(found.not_run | _not_reached(found)),
+        failed=reason_rows(found.failed),
         options=_mapping(run.get("options")),
         **({"command": str(run["command"])} if run.get("command") else {}),
     )
@@ -86,7 +86,7 @@ def result_file(found: Journal) -> JournalRecord:
         "version": run.get("version"),
         "shardbench": block,
     }
-    return cast("Record", here().scrub(content))
+    return cast("Record", current_identity().scrub(content))
 
 
 def _not_reached(found: Journal) -> dict[str, str]:
@@ -109,8 +109,8 @@ def _benchmark(entry: JournalRecord) -> JournalRecord:
         raise UserError(f"{name}: no samples in the journal ({error}); remove its line and try again") from error
     if not data:
         raise UserError(f"{name}: no samples in the journal; remove its line and try again")
-    labels: dict[str, Any] = {key: entry.get(key) for key in LABELS}
-    return {**labels, "options": _mapping(entry.get("options")), "stats": statistics(data)}
+    labels: dict[str, Any] = {key: entry.get(key) for key in LABEL_KEYS}
+    return {**labels, "options": _mapping(entry.get("options")), "stats": benchmark_stats(data)}
 
 
 def _mapping(value: Any) -> JournalRecord:

@@ -6,25 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from reports import formatting, machine, output, result_tables, results, roofline
-from reports.formatting import NONE
+from reports.formatting import DASH
 from reports.kernel_report import points as kernel_report_points
-from reports.kernel_report.points import DEPENDENT, LIBRARIES, OURS, Point, Selection, Speedup, Target, select
+from reports.kernel_report.points import (
+    LIBRARIES,
+    OURS,
+    OURS_DEPENDENT,
+    KernelPoint,
+    LinearSelection,
+    Speedup,
+    TargetResult,
+    select_linears,
+)
 from reports.output import Block, Column, Facts, Format, Table
-from reports.roofline import Figures
-from specs.layer import LAYERS, LINEAR_IMPLEMENTATIONS, MODEL, TOKENS, TP
-from specs.models import model
-from specs.models import model as find_model
+from reports.roofline import CaseMetrics
+from specs.layer import DECODE_TOKENS, DEFAULT_MODEL, LAYER_LINEARS, LINEAR_IMPLEMENTATIONS, TP_DEGREES
+from specs.models import find_model
 from specs.parallel import Split
 
-MARKS = {"noisy": "~", roofline.THROTTLED: "!", roofline.MOVED: "*", "contended": "^"}
+WARNING_MARKS = {"noisy": "~", roofline.THROTTLED: "!", roofline.MOVED: "*", "contended": "^"}
 """Before a time: what makes it doubtful."""
-WITHOUT, WITH = "without dependent launch", "with dependent launch"
-Choice = tuple[str, str]
+WITHOUT_PDL, WITH_PDL = "without dependent launch", "with dependent launch"
+KernelChoice = tuple[str, str]
 """A kernel and its configuration."""
-Cell = Callable[[Point], str]
+Cell = Callable[[KernelPoint], str]
 
 
-def layer_tables(selection: Selection) -> list[Block]:
+def layer_blocks(selection: LinearSelection) -> list[Block]:
     """A table for each layer, then configurations and targets."""
     points, choices = selection.points, _choices(selection.points)
     mind = Facts(title="mind", rows=tuple(("", note) for note in selection.notes), level=3)
@@ -35,30 +43,30 @@ def layer_tables(selection: Selection) -> list[Block]:
     page: list[Block] = [_reading(points), *(_layer(selection, own, choices) for own in by_layer)]
     if choices:
         page.append(_configurations(points, choices))
-    page += [*_targets(selection), _many_tokens(selection)]
+    page += [*_targets(selection), _many_token_table(selection)]
     return [*page, mind] if mind.rows else page
 
 
-def time(figures: Figures | None, scale: formatting.Scale) -> str:
+def time_cell(figures: CaseMetrics | None, scale: formatting.Scale) -> str:
     """A median behind the marks of its labels; a dash where there is none."""
     if figures is None:
-        return NONE
-    return "".join(MARKS.get(word, "") for word in figures.warnings()) + scale(figures.measurement.median)
+        return DASH
+    return "".join(WARNING_MARKS.get(word, "") for word in figures.warnings()) + scale(figures.measurement.median)
 
 
-def legend(figures: Sequence[Figures]) -> tuple[str, ...]:
+def marks_legend(figures: Sequence[CaseMetrics]) -> tuple[str, ...]:
     """What the marks before these times say."""
     words = {word for one in figures for word in one.warnings()}
-    marks = "; ".join(f"{mark} {word}" for word, mark in MARKS.items() if word in words)
+    marks = "; ".join(f"{mark} {word}" for word, mark in WARNING_MARKS.items() if word in words)
     return (marks,) if marks else ()
 
 
-def shared(selection: Selection) -> str:
+def shared_caption(selection: LinearSelection) -> str:
     """What holds for all points of a file."""
     return f"{selection.model} · bf16 · cold · {selection.launch}"
 
 
-def _reading(points: Sequence[Point]) -> Facts:
+def _reading(points: Sequence[KernelPoint]) -> Facts:
     """What the columns mean that are there."""
     libraries, ours = " and ".join(LIBRARIES), " and ".join(OURS)
     rows = [("times", "medians of all passes; torch is what torch calls, on a GPU cuBLAS")]
@@ -66,19 +74,21 @@ def _reading(points: Sequence[Point]) -> Facts:
         rows.append(("ratio", f"time of the better of {libraries} over that of the better of {ours}"))
     if any(point.best(OURS) and point.floor_seconds for point in points):
         rows.append(("of floor", f"of the better of {ours}, by the ceilings of this run"))
-    if any(point.speedup(DEPENDENT) for point in points):
+    if any(point.speedup(OURS_DEPENDENT) for point in points):
         rows.append(
             ("pdl", f"with programmatic dependent launch: in no other column; {formatting.DEPENDENT_LAUNCH_NOTE}")
         )
-    if told := kernel_report_points.told(points):
-        rows.append((kernel_report_points.NAME, told))
+    if told := kernel_report_points.candidates_text(points):
+        rows.append((kernel_report_points.CUBLASLT, told))
     return Facts(title="kernels", rows=tuple(rows), level=3)
 
 
-def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choice, int]) -> Table:
-    measured = [figures for point in points for figures in point.by.values()]
+def _layer(selection: LinearSelection, points: Sequence[KernelPoint], choices: Mapping[KernelChoice, int]) -> Table:
+    measured = [figures for point in points for figures in point.by_implementation.values()]
     floors = [point.floor_seconds for point in points]
-    scale = formatting.scale(formatting.SECONDS, [*(figures.measurement.median for figures in measured), *floors])
+    scale = formatting.choose_scale(
+        formatting.SECONDS, [*(figures.measurement.median for figures in measured), *floors]
+    )
     columns: list[tuple[Column, Cell]] = [
         (Column("tp"), lambda p: f"{p.case.tp}"),
         (Column("n×k"), lambda p: f"{p.case.n}×{p.case.k}"),
@@ -88,7 +98,7 @@ def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choic
         (Column("of\nfloor"), lambda p: formatting.percent(_share(p))),
         (Column("ratio"), lambda p: _ratio(p, OURS)),
         (Column("±\n95%"), lambda p: _width(p.speedup())),
-        (Column("ratio\npdl"), lambda p: _ratio(p, DEPENDENT)),
+        (Column("ratio\npdl"), lambda p: _ratio(p, OURS_DEPENDENT)),
         (Column("#"), lambda p: str(choices.get(_choice(p), ""))),
     ]
     by_tp = [[point for point in points if point.case.tp == tp] for tp in dict.fromkeys(p.case.tp for p in points)]
@@ -96,50 +106,50 @@ def _layer(selection: Selection, points: Sequence[Point], choices: Mapping[Choic
         title=points[0].case.layer or "",
         columns=tuple(column for column, _ in columns),
         groups=tuple(tuple(tuple(cell(point) for _, cell in columns) for point in group) for group in by_tp),
-        caption=f"{shared(selection)} · {scale.symbol} · M tokens",
-        notes=(*legend(measured), *kernel_report_points.notes(points)),
+        caption=f"{shared_caption(selection)} · {scale.symbol} · M tokens",
+        notes=(*marks_legend(measured), *kernel_report_points.candidates_notes(points)),
     )
-    return table.without_empty(NONE)
+    return table.without_empty(DASH)
 
 
 def _implementation(name: str, scale: formatting.Scale) -> tuple[Column, Cell]:
-    return Column(name.replace("-", "\n-")), lambda point: time(point.by.get(name), scale)
+    return Column(name.replace("-", "\n-")), lambda point: time_cell(point.by_implementation.get(name), scale)
 
 
-def _share(point: Point) -> float | None:
+def _share(point: KernelPoint) -> float | None:
     own = point.best(OURS)
     return own.floor_share if own else None
 
 
-def _ratio(point: Point, ours: Sequence[str]) -> str:
+def _ratio(point: KernelPoint, ours: Sequence[str]) -> str:
     speedup = point.speedup(ours)
-    return formatting.ratio(speedup.ratio) + kernel_report_points.mark(point) if speedup else NONE
+    return formatting.ratio(speedup.ratio) + kernel_report_points.candidates_mark(point) if speedup else DASH
 
 
 def _width(speedup: Speedup | None) -> str:
     """Half-width of the interval, as a share of the ratio."""
-    return formatting.width(speedup.interval[1] / speedup.ratio - 1) if speedup and speedup.interval else NONE
+    return formatting.interval_width(speedup.interval[1] / speedup.ratio - 1) if speedup and speedup.interval else DASH
 
 
-def configuration(point: Point) -> str | None:
+def best_configuration(point: KernelPoint) -> str | None:
     """What the best of ours without dependent launch ran with; None in files that do not say."""
     own = point.best(OURS)
     return own.measurement.configuration if own else None
 
 
-def _choice(point: Point) -> Choice:
+def _choice(point: KernelPoint) -> KernelChoice:
     """The kernel that won among ours, and its configuration; empty where none is said."""
-    own, chosen = point.best(OURS), configuration(point)
+    own, chosen = point.best(OURS), best_configuration(point)
     return (own.measurement.case.kernel, chosen) if own and chosen else ("", "")
 
 
-def _choices(points: Sequence[Point]) -> dict[Choice, int]:
+def _choices(points: Sequence[KernelPoint]) -> dict[KernelChoice, int]:
     """Each choice and its number, in the order of the rows."""
     found = dict.fromkeys(choice for point in points if any(choice := _choice(point)))
     return {choice: number for number, choice in enumerate(found, 1)}
 
 
-def _configurations(points: Sequence[Point], choices: Mapping[Choice, int]) -> Table:
+def _configurations(points: Sequence[KernelPoint], choices: Mapping[KernelChoice, int]) -> Table:
     counts = Counter(map(_choice, points))
     rows = tuple((f"{number}", f"{counts[choice]}", *choice) for choice, number in choices.items())
     texts = (Column("kernel", number=False), Column("configuration", number=False, prose=True))
@@ -147,31 +157,31 @@ def _configurations(points: Sequence[Point], choices: Mapping[Choice, int]) -> T
     return Table(title="configurations", columns=columns, groups=(rows,), caption="of the better of ours")
 
 
-def _targets(selection: Selection) -> list[Block]:
+def _targets(selection: LinearSelection) -> list[Block]:
     """Without dependent launch, then with it, or a word that it was not measured."""
-    remark = kernel_report_points.set_for_another(selection)
-    if any(point.best(DEPENDENT) for point in selection.points):
-        with_pdl = _judged(selection, WITH, DEPENDENT, formatting.DEPENDENT_LAUNCH_NOTE, remark)
-        return [_judged(selection, WITHOUT, OURS, remark), with_pdl]
-    return [_judged(selection, WITHOUT, OURS, f"{WITH}: not measured", remark)]
+    remark = kernel_report_points.other_setting_remark(selection)
+    if any(point.best(OURS_DEPENDENT) for point in selection.points):
+        with_pdl = _target_table(selection, WITH_PDL, OURS_DEPENDENT, formatting.DEPENDENT_LAUNCH_NOTE, remark)
+        return [_target_table(selection, WITHOUT_PDL, OURS, remark), with_pdl]
+    return [_target_table(selection, WITHOUT_PDL, OURS, f"{WITH_PDL}: not measured", remark)]
 
 
-def _many_tokens(selection: Selection) -> Table:
+def _many_token_table(selection: LinearSelection) -> Table:
     """Dependent launch is no matter there: a launch is little beside what follows it."""
     judged = kernel_report_points.judge_many_tokens(selection.points, OURS)
     return _verdicts(
-        "targets from 128 tokens on", " and ".join(OURS), judged, kernel_report_points.set_for_another(selection)
+        "targets from 128 tokens on", " and ".join(OURS), judged, kernel_report_points.other_setting_remark(selection)
     )
 
 
-def _judged(selection: Selection, launch: str, ours: Sequence[str], *notes: str) -> Table:
+def _target_table(selection: LinearSelection, launch: str, ours: Sequence[str], *notes: str) -> Table:
     judged = kernel_report_points.judge_targets(selection.points, ours)
     read = "read is the read ceiling of this run"
-    few = kernel_report_points.notes(selection.points)
+    few = kernel_report_points.candidates_notes(selection.points)
     return _verdicts("targets", f"{launch}: {' and '.join(ours)}", judged, read, *notes, *few)
 
 
-def _verdicts(title: str, caption: str, judged: Sequence[Target], *notes: str) -> Table:
+def _verdicts(title: str, caption: str, judged: Sequence[TargetResult], *notes: str) -> Table:
     texts = (Column("target", number=False), Column("verdict", number=False))
     table = Table(
         title=title,
@@ -180,94 +190,106 @@ def _verdicts(title: str, caption: str, judged: Sequence[Target], *notes: str) -
         caption=caption,
         notes=tuple(filter(None, notes)),
     )
-    return table.without_empty(NONE)
+    return table.without_empty(DASH)
 
 
-def _target(target: Target) -> tuple[str, ...]:
+def _target(target: TargetResult) -> tuple[str, ...]:
     if target.figure is None:
-        figure = NONE
+        figure = DASH
     else:
         figure = formatting.percent(target.figure) if target.unit == "share" else f"{formatting.ratio(target.figure)}x"
-    return target.target, target.verdict, figure, f"{target.points} of {target.of}", target.remark
+    return target.target, target.verdict, figure, f"{target.points} of {target.expected_points}", target.remark
 
 
 # The grid: every shape of a model against counts of tokens, ours beside the better library in each cell.
 
-Shape = tuple[str, int, int, int]
+GridShape = tuple[str, int, int, int]
 """layer, tp, n, k."""
-MEANING = "cells: ours / better of cuBLAS and cuBLASLt"
-NOTHING = "No GPU has been measured yet: the cells fill from result files that a GPU wrote."
+CELL_LEGEND = "cells: ours / better of cuBLAS and cuBLASLt"
+NO_GPU_NOTE = "No GPU has been measured yet: the cells fill from result files that a GPU wrote."
 
 
-def ratio_grids(selections: Sequence[Selection]) -> list[Table]:
+def ratio_grids(selections: Sequence[LinearSelection]) -> list[Table]:
     """For each GPU a table, another with dependent launch where that was measured; without any GPU an empty one."""
     gpus = [one for one in selections if one.points and one.file.machine.get("gpu")]
-    tables = [_table(one, ours) for one in gpus for ours in (OURS, DEPENDENT) if ours is OURS or _any(one, ours)]
-    return tables or [_empty()]
+    tables = [
+        _table(one, ours) for one in gpus for ours in (OURS, OURS_DEPENDENT) if ours is OURS or _has_any(one, ours)
+    ]
+    return tables or [_empty_grid()]
 
 
-def _any(selection: Selection, ours: Sequence[str]) -> bool:
+def _has_any(selection: LinearSelection, ours: Sequence[str]) -> bool:
     return any(point.best(ours) for point in selection.points)
 
 
-def _table(selection: Selection, ours: Sequence[str]) -> Table:
+def _table(selection: LinearSelection, ours: Sequence[str]) -> Table:
     points = {(_shape(point), point.case.tokens or 0): point for point in selection.points}
     used = [f for point in points.values() for names in (ours, LIBRARIES) if (f := point.best(names))]
-    scale = formatting.scale(formatting.SECONDS, [figures.measurement.median for figures in used])
-    shapes = _shapes(selection.model) or list(dict.fromkeys(shape for shape, _ in points if shape[0] in LAYERS))
-    rows = [(*_names(shape), *(_cell(points.get((shape, m)), ours, scale) for m in TOKENS)) for shape in shapes]
-    how = " · with dependent launch" if ours is DEPENDENT else ""
-    minded = [*formatting.dependent_launch_notes(ours), *kernel_report_points.notes(list(points.values()))]
+    scale = formatting.choose_scale(formatting.SECONDS, [figures.measurement.median for figures in used])
+    shapes = _shapes(selection.model) or list(dict.fromkeys(shape for shape, _ in points if shape[0] in LAYER_LINEARS))
+    rows = [
+        (*_shape_cells(shape), *(_cell(points.get((shape, m)), ours, scale) for m in DECODE_TOKENS)) for shape in shapes
+    ]
+    how = " · with dependent launch" if ours is OURS_DEPENDENT else ""
+    minded = [*formatting.dependent_launch_notes(ours), *kernel_report_points.candidates_notes(list(points.values()))]
     return Table(
-        title=machine.name(selection.file.machine) + how,
+        title=machine.device_name(selection.file.machine) + how,
         columns=_columns(),
         groups=_by_layer(rows),
-        caption=f"{shared(selection)} · {MEANING}, medians in {scale.symbol} (ratio) · {selection.file.path.name}",
-        notes=(*legend([figures for figures in used if figures.measurement.case.tokens in TOKENS]), *minded),
+        caption=f"{shared_caption(selection)} · {CELL_LEGEND}, medians in {scale.symbol} (ratio) · "
+        f"{selection.file.path.name}",
+        notes=(
+            *marks_legend([figures for figures in used if figures.measurement.case.tokens in DECODE_TOKENS]),
+            *minded,
+        ),
     )
 
 
-def _empty() -> Table:
-    rows = [(*_names(shape), *("" for _ in TOKENS)) for shape in _shapes(MODEL)]
-    caption = f"{MODEL} · bf16 · cold · graph · {MEANING}, medians in us (ratio)"
-    return Table(title="no GPU yet", columns=_columns(), groups=_by_layer(rows), caption=caption, notes=(NOTHING,))
+def _empty_grid() -> Table:
+    rows = [(*_shape_cells(shape), *("" for _ in DECODE_TOKENS)) for shape in _shapes(DEFAULT_MODEL)]
+    caption = f"{DEFAULT_MODEL} · bf16 · cold · graph · {CELL_LEGEND}, medians in us (ratio)"
+    return Table(title="no GPU yet", columns=_columns(), groups=_by_layer(rows), caption=caption, notes=(NO_GPU_NOTE,))
 
 
 def _columns() -> tuple[Column, ...]:
     return (
         Column("layer", number=False),
         *map(Column, ("tp", "n×k", "weights")),
-        *(Column(f"M = {tokens}") for tokens in TOKENS),
+        *(Column(f"M = {tokens}") for tokens in DECODE_TOKENS),
     )
 
 
-def _shapes(slug: str | None) -> list[Shape]:
+def _shapes(slug: str | None) -> list[GridShape]:
     """The sixteen shapes that the targets are about; of another model what the file has."""
-    if slug != MODEL:
+    if slug != DEFAULT_MODEL:
         return []
-    linears = [Split(model(MODEL), tp).linear(layer) for layer in LAYERS for tp in TP]
+    linears = [Split(find_model(DEFAULT_MODEL), tp).linear(layer) for layer in LAYER_LINEARS for tp in TP_DEGREES]
     return [(one.layer, one.tp, one.n, one.k) for one in linears]
 
 
-def _shape(point: Point) -> Shape:
+def _shape(point: KernelPoint) -> GridShape:
     case = point.case
     return case.layer or "", case.tp or 0, case.n or 0, case.k or 0
 
 
-def _names(shape: Shape) -> tuple[str, ...]:
+def _shape_cells(shape: GridShape) -> tuple[str, ...]:
     """The cells before the times; a weight of bf16 has 2 bytes."""
     layer, tp, n, k = shape
     return layer, f"{tp}", f"{n}×{k}", formatting.decimal_bytes(2 * n * k)
 
 
-def _cell(point: Point | None, ours: Sequence[str], scale: formatting.Scale) -> str:
+def _cell(point: KernelPoint | None, ours: Sequence[str], scale: formatting.Scale) -> str:
     """`4.31 / 5.02 (1.165)`; empty where neither side was measured."""
     own, library = (point.best(ours), point.best(LIBRARIES)) if point else (None, None)
     if own is None and library is None:
         return ""
     speedup = point.speedup(ours) if point else None
-    ratio = f" ({formatting.ratio(speedup.ratio)}{kernel_report_points.mark(point)})" if point and speedup else ""
-    return f"{time(own, scale)} / {time(library, scale)}{ratio}"
+    ratio = (
+        f" ({formatting.ratio(speedup.ratio)}{kernel_report_points.candidates_mark(point)})"
+        if point and speedup
+        else ""
+    )
+    return f"{time_cell(own, scale)} / {time_cell(library, scale)}{ratio}"
 
 
 def _by_layer(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[tuple[str, ...], ...], ...]:
@@ -299,23 +321,23 @@ def kernels(
         UserError: an unknown model, a file that cannot be read, or a report that cannot be written.
     """
     slug = find_model(model).slug if model else None
-    selections = [select(file, slug) for file in results.load_all(paths)]
-    page = ratio_grids(selections) if as_grid else [block for one in selections for block in section(one)]
-    output.emit(page, [record(one) for one in selections], format, to, paths)
+    selections = [select_linears(file, slug) for file in results.load_all(paths)]
+    page = ratio_grids(selections) if as_grid else [block for one in selections for block in file_blocks(one)]
+    output.emit(page, [selection_record(one) for one in selections], format, to, paths)
 
 
-def section(selection: Selection) -> list[Block]:
+def file_blocks(selection: LinearSelection) -> list[Block]:
     """One file: what it is, its kernels, the targets, what is missing."""
     file = selection.file
-    above = result_tables.above(file, machine.measured(file), machine.known_gpu(file))
-    return [above, *layer_tables(selection), *result_tables.below(file)]
+    above = result_tables.header_facts(file, machine.measured_ceilings(file), machine.known_gpu(file))
+    return [above, *layer_blocks(selection), *result_tables.footer_facts(file)]
 
 
-def record(selection: Selection) -> dict[str, Any]:
+def selection_record(selection: LinearSelection) -> dict[str, Any]:
     """For a machine: SI units, medians, None where there is nothing to say."""
     judged = [
         (ours, target)
-        for ours in (OURS, DEPENDENT)
+        for ours in (OURS, OURS_DEPENDENT)
         for target in kernel_report_points.judge_targets(selection.points, ours)
     ]
     judged += [(OURS, target) for target in kernel_report_points.judge_many_tokens(selection.points, OURS)]
@@ -325,14 +347,14 @@ def record(selection: Selection) -> dict[str, Any]:
         "model": selection.model,
         "launch": selection.launch,
         "points": [_point(point) for point in selection.points],
-        "targets": [target.record(dependent_launch=ours is DEPENDENT) for ours, target in judged],
-        "notes": [*selection.notes, *filter(None, [kernel_report_points.set_for_another(selection)])],
+        "targets": [target.record(dependent_launch=ours is OURS_DEPENDENT) for ours, target in judged],
+        "notes": [*selection.notes, *filter(None, [kernel_report_points.other_setting_remark(selection)])],
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _point(point: KernelPoint) -> dict[str, Any]:
     case, own, library = point.case, point.best(OURS), point.best(LIBRARIES)
-    speedup, dependent = point.speedup(), point.speedup(DEPENDENT)
+    speedup, dependent = point.speedup(), point.speedup(OURS_DEPENDENT)
     low, high = (speedup and speedup.interval) or (None, None)
     low_pdl, high_pdl = (dependent and dependent.interval) or (None, None)
     return {
@@ -343,7 +365,8 @@ def _point(point: Point) -> dict[str, Any]:
         "tokens": case.tokens,
         "hbm_bytes": case.hbm_bytes,
         "seconds": {
-            name: point.by[name].measurement.median if name in point.by else None for name in LINEAR_IMPLEMENTATIONS
+            name: point.by_implementation[name].measurement.median if name in point.by_implementation else None
+            for name in LINEAR_IMPLEMENTATIONS
         },
         "floor_seconds": point.floor_seconds,
         "of_floor": own.floor_share if own else None,
@@ -355,7 +378,9 @@ def _point(point: Point) -> dict[str, Any]:
         "ratio_pdl": dependent.ratio if dependent else None,
         "low_pdl": low_pdl,
         "high_pdl": high_pdl,
-        "cublaslt_candidates": kernel_report_points.asked(point),
-        "configuration": configuration(point),
-        "warnings": {name: warnings for name in point.by if (warnings := point.by[name].warnings())},
+        "cublaslt_candidates": kernel_report_points.candidate_count(point),
+        "configuration": best_configuration(point),
+        "warnings": {
+            name: warnings for name in point.by_implementation if (warnings := point.by_implementation[name].warnings())
+        },
     }

@@ -19,31 +19,31 @@ from typing import Literal
 
 from reports import machine
 from reports.results import ResultFile
-from reports.roofline import Figures
+from reports.roofline import CaseMetrics
 from specs import statistics
-from specs.layer import FUSED, FUSING, WHOLE
+from specs.layer import FUSED_GATE_UP, FUSING_IMPLEMENTATIONS, WHOLE_LAYER
 from specs.measurement import Case, Measurement
 
 # A whole layer in a result file, with its parts and whatever else its ledger needs.
 
 QUESTION = "layer"
-GROUPS: Mapping[str, tuple[str, ...]] = {
+ITEM_PARTS: Mapping[str, tuple[str, ...]] = {
     "linears": ("qkv", "o", "gate_up", "down"),
     "attention": ("attention",),
     "norms": ("norm", "rotary", "swiglu"),
 }
 """Parts by the item of the ledger that they are summed in; norms are whatever is elementwise."""
 COMPILED = "torch-compile"
-FAMILY = {COMPILED: "torch"}
+PARTS_FROM = {COMPILED: "torch"}
 """Whose parts stand for those of an implementation that cannot be timed part by part."""
 
 
-Place = tuple[str | None, int | None, int | None, int | None, int | None, int | None, str, bool]
+LayerKey = tuple[str | None, int | None, int | None, int | None, int | None, int | None, str, bool]
 """Model, tp, pp, tokens, batch, context, dtype, and whether the weights were cold."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class MeasuredLayer:
     """One layer by one implementation.
 
     Attributes:
@@ -83,7 +83,7 @@ class Layer:
     @property
     def unfused(self) -> bool:
         """Whether the fused part is missing that the layer has in place of plain ones."""
-        return self.case.implementation in FUSING and FUSED not in self.parts
+        return self.case.implementation in FUSING_IMPLEMENTATIONS and FUSED_GATE_UP not in self.parts
 
     def calls(self, name: str) -> int:
         """How often a layer calls a part."""
@@ -92,10 +92,10 @@ class Layer:
     @cached_property
     def gaps(self) -> Sequence[str]:
         """What the ledger of it lacks, in a few words each; empty where it can be closed."""
-        family = FAMILY.get(self.case.implementation, self.case.implementation)
-        absent = [name for group in GROUPS.values() for name in group if name not in self.parts]
+        family = PARTS_FROM.get(self.case.implementation, self.case.implementation)
+        absent = [name for group in ITEM_PARTS.values() for name in group if name not in self.parts]
         launch = _device_launch(self.file)
-        absent += [FUSED] if self.unfused else []
+        absent += [FUSED_GATE_UP] if self.unfused else []
         found = [f"{', '.join(absent)} by {family}, {launch}"] if absent else []
         found += [f"the layer in a {launch}"] if self.device is None else []
         found += [f"the layer by {family}, {launch}"] if self.compiled and self.plain is None else []
@@ -115,27 +115,27 @@ class Layer:
         return [one for one in found if one]
 
 
-def collect(file: ResultFile) -> list[Layer]:
+def collect_layers(file: ResultFile) -> list[MeasuredLayer]:
     """Every whole layer of a file with its parts, in the order of the file; a layer's launches make one of it."""
-    wholes: dict[tuple[Place, str], dict[str, Measurement]] = {}
-    parts: dict[tuple[Place, str], dict[str, Measurement]] = {}
-    for one in _timed(file):
+    wholes: dict[tuple[LayerKey, str], dict[str, Measurement]] = {}
+    parts: dict[tuple[LayerKey, str], dict[str, Measurement]] = {}
+    for one in _timed_measurements(file):
         case = one.case
-        if case.op == WHOLE:
-            wholes.setdefault((_place(case), case.implementation), {}).setdefault(case.launch, one)
+        if case.op == WHOLE_LAYER:
+            wholes.setdefault((_layer_key(case), case.implementation), {}).setdefault(case.launch, one)
         elif case.layer and case.launch == _device_launch(file):
-            for place in _places(case):
+            for place in _part_keys(case):
                 parts.setdefault((place, case.implementation), {}).setdefault(case.layer, one)
-    latency = None if file.machine.get("gpu") else machine.launch(file, "eager")
+    latency = None if file.machine.get("gpu") else machine.fastest_launch(file, "eager")
     found = []
     for (place, implementation), whole in wholes.items():
-        family = place, FAMILY.get(implementation, implementation)
-        plain = wholes.get(family, {}).get(_device_launch(file)) if implementation in FAMILY else None
-        found.append(Layer(file, whole, parts.get(family, {}), plain, latency))
+        family = place, PARTS_FROM.get(implementation, implementation)
+        plain = wholes.get(family, {}).get(_device_launch(file)) if implementation in PARTS_FROM else None
+        found.append(MeasuredLayer(file, whole, parts.get(family, {}), plain, latency))
     return found
 
 
-def _timed(file: ResultFile) -> Iterator[Measurement]:
+def _timed_measurements(file: ResultFile) -> Iterator[Measurement]:
     if file.profiler:
         return iter(())  # its parts were seen in the layer, not timed alone
     return (one for one in file.measurements if one.case.question == QUESTION and one.provenance == "measured")
@@ -146,27 +146,27 @@ def _device_launch(file: ResultFile) -> str:
     return "graph" if file.machine.get("gpu") else "eager"
 
 
-def _places(case: Case) -> list[Place]:
+def _part_keys(case: Case) -> list[LayerKey]:
     """Where a part belongs: one that streams nothing is hot alone, and a part of cold layers too."""
-    place, prompt = _place(case), case.tokens != case.batch
-    streams = case.layer not in GROUPS["norms"] and not (case.layer == "attention" and prompt)
+    place, prompt = _layer_key(case), case.tokens != case.batch
+    streams = case.layer not in ITEM_PARTS["norms"] and not (case.layer == "attention" and prompt)
     return [place] if streams or case.cache != "hot" else [place, (*place[:-1], True)]
 
 
-def _place(case: Case) -> Place:
+def _layer_key(case: Case) -> LayerKey:
     shape = case.tokens, case.batch, case.context
     return case.model, case.tp, case.pp, *shape, case.dtype, case.cache != "hot"  # rotated-6: parts differ in how many
 
 
-ITEMS = (*GROUPS, "launch gaps", "fusion gain", "cache effect", "unaccounted")
+ITEMS = (*ITEM_PARTS, "launch gaps", "fusion gain", "cache effect", "unaccounted")
 """In the order of the ledger; the last stands in for the cache effect where a part is missing."""
-CLOSE = 0.05
+SUM_TOLERANCE = 0.05
 """The layer and the sum of its parts may differ by this much."""
-Verdict = Literal["within 5 %", "over", "under", "straddles"]
+SumVerdict = Literal["within 5 %", "over", "under", "straddles"]
 
 
 @dataclass(frozen=True)
-class Amount:
+class PassFigure:
     """One figure by pass: seconds, a share or a ratio."""
 
     by_pass: Sequence[float]
@@ -193,12 +193,12 @@ class Amount:
 
 
 @dataclass(frozen=True)
-class Item:
+class LedgerItem:
     """A line of the ledger: seconds, and the share of the layer."""
 
     name: str
-    seconds: Amount
-    share: Amount
+    seconds: PassFigure
+    share: PassFigure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,45 +212,45 @@ class Ledger:
         items: what it consists of; they add up to it.
         parts: seconds of one call of each part alone, launch included.
         device: seconds of the layer as its parts were timed, on a GPU without launch gaps; None where it was not.
-        together: seconds of the parts after fusion, as often as they are called; None where one is missing, and for
+        sum_of_parts: seconds of the parts after fusion, as often as they are called; None where one is missing, and for
             torch.compile, whose own parts nobody knows.
     """
 
-    layer: Layer
+    layer: MeasuredLayer
     passes: int
-    seconds: Amount
-    items: Sequence[Item]
-    parts: Mapping[str, Amount]
-    device: Amount | None
-    together: Amount | None
+    seconds: PassFigure
+    items: Sequence[LedgerItem]
+    parts: Mapping[str, PassFigure]
+    device: PassFigure | None
+    sum_of_parts: PassFigure | None
 
     @cached_property
-    def ratio(self) -> Amount | None:
+    def ratio(self) -> PassFigure | None:
         """The layer over the sum of its parts, launch gaps in neither on a GPU and in both on a CPU."""
-        if not (self.device and self.together):
+        if not (self.device and self.sum_of_parts):
             return None
-        return Amount([one / of for one, of in zip(self.device.by_pass, self.together.by_pass, strict=True)])
+        return PassFigure([one / of for one, of in zip(self.device.by_pass, self.sum_of_parts.by_pass, strict=True)])
 
     @property
     def floor_share(self) -> float | None:
         """The least time by the file's ceilings over the layer's; None where a ceiling is missing."""
-        floor = Figures(self.layer.total, machine.measured(self.layer.file), None).floor_seconds
+        floor = CaseMetrics(self.layer.total, machine.measured_ceilings(self.layer.file), None).floor_seconds
         return floor / self.seconds.mean if floor else None
 
-    def share(self, name: str) -> Amount | None:
+    def share(self, name: str) -> PassFigure | None:
         """Of one item; None where the ledger does not have it."""
         return next((item.share for item in self.items if item.name == name), None)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> SumVerdict | None:
         """Whether the layer takes as long as its parts; None without an interval."""
         ends = self.ratio.interval if self.ratio else None
         if ends is None:
             return None
         low, high = ends[0] - 1, ends[1] - 1
-        if max(-low, high) <= CLOSE:
+        if max(-low, high) <= SUM_TOLERANCE:
             return "within 5 %"
-        return "over" if low > CLOSE else "under" if high < -CLOSE else "straddles"
+        return "over" if low > SUM_TOLERANCE else "under" if high < -SUM_TOLERANCE else "straddles"
 
     @property
     def missing(self) -> list[str]:
@@ -258,16 +258,16 @@ class Ledger:
         return [*self.layer.gaps, *self.layer.remarks]
 
 
-def account(layer: Layer) -> Ledger:
+def build_ledger(layer: MeasuredLayer) -> Ledger:
     """Work the ledger out, over the passes that all measurements have in common."""
     passes = range(min(len(one.seconds) for one in layer.used))
     turns = [_items(layer, turn) for turn in passes]
     seconds = [_mean(layer.total, turn) for turn in passes]
     items = [
-        Item(
+        LedgerItem(
             name,
-            Amount([turn[name] for turn in turns]),
-            Amount([turn[name] / total for turn, total in zip(turns, seconds, strict=True)]),
+            PassFigure([turn[name] for turn in turns]),
+            PassFigure([turn[name] / total for turn, total in zip(turns, seconds, strict=True)]),
         )
         for name in ITEMS
         if name in turns[0]
@@ -275,21 +275,21 @@ def account(layer: Layer) -> Ledger:
     return Ledger(
         layer=layer,
         passes=len(passes),
-        seconds=Amount(seconds),
+        seconds=PassFigure(seconds),
         items=items,
-        parts={name: Amount([_mean(one, turn) for turn in passes]) for name, one in layer.parts.items()},
-        device=Amount([_mean(layer.device, turn) for turn in passes]) if layer.device else None,
-        together=None
+        parts={name: PassFigure([_mean(one, turn) for turn in passes]) for name, one in layer.parts.items()},
+        device=PassFigure([_mean(layer.device, turn) for turn in passes]) if layer.device else None,
+        sum_of_parts=None
         if layer.gaps or layer.compiled
-        else Amount([_parts(layer, turn) + _fusion(layer, turn) for turn in passes]),
+        else PassFigure([_parts(layer, turn) + _fusion(layer, turn) for turn in passes]),
     )
 
 
-def _items(layer: Layer, turn: int) -> dict[str, float]:
+def _items(layer: MeasuredLayer, turn: int) -> dict[str, float]:
     """Seconds of each item in one pass; one that a missing part belongs to is left out, and no cache effect is told."""
     launch = _mean(layer.latency, turn) if layer.latency else 0.0
     items, calls = {}, 0
-    for group, names in GROUPS.items():
+    for group, names in ITEM_PARTS.items():
         if all(name in layer.parts for name in names):
             items[group] = sum(layer.calls(name) * (_mean(layer.parts[name], turn) - launch) for name in names)
             calls += sum(map(layer.calls, names))
@@ -303,16 +303,16 @@ def _items(layer: Layer, turn: int) -> dict[str, float]:
     return items
 
 
-def _parts(layer: Layer, turn: int) -> float:
+def _parts(layer: MeasuredLayer, turn: int) -> float:
     """Seconds of all plain parts, launches included."""
-    return sum(layer.calls(name) * _mean(layer.parts[name], turn) for names in GROUPS.values() for name in names)
+    return sum(layer.calls(name) * _mean(layer.parts[name], turn) for names in ITEM_PARTS.values() for name in names)
 
 
-def _fusion(layer: Layer, turn: int) -> float:
+def _fusion(layer: MeasuredLayer, turn: int) -> float:
     """What fusing saves, as a negative number of seconds; 0 where nothing is fused."""
     if layer.plain and layer.device:
         return _mean(layer.device, turn) - _mean(layer.plain, turn)
-    fused = [layer.parts.get(name) for name in (FUSED, "gate_up", "swiglu")]
+    fused = [layer.parts.get(name) for name in (FUSED_GATE_UP, "gate_up", "swiglu")]
     if not all(fused):
         return 0.0
     both, *alone = (_mean(one, turn) for one in fused if one)

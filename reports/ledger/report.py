@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from reports import formatting, machine, output, result_tables, results
-from reports.formatting import NONE, percent
+from reports.formatting import DASH, percent
 from reports.ledger import ledger as ledger_ledger
-from reports.ledger.ledger import GROUPS, ITEMS, QUESTION, Amount, Item, Ledger, account
+from reports.ledger.ledger import ITEM_PARTS, ITEMS, QUESTION, Ledger, LedgerItem, PassFigure, build_ledger
 from reports.output import Block, Column, Facts, Format, Table
-from reports.provenance import name_among
+from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError
-from specs.layer import FUSED
+from specs.layer import FUSED_GATE_UP
 
 # A ledger for a machine: SI units, means, None where there is nothing to say.
 
 
-def record(one: Ledger) -> dict[str, Any]:
+def ledger_record(one: Ledger) -> dict[str, Any]:
     """One layer; the shares of its items add up to 1."""
     case, ratio = one.layer.case, _interval(one.ratio)
     return {
@@ -46,7 +46,7 @@ def record(one: Ledger) -> dict[str, Any]:
             }
             for name, amount in one.parts.items()
         ],
-        "sum_of_parts_seconds": one.together.mean if one.together else None,
+        "sum_of_parts_seconds": one.sum_of_parts.mean if one.sum_of_parts else None,
         "ratio": one.ratio.mean if one.ratio else None,
         "ratio_low": ratio[0],
         "ratio_high": ratio[1],
@@ -55,7 +55,7 @@ def record(one: Ledger) -> dict[str, Any]:
     }
 
 
-def _item_record(item: Item) -> dict[str, Any]:
+def _item_record(item: LedgerItem) -> dict[str, Any]:
     (low, high), (share_low, share_high) = _interval(item.seconds), _interval(item.share)
     return {
         "name": item.name,
@@ -68,14 +68,14 @@ def _item_record(item: Item) -> dict[str, Any]:
     }
 
 
-def _interval(amount: Amount | None) -> tuple[float, float] | tuple[None, None]:
+def _interval(amount: PassFigure | None) -> tuple[float, float] | tuple[None, None]:
     return (amount and amount.interval) or (None, None)
 
 
 # Ledgers as tables: the share of each item, and each part alone.
 
 Cell = Callable[[Ledger], str]
-NOTES = (
+LEDGER_NOTES = (
     "linears, attention, norms: each part alone, as often as the layer calls it; norms are norm, rotary and swiglu",
     "launch gaps: eager less graph, on a CPU one launch a part times the launch latency",
     "fusion gain: what a fused part or torch.compile takes more than the plain ones",
@@ -83,37 +83,39 @@ NOTES = (
     "calls overlap or find in a cache what the one before has left; with torch.compile it is that of torch's layer, as "
     "nobody knows its own parts",
 )
-SINGLE = "a single pass gives no interval"
+NEEDS_PASSES = "a single pass gives no interval"
 
 
-def draw_up(ledgers: Sequence[Ledger]) -> list[Table]:
+def ledger_tables(ledgers: Sequence[Ledger]) -> list[Table]:
     """Where the time goes, and the parts that it was worked out from; nothing without a whole layer."""
     return [_shares(ledgers), _parts(ledgers)] if ledgers else []
 
 
 def _shares(ledgers: Sequence[Ledger]) -> Table:
-    time = formatting.scale(formatting.SECONDS, [one.seconds.mean for one in ledgers])
+    time = formatting.choose_scale(formatting.SECONDS, [one.seconds.mean for one in ledgers])
     columns: list[tuple[Column, Cell]] = [
         (Column(f"mean\n{time.symbol}"), lambda one: time(one.seconds.mean)),
         *(_item_column(name) for name in ITEMS),
-        (Column("layer /\nparts"), lambda one: f"{one.ratio.mean:.3f}" if one.ratio else NONE),
-        (Column("±\n95%"), lambda one: formatting.width(one.ratio.relative if one.ratio else None)),
-        (Column("verdict", number=False), lambda one: one.verdict or NONE),
+        (Column("layer /\nparts"), lambda one: f"{one.ratio.mean:.3f}" if one.ratio else DASH),
+        (Column("±\n95%"), lambda one: formatting.interval_width(one.ratio.relative if one.ratio else None)),
+        (Column("verdict", number=False), lambda one: one.verdict or DASH),
         (Column("of\nfloor"), lambda one: percent(one.floor_share)),
         (Column("passes"), lambda one: f"{one.passes}"),
         (Column("missing", number=False, prose=True), lambda one: "; ".join(one.missing)),
     ]
-    single = (SINGLE,) if any(one.passes == 1 for one in ledgers) else ()
-    return _table("ledger", ledgers, columns, "shares of a layer's time in percent", (*NOTES, *single))
+    single = (NEEDS_PASSES,) if any(one.passes == 1 for one in ledgers) else ()
+    return _table("ledger", ledgers, columns, "shares of a layer's time in percent", (*LEDGER_NOTES, *single))
 
 
 def _parts(ledgers: Sequence[Ledger]) -> Table:
-    time = formatting.scale(formatting.SECONDS, [amount.mean for one in ledgers for amount in one.parts.values()])
-    names = (*(name for group in GROUPS.values() for name in group), FUSED)
+    time = formatting.choose_scale(
+        formatting.SECONDS, [amount.mean for one in ledgers for amount in one.parts.values()]
+    )
+    names = (*(name for group in ITEM_PARTS.values() for name in group), FUSED_GATE_UP)
     columns: list[tuple[Column, Cell]] = [
         *(_part(name, time, ledgers) for name in names),
-        (Column("together"), lambda one: time(one.together.mean) if one.together else NONE),
-        (Column("layer"), lambda one: time(one.device.mean) if one.device else NONE),
+        (Column("together"), lambda one: time(one.sum_of_parts.mean) if one.sum_of_parts else DASH),
+        (Column("layer"), lambda one: time(one.device.mean) if one.device else DASH),
     ]
     note = "layer is without launch gaps on a GPU, and as launched on a CPU; together is after fusion"
     return _table("parts", ledgers, columns, f"a call of each part alone, means in {time.symbol}", (note,))
@@ -122,7 +124,7 @@ def _parts(ledgers: Sequence[Ledger]) -> Table:
 def _table(
     title: str, ledgers: Sequence[Ledger], columns: Sequence[tuple[Column, Cell]], what: str, notes: tuple[str, ...]
 ) -> Table:
-    labelled, names, shared = formatting.choose([one.layer.case for one in ledgers], formatting.OF_LAYERS)
+    labelled, names, shared = formatting.label_columns([one.layer.case for one in ledgers], formatting.LAYER_FIELDS)
     table = Table(
         title=title,
         columns=(*labelled, *(column for column, _ in columns)),
@@ -130,17 +132,17 @@ def _table(
         caption=f"{shared} · {what}",
         notes=notes,
     )
-    return table.without_empty(NONE)
+    return table.without_empty(DASH)
 
 
 def _item_column(name: str) -> tuple[Column, Cell]:
     return Column(name.replace(" ", "\n")), lambda one: _share(one.share(name))
 
 
-def _share(share: Amount | None) -> str:
+def _share(share: PassFigure | None) -> str:
     """A share in percent, with the half-width of its interval in points: `93.1 ±0.4`."""
     if share is None or not any(share.by_pass):
-        return NONE
+        return DASH
     width = "" if share.half_width is None else f" ±{100 * share.half_width:.1f}"
     return f"{100 * share.mean:.1f}{width}"
 
@@ -148,11 +150,11 @@ def _share(share: Amount | None) -> str:
 def _part(name: str, time: formatting.Scale, ledgers: Sequence[Ledger]) -> tuple[Column, Cell]:
     calls = max((one.layer.calls(name) for one in ledgers if name in one.parts), default=1)
     title = f"{name}\n{calls}x" if calls > 1 else name
-    return Column(title), lambda one: time(one.parts[name].mean) if name in one.parts else NONE
+    return Column(title), lambda one: time(one.parts[name].mean) if name in one.parts else DASH
 
 
 TITLE = "Layer"
-WORDS = {
+ITEM_WORDS = {
     "linears": "in its linears",
     "attention": "in attention",
     "norms": "in norms",
@@ -160,13 +162,13 @@ WORDS = {
     "fusion gain": "",
     "cache effect": "in the cache effect",
 }
-REACH = {"straddles": "the interval reaches across 5 %"}
-WORTH = 0.005
+VERDICT_WORDS = {"straddles": "the interval reaches across 5 %"}
+MIN_SHARE = 0.005
 """Share of a layer below which a sentence passes over it."""
 
 
 @dataclass(frozen=True)
-class Accounts:
+class FileLedgers:
     """The ledgers of one file; `name` tells its machine from the others of a report."""
 
     name: str
@@ -175,7 +177,7 @@ class Accounts:
 
     def tables(self) -> list[Table]:
         """Shares, and parts alone."""
-        return draw_up(self.ledgers)
+        return ledger_tables(self.ledgers)
 
     def sentences(self) -> list[str]:
         """For each split of each model the fastest layer at the fewest and at the most tokens of a batch."""
@@ -190,67 +192,71 @@ class Accounts:
 
     def _sentence(self, one: Ledger) -> str:
         case = one.layer.case
-        shares = {name: share.mean for name in WORDS if (share := one.share(name)) and abs(share.mean) >= WORTH}
+        shares = {
+            name: share.mean for name in ITEM_WORDS if (share := one.share(name)) and abs(share.mean) >= MIN_SHARE
+        }
         fusion = shares.pop("fusion gain", 0.0) if _is_sure(one.share("fusion gain")) else 0.0
         shares.pop("fusion gain", None)
-        said = [", ".join(f"{formatting.percent(share)} {WORDS[name]}" for name, share in shares.items())]
+        said = [", ".join(f"{formatting.percent(share)} {ITEM_WORDS[name]}" for name, share in shares.items())]
         said += [f"fusion {'saves' if fusion < 0 else 'costs'} {formatting.percent(abs(fusion))}"] if fusion else []
         if one.ratio:
-            why = REACH.get(one.verdict or "", one.verdict) or SINGLE
+            why = VERDICT_WORDS.get(one.verdict or "", one.verdict) or NEEDS_PASSES
             said.append(f"together its parts take {one.ratio.mean:.2f} times as long as alone ({why})")
         said += [f"missing: {'; '.join(one.layer.gaps)}"] if one.layer.gaps else []
         return (
             f"On {self.name} a {case.dtype} layer of {case.model} at tp {case.tp}, "
-            f"{formatting.counted(case.tokens or 0, 'token')} and context {case.context} takes "
-            f"{formatting.one(formatting.SECONDS, one.seconds.mean)} with {case.implementation}: "
+            f"{formatting.pluralize(case.tokens or 0, 'token')} and context {case.context} takes "
+            f"{formatting.with_unit(formatting.SECONDS, one.seconds.mean)} with {case.implementation}: "
             f"{'; '.join(filter(None, said))}."
         )
 
 
-def _is_sure(share: Amount | None) -> bool:
+def _is_sure(share: PassFigure | None) -> bool:
     """Whether its interval leaves out zero."""
     return bool(share and share.interval and not share.interval[0] <= 0 <= share.interval[1])
 
 
 @dataclass(frozen=True)
-class Chapter:
+class LedgerSection:
     """The ledgers of all files."""
 
-    accounts: Sequence[Accounts]
+    file_ledgers: Sequence[FileLedgers]
 
     def __bool__(self) -> bool:
-        return bool(self.accounts)
+        return bool(self.file_ledgers)
 
     def sentences(self) -> list[str]:
         """What they say in words."""
-        return [text for one in self.accounts for text in one.sentences()]
+        return [text for one in self.file_ledgers for text in one.sentences()]
 
     def blocks(self) -> list[Block]:
         """For the terminal."""
         if not self:
             return []
         blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
-        for one in self.accounts:
+        for one in self.file_ledgers:
             blocks += [Facts(title=f"measured by {one.name}", rows=(("file", str(one.file.path)),)), *one.tables()]
         return blocks
 
     def data(self) -> list[dict[str, Any]]:
         """For a machine."""
-        return [record(ledger) for one in self.accounts for ledger in one.ledgers]
+        return [ledger_record(ledger) for one in self.file_ledgers for ledger in one.ledgers]
 
 
-def write(files: Sequence[ResultFile]) -> Chapter:
+def build_section(files: Sequence[ResultFile]) -> LedgerSection:
     """The ledgers of those files that hold whole layers."""
     found = [
-        Accounts(name_among(file, files), file, [account(layer) for layer in ledger_ledger.collect(file)])
+        FileLedgers(
+            distinct_gpu_name(file, files), file, [build_ledger(layer) for layer in ledger_ledger.collect_layers(file)]
+        )
         for file in files
     ]
-    return Chapter([one for one in found if one.ledgers])
+    return LedgerSection([one for one in found if one.ledgers])
 
 
 # `ledger`: where the time of each whole layer goes.
 
-MEASURE = "`pytest suites/bench_layer.py suites/bench_ceilings.py --benchmark-json=out.json` measures them"
+MEASURE_HINT = "`pytest suites/bench_layer.py suites/bench_ceilings.py --benchmark-json=out.json` measures them"
 
 
 def ledger(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noqa: A002
@@ -260,15 +266,15 @@ def ledger(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # n
         UserError: a file cannot be read, none holds a whole layer, or the report cannot be written.
     """
     loaded = results.load_all(paths)
-    found = write(loaded)
+    found = build_section(loaded)
     if not found:
         lost = any(f"bench_{QUESTION}" in name for file in loaded for name in (*file.failed, *file.not_run))
-        why = "those in it failed or were not run, and `python -m reports show` says why" if lost else MEASURE
+        why = "those in it failed or were not run, and `python -m reports show` says why" if lost else MEASURE_HINT
         raise UserError(f"{', '.join(map(str, paths))}: no whole layer among the cases; {why}")
-    page = [block for one in found.accounts for block in _section(one)]
+    page = [block for one in found.file_ledgers for block in _section(one)]
     output.emit(page, found.data(), format, to, paths)
 
 
-def _section(one: Accounts) -> list[Block]:
-    above = result_tables.above(one.file, machine.measured(one.file), machine.known_gpu(one.file))
+def _section(one: FileLedgers) -> list[Block]:
+    above = result_tables.header_facts(one.file, machine.measured_ceilings(one.file), machine.known_gpu(one.file))
     return [above, *one.tables()]

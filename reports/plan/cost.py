@@ -5,26 +5,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from math import ceil, log2
 
-from reports.communication.points import FAMILIES, HALVES
+from reports.communication.points import FAMILIES, SIXTEEN_BIT
 from reports.plan import estimate
-from reports.plan.estimate import BEYOND, FIGURES, Assumed, Cost, Curve, MissingError, total
-from reports.plan.profile import System
-from reports.plan.query import Asked, Fabric
-from reports.provenance import weakest
+from reports.plan.estimate import (
+    BEYOND_LARGEST,
+    COST_FIELDS,
+    Assumption,
+    Cost,
+    CostCurve,
+    MissingMeasurementError,
+    sum_costs,
+)
+from reports.plan.profile import HardwareProfile
+from reports.plan.query import Interconnect, PlanQuery
+from reports.provenance import weakest_provenance
 from specs import layer as specs_layer
-from specs.layer import HEAD, WHOLE
+from specs.layer import HEAD_SHARE, WHOLE_LAYER
 from specs.measurement import Measurement
 from specs.parallel import Split
 from specs.traffic import TRAFFIC
-from specs.units import binary_bytes
+from specs.units import format_bytes
 
 LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
-LAUNCHES = ("graph", "eager", "unknown")
+LAUNCH_PREFERENCE = ("graph", "eager", "unknown")
 """A step runs in a graph: what was timed in one goes first, and stands alone where it is."""
-Points = Iterable[tuple[int, Measurement]]
+SizedMeasurements = Iterable[tuple[int, Measurement]]
 
 
-class Computed:
+class ComputeCosts:
     """Of one implementation and one model.
 
     Args:
@@ -33,33 +41,33 @@ class Computed:
         implementation: whose linears; attention may be another's where it has none.
     """
 
-    def __init__(self, system: System, asked: Asked, implementation: str) -> None:
-        self._system, self._asked, self._implementation = system, asked, implementation
-        self._decoding: dict[int, Mapping[int, Curve]] = {}
+    def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
+        self._profile, self._query, self._implementation = profile, query, implementation
+        self._decoding: dict[int, Mapping[int, CostCurve]] = {}
 
     def layer(self, split: Split, sequences: int, busy: int) -> Cost | None:
         """A whole layer in decode: as a rank's share beside `busy` ranks in all, or alone on the device."""
-        context = self._asked.context
+        context = self._query.context
         share = self._curve(
             ("share", split.tp, busy, context),
             lambda one: (
-                one.case.question == specs_layer.QUESTION
+                one.case.question == specs_layer.SHARES_QUESTION
                 and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
             ),
-            WHOLE,
+            WHOLE_LAYER,
         )
-        if share and share.within(sequences):
+        if share and share.covers(sequences):
             return share.at(sequences)
         whole = self._curve(
             ("layer", split.tp, context),
             lambda one: (
-                one.case.question == WHOLE
+                one.case.question == WHOLE_LAYER
                 and one.case.batch == one.case.tokens
                 and (one.case.tp, one.case.context) == (split.tp, context)
             ),
-            WHOLE,
+            WHOLE_LAYER,
         )
-        return whole.at(sequences) if whole and whole.within(sequences) else None
+        return whole.at(sequences) if whole and whole.covers(sequences) else None
 
     def linears(self, split: Split, rows: float) -> Cost:
         """All of a layer's.
@@ -68,8 +76,11 @@ class Computed:
             MissingError: one was not measured, or not with as many tokens.
         """
         found = [self._linear(split, name, rows) for name in LAYER_LINEARS]
-        how, cases = weakest(one.provenance for one in found), tuple(case for one in found for case in one.cases)
-        return _named(total(found), how, cases)
+        how, cases = (
+            weakest_provenance(one.provenance for one in found),
+            tuple(case for one in found for case in one.cases),
+        )
+        return _with_provenance(sum_costs(found), how, cases)
 
     def head(self, split: Split, rows: float, busy: int) -> Cost:
         """The LM head; where this many rows of the vocabulary were not measured, in proportion to others.
@@ -78,18 +89,18 @@ class Computed:
             MissingError: none was measured.
         """
         n = split.vocab_per_rank
-        for at_once, fits in ((busy, partial(_beside, busy)), (None, _alone)):
-            for size in sorted(self._rows_of_heads, key=lambda one: (one != n, -one)):
-                found = self._curve((HEAD, at_once, size), partial(_has_rows, size, fits), "linear", HEAD)
-                if found and found.within(rows):
+        for at_once, fits in ((busy, partial(_is_share_beside, busy)), (None, _is_alone)):
+            for size in sorted(self._lm_head_widths, key=lambda one: (one != n, -one)):
+                found = self._curve((HEAD_SHARE, at_once, size), partial(_has_rows, size, fits), "linear", HEAD_SHARE)
+                if found and found.covers(rows):
                     cost = found.at(rows)
-                    return cost if size == n else _named(cost.times(n / size), BEYOND, cost.cases)
-        raise MissingError(f"no LM head of {self._asked.model} with {rows:g} tokens on {self._system.name}")
+                    return cost if size == n else _with_provenance(cost.scaled(n / size), BEYOND_LARGEST, cost.cases)
+        raise MissingMeasurementError(f"no LM head of {self._query.model} with {rows:g} tokens on {self._profile.name}")
 
     @cached_property
-    def _rows_of_heads(self) -> set[int]:
+    def _lm_head_widths(self) -> set[int]:
         """Of the vocabulary, that LM heads were measured with."""
-        found = self._system.by_layer.get(("linear", self._asked.model, HEAD), ())
+        found = self._profile.measurements_by_layer.get(("linear", self._query.model, HEAD_SHARE), ())
         return {one.case.n for one in found if one.case.n}
 
     def attention(self, split: Split, sequences: int) -> Cost:
@@ -98,23 +109,27 @@ class Computed:
         Raises:
             MissingError: there is none for these heads, or for contexts around the asked one.
         """
-        context = self._asked.context
+        context = self._query.context
         curves = self._decode_curves(split)
         if not curves:
-            raise MissingError(f"no decode attention of {self._asked.model} at tp {split.tp} on {self._system.name}")
+            raise MissingMeasurementError(
+                f"no decode attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
+            )
         if context in curves:
             return curves[context].at(sequences)
         sizes = sorted(curves)
         place = bisect_left(sizes, context)
         if not 0 < place < len(sizes):
-            raise MissingError(
+            raise MissingMeasurementError(
                 f"context {context}: decode attention of tp {split.tp} was measured from {sizes[0]} to {sizes[-1]} on "
-                f"{self._system.name}; choose one within"
+                f"{self._profile.name}; choose one within"
             )
         low, high = sizes[place - 1], sizes[place]
         share, a, b = (context - low) / (high - low), curves[low].at(sequences), curves[high].at(sequences)
-        between = total([a.times(1 - share), b.times(share)])
-        return _named(between, weakest([a.provenance, b.provenance, "interpolated"]), (*a.cases, *b.cases))
+        between = sum_costs([a.scaled(1 - share), b.scaled(share)])
+        return _with_provenance(
+            between, weakest_provenance([a.provenance, b.provenance, "interpolated"]), (*a.cases, *b.cases)
+        )
 
     def prompt_attention(self, split: Split, tokens: float) -> Cost:
         """Of one prompt.
@@ -122,13 +137,15 @@ class Computed:
         Raises:
             MissingError: there is none for these heads.
         """
-        found = self._of_any(
+        found = self._own_or_fastest_curve(
             ("prompt", split.tp),
             [one for alike in self._by_context(split, "prefill").values() for one in alike],
             lambda one: one.case.tokens == one.case.context,
         )
         if not found:
-            raise MissingError(f"no prefill attention of {self._asked.model} at tp {split.tp} on {self._system.name}")
+            raise MissingMeasurementError(
+                f"no prefill attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
+            )
         return found.at(tokens)
 
     def _linear(self, split: Split, name: str, rows: float) -> Cost:
@@ -141,30 +158,33 @@ class Computed:
         )
         if not found:
             widths = sorted({one.case.tp for one in self._linears(name) if one.case.tp})
-            self._refuse_shares_alone(split)
+            self._raise_if_only_shares(split)
             there = f"there are those of tp {', '.join(map(str, widths))}" if widths else "there are none of this model"
-            raise MissingError(
-                f"no linear {name} of {split.model} at tp {split.tp} on {self._system.name}: {there}; measure or "
+            raise MissingMeasurementError(
+                f"no linear {name} of {split.model} at tp {split.tp} on {self._profile.name}: {there}; measure or "
                 f"import --tp {split.tp}"
             )
-        if not found.within(rows):
-            raise MissingError(
+        if not found.covers(rows):
+            raise MissingMeasurementError(
                 f"{rows:g} tokens through {name} at tp {split.tp}: measured up to {found.sizes[-1]} on "
-                f"{self._system.name}; plan for a smaller batch, or measure more --tokens"
+                f"{self._profile.name}; plan for a smaller batch, or measure more --tokens"
             )
         return found.at(rows)
 
-    def _refuse_shares_alone(self, split: Split) -> None:
+    def _raise_if_only_shares(self, split: Split) -> None:
         """Say what shares there are, where those are all that was measured of the model.
 
         Raises:
             MissingError: so it is.
         """
-        cases = [one.case for one in self._system.by_layer.get((WHOLE, self._asked.model, WHOLE), ())]
+        cases = [
+            one.case
+            for one in self._profile.measurements_by_layer.get((WHOLE_LAYER, self._query.model, WHOLE_LAYER), ())
+        ]
         found = [
             case
             for case in cases
-            if case.question == specs_layer.QUESTION and case.implementation == self._implementation
+            if case.question == specs_layer.SHARES_QUESTION and case.implementation == self._implementation
         ]
         if not found:
             return
@@ -172,123 +192,125 @@ class Computed:
             ", ".join(map(str, sorted({one for one in values if one})))
             for values in ([c.tp for c in found], [c.context for c in found], [c.ranks for c in found])
         )
-        raise MissingError(
-            f"no layer of {split.model} at tp {split.tp}, context {self._asked.context} on {self._system.name} but as "
+        raise MissingMeasurementError(
+            f"no layer of {split.model} at tp {split.tp}, context {self._query.context} on {self._profile.name} but as "
             f"ranks' shares, of a token a sequence: at tp {tps}, context {contexts}, {at_once} ranks at once, up to "
             f"{max(case.tokens or 0 for case in found)} sequences; ask for these, or run suites/bench_shares.py"
         )
 
     def _linears(self, name: str) -> Iterator[Measurement]:
         """Those of this model and implementation that ran alone on their device."""
-        for one in self._system.by_layer.get(("linear", self._asked.model, name), ()):
+        for one in self._profile.measurements_by_layer.get(("linear", self._query.model, name), ()):
             if (
                 one.case.implementation == self._implementation
-                and one.case.question != specs_layer.QUESTION
+                and one.case.question != specs_layer.SHARES_QUESTION
                 and one.case.tokens
             ):
                 yield one
 
     def _curve(
         self, key: tuple[object, ...], fits: Callable[[Measurement], bool], op: str, layer: str | None = None
-    ) -> Curve | None:
+    ) -> CostCurve | None:
         """Over tokens, of what fits among the cases of this model and implementation."""
-        of = self._asked.model, layer or op, self._implementation
+        of = self._query.model, layer or op, self._implementation
 
-        def points(launch: str) -> Points:
-            for one in self._system.by_layer.get((op, self._asked.model, layer or op), ()):
+        def points(launch: str) -> SizedMeasurements:
+            for one in self._profile.measurements_by_layer.get((op, self._query.model, layer or op), ()):
                 case = one.case
                 if (case.implementation, case.launch) == (self._implementation, launch) and case.tokens and fits(one):
                     yield case.tokens, one
 
-        for launch in LAUNCHES:
-            if found := self._system.curve((*of, *key, launch), partial(points, launch)):
+        for launch in LAUNCH_PREFERENCE:
+            if found := self._profile.curve((*of, *key, launch), partial(points, launch)):
                 return found
         return None
 
-    def _decode_curves(self, split: Split) -> Mapping[int, Curve]:
+    def _decode_curves(self, split: Split) -> Mapping[int, CostCurve]:
         """Of decode attention of these heads by context."""
         if split.tp not in self._decoding:
             found = self._by_context(split, "decode").items()
-            curves = {at: self._of_any(("decode", split.tp, at), alike, lambda _: True) for at, alike in found}
+            curves = {
+                at: self._own_or_fastest_curve(("decode", split.tp, at), alike, lambda _: True) for at, alike in found
+            }
             self._decoding[split.tp] = {at: one for at, one in sorted(curves.items()) if one}
         return self._decoding[split.tp]
 
     def _by_context(self, split: Split, phase: str) -> Mapping[int, Sequence[Measurement]]:
         """Attention of these heads by context, whoever's."""
-        key = self._asked.model, phase, split.tp
-        if key not in self._system.attentions:
+        key = self._query.model, phase, split.tp
+        if key not in self._profile.attention_by_context:
             found: dict[int, list[Measurement]] = {}
-            for one in self._system.by_op.get("attention", ()):
-                if one.case.context and self._heads(one, split, phase):
+            for one in self._profile.measurements_by_op.get("attention", ()):
+                if one.case.context and self._is_attention_of_rank(one, split, phase):
                     found.setdefault(one.case.context, []).append(one)
-            self._system.attentions[key] = found
-        return self._system.attentions[key]
+            self._profile.attention_by_context[key] = found
+        return self._profile.attention_by_context[key]
 
-    def _of_any(
+    def _own_or_fastest_curve(
         self, key: tuple[object, ...], among: Sequence[Measurement], fits: Callable[[Measurement], bool]
-    ) -> Curve | None:
+    ) -> CostCurve | None:
         """Over tokens the implementation's own attention, else the fastest at each size."""
 
-        def points(own: bool) -> Points:
+        def points(own: bool) -> SizedMeasurements:
             for one in among:
                 if (not own or one.case.implementation == self._implementation) and one.case.tokens and fits(one):
                     yield one.case.tokens, one
 
-        of = self._asked.model, "attention", *key
-        own = self._system.curve((*of, self._implementation), partial(points, True))
-        return own or self._system.curve((*of, ""), partial(points, False))
+        of = self._query.model, "attention", *key
+        own = self._profile.curve((*of, self._implementation), partial(points, True))
+        return own or self._profile.curve((*of, ""), partial(points, False))
 
-    def _heads(self, one: Measurement, split: Split, phase: str) -> bool:
+    def _is_attention_of_rank(self, one: Measurement, split: Split, phase: str) -> bool:
         """Whether it is attention of one rank of this split, in this phase."""
         case = one.case
         decode = case.layer == "decode" or (case.layer == "attention" and case.batch == case.tokens)
         return (
-            (case.model, case.tp, case.dtype) == (self._asked.model, split.tp, self._system.dtype)
+            (case.model, case.tp, case.dtype) == (self._query.model, split.tp, self._profile.dtype)
             and decode == (phase == "decode")
             and case.ranks == 1
         )
 
 
-def _beside(busy: int, one: Measurement) -> bool:
-    return one.case.question == specs_layer.QUESTION and one.case.ranks == busy
+def _is_share_beside(busy: int, one: Measurement) -> bool:
+    return one.case.question == specs_layer.SHARES_QUESTION and one.case.ranks == busy
 
 
-def _alone(one: Measurement) -> bool:
-    return one.case.question != specs_layer.QUESTION
+def _is_alone(one: Measurement) -> bool:
+    return one.case.question != specs_layer.SHARES_QUESTION
 
 
 def _has_rows(n: int, fits: Callable[[Measurement], bool], one: Measurement) -> bool:
     return one.case.n == n and fits(one)
 
 
-def _named(cost: Cost, provenance: str, cases: tuple[str, ...]) -> Cost:
-    return Cost(cost.seconds, cost.low, cost.high, cost.half, provenance, tuple(dict.fromkeys(cases)))
+def _with_provenance(cost: Cost, provenance: str, cases: tuple[str, ...]) -> Cost:
+    return Cost(cost.seconds, cost.low, cost.high, cost.half_width, provenance, tuple(dict.fromkeys(cases)))
 
 
 # Messages over a link that somebody imagines: faster or slower, further away, or shared with others.
 
-AS_IT_IS = Fabric()
+UNCHANGED_LINKS = Interconnect()
 
 
-def over_link(message_bytes: int, fabric: Fabric, usual: Assumed, usual_rate: float) -> Cost:
+def modelled_hop_cost(message_bytes: int, interconnect: Interconnect, usual: Assumption, usual_rate: float) -> Cost:
     """A hop of which nothing was measured: what is not imagined is assumed."""
-    moved = message_bytes / rate(fabric, usual_rate)
-    seconds, low, high = (wait + moved for wait in latency(fabric, usual))
-    return Cost(seconds, low, high, 0.0, "assumed" if fabric == AS_IT_IS else "modelled")
+    moved = message_bytes / available_rate(interconnect, usual_rate)
+    seconds, low, high = (wait + moved for wait in latency_range(interconnect, usual))
+    return Cost(seconds, low, high, 0.0, "assumed" if interconnect == UNCHANGED_LINKS else "modelled")
 
 
-def rate(fabric: Fabric, usual: float) -> float:
+def available_rate(interconnect: Interconnect, usual: float) -> float:
     """Bytes a second of a link, in one direction, that are left by whoever else uses it."""
-    return (fabric.bytes_per_second or usual) * fabric.share
+    return (interconnect.bytes_per_second or usual) * interconnect.share
 
 
-def latency(fabric: Fabric, usual: Assumed) -> tuple[float, float, float]:
+def latency_range(interconnect: Interconnect, usual: Assumption) -> tuple[float, float, float]:
     """Seconds of a message, the least and the most."""
-    given = fabric.latency_seconds
+    given = interconnect.latency_seconds
     return (usual.value, usual.low, usual.high) if given is None else (given, given, given)
 
 
-def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, usual_rate: float) -> Cost:
+def rescale_to_link(curve: CostCurve, message_bytes: int, interconnect: Interconnect, usual_rate: float) -> Cost:
     """What was measured, on another link.
 
     The smallest message has the latency: it scales as the imagined latency does against what is assumed of a hop. What
@@ -298,30 +320,30 @@ def reshaped(curve: Curve, message_bytes: int, fabric: Fabric, usual_rate: float
     Args:
         curve: measured times over bytes.
         message_bytes: of the message.
-        fabric: what is imagined.
+        interconnect: what is imagined.
         usual_rate: of the link as it is, in bytes a second and one direction.
     """
     start, one = curve.at(curve.sizes[0]), curve.at(message_bytes)
-    given = fabric.latency_seconds
+    given = interconnect.latency_seconds
     further = 1.0 if given is None else given / estimate.HOP_SECONDS.value
-    slower = usual_rate / rate(fabric, usual_rate)
-    seconds, low, high = (further * pick(start) + slower * max(0.0, pick(one) - pick(start)) for pick in FIGURES)
-    return Cost(seconds, low, high, one.half * max(further, slower), "modelled", one.cases)
+    slower = usual_rate / available_rate(interconnect, usual_rate)
+    seconds, low, high = (further * pick(start) + slower * max(0.0, pick(one) - pick(start)) for pick in COST_FIELDS)
+    return Cost(seconds, low, high, one.half_width * max(further, slower), "modelled", one.cases)
 
 
-def measured_rate(curve: Curve, op: str, ranks: int) -> float:
+def measured_link_rate(curve: CostCurve, op: str, ranks: int) -> float:
     """What the largest message reaches over a link, in bytes a second and one direction."""
     most = curve.sizes[-1]
-    return TRAFFIC[op].sent(ranks) * most / curve.at(most).seconds
+    return TRAFFIC[op].sent_factor(ranks) * most / curve.at(most).seconds
 
 
 # What messages between ranks take: all-reduces by whose kernel and how launched, and hops from stage to stage.
 
-HOP = "ping_pong"
-OF_BACKEND = {"custom": ("custom",), "nccl": ("nccl", "rccl")}
+HOP_OP = "ping_pong"
+BACKEND_FAMILIES = {"custom": ("custom",), "nccl": ("nccl", "rccl")}
 
 
-class Messages:
+class CommCosts:
     """What one implementation's messages take.
 
     Args:
@@ -330,10 +352,10 @@ class Messages:
         implementation: of the linears: an engine's own kernel goes with its own linears.
     """
 
-    def __init__(self, system: System, asked: Asked, implementation: str) -> None:
-        self._system, self._asked, self._implementation = system, asked, implementation
+    def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
+        self._profile, self._query, self._implementation = profile, query, implementation
         self._known: dict[tuple[int, int], Cost] = {}
-        self._hops_known: dict[tuple[int, bool], Cost] = {}
+        self._known_hops: dict[tuple[int, bool], Cost] = {}
 
     def all_reduce(self, ranks: int, message_bytes: int) -> Cost:
         """Over neighbouring ranks.
@@ -343,124 +365,134 @@ class Messages:
         """
         key = ranks, message_bytes
         if key not in self._known:
-            nodes = self._asked.fabric.spans(ranks)
+            nodes = self._query.interconnect.hosts_spanned(ranks)
             self._known[key] = (
-                self._within(ranks, message_bytes) if nodes == 1 else self._across(ranks, nodes, message_bytes)
+                self._within_node(ranks, message_bytes)
+                if nodes == 1
+                else self._across_nodes(ranks, nodes, message_bytes)
             )
         return self._known[key]
 
     def hop(self, message_bytes: int, *, across: bool = False) -> Cost:
         """From a rank to another, in one host or across two: measured where it was, else by what is assumed."""
         key = message_bytes, across
-        if key not in self._hops_known:
-            self._hops_known[key] = self._hop(*key)
-        return self._hops_known[key]
+        if key not in self._known_hops:
+            self._known_hops[key] = self._hop(*key)
+        return self._known_hops[key]
 
     def _hop(self, message_bytes: int, across: bool) -> Cost:
-        fabric = self._asked.fabric
+        fabric = self._query.interconnect
         if across:
             usual_rate = estimate.NODE_BYTES_PER_SECOND.value
-            return over_link(message_bytes, fabric, estimate.NODE_HOP_SECONDS, usual_rate)
-        measured, rate = self._hops(), self._link_rate
+            return modelled_hop_cost(message_bytes, fabric, estimate.NODE_HOP_SECONDS, usual_rate)
+        measured, rate = self._ping_pong_curve(), self._link_rate
         if fabric.changes_link and measured:
-            return reshaped(measured, message_bytes, fabric, rate or measured_rate(measured, HOP, 2))
+            return rescale_to_link(measured, message_bytes, fabric, rate or measured_link_rate(measured, HOP_OP, 2))
         if measured:
             return measured.at(message_bytes)
         if rate is None:
-            raise MissingError(
-                f"no hop between ranks was measured on {self._system.name}: run suites/bench_point_to_point.py"
+            raise MissingMeasurementError(
+                f"no hop between ranks was measured on {self._profile.name}: run suites/bench_point_to_point.py"
             )
-        inside = fabric if fabric.changes_link else AS_IT_IS
-        return over_link(message_bytes, inside, estimate.HOP_SECONDS, rate)
+        inside = fabric if fabric.changes_link else UNCHANGED_LINKS
+        return modelled_hop_cost(message_bytes, inside, estimate.HOP_SECONDS, rate)
 
     @property
     def _link_rate(self) -> float | None:
         """Of the GPUs' own link by its datasheet, in bytes a second and one direction."""
-        return self._system.gpu.link_bytes_per_second if self._system.gpu else None
+        return self._profile.gpu.link_bytes_per_second if self._profile.gpu else None
 
-    def _within(self, ranks: int, message_bytes: int) -> Cost:
+    def _within_node(self, ranks: int, message_bytes: int) -> Cost:
         """In one host: the fastest of what the backend allows."""
         curves = self._curves(ranks)
-        fitting = [one for one in curves if one.within(message_bytes)]
+        fitting = [one for one in curves if one.covers(message_bytes)]
         if not curves:
-            raise MissingError(self._no_ranks(ranks))
+            raise MissingMeasurementError(self._missing_ranks_text(ranks))
         if not fitting:
-            most = binary_bytes(max(one.sizes[-1] for one in curves))
-            raise MissingError(
-                f"an all-reduce of {binary_bytes(message_bytes)} over {ranks} ranks: the largest measured is {most}; "
+            most = format_bytes(max(one.sizes[-1] for one in curves))
+            raise MissingMeasurementError(
+                f"an all-reduce of {format_bytes(message_bytes)} over {ranks} ranks: the largest measured is {most}; "
                 "plan for a smaller batch"
             )
-        return min((self._one(curve, ranks, message_bytes) for curve in fitting), key=lambda cost: cost.seconds)
+        return min(
+            (self._all_reduce_cost(curve, ranks, message_bytes) for curve in fitting), key=lambda cost: cost.seconds
+        )
 
-    def _one(self, curve: Curve, ranks: int, message_bytes: int) -> Cost:
+    def _all_reduce_cost(self, curve: CostCurve, ranks: int, message_bytes: int) -> Cost:
         """One kind, on the link that is imagined if that is the one in the host."""
-        fabric = self._asked.fabric
+        fabric = self._query.interconnect
         if not fabric.changes_link:
             return curve.at(message_bytes)
-        rate = self._link_rate or measured_rate(curve, "all_reduce", ranks)
-        return reshaped(curve, message_bytes, fabric, rate)
+        rate = self._link_rate or measured_link_rate(curve, "all_reduce", ranks)
+        return rescale_to_link(curve, message_bytes, fabric, rate)
 
-    def _across(self, ranks: int, nodes: int, message_bytes: int) -> Cost:
+    def _across_nodes(self, ranks: int, nodes: int, message_bytes: int) -> Cost:
         """Within each host, then between hosts for each GPU's part of the message, in a ring."""
-        fabric = self._asked.fabric
+        fabric = self._query.interconnect
         inside = ranks // nodes
-        first = self._within(inside, message_bytes) if inside > 1 else Cost(0.0, 0.0, 0.0)
+        first = self._within_node(inside, message_bytes) if inside > 1 else Cost(0.0, 0.0, 0.0)
         part = message_bytes / inside
-        moving = TRAFFIC["all_reduce"].sent(nodes) * part / rate(fabric, estimate.NODE_BYTES_PER_SECOND.value)
-        turns, waits = 2 * ceil(log2(nodes)), latency(fabric, estimate.NODE_HOP_SECONDS)
-        seconds, low, high = (pick(first) + moving + turns * wait for pick, wait in zip(FIGURES, waits, strict=True))
-        return Cost(seconds, low, high, first.half, "modelled", first.cases)
+        moving = (
+            TRAFFIC["all_reduce"].sent_factor(nodes)
+            * part
+            / available_rate(fabric, estimate.NODE_BYTES_PER_SECOND.value)
+        )
+        turns, waits = 2 * ceil(log2(nodes)), latency_range(fabric, estimate.NODE_HOP_SECONDS)
+        seconds, low, high = (
+            pick(first) + moving + turns * wait for pick, wait in zip(COST_FIELDS, waits, strict=True)
+        )
+        return Cost(seconds, low, high, first.half_width, "modelled", first.cases)
 
-    def _curves(self, ranks: int) -> list[Curve]:
-        backend = self._asked.backend
+    def _curves(self, ranks: int) -> list[CostCurve]:
+        backend = self._query.backend
         kinds = [backend] if backend != "best" else ["custom", "nccl", "other"]
         return [one for kind in kinds if (one := self._curve(kind, ranks))]
 
-    def _curve(self, kind: str, ranks: int) -> Curve | None:
+    def _curve(self, kind: str, ranks: int) -> CostCurve | None:
         """Of one kind, launched in the first of the ways asked for that there is."""
-        for launch in self._asked.launches:
+        for launch in self._query.launches:
             who = self._implementation if kind == "custom" else ""
             key = "all_reduce", kind, who, ranks, launch
-            if found := self._system.curve(key, partial(self._points, kind, ranks, launch)):
+            if found := self._profile.curve(key, partial(self._points, kind, ranks, launch)):
                 return found
         return None
 
     def _points(self, kind: str, ranks: int, launch: str) -> Iterator[tuple[int, Measurement]]:
         for one in self._all_reduces():
             case = one.case
-            if case.ranks == ranks and case.launch == launch and self._is(one, kind) and case.message_bytes:
+            if case.ranks == ranks and case.launch == launch and self._is_of_kind(one, kind) and case.message_bytes:
                 yield case.message_bytes, one
 
     def _all_reduces(self) -> Iterator[Measurement]:
         """Back to back, of elements that are as wide."""
-        dtype = self._system.dtype
-        alike = HALVES if dtype in HALVES else {dtype}
-        for one in self._system.by_op.get("all_reduce", ()):
+        dtype = self._profile.dtype
+        alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
+        for one in self._profile.measurements_by_op.get("all_reduce", ()):
             if one.case.dtype in alike and not one.case.gap_seconds:
                 yield one
 
-    def _is(self, one: Measurement, kind: str) -> bool:
+    def _is_of_kind(self, one: Measurement, kind: str) -> bool:
         family = FAMILIES.get(one.case.implementation, "other")
         if kind == "custom" and family == "custom" and one.framework:
             return one.framework == self._implementation
-        return family in OF_BACKEND.get(kind, (kind,))
+        return family in BACKEND_FAMILIES.get(kind, (kind,))
 
-    def _no_ranks(self, ranks: int) -> str:
+    def _missing_ranks_text(self, ranks: int) -> str:
         counts = sorted({one.case.ranks for one in self._all_reduces()})
-        backend = "" if self._asked.backend == "best" else f" by {self._asked.backend}"
+        backend = "" if self._query.backend == "best" else f" by {self._query.backend}"
         known = f"there are those of {', '.join(map(str, counts))}" if counts else "there are none"
         return (
-            f"no all-reduce{backend} over {ranks} ranks on {self._system.name}: {known}; none is guessed from "
+            f"no all-reduce{backend} over {ranks} ranks on {self._profile.name}: {known}; none is guessed from "
             "another count"
         )
 
-    def _hops(self) -> Curve | None:
+    def _ping_pong_curve(self) -> CostCurve | None:
         """One way of a ping-pong: from the call to the message's being there."""
-        found = self._system.by_op.get(HOP, ())
+        found = self._profile.measurements_by_op.get(HOP_OP, ())
 
         def points() -> Iterator[tuple[int, Measurement]]:
             for one in found:
                 if one.case.message_bytes and not one.case.gap_seconds:
                     yield one.case.message_bytes, one
 
-        return self._system.curve(("hop",), points, factor=0.5)
+        return self._profile.curve(("hop",), points, factor=0.5)

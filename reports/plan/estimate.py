@@ -9,7 +9,7 @@ from operator import attrgetter
 from statistics import fmean, median
 from typing import NamedTuple
 
-from reports.provenance import weakest
+from reports.provenance import weakest_provenance
 from specs import statistics
 from specs.errors import UserError
 from specs.measurement import Measurement
@@ -19,7 +19,7 @@ from specs.measurement import Measurement
 # They are said in every plan, and every part that rests on one says so. A file that has the figure takes its place.
 
 
-class Assumed(NamedTuple):
+class Assumption(NamedTuple):
     """A figure, its range, and where it comes from."""
 
     value: float
@@ -28,25 +28,25 @@ class Assumed(NamedTuple):
     why: str
 
 
-HOP_SECONDS = Assumed(
+HOP_SECONDS = Assumption(
     10e-6, 5e-6, 20e-6, "a message between two GPUs of one host; published tables hold none between a pair"
 )
 """Before the first byte of a hop arrives; its bytes go at the datasheet's rate on top."""
-NODE_HOP_SECONDS = Assumed(20e-6, 10e-6, 40e-6, "a message between hosts: through two network cards and a switch")
-NODE_BYTES_PER_SECOND = Assumed(50e9, 50e9, 50e9, "a 400 Gbit/s network card for each GPU, in one direction")
-KERNEL_SECONDS = Assumed(
+NODE_HOP_SECONDS = Assumption(20e-6, 10e-6, 40e-6, "a message between hosts: through two network cards and a switch")
+NODE_BYTES_PER_SECOND = Assumption(50e9, 50e9, 50e9, "a 400 Gbit/s network card for each GPU, in one direction")
+KERNEL_SECONDS = Assumption(
     2e-6, 0.0, 2e-6, "an elementwise kernel in a graph beyond its bytes; none where it is fused into a neighbour"
 )
-KERNELS_A_LAYER = 4
+KERNELS_PER_LAYER = 4
 """Two norms with the residual, rotary embedding, SwiGLU."""
-WORKSPACE_BYTES = Assumed(
+WORKSPACE_BYTES = Assumption(
     3 * 2.0**30, 3 * 2.0**30, 3 * 2.0**30, "context, libraries' workspaces, buffers of collectives and of graphs"
 )
 
 
-def every() -> dict[str, Assumed]:
+def all_assumptions() -> dict[str, Assumption]:
     """All of them, by name."""
-    return {name: one for name, one in globals().items() if isinstance(one, Assumed)}
+    return {name: one for name, one in globals().items() if isinstance(one, Assumption)}
 
 
 # What a part of a step takes, and how far that can be trusted.
@@ -59,25 +59,25 @@ class Cost:
     Attributes:
         seconds: a mean over calls: sums of medians would leave out the slow calls of every part.
         low, high: what it may be where a cache, or an assumption, leaves room; errors that all parts share add up.
-        half: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
-        provenance: one of `reports.provenance.STRENGTH`; empty of a sum.
+        half_width: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
+        provenance: one of `reports.provenance.PROVENANCE_ORDER`; empty of a sum.
         cases: names of what it rests on; none of a sum.
     """
 
     seconds: float
     low: float
     high: float
-    half: float = 0.0
+    half_width: float = 0.0
     provenance: str = ""
     cases: tuple[str, ...] = ()
 
-    def times(self, count: float) -> "Cost":
+    def scaled(self, count: float) -> "Cost":
         """So many calls, all of them as far off as the one that was measured."""
         return Cost(
             count * self.seconds,
             count * self.low,
             count * self.high,
-            count * self.half,
+            count * self.half_width,
             self.provenance,
             self.cases,
         )
@@ -85,26 +85,26 @@ class Cost:
     @property
     def bounds(self) -> tuple[float, float]:
         """Both kinds of doubt together."""
-        return max(0.0, self.low - self.half), self.high + self.half
+        return max(0.0, self.low - self.half_width), self.high + self.half_width
 
 
-Pick = Callable[[Cost], float]
-FIGURES: tuple[Pick, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
+CostField = Callable[[Cost], float]
+COST_FIELDS: tuple[CostField, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
 """The figure, the least and the most that it may be."""
 
 
-def total(costs: Iterable[Cost]) -> Cost:
+def sum_costs(costs: Iterable[Cost]) -> Cost:
     """One after another."""
     found = list(costs)
     return Cost(
         sum(one.seconds for one in found),
         sum(one.low for one in found),
         sum(one.high for one in found),
-        hypot(*(one.half for one in found)),
+        hypot(*(one.half_width for one in found)),
     )
 
 
-def fixed(seconds: float, provenance: str) -> Cost:
+def exact_cost(seconds: float, provenance: str) -> Cost:
     """A figure without a range that comes from no case."""
     return Cost(seconds, seconds, seconds, 0.0, provenance)
 
@@ -116,49 +116,51 @@ MODELLED = "modelled"
 
 
 @dataclass(frozen=True)
-class Basis:
+class Provenance:
     """By part of a step the weakest provenance and the names of the cases."""
 
-    parts: Mapping[str, str]
-    by_part: Mapping[str, Sequence[str]]
+    provenance_by_part: Mapping[str, str]
+    cases_by_part: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, costs: Mapping[str, Cost]) -> "Basis":
+    def from_costs(cls, costs: Mapping[str, Cost]) -> "Provenance":
         """That of single costs."""
         return cls(
             {name: one.provenance for name, one in costs.items()}, {name: one.cases for name, one in costs.items()}
         )
 
     @classmethod
-    def joined(cls, found: Iterable["Basis"]) -> "Basis":
+    def merge(cls, found: Iterable["Provenance"]) -> "Provenance":
         """That of several."""
         parts: dict[str, str] = {}
         cases: dict[str, list[str]] = {}
         for one in found:
-            for name, provenance in one.parts.items():
-                parts[name] = weakest([parts.get(name, provenance), provenance])
-            for name, names in one.by_part.items():
+            for name, provenance in one.provenance_by_part.items():
+                parts[name] = weakest_provenance([parts.get(name, provenance), provenance])
+            for name, names in one.cases_by_part.items():
                 cases.setdefault(name, []).extend(names)
         return cls(parts, {name: list(dict.fromkeys(names)) for name, names in cases.items()})
 
     @property
     def provenance(self) -> str:
         """Of the whole: modelled at best."""
-        return weakest([MODELLED, *self.parts.values()])
+        return weakest_provenance([MODELLED, *self.provenance_by_part.values()])
 
     @property
     def cases(self) -> tuple[str, ...]:
         """All of them once."""
-        return tuple(dict.fromkeys(name for names in self.by_part.values() for name in names))
+        return tuple(dict.fromkeys(name for names in self.cases_by_part.values() for name in names))
 
     @property
-    def assumed(self) -> str:
+    def assumptions_text(self) -> str:
         """`assumed: elementwise kernels of 2 us, hops of 5–20 us`; empty where nothing is."""
-        found = sorted(_words(name) for name, provenance in self.parts.items() if provenance == "assumed")
+        found = sorted(
+            _assumption_text(name) for name, provenance in self.provenance_by_part.items() if provenance == "assumed"
+        )
         return f"assumed: {', '.join(found)}" if found else ""
 
 
-def _words(part: str) -> str:
+def _assumption_text(part: str) -> str:
     if part == "hop":
         low, high = (round(1e6 * one) for one in (HOP_SECONDS.low, HOP_SECONDS.high))
         return f"hops of {low}–{high} us"
@@ -169,11 +171,11 @@ def _words(part: str) -> str:
     return f"{part} beyond its table"
 
 
-BELOW, BEYOND = "interpolated", "assumed"
+BELOW_SMALLEST, BEYOND_LARGEST = "interpolated", "assumed"
 """A call of less than the smallest size takes as long as that; beyond the largest the last slope goes on."""
 
 
-class Curve:
+class CostCurve:
     """Costs by size: tokens, sequences, bytes.
 
     Args:
@@ -196,7 +198,7 @@ class Curve:
             self._known[size] = self._between(size)
         return self._known[size]
 
-    def within(self, size: float) -> bool:
+    def covers(self, size: float) -> bool:
         """Whether it is not beyond the largest."""
         return size <= self._sizes[-1]
 
@@ -204,9 +206,9 @@ class Curve:
         sizes, place = self._sizes, bisect_left(self._sizes, size)
         if place == 0:
             first = self._points[sizes[0]]
-            return replace(first, provenance=weakest([first.provenance, BELOW]))
+            return replace(first, provenance=weakest_provenance([first.provenance, BELOW_SMALLEST]))
         if len(sizes) == 1:
-            return replace(self._points[sizes[0]].times(size / sizes[0]), provenance=BEYOND)
+            return replace(self._points[sizes[0]].scaled(size / sizes[0]), provenance=BEYOND_LARGEST)
         beyond = place == len(sizes)
         a, b = (sizes[-2], sizes[-1]) if beyond else (sizes[place - 1], sizes[place])
         share, low, high = (size - a) / (b - a), self._points[a], self._points[b]
@@ -214,18 +216,18 @@ class Curve:
         def line(left: float, right: float) -> float:
             return left + (right - left) * share
 
-        how = weakest([low.provenance, high.provenance, BEYOND if beyond else "interpolated"])
+        how = weakest_provenance([low.provenance, high.provenance, BEYOND_LARGEST if beyond else "interpolated"])
         return Cost(
             line(low.seconds, high.seconds),
             line(low.low, high.low),
             line(low.high, high.high),
-            max(low.half, high.half),
+            max(low.half_width, high.half_width),
             how,
             tuple(dict.fromkeys((*low.cases, *high.cases))),
         )
 
 
-def cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
+def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
     """What a measurement says: the mean of a pass, and of passes the middle one; with the interval between them.
 
     Within a pass slow calls count, for a sum has them too. A whole pass that something else slowed down does not.
@@ -241,19 +243,19 @@ def cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
     return Cost(seconds, seconds, seconds + factor * high, half, one.provenance, (one.case.name,))
 
 
-def curve(points: Iterable[tuple[int, Cost]]) -> Curve | None:
+def fastest_curve(points: Iterable[tuple[int, Cost]]) -> CostCurve | None:
     """Of several costs at a size the least; None where there is no point."""
     found: dict[int, Cost] = {}
     for size, one in points:
         if size not in found or one.seconds < found[size].seconds:
             found[size] = one
-    return Curve(found) if found else None
+    return CostCurve(found) if found else None
 
 
 # Why a split cannot be planned.
 
 
-class MissingError(UserError):
+class MissingMeasurementError(UserError):
     """A part that no file has: one line on what is there instead."""
 
 
@@ -264,7 +266,7 @@ class MissingError(UserError):
 # only and has the middle of an interval on the straight line between its ends runs straight over all of it.
 
 
-class Bounds(NamedTuple):
+class StepBounds(NamedTuple):
     """Seconds of a step, and the least and the most that it may take."""
 
     seconds: float
@@ -272,7 +274,7 @@ class Bounds(NamedTuple):
     high: float
 
 
-def filled(at: Callable[[int], Bounds], grid: Sequence[int], bends: Iterable[float]) -> list[Bounds]:
+def evaluate_grid(at: Callable[[int], StepBounds], grid: Sequence[int], bends: Iterable[float]) -> list[StepBounds]:
     """The figure at every batch of the grid, up to the last one that was measured.
 
     Args:
@@ -282,20 +284,20 @@ def filled(at: Callable[[int], Bounds], grid: Sequence[int], bends: Iterable[flo
     """
     if not grid:
         return []
-    known: dict[int, Bounds] = {}
+    known: dict[int, StepBounds] = {}
     last = -1
-    for place in _places(grid, bends):
+    for place in _breakpoint_places(grid, bends):
         try:
             known[place] = at(grid[place])
-        except MissingError:
+        except MissingMeasurementError:
             break
         last = place
     for left, right in pairwise(sorted(known)):
-        _fill(known, at, grid, left, right)
+        _fill_between(known, at, grid, left, right)
     return [known[place] for place in range(last + 1)]
 
 
-def _places(grid: Sequence[int], bends: Iterable[float]) -> list[int]:
+def _breakpoint_places(grid: Sequence[int], bends: Iterable[float]) -> list[int]:
     """Of the ends, and of the neighbours of each bend on both sides."""
     first, step = grid[0], (grid[1] - grid[0]) if len(grid) > 1 else 1
     found = {0, len(grid) - 1}
@@ -305,20 +307,25 @@ def _places(grid: Sequence[int], bends: Iterable[float]) -> list[int]:
     return sorted(found)
 
 
-def _fill(known: dict[int, Bounds], at: Callable[[int], Bounds], grid: Sequence[int], left: int, right: int) -> None:
+def _fill_between(
+    known: dict[int, StepBounds], at: Callable[[int], StepBounds], grid: Sequence[int], left: int, right: int
+) -> None:
     """Between two places: on the line if the middle is, else half by half."""
     if right - left < 2:
         return
     middle = (left + right) // 2
     known[middle] = at(grid[middle])
-    if all(isclose(*pair, rel_tol=1e-9) for pair in zip(known[middle], _line(known, left, right, middle), strict=True)):
+    if all(
+        isclose(*pair, rel_tol=1e-9)
+        for pair in zip(known[middle], _interpolate(known, left, right, middle), strict=True)
+    ):
         for place in range(left + 1, right):
-            known.setdefault(place, _line(known, left, right, place))
+            known.setdefault(place, _interpolate(known, left, right, place))
         return
-    _fill(known, at, grid, left, middle)
-    _fill(known, at, grid, middle, right)
+    _fill_between(known, at, grid, left, middle)
+    _fill_between(known, at, grid, middle, right)
 
 
-def _line(known: dict[int, Bounds], left: int, right: int, place: int) -> Bounds:
+def _interpolate(known: dict[int, StepBounds], left: int, right: int, place: int) -> StepBounds:
     share = (place - left) / (right - left)
-    return Bounds(*(a + (b - a) * share for a, b in zip(known[left], known[right], strict=True)))
+    return StepBounds(*(a + (b - a) * share for a, b in zip(known[left], known[right], strict=True)))

@@ -8,11 +8,11 @@ from functools import lru_cache
 from reports import machine
 from reports.plan import crossover, step
 from reports.plan.cost import LAYER_LINEARS
-from reports.plan.crossover import Crossover, find
-from reports.plan.estimate import MissingError
-from reports.plan.profile import System, gather
-from reports.plan.query import Asked, ways
-from reports.plan.step import Account, Parts, Step, Variant, account, compose
+from reports.plan.crossover import PlannedCrossover, find_crossover
+from reports.plan.estimate import MissingMeasurementError
+from reports.plan.profile import HardwareProfile, build_profile
+from reports.plan.query import PlanQuery, all_deployments
+from reports.plan.step import PartCosts, StepBreakdown, StepEstimate, Variant, break_down, estimate_step
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.parallel import Deployment, Split
@@ -21,7 +21,7 @@ from specs.parallel import Deployment, Split
 
 
 @dataclass(frozen=True)
-class Point:
+class PlanPoint:
     """One row of a plan.
 
     Attributes:
@@ -31,17 +31,17 @@ class Point:
         steps: by implementation the step, elementwise kernels counted; none where it does not fit.
         low, high: over all implementations, with and without elementwise kernels, and the doubts of their parts.
         implementation: whose step stands for all: the middle one.
-        account: of that.
+        breakdown: of that.
     """
 
     batch: int
     deployment: Deployment
     why: str = ""
-    steps: Mapping[str, Step] | None = None
+    steps: Mapping[str, StepEstimate] | None = None
     low: float = 0.0
     high: float = 0.0
     implementation: str = ""
-    account: Account | None = None
+    breakdown: StepBreakdown | None = None
 
     @property
     def fits(self) -> bool:
@@ -59,7 +59,7 @@ class Point:
         return self.batch / self.seconds
 
 
-def measured(parts: Sequence[Parts], deployment: Deployment, split: Split, batch: int) -> Point:
+def plan_point(parts: Sequence[PartCosts], deployment: Deployment, split: Split, batch: int) -> PlanPoint:
     """The point that fits.
 
     Raises:
@@ -68,8 +68,8 @@ def measured(parts: Sequence[Parts], deployment: Deployment, split: Split, batch
     found, lacking = [], []
     for one in parts:
         try:
-            found.append((one, compose(one, deployment, split, batch)))
-        except MissingError as error:
+            found.append((one, estimate_step(one, deployment, split, batch)))
+        except MissingMeasurementError as error:
             lacking.append(error)
     if not found:
         raise lacking[0]
@@ -77,14 +77,14 @@ def measured(parts: Sequence[Parts], deployment: Deployment, split: Split, batch
     middle = counted[(len(counted) - 1) // 2][1]
     steps = {one.variant.implementation: step for one, step in found if one.variant.elementwise}
     name = middle.variant.implementation
-    return Point(
+    return PlanPoint(
         batch=batch,
         deployment=deployment,
         steps=steps,
         low=min(step.low for _, step in found),
         high=max(step.high for _, step in found),
         implementation=name,
-        account=account(middle, deployment, split, steps[name]),
+        breakdown=break_down(middle, deployment, split, steps[name]),
     )
 
 
@@ -94,50 +94,50 @@ def measured(parts: Sequence[Parts], deployment: Deployment, split: Split, batch
 
 
 @dataclass(frozen=True)
-class Target:
+class LatencyTarget:
     """A latency that is promised, the point with the most tokens a second within it, and those not told from it."""
 
     latency_seconds: float
-    best: Point | None
-    tied: Sequence[Point] = ()
+    best: PlanPoint | None
+    tied: Sequence[PlanPoint] = ()
 
 
-def targets(points: Sequence[Point], latencies: Sequence[float]) -> list[Target]:
+def best_for_latencies(points: Sequence[PlanPoint], latencies: Sequence[float]) -> list[LatencyTarget]:
     """One for each latency. A point is within it where its figure is; tied are those whose bounds reach the best's."""
     found = []
     for latency in sorted(latencies):
         within = [one for one in points if one.seconds <= latency]
         best = max(within, key=lambda one: one.tokens_per_second, default=None)
-        tied = [one for one in within if best and one is not best and _reaches(one, best)]
-        found.append(Target(latency, best, tied))
+        tied = [one for one in within if best and one is not best and _ties_with(one, best)]
+        found.append(LatencyTarget(latency, best, tied))
     return found
 
 
-def front(points: Sequence[Point]) -> list[Point]:
+def pareto_front(points: Sequence[PlanPoint]) -> list[PlanPoint]:
     """By rising latency those with more tokens a second than any faster one."""
-    found: list[Point] = []
+    found: list[PlanPoint] = []
     for one in sorted(points, key=lambda point: (point.seconds, -point.tokens_per_second)):
         if not found or one.tokens_per_second > found[-1].tokens_per_second:
             found.append(one)
     return found
 
 
-def _reaches(one: Point, best: Point) -> bool:
+def _ties_with(one: PlanPoint, best: PlanPoint) -> bool:
     """Whether its tokens a second at best are as many as the best's at worst."""
     return one.batch / one.low >= best.batch / best.high
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnplannableDeployment:
     """A deployment that cannot be planned, at one batch or, where that is None, at any.
 
-    `lacking` says that it could be run, and that no file holds a part of it.
+    `lacks_measurement` says that it could be run, and that no file holds a part of it.
     """
 
     deployment: Deployment
     batch: int | None
     why: str
-    lacking: bool = False
+    lacks_measurement: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,182 +145,184 @@ class Plan:
     """What was found.
 
     Attributes:
-        asked: the question.
-        system: the GPUs.
+        query: the question.
+        profile: the GPUs.
         points: those with figures, and those that memory has no room for.
-        left_out: those that cannot be cut so, or have a part that no file holds.
+        unplannable: those that cannot be cut so, or have a part that no file holds.
         crossover: where async PP over all GPUs overtakes TP over all of them; None where one of them cannot be planned.
         targets: for each latency the best point; None where nothing is as fast.
         front: what nothing beats in both latency and tokens a second.
     """
 
-    asked: Asked
-    system: System
-    points: Sequence[Point]
-    left_out: Sequence[LeftOut]
-    crossover: Crossover | None
-    targets: Sequence[Target]
-    front: Sequence[Point]
+    query: PlanQuery
+    profile: HardwareProfile
+    points: Sequence[PlanPoint]
+    unplannable: Sequence[UnplannableDeployment]
+    crossover: PlannedCrossover | None
+    targets: Sequence[LatencyTarget]
+    front: Sequence[PlanPoint]
 
     @property
     def batches(self) -> list[int]:
         """Those at which anything fits."""
         return sorted({one.batch for one in self.points if one.fits})
 
-    def at(self, batch: int) -> list[Point]:
+    def at(self, batch: int) -> list[PlanPoint]:
         """What fits at a batch."""
         return [one for one in self.points if one.fits and one.batch == batch]
 
 
-def make(files: Sequence[ResultFile], asked: Asked) -> Plan:
+def plan_for_files(files: Sequence[ResultFile], query: PlanQuery) -> Plan:
     """Put together what the files hold.
 
     Raises:
         UserError: they are of several GPUs, or hold nothing that this can be planned by.
     """
-    return of(gather(files, asked.dtype), asked)
+    return plan_for_profile(build_profile(files, query.dtype), query)
 
 
-def of(system: System, asked: Asked) -> Plan:
+def plan_for_profile(profile: HardwareProfile, query: PlanQuery) -> Plan:
     """The same of a system that is already there, whose curves serve several plans.
 
     Raises:
         UserError: it holds nothing that this can be planned by.
     """
-    parts = variants(system, asked)
-    points: list[Point] = []
-    left_out: list[LeftOut] = []
-    for deployment in ways(asked.gpus, asked.partition):
-        _add(points, left_out, parts, deployment, system, asked)
+    parts = part_costs_by_variant(profile, query)
+    points: list[PlanPoint] = []
+    unplannable: list[UnplannableDeployment] = []
+    for deployment in all_deployments(query.gpus, query.partition):
+        _plan_deployment(points, unplannable, parts, deployment, profile, query)
     there = [one for one in points if one.fits]
     if not there:
-        raise UserError(_nothing(points, left_out, asked))
-    found = find(parts, system, asked)
+        raise UserError(_why_nothing_planned(points, unplannable, query))
+    found = find_crossover(parts, profile, query)
     return Plan(
-        asked=asked,
-        system=system,
+        query=query,
+        profile=profile,
         points=points,
-        left_out=left_out,
+        unplannable=unplannable,
         crossover=found,
-        targets=targets(there, asked.latencies),
-        front=front(there),
+        targets=best_for_latencies(there, query.latencies),
+        front=pareto_front(there),
     )
 
 
-def variants(system: System, asked: Asked) -> list[Parts]:
+def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[PartCosts]:
     """Whoever's linears or layers of the model were measured, with elementwise kernels counted and without.
 
     Raises:
         UserError: nobody's were.
     """
     names: dict[str, set[str]] = {}
-    for one in (*system.by_op.get("linear", ()), *system.by_op.get("layer", ())):
-        if one.case.model == asked.model and one.case.dtype == asked.dtype:
+    for one in (*profile.measurements_by_op.get("linear", ()), *profile.measurements_by_op.get("layer", ())):
+        if one.case.model == query.model and one.case.dtype == query.dtype:
             names.setdefault(one.case.implementation, set()).add(one.case.layer or "")
     whole = [name for name, layers in names.items() if {*LAYER_LINEARS} <= layers or "layer" in layers]
     if not whole:
-        there = sorted({one.case.model for one in system.by_op.get("linear", ()) if one.case.model})
+        there = sorted({one.case.model for one in profile.measurements_by_op.get("linear", ()) if one.case.model})
         raise UserError(
-            f"plan: no layer of {asked.model} in {asked.dtype} on {system.name}; its files have "
+            f"plan: no layer of {query.model} in {query.dtype} on {profile.name}; its files have "
             f"{', '.join(there) or 'none'}"
         )
-    return [Parts(system, asked, Variant(name, counted)) for name in sorted(whole) for counted in (True, False)]
+    return [PartCosts(profile, query, Variant(name, counted)) for name in sorted(whole) for counted in (True, False)]
 
 
-def _add(
-    points: list[Point],
-    left_out: list[LeftOut],
-    parts: Sequence[Parts],
+def _plan_deployment(
+    points: list[PlanPoint],
+    unplannable: list[UnplannableDeployment],
+    parts: Sequence[PartCosts],
     deployment: Deployment,
-    system: System,
-    asked: Asked,
+    profile: HardwareProfile,
+    query: PlanQuery,
 ) -> None:
     """The deployment at each batch, or why not."""
     try:
-        split = deployment.split(asked.cut)
+        split = deployment.split(query.truncated_model)
     except UserError as error:
-        left_out.append(LeftOut(deployment, None, str(error)))
+        unplannable.append(UnplannableDeployment(deployment, None, str(error)))
         return
-    for batch in asked.batches:
-        laid = _fewer(deployment, batch)
-        if why := laid.why_not(asked.gpus, batch) or asked.fabric.why_straddles(laid.tp):
-            left_out.append(LeftOut(laid, batch, why))
-        elif any((one.batch, one.deployment) == (batch, laid) for one in points):
+    for batch in query.batches:
+        capped = _cap_micro_batches(deployment, batch)
+        if why := capped.why_not(query.gpus, batch) or query.interconnect.why_straddles(capped.tp):
+            unplannable.append(UnplannableDeployment(capped, batch, why))
+        elif any((one.batch, one.deployment) == (batch, capped) for one in points):
             continue  # so few sequences that another number of micro-batches came to the same
-        elif why := step.why_not(laid, asked, system, batch):
-            points.append(Point(batch, laid, why))
+        elif why := step.why_not_fit(capped, query, profile, batch):
+            points.append(PlanPoint(batch, capped, why))
         else:
             try:
-                points.append(measured(parts, laid, split, batch))
-            except MissingError as error:
-                left_out.append(LeftOut(laid, batch, str(error), lacking=True))
+                points.append(plan_point(parts, capped, split, batch))
+            except MissingMeasurementError as error:
+                unplannable.append(UnplannableDeployment(capped, batch, str(error), lacks_measurement=True))
 
 
-def _fewer(deployment: Deployment, batch: int) -> Deployment:
+def _cap_micro_batches(deployment: Deployment, batch: int) -> Deployment:
     """With as many micro-batches as there are sequences, where these are fewer."""
     most = max(1, batch // deployment.replicas)
     return replace(deployment, micro_batches=min(deployment.micro_batches, most))
 
 
-def _nothing(points: Iterable[Point], left_out: Sequence[LeftOut], asked: Asked) -> str:
+def _why_nothing_planned(
+    points: Iterable[PlanPoint], unplannable: Sequence[UnplannableDeployment], query: PlanQuery
+) -> str:
     """Why there is no point: the most frequent reason, and first of all one that something measured would help."""
-    lacking = [one.why for one in left_out if one.lacking]
-    at_a_batch = [one.why for one in left_out if one.batch is not None]
-    reasons = lacking or [one.why for one in points] or at_a_batch or [one.why for one in left_out]
+    lacking = [one.why for one in unplannable if one.lacks_measurement]
+    at_a_batch = [one.why for one in unplannable if one.batch is not None]
+    reasons = lacking or [one.why for one in points] or at_a_batch or [one.why for one in unplannable]
     ((why, _),) = Counter(reasons).most_common(1)
-    return f"plan: nothing of {asked.model} can be planned over {asked.gpus} GPUs: {why}"
+    return f"plan: nothing of {query.model} can be planned over {query.gpus} GPUs: {why}"
 
 
 # Plans that several parts of a report share: of each file and question one, made when it is first asked for.
 #
 # A plan of a published GPU takes seconds, and verdicts, the chapter and the page all look at the same one.
 
-QUESTION = Asked(model="llama-3-70b", gpus=8, context=256)
+REPORT_QUERY = PlanQuery(model="llama-3-70b", gpus=8, context=256)
 """What every GPU is asked: a dense model of 70B over one host."""
-KEPT = 128
+CACHE_SIZE = 128
 
 
-def planned(file: ResultFile, asked: Asked = QUESTION) -> Plan | None:
+def plan_for_file(file: ResultFile, query: PlanQuery = REPORT_QUERY) -> Plan | None:
     """The plan for the GPU that a file is of; None where it is of none, or does not hold what the plan needs."""
-    return _planned(file, asked) if machine.known_gpu(file) else None
+    return _cached_plan(file, query) if machine.known_gpu(file) else None
 
 
-def system(file: ResultFile, dtype: str = QUESTION.dtype) -> System:
+def profile_for_file(file: ResultFile, dtype: str = REPORT_QUERY.dtype) -> HardwareProfile:
     """What a file holds, its curves shared by all plans.
 
     Raises:
         UserError: it has no linear in this format.
     """
-    return _system(file, dtype)
+    return _cached_profile(file, dtype)
 
 
-def parts(file: ResultFile, asked: Asked) -> Sequence[Parts]:
+def part_costs_for_file(file: ResultFile, query: PlanQuery) -> Sequence[PartCosts]:
     """Everybody's parts of the model, for what no plan holds; none where the file has none."""
-    return _parts(file, asked) if machine.known_gpu(file) else ()
+    return _cached_part_costs(file, query) if machine.known_gpu(file) else ()
 
 
-def crossing(file: ResultFile, asked: Asked) -> Crossover | None:
+def crossover_for_file(file: ResultFile, query: PlanQuery) -> PlannedCrossover | None:
     """Where PP overtakes, without a plan around it."""
-    found = parts(file, asked)
-    return crossover.find(found, system(file, asked.dtype), asked) if found else None
+    found = part_costs_for_file(file, query)
+    return crossover.find_crossover(found, profile_for_file(file, query.dtype), query) if found else None
 
 
-@lru_cache(KEPT)
-def _parts(file: ResultFile, asked: Asked) -> Sequence[Parts]:
+@lru_cache(CACHE_SIZE)
+def _cached_part_costs(file: ResultFile, query: PlanQuery) -> Sequence[PartCosts]:
     try:
-        return variants(_system(file, asked.dtype), asked)
+        return part_costs_by_variant(_cached_profile(file, query.dtype), query)
     except UserError:
         return ()
 
 
-@lru_cache(KEPT)
-def _planned(file: ResultFile, asked: Asked) -> Plan | None:
+@lru_cache(CACHE_SIZE)
+def _cached_plan(file: ResultFile, query: PlanQuery) -> Plan | None:
     try:
-        return of(_system(file, asked.dtype), asked)
+        return plan_for_profile(_cached_profile(file, query.dtype), query)
     except UserError:
         return None
 
 
-@lru_cache(KEPT)
-def _system(file: ResultFile, dtype: str) -> System:
-    return gather([file], dtype)
+@lru_cache(CACHE_SIZE)
+def _cached_profile(file: ResultFile, dtype: str) -> HardwareProfile:
+    return build_profile([file], dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from reports import machine
-from reports.plan.estimate import Bounds, Cost, Curve, cost, curve
+from reports.plan.estimate import Cost, CostCurve, StepBounds, fastest_curve, measured_cost
 from reports.provenance import gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError
@@ -20,7 +20,7 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class System:
+class HardwareProfile:
     """One kind of GPU, or a CPU whose ranks share it.
 
     Attributes:
@@ -28,19 +28,19 @@ class System:
         gpu: its datasheet row.
         files: what is known of it.
         dtype: that the parts are in.
-        attentions: those of some heads by context.
-        walks: steps at many batches, for questions that have them in common.
+        attention_by_context: those of some heads by context.
+        cached_steps: steps at many batches, for questions that have them in common.
     """
 
     name: str
     gpu: Gpu | None
     files: Sequence[ResultFile]
     dtype: str
-    attentions: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
+    attention_by_context: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
         default_factory=dict, compare=False
     )
-    walks: dict[tuple[object, ...], list[Bounds]] = field(default_factory=dict, compare=False)
-    _curves: dict[tuple[object, ...], Curve | None] = field(default_factory=dict, compare=False)
+    cached_steps: dict[tuple[object, ...], list[StepBounds]] = field(default_factory=dict, compare=False)
+    _curves: dict[tuple[object, ...], CostCurve | None] = field(default_factory=dict, compare=False)
 
     @property
     def paths(self) -> list[Path]:
@@ -65,7 +65,7 @@ class System:
     @cached_property
     def read_bytes_per_second(self) -> float | None:
         """Of device memory: measured in one of the files, else the datasheet's."""
-        found = [one for file in self.files if (one := machine.measured(file).read_bytes_per_second)]
+        found = [one for file in self.files if (one := machine.measured_ceilings(file).read_bytes_per_second)]
         return max(found, default=self.gpu.hbm_bytes_per_second if self.gpu else None)
 
     @cached_property
@@ -77,20 +77,20 @@ class System:
         return float(min(found)) if found else None
 
     @property
-    def shared_memory(self) -> bool:
+    def has_shared_memory(self) -> bool:
         """Whether all ranks have one memory between them."""
         return self.gpu is None
 
     @cached_property
-    def by_op(self) -> Mapping[str, Sequence[Measurement]]:
+    def measurements_by_op(self) -> Mapping[str, Sequence[Measurement]]:
         """The measurements that plans are made of, by operation; what was computed from a cache is left out."""
-        return _grouped(self._usable(), lambda one: one.case.op)
+        return _group_by(self._usable(), lambda one: one.case.op)
 
     @cached_property
-    def by_layer(self) -> Mapping[tuple[str, str | None, str | None], Sequence[Measurement]]:
+    def measurements_by_layer(self) -> Mapping[tuple[str, str | None, str | None], Sequence[Measurement]]:
         """Those in this format by operation, model and layer."""
         of_format = (one for one in self._usable() if one.case.dtype == self.dtype)
-        return _grouped(of_format, lambda one: (one.case.op, one.case.model, one.case.layer))
+        return _group_by(of_format, lambda one: (one.case.op, one.case.model, one.case.layer))
 
     def _usable(self) -> Iterator[Measurement]:
         for file in self.files:
@@ -98,17 +98,17 @@ class System:
 
     def curve(
         self, key: tuple[object, ...], found: Callable[[], Iterable[tuple[int, Measurement]]], factor: float = 1.0
-    ) -> Curve | None:
+    ) -> CostCurve | None:
         """The curve under a key, made once: of measurements by size; None where there are none."""
         if key not in self._curves:
-            self._curves[key] = curve((size, self.cost(one, factor)) for size, one in found())
+            self._curves[key] = fastest_curve((size, self.cost(one, factor)) for size, one in found())
         return self._curves[key]
 
     def cost(self, one: Measurement, factor: float = 1.0) -> Cost:
         """What a measurement says, and by how much a cache may have helped it."""
-        return cost(one, self._streaming(one) if one.maybe_hot else 0.0, factor)
+        return measured_cost(one, self._streaming_seconds(one) if one.maybe_hot else 0.0, factor)
 
-    def _streaming(self, one: Measurement) -> float:
+    def _streaming_seconds(self, one: Measurement) -> float:
         """Seconds in which memory would have given what the last cache may have held of the weights.
 
         Calls rotate through copies, and a cache of so many bytes can hold that part of them at most.
@@ -121,14 +121,14 @@ class System:
         return held * weights / self.gpu.hbm_bytes_per_second
 
 
-def _grouped(found: Iterable[Measurement], by: Callable[[Measurement], Key]) -> dict[Key, list[Measurement]]:
+def _group_by(found: Iterable[Measurement], by: Callable[[Measurement], Key]) -> dict[Key, list[Measurement]]:
     groups: dict[Key, list[Measurement]] = {}
     for one in found:
         groups.setdefault(by(one), []).append(one)
     return groups
 
 
-def gather(files: Sequence[ResultFile], dtype: str) -> System:
+def build_profile(files: Sequence[ResultFile], dtype: str) -> HardwareProfile:
     """The one kind of GPU that all files are of.
 
     Raises:
@@ -146,4 +146,4 @@ def gather(files: Sequence[ResultFile], dtype: str) -> System:
             has = ", ".join(sorted(formats))
             raise UserError(f"{file.path}: linears in {has}, none in {dtype}; choose --dtype {sorted(formats)[0]}")
     name = next(iter(names))
-    return System(name, machine.known_gpu(files[0]), files, dtype)
+    return HardwareProfile(name, machine.known_gpu(files[0]), files, dtype)

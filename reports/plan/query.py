@@ -5,20 +5,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from specs.errors import UserError
-from specs.layer import why_no_layer
-from specs.models import MODELS, Model, model, scaled
+from specs.layer import why_unsupported_layer
+from specs.models import MODELS, Model, find_model, scaled_model
 from specs.parallel import PARTITIONS, Deployment
 
 # The links between GPUs, as they are or as somebody imagines them: what is imagined makes a figure a modelled one.
 
-LEAST_RATE, MOST_RATE = 1e3, 1e15
+MIN_LINK_RATE, MAX_LINK_RATE = 1e3, 1e15
 """Bytes a second that a link may have."""
-MOST_LATENCY = 1.0
-LEAST_SHARE = 1e-3
+MAX_LINK_LATENCY = 1.0
+MIN_LINK_SHARE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fabric:
+class Interconnect:
     """What to change about the links. Where there are several nodes all of it is about the link between them.
 
     Attributes:
@@ -37,7 +37,7 @@ class Fabric:
     share: float = 1.0
 
     @property
-    def imagined(self) -> bool:
+    def is_hypothetical(self) -> bool:
         """Whether anything differs from what was measured in one host."""
         return self.nodes > 1 or self.changes_link
 
@@ -63,18 +63,19 @@ class Fabric:
                 f"{self.nodes * self.gpus_per_node} GPUs, and --gpus says {gpus}; make them equal"
             )
         rate, latency = self.bytes_per_second, self.latency_seconds
-        if rate is not None and not LEAST_RATE <= rate <= MOST_RATE:
+        if rate is not None and not MIN_LINK_RATE <= rate <= MAX_LINK_RATE:
             raise UserError(
-                f"--link-bandwidth {rate:g}: not between {LEAST_RATE:g} and {MOST_RATE:g}; give bytes a second in one "
+                f"--link-bandwidth {rate:g}: not between {MIN_LINK_RATE:g} and {MAX_LINK_RATE:g}; give bytes a "
+                "second in one "
                 "direction, as in 50e9"
             )
-        if latency is not None and not 0 <= latency <= MOST_LATENCY:
+        if latency is not None and not 0 <= latency <= MAX_LINK_LATENCY:
             raise UserError(
-                f"--link-latency {latency:g}: not between 0 and {MOST_LATENCY:g}; give seconds, as in 10e-6"
+                f"--link-latency {latency:g}: not between 0 and {MAX_LINK_LATENCY:g}; give seconds, as in 10e-6"
             )
-        if not LEAST_SHARE <= self.share <= 1:
+        if not MIN_LINK_SHARE <= self.share <= 1:
             raise UserError(
-                f"--link-share {self.share:g}: not between {LEAST_SHARE:g} and 1; give what is left, as in 0.5"
+                f"--link-share {self.share:g}: not between {MIN_LINK_SHARE:g} and 1; give what is left, as in 0.5"
             )
 
     def why_straddles(self, tp: int) -> str:
@@ -87,25 +88,25 @@ class Fabric:
             f"that {tp} divides, or that divides {tp}"
         )
 
-    def node(self, rank: int) -> int:
+    def host_of(self, rank: int) -> int:
         """The host that a rank is in."""
         return rank // self.gpus_per_node if self.gpus_per_node else 0
 
-    def spans(self, tp: int) -> int:
+    def hosts_spanned(self, tp: int) -> int:
         """Hosts that a group of neighbouring ranks lies over."""
         return -(-tp // self.gpus_per_node) if self.gpus_per_node else 1
 
 
 BACKENDS = ("best", "custom", "nccl")
 """Whose all-reduce: the faster one at each message, an engine's own kernel, or the library's."""
-BATCHES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-MOST_GPUS = 1024
-LATENCIES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+DEFAULT_BATCHES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+MAX_GPUS = 1024
+TARGET_LATENCIES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 """Seconds a token that somebody may have promised."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PlanQuery:
     """The question.
 
     Attributes:
@@ -121,7 +122,7 @@ class Asked:
         prefill_chunk: tokens of prompts that a step takes along.
         layers: that the model is cut down to; None for all.
         latencies: seconds a token for which the best split is named.
-        fabric: the links, as they are or as they are imagined.
+        interconnect: the links, as they are or as they are imagined.
 
     Raises:
         UserError: it cannot be asked so.
@@ -130,7 +131,7 @@ class Asked:
     model: str
     gpus: int
     context: int = 2048
-    batches: Sequence[int] = BATCHES
+    batches: Sequence[int] = DEFAULT_BATCHES
     dtype: str = "bf16"
     backend: str = "best"
     launches: Sequence[str] = ("graph", "eager")
@@ -138,16 +139,16 @@ class Asked:
     draft_tokens: int = 0
     prefill_chunk: int = 0
     layers: int | None = None
-    latencies: Sequence[float] = LATENCIES
-    fabric: Fabric = field(default_factory=Fabric)
+    latencies: Sequence[float] = TARGET_LATENCIES
+    interconnect: Interconnect = field(default_factory=Interconnect)
 
     def __post_init__(self) -> None:
         least = {"gpus": 1, "context": 1, "draft_tokens": 0, "prefill_chunk": 0, "layers": 1}
         for name, limit in least.items():
             if (value := getattr(self, name)) is not None and value < limit:
                 raise UserError(f"--{name.replace('_', '-')} {value}: below {limit}; give {limit} or more")
-        if self.gpus > MOST_GPUS:
-            raise UserError(f"--gpus {self.gpus}: over {MOST_GPUS}; a plan is for what serves one model, so give fewer")
+        if self.gpus > MAX_GPUS:
+            raise UserError(f"--gpus {self.gpus}: over {MAX_GPUS}; a plan is for what serves one model, so give fewer")
         if odd := [one for one in self.batches if one < 1]:
             raise UserError(f"--batch {odd[0]}: below 1; give sequences, as in --batch 1,8,64")
         if not self.batches:
@@ -156,48 +157,53 @@ class Asked:
             raise UserError(f"--backend {self.backend!r} is unknown; choose from {', '.join(BACKENDS)}")
         if self.partition not in PARTITIONS:
             raise UserError(f"--partition {self.partition!r} is unknown; choose from {', '.join(PARTITIONS)}")
-        if reason := why_no_layer(model(self.model)):
-            dense = ", ".join(slug for slug, one in MODELS.items() if not why_no_layer(one))
+        if reason := why_unsupported_layer(find_model(self.model)):
+            dense = ", ".join(slug for slug, one in MODELS.items() if not why_unsupported_layer(one))
             raise UserError(
                 f"{reason}: mixtures of experts and other layers are out of a plan's scope; choose among {dense}"
             )
-        self.fabric.check(self.gpus)
-        _ = self.cut
+        self.interconnect.check(self.gpus)
+        _ = self.truncated_model
 
     @cached_property
-    def cut(self) -> Model:
+    def truncated_model(self) -> Model:
         """The model that is planned for.
 
         Raises:
             UserError: it has fewer layers.
         """
-        whole = model(self.model)
-        return scaled(whole, self.layers) if self.layers else whole
+        whole = find_model(self.model)
+        return scaled_model(whole, self.layers) if self.layers else whole
 
     @property
-    def rows_a_sequence(self) -> int:
+    def rows_per_sequence(self) -> int:
         """Rows of a forward pass that each sequence has: its own token and those that are checked."""
         return 1 + self.draft_tokens
 
 
 # Every way to run a model over so many GPUs.
 
-MICRO_BATCHES = (1, 2)
+MICRO_BATCH_FACTORS = (1, 2)
 """Multiples of the stages that async runs are planned with: as many as keep all busy, and twice that."""
 
 
-def ways(gpus: int, partition: str) -> list[Deployment]:
+def all_deployments(gpus: int, partition: str) -> list[Deployment]:
     """Each tp x pp x replicas that makes up `gpus`, with each schedule; TP first."""
-    return [one for tp in _divisors(gpus) for pp in _divisors(gpus // tp) for one in _with(gpus, tp, pp, partition)]
+    return [
+        one
+        for tp in _divisors(gpus)
+        for pp in _divisors(gpus // tp)
+        for one in _with_schedules(gpus, tp, pp, partition)
+    ]
 
 
-def _with(gpus: int, tp: int, pp: int, partition: str) -> Iterator[Deployment]:
+def _with_schedules(gpus: int, tp: int, pp: int, partition: str) -> Iterator[Deployment]:
     replicas = gpus // (tp * pp)
     if pp == 1:
         yield Deployment(tp, 1, replicas)
         return
     yield Deployment(tp, pp, replicas, "sync", 1, partition)
-    for factor in MICRO_BATCHES:
+    for factor in MICRO_BATCH_FACTORS:
         yield Deployment(tp, pp, replicas, "async", factor * pp, partition)
 
 

@@ -6,53 +6,61 @@ from pathlib import Path
 from typing import Any
 
 from reports import output, results
-from reports.formatting import NONE
+from reports.formatting import DASH
 from reports.output import Block, Column, Facts, Format, Table
 from reports.plan import estimate, tables
-from reports.plan.answer import both, brief, lead, sentence
-from reports.plan.crossover import Crossover
-from reports.plan.planner import QUESTION, LeftOut, Plan, Point, Target, make, planned
-from reports.plan.query import Asked
-from reports.plan.tables import command
-from reports.provenance import name_among
+from reports.plan.answer import answer_sentence, short_answer, short_answers_intro, tp_and_pp_points
+from reports.plan.crossover import PlannedCrossover
+from reports.plan.planner import (
+    REPORT_QUERY,
+    LatencyTarget,
+    Plan,
+    PlanPoint,
+    UnplannableDeployment,
+    plan_for_file,
+    plan_for_files,
+)
+from reports.plan.query import PlanQuery
+from reports.plan.tables import reproduce_command
+from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError, find
 
 # A plan for a machine: SI units; None where there is no figure.
 
 
-def record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan) -> dict[str, Any]:
     """Its question, answer, points, crossover, best splits, and what it assumes."""
-    asked = plan.asked
+    query = plan.query
     return {
-        "system": plan.system.name,
-        "files": [str(path) for path in plan.system.paths],
-        **{name: getattr(asked, name) for name in ("model", "gpus", "context", "dtype", "backend", "partition")},
-        "layers": asked.cut.layers,
-        "draft_tokens": asked.draft_tokens,
-        "prefill_chunk": asked.prefill_chunk,
-        "fabric": asdict(asked.fabric),
-        "provenance": "modelled" if asked.fabric.imagined else "composed",
-        "answer": sentence(plan),
-        "points": [point(one) for one in plan.points],
-        "crossover": crossover(plan.crossover),
+        "system": plan.profile.name,
+        "files": [str(path) for path in plan.profile.paths],
+        **{name: getattr(query, name) for name in ("model", "gpus", "context", "dtype", "backend", "partition")},
+        "layers": query.truncated_model.layers,
+        "draft_tokens": query.draft_tokens,
+        "prefill_chunk": query.prefill_chunk,
+        "fabric": asdict(query.interconnect),
+        "provenance": "modelled" if query.interconnect.is_hypothetical else "composed",
+        "answer": answer_sentence(plan),
+        "points": [point_record(one) for one in plan.points],
+        "crossover": crossover_record(plan.crossover),
         "targets": [_target_record(one) for one in plan.targets],
-        "pareto": [_chosen(one) for one in plan.front],
-        "left_out": [_left_out(one) for one in plan.left_out],
-        "assumed": assumptions(),
+        "pareto": [_point_summary(one) for one in plan.front],
+        "left_out": [_unplannable_record(one) for one in plan.unplannable],
+        "assumed": assumption_records(),
     }
 
 
-def assumptions() -> list[dict[str, Any]]:
+def assumption_records() -> list[dict[str, Any]]:
     """What no file holds: figure, range, reason."""
-    return [{"name": name.lower(), **one._asdict()} for name, one in estimate.every().items()]
+    return [{"name": name.lower(), **one._asdict()} for name, one in estimate.all_assumptions().items()]
 
 
-def point(one: Point) -> dict[str, Any]:
+def point_record(one: PlanPoint) -> dict[str, Any]:
     """One row."""
-    counted = one.account
+    counted = one.breakdown
     return {
-        **_which(one),
+        **_deployment_record(one),
         "step_seconds": one.seconds if one.steps else None,
         "low": one.low if one.steps else None,
         "high": one.high if one.steps else None,
@@ -69,7 +77,7 @@ def point(one: Point) -> dict[str, Any]:
     }
 
 
-def crossover(found: Crossover | None) -> dict[str, Any]:
+def crossover_record(found: PlannedCrossover | None) -> dict[str, Any]:
     """Where async PP overtakes TP; verdict none where one of them cannot be planned."""
     if found is None:
         return {"batch": None, "low": None, "high": None, "verdict": "none"}
@@ -78,20 +86,20 @@ def crossover(found: Crossover | None) -> dict[str, Any]:
         "low": found.low,
         "high": found.high,
         "verdict": found.verdict,
-        "looked_at": list(found.looked_at),
+        "looked_at": list(found.batch_range),
         "bound_by": found.bound_by or None,
         "by_variant": [
             {"implementation": who.implementation, "elementwise": who.elementwise, "partition": way, "batch": batch}
-            for (who, way), batch in found.by.items()
+            for (who, way), batch in found.leads_from.items()
         ],
     }
 
 
-def _which(one: Point) -> dict[str, Any]:
+def _deployment_record(one: PlanPoint) -> dict[str, Any]:
     return {"batch": one.batch, **asdict(one.deployment)}
 
 
-def _chosen(one: Point) -> dict[str, Any]:
+def _point_summary(one: PlanPoint) -> dict[str, Any]:
     """A point without where its time goes."""
     figures = {
         "step_seconds": one.seconds,
@@ -99,27 +107,32 @@ def _chosen(one: Point) -> dict[str, Any]:
         "high": one.high,
         "tokens_per_second": one.tokens_per_second,
     }
-    return {**_which(one), **figures}
+    return {**_deployment_record(one), **figures}
 
 
-def _target_record(one: Target) -> dict[str, Any]:
+def _target_record(one: LatencyTarget) -> dict[str, Any]:
     return {
         "latency_seconds": one.latency_seconds,
-        "best": _chosen(one.best) if one.best else None,
-        "tied": [_which(other) for other in one.tied],
+        "best": _point_summary(one.best) if one.best else None,
+        "tied": [_deployment_record(other) for other in one.tied],
     }
 
 
-def _left_out(one: LeftOut) -> dict[str, Any]:
+def _unplannable_record(one: UnplannableDeployment) -> dict[str, Any]:
     return {**asdict(one.deployment), "batch": one.batch, "why": one.why}
 
 
 TITLE = "TP or PP, planned"
-VERDICTS = {"crossover": "PP overtakes", "tp": "TP leads throughout", "pp": "PP leads throughout", "ambiguous": "open"}
+VERDICT_NAMES = {
+    "crossover": "PP overtakes",
+    "tp": "TP leads throughout",
+    "pp": "PP leads throughout",
+    "ambiguous": "open",
+}
 
 
 @dataclass(frozen=True)
-class Planned:
+class NamedPlan:
     """The plan of one file; `name` tells its GPU from the others of a report."""
 
     name: str
@@ -127,21 +140,21 @@ class Planned:
     plan: Plan
 
     @property
-    def again(self) -> str:
+    def reproduce_command(self) -> str:
         """The command that makes it again."""
-        return command([self.file.path], self.plan.asked)
+        return reproduce_command([self.file.path], self.plan.query)
 
     @property
     def sentence(self) -> str:
         """Its answer in full."""
-        return sentence(self.plan)
+        return answer_sentence(self.plan)
 
 
 @dataclass(frozen=True)
-class PlanChapter:
+class PlanSection:
     """The plans of all files that one can be made of."""
 
-    planned: Sequence[Planned]
+    planned: Sequence[NamedPlan]
 
     def __bool__(self) -> bool:
         return bool(self.planned)
@@ -150,38 +163,44 @@ class PlanChapter:
         """What they say in few words, and first what they share."""
         if not self:
             return []
-        return [lead(self.planned[0].plan.asked), *(brief(one.plan, one.name) for one in self.planned)]
+        return [
+            short_answers_intro(self.planned[0].plan.query),
+            *(short_answer(one.plan, one.name) for one in self.planned),
+        ]
 
     def tables(self) -> list[Table]:
         """All GPUs side by side: where PP overtakes, and the best split for each latency."""
-        return [_crossovers(self.planned), _targets(self.planned)] if self else []
+        return [_crossover_table(self.planned), _latency_table(self.planned)] if self else []
 
     def blocks(self) -> list[Block]:
         """For the terminal; nothing where nothing can be planned."""
         if not self:
             return []
         said = Facts(title=TITLE, rows=tuple(("", one.sentence) for one in self.planned), level=1)
-        commands = tuple((one.name, one.again) for one in self.planned)
+        commands = tuple((one.name, one.reproduce_command) for one in self.planned)
         return [said, *self.tables(), Facts(title="every split, its parts and cases", rows=commands)]
 
     def data(self) -> list[dict[str, Any]]:
         """For a machine. Points come without the names of their cases: the command's own JSON has them."""
-        return [{"name": one.name, "command": one.again, **_short(record(one.plan))} for one in self.planned]
+        return [
+            {"name": one.name, "command": one.reproduce_command, **_without_cases(plan_record(one.plan))}
+            for one in self.planned
+        ]
 
 
-def write(files: Sequence[ResultFile]) -> PlanChapter:
+def build_section(files: Sequence[ResultFile]) -> PlanSection:
     """The plans of those files that hold what one needs."""
-    found = [(file, plan) for file in files if (plan := planned(file, QUESTION))]
-    return PlanChapter([Planned(name_among(file, files), file, plan) for file, plan in found])
+    found = [(file, plan) for file in files if (plan := plan_for_file(file, REPORT_QUERY))]
+    return PlanSection([NamedPlan(distinct_gpu_name(file, files), file, plan) for file, plan in found])
 
 
-def _short(full: dict[str, Any]) -> dict[str, Any]:
+def _without_cases(full: dict[str, Any]) -> dict[str, Any]:
     points = [{key: value for key, value in point.items() if key != "cases"} for point in full["points"]]
     return full | {"points": points}
 
 
-def _crossovers(planned: Sequence[Planned]) -> Table:
-    asked = planned[0].plan.asked
+def _crossover_table(planned: Sequence[NamedPlan]) -> Table:
+    query = planned[0].plan.query
     return Table(
         title="where async PP overtakes TP",
         columns=(
@@ -193,45 +212,45 @@ def _crossovers(planned: Sequence[Planned]) -> Table:
             Column("batches looked at"),
             Column("which end with", number=False, prose=True),
         ),
-        groups=(tuple(_crossover(one) for one in planned),),
-        caption=f"batch from which on PP {asked.gpus} gives more tokens a second than TP {asked.gpus} for good",
+        groups=(tuple(_crossover_row(one) for one in planned),),
+        caption=f"batch from which on PP {query.gpus} gives more tokens a second than TP {query.gpus} for good",
         notes=(
             "possibly: the first at which PP may be ahead in any variant; about: for good, in the middle one; "
             "surely: for good, in all",
             "range: over variants, caches, and what is assumed",
-            tables.VARIANTS,
-            tables.FOR_GOOD,
-            tables.UNSEEN,
+            tables.VARIANTS_NOTE,
+            tables.FOR_GOOD_NOTE,
+            tables.UNSEEN_NOTE,
         ),
     )
 
 
-def _crossover(one: Planned) -> tuple[str, ...]:
+def _crossover_row(one: NamedPlan) -> tuple[str, ...]:
     found = one.plan.crossover
     if found is None:
-        return one.name, NONE, NONE, NONE, "not both planned", NONE, next((f.why for f in one.plan.left_out), "")
-    batches = (str(batch) if batch else NONE for batch in (found.low, found.batch, found.high))
-    first, last = found.looked_at
-    return one.name, *batches, VERDICTS[found.verdict], f"{first}–{last}", found.bound_by or "nobody looks further"
+        return one.name, DASH, DASH, DASH, "not both planned", DASH, next((f.why for f in one.plan.unplannable), "")
+    batches = (str(batch) if batch else DASH for batch in (found.low, found.batch, found.high))
+    first, last = found.batch_range
+    return one.name, *batches, VERDICT_NAMES[found.verdict], f"{first}–{last}", found.bound_by or "nobody looks further"
 
 
-def _targets(planned: Sequence[Planned]) -> Table:
+def _latency_table(planned: Sequence[NamedPlan]) -> Table:
     tied = Column("tied with", number=False, prose=True)
-    columns = Column("at most\nms"), Column("GPU", number=False), *(column for column, _ in tables.SHORTLY), tied
+    columns = Column("at most\nms"), Column("GPU", number=False), *(column for column, _ in tables.POINT_COLUMNS), tied
     return Table(
         title="best split for a latency",
         columns=columns,
-        groups=tuple(_target_rows(planned, place) for place in range(len(planned[0].plan.targets))),
+        groups=tuple(_latency_rows(planned, place) for place in range(len(planned[0].plan.targets))),
         caption="among the batches asked for the most tokens a second within what a token may take",
-        notes=(tables.OTHER_BATCHES,),
+        notes=(tables.BATCHES_NOTE,),
     )
 
 
-def _target_rows(planned: Sequence[Planned], place: int) -> tuple[tuple[str, ...], ...]:
+def _latency_rows(planned: Sequence[NamedPlan], place: int) -> tuple[tuple[str, ...], ...]:
     """One latency, a row for each GPU."""
     found = [(one.name, one.plan.targets[place]) for one in planned]
     return tuple(
-        (f"{1e3 * one.latency_seconds:g}", name, *tables.shortly(one.best), tables.tied_with(one))
+        (f"{1e3 * one.latency_seconds:g}", name, *tables.point_cells(one.best), tables.tied_names(one))
         for name, one in found
     )
 
@@ -239,33 +258,33 @@ def _target_rows(planned: Sequence[Planned], place: int) -> tuple[tuple[str, ...
 # `plan`: composes what files hold into steps of a whole model, for every way to cut it.
 
 
-def plan(paths: Sequence[Path], asked: Asked, format: Format, to: Path | None) -> None:  # noqa: A002
+def write_plan(paths: Sequence[Path], query: PlanQuery, format: Format, to: Path | None) -> None:  # noqa: A002
     """Write the plan.
 
     Raises:
         UserError: a file cannot be read, it cannot be planned, or the report cannot be written.
     """
-    made = make(results.load_all(paths), asked)
-    data = record(made) if format is Format.JSON else None
-    output.emit(tables.draw_up(made), data, format, to, paths)
+    made = plan_for_files(results.load_all(paths), query)
+    data = plan_record(made) if format is Format.JSON else None
+    output.emit(tables.build_tables(made), data, format, to, paths)
 
 
 # Lists of numbers as a user types them.
 
-LAUNCHES = ("graph", "eager")
+LAUNCH_MODES = ("graph", "eager")
 
 
-def launches(first: str) -> tuple[str, ...]:
+def parse_launches(first: str) -> tuple[str, ...]:
     """How all-reduces may have been launched: in a graph where that was timed, or eager alone.
 
     Raises:
         UserError: it is neither.
     """
-    find(dict.fromkeys(LAUNCHES, ""), first, "launch")
-    return LAUNCHES[LAUNCHES.index(first) :]
+    find(dict.fromkeys(LAUNCH_MODES, ""), first, "launch")
+    return LAUNCH_MODES[LAUNCH_MODES.index(first) :]
 
 
-def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+def parse_whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """Rising and each once, from `1,8,64`.
 
     Raises:
@@ -279,7 +298,7 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(sorted(set(map(int, found))))
 
 
-def numbers(text: str, option: str) -> tuple[float, ...]:
+def parse_numbers(text: str, option: str) -> tuple[float, ...]:
     """Rising and each once, from `0.02,0.05`.
 
     Raises:
@@ -296,12 +315,12 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
 
 # Which cases stand behind which points: each part's set of cases once, with a number that points refer to.
 
-Source = tuple[str, tuple[str, ...]]
+PartSource = tuple[str, tuple[str, ...]]
 """A part, and the names of the cases that its time comes from."""
 
 
 @dataclass(frozen=True)
-class Traces:
+class PointSources:
     """Points, and the sources of their parts.
 
     Attributes:
@@ -309,26 +328,26 @@ class Traces:
         points: each with its parts' numbers; parts without a case are assumed and have none.
     """
 
-    sources: Sequence[Source]
-    points: Sequence[tuple[Point, Mapping[str, int]]]
+    sources: Sequence[PartSource]
+    points: Sequence[tuple[PlanPoint, Mapping[str, int]]]
 
 
-def of(points: Sequence[Point]) -> Traces:
+def number_sources(points: Sequence[PlanPoint]) -> PointSources:
     """Of the middle implementation of each."""
-    numbers: dict[Source, int] = {}
+    numbers: dict[PartSource, int] = {}
     traced = []
     for one in points:
-        cases = one.account.cases if one.account else {}
+        cases = one.breakdown.cases if one.breakdown else {}
         found = {part: (part, tuple(names)) for part, names in cases.items() if names}
         traced.append((one, {part: numbers.setdefault(source, len(numbers) + 1) for part, source in found.items()}))
-    return Traces(list(numbers), traced)
+    return PointSources(list(numbers), traced)
 
 
-def telling(plan: Plan) -> list[Point]:
+def highlighted_points(plan: Plan) -> list[PlanPoint]:
     """The points that a plan's statements are about, by batch: TP and async PP over all GPUs, the best, the front."""
-    found: dict[int, Point] = {id(one): one for one in plan.front}
+    found: dict[int, PlanPoint] = {id(one): one for one in plan.front}
     for batch in plan.batches:
         alike = plan.at(batch)
         best = max(alike, key=lambda one: one.tokens_per_second)
-        found |= {id(one): one for one in (best, *both(plan, alike)) if one}
+        found |= {id(one): one for one in (best, *tp_and_pp_points(plan, alike)) if one}
     return sorted(found.values(), key=lambda one: one.batch)

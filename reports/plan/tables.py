@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from reports import formatting
-from reports.formatting import NONE, counted
+from reports.formatting import DASH, pluralize
 from reports.output import Block, Column, Facts, Row, Table
 from reports.plan import estimate, step
-from reports.plan.answer import sentence
-from reports.plan.crossover import Crossover
-from reports.plan.planner import LeftOut, Plan, Point, Target
-from reports.plan.query import Asked, Fabric
+from reports.plan.answer import answer_sentence
+from reports.plan.crossover import PlannedCrossover
+from reports.plan.planner import LatencyTarget, Plan, PlanPoint, UnplannableDeployment
+from reports.plan.query import Interconnect, PlanQuery
 from reports.plan.step import ALL_REDUCE
-from reports.provenance import weakest
+from reports.provenance import weakest_provenance
 from specs.parallel import Deployment
 
 # How a plan's splits, ranges, parts and what-ifs are written.
 
 # The command that makes a plan again.
 
-USUAL = Asked(model="llama-3-70b", gpus=8)
+COMMAND_DEFAULTS = PlanQuery(model="llama-3-70b", gpus=8)
 """What `python -m reports plan` is asked where no option says otherwise."""
-PLAIN = ("model", "gpus", "context", "dtype", "backend", "partition", "draft_tokens", "prefill_chunk", "layers")
-LISTS = {"batches": "batch", "latencies": "latency"}
-LINKS = {
+PLAIN_OPTIONS = ("model", "gpus", "context", "dtype", "backend", "partition", "draft_tokens", "prefill_chunk", "layers")
+LIST_OPTIONS = {"batches": "batch", "latencies": "latency"}
+LINK_OPTIONS = {
     "nodes": "nodes",
     "gpus_per_node": "gpus-per-node",
     "bytes_per_second": "link-bandwidth",
@@ -34,50 +34,52 @@ LINKS = {
 }
 
 
-def command(paths: Iterable[Path], asked: Asked) -> str:
+def reproduce_command(paths: Iterable[Path], query: PlanQuery) -> str:
     """`python -m reports plan FILE --context 256`: the options that differ from the usual ones."""
-    return shlex.join(["python", "-m", "reports", "plan", *map(str, paths), *_options(asked)])
+    return shlex.join(["python", "-m", "reports", "plan", *map(str, paths), *_options(query)])
 
 
-def _options(asked: Asked) -> Iterator[str]:
-    for name in PLAIN:
-        if (value := getattr(asked, name)) != getattr(USUAL, name):
+def _options(query: PlanQuery) -> Iterator[str]:
+    for name in PLAIN_OPTIONS:
+        if (value := getattr(query, name)) != getattr(COMMAND_DEFAULTS, name):
             yield from (f"--{name.replace('_', '-')}", str(value))
-    if asked.launches != USUAL.launches:
-        yield from ("--launch", asked.launches[0])
-    for name, option in LISTS.items():
-        if tuple(values := getattr(asked, name)) != tuple(getattr(USUAL, name)):
+    if query.launches != COMMAND_DEFAULTS.launches:
+        yield from ("--launch", query.launches[0])
+    for name, option in LIST_OPTIONS.items():
+        if tuple(values := getattr(query, name)) != tuple(getattr(COMMAND_DEFAULTS, name)):
             yield from (f"--{option}", ",".join(map(str, values)))
-    for name, option in LINKS.items():
-        if (value := getattr(asked.fabric, name)) != getattr(Fabric(), name):
+    for name, option in LINK_OPTIONS.items():
+        if (value := getattr(query.interconnect, name)) != getattr(Interconnect(), name):
             yield from (f"--{option}", str(value))
 
 
-GUESSED = ("assumed", "modelled")
-SHORT = {"interpolated": "interp.", "lm_head": "head"}
-VARIANTS = (
+UNMEASURED = ("assumed", "modelled")
+SHORT_NAMES = {"interpolated": "interp.", "lm_head": "head"}
+VARIANTS_NOTE = (
     "variants: whose kernels run; elementwise kernels (norms, rotary embedding, SwiGLU) counted as launches of their "
     "own, or fused into others at no cost; layers dealt evenly or balanced"
 )
-FOR_GOOD = "for good: at every larger batch looked at; before that the lead may change more than once, at tile sizes"
-UNSEEN = (
+FOR_GOOD_NOTE = (
+    "for good: at every larger batch looked at; before that the lead may change more than once, at tile sizes"
+)
+UNSEEN_NOTE = (
     "not in the range: errors of straight lines between tabulated shapes and tokens; a tile cliff between two "
     "tabulated tokens is not seen"
 )
-OTHER_BATCHES = "powers of two fill tiles, and batches just above them do not: --batch asks for others"
-LAUNCHED = {"graph": "in a graph", "eager": "eagerly"}
-FEW = 4
+BATCHES_NOTE = "powers of two fill tiles, and batches just above them do not: --batch asks for others"
+LAUNCH_NAMES = {"graph": "in a graph", "eager": "eagerly"}
+MAX_NAMED = 4
 """Splits that a cell names; of more it says how many."""
 
 
-def cut(one: Deployment) -> str:
+def parallelism_label(one: Deployment) -> str:
     """`tp2-pp4x2`: how the model is cut, without schedule."""
     words = [f"tp{one.tp}"] if one.tp > 1 or one.pp == 1 else []
     words += [f"pp{one.pp}"] if one.pp > 1 else []
     return "-".join(words) + (f"x{one.replicas}" if one.replicas > 1 else "")
 
 
-def kind(one: Deployment) -> str:
+def deployment_kind(one: Deployment) -> str:
     """What a split is an example of: whatever has replicas is of that kind, whatever has both TP and PP is mixed."""
     if one.replicas > 1:
         return "replicas"
@@ -86,68 +88,68 @@ def kind(one: Deployment) -> str:
     return "mixed TP x PP" if one.tp > 1 else f"{one.schedule} PP"
 
 
-def milliseconds(seconds: float) -> str:
+def format_milliseconds(seconds: float) -> str:
     """To three digits, or all of those before the point."""
     number = 1e3 * seconds
-    return formatting.digits(float(f"{number:.3g}")) if number < 1000 else f"{number:,.0f}"
+    return formatting.three_digits(float(f"{number:.3g}")) if number < 1000 else f"{number:,.0f}"
 
 
-def bounds(one: Point) -> str:
+def step_range(one: PlanPoint) -> str:
     """The least and the most that its step may take, in milliseconds."""
-    return f"{milliseconds(one.low)}–{milliseconds(one.high)}"
+    return f"{format_milliseconds(one.low)}–{format_milliseconds(one.high)}"
 
 
-def guessed_parts(one: Point) -> set[str]:
+def unmeasured_parts(one: PlanPoint) -> set[str]:
     """Parts that rest on an assumption or on a model."""
-    return {name for name, how in one.account.provenance.items() if how in GUESSED} if one.account else set()
+    return {name for name, how in one.breakdown.provenance.items() if how in UNMEASURED} if one.breakdown else set()
 
 
-def provenance(one: Point, everywhere: Iterable[str] = ()) -> str:
+def provenance_cell(one: PlanPoint, everywhere: Iterable[str] = ()) -> str:
     """`interp. + hop`: the weakest that parts with a measurement rest on, then those that are assumed or modelled."""
-    if one.account is None:
+    if one.breakdown is None:
         return ""
-    found = [how for how in one.account.provenance.values() if how not in GUESSED]
-    how = weakest(found) if found else ""
-    extra = sorted(SHORT.get(name, name) for name in guessed_parts(one) - set(everywhere))
-    return " + ".join(filter(None, (SHORT.get(how, how), ", ".join(extra))))
+    found = [how for how in one.breakdown.provenance.values() if how not in UNMEASURED]
+    how = weakest_provenance(found) if found else ""
+    extra = sorted(SHORT_NAMES.get(name, name) for name in unmeasured_parts(one) - set(everywhere))
+    return " + ".join(filter(None, (SHORT_NAMES.get(how, how), ", ".join(extra))))
 
 
-def tied_with(one: Target) -> str:
+def tied_names(one: LatencyTarget) -> str:
     """The splits that cannot be told from the best: those of its batch first."""
     best = one.best
     if best is None:
         return ""
     found = sorted(one.tied, key=lambda other: other.batch != best.batch)
     named = [str(other.deployment) + (f" at {other.batch}" if other.batch != best.batch else "") for other in found]
-    more = [f"{len(named) - FEW} more"] if len(named) > FEW else []
-    return ", ".join([*named[:FEW], *more])
+    more = [f"{len(named) - MAX_NAMED} more"] if len(named) > MAX_NAMED else []
+    return ", ".join([*named[:MAX_NAMED], *more])
 
 
-def load(asked: Asked) -> str:
+def query_summary(query: PlanQuery) -> str:
     """`llama-3-70b · bf16 · context 256 · …`."""
-    return " · ".join(_load(asked))
+    return " · ".join(_query_parts(query))
 
 
-def _load(asked: Asked) -> Iterator[str]:
-    yield asked.model + (f" cut to {asked.layers} layers" if asked.layers else "")
-    yield asked.dtype
-    yield f"context {asked.context}"
-    yield f"all-reduce: {asked.backend}"
-    yield f"layers dealt {asked.partition}ly" if asked.partition == "even" else f"layers {asked.partition}"
-    if asked.draft_tokens:
-        yield f"{asked.draft_tokens} draft tokens"
-    if asked.prefill_chunk:
-        yield f"{asked.prefill_chunk} tokens of prompts in a step"
+def _query_parts(query: PlanQuery) -> Iterator[str]:
+    yield query.model + (f" cut to {query.layers} layers" if query.layers else "")
+    yield query.dtype
+    yield f"context {query.context}"
+    yield f"all-reduce: {query.backend}"
+    yield f"layers dealt {query.partition}ly" if query.partition == "even" else f"layers {query.partition}"
+    if query.draft_tokens:
+        yield f"{query.draft_tokens} draft tokens"
+    if query.prefill_chunk:
+        yield f"{query.prefill_chunk} tokens of prompts in a step"
 
 
-def what_if(asked: Asked) -> str:
+def hypothetical_links(query: PlanQuery) -> str:
     """What is imagined of the links; empty where nothing is."""
-    fabric = asked.fabric
-    if not fabric.imagined:
+    fabric = query.interconnect
+    if not fabric.is_hypothetical:
         return ""
     said = []
     if fabric.gpus_per_node:
-        said.append(f"{counted(fabric.nodes, 'node')} of {counted(fabric.gpus_per_node, 'GPU')}")
+        said.append(f"{pluralize(fabric.nodes, 'node')} of {pluralize(fabric.gpus_per_node, 'GPU')}")
     if fabric.bytes_per_second is not None:
         said.append(f"a link of {fabric.bytes_per_second / 1e9:g} GB/s in one direction")
     if fabric.latency_seconds is not None:
@@ -158,19 +160,19 @@ def what_if(asked: Asked) -> str:
     return f"{', '.join(said)}: {which} are modelled, nobody measured them"
 
 
-def all_reduces(plan: Plan) -> str:
+def all_reduce_sources(plan: Plan) -> str:
     """`behind the middle figures: custom (vllm) timed in a graph, of bf16; …`; none where nothing is reduced."""
-    known = {one.case.name: one for one in plan.system.by_op.get("all_reduce", ())}
+    known = {one.case.name: one for one in plan.profile.measurements_by_op.get("all_reduce", ())}
     used = [
         known[name]
         for one in plan.points
-        if one.account
-        for name in one.account.cases.get(ALL_REDUCE, ())
+        if one.breakdown
+        for name in one.breakdown.cases.get(ALL_REDUCE, ())
         if name in known
     ]
     found: dict[str, dict[str, None]] = {}
     for one in used:
-        how = LAUNCHED.get(one.case.launch or "", "nobody says how")
+        how = LAUNCH_NAMES.get(one.case.launch or "", "nobody says how")
         what = f"{one.case.implementation}{{}} timed {how}, of {one.case.dtype}"
         found.setdefault(what, {}).update({one.framework: None} if one.framework else {})
     said = [what.format(f" ({', '.join(sorted(who))})" if who else "") for what, who in found.items()]
@@ -179,50 +181,50 @@ def all_reduces(plan: Plan) -> str:
 
 # What a plan has no figures of, a line for each reason; and the figures that it assumes.
 
-UNITS = (("BYTES_PER_SECOND", 1e9, "GB/s"), ("SECONDS", 1e-6, "us"), ("BYTES", 2.0**30, "GiB"))
+ASSUMPTION_UNITS = (("BYTES_PER_SECOND", 1e9, "GB/s"), ("SECONDS", 1e-6, "us"), ("BYTES", 2.0**30, "GiB"))
 """How the name of an assumed figure ends, and what it is written in."""
-BETWEEN_NODES = "NODE_"
+NODE_PREFIX = "NODE_"
 
 
-def left_out_tables(plan: Plan) -> list[Block]:
+def unplannable_tables(plan: Plan) -> list[Block]:
     """Both tables; the first where anything is left out."""
-    rows = [*_no_room(plan), *_missing(plan.left_out)]
+    rows = [*_memory_rows(plan), *_missing_rows(plan.unplannable)]
     found: list[Block] = []
     if rows:
         columns = Column("splits", number=False, prose=True), Column("why", number=False, prose=True)
         found.append(Table(title="what is not planned", columns=columns, groups=(tuple(rows),)))
-    return [*found, _assumed(plan.asked)]
+    return [*found, _assumption_table(plan.query)]
 
 
-def _no_room(plan: Plan) -> Iterator[Row]:
+def _memory_rows(plan: Plan) -> Iterator[Row]:
     """All that memory holds too few sequences for, in one line."""
     tight = dict.fromkeys(one.deployment for one in plan.points if not one.fits)
     if not tight:
         return
-    most: dict[Deployment, int] = {one: step.most_sequences(one, plan.asked, plan.system) for one in tight}
+    most: dict[Deployment, int] = {one: step.max_sequences(one, plan.query, plan.profile) for one in tight}
     said = [f"{one} {f'above {count}' if count else 'at any batch'}" for one, count in most.items()]
-    memory = (plan.system.memory_bytes or 0) / 1e9
+    memory = (plan.profile.memory_bytes or 0) / 1e9
     yield (
         ", ".join(said),
-        f"memory: {memory:,.1f} GB hold no more weights, sequences of context {plan.asked.context} and workspace",
+        f"memory: {memory:,.1f} GB hold no more weights, sequences of context {plan.query.context} and workspace",
     )
 
 
-def _missing(left_out: Iterable[LeftOut]) -> Iterator[Row]:
+def _missing_rows(unplannable: Iterable[UnplannableDeployment]) -> Iterator[Row]:
     """Reasons that differ in their numbers alone are one."""
-    alike: dict[str, list[LeftOut]] = {}
-    for one in left_out:
+    alike: dict[str, list[UnplannableDeployment]] = {}
+    for one in unplannable:
         alike.setdefault(re.sub(r"[\d.,]+", "#", one.why), []).append(one)
     for found in alike.values():
         reasons = dict.fromkeys(one.why for one in found)
         first = next(iter(reasons))
         yield (
-            ", ".join(_where(found)),
+            ", ".join(_deployments_with_batches(found)),
             first + (f" (and {len(reasons) - 1} more like this)" if len(reasons) > 1 else ""),
         )
 
 
-def _where(found: Sequence[LeftOut]) -> Iterator[str]:
+def _deployments_with_batches(found: Sequence[UnplannableDeployment]) -> Iterator[str]:
     """`tp8`, or with its batches: `tp4x2 at 1, 8`."""
     batches: dict[Deployment, list[str]] = {}
     for one in found:
@@ -231,15 +233,17 @@ def _where(found: Sequence[LeftOut]) -> Iterator[str]:
         yield f"{deployment} at {' and '.join(at)}" if at else str(deployment)
 
 
-def _assumed(asked: Asked) -> Table:
+def _assumption_table(query: PlanQuery) -> Table:
     """What no file holds; what lies between hosts only where there are several."""
     rows = []
-    for name, one in estimate.every().items():
-        if name.startswith(BETWEEN_NODES) and asked.fabric.nodes == 1:
+    for name, one in estimate.all_assumptions().items():
+        if name.startswith(NODE_PREFIX) and query.interconnect.nodes == 1:
             continue
-        end, factor, unit = next(row for row in UNITS if name.endswith(row[0]))
+        end, factor, unit = next(row for row in ASSUMPTION_UNITS if name.endswith(row[0]))
         figure, low, high = (f"{value / factor:g}" for value in (one.value, one.low, one.high))
-        what = name.removesuffix(end).strip("_").lower().replace("_", " ") + (" link" if end == UNITS[0][0] else "")
+        what = name.removesuffix(end).strip("_").lower().replace("_", " ") + (
+            " link" if end == ASSUMPTION_UNITS[0][0] else ""
+        )
         rows.append((what, f"{figure} {unit}", f"{low}–{high}" if low != high else "", one.why))
     return Table(
         title="assumed",
@@ -254,50 +258,50 @@ def _assumed(asked: Asked) -> Table:
     )
 
 
-Cell = Callable[[Point], str]
+Cell = Callable[[PlanPoint], str]
 NOTES = (
     "step: what a sequence waits for a token; low–high over implementations, elementwise kernels, caches, passes",
     "comm: all-reduces, and hops that the loop waits for; bubble: waiting for stages; of the middle implementation",
     "rests on: the weakest of its parts, + those that are assumed or modelled",
     "best: nothing at that batch is faster; tied: its range reaches the best's; front: none is better in both",
 )
-TRACE = "{} has the cases of each point, by their names in `python -m reports show FILE --format json`"
+CASES_NOTE = "{} has the cases of each point, by their names in `python -m reports show FILE --format json`"
 
 
-def draw_up(plan: Plan) -> list[Block]:
+def build_tables(plan: Plan) -> list[Block]:
     """All of it, the answer first."""
-    found: list[Block] = [_head(plan)]
-    found += [_crossover(plan, plan.crossover)] if plan.crossover else []
-    found += [_targets(plan), _front(plan), _points(plan)]
-    return [*found, *left_out_tables(plan)]
+    found: list[Block] = [_header_facts(plan)]
+    found += [_crossover_table(plan, plan.crossover)] if plan.crossover else []
+    found += [_latency_table(plan), _pareto_table(plan), _point_table(plan)]
+    return [*found, *unplannable_tables(plan)]
 
 
-def _head(plan: Plan) -> Facts:
-    asked = plan.asked
+def _header_facts(plan: Plan) -> Facts:
+    query = plan.query
     rows = [
-        ("", sentence(plan)),
-        ("what if", what_if(asked)),
-        ("asked", load(asked)),
-        ("all-reduces", all_reduces(plan)),
-        ("files", ", ".join(map(str, plan.system.paths))),
+        ("", answer_sentence(plan)),
+        ("what if", hypothetical_links(query)),
+        ("asked", query_summary(query)),
+        ("all-reduces", all_reduce_sources(plan)),
+        ("files", ", ".join(map(str, plan.profile.paths))),
     ]
-    title = f"TP or PP over {asked.gpus} x {plan.system.name}"
+    title = f"TP or PP over {query.gpus} x {plan.profile.name}"
     return Facts(title=title, rows=tuple((name, text) for name, text in rows if text), level=1)
 
 
-def _crossover(plan: Plan, found: Crossover) -> Table:
+def _crossover_table(plan: Plan, found: PlannedCrossover) -> Table:
     """The batch from which on PP leads, a column for each way to deal layers."""
-    ways = list(dict.fromkeys(way for _, way in found.by))
+    ways = list(dict.fromkeys(way for _, way in found.leads_from))
     rows = [
         (
             who.implementation,
             "counted" if who.elementwise else "fused",
-            *(_batch(found.by.get((who, way))) for way in ways),
+            *(_batch_cell(found.leads_from.get((who, way))) for way in ways),
         )
-        for who in dict.fromkeys(who for who, _ in found.by)
+        for who in dict.fromkeys(who for who, _ in found.leads_from)
     ]
-    gpus = plan.asked.gpus
-    first, last = found.looked_at
+    gpus = plan.query.gpus
+    first, last = found.batch_range
     return Table(
         title="crossover",
         columns=(
@@ -308,25 +312,25 @@ def _crossover(plan: Plan, found: Crossover) -> Table:
         groups=(tuple(rows),),
         caption=(
             f"batch from which on async PP {gpus} gives more tokens a second than TP {gpus} for good: "
-            f"{_range(found)} ({found.verdict})"
+            f"{_crossover_range(found)} ({found.verdict})"
         ),
         notes=tuple(
             filter(
                 None,
                 (
                     f"multiples of {gpus} from {first} to {last}" + (f": {found.bound_by}" if found.bound_by else ""),
-                    f"{NONE}: it does not, up to there" if None in found.by.values() else "",
-                    FOR_GOOD,
-                    VARIANTS,
-                    UNSEEN,
-                    *formatting.dependent_launch_notes(who.implementation for who, _ in found.by),
+                    f"{DASH}: it does not, up to there" if None in found.leads_from.values() else "",
+                    FOR_GOOD_NOTE,
+                    VARIANTS_NOTE,
+                    UNSEEN_NOTE,
+                    *formatting.dependent_launch_notes(who.implementation for who, _ in found.leads_from),
                 ),
             )
         ),
     )
 
 
-def _range(found: Crossover) -> str:
+def _crossover_range(found: PlannedCrossover) -> str:
     """What is known of all variants together."""
     if found.low is None:
         return "none"
@@ -335,67 +339,73 @@ def _range(found: Crossover) -> str:
     return f"{middle}{surely}; it may be ahead from {found.low} on"
 
 
-def _batch(batch: int | None) -> str:
-    return str(batch) if batch else NONE
+def _batch_cell(batch: int | None) -> str:
+    return str(batch) if batch else DASH
 
 
-def _targets(plan: Plan) -> Table:
+def _latency_table(plan: Plan) -> Table:
     """Of each latency the split with the most tokens a second."""
     tied = Column("tied with", number=False, prose=True)
     return Table(
         title="best split for a latency",
-        columns=(Column("at most\nms"), *(column for column, _ in SHORTLY), tied),
-        groups=(tuple((f"{1e3 * one.latency_seconds:g}", *shortly(one.best), tied_with(one)) for one in plan.targets),),
+        columns=(Column("at most\nms"), *(column for column, _ in POINT_COLUMNS), tied),
+        groups=(
+            tuple((f"{1e3 * one.latency_seconds:g}", *point_cells(one.best), tied_names(one)) for one in plan.targets),
+        ),
         caption="among the batches asked for the most tokens a second within what a token may take",
-        notes=(OTHER_BATCHES,),
+        notes=(BATCHES_NOTE,),
     )
 
 
-def shortly(one: Point | None) -> tuple[str, ...]:
+def point_cells(one: PlanPoint | None) -> tuple[str, ...]:
     """A point without where its time goes; None for a latency that nothing reaches."""
-    return tuple(cell(one) for _, cell in SHORTLY) if one else ("none is as fast", *[NONE] * (len(SHORTLY) - 1))
+    return (
+        tuple(cell(one) for _, cell in POINT_COLUMNS)
+        if one
+        else ("none is as fast", *[DASH] * (len(POINT_COLUMNS) - 1))
+    )
 
 
-def _front(plan: Plan) -> Table:
+def _pareto_table(plan: Plan) -> Table:
     return Table(
         title="Pareto front",
-        columns=tuple(column for column, _ in SHORTLY),
-        groups=(tuple(map(shortly, plan.front)),),
+        columns=tuple(column for column, _ in POINT_COLUMNS),
+        groups=(tuple(map(point_cells, plan.front)),),
         caption="among the batches asked for nothing is better in both latency and tokens a second",
-        notes=(OTHER_BATCHES,),
+        notes=(BATCHES_NOTE,),
     )
 
 
-def _points(plan: Plan) -> Table:
+def _point_table(plan: Plan) -> Table:
     """A group of rows for each batch."""
     there = [one for one in plan.points if one.fits]
-    everywhere = set.intersection(*map(guessed_parts, there)) if there else set()
+    everywhere = set.intersection(*map(unmeasured_parts, there)) if there else set()
     columns: list[tuple[Column, Cell]] = [
         (Column("batch"), lambda one: str(one.batch)),
-        (Column("split", number=False), lambda one: cut(one.deployment)),
+        (Column("split", number=False), lambda one: parallelism_label(one.deployment)),
         (Column("schedule", number=False), lambda one: one.deployment.schedule),
-        (Column("micro-\nbatches"), lambda one: str(one.deployment.micro_batches) if _is_async(one) else NONE),
-        *FIGURES,
-        (Column("comm\n%"), lambda one: _percent(one.account.communication_share if one.account else 0)),
-        (Column("bubble\n%"), lambda one: _percent(one.account.bubble_share if one.account else 0)),
-        (Column("rests on", number=False, prose=True), lambda one: provenance(one, everywhere)),
+        (Column("micro-\nbatches"), lambda one: str(one.deployment.micro_batches) if _is_async(one) else DASH),
+        *STEP_COLUMNS,
+        (Column("comm\n%"), lambda one: _percent(one.breakdown.communication_share if one.breakdown else 0)),
+        (Column("bubble\n%"), lambda one: _percent(one.breakdown.bubble_share if one.breakdown else 0)),
+        (Column("rests on", number=False, prose=True), lambda one: provenance_cell(one, everywhere)),
     ]
     groups = []
     for batch in plan.batches:
         alike = plan.at(batch)
-        marks = _marks(plan, alike)
+        marks = _point_marks(plan, alike)
         groups.append(tuple((*(cell(one) for _, cell in columns), marks[id(one)]) for one in alike))
     guessed = f"assumed or modelled in every row: {', '.join(sorted(everywhere))}" if everywhere else ""
     return Table(
         title="every split",
         columns=(*(column for column, _ in columns), Column("note", number=False)),
         groups=tuple(groups),
-        caption=" · ".join(filter(None, (load(plan.asked), guessed))),
-        notes=(*NOTES, TRACE.format(f"`{command(plan.system.paths, plan.asked)} --format json`")),
+        caption=" · ".join(filter(None, (query_summary(plan.query), guessed))),
+        notes=(*NOTES, CASES_NOTE.format(f"`{reproduce_command(plan.profile.paths, plan.query)} --format json`")),
     )
 
 
-def _marks(plan: Plan, alike: Iterable[Point]) -> dict[int, str]:
+def _point_marks(plan: Plan, alike: Iterable[PlanPoint]) -> dict[int, str]:
     """By point of one batch: best or tied, and whether it is on the front."""
     best = min(alike, key=lambda one: one.seconds)
     told = {id(one): "best" if one is best else "tied" if one.low <= best.high else "" for one in alike}
@@ -403,21 +413,21 @@ def _marks(plan: Plan, alike: Iterable[Point]) -> dict[int, str]:
     return {key: ", ".join(filter(None, (word, "front" * (key in front)))) for key, word in told.items()}
 
 
-def _is_async(one: Point) -> bool:
+def _is_async(one: PlanPoint) -> bool:
     return one.deployment.schedule == "async"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}" if share else NONE
+    return f"{100 * share:.1f}" if share else DASH
 
 
-FIGURES: tuple[tuple[Column, Cell], ...] = (
-    (Column("step\nms"), lambda one: milliseconds(one.seconds)),
-    (Column("low–high\nms"), bounds),
-    (Column("tokens/s"), lambda one: formatting.digits(one.tokens_per_second)),
+STEP_COLUMNS: tuple[tuple[Column, Cell], ...] = (
+    (Column("step\nms"), lambda one: format_milliseconds(one.seconds)),
+    (Column("low–high\nms"), step_range),
+    (Column("tokens/s"), lambda one: formatting.three_digits(one.tokens_per_second)),
 )
-SHORTLY: tuple[tuple[Column, Cell], ...] = (
+POINT_COLUMNS: tuple[tuple[Column, Cell], ...] = (
     (Column("split", number=False), lambda one: str(one.deployment)),
     (Column("batch"), lambda one: str(one.batch)),
-    *FIGURES,
+    *STEP_COLUMNS,
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from reports.formatting import counted
+from reports.formatting import pluralize
 from reports.results import ResultFile, deployment_of
 from specs import measurement, statistics
 from specs.measurement import Measurement
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
     context: int | None
 
 
-Runs = Mapping[Deployment, Measurement]
+RunsByDeployment = Mapping[Deployment, Measurement]
 """Steps of one load, TP first, then by stages, schedule and micro-batches, then replicas."""
 
 
@@ -52,10 +52,10 @@ class Experiment:
 
     file: ResultFile
     setting: Setting
-    loads: Mapping[Load, Runs]
+    loads: Mapping[Load, RunsByDeployment]
 
 
-def crowd(file: ResultFile, ranks: int) -> str:
+def oversubscription(file: ResultFile, ranks: int) -> str:
     """`4 ranks share 2 cores`, where there are more ranks than cores: what would run at once takes turns.
 
     Such steps show that the ranks work together and where each waits; of TP against PP they say nothing.
@@ -64,43 +64,43 @@ def crowd(file: ResultFile, ranks: int) -> str:
     if file.machine.get("device") != "cpu" or not isinstance(cores, int) or not isinstance(hosts, int):
         return ""
     together = cores * max(1, hosts)
-    return f"{ranks} ranks share {counted(together, 'core')}" if ranks > together else ""
+    return f"{ranks} ranks share {pluralize(together, 'core')}" if ranks > together else ""
 
 
-def belongs(one: Measurement) -> bool:
+def is_experiment_step(one: Measurement) -> bool:
     """Whether it is of an experiment: a step that was run, not modelled."""
-    return one.case.op == measurement.OP and one.provenance == "measured"
+    return one.case.op == measurement.STEP_OP and one.provenance == "measured"
 
 
-def collect(file: ResultFile) -> list[Experiment]:
+def collect_experiments(file: ResultFile) -> list[Experiment]:
     """Every experiment of a file, decode before prefill."""
     found: dict[Setting, dict[Load, dict[Deployment, Measurement]]] = {}
     for one in file.measurements:
-        if belongs(one):
-            by_load = found.setdefault(_setting(one), {}).setdefault(_load(one), {})
+        if is_experiment_step(one):
+            by_load = found.setdefault(_setting_of(one), {}).setdefault(_load_of(one), {})
             by_load.setdefault(deployment_of(one), one)
     settings = sorted(found, key=lambda setting: not setting.decode)
     return [
-        Experiment(file, one, {load: _ordered(found[one][load]) for load in sorted(found[one])}) for one in settings
+        Experiment(file, one, {load: _sort_runs(found[one][load]) for load in sorted(found[one])}) for one in settings
     ]
 
 
-def _setting(one: Measurement) -> Setting:
+def _setting_of(one: Measurement) -> Setting:
     case = one.case
     decode = measurement.is_decode(case.tokens, case.batch)
     who = case.dtype, case.implementation, case.backend or "unknown", case.ranks
     return Setting(case.model or "", case.layers or 1, case.vocab, *who, decode, case.context if decode else None)
 
 
-def _load(one: Measurement) -> Load:
+def _load_of(one: Measurement) -> Load:
     return Load((one.case.tokens or 1) // (one.case.batch or 1), one.case.batch or 1)
 
 
-def _ordered(runs: Runs) -> Runs:
-    return {one: runs[one] for one in sorted(runs, key=_place)}
+def _sort_runs(runs: RunsByDeployment) -> RunsByDeployment:
+    return {one: runs[one] for one in sorted(runs, key=_deployment_order)}
 
 
-def _place(one: Deployment) -> tuple[int, int, int, int, int]:
+def _deployment_order(one: Deployment) -> tuple[int, int, int, int, int]:
     return one.replicas, one.pp, SCHEDULES.index(one.schedule), one.micro_batches, PARTITIONS.index(one.partition)
 
 
@@ -110,7 +110,7 @@ ERROR_RATE = 0.05
 
 
 @dataclass(frozen=True)
-class Ratio:
+class StepRatio:
     """t(other) / t(base), and its interval, wider where `other` is the fastest of several: it was the luckiest too."""
 
     base: Measurement
@@ -129,13 +129,13 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Duel:
+class TpPpComparison:
     """TP and the best of PP at one load."""
 
     load: Load
     tp: Deployment
     pp: Deployment
-    ratio: Ratio
+    ratio: StepRatio
 
     @property
     def winner(self) -> Literal["tp", "pp"] | None:
@@ -144,7 +144,7 @@ class Duel:
         return "tp" if low > 1 else "pp" if high < 1 else None
 
 
-def duels(experiment: Experiment) -> list[Duel]:
+def compare_tp_pp(experiment: Experiment) -> list[TpPpComparison]:
     """One for each load at which both ran over all ranks."""
     found = []
     for load, runs in experiment.loads.items():
@@ -152,27 +152,27 @@ def duels(experiment: Experiment) -> list[Duel]:
         tp = {one: of for one, of in alone.items() if one.pp == 1}
         pp = {one: of for one, of in alone.items() if one.tp == 1 and one.pp > 1}
         if tp and pp:
-            a, b = fastest(tp), fastest(pp)
-            found.append(Duel(load, a, b, Ratio(tp[a], pp[b], among=len(pp))))
+            a, b = fastest_deployment(tp), fastest_deployment(pp)
+            found.append(TpPpComparison(load, a, b, StepRatio(tp[a], pp[b], among=len(pp))))
     return found
 
 
-def fastest(runs: Runs) -> Deployment:
+def fastest_deployment(runs: RunsByDeployment) -> Deployment:
     """By the median."""
     return min(runs, key=lambda one: runs[one].median)
 
 
-def leaders(runs: Runs) -> list[Deployment]:
+def tied_fastest(runs: RunsByDeployment) -> list[Deployment]:
     """The fastest and all that cannot be told from it; none where there is no interval or nothing to tell it from."""
-    first = fastest(runs)
-    others = {one: Ratio(runs[first], of, among=len(runs) - 1) for one, of in runs.items() if one != first}
+    first = fastest_deployment(runs)
+    others = {one: StepRatio(runs[first], of, among=len(runs) - 1) for one, of in runs.items() if one != first}
     if not others or any(ratio.interval is None for ratio in others.values()):
         return []
     return [first, *(one for one, ratio in others.items() if ratio.interval and ratio.interval[0] <= 1)]
 
 
 @dataclass(frozen=True)
-class Crossover:
+class MeasuredCrossover:
     """Between which batches PP overtakes TP.
 
     Attributes:
@@ -186,15 +186,15 @@ class Crossover:
     why: str = ""
 
 
-def crossover(found: Sequence[Duel]) -> Crossover:
+def find_crossover(found: Sequence[TpPpComparison]) -> MeasuredCrossover:
     """Where PP overtakes TP in decode, by those batches at which they can be told apart."""
     decided = [(one.load.batch, one.winner) for one in found if one.winner]
     if not decided:
-        return Crossover(None, None, "they cannot be told apart at any batch")
+        return MeasuredCrossover(None, None, "they cannot be told apart at any batch")
     batches: Mapping[str, list[int]] = {
         who: [batch for batch, winner in decided if winner == who] for who in ("tp", "pp")
     }
     after, by = max(batches["tp"], default=None), min(batches["pp"], default=None)
     if after is not None and by is not None and by < after:
-        return Crossover(None, None, f"PP is ahead at {by} and TP again at {after}")
-    return Crossover(after, by, "" if after and by else f"{'PP' if after else 'TP'} is ahead at no batch")
+        return MeasuredCrossover(None, None, f"PP is ahead at {by} and TP again at {after}")
+    return MeasuredCrossover(after, by, "" if after and by else f"{'PP' if after else 'TP'} is ahead at no batch")

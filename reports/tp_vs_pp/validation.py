@@ -13,29 +13,29 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from reports import formatting, pipeline_model
-from reports.deployment_names import of, spoken
-from reports.formatting import NONE, counted
+from reports.deployment_names import deployment_name, load_phrase
+from reports.formatting import DASH, pluralize
 from reports.output import Column, Table
 from reports.pipeline_model import StageTable
-from reports.plan.estimate import MissingError
-from reports.plan.profile import gather
-from reports.plan.query import Asked
-from reports.plan.step import Parts, Step, Variant, compose
-from reports.plan.tables import kind
+from reports.plan.estimate import MissingMeasurementError
+from reports.plan.profile import build_profile
+from reports.plan.query import PlanQuery
+from reports.plan.step import PartCosts, StepEstimate, Variant, estimate_step
+from reports.plan.tables import deployment_kind
 from reports.results import deployment_of
-from reports.tp_vs_pp.compare import Experiment, Load, crowd
+from reports.tp_vs_pp.compare import Experiment, Load, oversubscription
 from specs import measurement as specs_measurement
 from specs.errors import UserError
-from specs.measurement import Block, Measurement
-from specs.parallel import Deployment, Seat
+from specs.measurement import Measurement, TimelineBlock
+from specs.parallel import Deployment, RankPosition
 
-COMPUTING = ("compute", "all-reduce")
+COMPUTE_KINDS = ("compute", "all-reduce")
 """Blocks of a turn, and with them what lies between: waiting for other ranks of the same stage."""
-NOTICED = 0.01
+WAIT_THRESHOLD = 0.01
 """Share of a turn from which on a stage that receives what was already sent waits, and does not merely take it in."""
 
 
-class Walk(NamedTuple):
+class ReplayTables(NamedTuple):
     """What a timeline says of a step: whether it is one of decode, its seconds, and the event model's tables."""
 
     decode: bool
@@ -44,114 +44,125 @@ class Walk(NamedTuple):
     hop: StageTable
 
 
-class Turn(NamedTuple):
+class ObservedExecution(NamedTuple):
     """A stage's part of a micro-batch in seconds from the window's start, cut off where the window is.
 
-    The stage turns to it at `came`, computes from `start` to `done`, and has sent it at `left`.
+    The stage turns to it at `wait_start`, computes from `start` to `compute_end`, and has sent it at `send_end`.
     """
 
-    came: float
+    wait_start: float
     start: float
-    done: float
-    left: float
+    compute_end: float
+    send_end: float
 
 
-Turns = Mapping[tuple[int, int], Turn]
+ObservedExecutions = Mapping[tuple[int, int], ObservedExecution]
 """Of one stage, by step and slot."""
 
 
 def replay(measurement: Measurement) -> tuple[float, float] | None:
     """Seconds of a step by its timeline, and by the event model; None where `read` gives None."""
-    walk = read(measurement)
+    walk = read_timeline(measurement)
     if walk is None:
         return None
     if walk.decode:
-        return walk.seconds, pipeline_model.period(walk.busy, walk.hop)
-    return walk.seconds, pipeline_model.prefill(walk.busy, walk.hop).step_seconds
+        return walk.seconds, pipeline_model.decode_step_seconds(walk.busy, walk.hop)
+    return walk.seconds, pipeline_model.simulate_prefill(walk.busy, walk.hop).step_seconds
 
 
-def read(measurement: Measurement) -> Walk | None:
+def read_timeline(measurement: Measurement) -> ReplayTables | None:
     """Turns and messages of a timeline as tables, the mean of each over the steps in it.
 
     None of what is no step in stages, and of replicas, whose timeline is cut to the steps of one of them; and where it
     does not show whole how each slot is computed and sent on each stage, or not the sending of what was waited for.
     """
-    case, laid = measurement.case, deployment_of(measurement)
-    if case.op != specs_measurement.OP or not measurement.timeline or laid.pp == 1 or laid.replicas > 1:
+    case, deployment = measurement.case, deployment_of(measurement)
+    if (
+        case.op != specs_measurement.STEP_OP
+        or not measurement.timeline
+        or deployment.pp == 1
+        or deployment.replicas > 1
+    ):
         return None
-    blocks, window = specs_measurement.blocks(measurement.timeline), float(measurement.timeline["seconds"])
+    blocks, window = specs_measurement.timeline_blocks(measurement.timeline), float(measurement.timeline["seconds"])
     decode = specs_measurement.is_decode(case.tokens, case.batch)
-    ranks = [laid.rank(Seat(0, stage, 0)) for stage in range(laid.pp)]
-    stages = [_turns([block for block in blocks if block.rank == rank], window) for rank in ranks]
-    busy, hop = ([[0.0] * laid.micro_batches for _ in ranks] for _ in range(2))
-    for stage, slot in product(range(laid.pp), range(laid.micro_batches)):
-        met = _met(stages, stage, slot, decode=decode)
-        last = stage == laid.pp - 1
-        held = [_held(*pair) for pair in met if _is_whole(pair[0], window, decode=decode, last=last)]
-        after = stages[(stage + 1) % laid.pp] if laid.micro_batches == 1 and (decode or not last) else {}
+    ranks = [deployment.rank(RankPosition(0, stage, 0)) for stage in range(deployment.pp)]
+    stages = [_observed_executions([block for block in blocks if block.rank == rank], window) for rank in ranks]
+    busy, hop = ([[0.0] * deployment.micro_batches for _ in ranks] for _ in range(2))
+    for stage, slot in product(range(deployment.pp), range(deployment.micro_batches)):
+        met = _with_senders(stages, stage, slot, decode=decode)
+        last = stage == deployment.pp - 1
+        held = [_busy_seconds(*pair) for pair in met if _is_complete(pair[0], window, decode=decode, last=last)]
+        after = stages[(stage + 1) % deployment.pp] if deployment.micro_batches == 1 and (decode or not last) else {}
         sent = [(turn, after.get((of + last, one))) for (of, one), turn in stages[stage].items() if one == slot]
-        sending = [_sending(*pair) for pair in sent if pair[0].left < window and (pair[0].done > 0 or last)]
-        waits = [max(0.0, turn.start - sent.left) for turn, sent in met if sent and _waited(turn, sent)]
+        sending = [
+            _send_seconds(*pair) for pair in sent if pair[0].send_end < window and (pair[0].compute_end > 0 or last)
+        ]
+        waits = [max(0.0, turn.start - sent.send_end) for turn, sent in met if sent and _had_to_wait(turn, sent)]
         unsent = (decode or not last) and not sending
-        unseen = (decode or stage) and not waits and any(_waited(*pair) for pair in met)
+        unseen = (decode or stage) and not waits and any(_had_to_wait(*pair) for pair in met)
         if not held or unsent or unseen:
             return None
-        busy[stage][slot], hop[stage - 1][slot] = fmean(held) + _mean(sending), _mean(waits)
-    ends = [turn for turn in stages[-1].values() if _is_whole(turn, window, decode=decode, last=True)]
+        busy[stage][slot], hop[stage - 1][slot] = fmean(held) + _mean_or_zero(sending), _mean_or_zero(waits)
+    ends = [turn for turn in stages[-1].values() if _is_complete(turn, window, decode=decode, last=True)]
     if decode:
-        return Walk(decode, window * laid.micro_batches / len(ends), busy, hop)
-    return Walk(decode, max(turn.done for turn in ends) - min(turn.start for turn in stages[0].values()), busy, hop)
+        return ReplayTables(decode, window * deployment.micro_batches / len(ends), busy, hop)
+    return ReplayTables(
+        decode, max(turn.compute_end for turn in ends) - min(turn.start for turn in stages[0].values()), busy, hop
+    )
 
 
-def _turns(blocks: Sequence[Block], window: float) -> Turns:
+def _observed_executions(blocks: Sequence[TimelineBlock], window: float) -> ObservedExecutions:
     """Of the first rank of a stage, by its blocks; of some only the end of sending is within the window."""
-    by_place: dict[tuple[int, int], list[Block]] = {}
+    by_place: dict[tuple[int, int], list[TimelineBlock]] = {}
     for block in blocks:
-        by_place.setdefault((block.step, block.slot), []).append(block)
+        by_place.setdefault((block.step, block.microbatch), []).append(block)
     found = {}
     for place, own in by_place.items():
-        if computing := [block for block in own if block.kind in COMPUTING]:
-            found[place] = Turn(own[0].start, computing[0].start, computing[-1].end, own[-1].end)
+        if computing := [block for block in own if block.kind in COMPUTE_KINDS]:
+            found[place] = ObservedExecution(own[0].start, computing[0].start, computing[-1].end, own[-1].end)
         elif own[-1].kind == "hop" and own[-1].end < window:
-            found[place] = Turn(0.0, 0.0, 0.0, own[-1].end)
+            found[place] = ObservedExecution(0.0, 0.0, 0.0, own[-1].end)
     return found
 
 
-def _is_whole(turn: Turn, window: float, *, decode: bool, last: bool) -> bool:
+def _is_complete(turn: ObservedExecution, window: float, *, decode: bool, last: bool) -> bool:
     """Whether it was computed within the window.
 
     One of decode cuts into turns at its edges, and ends where the last stage's last turn does; a prefill has no others.
     """
-    return (turn.start > 0 or not decode) and (turn.done < window or last)
+    return (turn.start > 0 or not decode) and (turn.compute_end < window or last)
 
 
-def _met(stages: Sequence[Turns], stage: int, slot: int, *, decode: bool) -> list[tuple[Turn, Turn | None]]:
+def _with_senders(
+    stages: Sequence[ObservedExecutions], stage: int, slot: int, *, decode: bool
+) -> list[tuple[ObservedExecution, ObservedExecution | None]]:
     """Turns of a stage's slot, each with that which sent what it works on; None where that is out of sight."""
-    before: Turns = stages[stage - 1] if decode or stage else {}
+    before: ObservedExecutions = stages[stage - 1] if decode or stage else {}
     return [(turn, before.get((of - (stage == 0), one))) for (of, one), turn in stages[stage].items() if one == slot]
 
 
-def _waited(turn: Turn, sent: Turn | None) -> bool:
+def _had_to_wait(turn: ObservedExecution, sent: ObservedExecution | None) -> bool:
     """Whether the stage turned to it before its message was there."""
-    late = sent is not None and turn.came <= sent.left
-    return late or turn.start - turn.came > NOTICED * (turn.done - turn.start)
+    late = sent is not None and turn.wait_start <= sent.send_end
+    return late or turn.start - turn.wait_start > WAIT_THRESHOLD * (turn.compute_end - turn.start)
 
 
-def _held(turn: Turn, sent: Turn | None) -> float:
+def _busy_seconds(turn: ObservedExecution, sent: ObservedExecution | None) -> float:
     """Seconds that a turn keeps the stage busy before it sends."""
-    return turn.done - (turn.start if _waited(turn, sent) else turn.came)
+    return turn.compute_end - (turn.start if _had_to_wait(turn, sent) else turn.wait_start)
 
 
-def _sending(turn: Turn, taken: Turn | None) -> float:
+def _send_seconds(turn: ObservedExecution, taken: ObservedExecution | None) -> float:
     """Seconds from the end of computing until the message is sent, or until the next stage computes with it.
 
     A sender may be held up beyond that. Where one micro-batch goes round, nobody waits for it then.
     """
-    end = min(turn.left, taken.start) if taken and taken.start > turn.done else turn.left
-    return end - turn.done
+    end = min(turn.send_end, taken.start) if taken and taken.start > turn.compute_end else turn.send_end
+    return end - turn.compute_end
 
 
-def _mean(seconds: Sequence[float]) -> float:
+def _mean_or_zero(seconds: Sequence[float]) -> float:
     """0 of none."""
     return fmean(seconds) if seconds else 0.0
 
@@ -161,18 +172,18 @@ def _mean(seconds: Sequence[float]) -> float:
 # A plan is made of the parts in the experiment's own file: what a rank's shares take, and its all-reduces and hops.
 # Nothing of the experiment itself goes into it.
 
-CLEAR = 0.15
+CLEAR_DIFFERENCE = 0.15
 """By how much two splits have to differ before a plan has to name the right one."""
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PlannedRun:
     """One run beside its plan; `error` is of the plan, as a share of what was measured."""
 
     load: Load
     deployment: Deployment
     measured: Measurement
-    step: Step
+    step: StepEstimate
 
     @property
     def error(self) -> float:
@@ -187,7 +198,7 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Check:
+class PlanValidation:
     """All runs of an experiment that can be planned.
 
     Attributes:
@@ -197,11 +208,11 @@ class Check:
     """
 
     experiment: Experiment
-    rows: Sequence[Predicted]
+    rows: Sequence[PlannedRun]
     missing: Sequence[str]
 
     @property
-    def cut(self) -> Sequence[Predicted]:
+    def cut(self) -> Sequence[PlannedRun]:
         """Runs in which ranks share a model; replicas of a whole one send no messages, and are easier to foretell."""
         return [one for one in self.rows if one.deployment.tp * one.deployment.pp > 1]
 
@@ -211,56 +222,58 @@ class Check:
         return median(abs(one.error) for one in self.cut) if self.cut else None
 
     @property
-    def whole(self) -> Sequence[Predicted]:
+    def replicas(self) -> Sequence[PlannedRun]:
         """Runs of whole models, one a rank."""
         return [one for one in self.rows if one not in self.cut]
 
     @property
-    def bias(self) -> Mapping[str, float]:
+    def median_error_by_kind(self) -> Mapping[str, float]:
         """Of those that are cut by kind the error in the middle, with its sign: below 0 where plans are too short."""
-        kinds = dict.fromkeys(kind(one.deployment) for one in self.cut)
-        return {name: median(one.error for one in self.cut if kind(one.deployment) == name) for name in kinds}
+        kinds = dict.fromkeys(deployment_kind(one.deployment) for one in self.cut)
+        return {
+            name: median(one.error for one in self.cut if deployment_kind(one.deployment) == name) for name in kinds
+        }
 
     @property
-    def clear(self) -> Sequence[tuple[Predicted, Predicted]]:
+    def clear_pairs(self) -> Sequence[tuple[PlannedRun, PlannedRun]]:
         """Pairs of cut runs at one load whose measured steps differ by more than `CLEAR`, the faster first."""
         found = []
         for a, b in combinations(self.cut, 2):
             first, second = sorted((a, b), key=lambda one: one.measured.median)
-            if a.load == b.load and second.measured.median > (1 + CLEAR) * first.measured.median:
+            if a.load == b.load and second.measured.median > (1 + CLEAR_DIFFERENCE) * first.measured.median:
                 found.append((first, second))
         return found
 
     @property
-    def right(self) -> int:
+    def correct_pairs(self) -> int:
         """Of the clear pairs those in which the plan names the faster one."""
-        return sum(first.step.seconds < second.step.seconds for first, second in self.clear)
+        return sum(first.step.seconds < second.step.seconds for first, second in self.clear_pairs)
 
 
-def check(experiment: Experiment) -> Check | None:
+def validate_plan(experiment: Experiment) -> PlanValidation | None:
     """Of decode on ranks that do not take turns; None for anything else, and where no run can be planned."""
     setting = experiment.setting
-    if not setting.decode or setting.context is None or crowd(experiment.file, setting.ranks):
+    if not setting.decode or setting.context is None or oversubscription(experiment.file, setting.ranks):
         return None
     try:
-        system = gather([experiment.file], setting.dtype)
-        parts = Parts(system, _asked(experiment), Variant(setting.implementation))
+        system = build_profile([experiment.file], setting.dtype)
+        parts = PartCosts(system, _plan_query(experiment), Variant(setting.implementation))
     except UserError:
         return None
     rows, missing = [], []
     for load, runs in experiment.loads.items():
         for deployment, measured in runs.items():
             try:
-                split = deployment.split(parts.asked.cut)
-                rows.append(Predicted(load, deployment, measured, compose(parts, deployment, split, load.batch)))
-            except MissingError as error:
+                split = deployment.split(parts.query.truncated_model)
+                rows.append(PlannedRun(load, deployment, measured, estimate_step(parts, deployment, split, load.batch)))
+            except MissingMeasurementError as error:
                 missing.append(f"{deployment} at {load.batch}: {error}")
-    return Check(experiment, rows, missing) if rows else None
+    return PlanValidation(experiment, rows, missing) if rows else None
 
 
-def _asked(experiment: Experiment) -> Asked:
+def _plan_query(experiment: Experiment) -> PlanQuery:
     setting = experiment.setting
-    return Asked(
+    return PlanQuery(
         model=setting.model,
         gpus=setting.ranks,
         context=setting.context or 1,
@@ -279,25 +292,28 @@ NOTES = (
 )
 
 
-def sentence(check: Check) -> str:
+def validation_sentence(check: PlanValidation) -> str:
     """The error in the middle and at worst, and whether the plan would have chosen right."""
     if check.median_error is None:
         return "No step of a model that is cut can be put together from its parts."
-    worst, runs = max(check.cut, key=lambda one: abs(one.error)), counted(len(check.cut), "run")
+    worst, runs = max(check.cut, key=lambda one: abs(one.error)), pluralize(len(check.cut), "run")
     said = (
         f"Put together from its parts, a step is off by {check.median_error:.0%} in the middle of {runs} and by "
-        f"{abs(worst.error):.0%} at worst ({spoken(worst.deployment)} {of(worst.load)})"
+        f"{abs(worst.error):.0%} at worst ({deployment_name(worst.deployment)} {load_phrase(worst.load)})"
     )
-    if not check.clear:
-        return f"{said}; no two splits differ by more than {CLEAR:.0%}."
-    pairs = counted(len(check.clear), "pair")
-    return f"{said}; of {pairs} that differ by more than {CLEAR:.0%} it names the faster in {check.right}."
+    if not check.clear_pairs:
+        return f"{said}; no two splits differ by more than {CLEAR_DIFFERENCE:.0%}."
+    pairs = pluralize(len(check.clear_pairs), "pair")
+    return (
+        f"{said}; of {pairs} that differ by more than {CLEAR_DIFFERENCE:.0%} it names the faster in "
+        f"{check.correct_pairs}."
+    )
 
 
-def table(check: Check) -> Table:
+def validation_table(check: PlanValidation) -> Table:
     """A row for each run."""
     seconds = [value for one in check.rows for value in (one.measured.median, one.step.seconds)]
-    time = formatting.scale(formatting.SECONDS, seconds)
+    time = formatting.choose_scale(formatting.SECONDS, seconds)
     groups: dict[object, list[tuple[str, ...]]] = {}
     for one in check.rows:
         low, high = one.measured.interval or (None, None)
@@ -305,11 +321,11 @@ def table(check: Check) -> Table:
             f"{one.load.batch}",
             str(one.deployment),
             time(one.measured.median),
-            f"{time(low)}–{time(high)}" if low else NONE,
+            f"{time(low)}–{time(high)}" if low else DASH,
             time(one.step.seconds),
             f"{time(one.step.low)}–{time(one.step.high)}",
             f"{one.error:+.1%}",
-            NONE if one.event_model_error is None else f"{one.event_model_error:+.2%}",
+            DASH if one.event_model_error is None else f"{one.event_model_error:+.2%}",
         )
         groups.setdefault(one.load, []).append(row)
     return Table(
@@ -325,40 +341,40 @@ def table(check: Check) -> Table:
             Column("event model\noff by"),
         ),
         groups=tuple(map(tuple, groups.values())),
-        caption=sentence(check),
-        notes=(*_bias(check), *NOTES, *check.missing),
-    ).without_empty(NONE)
+        caption=validation_sentence(check),
+        notes=(*_bias_notes(check), *NOTES, *check.missing),
+    ).without_empty(DASH)
 
 
-def _bias(check: Check) -> Iterator[str]:
+def _bias_notes(check: PlanValidation) -> Iterator[str]:
     """`planned steps come out, in the middle: TP 5.9% short, …`; apart those that the caption does not count."""
-    if check.bias:
-        said = ", ".join(f"{name} {_off(error)}" for name, error in check.bias.items())
+    if check.median_error_by_kind:
+        said = ", ".join(f"{name} {_bias_text(error)}" for name, error in check.median_error_by_kind.items())
         yield f"planned steps come out, in the middle: {said}"
-    if check.whole:
-        error = median(one.error for one in check.whole)
-        yield f"replicas of a whole model send no messages and are not in the caption's figures: {_off(error)}"
+    if check.replicas:
+        error = median(one.error for one in check.replicas)
+        yield f"replicas of a whole model send no messages and are not in the caption's figures: {_bias_text(error)}"
 
 
-def _off(error: float) -> str:
+def _bias_text(error: float) -> str:
     return f"{abs(error):.1%} {'short' if error < 0 else 'long'}"
 
 
-def record(check: Check | None) -> dict[str, Any] | None:
+def validation_record(check: PlanValidation | None) -> dict[str, Any] | None:
     """Each run beside its plan."""
     if check is None:
         return None
     return {
         "median_absolute_error": check.median_error,
-        "median_error_by_kind": dict(check.bias),
-        "clear_pairs": len(check.clear),
-        "right_pairs": check.right,
-        "runs": [_record(one) for one in check.rows],
+        "median_error_by_kind": dict(check.median_error_by_kind),
+        "clear_pairs": len(check.clear_pairs),
+        "right_pairs": check.correct_pairs,
+        "runs": [_run_record(one) for one in check.rows],
         "missing": list(check.missing),
     }
 
 
-def _record(one: Predicted) -> dict[str, Any]:
+def _run_record(one: PlannedRun) -> dict[str, Any]:
     return {
         "case": one.measured.case.name,
         "batch": one.load.batch,

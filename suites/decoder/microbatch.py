@@ -12,22 +12,22 @@ from typing import NamedTuple
 import torch
 
 from comm.backend import Communicator
-from kernels.decoder_layer import ELEMENTWISE, Parts, layer_parts, room, steps
-from kernels.kernel import DTYPES
-from kernels.registry import linear
+from kernels.decoder_layer import ELEMENTWISE_KERNELS, PartKernels, intermediate_shapes, part_kernels, steps
+from kernels.kernel import TORCH_DTYPES
+from kernels.registry import select_linear
 from suites.decoder import model
-from suites.decoder.model import Shard, Stage, Tensors
+from suites.decoder.model import ModelShard, Stage, Tensors
 
 Segment = tuple[str, Callable[[], object]]
-ITEM = {"attention": "attention", **dict.fromkeys(("norm", "rotary", "swiglu"), "norms")}
+ITEM_BY_PART = {"attention": "attention", **dict.fromkeys(("norm", "rotary", "swiglu"), "norms")}
 """Of a part's name; all others are linears."""
-REDUCED = {"o": "projected", "down": "out"}
+REDUCED_TENSORS = {"o": "projected", "down": "out"}
 """What a rank has a part of the sum of behind a row-parallel linear."""
-THETA = 500_000.0
+ROPE_THETA = 500_000.0
 """Base of the angles, as in Llama 3."""
 
 
-class Rows(NamedTuple):
+class MicrobatchSpec(NamedTuple):
     """Whose rows a micro-batch holds: sequences `first` … of its replica, `length` rows each; of 1 it is decode."""
 
     first: int
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
         return self.length == 1
 
 
-class Slot:
+class Microbatch:
     """One micro-batch on this rank.
 
     Args:
@@ -64,33 +64,33 @@ class Slot:
         opening, layers, ending: a forward pass: the look-up, each layer, and the head, or what the next stage is sent.
     """
 
-    def __init__(self, stage: Stage, rows: Rows, group: Communicator | None) -> None:
+    def __init__(self, stage: Stage, rows: MicrobatchSpec, group: Communicator | None) -> None:
         self.stage, self.rows, self._group = stage, rows, group
         shard = stage.shard
         self.ids = self._tokens()
-        self.sampled = self.ids if rows.decode and stage.first else torch.empty_like(self.ids[: rows.sequences])
-        self.returned = torch.empty_like(self.sampled)
-        self.entering, self.leaving = self._room(rows.tokens, hidden := shard.split.model.hidden), None
+        self.sampled_ids = self.ids if rows.decode and stage.is_first else torch.empty_like(self.ids[: rows.sequences])
+        self.returned_ids = torch.empty_like(self.sampled_ids)
+        self.hidden_in, self.hidden_out = self._allocate(rows.tokens, hidden := shard.split.model.hidden), None
         self.logits: torch.Tensor | None = None
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._proves = False
-        self.opening: list[Segment] = []
-        self.ending: list[Segment] = []
+        self.step_outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._is_verifying = False
+        self.embedding_segments: list[Segment] = []
+        self.output_segments: list[Segment] = []
         if stage.embedding is not None:
-            look_up = partial(torch.index_select, stage.embedding, 0, self.ids, out=self.entering)
-            self.opening.append(("norms", look_up))
-        self.given: list[Tensors] = []
-        flow = self._layers()
-        if stage.last:
-            self.logits = self._room(rows.sequences, shard.vocabulary.stop - shard.vocabulary.start)
-            self._ending(flow, self.logits)
+            look_up = partial(torch.index_select, stage.embedding, 0, self.ids, out=self.hidden_in)
+            self.embedding_segments.append(("norms", look_up))
+        self.layer_tensors: list[Tensors] = []
+        flow = self._bind_layers()
+        if stage.is_last:
+            self.logits = self._allocate(rows.sequences, shard.vocab_slice.stop - shard.vocab_slice.start)
+            self._bind_output(flow, self.logits)
         else:
-            self.leaving = self._room(rows.tokens, hidden)
-            self.ending.append(("norms", partial(torch.add, flow["out"], flow["total"], out=self.leaving)))
-        self.segments = [*self.opening, *chain.from_iterable(self.layers), *self.ending]
+            self.hidden_out = self._allocate(rows.tokens, hidden)
+            self.output_segments.append(("norms", partial(torch.add, flow["out"], flow["total"], out=self.hidden_out)))
+        self.segments = [*self.embedding_segments, *chain.from_iterable(self.layers), *self.output_segments]
 
     @property
-    def shard(self) -> Shard:
+    def shard(self) -> ModelShard:
         """Of every layer."""
         return self.stage.shard
 
@@ -105,64 +105,68 @@ class Slot:
         return self.stage.implementation
 
     @property
-    def vocabulary(self) -> slice:
+    def vocab_slice(self) -> slice:
         """What part of it this rank has logits of."""
-        return self.shard.vocabulary
+        return self.shard.vocab_slice
 
-    def begin_proof(self) -> None:
+    def begin_verification(self) -> None:
         """Begin anew with the first tokens; what is not written from now on shows."""
-        self._proves, self.kept = True, []
-        for tensor in (self.entering, self.leaving, self.logits):
+        self._is_verifying, self.step_outputs = True, []
+        for tensor in (self.hidden_in, self.hidden_out, self.logits):
             if tensor is not None:
                 tensor.fill_(float("nan"))
         self.ids.copy_(self._tokens())
 
-    def end_proof(self) -> None:
+    def end_verification(self) -> None:
         """Go on with the tokens that are sampled; what was kept stays until the next proof."""
-        self._proves = False
+        self._is_verifying = False
 
     def end_step(self) -> None:
         """In a proof keep what came out, poison what was used, and go on with tokens that are known."""
-        if not self._proves:
+        if not self._is_verifying:
             return
-        self.entering.fill_(float("nan"))
+        self.hidden_in.fill_(float("nan"))
         if self.logits is not None:
-            self.kept.append((self.logits.clone(), self.sampled.clone()))
+            self.step_outputs.append((self.logits.clone(), self.sampled_ids.clone()))
             self.logits.fill_(float("nan"))
             if self.rows.decode:
-                self.sampled.copy_(self._tokens(len(self.kept)))
+                self.sampled_ids.copy_(self._tokens(len(self.step_outputs)))
 
     def _tokens(self, turn: int = 0) -> torch.Tensor:
         rows = self.rows
-        every = model.tokens(rows.first + rows.sequences, rows.length, self.shard.split.model.vocab, turn)
+        every = model.synthetic_tokens(rows.first + rows.sequences, rows.length, self.shard.split.model.vocab, turn)
         return every[rows.first :].flatten().to(self.shard.device)
 
-    def _room(self, *shape: int) -> torch.Tensor:
+    def _allocate(self, *shape: int) -> torch.Tensor:
         shard = self.shard
-        return torch.full(shape, float("nan"), dtype=DTYPES[shard.dtype], device=shard.device)
+        return torch.full(shape, float("nan"), dtype=TORCH_DTYPES[shard.dtype], device=shard.device)
 
-    def _layers(self) -> Tensors:
+    def _bind_layers(self) -> Tensors:
         """Bind every layer; gives what the last one hands on."""
         stage, rows, shard = self.stage, self.rows, self.shard
         batch, context = (rows.tokens, rows.context) if rows.decode else (1, rows.length)
-        parts = layer_parts(stage.implementation, shard.widths, tokens=rows.tokens, batch=batch, context=context)
-        names = {**room(parts, shard.widths, rows.tokens), "out": self.entering.shape, "total": self.entering.shape}
-        flow = {name: self._room(*shape) for name, shape in names.items()} | self._angles()
+        parts = part_kernels(stage.implementation, shard.layer_shape, tokens=rows.tokens, batch=batch, context=context)
+        names = {
+            **intermediate_shapes(parts, shard.layer_shape, rows.tokens),
+            "out": self.hidden_in.shape,
+            "total": self.hidden_in.shape,
+        }
+        flow = {name: self._allocate(*shape) for name, shape in names.items()} | self._rotary_angles()
         if rows.decode:
             flow["lengths"] = torch.full((batch,), context, dtype=torch.int32, device=shard.device)
-        given = {"x": self.entering, "residual": torch.zeros_like(self.entering)}
+        given = {"x": self.hidden_in, "residual": torch.zeros_like(self.hidden_in)}
         for weights, cache in zip(stage.layers, self._caches(), strict=True):
-            self.given.append({**flow, **given, **weights, **cache})
+            self.layer_tensors.append({**flow, **given, **weights, **cache})
             given = {"x": flow["out"], "residual": flow["total"]}
-        self.layers = [list(self._layer(parts, tensors)) for tensors in self.given]
+        self.layers = [list(self._layer_segments(parts, tensors)) for tensors in self.layer_tensors]
         return flow
 
-    def _layer(self, parts: Parts, tensors: Tensors) -> Iterator[Segment]:
+    def _layer_segments(self, parts: PartKernels, tensors: Tensors) -> Iterator[Segment]:
         prompts = 1 if self.rows.decode else self.rows.sequences
         for name, call in steps(parts, prompts, **tensors):
-            yield ITEM.get(name, "linears"), call
-            if self._group is not None and name in REDUCED:
-                message = tensors[REDUCED[name]]
+            yield ITEM_BY_PART.get(name, "linears"), call
+            if self._group is not None and name in REDUCED_TENSORS:
+                message = tensors[REDUCED_TENSORS[name]]
                 yield "all-reduce", partial(self._group.all_reduce, message, message)
 
     def _caches(self) -> list[Tensors]:
@@ -173,52 +177,52 @@ class Slot:
             caches = self.stage.caches(end, rows.context)
             return [{name: one[rows.first : end] for name, one in cache.items()} for cache in caches]
         shape = rows.tokens, shard.split.kv_heads_per_rank, shard.split.model.head_dim
-        return [{name: self._room(*shape) for name in ("key", "value")} for _ in self.stage.layers]
+        return [{name: self._allocate(*shape) for name in ("key", "value")} for _ in self.stage.layers]
 
-    def _angles(self) -> Tensors:
+    def _rotary_angles(self) -> Tensors:
         """Of where the tokens stand, cos and sin[tokens, head_dim / 2]."""
         rows, dim = self.rows, self.shard.split.model.head_dim
         places = torch.arange(rows.length) if not rows.decode else torch.tensor([rows.context - 1])
-        angles = places.repeat(rows.sequences)[:, None] * THETA ** (-torch.arange(0, dim, 2).double() / dim)
+        angles = places.repeat(rows.sequences)[:, None] * ROPE_THETA ** (-torch.arange(0, dim, 2).double() / dim)
         device = self.shard.device
         return {name: of(angles).float().to(device) for name, of in (("cos", torch.cos), ("sin", torch.sin))}
 
-    def _ending(self, flow: Tensors, logits: torch.Tensor) -> None:
+    def _bind_output(self, flow: Tensors, logits: torch.Tensor) -> None:
         """Norm, LM head over the last row of each sequence, and the largest logit."""
         stage, rows = self.stage, self.rows
-        norm = ELEMENTWISE[stage.implementation]["norm"].run
+        norm = ELEMENTWISE_KERNELS[stage.implementation]["norm"].run
         given = {"x": flow["out"], "residual": flow["total"], "weight": stage.gain}
-        self.ending.append(("norms", partial(norm, **given, out=flow["normed"], total=flow["middle"])))
+        self.output_segments.append(("norms", partial(norm, **given, out=flow["normed"], total=flow["middle"])))
         normed = flow["normed"]
         if not rows.decode:
             ends = torch.arange(rows.length - 1, rows.tokens, rows.length, device=normed.device)
-            normed = self._room(rows.sequences, normed.shape[1])
-            self.ending.append(("norms", partial(torch.index_select, flow["normed"], 0, ends, out=normed)))
-        head = linear(stage.implementation, rows.sequences).run
-        self.ending.append(("linears", partial(head, x=normed, weight=stage.head, out=logits)))
-        self._sampling(logits)
+            normed = self._allocate(rows.sequences, normed.shape[1])
+            self.output_segments.append(("norms", partial(torch.index_select, flow["normed"], 0, ends, out=normed)))
+        head = select_linear(stage.implementation, rows.sequences).run
+        self.output_segments.append(("linears", partial(head, x=normed, weight=stage.head, out=logits)))
+        self._bind_sampling(logits)
 
-    def _sampling(self, logits: torch.Tensor) -> None:
+    def _bind_sampling(self, logits: torch.Tensor) -> None:
         """Greedy. Under tensor parallelism the best of each rank's best: two numbers a sequence are sent."""
         if self._group is None:
             largest = torch.empty_like(logits[:, 0])  # argmax alone is several times slower on a CPU
-            self.ending.append(("linears", partial(torch.max, logits, 1, out=(largest, self.sampled))))
+            self.output_segments.append(("linears", partial(torch.max, logits, 1, out=(largest, self.sampled_ids))))
             return
         width = self.shard.split.tp
         best = torch.empty(2, self.rows.sequences, device=logits.device)  # fp32 has every id below 2^24
         every = torch.empty(width * 2 * self.rows.sequences, device=logits.device)
-        self.ending += [
-            ("linears", partial(_best, logits, self.shard.vocabulary.start, best)),
+        self.output_segments += [
+            ("linears", partial(_local_argmax, logits, self.shard.vocab_slice.start, best)),
             ("all-reduce", partial(self._group.all_gather, best.view(-1), every)),
-            ("linears", partial(_choose, every.view(width, 2, -1), self.sampled)),
+            ("linears", partial(_global_argmax, every.view(width, 2, -1), self.sampled_ids)),
         ]
 
 
-def _best(logits: torch.Tensor, first: int, out: torch.Tensor) -> None:
+def _local_argmax(logits: torch.Tensor, first: int, out: torch.Tensor) -> None:
     largest, place = logits.max(dim=1)
     out[0], out[1] = largest, place + first
 
 
-def _choose(every: torch.Tensor, sampled: torch.Tensor) -> None:
+def _global_argmax(every: torch.Tensor, sampled: torch.Tensor) -> None:
     winner = every[:, 0].argmax(dim=0, keepdim=True)
     sampled.copy_(every[:, 1].gather(0, winner)[0])

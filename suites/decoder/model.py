@@ -8,33 +8,33 @@ from math import sqrt
 
 import torch
 
-from kernels.decoder_layer import names
-from kernels.kernel import DTYPES
-from specs.layer import FUSED, LayerShape, layer_shape
-from specs.parallel import Seat, Split
+from kernels.decoder_layer import part_names
+from kernels.kernel import TORCH_DTYPES
+from specs.layer import FUSED_GATE_UP, LayerShape, layer_shape
+from specs.parallel import RankPosition, Split
 
 # What stands in weights, caches and prompts, so that any rank can make its part of any tensor, and all agree.
 #
 # A tensor's row is a window of one long table of normal values, entered at a place that its name and number give. A
 # shard is a narrower window of fewer rows, so it is made as fast as memory is copied, and without the rest.
 
-PRIME = 1_048_573
-STEP = 7919
+TABLE_LENGTH = 1_048_573
+ROW_STRIDE = 7919
 """Between the windows of two rows: primes, so that no two rows of a tensor are the same before PRIME of them."""
-WIDEST = 65_536
+MAX_COLUMNS = 65_536
 """Columns of a window at most."""
-PERIOD = 7
+DISTINCT_SEQUENCES = 7
 """Sequences that differ; the others repeat them in memory of their own. Few, so that a float64 reference of them all is
 quickly made, and a prime, so that no two micro-batches of a power of two begin alike."""
 
 
 @cache
-def _table(dtype: str, device: torch.device) -> torch.Tensor:
-    drawn = torch.randn(PRIME, generator=torch.Generator().manual_seed(PRIME))
-    return torch.cat((drawn, drawn[:WIDEST])).to(DTYPES[dtype]).to(device)
+def _random_table(dtype: str, device: torch.device) -> torch.Tensor:
+    drawn = torch.randn(TABLE_LENGTH, generator=torch.Generator().manual_seed(TABLE_LENGTH))
+    return torch.cat((drawn, drawn[:MAX_COLUMNS])).to(TORCH_DTYPES[dtype]).to(device)
 
 
-def block(
+def synthetic_block(
     name: str, rows: torch.Tensor, columns: slice, dtype: str, device: torch.device, scale: float = 1.0
 ) -> torch.Tensor:
     """Rows and columns of the tensor called `name`: normal values times `scale`.
@@ -47,35 +47,37 @@ def block(
         device: where it is made.
         scale: 1 / √k for a weight, so that what it gives is as large as what it is given.
     """
-    entered = (zlib.crc32(name.encode()) + columns.start + rows.to(device) * STEP) % PRIME
-    windows = _table(dtype, device).unfold(0, columns.stop - columns.start, 1)
+    entered = (zlib.crc32(name.encode()) + columns.start + rows.to(device) * ROW_STRIDE) % TABLE_LENGTH
+    windows = _random_table(dtype, device).unfold(0, columns.stop - columns.start, 1)
     found = windows.index_select(0, entered)
     return found if scale == 1.0 else found.mul_(scale)
 
 
-def weight(name: str, rows: torch.Tensor, columns: slice, k: int, dtype: str, device: torch.device) -> torch.Tensor:
+def synthetic_weight(
+    name: str, rows: torch.Tensor, columns: slice, k: int, dtype: str, device: torch.device
+) -> torch.Tensor:
     """The same of a weight W[n, k], scaled to its whole length k."""
-    return block(name, rows, columns, dtype, device, 1 / sqrt(k))
+    return synthetic_block(name, rows, columns, dtype, device, 1 / sqrt(k))
 
 
-def cached(
+def synthetic_kv(
     name: str, sequences: int, context: int, heads: slice, head_dim: int, dtype: str, device: torch.device
 ) -> torch.Tensor:
     """Keys or values[sequences, context, heads, head_dim] of a cache that was filled before."""
-    places = (torch.arange(sequences) % PERIOD)[:, None] * context + torch.arange(context)
+    places = (torch.arange(sequences) % DISTINCT_SEQUENCES)[:, None] * context + torch.arange(context)
     columns = slice(heads.start * head_dim, heads.stop * head_dim)
-    found = block(name, places.flatten(), columns, dtype, device)
+    found = synthetic_block(name, places.flatten(), columns, dtype, device)
     return found.view(sequences, context, heads.stop - heads.start, head_dim)
 
 
-def tokens(sequences: int, length: int, vocab: int, turn: int = 0) -> torch.Tensor:
+def synthetic_tokens(sequences: int, length: int, vocab: int, turn: int = 0) -> torch.Tensor:
     """Token ids[sequences, length]; others in another turn."""
-    places = (torch.arange(sequences) % PERIOD)[:, None] * length + torch.arange(length)
-    return (places * 104_729 + turn * 15_485_863 + 3) % PRIME % vocab
+    places = (torch.arange(sequences) % DISTINCT_SEQUENCES)[:, None] * length + torch.arange(length)
+    return (places * 104_729 + turn * 15_485_863 + 3) % TABLE_LENGTH % vocab
 
 
 @dataclass(frozen=True)
-class Shard:
+class ModelShard:
     """One of tp shards of every layer of a model.
 
     Attributes:
@@ -91,7 +93,7 @@ class Shard:
     device: torch.device
 
     @property
-    def widths(self) -> LayerShape:
+    def layer_shape(self) -> LayerShape:
         """Of one layer here."""
         return layer_shape(self.split)
 
@@ -103,23 +105,23 @@ class Shard:
         return slice(first, first + each)
 
     @property
-    def vocabulary(self) -> slice:
+    def vocab_slice(self) -> slice:
         """Rows of the LM head: with its last shard shorter where they do not divide."""
         each = self.split.vocab_per_rank
         return slice(self.index * each, min((self.index + 1) * each, self.split.model.vocab))
 
     def layer(self, number: int, parts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Weights and gains of one layer, counted over the whole model; `parts` says whether gate and up alternate."""
-        model, widths = self.split.model, self.widths
+        model, widths = self.split.model, self.layer_shape
         hidden, intermediate, dim = model.hidden, model.intermediate, model.head_dim
         queries = slice(self.index * widths.queries, (self.index + 1) * widths.queries)
         middle = slice(self.index * widths.intermediate, (self.index + 1) * widths.intermediate)
-        keys = _range(self.kv_heads, dim)
+        keys = _indices(self.kv_heads, dim)
         heads = model.heads * dim
-        qkv = torch.cat((_range(queries), heads + keys, heads + model.kv_heads * dim + keys))
-        gate, up = _range(middle), intermediate + _range(middle)
-        both = torch.stack((gate, up), 1).flatten() if FUSED in parts else torch.cat((gate, up))
-        every = _range(slice(0, hidden))
+        qkv = torch.cat((_indices(queries), heads + keys, heads + model.kv_heads * dim + keys))
+        gate, up = _indices(middle), intermediate + _indices(middle)
+        both = torch.stack((gate, up), 1).flatten() if FUSED_GATE_UP in parts else torch.cat((gate, up))
+        every = _indices(slice(0, hidden))
         return {
             "first_gain": self._gain(f"layer {number} first"),
             "second_gain": self._gain(f"layer {number} second"),
@@ -132,13 +134,13 @@ class Shard:
     def embedding(self) -> torch.Tensor:
         """[vocab, hidden], whole on every shard: a look-up then needs no all-reduce."""
         model = self.split.model
-        rows = _range(slice(0, model.vocab))
-        return block("embedding", rows, slice(0, model.hidden), self.dtype, self.device)
+        rows = _indices(slice(0, model.vocab))
+        return synthetic_block("embedding", rows, slice(0, model.hidden), self.dtype, self.device)
 
     def head(self) -> torch.Tensor:
         """The LM head's rows of this shard, over hidden."""
         hidden = self.split.model.hidden
-        return self._weight("head", _range(self.vocabulary), slice(0, hidden), hidden)
+        return self._weight("head", _indices(self.vocab_slice), slice(0, hidden), hidden)
 
     def final_gain(self) -> torch.Tensor:
         """Of the norm before the head."""
@@ -148,22 +150,24 @@ class Shard:
         """Keys and values of one layer, as if `context` tokens of each sequence had been read."""
         dim = self.split.model.head_dim
         return {
-            name: cached(f"layer {number} {name}", sequences, context, self.kv_heads, dim, self.dtype, self.device)
+            name: synthetic_kv(
+                f"layer {number} {name}", sequences, context, self.kv_heads, dim, self.dtype, self.device
+            )
             for name in ("key", "value")
         }
 
     def _weight(self, name: str, rows: torch.Tensor, columns: slice, k: int) -> torch.Tensor:
-        return weight(name, rows, columns, k, self.dtype, self.device)
+        return synthetic_weight(name, rows, columns, k, self.dtype, self.device)
 
     def _gain(self, name: str) -> torch.Tensor:
         """Near one."""
-        drawn = block(
+        drawn = synthetic_block(
             name, torch.zeros(1, dtype=torch.int64), slice(0, self.split.model.hidden), self.dtype, self.device, 0.1
         )
         return drawn[0] + 1
 
 
-def _range(part: slice, each: int = 1) -> torch.Tensor:
+def _indices(part: slice, each: int = 1) -> torch.Tensor:
     return torch.arange(part.start * each, part.stop * each)
 
 
@@ -178,12 +182,12 @@ class Stage:
 
     Args:
         shard: of every layer.
-        seat: which stage.
+        position: which stage.
         implementation: of the kernels: torch or triton.
     """
 
-    shard: Shard
-    seat: Seat
+    shard: ModelShard
+    position: RankPosition
     implementation: str
     layers: list[Tensors] = field(init=False)
     embedding: torch.Tensor | None = field(init=False)
@@ -191,32 +195,32 @@ class Stage:
     gain: torch.Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = names(self.implementation)
-        self.layers = [self.shard.layer(number, parts) for number in self.numbers]
-        self.embedding = self.shard.embedding() if self.first else None
-        self.head, self.gain = (self.shard.head(), self.shard.final_gain()) if self.last else (None, None)
+        parts = part_names(self.implementation)
+        self.layers = [self.shard.layer(number, parts) for number in self.layer_numbers]
+        self.embedding = self.shard.embedding() if self.is_first else None
+        self.head, self.gain = (self.shard.head(), self.shard.final_gain()) if self.is_last else (None, None)
         self._caches: list[Tensors] = []
-        self._room = 0, 0
+        self._cache_shape = 0, 0
 
     @property
-    def numbers(self) -> range:
+    def layer_numbers(self) -> range:
         """Of its layers, counted over the whole model."""
         counts = self.shard.split.stage_layers()
-        begin = sum(counts[: self.seat.stage])
-        return range(begin, begin + counts[self.seat.stage])
+        begin = sum(counts[: self.position.stage])
+        return range(begin, begin + counts[self.position.stage])
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether it looks tokens up."""
-        return self.seat.stage == 0
+        return self.position.stage == 0
 
     @property
-    def last(self) -> bool:
+    def is_last(self) -> bool:
         """Whether it samples."""
-        return self.seat.stage == self.shard.split.pp - 1
+        return self.position.stage == self.shard.split.pp - 1
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Of weights and caches."""
         ends = [one for one in (self.embedding, self.head, self.gain) if one is not None]
         held = [tensor for one in (*self.layers, *self._caches) for tensor in one.values()]
@@ -224,8 +228,8 @@ class Stage:
 
     def caches(self, sequences: int, context: int) -> list[Tensors]:
         """Of each layer key and value[at least `sequences`, context, kv_heads, head_dim]."""
-        if self._room[1] != context or self._room[0] < sequences:
+        if self._cache_shape[1] != context or self._cache_shape[0] < sequences:
             self._caches = []  # gone before the next ones come
-            self._caches = [self.shard.cache(number, sequences, context) for number in self.numbers]
-            self._room = sequences, context
+            self._caches = [self.shard.cache(number, sequences, context) for number in self.layer_numbers]
+            self._cache_shape = sequences, context
         return self._caches

@@ -15,17 +15,17 @@ from kernels.rmsnorm import EPS
 from specs.models import Model
 from specs.parallel import Split
 from suites.decoder import model as decoder_model
-from suites.decoder.microbatch import THETA, Slot
-from suites.decoder.model import Shard
+from suites.decoder.microbatch import ROPE_THETA, Microbatch
+from suites.decoder.model import ModelShard
 
-ROUNDING = {"fp32": 2e-6, "bf16": 1.2e-2, "fp16": 1.5e-3}
+LAYER_ERRORS = {"fp32": 2e-6, "bf16": 1.2e-2, "fp16": 1.5e-3}
 """What a layer may add to the error, in quadrature: some ten roundings, for bf16 1.1e-3 each, and what attention makes
 of them. A shard too many, a message too late, a sequence in another's place gives over 100 %."""
 
 
-def rtol(dtype: str, layers: int) -> float:
+def logits_rtol(dtype: str, layers: int) -> float:
     """Largest accepted ‖logits − reference‖ / ‖reference‖ after so many layers."""
-    return ROUNDING[dtype] * sqrt(layers + 1)
+    return LAYER_ERRORS[dtype] * sqrt(layers + 1)
 
 
 def reference_logits(
@@ -40,18 +40,22 @@ def reference_logits(
         context: tokens in its cache, the new one included.
         dtype: of the weights and of the cache.
         device: where to work it out.
-        turn: which tokens enter, see `suites.decoder.model.tokens`.
+        turn: which tokens enter, see `suites.decoder.model.synthetic_tokens`.
     """
-    whole = Shard(Split(model), 0, dtype, device)
-    ids = decoder_model.tokens(decoder_model.PERIOD, length, model.vocab, turn)[sequences].flatten().to(device)
+    whole = ModelShard(Split(model), 0, dtype, device)
+    ids = (
+        decoder_model.synthetic_tokens(decoder_model.DISTINCT_SEQUENCES, length, model.vocab, turn)[sequences]
+        .flatten()
+        .to(device)
+    )
     stream = whole.embedding()[ids].double()
     places = torch.arange(length, device=device) if length > 1 else torch.tensor([context - 1], device=device)
     for number in range(model.layers):
         weights = whole.layer(number, ())
         normed = _norm(stream, weights["first_gain"])
-        query, key, value = _heads(model, _linear(normed, weights["qkv_weight"]), len(sequences), places)
+        query, key, value = _rotated_heads(model, _linear(normed, weights["qkv_weight"]), len(sequences), places)
         if length == 1:
-            cache = whole.cache(number, decoder_model.PERIOD, context)
+            cache = whole.cache(number, decoder_model.DISTINCT_SEQUENCES, context)
             old = [cache[name][sequences.to(device), :-1].double() for name in ("key", "value")]
             key, value = (torch.cat(pair, 1) for pair in zip(old, (key, value), strict=True))
         attended = _attention(query, key, value)
@@ -70,12 +74,12 @@ def _norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     return x / torch.sqrt((x * x).mean(1, keepdim=True) + EPS) * gain.double()
 
 
-def _heads(model: Model, qkv: torch.Tensor, sequences: int, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _rotated_heads(model: Model, qkv: torch.Tensor, sequences: int, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Queries, keys and values[sequences, length, heads, head_dim], the first two turned."""
     heads = qkv.view(sequences, len(places), -1, model.head_dim)
     query, key, value = heads.split((model.heads, model.kv_heads, model.kv_heads), dim=2)
     steps = torch.arange(0, model.head_dim, 2, device=qkv.device).double() / model.head_dim
-    angles = (places[:, None] * THETA**-steps)[:, None]
+    angles = (places[:, None] * ROPE_THETA**-steps)[:, None]
 
     def turned(part: torch.Tensor) -> torch.Tensor:
         first, second = part.chunk(2, dim=3)
@@ -102,75 +106,81 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> t
 # then replaced by tokens that are known too: they have to come back to the first stage, to their own micro-batch, for
 # the second step's logits to be right. What a step has used is poisoned before the next.
 
-STEPS = 2
-MOST_TOKENS = 128
+VERIFY_STEPS = 2
+MAX_REFERENCE_TOKENS = 128
 """Of prompts that are checked, the last of a batch besides: a float64 reference takes its time."""
-WRONG = 1.0
+WRONG_TOKEN_ERROR = 1.0
 """The error of a step that sampled other tokens than the reference would."""
-MARGIN = 8
+ARGMAX_MARGIN = 8
 """Of the tolerance, by which the logit of a sampled token may miss the largest: both may be off, and some element of a
 vocabulary is off by four times what all are on average."""
 
 
-class Proof:
+class LogitsVerifier:
     """References of the cases that were proven, each worked out once."""
 
     def __init__(self) -> None:
-        self._right: dict[tuple[object, ...], torch.Tensor] = {}
+        self._references: dict[tuple[object, ...], torch.Tensor] = {}
 
     def forget(self) -> None:
         """Let their memory go."""
-        self._right.clear()
+        self._references.clear()
 
-    def error(self, model: Model, slots: Sequence[Slot]) -> float:
+    def error(self, model: Model, microbatches: Sequence[Microbatch]) -> float:
         """The larger ‖logits − reference‖ / ‖reference‖ of two steps, over this rank's part of the vocabulary.
 
         Args:
             model: the whole of it.
-            slots: the micro-batches of a last stage, after `STEPS` steps since they began anew.
+            microbatches: the micro-batches of a last stage, after `STEPS` steps since they began anew.
 
         Returns:
             `WRONG` where other tokens were sampled, NaN where an element was not written.
         """
-        errors = [self._step(model, slots, step) for step in range(STEPS)]
+        errors = [self._step(model, microbatches, step) for step in range(VERIFY_STEPS)]
         return nan if any(map(isnan, errors)) else max(errors)
 
-    def _step(self, model: Model, slots: Sequence[Slot], step: int) -> float:
+    def _step(self, model: Model, microbatches: Sequence[Microbatch], step: int) -> float:
         wrong = exact = 0.0
-        right = self._reference(model, slots, step)
-        for slot in slots:
-            classes = torch.arange(slot.rows.first, slot.rows.first + slot.rows.sequences) % decoder_model.PERIOD
+        right = self._reference(model, microbatches, step)
+        for slot in microbatches:
+            classes = (
+                torch.arange(slot.rows.first, slot.rows.first + slot.rows.sequences) % decoder_model.DISTINCT_SEQUENCES
+            )
             rows = [row for row, one in enumerate(classes.tolist()) if one in right]
             if not rows:
                 continue
             expected = torch.stack([right[int(classes[row])] for row in rows])
-            logits, sampled = slot.kept[step]
-            part = expected[:, slot.vocabulary]
+            logits, sampled = slot.step_outputs[step]
+            part = expected[:, slot.vocab_slice]
             wrong += float(torch.sum((logits[rows].double() - part) ** 2))
             exact += float(torch.sum(part**2))
-            if not _greedy(expected, sampled[rows], MARGIN * rtol(slot.dtype, model.layers)):
-                return WRONG
+            if not _is_greedy(expected, sampled[rows], ARGMAX_MARGIN * logits_rtol(slot.dtype, model.layers)):
+                return WRONG_TOKEN_ERROR
         return sqrt(wrong / exact)
 
-    def _reference(self, model: Model, slots: Sequence[Slot], step: int) -> Mapping[int, torch.Tensor]:
+    def _reference(self, model: Model, microbatches: Sequence[Microbatch], step: int) -> Mapping[int, torch.Tensor]:
         """Logits by number of a sequence below the period, of those that are checked."""
-        rows, dtype, device = slots[0].rows, slots[0].dtype, slots[0].ids.device
-        last = slots[-1].rows.first + slots[-1].rows.sequences - 1
-        few = min(decoder_model.PERIOD, last + 1, max(1, MOST_TOKENS // rows.length - 1))
-        numbers = range(decoder_model.PERIOD) if rows.decode else sorted({*range(few), last % decoder_model.PERIOD})
+        rows, dtype, device = microbatches[0].rows, microbatches[0].dtype, microbatches[0].ids.device
+        last = microbatches[-1].rows.first + microbatches[-1].rows.sequences - 1
+        few = min(decoder_model.DISTINCT_SEQUENCES, last + 1, max(1, MAX_REFERENCE_TOKENS // rows.length - 1))
+        numbers = (
+            range(decoder_model.DISTINCT_SEQUENCES)
+            if rows.decode
+            else sorted({*range(few), last % decoder_model.DISTINCT_SEQUENCES})
+        )
         turn = step if rows.decode else 0
         found = {}
         for number in numbers:
             key = model, rows.length, rows.context, dtype, turn, number
-            if key not in self._right:
-                wanted = torch.tensor([one for one in numbers if (*key[:-1], one) not in self._right])
+            if key not in self._references:
+                wanted = torch.tensor([one for one in numbers if (*key[:-1], one) not in self._references])
                 logits = reference_logits(model, wanted, rows.length, rows.context, dtype, device, turn)
-                self._right |= {(*key[:-1], int(one)): of for one, of in zip(wanted, logits, strict=True)}
-            found[number] = self._right[key]
+                self._references |= {(*key[:-1], int(one)): of for one, of in zip(wanted, logits, strict=True)}
+            found[number] = self._references[key]
         return found
 
 
-def _greedy(expected: torch.Tensor, sampled: torch.Tensor, tolerance: float) -> bool:
+def _is_greedy(expected: torch.Tensor, sampled: torch.Tensor, tolerance: float) -> bool:
     """Whether each token's logit is the largest of its row, but for `tolerance` times what a logit is on average."""
     if not bool(((sampled >= 0) & (sampled < expected.shape[1])).all()):
         return False

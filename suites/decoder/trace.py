@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from specs.measurement import COMPUTE
+from specs.measurement import COMPUTE_ITEMS
 from suites import nvtx
 
 # How far a host's clock is ahead of rank 0's host's: what happened on two ranks can then be put in an order.
@@ -23,10 +23,10 @@ from suites import nvtx
 # time again and again: it reads its clock after the question was sent and before the answer came, so half the round
 # trip of the quickest exchange bounds the error.
 
-ROUNDS = 40
+CLOCK_SYNC_ROUNDS = 40
 
 
-def ahead_of_first(rank: int, ranks: int, host: str, now: Callable[[], float] = time.perf_counter) -> float:
+def clock_offset(rank: int, ranks: int, host: str, now: Callable[[], float] = time.perf_counter) -> float:
     """Seconds; every rank has to call it, with the default group of torch.distributed there.
 
     Args:
@@ -41,21 +41,21 @@ def ahead_of_first(rank: int, ranks: int, host: str, now: Callable[[], float] = 
     found = 0.0
     for other in range(1, ranks):
         if int(marks[other]) != int(marks[0]) and rank in (0, other):
-            found = _answer(other, now) if rank == 0 else _ask(now)
+            found = _serve_clock(other, now) if rank == 0 else _query_clock(now)
     return found
 
 
-def _answer(other: int, now: Callable[[], float]) -> float:
+def _serve_clock(other: int, now: Callable[[], float]) -> float:
     question = torch.empty(1)
-    for _ in range(ROUNDS):
+    for _ in range(CLOCK_SYNC_ROUNDS):
         dist.recv(question, other)
         dist.send(torch.tensor([now()], dtype=torch.float64), other)
     return 0.0
 
 
-def _ask(now: Callable[[], float]) -> float:
+def _query_clock(now: Callable[[], float]) -> float:
     question, answer, tries = torch.zeros(1), torch.empty(1, dtype=torch.float64), []
-    for _ in range(ROUNDS):
+    for _ in range(CLOCK_SYNC_ROUNDS):
         sent = now()
         dist.send(question, 0)
         dist.recv(answer, 0)
@@ -65,14 +65,14 @@ def _ask(now: Callable[[], float]) -> float:
 
 
 Call = Callable[[], object]
-Row = tuple[str, Any, Any, int, int]
+SegmentRow = tuple[str, Any, Any, int, int]
 """Kind, start, end, step, slot."""
-ANCHORS = 8
+ANCHOR_TRIES = 8
 TRACE_START = "start"
 """A moment, not a while: all ranks have passed a barrier."""
 
 
-class Trace(Protocol):
+class Tracer(Protocol):
     """Is told the segments of a walk."""
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:
@@ -82,7 +82,7 @@ class Trace(Protocol):
         """Note a moment."""
 
 
-class Clock(Trace, Protocol):
+class TraceRecorder(Tracer, Protocol):
     """Takes them down."""
 
     name: str
@@ -90,11 +90,11 @@ class Clock(Trace, Protocol):
     def begin(self) -> None:
         """Forget the last walk."""
 
-    def rows(self, ahead_seconds: float) -> dict[str, list[Any]]:
+    def columns(self, ahead_seconds: float) -> dict[str, list[Any]]:
         """Columns of the rows; `ahead_seconds` is how far this host's clock is ahead of rank 0's."""
 
 
-class Shown:
+class NvtxTracer:
     """Takes nothing down: each segment becomes an NVTX range instead, which a timeline shows by its name.
 
     Args:
@@ -106,19 +106,19 @@ class Shown:
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:  # noqa: ARG002 - there is one step
         """In a range."""
-        with nvtx.mark(f"{kind} {slot}", self._question, self._number):
+        with nvtx.annotate(f"{kind} {slot}", self._question, self._number):
             call()
 
     def mark(self, kind: str, step: int, slot: int) -> None:
         """A moment has no range."""
 
 
-class Taken:
+class SegmentRecorder:
     """Rows of a walk, each with what `now` reads: seconds, or an event that tells them later."""
 
     def __init__(self, now: Callable[[], Any]) -> None:
         self._now = now
-        self._rows: list[Row] = []
+        self._rows: list[SegmentRow] = []
 
     def begin(self) -> None:
         """Forget the last walk."""
@@ -145,7 +145,7 @@ class Taken:
         }
 
 
-class HostTrace(Taken):
+class HostTraceRecorder(SegmentRecorder):
     """perf_counter."""
 
     name = "perf_counter"
@@ -153,12 +153,12 @@ class HostTrace(Taken):
     def __init__(self) -> None:
         super().__init__(time.perf_counter)
 
-    def rows(self, ahead_seconds: float) -> dict[str, list[Any]]:
+    def columns(self, ahead_seconds: float) -> dict[str, list[Any]]:
         """As they were read."""
         return self._columns(lambda read: read - ahead_seconds)
 
 
-class CudaTrace(Taken):
+class CudaTraceRecorder(SegmentRecorder):
     """CUDA events on the current stream; they are used again in the next walk, for making one takes long."""
 
     name = "cuda_event"
@@ -177,10 +177,10 @@ class CudaTrace(Taken):
         super().begin()
         self._used = 0
         torch.cuda.synchronize()
-        tries = [self._both() for _ in range(ANCHORS)]
+        tries = [self._read_anchor() for _ in range(ANCHOR_TRIES)]
         _, self._read, self._zero = min(tries, key=lambda one: one[0])
 
-    def _both(self) -> tuple[float, float, torch.cuda.Event]:
+    def _read_anchor(self) -> tuple[float, float, torch.cuda.Event]:
         """How long it took to record an event on an idle device, the middle of that, and the event."""
         event, before = torch.cuda.Event(enable_timing=True), time.perf_counter()
         event.record()
@@ -188,7 +188,7 @@ class CudaTrace(Taken):
         after = time.perf_counter()
         return after - before, (before + after) / 2, event
 
-    def rows(self, ahead_seconds: float) -> dict[str, list[Any]]:
+    def columns(self, ahead_seconds: float) -> dict[str, list[Any]]:
         """When the device is done."""
         torch.cuda.synchronize()
         zero = self._read - ahead_seconds
@@ -209,7 +209,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 ALL_REDUCE, RECV, SEND, START = "all-reduce", "recv", "send", "start"
-KINDS = (*COMPUTE, ALL_REDUCE, RECV, SEND, START)
+KINDS = (*COMPUTE_ITEMS, ALL_REDUCE, RECV, SEND, START)
 """all-reduce: from entry to exit. recv: from when the rank begins to wait until the message is there. send: posting it,
 from when the message was ready. start: the moment after a barrier."""
 
@@ -230,13 +230,13 @@ class RankTrace(NamedTuple):
     step: Ints
     slot: Ints
 
-    def of(self, *kinds: str) -> "RankTrace":
+    def select(self, *kinds: str) -> "RankTrace":
         """Segments of these kinds alone."""
         rows = np.isin(self.kind, [KINDS.index(kind) for kind in kinds])
         return RankTrace(self.kind[rows], self.start[rows], self.end[rows], self.step[rows], self.slot[rows])
 
 
-def read_trace(rank: int, columns: Mapping[str, Any]) -> RankTrace:
+def parse_trace(rank: int, columns: Mapping[str, Any]) -> RankTrace:
     """The trace as it came over the wire.
 
     Raises:

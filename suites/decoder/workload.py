@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from comm.backend import World
-from kernels.decoder_layer import layer
-from kernels.timing.device import Device, gib
+from kernels.decoder_layer import layer_kernel
+from kernels.timing.device import Device, format_gib
 from specs import memory, traffic
 from specs.layer import layer_shape
 from specs.measurement import is_decode
-from specs.models import MODELS, Model, scaled
+from specs.models import MODELS, Model, scaled_model
 from specs.parallel import Deployment, Split
 from specs.roofline import Work
 from specs.units import ITEMSIZE
@@ -18,7 +18,7 @@ from specs.units import ITEMSIZE
 # What is run of which model: so many of its layers, on a batch of sequences that each add a token, or of prompts.
 
 
-class StepPart(NamedTuple):
+class StepWorkload(NamedTuple):
     """One step's work, over all replicas; strings and integers only, for JSON.
 
     Attributes:
@@ -45,25 +45,25 @@ class StepPart(NamedTuple):
         return is_decode(self.tokens, self.batch)
 
     @property
-    def whole(self) -> Model:
+    def full_model(self) -> Model:
         """The model with all its layers."""
         return MODELS[self.model]
 
     @property
-    def scaled(self) -> Model:
+    def scaled_model(self) -> Model:
         """The model that is run.
 
         Raises:
             UserError: it has fewer layers.
         """
-        return scaled(self.whole, self.layers)
+        return scaled_model(self.full_model, self.layers)
 
 
-SHARE = 0.8
+MEMORY_SHARE = 0.8
 """Of the memory that is free: the rest is for the reference and the libraries."""
 
 
-def need_bytes(deployment: Deployment, part: StepPart, dtype: str) -> int:
+def need_bytes(deployment: Deployment, part: StepWorkload, dtype: str) -> int:
     """Weights, caches and activations on the fullest rank.
 
     Embedding and LM head are drawn apart, tied or not, and every rank of the first stage has the whole embedding.
@@ -71,7 +71,7 @@ def need_bytes(deployment: Deployment, part: StepPart, dtype: str) -> int:
     Raises:
         UserError: the model cannot be cut so.
     """
-    split = deployment.split(replace(part.scaled, tied_embeddings=False))
+    split = deployment.split(replace(part.scaled_model, tied_embeddings=False))
     cached, itemsize = part.batch // deployment.replicas * part.context, ITEMSIZE[dtype]
     return max(
         memory.stage_weight_bytes(split, stage, itemsize, replicated_embedding=True)
@@ -81,7 +81,7 @@ def need_bytes(deployment: Deployment, part: StepPart, dtype: str) -> int:
     )
 
 
-def _activation_bytes(deployment: Deployment, split: Split, part: StepPart, itemsize: int) -> int:
+def _activation_bytes(deployment: Deployment, split: Split, part: StepWorkload, itemsize: int) -> int:
     """What the parts of a layer hand on, for the largest micro-batch, and its logits."""
     sequences = deployment.micro_batch_sizes(part.batch)[0]
     tokens = sequences * part.tokens // part.batch
@@ -96,29 +96,30 @@ def free_bytes(device: Device, world: World) -> float:
     return device.free_bytes() / (world.local_ranks if world.kind == "cpu" else 1)
 
 
-def why_too_large(deployment: Deployment, part: StepPart, dtype: str, room: int) -> str | None:
+def why_too_large(deployment: Deployment, part: StepWorkload, dtype: str, limit_bytes: int) -> str | None:
     """One line on what is needed and how many layers fit; None where all do."""
-    need, free = need_bytes(deployment, part, dtype), f"{gib(room)} are free"
-    if need <= room:
+    need, free = need_bytes(deployment, part, dtype), f"{format_gib(limit_bytes)} are free"
+    if need <= limit_bytes:
         return None
-    for layers, fewer in _fewer(deployment, part, dtype):
-        if fewer <= room:
-            fit = f"{layers} of {part.whole.layers} layers fit; --layers {layers}"
-            return f"{part.model} in {deployment} needs {gib(need)} on a rank, {free}: {fit}"
+    for layers, fewer in _fewer_layers(deployment, part, dtype):
+        if fewer <= limit_bytes:
+            fit = f"{layers} of {part.full_model.layers} layers fit; --layers {layers}"
+            return f"{part.model} in {deployment} needs {format_gib(need)} on a rank, {free}: {fit}"
     return (
-        f"{part.model} in {deployment} needs {gib(need)} on a rank, {free}: not even a layer a stage fits; choose a "
+        f"{part.model} in {deployment} needs {format_gib(need)} on a rank, {free}: not even a layer a stage fits; "
+        "choose a "
         "smaller --model, --batch or --context, or more --ranks"
     )
 
 
-def layers_that_fit(deployment: Deployment, part: StepPart, dtype: str, room: int) -> int:
+def layers_that_fit(deployment: Deployment, part: StepWorkload, dtype: str, limit_bytes: int) -> int:
     """As many of the model's layers as fit; at least one a stage, which is then refused with what it needs."""
-    if need_bytes(deployment, part, dtype) <= room:
+    if need_bytes(deployment, part, dtype) <= limit_bytes:
         return part.layers
-    return next((layers for layers, one in _fewer(deployment, part, dtype) if one <= room), deployment.pp)
+    return next((layers for layers, one in _fewer_layers(deployment, part, dtype) if one <= limit_bytes), deployment.pp)
 
 
-def _fewer(deployment: Deployment, part: StepPart, dtype: str) -> Iterator[tuple[int, int]]:
+def _fewer_layers(deployment: Deployment, part: StepWorkload, dtype: str) -> Iterator[tuple[int, int]]:
     """Fewer layers, one after another, and what they need."""
     for layers in range(part.layers - 1, deployment.pp - 1, -1):
         yield layers, need_bytes(deployment, part._replace(layers=layers), dtype)
@@ -127,7 +128,7 @@ def _fewer(deployment: Deployment, part: StepPart, dtype: str) -> Iterator[tuple
 # What the busiest rank does in a step.
 
 
-def busiest(deployment: Deployment, part: StepPart, dtype: str) -> Work:
+def busiest_rank_work(deployment: Deployment, part: StepWorkload, dtype: str) -> Work:
     """Of flops, of bytes of memory and of bytes sent the most that any rank has.
 
     Weights are read once for each micro-batch. A cache is read once in decode and written once in prefill; activations
@@ -136,7 +137,7 @@ def busiest(deployment: Deployment, part: StepPart, dtype: str) -> Work:
     Raises:
         UserError: the model cannot be cut so, or its layers are not made.
     """
-    split, itemsize = deployment.split(part.scaled), ITEMSIZE[dtype]
+    split, itemsize = deployment.split(part.scaled_model), ITEMSIZE[dtype]
     sequences, tokens = part.batch // deployment.replicas, part.tokens // deployment.replicas
     stages = range(deployment.pp)
     return Work(
@@ -154,10 +155,10 @@ def busiest(deployment: Deployment, part: StepPart, dtype: str) -> Work:
     )
 
 
-def _flops(split: Split, stage: int, part: StepPart, sequences: int, dtype: str) -> int:
+def _flops(split: Split, stage: int, part: StepWorkload, sequences: int, dtype: str) -> int:
     """The layers of a stage, a prompt at a time, and at the last one the LM head for a token of each sequence."""
     batch = sequences if part.decode else 1
     shape = {"tokens": sequences if part.decode else part.context, "batch": batch, "context": part.context}
-    once = layer("torch", layer_shape(split), **shape).work(dtype=dtype, **shape).flops
+    once = layer_kernel("torch", layer_shape(split), **shape).work(dtype=dtype, **shape).flops
     head = 2 * sequences * split.vocab_per_rank * split.model.hidden if stage == split.pp - 1 else 0
     return split.layers_of(stage) * once * (sequences // batch) + head

@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass
 
-from specs.layer import MODEL
-from specs.models import model
+from specs.layer import DEFAULT_MODEL
+from specs.models import find_model
 from specs.parallel import Split
 from specs.units import ITEMSIZE
 
 DTYPE = "bf16"
 
 
-def _shard(layer: str, tp: int) -> tuple[int, int]:
-    one = Split(model(MODEL), tp).linear(layer)
+def _shard_shape(layer: str, tp: int) -> tuple[int, int]:
+    one = Split(find_model(DEFAULT_MODEL), tp).linear(layer)
     return one.n, one.k
 
 
-CUTS = (("o", 8), ("qkv", 4), ("down", 8), ("gate_up", 8), ("gate_up", 2), ("gate_up", 1))
-SHARDS = {"small": (1024, 1024), **{f"{layer}-tp{tp}": _shard(layer, tp) for layer, tp in CUTS}}
+SHARDED_LAYERS = (("o", 8), ("qkv", 4), ("down", 8), ("gate_up", 8), ("gate_up", 2), ("gate_up", 1))
+SHARD_SHAPES = {"small": (1024, 1024), **{f"{layer}-tp{tp}": _shard_shape(layer, tp) for layer, tp in SHARDED_LAYERS}}
 """(n, k) by name; `small` is next to nothing but a launch."""
 
 
@@ -36,13 +36,13 @@ class GateCase:
     @property
     def shape(self) -> dict[str, int]:
         """What a kernel is called with."""
-        n, k = SHARDS[self.shard]
+        n, k = SHARD_SHAPES[self.shard]
         return {"tokens": self.tokens, "n": n, "k": k}
 
     @property
     def weight_bytes(self) -> int:
         """W[n, k], which one call has to read from memory."""
-        n, k = SHARDS[self.shard]
+        n, k = SHARD_SHAPES[self.shard]
         return n * k * ITEMSIZE[DTYPE]
 
 
@@ -65,7 +65,7 @@ READ_CASES = tuple(
 )
 """Where the bytes read are judged: each is far beyond the 4 MB that a call reads and writes besides its weights."""
 
-PROFILED = tuple(dict.fromkeys((*READ_CASES, *CLOCK_CASES)))
+PROFILED_CASES = tuple(dict.fromkeys((*READ_CASES, *CLOCK_CASES)))
 """What ncu sees; a case's place in here is the number of its mark."""
 
 

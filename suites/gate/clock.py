@@ -9,16 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from suites.gate.cases import CLOCK_CASES, PROFILED
-from suites.gate.dram import read_table
-from suites.gate.step import Step, Verdict, leave, options, run_limited
+from suites.gate.cases import CLOCK_CASES, PROFILED_CASES
+from suites.gate.dram import judge_table
+from suites.gate.step import Step, Verdict, parse_options, run_limited, write_verdict
 
 # Reading what NVBench writes with --json: means of its cold and its batch measurement.
 
-COLD, BATCH = "nv/cold/time/gpu/mean", "nv/batch/time/gpu/mean"
+COLD_TAG, BATCH_TAG = "nv/cold/time/gpu/mean", "nv/batch/time/gpu/mean"
 
 
-def seconds_by_case(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+def read_nvbench(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """({case: {mode: seconds a call}}, {case and mode: why there is none}).
 
     Raises:
@@ -33,7 +33,7 @@ def seconds_by_case(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, 
     for benchmark in benchmarks:
         case, mode, calls = benchmark["name"].rsplit(".", 2)
         for state in benchmark["states"]:
-            mean = None if state.get("is_skipped") else _mean(state, BATCH if mode == "batch" else COLD)
+            mean = None if state.get("is_skipped") else _mean(state, BATCH_TAG if mode == "batch" else COLD_TAG)
             if mean is None:
                 without[f"{case} {mode}"] = state.get("skip_reason") or "no time in it"
             else:
@@ -51,17 +51,17 @@ def _mean(state: dict[str, Any], tag: str) -> float | None:
 
 # Agreement of two clocks: the limits, and the arithmetic of a report.
 
-NVBENCH_SHARE, NVBENCH_LEAST_SECONDS = 0.03, 50e-6
+NVBENCH_TOLERANCE, NVBENCH_MIN_SECONDS = 0.03, 50e-6
 """Within 3 % of NVBench, above 50 us: below that what an event costs is a share of the time."""
-NCU_SHARE, NCU_SECONDS = 0.03, 1.5e-6
+NCU_TOLERANCE, NCU_TOLERANCE_SECONDS = 0.03, 1.5e-6
 """Within 3 % and 1.5 us of ncu, whose duration leaves out what lies between two kernels."""
 
-Times = Mapping[str, Mapping[str, float]]
+TimesByCase = Mapping[str, Mapping[str, float]]
 """Seconds a call by case, then by clock."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class ClockComparison:
     """Two clocks on one case.
 
     Attributes:
@@ -101,21 +101,23 @@ class Pair:
         return asdict(self) | {"offset_seconds": self.offset_seconds, "agrees": self.agrees}
 
 
-def pairs(ours: Times, nvbench: Times, ncu: Mapping[str, float]) -> list[Pair]:
+def compare_clocks(ours: TimesByCase, nvbench: TimesByCase, ncu: Mapping[str, float]) -> list[ClockComparison]:
     """Chain beside batch, isolated beside cold, both beside ncu. By ncu the chain is judged: the suites' clock."""
     found = []
     for case, own in ours.items():
         for clock, mode in {"chain": "batch", "isolated": "cold"}.items():
             if clock in own and (theirs := nvbench.get(case, {}).get(mode)):
-                limit = NVBENCH_SHARE * theirs if theirs > NVBENCH_LEAST_SECONDS else None
-                found.append(Pair(case, clock, f"nvbench {mode}", own[clock], theirs, limit))
+                limit = NVBENCH_TOLERANCE * theirs if theirs > NVBENCH_MIN_SECONDS else None
+                found.append(ClockComparison(case, clock, f"nvbench {mode}", own[clock], theirs, limit))
             if clock in own and (duration := ncu.get(case)):
-                limit = NCU_SECONDS + NCU_SHARE * duration if clock == "chain" else None
-                found.append(Pair(case, clock, "ncu", own[clock], duration, limit))
+                limit = NCU_TOLERANCE_SECONDS + NCU_TOLERANCE * duration if clock == "chain" else None
+                found.append(ClockComparison(case, clock, "ncu", own[clock], duration, limit))
     return found
 
 
-def judge(ours: Times, found: Sequence[Pair], missing: Sequence[str], cut: Sequence[str] = ()) -> Verdict:
+def judge_clocks(
+    ours: TimesByCase, found: Sequence[ClockComparison], missing: Sequence[str], cut: Sequence[str] = ()
+) -> Verdict:
     """The pairs that are apart, named and not judged: no GPU has shown yet how far apart sound clocks are.
 
     Args:
@@ -147,7 +149,7 @@ STEP = Step(
     purpose="our chain and isolated clocks against NVBench's batch and cold, and against ncu's durations",
     seconds=45,
     least_seconds=25,
-    command=lambda place, seconds: place.module("clock", "--seconds", f"{seconds:.0f}"),
+    command=lambda place, seconds: place.program("clock", "--seconds", f"{seconds:.0f}"),
     optional=("cuda.bench", "cuda.bindings"),
 )
 
@@ -160,46 +162,46 @@ GRACE_SECONDS = 4.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ours first: they stay when NVBench does not end."""
-    began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
+    began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
 
-    def keep(times: Times) -> None:
+    def keep(times: TimesByCase) -> None:
         told = f"{len(times)} of {len(CLOCK_CASES)} cases timed, none compared yet"
-        leave(Verdict("unfinished", told, {"ours": dict(times)}), asked.verdict)
+        write_verdict(Verdict("unfinished", told, {"ours": dict(times)}), asked.verdict)
 
-    ours, missing = our_times(keep)
-    durations, no_ncu = ncu_durations(asked.out / "ncu.csv")
+    ours, missing = measure_times(keep)
+    durations, no_ncu = read_ncu_durations(asked.out / "ncu.csv")
     missing += [no_ncu] if no_ncu else []
-    leave(judge(ours, pairs(ours, {}, durations), missing), asked.verdict)
+    write_verdict(judge_clocks(ours, compare_clocks(ours, {}, durations), missing), asked.verdict)
     left = asked.seconds - (time.monotonic() - began) - RESERVE_SECONDS
-    theirs = nvbench_times(asked.out / "nvbench.json", left)
-    found = pairs(ours, theirs.times, durations)
+    theirs = run_nvbench(asked.out / "nvbench.json", left)
+    found = compare_clocks(ours, theirs.times, durations)
     for pair in found:
         print(pair, flush=True)  # noqa: T201 - a program's output
-    return leave(judge(ours, found, [*missing, *theirs.missing], theirs.cut), asked.verdict)
+    return write_verdict(judge_clocks(ours, found, [*missing, *theirs.missing], theirs.limit_reasons), asked.verdict)
 
 
-def our_times(keep: Callable[[Times], None]) -> tuple[dict[str, dict[str, float]], list[str]]:
+def measure_times(keep: Callable[[TimesByCase], None]) -> tuple[dict[str, dict[str, float]], list[str]]:
     """({case: {chain, isolated: mean seconds a call}}, what could not be timed); `keep` is told after each case."""
     import torch
 
     from kernels.timing.cuda import CudaTimer
     from kernels.timing.device import current_device
-    from suites.gate.watched_calls import draw_calls, isolated, kernel_of, make_pool
+    from suites.gate.watched_calls import find_kernel, make_calls, make_pool, time_isolated
 
     device, times, missing = current_device(), dict[str, dict[str, float]](), list[str]()
     pool = make_pool(device, CLOCK_CASES)
     for case in CLOCK_CASES:
-        kernel = kernel_of(case, device)
+        kernel = find_kernel(case, device)
         if isinstance(kernel, str):
             missing.append(f"{case.name}: {kernel}")
             continue
         with torch.inference_mode():
-            pool.forget()
-            calls = draw_calls(case, kernel, pool, device.cold_copies(case.weight_bytes))
+            pool.reset()
+            calls = make_calls(case, kernel, pool, device.cold_copies(case.weight_bytes))
             timer = CudaTimer(device, "graph")
             timer.warm_up(calls, None)
             chain = timer.sample(4).seconds  # four visits' time: the mean of one pass has to stand alone here
-            alone = isolated(calls, device, ISOLATED_ROUNDS)
+            alone = time_isolated(calls, device, ISOLATED_ROUNDS)
         times[case.name] = {"chain": sum(chain) / len(chain), "isolated": sum(alone.seconds) / len(alone.seconds)}
         told = ", ".join(f"{clock} {1e6 * seconds:.2f} us" for clock, seconds in times[case.name].items())
         print(f"{case.name}: {told}, {alone.late} late", flush=True)  # noqa: T201 - a program's output
@@ -207,30 +209,30 @@ def our_times(keep: Callable[[Times], None]) -> tuple[dict[str, dict[str, float]
     return times, missing
 
 
-def ncu_durations(table: Path) -> tuple[dict[str, float], str | None]:
+def read_ncu_durations(table: Path) -> tuple[dict[str, float], str | None]:
     """Mean seconds a call from the dram step's file, all kernels of a call added up; or why there are none."""
     if not table.exists():
         return {}, f"ncu: {table} is not there; the dram step writes it"
-    verdict = read_table(table.read_text(errors="replace"))
-    names = {case.name for case in PROFILED}
+    verdict = judge_table(table.read_text(errors="replace"))
+    names = {case.name for case in PROFILED_CASES}
     durations = {name: one["mean_seconds"] for name, one in verdict.figures.items() if name in names}
     return durations, None if durations else f"ncu: {verdict.detail}"
 
 
-class Theirs(NamedTuple):
+class NvbenchTimes(NamedTuple):
     """NVBench's means by case and clock, what is missing among them and why, and whether its limit was the reason."""
 
-    times: Times
+    times: TimesByCase
     missing: tuple[str, ...] = ()
-    cut: tuple[str, ...] = ()
+    limit_reasons: tuple[str, ...] = ()
 
 
-def nvbench_times(path: Path, seconds: float) -> Theirs:
+def run_nvbench(path: Path, seconds: float) -> NvbenchTimes:
     """NVBench's means in a process of its own, which may hang or die."""
     if reason := why_no_nvbench():
-        return Theirs({}, (f"NVBench: {reason}",))
+        return NvbenchTimes({}, (f"NVBench: {reason}",))
     if seconds < 10:
-        return Theirs({}, (f"NVBench: {max(0, seconds):.0f} s are left, it needs 10",))
+        return NvbenchTimes({}, (f"NVBench: {max(0, seconds):.0f} s are left, it needs 10",))
     path.unlink(missing_ok=True)
     each = min(0.8, 0.5 * seconds / (3 * len(CLOCK_CASES)))  # a case is measured three times: cold, cold and batch
     command = [
@@ -248,10 +250,10 @@ def nvbench_times(path: Path, seconds: float) -> Theirs:
     status = run_limited(command, sys.stdout.buffer, limit, {}, GRACE_SECONDS)
     cut = (f"NVBench did not end within {limit:.0f} s",) if status is None else ()
     try:
-        times, without = seconds_by_case(path)
+        times, without = read_nvbench(path)
     except ValueError as error:
-        return Theirs({}, () if cut else (f"NVBench: exit status {status}, {error}",), cut)
-    return Theirs(times, tuple(f"NVBench: {what}: {reason}" for what, reason in without.items()), cut)
+        return NvbenchTimes({}, () if cut else (f"NVBench: exit status {status}, {error}",), cut)
+    return NvbenchTimes(times, tuple(f"NVBench: {what}: {reason}" for what, reason in without.items()), cut)
 
 
 def why_no_nvbench() -> str | None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from specs.errors import UserError
 from suites.gate import clock, correctness, dram, machine, ranks, runner, sanitizer, suite, warm
-from suites.gate.machine import Machine, look_around
-from suites.gate.runner import Gate
-from suites.gate.step import Place, Profile, Result, Step, granted
+from suites.gate.machine import Machine, inspect_machine
+from suites.gate.runner import GateRun
+from suites.gate.step import GateContext, Profile, Step, StepResult, planned_seconds
 
 # All steps by profile, in their order: what later ones rest on comes first.
 
@@ -50,24 +50,24 @@ PROFILES = {profile.name: profile for profile in (SMOKE, EVIDENCE, SAFETY)}
 
 # What the gate says before it begins, at its end, and where it cannot run. Plain text where rich is not installed.
 
-STYLES = {
+OUTCOME_STYLES = {
     "passed": "green",
     "failed": "bold red",
     "unfinished": "bold yellow",
     "skipped": "yellow",
     "not_run": "yellow",
 }
-WORDS = {
+OUTCOME_WORDS = {
     "passed": "passed",
     "failed": "FAILED",
     "unfinished": "UNFINISHED",
     "skipped": "skipped",
     "not_run": "not run",
 }
-WRONG = {"arrival": "SPLIT-K ARRIVALS ARE NOT SAFE", "ranks": "ALL-REDUCES ARE NOT SAFE"}
+WRONG_ALERTS = {"arrival": "SPLIT-K ARRIVALS ARE NOT SAFE", "ranks": "ALL-REDUCES ARE NOT SAFE"}
 
 
-def calls(profiles: Iterable[Profile], commands: Mapping[str, str]) -> list[str]:
+def profile_lines(profiles: Iterable[Profile], commands: Mapping[str, str]) -> list[str]:
     """Each profile with its command and its seconds, one line each."""
     lines = []
     for letter, profile in zip(ascii_uppercase, profiles, strict=False):
@@ -76,29 +76,29 @@ def calls(profiles: Iterable[Profile], commands: Mapping[str, str]) -> list[str]
     return lines
 
 
-def plan(steps: Sequence[Step], machine: Machine, seconds: Mapping[str, float]) -> list[str]:
+def plan_lines(steps: Sequence[Step], machine: Machine, seconds: Mapping[str, float]) -> list[str]:
     """Each step with its seconds, and why it cannot run where it cannot."""
     lines = []
     for step in steps:
         reason = machine.why_not(step)
         lines.append(f"  {step.name:<15} {seconds[step.name]:>3.0f} s  {step.purpose}")
         lines.append(f"  {'':<15}        {f'cannot run: {reason}' if reason else 'can run'}")
-        if absent := machine.absent(step.optional):
+        if absent := machine.missing_packages(step.optional):
             lines.append(f"  {'':<15}        a part of it cannot run: not installed: {', '.join(absent)}")
     return lines
 
 
-def shouts(results: Iterable[Result]) -> list[str]:
+def wrong_result_alerts(results: Iterable[StepResult]) -> list[str]:
     """What nobody may overlook: results that were seen to be wrong. A limit or a crash is none."""
     red = [one for one in results if one.outcome == "failed" and one.figures.get("wrong")]
     return [
-        f"!!! {WRONG.get(one.step, 'WRONG RESULTS')}: {one.figures['wrong']} wrong in the {one.step} step, "
+        f"!!! {WRONG_ALERTS.get(one.step, 'WRONG RESULTS')}: {one.figures['wrong']} wrong in the {one.step} step, "
         "so no time measured here counts !!!"
         for one in red
     ]
 
 
-def show_results(results: Sequence[Result]) -> None:
+def show_results(results: Sequence[StepResult]) -> None:
     """The final table."""
     rows = [(one.step, one.outcome, f"{one.seconds:.0f} s", one.detail) for one in results]
     try:
@@ -106,29 +106,29 @@ def show_results(results: Sequence[Result]) -> None:
         from rich.table import Table
     except ImportError:
         for step, outcome, seconds, detail in rows:
-            print(f"{step:<15} {WORDS[outcome]:<10} {seconds:>6}  {detail}")  # noqa: T201 - rich is not there
-        print("\n".join(shouts(results)))  # noqa: T201
+            print(f"{step:<15} {OUTCOME_WORDS[outcome]:<10} {seconds:>6}  {detail}")  # noqa: T201 - rich is not there
+        print("\n".join(wrong_result_alerts(results)))  # noqa: T201
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "outcome", "took", "detail"):
         table.add_column(heading, overflow="fold")
     for step, outcome, seconds, detail in rows:
-        table.add_row(step, WORDS[outcome], seconds, detail, style=STYLES[outcome])
+        table.add_row(step, OUTCOME_WORDS[outcome], seconds, detail, style=OUTCOME_STYLES[outcome])
     console = Console(width=None if Console().is_terminal else 140, markup=False, highlight=False)
     console.print(table)
-    for line in shouts(results):
+    for line in wrong_result_alerts(results):
         console.print(line, style="bold red")
 
 
-DEFAULT = "evidence"
+DEFAULT_PROFILE = "evidence"
 COMMANDS = {"smoke": "make gpu-smoke", "evidence": "make gpu", "safety": "make gpu-safety"}
 """Calls A, B and C: in this order on a GPU that nobody has run this on."""
-INTERRUPTED = 130
-WORK = "work"
+INTERRUPTED_STATUS = 130
+WORK_FOLDER = "work"
 """Folder in OUT of what steps write while they run."""
 
 
-def choose(profile: str, only: str | None) -> Profile:
+def choose_profile(profile: str, only: str | None) -> Profile:
     """The steps of a profile; or those named in `only`, of whatever profile, in their own order.
 
     Raises:
@@ -146,7 +146,7 @@ def choose(profile: str, only: str | None) -> Profile:
     return Profile(only, "steps that were asked for", sum(step.seconds for step in chosen), chosen)
 
 
-def gate(profile: Profile, budget: float | None, out: Path, python: str, *, listed: bool) -> int:
+def run_gate(profile: Profile, budget: float | None, out: Path, python: str, *, listed: bool) -> int:
     """The exit status: 1 if a step failed or did not come to its end, 0 where nothing could be run.
 
     Raises:
@@ -158,33 +158,35 @@ def gate(profile: Profile, budget: float | None, out: Path, python: str, *, list
     if not listed:
         _check_writable(out)
     steps = profile.steps
-    machine = look_around(python, (name for step in steps for name in (*step.packages, *step.optional)))
-    _say("calls, each a command of its own:")
-    _say("\n".join(calls(PROFILES.values(), COMMANDS)))
-    lines = "\n".join(plan(steps, machine, granted(profile, budget)))
+    machine = inspect_machine(python, (name for step in steps for name in (*step.packages, *step.optional)))
+    _print_line("calls, each a command of its own:")
+    _print_line("\n".join(profile_lines(PROFILES.values(), COMMANDS)))
+    lines = "\n".join(plan_lines(steps, machine, planned_seconds(profile, budget)))
     if machine.gpu is None:
         name = COMMANDS.get(profile.name, "the gate")
-        _say(f"{name}: {machine.no_gpu} ({python}), so nothing is run. On a machine with a GPU it runs:\n{lines}")
+        _print_line(
+            f"{name}: {machine.no_gpu} ({python}), so nothing is run. On a machine with a GPU it runs:\n{lines}"
+        )
         return 0
-    _say(f"this one, on {machine.gpu}, within {budget:.0f} s:\n{lines}")
+    _print_line(f"this one, on {machine.gpu}, within {budget:.0f} s:\n{lines}")
     for note in machine.notes:
-        _say(f"note: {note}")
+        _print_line(f"note: {note}")
     if listed:
         return 0
     out = out.resolve()
-    with tempfile.TemporaryDirectory(prefix="gate-") as scratch, _ended_once():
-        place = Place(python, out, Path(scratch), out / WORK, machine.free_gib)
-        run = Gate(steps, machine, place, budget, _say)
+    with tempfile.TemporaryDirectory(prefix="gate-") as scratch, _interrupt_once():
+        place = GateContext(python, out, Path(scratch), out / WORK_FOLDER, machine.free_gib)
+        run = GateRun(steps, machine, place, budget, _print_line)
         results = run.run()
     show_results(results)
     if run.interrupted:
-        return INTERRUPTED
+        return INTERRUPTED_STATUS
     return int(any(one.outcome in ("failed", "unfinished") for one in results))
 
 
 def _check_writable(out: Path) -> None:
     """Refuse a folder that cannot be written, before anything is measured; nothing is left behind."""
-    if why_not := runner.foreign(out / WORK):
+    if why_not := runner.why_not_ours(out / WORK_FOLDER):
         raise UserError(f"--out {out}: {why_not}")
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
@@ -196,18 +198,18 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); name a folder that can") from error
 
 
-def _folder(text: str) -> Path:
+def _parse_folder(text: str) -> Path:
     if not text:
         raise ArgumentTypeError("is empty; name a folder")
     return Path(text)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - a command's output
 
 
 @contextmanager
-def _ended_once() -> Iterator[None]:
+def _interrupt_once() -> Iterator[None]:
     """SIGTERM and a lost terminal end the gate as Ctrl-C does; a second one does not disturb what the first began."""
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
 
@@ -227,16 +229,16 @@ def _ended_once() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `python -m suites.gate`, which needs no package."""
     parser = ArgumentParser(prog="python -m suites.gate", description=__doc__)
-    parser.add_argument("--profile", default=DEFAULT, metavar="NAME", help=", ".join(PROFILES))
+    parser.add_argument("--profile", default=DEFAULT_PROFILE, metavar="NAME", help=", ".join(PROFILES))
     steps = [step.name for one in PROFILES.values() for step in one.steps]
     parser.add_argument("--only", metavar="STEP,…", help=f"of any profile: {', '.join(steps)}")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="time for all steps; without it the profile's")
-    parser.add_argument("--out", type=_folder, default=Path("build/gpu"), help="folder of all that is written")
+    parser.add_argument("--out", type=_parse_folder, default=Path("build/gpu"), help="folder of all that is written")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of every step")
     parser.add_argument("--list", action="store_true", help="show the steps and what they lack, run nothing")
     asked = parser.parse_args(argv)
     try:
-        chosen = choose(asked.profile, asked.only)
-        return gate(chosen, asked.budget, asked.out, asked.python, listed=asked.list)
+        chosen = choose_profile(asked.profile, asked.only)
+        return run_gate(chosen, asked.budget, asked.out, asked.python, listed=asked.list)
     except UserError as error:
         parser.error(str(error))

@@ -11,51 +11,51 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from suites.gate.step import (
-    PYTEST,
-    QUIET,
-    TORCH,
-    WIDE,
-    Place,
+    PYTEST_PACKAGES,
+    QUIET_PYTEST,
+    TORCH_PACKAGES,
+    WIDE_TERMINAL,
+    GateContext,
     Step,
     Verdict,
-    by_counts,
-    leave,
-    options,
+    judge_pytest,
+    parse_options,
     run_limited,
     run_step,
+    write_verdict,
 )
 
 # The arrival protocol of split-K: the last program to arrive adds up all partials, in one fixed order.
 
-ARRIVAL = "tests/gpu/test_arrival.py"
+ARRIVAL_TEST = "tests/gpu/test_arrival.py"
 
 ARRIVAL_STEP = Step(
     name="arrival",
     purpose="split-K arrivals under random delays and NaN-poisoned partials: 1,000 runs, the same bits",
     seconds=45,
     least_seconds=15,
-    command=lambda place, _: [place.python, "-m", "pytest", ARRIVAL, *QUIET],
-    packages=PYTEST,
-    environment=WIDE,
-    judge=by_counts,
+    command=lambda place, _: [place.python, "-m", "pytest", ARRIVAL_TEST, *QUIET_PYTEST],
+    packages=PYTEST_PACKAGES,
+    environment=WIDE_TERMINAL,
+    judge=judge_pytest,
 )
 
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 WORKER_GIB = 8.0
 """GPU memory of one worker: its context, the largest operands, and their reference in float64."""
 
 
-def workers(cores: int, free_gib: float | None) -> int:
+def worker_count(cores: int, free_gib: float | None) -> int:
     """Processes that test at the same time: as many as there are cores and GPU memory for, at most 8."""
-    fit = MOST_WORKERS if free_gib is None else int(free_gib / WORKER_GIB)
-    return max(1, min(MOST_WORKERS, cores, fit))
+    fit = MAX_WORKERS if free_gib is None else int(free_gib / WORKER_GIB)
+    return max(1, min(MAX_WORKERS, cores, fit))
 
 
-def tests(count: int) -> list[str]:
+def pytest_command(count: int) -> list[str]:
     """All of tests/gpu but arrival. With `loadgroup` xdist 3.8 can wait for ever when two workers end at a time."""
     spread = ["-n", str(count), "--dist", "worksteal"] if count > 1 else []
-    return [sys.executable, "-m", "pytest", "tests/gpu", f"--ignore={ARRIVAL}", *QUIET, *spread]
+    return [sys.executable, "-m", "pytest", "tests/gpu", f"--ignore={ARRIVAL_TEST}", *QUIET_PYTEST, *spread]
 
 
 def main_correctness(argv: Sequence[str] | None = None) -> NoReturn:
@@ -63,15 +63,15 @@ def main_correctness(argv: Sequence[str] | None = None) -> NoReturn:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--free-gib", type=float, help="GPU memory that is free")
     asked = parser.parse_args(argv)
-    count = workers(len(os.sched_getaffinity(0)), asked.free_gib)
+    count = worker_count(len(os.sched_getaffinity(0)), asked.free_gib)
     if count > 1 and find_spec("xdist") is None:
         count = 1
         print("one process: pytest-xdist is not installed", flush=True)  # noqa: T201 - a program's output
-    command = tests(count)
+    command = pytest_command(count)
     os.execv(command[0], command)  # noqa: S606 - our own tests
 
 
-def command(place: Place, _: float) -> list[str]:
+def correctness_command(place: GateContext, _: float) -> list[str]:
     """The program decides how many workers there are."""
     free = [] if place.free_gib is None else ["--free-gib", f"{place.free_gib:.1f}"]
     return [place.python, "-m", "suites.gate.correctness", "--step", "correctness", *free]
@@ -82,11 +82,11 @@ CORRECTNESS_STEP = Step(
     purpose="every kernel against its float64 reference, at the shards of Llama-3-70B and at odd sizes",
     seconds=50,
     least_seconds=20,
-    command=command,
-    packages=PYTEST,
+    command=correctness_command,
+    packages=PYTEST_PACKAGES,
     optional=("xdist",),
-    environment=WIDE,
-    judge=by_counts,
+    environment=WIDE_TERMINAL,
+    judge=judge_pytest,
 )
 
 
@@ -96,7 +96,7 @@ CORRECTNESS_STEP = Step(
 
 DTYPE = "bf16"
 """The number format of every case. A kernel that lacks it is tried in its own first one."""
-CALLS = 4
+CALLS_PER_CASE = 4
 """Calls of a case, each on other weights."""
 MARGIN_SECONDS = 3.0
 
@@ -105,8 +105,10 @@ IMPLEMENTATIONS_STEP = Step(
     purpose="one case of each implementation: checked, captured in a graph, sampled",
     seconds=45,
     least_seconds=15,
-    command=lambda place, seconds: place.module("implementations", "--seconds", f"{seconds:.0f}", of="correctness"),
-    packages=TORCH,
+    command=lambda place, seconds: place.program(
+        "implementations", "--seconds", f"{seconds:.0f}", module_name="correctness"
+    ),
+    packages=TORCH_PACKAGES,
     memory_gib=4.0,
 )
 
@@ -115,20 +117,20 @@ def implementation_cases() -> list[tuple[Any, dict[str, int]]]:
     """(kernel, shape): linears and their fused form at one rank's share of Llama-3-70B, attention, and the pieces."""
     from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
     from kernels.gate_up import GATE_UPS
-    from kernels.registry import DECODE, LINEARS, PREFILL
+    from kernels.registry import DECODE_ATTENTION, LINEARS, PREFILL_ATTENTION
     from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
     from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
     from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
-    from specs.layer import PAGE_SIZE, PAGED
+    from specs.layer import PAGE_SIZE, PAGED_IMPLEMENTATIONS
 
     heads = {"heads": 8, "kv_heads": 1, "head_dim": 128}
     found: list[tuple[Any, dict[str, int]]] = [
         (kernel, {"tokens": 1 if 1 in kernel.tokens else 128, "n": 8192, "k": 1024}) for kernel in (*LINEARS, *GATE_UPS)
     ]
-    for kernel in DECODE:
-        pages = {"page_size": PAGE_SIZE} if kernel.implementation in PAGED else {}
+    for kernel in DECODE_ATTENTION:
+        pages = {"page_size": PAGE_SIZE} if kernel.implementation in PAGED_IMPLEMENTATIONS else {}
         found.append((kernel, {"batch": 4, "context": 2048, **heads, **pages}))
-    found += [(kernel, {"tokens": 512, **heads}) for kernel in PREFILL]
+    found += [(kernel, {"tokens": 512, **heads}) for kernel in PREFILL_ATTENTION]
     found += [(kernel, {"tokens": 16, "hidden": 8192}) for kernel in (TORCH_RMSNORM, TRITON_RMSNORM)]
     found += [(kernel, {"tokens": 16, **heads}) for kernel in (TORCH_ROTARY, TRITON_ROTARY)]
     found += [(kernel, {"tokens": 16, "intermediate": 3584}) for kernel in (TORCH_SWIGLU, TRITON_SWIGLU)]
@@ -148,8 +150,8 @@ def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict
         return told | {"outcome": "not_run", "detail": reason}
     try:
         with torch.inference_mode():
-            pool.forget()
-            inputs = [kernel.inputs(pool, dtype=dtype, **shape) for _ in range(CALLS)]
+            pool.reset()
+            inputs = [kernel.inputs(pool, dtype=dtype, **shape) for _ in range(CALLS_PER_CASE)]
             kernel.run(**inputs[0])
             error = kernel.relative_error(inputs[0])
             if not error <= (limit := kernel.rtol[dtype]):
@@ -164,13 +166,13 @@ def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict
     return told | {"outcome": "right", "detail": f"{1e6 * mean:.2f} us", "seconds": mean, "samples": len(seconds)}
 
 
-def run_from(first: int, into: Path) -> None:
+def run_cases_from(first: int, into: Path) -> None:
     """Try cases from the `first` on, a line in `into` for each, until all are tried or the GPU is lost."""
     from kernels.timing.device import current_device
-    from kernels.timing.pool import Pool
+    from kernels.timing.pool import TensorPool
 
     device = current_device()
-    pool = Pool(device, {DTYPE: 2**27})
+    pool = TensorPool(device, {DTYPE: 2**27})
     for kernel, shape in implementation_cases()[first:]:
         told = try_case(kernel, shape, device, pool)
         print(f"{told['outcome']}: {kernel.name} {shape}: {told['detail']}", flush=True)  # noqa: T201 - output
@@ -180,7 +182,9 @@ def run_from(first: int, into: Path) -> None:
             return
 
 
-def supervise(command: Callable[[int], Sequence[str]], names: Sequence[str], into: Path, seconds: float) -> list[Any]:
+def run_with_restarts(
+    command: Callable[[int], Sequence[str]], names: Sequence[str], into: Path, seconds: float
+) -> list[Any]:
     """Lines of all cases: where a process dies, or has lost the GPU, another goes on behind the case that did it."""
     deadline, lines = time.monotonic() + seconds, list[Any]()
     into.unlink(missing_ok=True)
@@ -221,10 +225,10 @@ def main_implementations(argv: Sequence[str] | None = None) -> int:
     own = ArgumentParser(add_help=False)
     own.add_argument("--first", type=int)
     first, rest = own.parse_known_args(argv)
-    asked = options(__doc__, rest, seconds=True)
+    asked = parse_options(__doc__, rest, seconds=True)
     into = asked.out / "implementations.jsonl"
     if first.first is not None:
-        run_from(first.first, into)
+        run_cases_from(first.first, into)
         return 0
     names = [kernel.name for kernel, _ in implementation_cases()]
     program = [
@@ -238,8 +242,8 @@ def main_implementations(argv: Sequence[str] | None = None) -> int:
         "--seconds",
         "0",
     ]
-    lines = supervise(lambda at: [*program, "--first", str(at)], names, into, asked.seconds - MARGIN_SECONDS)
-    return leave(judge_implementations(lines, names), asked.verdict)
+    lines = run_with_restarts(lambda at: [*program, "--first", str(at)], names, into, asked.seconds - MARGIN_SECONDS)
+    return write_verdict(judge_implementations(lines, names), asked.verdict)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from specs.ncu import DURATION, READ, Profiled, profiled
-from suites.gate.cases import PROFILED, READ_CASES
+from specs.ncu import DURATION_METRIC, READ_METRIC, ProfiledKernel, parse_kernels
+from suites.gate.cases import PROFILED_CASES, READ_CASES
 from suites.gate.machine import find_tool
-from suites.gate.step import Outcome, Step, Verdict, leave, options, run_limited, run_step
+from suites.gate.step import Outcome, Step, Verdict, parse_options, run_limited, run_step, write_verdict
 
 # What the gate takes from Nsight Compute's table: the kernels of each call, behind the mark that stands before it.
 
-MARK = "_gate_mark"
+MARK_KERNEL = "_gate_mark"
 """Name of the kernel that stands before every profiled call; its grid has as many programs as the call's number."""
 
-CANNOT = ("ERR_NVGPUCTRPERM", "Failed to initialize the profiler", "Profiling is not supported", "LibraryNotLoaded")
+NO_COUNTERS_MESSAGES = (
+    "ERR_NVGPUCTRPERM",
+    "Failed to initialize the profiler",
+    "Profiling is not supported",
+    "LibraryNotLoaded",
+)
 """What ncu says where a machine lets nobody read its counters."""
 
 
@@ -34,25 +39,25 @@ class CallCounters:
 def why_no_counters(text: str) -> str | None:
     """What ncu itself says where it could not measure at all."""
     lines = (line.strip() for line in text.splitlines() if line.startswith("==ERROR=="))
-    return next((line for line in lines if any(word in line for word in CANNOT)), None)
+    return next((line for line in lines if any(word in line for word in NO_COUNTERS_MESSAGES)), None)
 
 
-def most_passes(text: str) -> int:
+def max_passes(text: str) -> int:
     """Times that ncu ran a kernel to read all metrics: with more than one, later runs may find warm caches."""
     return max((int(count) for count in re.findall(r"100% - (\d+) pass", text)), default=1)
 
 
-def whole_calls(text: str) -> str:
+def complete_calls(text: str) -> str:
     """The table without its last call, of which kernels may be missing where ncu did not come to its end."""
     lines = text.splitlines()
-    marks = [number for number, line in enumerate(lines) if line.startswith('"') and MARK in line]
+    marks = [number for number, line in enumerate(lines) if line.startswith('"') and MARK_KERNEL in line]
     if not marks:
         return ""
     last = lines[marks[-1]].split(",")[0]  # of the rows of one kernel all begin with its number
     return "\n".join(lines[: next(number for number in marks if lines[number].split(",")[0] == last)])
 
 
-def by_call(kernels: Iterable[Profiled]) -> dict[int, list[CallCounters]]:
+def counters_by_call(kernels: Iterable[ProfiledKernel]) -> dict[int, list[CallCounters]]:
     """Calls by number, counting from 1; what ran before the first mark is left out."""
     calls: dict[int, list[CallCounters]] = {}
     for number, members in _between_marks(kernels):
@@ -61,10 +66,10 @@ def by_call(kernels: Iterable[Profiled]) -> dict[int, list[CallCounters]]:
     return calls
 
 
-def _between_marks(kernels: Iterable[Profiled]) -> Iterator[tuple[int, list[Profiled]]]:
-    number, members = 0, list[Profiled]()
+def _between_marks(kernels: Iterable[ProfiledKernel]) -> Iterator[tuple[int, list[ProfiledKernel]]]:
+    number, members = 0, list[ProfiledKernel]()
     for one in kernels:
-        if MARK in one.kernel:
+        if MARK_KERNEL in one.kernel:
             if members:
                 yield number, members
             number, members = one.programs, []
@@ -74,7 +79,7 @@ def _between_marks(kernels: Iterable[Profiled]) -> Iterator[tuple[int, list[Prof
         yield number, members
 
 
-LEAST_SHARE = 0.97
+MIN_READ_SHARE = 0.97
 """Of the weight bytes: less, and some came out of a cache."""
 READ_SECONDS = 2.0
 GRACE_SECONDS = 4.0
@@ -85,7 +90,7 @@ DRAM_STEP = Step(
     purpose="DRAM bytes that a call reads, by ncu, at least 0.97 of its weights: ours, cuBLAS and cuBLASLt",
     seconds=35,
     least_seconds=20,
-    command=lambda place, seconds: place.module("dram", "--seconds", f"{seconds:.0f}", of="dram"),
+    command=lambda place, seconds: place.program("dram", "--seconds", f"{seconds:.0f}", module_name="dram"),
     tools=("ncu",),
 )
 
@@ -94,14 +99,22 @@ def ncu_command(ncu: str, table: Path) -> list[str]:
     """The profiled program under ncu; clocks and caches are left alone."""
     switches = ["--target-processes", "application-only", "--profile-from-start", "off"]
     untouched = ["--clock-control", "none", "--cache-control", "none"]
-    written = ["--csv", "--print-units", "base", "--log-file", str(table), "--metrics", f"{READ},{DURATION}"]
+    written = [
+        "--csv",
+        "--print-units",
+        "base",
+        "--log-file",
+        str(table),
+        "--metrics",
+        f"{READ_METRIC},{DURATION_METRIC}",
+    ]
     return [ncu, *switches, *untouched, *written, sys.executable, "-m", "suites.gate.watched_calls", "ncu"]
 
 
 def judge_dram(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verdict:
     """Every judged call read what it had to. Numbers are places in PROFILED, from 1."""
     figures: dict[str, dict[str, float]] = {}
-    for number, case in enumerate(PROFILED, start=1):
+    for number, case in enumerate(PROFILED_CASES, start=1):
         if counted := calls.get(number):
             figures[case.name] = {
                 "least_share_read": min(one.read_bytes for one in counted) / case.weight_bytes,
@@ -114,16 +127,16 @@ def judge_dram(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verd
     unseen = [case.name for case in READ_CASES if case.name not in figures]
     if not {"triton", "torch"} <= {case.implementation for case in READ_CASES if case.name in shares}:
         return Verdict("failed", f"ncu did not see both ours and cuBLAS; not seen: {', '.join(unseen)}", figures)
-    low = [f"{name} {share:.3f}" for name, share in shares.items() if share < LEAST_SHARE]
+    low = [f"{name} {share:.3f}" for name, share in shares.items() if share < MIN_READ_SHARE]
     note = f"; ncu ran kernels {passes} times over, later runs may be warm" if passes > 1 else ""
     note += f"; not seen: {', '.join(unseen)}" if unseen else ""
     if low:
-        return Verdict("failed", f"under {LEAST_SHARE} of the weights from DRAM: {', '.join(low)}{note}", figures)
+        return Verdict("failed", f"under {MIN_READ_SHARE} of the weights from DRAM: {', '.join(low)}{note}", figures)
     least = min(shares, key=lambda name: shares[name])
     return Verdict("passed", f"{len(shares)} cases, least {shares[least]:.3f} of the weights ({least}){note}", figures)
 
 
-def read_table(text: str, ended: str | None = None) -> Verdict:
+def judge_table(text: str, ended: str | None = None) -> Verdict:
     """The verdict on ncu's file.
 
     Args:
@@ -134,26 +147,26 @@ def read_table(text: str, ended: str | None = None) -> Verdict:
         return Verdict("not_run", f"this machine's counters cannot be read: {reason}")
     if ended is None:
         try:
-            return judge_dram(by_call(profiled(text)), most_passes(text))
+            return judge_dram(counters_by_call(parse_kernels(text)), max_passes(text))
         except ValueError as error:
             unreadable = str(error)
     try:
-        short = judge_dram(by_call(profiled(whole_calls(text))), most_passes(text))
+        short = judge_dram(counters_by_call(parse_kernels(complete_calls(text))), max_passes(text))
     except ValueError as error:
         return Verdict("failed", unreadable) if ended is None else Verdict("unfinished", f"{ended}; {error}")
-    return cut_off(short, ended or f"ncu's table is cut off: {unreadable}")
+    return judge_cut_off(short, ended or f"ncu's table is cut off: {unreadable}")
 
 
-def cut_off(short: Verdict, ended: str) -> Verdict:
+def judge_cut_off(short: Verdict, ended: str) -> Verdict:
     """The verdict on a table without its end: too few bytes fail it, enough of them are no pass."""
     shares = [short.figures[case.name]["least_share_read"] for case in READ_CASES if case.name in short.figures]
-    outcome: Outcome = "failed" if min(shares, default=1.0) < LEAST_SHARE else "unfinished"
+    outcome: Outcome = "failed" if min(shares, default=1.0) < MIN_READ_SHARE else "unfinished"
     return Verdict(outcome, f"{ended}; the calls before that: {short.detail}", short.figures)
 
 
 def main_dram(argv: Sequence[str] | None = None) -> int:
     """Profile, read, judge."""
-    began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
+    began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
     table: Path = asked.out / "ncu.csv"
     table.unlink(missing_ok=True)
     limit = max(1.0, asked.seconds - (time.monotonic() - began) - READ_SECONDS - GRACE_SECONDS)
@@ -164,15 +177,15 @@ def main_dram(argv: Sequence[str] | None = None) -> int:
         ended = f"ncu did not end within {limit:.0f} s" if status is None else None
     except KeyboardInterrupt:  # the gate ends this step: what was seen is still told
         status, ended = None, "ncu was interrupted"
-    verdict = read_table(table.read_text(errors="replace") if table.exists() else "", ended)
+    verdict = judge_table(table.read_text(errors="replace") if table.exists() else "", ended)
     if verdict.outcome == "passed" and status:
         verdict = Verdict("failed", f"ncu ended with status {status}; before that: {verdict.detail}", verdict.figures)
-    return leave(verdict, asked.verdict)
+    return write_verdict(verdict, asked.verdict)
 
 
 # Can the counters of this GPU be read? One call of ours under ncu, as the dram step does with many.
 
-CASE = PROFILED[0]
+COUNTERS_CASE = PROFILED_CASES[0]
 MARGIN_SECONDS = 3.0
 
 COUNTERS_STEP = Step(
@@ -180,7 +193,7 @@ COUNTERS_STEP = Step(
     purpose="one call under ncu: can the counters be read here",
     seconds=20,
     least_seconds=10,
-    command=lambda place, seconds: place.module("counters", "--seconds", f"{seconds:.0f}", of="dram"),
+    command=lambda place, seconds: place.program("counters", "--seconds", f"{seconds:.0f}", module_name="dram"),
     tools=("ncu",),
     memory_gib=4.0,
 )
@@ -198,24 +211,24 @@ def judge_counters(text: str, status: int | None) -> Verdict:
     if status is None:
         return Verdict("unfinished", "ncu did not end within its time")
     try:
-        seen = by_call(profiled(text)).get(1, [])
+        seen = counters_by_call(parse_kernels(text)).get(1, [])
     except ValueError as error:
         return Verdict("failed", f"exit status {status}: {error}")
     if not seen or not seen[0].read_bytes:
         return Verdict("failed", f"exit status {status}: ncu did not see the call")
-    share = seen[0].read_bytes / CASE.weight_bytes
+    share = seen[0].read_bytes / COUNTERS_CASE.weight_bytes
     figures = {"share_read": share, "seconds": seen[0].seconds, "kernels": seen[0].kernels}
-    return Verdict("passed", f"{CASE.name}: {share:.3f} of its weights read from DRAM", figures)
+    return Verdict("passed", f"{COUNTERS_CASE.name}: {share:.3f} of its weights read from DRAM", figures)
 
 
 def main_counters(argv: Sequence[str] | None = None) -> int:
     """Profile one case."""
-    asked = options(__doc__, argv, seconds=True)
+    asked = parse_options(__doc__, argv, seconds=True)
     table: Path = asked.out / "ncu-one-call.csv"
     sys.stdout.flush()
     status = run_limited(counters_command(table), sys.stdout.buffer, asked.seconds - MARGIN_SECONDS, {})
     text = table.read_text(errors="replace") if table.exists() else ""
-    return leave(judge_counters(text, status), asked.verdict)
+    return write_verdict(judge_counters(text, status), asked.verdict)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import triton.language as tl
 from kernels import gemm
 from kernels.ceilings import TRITON_READ
 from kernels.compile import TRITON_ARCHS
-from kernels.configs.config import FEW_TOKENS, Config
-from kernels.configs.dispatch import tuned
+from kernels.configs.config import SKINNY_MAX_TOKENS, LinearConfig
+from kernels.configs.dispatch import tuned_linear_table
 from kernels.gate_up import GATE_UPS, TRITON_GEMM_GATE_UP
-from kernels.kernel import Draw, FreshDraw, Inputs, Kernel
-from kernels.registry import DECODE, LINEARS
+from kernels.kernel import Inputs, Kernel, RandomTensors, TensorSource
+from kernels.registry import DECODE_ATTENTION, LINEARS
 from kernels.rmsnorm import TRITON_RMSNORM
 from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY, launch
@@ -26,7 +26,7 @@ from kernels.swiglu import TRITON_SWIGLU
 from kernels.timing.device import Device, current_device
 from specs.errors import UserError
 from specs.gpus import ARCHS
-from specs.layer import PAGE_SIZE, PAGED
+from specs.layer import PAGE_SIZE, PAGED_IMPLEMENTATIONS
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
@@ -36,7 +36,7 @@ from specs.units import ITEMSIZE
 
 SIZE = 256
 
-RACE = r"""
+RACE_SOURCE = r"""
 extern "C" __global__ void race(int *out)
 {
     __shared__ int tile[256];
@@ -58,7 +58,7 @@ def _control_sum(value: tl.tensor, out: tl.tensor, SIZE: tl.constexpr) -> None:
     tl.store(out, tl.sum(tl.load(value + tl.arange(0, SIZE))))
 
 
-def control_inputs(draw: Draw, *, dtype: str) -> Inputs:
+def control_inputs(draw: TensorSource, *, dtype: str) -> Inputs:
     """value[4 SIZE] and out[1]."""
     return {"value": draw.weight(4 * SIZE, dtype=dtype), "out": draw.output(1, dtype=dtype)}
 
@@ -87,33 +87,33 @@ CONTROL = Kernel(
 """A plain `tl.sum` across warps, in fp32."""
 
 
-def out_of_bounds() -> None:
+def store_out_of_bounds() -> None:
     """The mask lets one element too many through."""
     out = torch.empty(SIZE - 1, dtype=torch.int32, device="cuda")
     _fill[(1,)](out, SIZE, SIZE=SIZE)
     torch.cuda.synchronize()
 
 
-def race() -> None:
+def launch_race() -> None:
     """Eight warps read what the others write."""
     import cupy
 
     out = cupy.empty(SIZE, dtype=cupy.int32)
-    cupy.RawKernel(RACE, "race")((1,), (SIZE,), (out,))
+    cupy.RawKernel(RACE_SOURCE, "race")((1,), (SIZE,), (out,))
     cupy.cuda.Device().synchronize()
 
 
-FAULTS: dict[str, Callable[[], None]] = {"out_of_bounds": out_of_bounds, "race": race}
+FAULTS: dict[str, Callable[[], None]] = {"out_of_bounds": store_out_of_bounds, "race": launch_race}
 
 
-LIBRARIES = ("torch", "cublaslt", "flash-attn", "flashinfer")
+LIBRARY_IMPLEMENTATIONS = ("torch", "cublaslt", "flash-attn", "flashinfer")
 """Not ours to prove."""
 
-SHAPES = [(1, 131, 1032), (3, 131, 257), (16, 384, 1032), (64, 130, 520), (129, 131, 257)]
+LINEAR_SHAPES = [(1, 131, 1032), (3, 131, 257), (16, 384, 1032), (64, 130, 520), (129, 131, 257)]
 """(tokens, n, k): n no multiple of a block; k a multiple of 8, so that rows stay aligned to 16 bytes, and odd."""
-SEQUENCES = [(3, 130), (2, 1030), (1, 20003)]
+ATTENTION_SHAPES = [(3, 130), (2, 1030), (1, 20003)]
 """(batch, context): decode attention whose parts are one, several, and so many that they are added up twice."""
-PIECES: tuple[tuple[Kernel, dict[str, int]], ...] = (
+ELEMENTWISE_CASES: tuple[tuple[Kernel, dict[str, int]], ...] = (
     (TRITON_RMSNORM, {"tokens": 7, "hidden": 200}),
     (TRITON_RMSNORM, {"tokens": 3, "hidden": 5001}),
     (TRITON_ROTARY, {"tokens": 3, "heads": 15, "kv_heads": 3, "head_dim": 96}),
@@ -125,31 +125,31 @@ PIECES: tuple[tuple[Kernel, dict[str, int]], ...] = (
 DTYPE = "bf16"
 
 
-def exercises() -> Iterator[tuple[Kernel, dict[str, int]]]:
+def exercise_cases() -> Iterator[tuple[Kernel, dict[str, int]]]:
     """The control, then our kernels, with what they are called with."""
     yield CONTROL, {}
     for kernel in (*LINEARS, *GATE_UPS):
-        if kernel.implementation not in LIBRARIES:
-            for tokens, n, k in SHAPES:
+        if kernel.implementation not in LIBRARY_IMPLEMENTATIONS:
+            for tokens, n, k in LINEAR_SHAPES:
                 if tokens in kernel.tokens:
                     rows = n + n % 2 if kernel in GATE_UPS else n  # a gate has an up
                     yield kernel, {"tokens": tokens, "n": rows, "k": k}
-    for config in configurations(current_device().arch):
+    for config in tuned_configs(current_device().arch):
         kernel = replace(TRITON_SKINNY, name=f"triton_skinny {config}", run=partial(launch, config=config))
         ragged = {"n": 2 * config.rows + 3, "k": 3 * config.depth * config.split + 8}
         yield kernel, {"tokens": min(config.tokens, 3), **ragged}
-    for kernel in (one for one in DECODE if one.implementation not in LIBRARIES):
-        for batch, context in SEQUENCES:
+    for kernel in (one for one in DECODE_ATTENTION if one.implementation not in LIBRARY_IMPLEMENTATIONS):
+        for batch, context in ATTENTION_SHAPES:
             shape = {"batch": batch, "context": context, "heads": 8, "kv_heads": 1, "head_dim": 128}
-            yield kernel, shape | ({"page_size": PAGE_SIZE} if kernel.implementation in PAGED else {})
-    yield from gemms(current_device().arch)
+            yield kernel, shape | ({"page_size": PAGE_SIZE} if kernel.implementation in PAGED_IMPLEMENTATIONS else {})
+    yield from gemm_cases(current_device().arch)
     yield TRITON_READ, {"elements": 2**16 + 3}
-    yield from PIECES
+    yield from ELEMENTWISE_CASES
 
 
-def gemms(arch: str) -> Iterator[tuple[Kernel, dict[str, int]]]:
+def gemm_cases(arch: str) -> Iterator[tuple[Kernel, dict[str, int]]]:
     """The GEMM with more tiles than programs, split and whole, by pointers and descriptors, with and without SwiGLU."""
-    whole = Config(64, 64, 64, 1, 4, 3)
+    whole = LinearConfig(64, 64, 64, 1, 4, 3)
     configs = [whole, whole._replace(split=2)]
     if arch in ARCHS and ARCHS[arch].tma:
         configs += [config._replace(tma=True) for config in configs]
@@ -161,16 +161,16 @@ def gemms(arch: str) -> Iterator[tuple[Kernel, dict[str, int]]]:
     yield TRITON_GEMM_GATE_UP, {"tokens": 129, "n": 262, "k": 257}
 
 
-def configurations(arch: str) -> list[Config]:
+def tuned_configs(arch: str) -> list[LinearConfig]:
     """One of the table's of each kind, for compiling all would take the step's time, and one with descriptors."""
-    table = tuned(arch)
-    used = [row.config for row in table.rows if row.tokens <= FEW_TOKENS] if table else []
+    table = tuned_linear_table(arch)
+    used = [row.config for row in table.rows if row.tokens <= SKINNY_MAX_TOKENS] if table else []
     kinds = {(one.matrix, one.tokens, one.split > 1): one for one in used}
-    fetched = [Config(64, 16, 64, 2, 4, 4, tma=True)] if arch in ARCHS and ARCHS[arch].tma else []
+    fetched = [LinearConfig(64, 16, 64, 2, 4, 4, tma=True)] if arch in ARCHS and ARCHS[arch].tma else []
     return [*kinds.values(), *fetched]
 
 
-def widest_first(calls: Iterable[tuple[Kernel, dict[str, int]]]) -> list[tuple[Kernel, dict[str, int]]]:
+def interleave_kernels(calls: Iterable[tuple[Kernel, dict[str, int]]]) -> list[tuple[Kernel, dict[str, int]]]:
     """Each kernel once, then each a second time, and so on: an exercise that is cut off has missed no kernel."""
     seen = Counter[str]()
     turns = []
@@ -181,13 +181,13 @@ def widest_first(calls: Iterable[tuple[Kernel, dict[str, int]]]) -> list[tuple[K
     return [(kernel, shape) for _, kernel, shape in sorted(turns, key=lambda turn: turn[0])]
 
 
-def exercise(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
+def check_case(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
     """Run once; one line on the result, which begins with `wrong` when it is."""
     dtype = DTYPE if DTYPE in kernel.rtol else next(iter(kernel.rtol))
     told = f"{kernel.name} {dtype} {shape}"
     if reason := kernel.why_not(device.arch, dtype):
         return f"not run: {told}: {reason}"
-    inputs = kernel.inputs(FreshDraw(1, device.kind), dtype=dtype, **shape)
+    inputs = kernel.inputs(RandomTensors(1, device.kind), dtype=dtype, **shape)
     try:
         kernel.run(**inputs)
     except UserError as refusal:
@@ -203,18 +203,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if fault := parser.parse_args(argv).fault:
         FAULTS[fault]()
         return 0
-    device, wrong, calls = current_device(), False, widest_first(exercises())
-    _say(f"calls: {len(calls)}")
+    device, wrong, calls = current_device(), False, interleave_kernels(exercise_cases())
+    _print_line(f"calls: {len(calls)}")
     with torch.inference_mode():
         for number, (kernel, shape) in enumerate(calls, start=1):
-            _say(f"begins {number}: {kernel.name} {shape}")
-            line = exercise(kernel, shape, device)
-            _say(line)
+            _print_line(f"begins {number}: {kernel.name} {shape}")
+            line = check_case(kernel, shape, device)
+            _print_line(line)
             wrong = wrong or line.startswith("wrong")
     return int(wrong)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - a program's output
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-FOLDER = Path(__file__).parent / "launches"
-ELEMENTS = {
+RECORDS_FOLDER = Path(__file__).parent / "launches"
+ELEMENT_DTYPES = {
     "fp64": torch.float64,
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -29,18 +29,18 @@ ELEMENTS = {
     "u8": torch.uint8,
     "i1": torch.bool,
 }
-SHORT = {dtype: name for name, dtype in ELEMENTS.items()}
+ELEMENT_NAMES = {dtype: name for name, dtype in ELEMENT_DTYPES.items()}
 ALIGNED_BYTES = 16
-NOT_OPTIONS = ("grid", "warmup", "debug", "instrumentation_mode")
+NON_OPTIONS = ("grid", "warmup", "debug", "instrumentation_mode")
 """Keywords of a launch that are neither arguments nor options of the compiler that a caller chose."""
-WIDE = 2**32
+WIDE_INTEGER = 2**32
 """The smallest multiple of 16 that takes 64 bits."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Pointed:
+class PointerStandIn:
     """Stands for a tensor where one is compiled for: what its elements are and where it begins."""
 
     dtype: torch.dtype
@@ -55,7 +55,7 @@ class Pointed:
         return self.dtype.itemsize
 
 
-def describe(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Record:
+def describe_launch(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Record:
     """The record of a launch.
 
     Args:
@@ -69,21 +69,21 @@ def describe(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Record:
     parameters = {one.name: one for one in fn.params}
     bound = fn.signature.bind(*args, **{name: value for name, value in kwargs.items() if name in parameters})
     bound.apply_defaults()
-    arguments = {name: _argument(parameters[name], value) for name, value in bound.arguments.items()}
+    arguments = {name: _describe_argument(parameters[name], value) for name, value in bound.arguments.items()}
     options = {
-        name: value for name, value in sorted(kwargs.items()) if name not in parameters and name not in NOT_OPTIONS
+        name: value for name, value in sorted(kwargs.items()) if name not in parameters and name not in NON_OPTIONS
     }
-    return {"kernel": f"{_module(fn)}:{fn.fn.__qualname__}", "arguments": arguments, "options": options}
+    return {"kernel": f"{_module_name(fn)}:{fn.fn.__qualname__}", "arguments": arguments, "options": options}
 
 
-def _module(fn: Any) -> str:
+def _module_name(fn: Any) -> str:
     """The module that a kernel can be imported from, also where it is the program that runs."""
     name = str(fn.fn.__module__)
     own = getattr(sys.modules["__main__"], "__spec__", None)
     return own.name if name == "__main__" and own else name
 
 
-def _argument(parameter: Any, value: Any) -> dict[str, Any]:
+def _describe_argument(parameter: Any, value: Any) -> dict[str, Any]:
     if parameter.is_constexpr or value is None or isinstance(value, bool):
         return {"value": value}
     if isinstance(value, int):
@@ -94,9 +94,9 @@ def _argument(parameter: Any, value: Any) -> dict[str, Any]:
     if isinstance(value, float):
         return {"float": True}
     if isinstance(value, TensorDescriptor):
-        return {"descriptor": {"dtype": SHORT[value.base.dtype], "block": list(value.block_shape)}}
+        return {"descriptor": {"dtype": ELEMENT_NAMES[value.base.dtype], "block": list(value.block_shape)}}
     if hasattr(value, "data_ptr"):
-        return {"pointer": SHORT[value.dtype], "aligned": value.data_ptr() % ALIGNED_BYTES == 0}
+        return {"pointer": ELEMENT_NAMES[value.dtype], "aligned": value.data_ptr() % ALIGNED_BYTES == 0}
     raise TypeError(f"{parameter.name}: a {type(value).__name__} is not written down yet")
 
 
@@ -108,39 +108,41 @@ def compile_launch(record: Record) -> Any:
     Raises:
         Exception: whatever the compiler raises.
     """
-    fn = kernel_of(record)
-    arguments = {name: stand_in(told) for name, told in record["arguments"].items()}
+    fn = find_jit_function(record)
+    arguments = {name: make_stand_in(told) for name, told in record["arguments"].items()}
     return fn.warmup(grid=(1,), **arguments, **record["options"])
 
 
-def kernel_of(record: Record) -> Any:
+def find_jit_function(record: Record) -> Any:
     """The `@triton.jit` function of a record."""
     module, name = record["kernel"].split(":")
     return getattr(import_module(module), name)
 
 
-def stand_in(told: Mapping[str, Any]) -> Any:
+def make_stand_in(told: Mapping[str, Any]) -> Any:
     """An argument on which Triton specialises as on the one that was written down."""
     if "value" in told:
         return told["value"]
     if "integer" in told:
-        return _integer(**told["integer"])
+        return _integer_stand_in(**told["integer"])
     if "float" in told:
         return 0.5
     if "pointer" in told:
-        return Pointed(ELEMENTS[told["pointer"]], told["aligned"])
+        return PointerStandIn(ELEMENT_DTYPES[told["pointer"]], told["aligned"])
     block = told["descriptor"]["block"]
     strides = [ALIGNED_BYTES * 64] * (len(block) - 1) + [1]
-    return TensorDescriptor(Pointed(ELEMENTS[told["descriptor"]["dtype"]]), list(block), strides, list(block))
+    return TensorDescriptor(
+        PointerStandIn(ELEMENT_DTYPES[told["descriptor"]["dtype"]]), list(block), strides, list(block)
+    )
 
 
-def _integer(bits: int, *, one: bool = False, divisible: bool = True) -> int:
+def _integer_stand_in(bits: int, *, one: bool = False, divisible: bool = True) -> int:
     if one:
         return 1
-    return (WIDE if bits == 64 else ALIGNED_BYTES) + (0 if divisible else 3)
+    return (WIDE_INTEGER if bits == 64 else ALIGNED_BYTES) + (0 if divisible else 3)
 
 
-def recorded(arch: str, folder: Path = FOLDER) -> list[Record]:
+def read_records(arch: str, folder: Path = RECORDS_FOLDER) -> list[Record]:
     """Records of an architecture; empty where there are none."""
     path = folder / f"{arch}.json"
     if not path.exists():
@@ -149,7 +151,7 @@ def recorded(arch: str, folder: Path = FOLDER) -> list[Record]:
     return records
 
 
-def write(arch: str, records: Iterable[Record], folder: Path = FOLDER) -> Path:
+def write_records(arch: str, records: Iterable[Record], folder: Path = RECORDS_FOLDER) -> Path:
     """Write the distinct ones of `records`, one a line, in an order that does not change."""
     lines = sorted({json.dumps(one, sort_keys=True) for one in records})
     folder.mkdir(exist_ok=True)

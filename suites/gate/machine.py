@@ -11,11 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernels.timing.nvidia_smi import Torch, find_driver, hidden_on_purpose, no_answer, other_processes, why_unusable
+from kernels.timing.nvidia_smi import (
+    TorchBuild,
+    are_gpus_hidden,
+    find_driver,
+    other_gpu_processes,
+    timeout_message,
+    why_unusable,
+)
 from specs.errors import UserError
-from suites.gate.step import MEASURING, RECOVER, Step, Verdict, last_line, leave, options, run_step
+from suites.gate.step import (
+    MEASURING_PACKAGES,
+    RECOVERY_PACKAGES,
+    Step,
+    Verdict,
+    last_line,
+    parse_options,
+    run_step,
+    write_verdict,
+)
 
-_ASK = """
+_PROBE_SOURCE = """
 import importlib.util, json, sys
 def there(name):
     try:
@@ -48,7 +64,7 @@ print(json.dumps(found))
 
 PROBE_SECONDS = 60
 GIB = 2**30
-OWN_GIB = 1.5
+PROBE_GIB = 1.5
 """Memory in use beyond this cannot be the probe's own context."""
 
 
@@ -73,39 +89,39 @@ class Machine:
     def why_not(self, step: Step) -> str | None:
         """All that `step` lacks here, in one line; None when it can run."""
         lacks = [] if self.gpu else [self.no_gpu]
-        if absent := self.absent(step.packages):
+        if absent := self.missing_packages(step.packages):
             lacks.append(f"not installed: {', '.join(absent)}")
         if absent := [name for name in step.tools if find_tool(name) is None]:
             lacks.append(f"not on the PATH nor below CUDA_HOME: {', '.join(absent)}")
-        if step.launches and (reason := _no_c_compiler()):
+        if step.launches and (reason := _why_no_c_compiler()):
             lacks.append(f"Triton needs a C compiler for its first launch: {reason}")
         if self.free_gib is not None and self.free_gib < step.memory_gib:
             lacks.append(f"it needs {step.memory_gib:g} GiB of GPU memory, {self.free_gib:.1f} are free")
         return "; ".join(lacks) or None
 
-    def absent(self, packages: Iterable[str]) -> list[str]:
+    def missing_packages(self, packages: Iterable[str]) -> list[str]:
         """Those of `packages` that are not installed; of torch, the reason for having no GPU speaks already."""
         told = () if self.gpu else ("torch",)
         return [name for name in packages if name not in told and not self.packages.get(name, False)]
 
 
-def look_around(python: str, packages: Iterable[str]) -> Machine:
+def inspect_machine(python: str, packages: Iterable[str]) -> Machine:
     """Ask the interpreter that the steps will use, and the driver.
 
     Raises:
         UserError: the interpreter does not answer.
     """
-    others = other_processes()  # before the probe holds memory itself
-    found = _ask(python, packages)
+    others = other_gpu_processes()  # before the probe holds memory itself
+    found = _run_probe(python, packages)
     if found["gpu"] is None:
         return Machine(None, _why_no_gpu(found), found["packages"])
     free, whole = found["free_bytes"] / GIB, found["memory_bytes"] / GIB
-    return Machine(found["gpu"], "", found["packages"], free, tuple(_notes(found["gpu"], free, whole, others)))
+    return Machine(found["gpu"], "", found["packages"], free, tuple(_machine_notes(found["gpu"], free, whole, others)))
 
 
-def _ask(python: str, packages: Iterable[str]) -> dict[str, Any]:
+def _run_probe(python: str, packages: Iterable[str]) -> dict[str, Any]:
     """The interpreter runs `_ASK`, and its answer is returned."""
-    command = [python, "-c", _ASK, *sorted(set(packages))]
+    command = [python, "-c", _PROBE_SOURCE, *sorted(set(packages))]
     try:
         asked = subprocess.run(  # noqa: S603 - the interpreter that was asked for
             command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS
@@ -128,26 +144,26 @@ def _why_no_gpu(found: dict[str, Any]) -> str:
     """The reason that lies nearest: hidden on purpose, or a torch that does not fit the driver."""
     if "torch" not in found:
         return str(found["no_gpu"])
-    if hidden_on_purpose():
+    if are_gpus_hidden():
         return "CUDA_VISIBLE_DEVICES hides every GPU: unset it, or set it to 0"
     if driver := find_driver():
-        return why_unusable(driver, Torch(*found["torch"]))
-    return f"{found['no_gpu']}, and {reason}" if (reason := no_answer()) else str(found["no_gpu"])
+        return why_unusable(driver, TorchBuild(*found["torch"]))
+    return f"{found['no_gpu']}, and {reason}" if (reason := timeout_message()) else str(found["no_gpu"])
 
 
-def _notes(gpu: str, free_gib: float, whole_gib: float, others: list[int]) -> Iterable[str]:
+def _machine_notes(gpu: str, free_gib: float, whole_gib: float, others: list[int]) -> Iterable[str]:
     if " MIG " in gpu:
         yield f"{gpu} is a MIG slice: its figures are not those of a whole GPU"
     if others:
         listed = ", ".join(map(str, others))
         yield f"{len(others)} other processes use the GPU (process {listed}): times will be theirs too"
-    elif whole_gib - free_gib > OWN_GIB + 0.02 * whole_gib:
+    elif whole_gib - free_gib > PROBE_GIB + 0.02 * whole_gib:
         yield f"{whole_gib - free_gib:.1f} of {whole_gib:.1f} GiB of GPU memory are in use by others"
-    if reason := no_answer():
+    if reason := timeout_message():
         yield f"{reason}: whether other processes use the GPU is not known"
 
 
-def _no_c_compiler() -> str | None:
+def _why_no_c_compiler() -> str | None:
     """Triton compiles its launcher in C: None where it finds a compiler, else a line on what to do."""
     if named := os.environ.get("CC"):
         return None if shutil.which(named) else f"CC={named!r} is no program; name one without options, or unset CC"
@@ -162,7 +178,7 @@ def find_tool(name: str) -> str | None:
 
 # What this machine is: versions, clocks, power, memory, and who else uses the GPU.
 
-WANTED = (
+WANTED_PACKAGES = (
     "nvidia-ml-py",
     "nvtx",
     "nvmath-python",
@@ -179,15 +195,15 @@ FACTS_STEP = Step(
     purpose="versions, and what NVML says: clocks, power, throttling, memory, other processes",
     seconds=15,
     least_seconds=5,
-    command=lambda place, _: place.module("facts", of="machine"),
-    packages=MEASURING,
-    optional=RECOVER,
+    command=lambda place, _: place.program("facts", module_name="machine"),
+    packages=MEASURING_PACKAGES,
+    optional=RECOVERY_PACKAGES,
     launches=False,
     memory_gib=0.5,
 )
 
 
-def facts() -> dict[str, Any]:
+def read_facts() -> dict[str, Any]:
     """Everything that can be read; None for what cannot."""
     from kernels.timing.device import current_device, nvml_handle, read_load
     from suites.environment import machine_info, package_version
@@ -196,12 +212,12 @@ def facts() -> dict[str, Any]:
     throttled, load = read_load()
     found = {**machine_info(device), "python": platform.python_version(), "throttled": throttled, "load": load}
     found |= {"free_bytes": device.free_bytes(), "total_bytes": device.total_bytes()}
-    found["missing"] = [name for name in WANTED if package_version(name) is None]
-    found["processes"] = _processes(nvml_handle())
+    found["missing"] = [name for name in WANTED_PACKAGES if package_version(name) is None]
+    found["processes"] = _process_count(nvml_handle())
     return found
 
 
-def _processes(handle: tuple[Any, Any] | None) -> int | None:
+def _process_count(handle: tuple[Any, Any] | None) -> int | None:
     """How many compute on the GPU; None where NVML does not tell, as on a virtual GPU."""
     if handle is None:
         return None
@@ -235,8 +251,8 @@ def judge_facts(found: Mapping[str, Any]) -> Verdict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, and say."""
-    asked = options(__doc__, argv)
-    return leave(judge_facts(facts()), asked.verdict)
+    asked = parse_options(__doc__, argv)
+    return write_verdict(judge_facts(read_facts()), asked.verdict)
 
 
 if __name__ == "__main__":

@@ -21,22 +21,22 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from comm.backend import Backend, Communicator, World
-from comm.backends.all import BACKENDS
+from comm.backends import BACKENDS
 from comm.backends.torch_distributed import first_line
-from comm.collective import Role, fill, out_or_message, predictable
+from comm.collective import Role, fill_buffer, message_values, result_buffer
 from comm.collectives import ALL_REDUCE
 from specs.errors import UserError
 
 ELEMENTS = (8, 8192, 4096 + 8, 70_000, 524_288)
 """Of bf16: less than a tile, whole ones, a ragged end, 1 MiB which is the most of the one-shot; in turn."""
-MOST_DELAY_CYCLES = 200_000
+MAX_DELAY_CYCLES = 200_000
 """About 0.1 ms, some hundred times what a small all-reduce takes."""
-MOST_DELAY_SECONDS = 2e-4
-AGREED_EVERY = 10
+MAX_DELAY_SECONDS = 2e-4
+ROUNDS_PER_SYNC = 10
 """Rounds that follow one another unseen by the host; then results are looked at, and the ranks agree to go on."""
 
 
-class Game(NamedTuple):
+class Trial(NamedTuple):
     """So many ranks, the first of all, and what they play."""
 
     ranks: int
@@ -44,29 +44,29 @@ class Game(NamedTuple):
     rounds: int
 
 
-class Seat(NamedTuple):
+class RankTrials(NamedTuple):
     """All that a rank is told.
 
     Attributes:
         rank, ranks: this one of how many.
         kind: torch's device name, cpu or cuda.
         port: of the store on this host through which the ranks find one another.
-        until: when to end, by the monotonic clock, which all processes of a host share.
-        games: what to play.
-        diary, log: files for what it finds and for its output.
+        deadline: when to end, by the monotonic clock, which all processes of a host share.
+        trials: what to play.
+        progress_path, log: files for what it finds and for its output.
     """
 
     rank: int
     ranks: int
     kind: str
     port: int
-    until: float
-    games: tuple[Game, ...]
-    diary: Path
+    deadline: float
+    trials: tuple[Trial, ...]
+    progress_path: Path
     log: Path
 
 
-class Diary:
+class ProgressFile:
     """The file in which a rank says at every moment where it is and what it has found.
 
     Args:
@@ -76,7 +76,7 @@ class Diary:
     def __init__(self, path: Path) -> None:
         self._path, self._rows = path, list[dict[str, Any]]()
 
-    def write(self, at: str | None, *rows: dict[str, Any]) -> None:
+    def record(self, at: str | None, *rows: dict[str, Any]) -> None:
         """Note what is played now, and what came of games that ended."""
         self._rows += rows
         fresh = self._path.with_suffix(".tmp")
@@ -84,7 +84,7 @@ class Diary:
         fresh.replace(self._path)
 
 
-def play(world: World, backend: Backend, rounds: int, deadline: float) -> dict[str, Any]:
+def run_trial(world: World, backend: Backend, rounds: int, deadline: float) -> dict[str, Any]:
     """Rounds of one backend until there were enough or the time, which its ranks agree on, is up."""
     if reason := backend.why_not(world):
         return {"not_run": reason}
@@ -92,10 +92,10 @@ def play(world: World, backend: Backend, rounds: int, deadline: float) -> dict[s
         communicator = backend.connect(world)
     except UserError as refusal:
         return {"not_run": str(refusal)}
-    calls = [prepare(world, backend, communicator, elements) for elements in ELEMENTS]
+    calls = [prepare_round(world, backend, communicator, elements) for elements in ELEMENTS]
     chance, bad, played = random.Random(world.rank), list[int](), 0  # noqa: S311 - delays, no secrets
-    while played < rounds and in_time(deadline, world.group):
-        turns = range(played, min(rounds, played + AGREED_EVERY))
+    while played < rounds and have_time_left(deadline, world.group):
+        turns = range(played, min(rounds, played + ROUNDS_PER_SYNC))
         counts = torch.stack([calls[turn % len(calls)](turn, chance) for turn in turns]).tolist()
         bad += [turn for turn, elements in zip(turns, counts, strict=True) if elements]
         played += len(turns)
@@ -103,100 +103,100 @@ def play(world: World, backend: Backend, rounds: int, deadline: float) -> dict[s
     return {"wanted": rounds, "right": played - len(bad), "wrong": len(bad), "first": first}
 
 
-def prepare(
+def prepare_round(
     world: World, backend: Backend, communicator: Communicator, elements: int
 ) -> Callable[[int, random.Random], torch.Tensor]:
     """Buffers of one size, and a round on them: how many elements are wrong, those that were not written among them."""
     role = Role(world.rank, world.ranks, elements, 1, "all_reduce" in backend.in_place)
-    parts = ALL_REDUCE.parts(role)
+    parts = ALL_REDUCE.buffers(role)
     buffers = {name: communicator.buffer(part.elements, "bf16") for name, part in parts.items()}
     index = torch.arange(elements, device=world.device)
 
     def play_round(turn: int, chance: random.Random) -> torch.Tensor:
-        value = predictable(world.ranks, turn)
+        value = message_values(world.ranks, turn)
         for name, part in parts.items():
-            fill(buffers[name], value, part.holds)
-        delay(world, chance)
+            fill_buffer(buffers[name], value, part.value_id)
+        delay_randomly(world, chance)
         ALL_REDUCE.run(communicator, buffers, role)
-        return (buffers[out_or_message(role)] != ALL_REDUCE.reference(value, index, role)).sum()
+        return (buffers[result_buffer(role)] != ALL_REDUCE.reference(value, index, role)).sum()
 
     return play_round
 
 
-def delay(world: World, chance: random.Random) -> None:
+def delay_randomly(world: World, chance: random.Random) -> None:
     """Be late, on the stream or on a CPU in time."""
     if world.kind == "cuda":
-        torch.cuda._sleep(chance.randrange(MOST_DELAY_CYCLES))
+        torch.cuda._sleep(chance.randrange(MAX_DELAY_CYCLES))
     else:
-        time.sleep(chance.random() * MOST_DELAY_SECONDS)
+        time.sleep(chance.random() * MAX_DELAY_SECONDS)
 
 
-def in_time(deadline: float, group: Any = None) -> bool:
+def have_time_left(deadline: float, group: Any = None) -> bool:
     """Whether every rank of a group has time left: none leaves the others in a round that it does not play."""
     left = torch.tensor([int(time.monotonic() < deadline)])
     dist.all_reduce(left, op=dist.ReduceOp.MIN, group=group)
     return bool(left.item())
 
 
-def join(seat: Seat, seconds: float) -> World:
+def join_ranks(seat: RankTrials, seconds: float) -> World:
     """The default group, as every rank of the suites has it."""
     world = World(seat.rank, seat.ranks, seat.rank, seat.ranks, seat.kind, timeout_seconds=seconds, overlapping=True)
     if seat.kind == "cuda":
         torch.cuda.set_device(world.device)
     limit = timedelta(seconds=seconds)
     store = PrefixStore("ranks", TCPStore("127.0.0.1", seat.port, is_master=False, timeout=limit))
-    carriers = _carriers(seat.kind)
+    carriers = _torch_backend(seat.kind)
     dist.init_process_group(carriers, store=store, rank=seat.rank, world_size=seat.ranks, timeout=limit)
     return world
 
 
-def first_of(world: World, ranks: int) -> World:
+def make_subworld(world: World, ranks: int) -> World:
     """The world of the first `ranks` alone. Every rank calls this, also one that is not among them."""
     if ranks == world.ranks:
         return world
     limit = timedelta(seconds=world.timeout_seconds)
-    group = dist.new_group(list(range(ranks)), backend=_carriers(world.kind), timeout=limit)
+    group = dist.new_group(list(range(ranks)), backend=_torch_backend(world.kind), timeout=limit)
     return replace(world, ranks=ranks, local_ranks=ranks, group=group)
 
 
-def _carriers(kind: str) -> str:
+def _torch_backend(kind: str) -> str:
     return "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
 
 
-def play_all(world: World, games: Sequence[Game], until: float, diary: Diary) -> None:
+def run_trials(world: World, trials: Sequence[Trial], until: float, progress: ProgressFile) -> None:
     """Play one game after another, each with an equal part of the time that is left.
 
     Raises:
         RuntimeError: the GPU reported a fault, which the diary holds: this process can play no more.
     """
-    diary.write(None)
-    worlds = {ranks: first_of(world, ranks) for ranks in dict.fromkeys(game.ranks for game in games)}
-    for index, game in enumerate(games):
-        deadline = time.monotonic() + (until - time.monotonic()) / (len(games) - index)
+    progress.record(None)
+    worlds = {ranks: make_subworld(world, ranks) for ranks in dict.fromkeys(game.ranks for game in trials)}
+    for index, game in enumerate(trials):
+        deadline = time.monotonic() + (until - time.monotonic()) / (len(trials) - index)
         if world.rank < game.ranks:
             row = {"ranks": game.ranks, "backend": game.backend}
-            diary.write(f"{game.backend} with {game.ranks}")
+            progress.record(f"{game.backend} with {game.ranks}")
             try:
-                found = play(worlds[game.ranks], BACKENDS[game.backend], game.rounds, deadline)
+                found = run_trial(worlds[game.ranks], BACKENDS[game.backend], game.rounds, deadline)
             except RuntimeError as error:
                 if "CUDA error" in str(error) and "out of memory" not in str(error):
-                    diary.write(f"{game.backend} with {game.ranks}", row | {"fault": first_line(error)})
+                    progress.record(f"{game.backend} with {game.ranks}", row | {"fault": first_line(error)})
                 raise
-            diary.write(None, row | found)
-        in_time(deadline)  # those that waited go on with those that played
+            progress.record(None, row | found)
+        have_time_left(deadline)  # those that waited go on with those that played
 
 
-def main(seat: Seat) -> None:
+def main(seat: RankTrials) -> None:
     """Play all games of a rank."""
     torch.set_num_threads(1)  # the ranks share the host's cores
-    left = max(1.0, seat.until - time.monotonic())
-    diary = Diary(seat.diary)
-    diary.write("joining the others")
-    play_all(join(seat, left), seat.games, seat.until, diary)
-    in_time(0.0)  # whoever ends first takes nobody's memory away
+    left = max(1.0, seat.deadline - time.monotonic())
+    progress = ProgressFile(seat.progress_path)
+    progress.record("joining the others")
+    run_trials(join_ranks(seat, left), seat.trials, seat.deadline, progress)
+    have_time_left(0.0)  # whoever ends first takes nobody's memory away
 
 
-def run(seat: Seat, play_seat: Callable[[Seat], None] = main) -> NoReturn:
+def run_rank(seat: RankTrials, play_seat: Callable[[RankTrials], None] = main) -> NoReturn:
     """Be a rank, and end at once: what libraries do at exit can hang when another rank is gone."""
     with seat.log.open("wb") as log:
         os.dup2(log.fileno(), 1)

@@ -15,19 +15,19 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from suites.gate.step import Place, Step, Verdict, leave, options
+from suites.gate.step import GateContext, Step, Verdict, parse_options, write_verdict
 
 LABEL = "ranks share one GPU: functional check"
 MARGIN_SECONDS = 6.0
 """Of the step's time: for starting Python and for ending ranks that hang."""
-SETTLE_SECONDS = 3.0
+GRACE_SECONDS = 3.0
 """From a rank's death until the others are ended: one that is about to fail too says why."""
 
-RANKS = 8
+RANK_COUNT = 8
 """Started once, for all games."""
-Games = Sequence[tuple[int, str, int]]
+Trials = Sequence[tuple[int, str, int]]
 """Ranks, which are the first of all, backend and rounds; the most important first."""
-GAMES: Mapping[str, Games] = {
+TRIALS: Mapping[str, Trials] = {
     "cuda": (
         *((ranks, "triton-one-shot", 500) for ranks in (2, 4, 8)),
         *((ranks, backend, 25) for ranks in (2, 8) for backend in ("symm-one-shot", "symm-two-shot")),
@@ -38,25 +38,25 @@ GAMES: Mapping[str, Games] = {
 """By the kind of device."""
 
 
-class Told(NamedTuple):
+class TrialOutcome(NamedTuple):
     """What came of the games.
 
     Attributes:
         rows: of each rank that said something, what it found in each of its games.
-        ended: how a rank ended that should not have; None where all ended well.
+        end_reason: how a rank ended that should not have; None where all ended well.
     """
 
     rows: tuple[Sequence[Mapping[str, Any]], ...]
-    ended: str | None
+    end_reason: str | None
 
 
-def supervise(ranks: Sequence[BaseProcess], limit_seconds: float, logs: Sequence[Path]) -> str | None:
+def run_processes(ranks: Sequence[BaseProcess], limit_seconds: float, logs: Sequence[Path]) -> str | None:
     """Start the ranks and wait; None when all ended well, else which did not. None of them stays behind."""
     deadline = time.monotonic() + limit_seconds
     try:
         for one in ranks:
             one.start()
-        return _watch(ranks, deadline, limit_seconds, logs)
+        return _wait_for_ranks(ranks, deadline, limit_seconds, logs)
     except KeyboardInterrupt:  # the gate ends this step: what was found is still told
         return "interrupted"
     finally:
@@ -66,35 +66,37 @@ def supervise(ranks: Sequence[BaseProcess], limit_seconds: float, logs: Sequence
                 one.join()
 
 
-def _watch(ranks: Sequence[BaseProcess], deadline: float, limit_seconds: float, logs: Sequence[Path]) -> str | None:
+def _wait_for_ranks(
+    ranks: Sequence[BaseProcess], deadline: float, limit_seconds: float, logs: Sequence[Path]
+) -> str | None:
     dead: str | None = None
     while any(one.exitcode is None for one in ranks):
-        if dead is None and (dead := _dead(ranks, logs)):
-            deadline = min(deadline, time.monotonic() + SETTLE_SECONDS)
+        if dead is None and (dead := _first_death(ranks, logs)):
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if time.monotonic() > deadline:
             waiting = [str(rank) for rank, one in enumerate(ranks) if one.exitcode is None]
             return dead or f"rank {', '.join(waiting)} did not end within {limit_seconds:.0f} s"
         time.sleep(0.05)
-    return dead or _dead(ranks, logs)
+    return dead or _first_death(ranks, logs)
 
 
-def _dead(ranks: Sequence[BaseProcess], logs: Sequence[Path]) -> str | None:
+def _first_death(ranks: Sequence[BaseProcess], logs: Sequence[Path]) -> str | None:
     dead = [rank for rank, one in enumerate(ranks) if one.exitcode]
     if not dead:
         return None
     # the first to die wrote last before the others, who then missed it; one that was killed wrote nothing
     first = min(dead, key=lambda rank: logs[rank].stat().st_mtime_ns if logs[rank].exists() else 0)
-    words = [line.strip() for line in _lines(logs[first]) if line.strip()]
+    words = [line.strip() for line in _read_lines(logs[first]) if line.strip()]
     return f"rank {first} ended with status {ranks[first].exitcode}{f': {words[-1][:160]}' if words else ''}"
 
 
-def _lines(log: Path) -> list[str]:
+def _read_lines(log: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines() if log.exists() else []
 
 
-def play(
-    games: Games, ranks: int, kind: str, seconds: float, folder: Path, rank: Callable[..., object] | None = None
-) -> Told:
+def run_all_ranks(
+    games: Trials, ranks: int, kind: str, seconds: float, folder: Path, rank: Callable[..., object] | None = None
+) -> TrialOutcome:
     """All games; the ranks end by themselves after `seconds`, and by force a little later.
 
     Each is a fork of one process that has imported torch: imports would take the step's time, eight times over.
@@ -107,22 +109,24 @@ def play(
     context.set_forkserver_preload([overlapping.__name__])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     files, logs = ([folder / f"{number}.{ending}" for number in range(ranks)] for ending in ("json", "log"))
-    asked, until = tuple(overlapping.Game(*game) for game in games), time.monotonic() + seconds
+    asked, until = tuple(overlapping.Trial(*game) for game in games), time.monotonic() + seconds
     seats = [
-        overlapping.Seat(number, ranks, kind, store.port, until, asked, file, log)
+        overlapping.RankTrials(number, ranks, kind, store.port, until, asked, file, log)
         for number, (file, log) in enumerate(zip(files, logs, strict=True))
     ]
-    target = rank or overlapping.run
-    ended = supervise([context.Process(target=target, args=(seat,)) for seat in seats], seconds + SETTLE_SECONDS, logs)
+    target = rank or overlapping.run_rank
+    ended = run_processes(
+        [context.Process(target=target, args=(seat,)) for seat in seats], seconds + GRACE_SECONDS, logs
+    )
     diaries = [json.loads(file.read_text()) for file in files if file.exists()]
     if ended:
-        ended += _where(diaries, ranks)
+        ended += _last_positions(diaries, ranks)
         for number, log in enumerate(logs):
-            sys.stdout.write("".join(f"rank {number}: {line}\n" for line in _lines(log)[-5:]))
-    return Told(tuple(one["rows"] for one in diaries), ended)
+            sys.stdout.write("".join(f"rank {number}: {line}\n" for line in _read_lines(log)[-5:]))
+    return TrialOutcome(tuple(one["rows"] for one in diaries), ended)
 
 
-def _where(diaries: Sequence[Mapping[str, Any]], ranks: int) -> str:
+def _last_positions(diaries: Sequence[Mapping[str, Any]], ranks: int) -> str:
     """Where the ranks were when they were ended."""
     at = sorted({one["at"] for one in diaries if one["at"]})
     silent = [f"{ranks - len(diaries)} of {ranks} had not begun"] if len(diaries) < ranks else []
@@ -130,9 +134,9 @@ def _where(diaries: Sequence[Mapping[str, Any]], ranks: int) -> str:
     return f" (at: {', '.join(places)})" if places else ""
 
 
-def judge(told: Told) -> Verdict:
+def judge_trials(outcome: TrialOutcome) -> Verdict:
     """Failed if a sum was wrong or the GPU reported a fault; fewer rounds than wanted are only said."""
-    rows = [dict(row) for rank in told.rows for row in rank]
+    rows = [dict(row) for rank in outcome.rows for row in rank]
     lines, reasons, bad = list[str](), list[str](), list[str]()
     wrong = 0
     for ranks, backend in dict.fromkeys((row["ranks"], row["backend"]) for row in rows):
@@ -147,7 +151,7 @@ def judge(told: Told) -> Verdict:
             first = next(row["first"] for row in counts if row["wrong"])
             bad.insert(0, f"{backend} with {ranks} ranks: {results} results WRONG, first {first}")
             wrong += results
-    ended = [told.ended] if told.ended else []
+    ended = [outcome.end_reason] if outcome.end_reason else []
     figures = {"games": rows, "wrong": wrong}
     not_run = [f"not run: {', '.join(reasons)}"] if reasons else []
     detail = "; ".join([*bad, *ended, *lines, *not_run])
@@ -162,24 +166,24 @@ def judge(told: Told) -> Verdict:
 
 def main(
     argv: Sequence[str] | None = None,
-    games: Games | None = None,
-    ranks: int = RANKS,
+    games: Trials | None = None,
+    ranks: int = RANK_COUNT,
     rank: Callable[..., object] | None = None,
 ) -> int:
     """Start the ranks, and tell what they found."""
     began, own = time.monotonic(), ArgumentParser(add_help=False)
-    own.add_argument("--kind", choices=list(GAMES), default="cuda", help="device of the ranks")
-    asked = options(__doc__, argv, seconds=True, parents=[own])
-    leave(Verdict("unfinished", f"{LABEL}: the ranks did not come to their end", {"wrong": 0}), asked.verdict)
+    own.add_argument("--kind", choices=list(TRIALS), default="cuda", help="device of the ranks")
+    asked = parse_options(__doc__, argv, seconds=True, parents=[own])
+    write_verdict(Verdict("unfinished", f"{LABEL}: the ranks did not come to their end", {"wrong": 0}), asked.verdict)
     with tempfile.TemporaryDirectory(prefix="ranks-") as scratch:
-        left = asked.seconds - (time.monotonic() - began) - MARGIN_SECONDS - SETTLE_SECONDS
-        told = play(games or GAMES[asked.kind], ranks, asked.kind, max(left, 1.0), Path(scratch), rank)
-    return leave(judge(told), asked.verdict)
+        left = asked.seconds - (time.monotonic() - began) - MARGIN_SECONDS - GRACE_SECONDS
+        outcome = run_all_ranks(games or TRIALS[asked.kind], ranks, asked.kind, max(left, 1.0), Path(scratch), rank)
+    return write_verdict(judge_trials(outcome), asked.verdict)
 
 
-def command(place: Place, seconds: float) -> list[str]:
+def ranks_command(place: GateContext, seconds: float) -> list[str]:
     """The program divides the time itself."""
-    return place.module("ranks", "--seconds", f"{seconds:.0f}")
+    return place.program("ranks", "--seconds", f"{seconds:.0f}")
 
 
 STEP = Step(
@@ -188,7 +192,7 @@ STEP = Step(
     seconds=75,
     least_seconds=40,
     most_seconds=75,
-    command=command,
+    command=ranks_command,
     environment={"TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1", "NCCL_MULTI_RANK_GPU_ENABLE": "1"},
 )
 

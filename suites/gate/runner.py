@@ -10,27 +10,36 @@ from pathlib import Path
 from typing import IO, Any
 
 from specs.errors import UserError
-from specs.privacy import here
-from suites.commit import commit
+from specs.privacy import current_identity
+from suites.commit import commit_hash
 from suites.gate.machine import Machine
-from suites.gate.step import Outcome, Place, Result, Step, Verdict, grant, reserved, run_limited
+from suites.gate.step import (
+    GateContext,
+    Outcome,
+    Step,
+    StepResult,
+    Verdict,
+    grant_seconds,
+    reserve_seconds,
+    run_limited,
+)
 
 # OUT holds few files: gate.json, gate.log, result files, and one archive of all that the steps wrote.
 
 ARCHIVE = "evidence.tar.gz"
-LOOSE = ("gate.json", "gate.log")
-MARK = ".made-by-the-gate"
+ARCHIVED_FILES = ("gate.json", "gate.log")
+OWNER_MARK = ".made-by-the-gate"
 """A file in the work folder: only a folder that holds it is deleted."""
 
 
-def begin(place: Place) -> None:
+def prepare_folders(place: GateContext) -> None:
     """Make the folders; the archive of an earlier run is kept beside the new one.
 
     Raises:
         OSError: OUT is a file, or cannot be written.
         UserError: its work folder is somebody else's.
     """
-    if why_not := foreign(place.work):
+    if why_not := why_not_ours(place.work):
         raise UserError(why_not)
     place.out.mkdir(parents=True, exist_ok=True)
     if (archive := place.out / ARCHIVE).exists():
@@ -38,50 +47,50 @@ def begin(place: Place) -> None:
     (place.out / "gate.log").unlink(missing_ok=True)
     shutil.rmtree(place.work, ignore_errors=True)
     place.work.mkdir(parents=True)
-    (place.work / MARK).touch()
+    (place.work / OWNER_MARK).touch()
 
 
-def foreign(work: Path) -> str | None:
+def why_not_ours(work: Path) -> str | None:
     """Why a run cannot use this folder: it was not made by an earlier one."""
-    if not work.exists() or (work / MARK).exists():
+    if not work.exists() or (work / OWNER_MARK).exists():
         return None
     return f"{work} exists and no run of the gate made it, so that it is not deleted; name another folder"
 
 
-def keep_result(place: Place, figures: Mapping[str, Any]) -> None:
+def copy_result(place: GateContext, figures: Mapping[str, Any]) -> None:
     """Copy a step's result file, which its figures name, from the work folder into OUT."""
     if (name := figures.get("file")) and (made := place.work / Path(name).name).is_file():
         shutil.copy2(made, place.out / made.name)
 
 
-def pack(place: Place) -> None:
+def update_archive(place: GateContext) -> None:
     """Renew the archive: gate.json, gate.log and the work folder. An older one stays until the new one is whole."""
     fresh = place.scratch / ARCHIVE
     with tarfile.open(fresh, "w:gz") as archive:
-        for name in LOOSE:
+        for name in ARCHIVED_FILES:
             if (place.out / name).exists():
                 archive.add(place.out / name, name)
         for path in sorted(place.work.rglob("*")):
-            if path.is_file() and path.name != MARK:
+            if path.is_file() and path.name != OWNER_MARK:
                 archive.add(path, str(path.relative_to(place.work)))
     beside = place.out / f"{ARCHIVE}.tmp"
     shutil.move(fresh, beside)
     beside.replace(place.out / ARCHIVE)
 
 
-def finish(place: Place) -> None:
+def finish_archive(place: GateContext) -> None:
     """The archive holds all: the work folder goes."""
-    pack(place)
+    update_archive(place)
     shutil.rmtree(place.work, ignore_errors=True)
 
 
 STEP_VARIABLE = "SHARDBENCH_STEP"
 """Tells every process of a step which step it belongs to."""
-SHOWN_BYTES = 2**20
+MAX_OUTPUT_BYTES = 2**20
 """Most of a step's output that is looked at."""
 
 
-class Gate:
+class GateRun:
     """One run of the gate.
 
     Args:
@@ -93,28 +102,33 @@ class Gate:
     """
 
     def __init__(
-        self, steps: Sequence[Step], machine: Machine, place: Place, budget_seconds: float, say: Callable[[str], None]
+        self,
+        steps: Sequence[Step],
+        machine: Machine,
+        place: GateContext,
+        budget_seconds: float,
+        say: Callable[[str], None],
     ) -> None:
         self._steps, self._machine, self._place, self._say = steps, machine, place, say
         self._budget = budget_seconds
-        self.results: list[Result] = []
+        self.results: list[StepResult] = []
         self.interrupted = False
 
-    def run(self) -> list[Result]:
+    def run(self) -> list[StepResult]:
         """Results of all steps. A step that fails, overruns or cannot run ends nothing but itself."""
         started = time.monotonic()
-        begin(self._place)
-        kept = reserved([step for step in self._steps if not self._machine.why_not(step)], self._budget)
+        prepare_folders(self._place)
+        kept = reserve_seconds([step for step in self._steps if not self._machine.why_not(step)], self._budget)
         with (self._place.out / "gate.log").open("ab") as log:  # appending: its writers share it
             for index, step in enumerate(self._steps):
                 later = sum(kept.get(one.name, 0.0) for one in self._steps[index + 1 :])
                 left = self._budget - (time.monotonic() - started)
-                self._step(step, grant(step, kept.get(step.name, 0.0), later, left), log)
+                self._step(step, grant_seconds(step, kept.get(step.name, 0.0), later, left), log)
         try:
-            self._written(finish)
+            self._write_safely(finish_archive)
         except KeyboardInterrupt:
             self.interrupted = True
-            self._written(finish)
+            self._write_safely(finish_archive)
         return self.results
 
     def _step(self, step: Step, seconds: float, log: IO[bytes]) -> None:
@@ -124,8 +138,10 @@ class Gate:
             result = self._result(step, seconds, log)
         except KeyboardInterrupt:
             self.interrupted = True
-            verdict = _kept(self._place.verdict(step.name), "interrupted") or Verdict("unfinished", "interrupted")
-            result = _result_of(step, verdict, began)
+            verdict = _read_unfinished_verdict(self._place.verdict(step.name), "interrupted") or Verdict(
+                "unfinished", "interrupted"
+            )
+            result = _make_result(step, verdict, began)
         self.results.append(result)
         try:
             self._write(result)
@@ -133,16 +149,16 @@ class Gate:
             self.interrupted = True
             self._write(result)
 
-    def _result(self, step: Step, seconds: float, log: IO[bytes]) -> Result:
+    def _result(self, step: Step, seconds: float, log: IO[bytes]) -> StepResult:
         if self.interrupted:
-            return Result(step.name, "not_run", 0.0, "interrupted before it began")
+            return StepResult(step.name, "not_run", 0.0, "interrupted before it began")
         if reason := self._machine.why_not(step):
-            return Result(step.name, "not_run", 0.0, reason)
+            return StepResult(step.name, "not_run", 0.0, reason)
         if seconds < step.least_seconds:
             wants = f"it needs {step.least_seconds:.0f} s, {max(0, seconds):.0f} s of the budget are left for it"
-            return Result(step.name, "skipped", 0.0, f"no time: {wants}")
+            return StepResult(step.name, "skipped", 0.0, f"no time: {wants}")
         began = time.monotonic()
-        return _result_of(step, self._verdict(step, seconds, log), began)
+        return _make_result(step, self._verdict(step, seconds, log), began)
 
     def _verdict(self, step: Step, seconds: float, log: IO[bytes]) -> Verdict:
         command = step.command(self._place, seconds)
@@ -156,29 +172,29 @@ class Gate:
             status = run_limited(command, log, seconds, {**step.environment, STEP_VARIABLE: step.name})
         except OSError as error:
             return Verdict("failed", f"{command[0]} cannot be started: {error.strerror}")
-        output = _output(Path(log.name), begins)
+        output = _read_output(Path(log.name), begins)
         if status is None:
             reason = f"ended at its limit of {seconds:.0f} s"
-            return _kept(left, reason) or _ended(step.judge(None, output), reason)
-        if step.shown:
+            return _read_unfinished_verdict(left, reason) or _mark_unfinished(step.judge(None, output), reason)
+        if step.shows_output:
             self._say(output.rstrip())
-        return _left(left, status) or step.judge(status, output)
+        return _read_verdict(left, status) or step.judge(status, output)
 
-    def _write(self, result: Result) -> None:
-        self._written(lambda place: keep_result(place, result.figures))
-        self._written(self._write_json)
-        self._written(pack)
+    def _write(self, result: StepResult) -> None:
+        self._write_safely(lambda place: copy_result(place, result.figures))
+        self._write_safely(self._write_json)
+        self._write_safely(update_archive)
         self._say(f"{result.step}: {result.outcome} after {result.seconds:.0f} s: {result.detail}")
 
-    def _write_json(self, place: Place) -> None:
-        whole = {"gpu": self._machine.gpu, "commit": commit(), "interrupted": self.interrupted}
-        whole = here().scrub({**whole, "steps": [one.record() for one in self.results]})
+    def _write_json(self, place: GateContext) -> None:
+        whole = {"gpu": self._machine.gpu, "commit": commit_hash(), "interrupted": self.interrupted}
+        whole = current_identity().scrub({**whole, "steps": [one.record() for one in self.results]})
         text = json.dumps(whole, indent=1, allow_nan=False)
         fresh = place.out / "gate.json.tmp"
         fresh.write_text(text + "\n")
         fresh.replace(place.out / "gate.json")
 
-    def _written(self, what: Callable[[Place], None]) -> None:
+    def _write_safely(self, what: Callable[[GateContext], None]) -> None:
         """A disk that is full costs what is written, and not what is still to be measured."""
         try:
             what(self._place)
@@ -186,17 +202,17 @@ class Gate:
             self._say(f"{self._place.out} cannot be written ({error.strerror}); what lies in its work folder stays")
 
 
-def _result_of(step: Step, verdict: Verdict, began: float) -> Result:
-    return Result(step.name, verdict.outcome, time.monotonic() - began, verdict.detail, verdict.figures)
+def _make_result(step: Step, verdict: Verdict, began: float) -> StepResult:
+    return StepResult(step.name, verdict.outcome, time.monotonic() - began, verdict.detail, verdict.figures)
 
 
-def _output(log: Path, begins: int) -> str:
+def _read_output(log: Path, begins: int) -> str:
     with log.open("rb") as written:
-        written.seek(max(begins, log.stat().st_size - SHOWN_BYTES))
+        written.seek(max(begins, log.stat().st_size - MAX_OUTPUT_BYTES))
         return written.read().decode(errors="replace")
 
 
-def _left(path: Path, status: int) -> Verdict | None:
+def _read_verdict(path: Path, status: int) -> Verdict | None:
     """The verdict that a program left; a good one does not count when the program then failed."""
     try:
         verdict = Verdict(**json.loads(path.read_text()))
@@ -207,12 +223,12 @@ def _left(path: Path, status: int) -> Verdict | None:
     return verdict
 
 
-def _kept(path: Path, reason: str) -> Verdict | None:
+def _read_unfinished_verdict(path: Path, reason: str) -> Verdict | None:
     """What a step that was ended had left until then."""
-    return _ended(left, reason) if (left := _left(path, 0)) else None
+    return _mark_unfinished(left, reason) if (left := _read_verdict(path, 0)) else None
 
 
-def _ended(verdict: Verdict, reason: str) -> Verdict:
+def _mark_unfinished(verdict: Verdict, reason: str) -> Verdict:
     """A step that was ended is unfinished, unless it had seen something fail; its figures stay."""
     outcome: Outcome = "failed" if verdict.outcome == "failed" else "unfinished"
     return Verdict(outcome, f"{reason}; {verdict.detail}", verdict.figures)

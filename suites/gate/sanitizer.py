@@ -11,32 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from suites.gate.machine import find_tool
-from suites.gate.step import TORCH, Step, Verdict, leave, options, run_limited, run_step
+from suites.gate.step import TORCH_PACKAGES, Step, Verdict, parse_options, run_limited, run_step, write_verdict
 
-CANNOT = ("Device not supported", "device is not supported")
+UNSUPPORTED_MESSAGES = ("Device not supported", "device is not supported")
 """What compute-sanitizer says where it cannot instrument, which is no finding about a kernel."""
-NOT_STARTED = ("terminated before first instrumented API call", "No attachable process found")
+NOT_STARTED_MESSAGES = ("terminated before first instrumented API call", "No attachable process found")
 """What it says of a program that did nothing: where that wrote no line either, the tool could not start it."""
-DEPRECATED = "Option kernel-regex is deprecated"
+DEPRECATION_NOTICE = "Option kernel-regex is deprecated"
 """Said by toolkits that also know --kernel-name; older ones know --kernel-regex alone."""
 
-UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+UNCACHED_MEMORY = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 """Each tensor an allocation of its own: inside a cached block of 2 MiB no access is out of bounds."""
 
-CHECKED = ("_skinny", "_gemm", "flash_decode", "_rmsnorm", "_rotary", "_swiglu", "_read", "_empty", "gemv")
+CHECKED_KERNELS = ("_skinny", "_gemm", "flash_decode", "_rmsnorm", "_rotary", "_swiglu", "_read", "_empty", "gemv")
 """Our kernels, by the names that they are launched by. Instrumenting torch's beside them would take the step's time."""
-CONTROL = "_control_sum"
+CONTROL_KERNEL = "_control_sum"
 """A plain `tl.sum` across warps, sound by construction: hazards that it has are the tool's."""
-PLANTED = ("_fill", "race")
+PLANTED_KERNELS = ("_fill", "race")
 """Kernels of the planted faults: they pass the same filter as ours, so one that lets nothing through is seen."""
 
-SWITCHES = {
+TOOL_OPTIONS = {
     "memcheck": ("--report-api-errors", "no", "--print-limit", "100"),
     "racecheck": ("--racecheck-report", "analysis", "--print-limit", "10000"),
 }
 """Libraries ask the driver for functions that it lacks and go on: such API errors are not our kernels'."""
 
-LOGS = "logs"
+LOG_FOLDER = "logs"
 """Folder in OUT: what a tool said stays when the step is ended."""
 PLANTED_SHARE = 0.4
 """Of the step's time, at most, for the planted fault: mostly Python and torch starting under the tool."""
@@ -44,9 +44,9 @@ READ_SECONDS = 3.0
 GRACE_SECONDS = 4.0
 """Shorter than the gate gives this program, so that none of its own stays behind."""
 
-_TITLE = re.compile(r"(?:(?:Error|Warning): )?Race reported between ", re.IGNORECASE)
+_RACE_TITLE = re.compile(r"(?:(?:Error|Warning): )?Race reported between ", re.IGNORECASE)
 _ACCESS = re.compile(r"(Read|Write) access at (?:0x[0-9a-f]+ in (?:\S+:\d+:)?)?(?:void )?([^\s+(<]+)")
-_AT = re.compile(r"at (?:0x[0-9a-f]+ in (?:\S+:\d+:)?)?(?:void )?([^\s+(<]+)")
+_KERNEL_AT = re.compile(r"at (?:0x[0-9a-f]+ in (?:\S+:\d+:)?)?(?:void )?([^\s+(<]+)")
 _RESULT = re.compile(r"(right|wrong|not run|refused): (.*)")
 
 
@@ -68,28 +68,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Findings:
+class SanitizerRun:
     """A run under compute-sanitizer, perhaps cut off.
 
     Attributes:
-        found: its records.
+        findings: its records.
         summarised: whether it came to its summary.
-        cannot: why it could not instrument; None when it could.
+        unsupported_reason: why it could not instrument; None when it could.
         status: exit status of the program; None where it was ended at its limit.
         limit_seconds: that limit.
         results: lines of the exercise on calls that ended, such as `right: triton_read …`.
         calls: calls that the exercise announced.
-        last: the last line of the program, a reason where it broke off; where it was ended, the call that had begun.
+        last_line: the last line of the program, a reason where it broke off; where it was ended, the call that had
+        begun.
     """
 
-    found: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
     summarised: bool
-    cannot: str | None
+    unsupported_reason: str | None
     status: int | None
     limit_seconds: float = 0.0
     results: tuple[str, ...] = ()
     calls: int = 0
-    last: str = ""
+    last_line: str = ""
 
     @property
     def wrong(self) -> list[str]:
@@ -102,46 +103,46 @@ class Findings:
         return f"{len(self.results)} of {self.calls or '?'} calls ended"
 
 
-def read(told: str, output: str, status: int | None, limit_seconds: float = 0.0) -> Findings:
+def parse_run(tool_log: str, output: str, status: int | None, limit_seconds: float = 0.0) -> SanitizerRun:
     """Read the tool's log, whose lines begin with =========, and the program's output; either may be cut off."""
-    both = f"{told}\n{output}".splitlines()  # a tool that cannot begin speaks where the program would
+    both = f"{tool_log}\n{output}".splitlines()  # a tool that cannot begin speaks where the program would
     lines = [line.removeprefix("=========").strip() for line in both if line.startswith("=========")]
-    own = (line.strip() for line in output.splitlines() if not line.startswith(("=========", DEPRECATED)))
+    own = (line.strip() for line in output.splitlines() if not line.startswith(("=========", DEPRECATION_NOTICE)))
     said = [line for line in own if line]
     begun = [line for line in said if line.startswith("begins ")] if status is None else []
-    cannot = CANNOT if said or status is None else (*CANNOT, *NOT_STARTED)
+    cannot = UNSUPPORTED_MESSAGES if said or status is None else (*UNSUPPORTED_MESSAGES, *NOT_STARTED_MESSAGES)
     announced = next((line for line in said if line.startswith("calls: ")), "calls: 0")
-    return Findings(
-        found=tuple(_races(lines) or _accesses(lines)),
+    return SanitizerRun(
+        findings=tuple(_racecheck_findings(lines) or _memcheck_findings(lines)),
         summarised=any("SUMMARY:" in line for line in lines),
-        cannot=next((line for line in lines if any(word in line for word in cannot)), None),
+        unsupported_reason=next((line for line in lines if any(word in line for word in cannot)), None),
         status=status,
         limit_seconds=limit_seconds,
         results=tuple(line for line in said if _RESULT.match(line)),
         calls=int(announced.split()[1]),
-        last=(begun or said or lines or ["no output"])[-1][:200],
+        last_line=(begun or said or lines or ["no output"])[-1][:200],
     )
 
 
-def _accesses(lines: Sequence[str]) -> list[Finding]:
+def _memcheck_findings(lines: Sequence[str]) -> list[Finding]:
     """Memcheck's: a title, and under it the place in a kernel, which errors of the API have not."""
-    return [Finding(place[1], title) for title, below in pairwise(lines) if (place := _AT.match(below))]
+    return [Finding(place[1], title) for title, below in pairwise(lines) if (place := _KERNEL_AT.match(below))]
 
 
-def _races(lines: Sequence[str]) -> list[Finding]:
+def _racecheck_findings(lines: Sequence[str]) -> list[Finding]:
     """Racecheck's: a title, and under it further accesses, each with its hazards."""
     records: list[list[str]] = []
     inside = False
     for line in lines:
-        if _TITLE.match(line):
+        if _RACE_TITLE.match(line):
             records.append([line])
         elif inside:
             records[-1].append(line)
         inside = bool(records) and "SUMMARY:" not in line
-    return [_race(record) for record in records]
+    return [_racecheck_finding(record) for record in records]
 
 
-def _race(record: Sequence[str]) -> Finding:
+def _racecheck_finding(record: Sequence[str]) -> Finding:
     whole = " ".join(record)
     accesses = _ACCESS.findall(whole)
     hazards = sum(int(count) for count in re.findall(r"\[(\d+) hazards?\]", whole))
@@ -149,15 +150,19 @@ def _race(record: Sequence[str]) -> Finding:
     return Finding(accesses[0][1] if accesses else "unnamed", record[0], max(hazards, 1), reads)
 
 
-def command(tool: str, log: Path, *arguments: str) -> list[str]:
+def sanitizer_command(tool: str, log: Path, *arguments: str) -> list[str]:
     """The exercise under one of the sanitizer's tools, which looks at our kernels alone."""
     sanitizer = find_tool("compute-sanitizer") or "compute-sanitizer"
-    ours = [word for name in (*CHECKED, CONTROL, *PLANTED) for word in ("--kernel-regex", f"kne={name}")]
-    switches = ["--tool", tool, "--log-file", str(log), *SWITCHES[tool], "--target-processes", "application-only"]
+    ours = [
+        word
+        for name in (*CHECKED_KERNELS, CONTROL_KERNEL, *PLANTED_KERNELS)
+        for word in ("--kernel-regex", f"kne={name}")
+    ]
+    switches = ["--tool", tool, "--log-file", str(log), *TOOL_OPTIONS[tool], "--target-processes", "application-only"]
     return [sanitizer, *switches, *ours, sys.executable, "-m", "suites.gate.exercise", *arguments]
 
 
-def run(tool: str, logs: Path, seconds: float, fault: str | None = None) -> Findings:
+def run_sanitizer(tool: str, logs: Path, seconds: float, fault: str | None = None) -> SanitizerRun:
     """Run the exercise, or a planted fault, for `seconds` at most; its logs stay, and are passed on."""
     limit = max(seconds, 1.0)
     name, arguments = ("faults", ["--fault", fault]) if fault else ("exercise", [])
@@ -166,74 +171,80 @@ def run(tool: str, logs: Path, seconds: float, fault: str | None = None) -> Find
     status: int | None = None
     with output.open("wb") as written:
         try:
-            status = run_limited(command(tool, log, *arguments), written, limit, UNCACHED, GRACE_SECONDS)
+            status = run_limited(
+                sanitizer_command(tool, log, *arguments), written, limit, UNCACHED_MEMORY, GRACE_SECONDS
+            )
         except KeyboardInterrupt:  # the gate ends this step: what was seen is still told
             limit = 0.0
     told, said = (path.read_text(errors="replace") if path.exists() else "" for path in (log, output))
     print(f"{said}{told}", flush=True)  # noqa: T201 - a program's output
-    return read(told, said, status, limit)
+    return parse_run(told, said, status, limit)
 
 
-def ended(tool: str, of: Findings) -> str:
+def end_reason(tool: str, sanitizer_run: SanitizerRun) -> str:
     """How a run that did not come to its end was ended."""
-    return f"{tool} did not end within {of.limit_seconds:.0f} s" if of.limit_seconds else f"{tool} was interrupted"
+    return (
+        f"{tool} did not end within {sanitizer_run.limit_seconds:.0f} s"
+        if sanitizer_run.limit_seconds
+        else f"{tool} was interrupted"
+    )
 
 
 @dataclass(frozen=True)
-class Check:
+class SanitizerCheck:
     """A sanitizer step.
 
     Attributes:
         tool: memcheck or racecheck.
         fault: the planted one, as `suites.gate.exercise` names it.
-        unseen: the verdict where the tool came to its end and did not see the planted fault.
+        missed_verdict: the verdict where the tool came to its end and did not see the planted fault.
         judge: `judge(planted, ours)` is the verdict on the exercise, by a tool that saw the planted fault.
     """
 
     tool: str
     fault: str
-    unseen: Verdict
-    judge: Callable[[Findings, Findings], Verdict]
+    missed_verdict: Verdict
+    judge: Callable[[SanitizerRun, SanitizerRun], Verdict]
 
-    def verdict(self, planted: Findings, ours: Findings) -> Verdict:
+    def verdict(self, planted: SanitizerRun, ours: SanitizerRun) -> Verdict:
         """The verdict on both runs; without the planted fault the other is void."""
-        return self.blind(planted) or self._blind_to(ours) or self.judge(planted, ours)
+        return self.missed_fault(planted) or self._blind_to(ours) or self.judge(planted, ours)
 
-    def blind(self, planted: Findings) -> Verdict | None:
+    def missed_fault(self, planted: SanitizerRun) -> Verdict | None:
         """The verdict where the tool did not see the planted fault; None where it did."""
         if verdict := self._blind_to(planted):
             return verdict
-        if planted.found:
+        if planted.findings:
             return None
         if planted.status is None:
-            return Verdict("unfinished", f"{ended(self.tool, planted)}, at the planted fault: {planted.last}")
-        return replace(self.unseen, detail=f"{self.unseen.detail}; its last line: {planted.last}")
+            return Verdict("unfinished", f"{end_reason(self.tool, planted)}, at the planted fault: {planted.last_line}")
+        return replace(self.missed_verdict, detail=f"{self.missed_verdict.detail}; its last line: {planted.last_line}")
 
-    def _blind_to(self, findings: Findings) -> Verdict | None:
-        cannot = findings.cannot
+    def _blind_to(self, findings: SanitizerRun) -> Verdict | None:
+        cannot = findings.unsupported_reason
         return Verdict("not_run", f"compute-sanitizer cannot instrument here: {cannot}") if cannot else None
 
-    def run_planted(self, out: Path, seconds: float) -> Findings:
+    def run_planted(self, out: Path, seconds: float) -> SanitizerRun:
         """Run the planted fault for `seconds` at most."""
-        logs = out / LOGS
+        logs = out / LOG_FOLDER
         logs.mkdir(parents=True, exist_ok=True)
-        return run(self.tool, logs, seconds - GRACE_SECONDS, self.fault)
+        return run_sanitizer(self.tool, logs, seconds - GRACE_SECONDS, self.fault)
 
     def run(self, asked: Namespace, began: float) -> Verdict:
         """Run the planted fault, which is quick, then the exercise; a verdict is left between them."""
         whole = asked.seconds - READ_SECONDS
         planted = self.run_planted(asked.out, PLANTED_SHARE * whole)
-        if verdict := self.blind(planted):
+        if verdict := self.missed_fault(planted):
             return verdict
         seen = f"{self.tool} saw the planted fault; it did not come to the end of our kernels"
-        leave(Verdict("unfinished", seen, {"planted_errors": len(planted.found), "wrong": 0}), asked.verdict)
+        write_verdict(Verdict("unfinished", seen, {"planted_errors": len(planted.findings), "wrong": 0}), asked.verdict)
         left = whole - (time.monotonic() - began) - GRACE_SECONDS
-        return self.verdict(planted, run(self.tool, asked.out / LOGS, left))
+        return self.verdict(planted, run_sanitizer(self.tool, asked.out / LOG_FOLDER, left))
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Be the step's program."""
-        began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
-        return leave(self.run(asked, began), asked.verdict)
+        began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
+        return write_verdict(self.run(asked, began), asked.verdict)
 
 
 # No access out of bounds: compute-sanitizer's memcheck over every kernel of ours at sizes with ragged edges.
@@ -243,41 +254,45 @@ MEMCHECK_STEP = Step(
     purpose="compute-sanitizer memcheck over our kernels, and over a planted access out of bounds",
     seconds=150,
     least_seconds=75,
-    command=lambda place, seconds: place.module("memcheck", "--seconds", f"{seconds:.0f}", of="sanitizer"),
+    command=lambda place, seconds: place.program("memcheck", "--seconds", f"{seconds:.0f}", module_name="sanitizer"),
     tools=("compute-sanitizer",),
 )
 
 
-def judge_memcheck(planted: Findings, ours: Findings) -> Verdict:
+def judge_memcheck(planted: SanitizerRun, ours: SanitizerRun) -> Verdict:
     """Passed when nothing is wrong in our kernels, and the exercise came to its end."""
-    kernels = sorted({one.kernel for one in ours.found})
+    kernels = sorted({one.kernel for one in ours.findings})
     figures = {
-        "planted_errors": len(planted.found),
-        "errors": len(ours.found),
+        "planted_errors": len(planted.findings),
+        "errors": len(ours.findings),
         "kernels": kernels,
-        "wrong": len(ours.found) + len(ours.wrong),
+        "wrong": len(ours.findings) + len(ours.wrong),
         "calls_ended": len(ours.results),
         "calls": ours.calls,
     }
-    cut = f"; {ended('memcheck', ours)}, {ours.progress}" if ours.status is None else ""
-    if ours.found:
-        told = f"{len(ours.found)} errors in {', '.join(kernels)}; first: {ours.found[0].title}"
+    cut = f"; {end_reason('memcheck', ours)}, {ours.progress}" if ours.status is None else ""
+    if ours.findings:
+        told = f"{len(ours.findings)} errors in {', '.join(kernels)}; first: {ours.findings[0].title}"
         return Verdict("failed", f"memcheck: {told}{cut}", figures)
     if ours.wrong:
         return Verdict("failed", f"memcheck: {len(ours.wrong)} results wrong; first: {ours.wrong[0]}{cut}", figures)
     if ours.status is None:
-        told = f"{ours.progress} without an error; the planted fault was seen; last line: {ours.last}"
-        return Verdict("unfinished", f"{ended('memcheck', ours)}: {told}", figures)
+        told = f"{ours.progress} without an error; the planted fault was seen; last line: {ours.last_line}"
+        return Verdict("unfinished", f"{end_reason('memcheck', ours)}: {told}", figures)
     if ours.status or not ours.summarised:
-        told = f"the exercise of our kernels ended with status {ours.status}, {ours.progress}; last line: {ours.last}"
+        told = (
+            f"the exercise of our kernels ended with status {ours.status}, {ours.progress}; last line: {ours.last_line}"
+        )
         return Verdict("failed", f"memcheck: {told}", figures)
     return Verdict("passed", f"memcheck: the planted fault was seen, no error in our kernels, {ours.progress}", figures)
 
 
-MEMCHECK = Check(
+MEMCHECK = SanitizerCheck(
     tool="memcheck",
     fault="out_of_bounds",
-    unseen=Verdict("failed", "memcheck did not see the planted fault, so its silence on our kernels means nothing"),
+    missed_verdict=Verdict(
+        "failed", "memcheck did not see the planted fault, so its silence on our kernels means nothing"
+    ),
     judge=judge_memcheck,
 )
 
@@ -289,22 +304,22 @@ PLANTED_STEP = Step(
     purpose="a planted access out of bounds under compute-sanitizer: is it seen",
     seconds=20,
     least_seconds=10,
-    command=lambda place, seconds: place.module("planted", "--seconds", f"{seconds:.0f}", of="sanitizer"),
+    command=lambda place, seconds: place.program("planted", "--seconds", f"{seconds:.0f}", module_name="sanitizer"),
     tools=("compute-sanitizer",),
     memory_gib=1.0,
 )
 
 
-def judge_planted(planted: Findings) -> Verdict:
+def judge_planted(planted: SanitizerRun) -> Verdict:
     """Passed when the fault was seen."""
-    figures = {"planted_errors": len(planted.found)}
-    return MEMCHECK.blind(planted) or Verdict("passed", f"memcheck saw it: {planted.found[0].title}", figures)
+    figures = {"planted_errors": len(planted.findings)}
+    return MEMCHECK.missed_fault(planted) or Verdict("passed", f"memcheck saw it: {planted.findings[0].title}", figures)
 
 
 def main_planted(argv: Sequence[str] | None = None) -> int:
     """Commit the fault under memcheck."""
-    asked = options(__doc__, argv, seconds=True)
-    return leave(judge_planted(MEMCHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)), asked.verdict)
+    asked = parse_options(__doc__, argv, seconds=True)
+    return write_verdict(judge_planted(MEMCHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)), asked.verdict)
 
 
 # Hazards in shared memory, by compute-sanitizer's racecheck: reported by kernel beside a control, and not judged.
@@ -318,13 +333,13 @@ RACECHECK_STEP = Step(
     purpose="compute-sanitizer racecheck: hazards by kernel beside a plain tl.sum, reported only, and a planted race",
     seconds=150,
     least_seconds=75,
-    command=lambda place, seconds: place.module("racecheck", "--seconds", f"{seconds:.0f}", of="sanitizer"),
-    packages=(*TORCH, "cupy"),
+    command=lambda place, seconds: place.program("racecheck", "--seconds", f"{seconds:.0f}", module_name="sanitizer"),
+    packages=(*TORCH_PACKAGES, "cupy"),
     tools=("compute-sanitizer",),
 )
 
 
-def by_kernel(found: Iterable[Finding]) -> dict[str, dict[str, int]]:
+def hazards_by_kernel(found: Iterable[Finding]) -> dict[str, dict[str, int]]:
     """Hazards and records of each kernel, and the hazards in which one access is a read."""
     kernels: dict[str, dict[str, int]] = {}
     for one in found:
@@ -335,41 +350,41 @@ def by_kernel(found: Iterable[Finding]) -> dict[str, dict[str, int]]:
     return kernels
 
 
-def judge_racecheck(planted: Findings, ours: Findings) -> Verdict:
+def judge_racecheck(planted: SanitizerRun, ours: SanitizerRun) -> Verdict:
     """Never failed for a hazard: passed at the end of the exercise. A wrong result of a kernel is one here too."""
-    hazards = by_kernel(ours.found)
-    control = hazards.pop(CONTROL, None)
+    hazards = hazards_by_kernel(ours.findings)
+    control = hazards.pop(CONTROL_KERNEL, None)
     figures: dict[str, Any] = {
-        "planted_errors": len(planted.found),
+        "planted_errors": len(planted.findings),
         "hazards": hazards,
         "control": control,
         "wrong": len(ours.wrong),
         "calls_ended": len(ours.results),
         "calls": ours.calls,
     }
-    rows = [f"{name} {_told(row)}" for name, row in sorted(hazards.items())]
-    ran = any(CONTROL.strip("_") in line for line in ours.results)
+    rows = [f"{name} {_hazard_text(row)}" for name, row in sorted(hazards.items())]
+    ran = any(CONTROL_KERNEL.strip("_") in line for line in ours.results)
     beside = f"hazards, reported only: {', '.join(rows) or 'none'}; the control tl.sum: "
-    beside += _told(control) if control else "none" if ran else "not run"
+    beside += _hazard_text(control) if control else "none" if ran else "not run"
     told = f"the planted race was seen; {beside}; {ours.progress}"
     if ours.wrong:
         return Verdict("failed", f"racecheck: {len(ours.wrong)} results wrong; first: {ours.wrong[0]}; {told}", figures)
     if ours.status is None:
-        return Verdict("unfinished", f"{ended('racecheck', ours)}: {told}; last line: {ours.last}", figures)
+        return Verdict("unfinished", f"{end_reason('racecheck', ours)}: {told}; last line: {ours.last_line}", figures)
     if ours.status or not ours.summarised:
-        broke = f"the exercise ended with status {ours.status}; last line: {ours.last}"
+        broke = f"the exercise ended with status {ours.status}; last line: {ours.last_line}"
         return Verdict("unfinished", f"racecheck: {broke}; {told}", figures)
     return Verdict("passed", f"racecheck: {told}", figures)
 
 
-def _told(row: dict[str, int]) -> str:
+def _hazard_text(row: dict[str, int]) -> str:
     return f"{row['hazards']} ({row['with_reads']} with reads)" if row["with_reads"] else f"{row['hazards']}"
 
 
-RACECHECK = Check(
+RACECHECK = SanitizerCheck(
     tool="racecheck",
     fault="race",
-    unseen=Verdict("not_run", "racecheck did not see the planted race: says nothing"),
+    missed_verdict=Verdict("not_run", "racecheck did not see the planted race: says nothing"),
     judge=judge_racecheck,
 )
 

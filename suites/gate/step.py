@@ -19,18 +19,18 @@ Outcome = Literal["passed", "failed", "unfinished", "skipped", "not_run"]
 """unfinished: ended at a limit, and nothing wrong was seen until then; skipped: no time was left; not_run: something
 that the step needs is missing here."""
 
-TORCH = ("torch", "triton", "numpy", "psutil")
+TORCH_PACKAGES = ("torch", "triton", "numpy", "psutil")
 """Packages that every program on the GPU imports."""
-PYTEST = (*TORCH, "pytest", "pytest_benchmark")
+PYTEST_PACKAGES = (*TORCH_PACKAGES, "pytest", "pytest_benchmark")
 """Packages that pytest imports through the conftest at the root."""
-MEASURING = (*PYTEST, "cpuinfo", "scipy")
+MEASURING_PACKAGES = (*PYTEST_PACKAGES, "cpuinfo", "scipy")
 """Packages that measuring takes."""
-RECOVER = ("typer", "rich")
+RECOVERY_PACKAGES = ("typer", "rich")
 """Packages without which no file is made of the journal of a run that was ended."""
 
 
 @dataclass(frozen=True)
-class Place:
+class GateContext:
     """Where a run happens.
 
     Attributes:
@@ -51,15 +51,15 @@ class Place:
         """The file in which a step's program says what it found."""
         return self.scratch / f"{name}.json"
 
-    def module(self, name: str, *arguments: object, of: str | None = None) -> list[str]:
+    def program(self, name: str, *arguments: object, module_name: str | None = None) -> list[str]:
         """The command of a step's program: it is told where to write and where to leave its verdict.
 
         Args:
             name: the step.
             arguments: what else it is given.
-            of: the module, where it holds the programs of several steps.
+            module_name: the module, where it holds the programs of several steps.
         """
-        program = [f"suites.gate.{name}"] if of is None else [f"suites.gate.{of}", "--step", name]
+        program = [f"suites.gate.{name}"] if module_name is None else [f"suites.gate.{module_name}", "--step", name]
         folders = ["--out", str(self.work), "--verdict", str(self.verdict(name))]
         return [self.python, "-m", *program, *folders, *map(str, arguments)]
 
@@ -80,7 +80,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Result:
+class StepResult:
     """A verdict, its step and how long it took."""
 
     step: str
@@ -100,7 +100,7 @@ def last_line(output: str) -> str:
     return lines[-1][:200] if lines else "no output"
 
 
-def by_exit_status(status: int | None, output: str) -> Verdict:
+def judge_exit_status(status: int | None, output: str) -> Verdict:
     """The verdict of a program that leaves no other: its exit status (None: ended at its limit) and its last line."""
     if status is None:
         before = output.rpartition("Traceback (most recent call last)")[0] if "KeyboardInterrupt" in output else output
@@ -127,7 +127,7 @@ class Step:
         environment: variables that it is run with.
         launches: whether it launches Triton kernels, for which Triton needs a C compiler.
         memory_gib: free GPU memory without which it cannot run.
-        shown: whether its output is the answer, and goes to the terminal too.
+        shows_output: whether its output is the answer, and goes to the terminal too.
         judge: `judge(exit status, output)`, used where the program leaves no verdict; the status is None at a limit.
     """
 
@@ -135,16 +135,16 @@ class Step:
     purpose: str
     seconds: float
     least_seconds: float
-    command: Callable[[Place, float], list[str]]
+    command: Callable[[GateContext, float], list[str]]
     most_seconds: float = math.inf
-    packages: tuple[str, ...] = TORCH
+    packages: tuple[str, ...] = TORCH_PACKAGES
     tools: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     launches: bool = True
     memory_gib: float = 8.0
-    shown: bool = False
-    judge: Callable[[int | None, str], Verdict] = by_exit_status
+    shows_output: bool = False
+    judge: Callable[[int | None, str], Verdict] = judge_exit_status
 
 
 @dataclass(frozen=True)
@@ -167,25 +167,25 @@ class Profile:
 # Seconds for each step: a reservation that nobody else can use, and what the steps before it have left.
 
 
-def reserved(steps: Sequence[Step], budget_seconds: float) -> dict[str, float]:
+def reserve_seconds(steps: Sequence[Step], budget_seconds: float) -> dict[str, float]:
     """Seconds kept for each step by name; all shrink alike where the budget is smaller than their sum."""
     asked = sum(step.seconds for step in steps)
     share = min(1.0, budget_seconds / asked) if asked else 1.0
     return {step.name: share * step.seconds for step in steps}
 
 
-def grant(step: Step, own_seconds: float, later_seconds: float, left_seconds: float) -> float:
+def grant_seconds(step: Step, own_seconds: float, later_seconds: float, left_seconds: float) -> float:
     """Seconds that a step gets: what is left less what is kept for later ones, never less than its own reservation."""
     return min(step.most_seconds, max(own_seconds, left_seconds - later_seconds))
 
 
-def granted(profile: Profile, budget_seconds: float | None = None) -> dict[str, float]:
+def planned_seconds(profile: Profile, budget_seconds: float | None = None) -> dict[str, float]:
     """Seconds of each step of a profile by name, if each takes all that it gets; 0 for one that is skipped."""
     left = profile.budget_seconds if budget_seconds is None else budget_seconds
-    kept, seconds = reserved(profile.steps, left), dict[str, float]()
+    kept, seconds = reserve_seconds(profile.steps, left), dict[str, float]()
     for index, step in enumerate(profile.steps):
         later = sum(kept[one.name] for one in profile.steps[index + 1 :])
-        given = grant(step, kept[step.name], later, left)
+        given = grant_seconds(step, kept[step.name], later, left)
         seconds[step.name] = given if given >= step.least_seconds else 0.0
         left -= seconds[step.name]
     return seconds
@@ -193,22 +193,22 @@ def granted(profile: Profile, budget_seconds: float | None = None) -> dict[str, 
 
 # The verdict of a step that is pytest.
 
-QUIET = ("-q", "-p", "no:cacheprovider", "--color", "no")
-WIDE = {"COLUMNS": "500"}
+QUIET_PYTEST = ("-q", "-p", "no:cacheprovider", "--color", "no")
+WIDE_TERMINAL = {"COLUMNS": "500"}
 """pytest cuts the reasons of failed tests to the width of the terminal."""
-COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
-WRONG = re.compile(r"^FAILED \S.* - (assert |AssertionError)")
+COUNT_PATTERN = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
+WRONG_PATTERN = re.compile(r"^FAILED \S.* - (assert |AssertionError)")
 """A test that compared and found a difference; any other failure shows nothing about results."""
 
 
-def by_counts(status: int | None, output: str) -> Verdict:
+def judge_pytest(status: int | None, output: str) -> Verdict:
     """As pytest's last line says; a run in which every test was skipped shows nothing."""
     lines = output.splitlines()
-    total = next((line for line in reversed(lines) if COUNT.search(line) and " in " in line), "")
-    counts = {word.rstrip("s"): int(count) for count, word in COUNT.findall(total)}
+    total = next((line for line in reversed(lines) if COUNT_PATTERN.search(line) and " in " in line), "")
+    counts = {word.rstrip("s"): int(count) for count, word in COUNT_PATTERN.findall(total)}
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     figures = {**{word: counts.get(word, 0) for word in ("passed", "failed", "error", "skipped")}}
-    figures["wrong"] = sum(bool(WRONG.match(line)) for line in failed)
+    figures["wrong"] = sum(bool(WRONG_PATTERN.match(line)) for line in failed)
     said = total.strip("= ") or last_line(output)
     first = f"; first: {failed[0][:160]}" if failed else ""
     if status is None:
@@ -226,7 +226,7 @@ GRACE_SECONDS = 8.0
 """Most of a limit that lies between the interrupt, at which a program can still write what it has, and the kill."""
 GRACE_SHARE = 0.2
 
-MARK = "SHARDBENCH_GATE_STARTED"
+STARTED_VARIABLE = "SHARDBENCH_GATE_STARTED"
 """Variable by which all that a program has started is known, also what left its process group."""
 
 
@@ -245,8 +245,8 @@ def run_limited(
     """
     grace = min(grace, GRACE_SHARE * seconds)
     mark = uuid.uuid4().hex
-    above = os.environ.get(MARK, "")
-    own = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, MARK: f"{above}/{mark}" if above else mark}
+    above = os.environ.get(STARTED_VARIABLE, "")
+    own = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, STARTED_VARIABLE: f"{above}/{mark}" if above else mark}
     child = subprocess.Popen(  # noqa: S603 - a step's own command
         list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own, start_new_session=True
     )
@@ -255,17 +255,17 @@ def run_limited(
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _end(child, grace, mark)
+        _terminate(child, grace, mark)
 
 
-def _end(child: "subprocess.Popen[bytes]", grace: float, mark: str) -> None:
+def _terminate(child: "subprocess.Popen[bytes]", grace: float, mark: str) -> None:
     """Interrupt the group, wait, kill. A leader that is gone already may have left members."""
     if child.poll() is None:
-        _signal(child.pid, signal.SIGINT)
+        _signal_group(child.pid, signal.SIGINT)
         limit = time.monotonic() + grace
         while child.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)
-    _signal(child.pid, signal.SIGKILL)
+    _signal_group(child.pid, signal.SIGKILL)
     child.wait()
     for process in _started_under(mark):
         with suppress(ProcessLookupError, PermissionError):
@@ -280,7 +280,7 @@ def _started_under(mark: str) -> Iterator[int]:
                 yield int(folder.name)
 
 
-def _signal(group: int, number: int) -> None:
+def _signal_group(group: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
@@ -288,7 +288,7 @@ def _signal(group: int, number: int) -> None:
 # What the programs of the steps share: their two options, and leaving a verdict.
 
 
-def options(
+def parse_options(
     text: str | None,
     argv: Sequence[str] | None = None,
     *,
@@ -312,7 +312,7 @@ def run_step(programs: Mapping[str, Callable[[Sequence[str]], int]], argv: Seque
     return programs[asked.step](rest)
 
 
-def leave(verdict: Verdict, path: Path | None) -> int:
+def write_verdict(verdict: Verdict, path: Path | None) -> int:
     """Write a verdict; the exit status that goes with it. May be called again when more is known."""
     print(f"{verdict.outcome}: {verdict.detail}", flush=True)  # noqa: T201 - a program's output
     if path is not None:

@@ -11,29 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from specs import layer
-from specs.layer import LAYERS, LINEAR_IMPLEMENTATIONS, MODEL, TOKENS, TP
+from specs.layer import DECODE_TOKENS, DEFAULT_MODEL, LAYER_LINEARS, LINEAR_IMPLEMENTATIONS, TP_DEGREES
 from suites.commit import short_commit
 from suites.gate.step import (
-    MEASURING,
-    RECOVER,
-    Place,
+    MEASURING_PACKAGES,
+    RECOVERY_PACKAGES,
+    GateContext,
     Step,
     Verdict,
-    by_exit_status,
-    leave,
-    options,
+    judge_exit_status,
+    parse_options,
     run_limited,
     run_step,
+    write_verdict,
 )
 
-CASES = ("suites/", "-k", "bench_decode or ceilings")
-AXES = {"--model": (MODEL,), "--layer": LAYERS, "--tp": TP, "--tokens": TOKENS, "--impl": LINEAR_IMPLEMENTATIONS}
-LEAST_PASSES = 3
+SUITE_CASES = ("suites/", "-k", "bench_decode or ceilings")
+SUITE_AXES = {
+    "--model": (DEFAULT_MODEL,),
+    "--layer": LAYER_LINEARS,
+    "--tp": TP_DEGREES,
+    "--tokens": DECODE_TOKENS,
+    "--impl": LINEAR_IMPLEMENTATIONS,
+}
+MIN_PASSES = 3
 """Below that an interval between passes says little."""
 
-WRONG = "wrong result: "
+WRONG_PREFIX = "wrong result: "
 """How the reason of a case begins whose result was not right."""
-NAME = (
+RESULT_NAME_SOURCE = (
     "from suites.environment import *; from kernels.timing.device import current_device as d; print(result_name(d()))"
 )
 """Asked in a process of its own: this one holds no CUDA context beside the suites."""
@@ -45,22 +51,24 @@ SUITE_STEP = Step(
     purpose="pytest suites/: 16 shards of Llama-3-70B x 5 token counts, all implementations, and the ceilings",
     seconds=120,
     least_seconds=60,
-    command=lambda place, seconds: place.module("suite", "--seconds", f"{seconds:.0f}", of="suite"),
-    packages=MEASURING,
-    optional=RECOVER,
+    command=lambda place, seconds: place.program("suite", "--seconds", f"{seconds:.0f}", module_name="suite"),
+    packages=MEASURING_PACKAGES,
+    optional=RECOVERY_PACKAGES,
 )
 
-AROUND_SECONDS = 25.0
+OVERHEAD_SECONDS = 25.0
 """Beyond the budget: start, the last case's visit, writing the file."""
 RECOVER_SECONDS = 10.0
 GRACE_SECONDS = 5.0
 """Shorter than the gate gives this program, so that none of its own stays behind."""
-MOST_TRIES = 5
+MAX_TRIES = 5
 """Runs of pytest, each of which goes on where a fault of the GPU ended the one before."""
-LEAST_TRY_SECONDS = 30.0
+MIN_TRY_SECONDS = 30.0
 
 
-def command(path: Path, budget_seconds: float, cases: Sequence[str], axes: Axes, *, resume: bool = False) -> list[str]:
+def pytest_command(
+    path: Path, budget_seconds: float, cases: Sequence[str], axes: Axes, *, resume: bool = False
+) -> list[str]:
     """pytest, with a budget."""
     asked = [word for option, values in axes.items() for word in (option, ",".join(map(str, values)))]
     written = [f"--benchmark-json={path}", "--benchmark-quiet", "--budget", f"{budget_seconds:.0f}"]
@@ -71,7 +79,7 @@ def command(path: Path, budget_seconds: float, cases: Sequence[str], axes: Axes,
 def result_path(out: Path, ending: str = "") -> Path:
     """<gpu>-<date>-<short commit>.json, as files in reports/data/ are named."""
     try:
-        ask = [sys.executable, "-c", NAME]
+        ask = [sys.executable, "-c", RESULT_NAME_SOURCE]
         done = subprocess.run(ask, capture_output=True, text=True, timeout=60)  # noqa: S603 - ourselves
     except (OSError, subprocess.TimeoutExpired):
         return out / f"unnamed-{short_commit()}{ending}.json"
@@ -81,11 +89,11 @@ def result_path(out: Path, ending: str = "") -> Path:
 
 def main_suite(argv: Sequence[str] | None = None) -> int:
     """The decode points and the ceilings."""
-    began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
-    return leave(measure(asked, began, result_path(asked.out), CASES, AXES), asked.verdict)
+    began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
+    return write_verdict(run_suites(asked, began, result_path(asked.out), SUITE_CASES, SUITE_AXES), asked.verdict)
 
 
-def measure(asked: Namespace, began: float, path: Path, cases: Sequence[str], axes: Axes) -> Verdict:
+def run_suites(asked: Namespace, began: float, path: Path, cases: Sequence[str], axes: Axes) -> Verdict:
     """Run the suites within the step's time; make the file from its journal when they did not come to their end.
 
     Args:
@@ -99,36 +107,40 @@ def measure(asked: Namespace, began: float, path: Path, cases: Sequence[str], ax
     journal = path.with_name(f"{path.name}.journal.jsonl")
     journal.unlink(missing_ok=True)
     status: int | None = None
-    for tried in range(MOST_TRIES):
+    for tried in range(MAX_TRIES):
         left = asked.seconds - (time.monotonic() - began) - RECOVER_SECONDS
-        if tried and left < LEAST_TRY_SECONDS:
+        if tried and left < MIN_TRY_SECONDS:
             break
         sys.stdout.flush()
-        told = command(path, max(10.0, left - AROUND_SECONDS), cases, axes, resume=tried > 0)
+        told = pytest_command(path, max(10.0, left - OVERHEAD_SECONDS), cases, axes, resume=tried > 0)
         status = run_limited(told, sys.stdout.buffer, left, {}, GRACE_SECONDS)
-        if status in (0, None) or not journal.exists() or not unreached(path):
+        if status in (0, None) or not journal.exists() or not has_unreached_cases(path):
             break
         path.unlink(missing_ok=True)  # the journal holds all of it
     if not path.exists() and journal.exists():
         recover = [sys.executable, "-m", "reports", "recover", str(journal), "-o", str(path)]
         subprocess.run(recover, timeout=60)  # noqa: S603 - our own program
-    return judge(status, path)
+    return judge_suite(status, path)
 
 
-def unreached(path: Path) -> bool:
+def has_unreached_cases(path: Path) -> bool:
     """Whether a fault of the GPU kept cases from being reached: the file says so, or pytest died and left none."""
-    return not path.exists() or any("not reached: " in reason for reason in _reasons(path))
+    return not path.exists() or any("not reached: " in reason for reason in _failure_reasons(path))
 
 
-def judge(status: int | None, path: Path) -> Verdict:
+def judge_suite(status: int | None, path: Path) -> Verdict:
     """A file is there, and pytest was content; beside it, how many cases have fewer passes than an interval needs."""
     if not path.exists():
         if status is None:
             return Verdict("unfinished", "ended at its limit, and nothing was measured until then")
         return Verdict("failed", f"exit status {status}, no {path.name}")
-    figures = {"file": path.name, "wrong": sum(WRONG in reason for reason in _reasons(path)), **_passes(path)}
+    figures = {
+        "file": path.name,
+        "wrong": sum(WRONG_PREFIX in reason for reason in _failure_reasons(path)),
+        **_pass_counts(path),
+    }
     few = figures["few_passes"]
-    told = f"; intervals need more passes: {few} cases have fewer than {LEAST_PASSES}" if few else ""
+    told = f"; intervals need more passes: {few} cases have fewer than {MIN_PASSES}" if few else ""
     if status is None:
         return Verdict("unfinished", f"ended at its limit; {path.name} holds what its journal had{told}", figures)
     if status != 0:
@@ -136,18 +148,18 @@ def judge(status: int | None, path: Path) -> Verdict:
     return Verdict("passed", f"{path.name}{told}", figures)
 
 
-def _passes(path: Path) -> dict[str, int]:
-    passes = [one.get("extra_info", {}).get("passes", 0) for one in _content(path).get("benchmarks", [])]
-    few = sum(one < LEAST_PASSES for one in passes)
+def _pass_counts(path: Path) -> dict[str, int]:
+    passes = [one.get("extra_info", {}).get("passes", 0) for one in _read_json(path).get("benchmarks", [])]
+    few = sum(one < MIN_PASSES for one in passes)
     return {"cases": len(passes), "least_passes": min(passes, default=0), "few_passes": few}
 
 
-def _reasons(path: Path) -> list[str]:
-    ours = _content(path).get("shardbench", {})
+def _failure_reasons(path: Path) -> list[str]:
+    ours = _read_json(path).get("shardbench", {})
     return [str(one["reason"]) for kind in ("failed", "ended") for one in ours.get(kind, [])]
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -157,18 +169,22 @@ def _content(path: Path) -> dict[str, Any]:
 
 # Whole layers and their parts, attention, and the GEMM of prefill: the cases that matter most, and their ceilings.
 
-ENDING = "-layers"
-SUITES = ("layer", "attention", "linears", "ceilings")
-CHOSEN = (
+LAYERS_SUFFIX = "-layers"
+LAYERS_SUITES = ("layer", "attention", "linears", "ceilings")
+LAYERS_SELECTION = (
     "ceilings",
     "bench_prefill and tp8 and not attention",
     "(bench_layer or bench_part) and tp8 and (1tok or 32tok)",
     "bench_decode_attention and (1tok or 32tok)",
 )
 """512 and 2048 tokens are the GEMM's alone; attention has its target at tp 1."""
-LAYERS_CASES = (*(f"suites/bench_{name}.py" for name in SUITES), "-k", " or ".join(f"({one})" for one in CHOSEN))
+LAYERS_CASES = (
+    *(f"suites/bench_{name}.py" for name in LAYERS_SUITES),
+    "-k",
+    " or ".join(f"({one})" for one in LAYERS_SELECTION),
+)
 LAYERS_AXES: Axes = {
-    "--model": (MODEL,),
+    "--model": (DEFAULT_MODEL,),
     "--tp": (1, 8),
     "--tokens": (1, 32, 512, 2048),
     "--context": (8192,),
@@ -182,44 +198,47 @@ LAYERS_STEP = Step(
     purpose="pytest suites/: a layer of Llama-3-70B at TP8 and its parts, decode attention, prefill GEMM",
     seconds=70,
     least_seconds=45,
-    command=lambda place, seconds: place.module("layers", "--seconds", f"{seconds:.0f}", of="suite"),
-    packages=MEASURING,
-    optional=RECOVER,
+    command=lambda place, seconds: place.program("layers", "--seconds", f"{seconds:.0f}", module_name="suite"),
+    packages=MEASURING_PACKAGES,
+    optional=RECOVERY_PACKAGES,
 )
 
 
 def main_layers(argv: Sequence[str] | None = None) -> int:
     """Into a file of its own beside the suite's."""
-    began, asked = time.monotonic(), options(__doc__, argv, seconds=True)
-    return leave(measure(asked, began, result_path(asked.out, ENDING), LAYERS_CASES, LAYERS_AXES), asked.verdict)
+    began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
+    return write_verdict(
+        run_suites(asked, began, result_path(asked.out, LAYERS_SUFFIX), LAYERS_CASES, LAYERS_AXES), asked.verdict
+    )
 
 
 # The kernels' table, from the files that the suite and the layers have just written.
 
-NO_RESULTS = ("gate.json", "nvbench.json")
-ABSENT = "no-result-file.json"
+NON_RESULT_FILES = ("gate.json", "nvbench.json")
+MISSING_RESULT = "no-result-file.json"
 
 
 def newest_results(out: Path) -> list[Path]:
     """The suite's latest file in `out`, and that of the layers; either may be missing."""
     files = sorted(
-        (path for path in out.glob("*.json") if path.name not in NO_RESULTS), key=lambda path: path.stat().st_mtime
+        (path for path in out.glob("*.json") if path.name not in NON_RESULT_FILES),
+        key=lambda path: path.stat().st_mtime,
     )
-    kinds = {path.stem.endswith(ENDING): path for path in files}
+    kinds = {path.stem.endswith(LAYERS_SUFFIX): path for path in files}
     return [kinds[kind] for kind in (False, True) if kind in kinds]
 
 
-def table_command(place: Place, _: float) -> list[str]:
+def table_command(place: GateContext, _: float) -> list[str]:
     """`python -m reports kernels FILE…`."""
-    results = newest_results(place.out) or [place.out / ABSENT]
+    results = newest_results(place.out) or [place.out / MISSING_RESULT]
     return [place.python, "-m", "reports", "kernels", *map(str, results)]
 
 
-def by_table(status: int | None, output: str) -> Verdict:
+def judge_table(status: int | None, output: str) -> Verdict:
     """The table is its own detail."""
-    if status and ABSENT in output:
+    if status and MISSING_RESULT in output:
         return Verdict("not_run", "there is no result file of the suite to make it of")
-    return Verdict("passed", "above") if status == 0 else by_exit_status(status, output)
+    return Verdict("passed", "above") if status == 0 else judge_exit_status(status, output)
 
 
 TABLE_STEP = Step(
@@ -232,8 +251,8 @@ TABLE_STEP = Step(
     environment={"COLUMNS": os.environ.get("COLUMNS", "140")},
     launches=False,
     memory_gib=0.0,
-    shown=True,
-    judge=by_table,
+    shows_output=True,
+    judge=judge_table,
 )
 
 

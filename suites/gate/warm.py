@@ -15,17 +15,17 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from suites.gate.step import Step, Verdict, leave, options
+from suites.gate.step import Step, Verdict, parse_options, write_verdict
 
 Record = dict[str, Any]
 """As `suites.gate.launches`, which needs torch and Triton, writes it down."""
 MARGIN_SECONDS = 3.0
 """Of the step's time: for ending the processes and leaving a verdict."""
-SHOWN = 3
+SHOWN_FAILURES = 3
 """Failures whose reason stands in the verdict; all of them are in the log."""
 
 
-class Absent:
+class StubDriver:
     """Stands for Triton's driver in a process that compiles: it names the GPU and touches none."""
 
     def __init__(self, arch: str) -> None:
@@ -46,13 +46,13 @@ class Absent:
         return 0
 
 
-def compile_turn(arch: str, tasks: Connection) -> None:
+def compile_records(arch: str, tasks: Connection) -> None:
     """Compile the records that come through `tasks` one after another, and send back why one could not be."""
     from triton.runtime.driver import driver
 
     from suites.gate.launches import compile_launch
 
-    driver.set_active(Absent(arch))
+    driver.set_active(StubDriver(arch))
     with suppress(EOFError):
         while True:
             record: Record = tasks.recv()
@@ -72,7 +72,7 @@ def _build_launcher(made: Any) -> None:
             nvidia.CudaLauncher(made.src, made.metadata)
 
 
-class Compilers:
+class CompilerPool:
     """Processes that compile, each at one record at a time; one that dies costs its record, and another takes over.
 
     Args:
@@ -86,7 +86,7 @@ class Compilers:
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=compile_turn, args=(self._arch, theirs), daemon=True)
+        process = self._context.Process(target=compile_records, args=(self._arch, theirs), daemon=True)
         process.start()
         theirs.close()
         return process, ours
@@ -96,7 +96,7 @@ class Compilers:
         deadline, left = time.monotonic() + seconds, deque(records)
         processes, at = {pipe: process for process, pipe in self._compilers}, dict[Connection, Record]()
         for pipe in processes:
-            _give(pipe, left, at)
+            _dispatch(pipe, left, at)
         while at and (spare := deadline - time.monotonic()) > 0:
             for ready in cast("list[Connection]", wait(list(at), timeout=spare)):
                 record = at.pop(ready)
@@ -111,7 +111,7 @@ class Compilers:
                 else:
                     free = ready
                 yield record, reason
-                _give(free, left, at)
+                _dispatch(free, left, at)
 
     def close(self) -> None:
         """End them."""
@@ -121,19 +121,19 @@ class Compilers:
             process.join()
 
 
-def _give(pipe: Connection, left: deque[Record], at: dict[Connection, Record]) -> None:
+def _dispatch(pipe: Connection, left: deque[Record], at: dict[Connection, Record]) -> None:
     if left:
         at[pipe] = left.popleft()
         pipe.send(at[pipe])
 
 
-def judge(records: int, done: int, failed: Sequence[str], seconds: float, arch: str) -> Verdict:
+def judge_warm(records: int, done: int, failed: Sequence[str], seconds: float, arch: str) -> Verdict:
     """Unfinished where time ran out; a record that does not compile is listed, and judged where it is launched."""
     figures = {"arch": arch, "launches": records, "compiled": done - len(failed), "failed": list(failed)}
     if not records:
         return Verdict("not_run", f"no launches are recorded for {arch}: kernels compile where they are launched")
     told = f"{done - len(failed)} of {records} launches for {arch} compiled in {seconds:.0f} s"
-    told += f"; {len(failed)} could not be: {'; '.join(failed[:SHOWN])}" if failed else ""
+    told += f"; {len(failed)} could not be: {'; '.join(failed[:SHOWN_FAILURES])}" if failed else ""
     if len(failed) == done > 0:
         return Verdict("failed", told, figures)
     if done < records:
@@ -143,15 +143,15 @@ def judge(records: int, done: int, failed: Sequence[str], seconds: float, arch: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile all that is recorded for this GPU, or for `--arch`."""
-    began, asked = time.monotonic(), _asked(argv)
-    arch = asked.arch or _arch_here()
-    from suites.gate.launches import recorded
+    began, asked = time.monotonic(), _parse_arguments(argv)
+    arch = asked.arch or _current_arch()
+    from suites.gate.launches import read_records
 
-    records, failed, done = recorded(arch), list[str](), 0
+    records, failed, done = read_records(arch), list[str](), 0
     if records:
         import kernels.registry  # noqa: F401 - once, before the processes are forked
 
-        compilers = Compilers(min(len(records), asked.processes), arch)
+        compilers = CompilerPool(min(len(records), asked.processes), arch)
         try:
             left = asked.seconds - MARGIN_SECONDS - (time.monotonic() - began)
             for record, reason in compilers.compile(records, left):
@@ -161,10 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(f"{failed[-1]}: {record}", flush=True)  # noqa: T201 - a program's output
         finally:
             compilers.close()
-    return leave(judge(len(records), done, failed, time.monotonic() - began, arch), asked.verdict)
+    return write_verdict(judge_warm(len(records), done, failed, time.monotonic() - began, arch), asked.verdict)
 
 
-def _arch_here() -> str:
+def _current_arch() -> str:
     """Asked in a process of its own: those that compile are forked, and CUDA does not survive a fork."""
     import subprocess
 
@@ -179,7 +179,7 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
-def _asked(argv: Sequence[str] | None) -> Namespace:
+def _parse_arguments(argv: Sequence[str] | None) -> Namespace:
     from argparse import ArgumentParser
 
     extra = ArgumentParser(add_help=False)
@@ -187,7 +187,7 @@ def _asked(argv: Sequence[str] | None) -> Namespace:
     cores = len(os.sched_getaffinity(0))
     extra.add_argument("--processes", type=_at_least_one, default=cores, help="how many compile at once")
     own, rest = extra.parse_known_args(argv)
-    return Namespace(**vars(options(__doc__, rest, seconds=True)), **vars(own))
+    return Namespace(**vars(parse_options(__doc__, rest, seconds=True)), **vars(own))
 
 
 STEP = Step(
@@ -196,7 +196,7 @@ STEP = Step(
     seconds=25,
     least_seconds=8,
     most_seconds=60,
-    command=lambda place, seconds: place.module("warm", "--seconds", f"{seconds:.0f}"),
+    command=lambda place, seconds: place.program("warm", "--seconds", f"{seconds:.0f}"),
     environment={"OPENBLAS_NUM_THREADS": "1"},  # NumPy's library starts threads at import, which a fork may deadlock
     memory_gib=1.0,
 )

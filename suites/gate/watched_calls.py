@@ -20,29 +20,29 @@ import triton
 import triton.language as tl
 
 from kernels.kernel import Kernel
-from kernels.registry import linear
+from kernels.registry import select_linear
 from kernels.timing.device import Device, current_device
-from kernels.timing.host import Call, without_collector
-from kernels.timing.pool import Pool
+from kernels.timing.host import Call, gc_disabled
+from kernels.timing.pool import TensorPool
 from specs.errors import UserError
-from suites.gate.cases import CLOCK_CASES, DTYPE, PROFILED, GateCase, benchmark_name
+from suites.gate.cases import CLOCK_CASES, DTYPE, PROFILED_CASES, GateCase, benchmark_name
 
 
-def make_pool(device: Device, cases: Iterable[GateCase]) -> Pool:
+def make_pool(device: Device, cases: Iterable[GateCase]) -> TensorPool:
     """One buffer for all cases."""
-    return Pool(device, {DTYPE: max(case.weight_bytes for case in cases)})
+    return TensorPool(device, {DTYPE: max(case.weight_bytes for case in cases)})
 
 
-def kernel_of(case: GateCase, device: Device) -> Kernel | str:
+def find_kernel(case: GateCase, device: Device) -> Kernel | str:
     """The kernel of a case, or why it cannot run here."""
     try:
-        kernel = linear(case.implementation, case.tokens)
+        kernel = select_linear(case.implementation, case.tokens)
     except UserError as error:
         return str(error)
     return kernel.why_not(device.arch, DTYPE) or kernel
 
 
-def draw_calls(case: GateCase, kernel: Kernel, pool: Pool, count: int) -> list[Call]:
+def make_calls(case: GateCase, kernel: Kernel, pool: TensorPool, count: int) -> list[Call]:
     """`count` calls on successive windows of the pool, sharing their activations and output."""
     drawn = [kernel.inputs(pool, dtype=DTYPE, **case.shape) for _ in range(count)]
     return [partial(kernel.run, **one) for one in drawn]
@@ -56,19 +56,19 @@ def draw_calls(case: GateCase, kernel: Kernel, pool: Pool, count: int) -> list[C
 
 BUSY_CYCLES = 400_000
 """About 0.2 ms at 2 GHz: queueing two events and a Triton launch takes the host some 30 us."""
-MOST_BUSY_CYCLES = 64 * BUSY_CYCLES
+MAX_BUSY_CYCLES = 64 * BUSY_CYCLES
 ISOLATED_WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Isolated:
+class IsolatedTimes:
     """Seconds of each call, and how often the host was too late and the call was left out."""
 
     seconds: tuple[float, ...]
     late: int
 
 
-def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
+def time_isolated(calls: Sequence[Call], device: Device, rounds: int) -> IsolatedTimes:
     """Time `rounds` calls, each alone.
 
     Raises:
@@ -80,7 +80,7 @@ def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
     for call in islice(turn, ISOLATED_WARM_UP):
         call()
     torch.cuda.synchronize()
-    with without_collector():
+    with gc_disabled():
         while len(seconds) < rounds:
             flush.zero_()
             torch.cuda._sleep(busy)
@@ -93,16 +93,16 @@ def isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolated:
                 seconds.append(begin.elapsed_time(end) / 1000)
                 continue
             late, busy = late + 1, 2 * busy
-            if busy > MOST_BUSY_CYCLES:
+            if busy > MAX_BUSY_CYCLES:
                 raise RuntimeError(f"the host queues calls too slowly: {late} of {late + len(seconds)} were late")
-    return Isolated(tuple(seconds), late)
+    return IsolatedTimes(tuple(seconds), late)
 
 
 # The calls under ncu.
 
-CALLS = 3
+PROFILED_CALLS = 3
 """Profiled calls of a case."""
-WARM_UP = 2
+WARM_UP_CALLS = 2
 
 
 @triton.jit
@@ -117,7 +117,7 @@ class Profiler:
     """
 
     def __init__(self, device: Device) -> None:
-        self._marked = torch.zeros(len(PROFILED), dtype=torch.int32, device=device.kind)
+        self._marked = torch.zeros(len(PROFILED_CASES), dtype=torch.int32, device=device.kind)
         self._filler = torch.zeros(max(1, 4 * device.llc_bytes // 4), dtype=torch.float32, device=device.kind)
         self._mark(1)
 
@@ -135,29 +135,29 @@ class Profiler:
         torch.cuda.profiler.stop()
 
 
-def profile_case(profiler: Profiler, number: int, case: GateCase, kernel: Kernel, pool: Pool) -> None:
+def profile_case(profiler: Profiler, number: int, case: GateCase, kernel: Kernel, pool: TensorPool) -> None:
     """Warm up unseen, then profile."""
-    pool.forget()
-    calls = draw_calls(case, kernel, pool, WARM_UP + CALLS)
-    for call in calls[:WARM_UP]:
+    pool.reset()
+    calls = make_calls(case, kernel, pool, WARM_UP_CALLS + PROFILED_CALLS)
+    for call in calls[:WARM_UP_CALLS]:
         call()
-    for call in calls[WARM_UP:]:
+    for call in calls[WARM_UP_CALLS:]:
         profiler.profile(number, call)
 
 
 # The calls under NVBench.
 
-LEAST_SAMPLES = 50
-LEAST_CLOCK_SHARE = 0.25
+MIN_SAMPLES = 50
+MIN_CLOCK_SHARE = 0.25
 """NVBench drops samples below this share of the default clock; ours drops none, so it should drop none either."""
 
 Benchmark = Callable[[Any], None]
 
 
-class Subject:
+class NvbenchCase:
     """One case: what NVBench is given to launch."""
 
-    def __init__(self, case: GateCase, kernel: Kernel, pool: Pool, count: int) -> None:
+    def __init__(self, case: GateCase, kernel: Kernel, pool: TensorPool, count: int) -> None:
         self.case, self.count = case, count
         self._kernel, self._pool = kernel, pool
 
@@ -189,13 +189,13 @@ class Subject:
         state.exec(launch, batched=True)
 
     def _stream(self, state: Any) -> torch.cuda.ExternalStream:
-        state.set_throttle_threshold(LEAST_CLOCK_SHARE)
+        state.set_throttle_threshold(MIN_CLOCK_SHARE)
         return torch.cuda.ExternalStream(state.get_stream().addressof())
 
     def _warm_calls(self, stream: torch.cuda.ExternalStream) -> list[Call]:
         """Compiled, and with all workspaces of that stream: NVBench blocks it, and an allocation then may never end."""
-        self._pool.forget()
-        calls = draw_calls(self.case, self._kernel, self._pool, self.count)
+        self._pool.reset()
+        calls = make_calls(self.case, self._kernel, self._pool, self.count)
         with torch.cuda.stream(stream):
             for call in calls[:3]:
                 call()
@@ -203,16 +203,16 @@ class Subject:
         return calls
 
 
-def register(bench: Any, cases: Sequence[GateCase]) -> int:
+def register_benchmarks(bench: Any, cases: Sequence[GateCase]) -> int:
     """Two benchmarks a case that can run here; how many."""
     device = current_device()
     pool, registered = make_pool(device, cases), 0
     for case in cases:
-        kernel = kernel_of(case, device)
+        kernel = find_kernel(case, device)
         if isinstance(kernel, str):
             print(f"{case.name}: {kernel}", flush=True)  # noqa: T201 - a program's output
             continue
-        subject = Subject(case, kernel, pool, device.cold_copies(case.weight_bytes))
+        subject = NvbenchCase(case, kernel, pool, device.cold_copies(case.weight_bytes))
         modes: dict[str, tuple[Benchmark, int]] = {"cold": (subject.cold, 1), "batch": (subject.batch, subject.count)}
         for mode, (benchmark, calls) in modes.items():
             bench.register(benchmark).set_name(benchmark_name(case.name, mode, calls))
@@ -225,7 +225,7 @@ def run_under_ncu(cases: Sequence[GateCase]) -> int:
     device = current_device()
     profiler, pool = Profiler(device), make_pool(device, cases)
     for number, case in enumerate(cases, start=1):
-        kernel = kernel_of(case, device)
+        kernel = find_kernel(case, device)
         if isinstance(kernel, str):
             print(f"{case.name}: {kernel}", flush=True)  # noqa: T201 - a program's output
         else:
@@ -237,8 +237,8 @@ def run_under_nvbench(into: str, seconds: float) -> int:
     """Run all of them; NVBench writes the file, and has `seconds` for one measurement."""
     import cuda.bench as bench
 
-    limits = ["--timeout", str(seconds), "--min-samples", str(LEAST_SAMPLES)]
-    if not register(bench, CLOCK_CASES):
+    limits = ["--timeout", str(seconds), "--min-samples", str(MIN_SAMPLES)]
+    if not register_benchmarks(bench, CLOCK_CASES):
         print("none of the cases can run here", file=sys.stderr)  # noqa: T201 - a program's output
         return 1
     bench.run_all_benchmarks(["nvbench", "--devices", "0", "--json", into, *limits])
@@ -250,14 +250,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(description=__doc__)
     tools = parser.add_subparsers(dest="tool", required=True)
     ncu = tools.add_parser("ncu")
-    ncu.add_argument("--cases", type=int, default=len(PROFILED), help="how many of the cases, from the first on")
+    ncu.add_argument("--cases", type=int, default=len(PROFILED_CASES), help="how many of the cases, from the first on")
     nvbench = tools.add_parser("nvbench")
     nvbench.add_argument("--json", required=True, help="NVBench's result file")
     nvbench.add_argument("--timeout", type=float, default=0.8, help="seconds that NVBench gives one measurement")
     asked = parser.parse_args(argv)
     with torch.inference_mode():
         if asked.tool == "ncu":
-            return run_under_ncu(PROFILED[: asked.cases])
+            return run_under_ncu(PROFILED_CASES[: asked.cases])
         return run_under_nvbench(asked.json, asked.timeout)
 
 

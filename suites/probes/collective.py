@@ -16,32 +16,31 @@ from typing import Any, NamedTuple
 import pytest
 
 from comm.backend import Backend
-from comm.backends import torch_distributed
-from comm.backends.all import BACKENDS
+from comm.backends import BACKENDS, torch_distributed
 from comm.collective import Collective
 from comm.collectives import COLLECTIVES
-from kernels.timing.device import Patience
-from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
+from kernels.timing.device import SamplingLimits
+from kernels.timing.host import MAX_ROUNDS, contention, cpu_seconds
 from specs import statistics, traffic
 from specs.errors import UserError
 from specs.measurement import Case, Measurement
 from specs.models import MODELS
 from specs.parallel import Split
-from specs.units import ITEMSIZE, binary_bytes
-from suites.axes import MODELS as AXES_MODELS
-from suites.case import Entry, RankHow
+from specs.units import ITEMSIZE, format_bytes
+from suites.axes import DEFAULT_MODELS as AXES_MODELS
+from suites.case import CaseState, CollectiveRunConfig
 from suites.options import Options, read_options
-from suites.workers.launcher import Ranks, plan_ranks, transport
-from suites.workers.pool import Crew, CrewBench
-from suites.workers.process import CaseRefusedError, RankLostError, Task
+from suites.workers.launcher import RankPlan, find_transport, plan_ranks
+from suites.workers.pool import MultiRankBench, WorkerPool
+from suites.workers.process import CaseRefusedError, CollectiveTask, RankLostError
 
 # A case of one collective on all ranks.
 
-ALONE, WITH_RESIDUAL = "hidden", "hidden+residual"
+HIDDEN, HIDDEN_AND_RESIDUAL = "hidden", "hidden+residual"
 """What is shipped."""
 
 
-class Shipment(NamedTuple):
+class ModelMessage(NamedTuple):
     """What a model sends: `content` is hidden, or hidden+residual where an engine ships the residual apart."""
 
     model: str
@@ -56,16 +55,16 @@ class Shipment(NamedTuple):
     @property
     def elements(self) -> int:
         """Of the message: tokens x hidden, twice with the residual."""
-        return self.tokens * MODELS[self.model].hidden * (2 if self.content == WITH_RESIDUAL else 1)
+        return self.tokens * MODELS[self.model].hidden * (2 if self.content == HIDDEN_AND_RESIDUAL else 1)
 
 
 @dataclass(kw_only=True)
-class RankEntry(Entry):
+class CollectiveCaseState(CaseState):
     """A collective at a message. `skews` are those of the samples; `pair` are the ranks that talk, if not all do."""
 
-    task: Task
+    task: CollectiveTask
     pair: tuple[int, int] | None = None
-    once: float | None = None
+    call_seconds: float | None = None
     skews: list[float] = field(default_factory=list)
     algorithm: str | None = None
     transport: str | None = None
@@ -73,37 +72,37 @@ class RankEntry(Entry):
     @property
     def title(self) -> str:
         """Short, for reasons."""
-        return f"{self.case.op} {self.case.implementation} {binary_bytes(self.case.message_bytes or 0)}"
+        return f"{self.case.op} {self.case.implementation} {format_bytes(self.case.message_bytes or 0)}"
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What ranks are asked to run, for JSON."""
-        return self.task.told()
+        return self.task.to_json()
 
     def measurement(self) -> Measurement:
         """What has been measured so far, with skew and what the library told."""
         skew = median(self.skews) if self.skews else None
         return replace(super().measurement(), skew_seconds=skew, algorithm=self.algorithm, transport=self.transport)
 
-    def take(self, before: Measurement) -> None:
+    def restore(self, before: Measurement) -> None:
         """Go on from what an interrupted run has measured."""
-        super().take(before)
+        super().restore(before)
         self.skews = [] if before.skew_seconds is None else [before.skew_seconds]
         self.algorithm, self.transport = before.algorithm, before.transport
         self.copies = before.copies
 
 
-def rank_entry(
+def plan_collective_case(
     name: str,
-    ranks: Ranks,
+    ranks: RankPlan,
     collective: Collective,
     question: str,
-    how: RankHow,
-    part: Shipment | None,
+    how: CollectiveRunConfig,
+    part: ModelMessage | None,
     *,
     message_bytes: int,
     source: int = 0,
     target: int = 1,
-) -> RankEntry:
+) -> CollectiveCaseState:
     """The case of a collective at a message."""
     backend = BACKENDS[how.implementation]
     row = MODELS[part.model].hidden if part else 1
@@ -131,15 +130,17 @@ def rank_entry(
         gap_seconds=how.gap_seconds,
         pair=f"{source}-{target}" if pair else None,
     )
-    task = Task(collective.op, backend.name, how.dtype, elements, row, how.launch, how.gap_seconds, source, target)
+    task = CollectiveTask(
+        collective.op, backend.name, how.dtype, elements, row, how.launch, how.gap_seconds, source, target
+    )
     here = ranks.count if ranks.kind == "cpu" else 1
-    entry = RankEntry(case=case, task=task, pair=pair, need_bytes=3 * message_bytes * here)
+    entry = CollectiveCaseState(case=case, task=task, pair=pair, need_bytes=3 * message_bytes * here)
     entry.algorithm = backend.algorithm
-    entry.not_run = _not_cut(part) or why_not(ranks, collective, backend, how, message_bytes)
+    entry.not_run = _why_not_split(part) or why_not(ranks, collective, backend, how, message_bytes)
     return entry
 
 
-def _not_cut(part: Shipment | None) -> str | None:
+def _why_not_split(part: ModelMessage | None) -> str | None:
     """Why the model cannot be cut over so many ranks."""
     try:
         if part:
@@ -149,12 +150,14 @@ def _not_cut(part: Shipment | None) -> str | None:
     return None
 
 
-def why_not(ranks: Ranks, collective: Collective, backend: Backend, how: RankHow, message_bytes: int) -> str | None:
+def why_not(
+    ranks: RankPlan, collective: Collective, backend: Backend, how: CollectiveRunConfig, message_bytes: int
+) -> str | None:
     """One line on why this cannot run here; None if it can."""
     if reason := ranks.why_not():
         return reason
-    if ranks.kind not in backend.kinds:
-        return f"{backend} runs on {' and '.join(sorted(backend.kinds))}, and these ranks are on {ranks.kind}"
+    if ranks.kind not in backend.device_kinds:
+        return f"{backend} runs on {' and '.join(sorted(backend.device_kinds))}, and these ranks are on {ranks.kind}"
     if reason := backend.why_not(ranks.world):
         return reason
     if collective.method not in backend.methods:
@@ -163,11 +166,11 @@ def why_not(ranks: Ranks, collective: Collective, backend: Backend, how: RankHow
         return f"{backend} adds up {', '.join(backend.dtypes)}, not {how.dtype}"
     if how.launch == "graph" and not (backend.graph and ranks.kind == "cuda"):
         return f"launch graph: {backend} cannot be captured in a CUDA graph; use --launch eager"
-    if backend.most_bytes is not None and message_bytes > backend.most_bytes:
-        return f"{backend} is made for messages up to {binary_bytes(backend.most_bytes)}"
-    whole = ITEMSIZE[how.dtype] * (ranks.count if collective.divided else 1)
+    if backend.max_bytes is not None and message_bytes > backend.max_bytes:
+        return f"{backend} is made for messages up to {format_bytes(backend.max_bytes)}"
+    whole = ITEMSIZE[how.dtype] * (ranks.count if collective.is_sharded else 1)
     if message_bytes % whole:
-        parts = f", a part for each of {ranks.count} ranks" if collective.divided else ""
+        parts = f", a part for each of {ranks.count} ranks" if collective.is_sharded else ""
         return f"{message_bytes} bytes are no whole {how.dtype} elements{parts}; give a multiple of {whole}"
     return None
 
@@ -181,9 +184,9 @@ GAP_BYTES = 16 * 2**10
 DTYPES = ("bf16",)
 LAUNCHES = {"cpu": ("eager",), "cuda": ("graph", "eager")}
 """Other than of kernels, both on a GPU: the method decides what a message costs."""
-AFTER_GAPS = ("all_reduce", "send_recv", "ping_pong")
+GAP_OPS = ("all_reduce", "send_recv", "ping_pong")
 """What a step waits for first."""
-TELLS_ABSENCE = ("all_reduce", "peer_copy")
+ABSENCE_LISTED_OPS = ("all_reduce", "peer_copy")
 """Where a backend that cannot start here is listed with the reason: once is enough."""
 
 
@@ -191,7 +194,7 @@ TOKENS = {"cpu": (1, 16, 128), "cuda": (1, 16, 64, 256, 2048)}
 """Decode batches, and a prefill's chunk."""
 
 
-def powers(low: int, high: int, factor: int) -> tuple[int, ...]:
+def geometric_sizes(low: int, high: int, factor: int) -> tuple[int, ...]:
     """Messages from low to high bytes, each `factor` times the one before."""
     found = [low]
     while found[-1] * factor <= high:
@@ -199,19 +202,19 @@ def powers(low: int, high: int, factor: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-LADDER = {"cpu": powers(2**10, 2**28, 4), "cuda": powers(2**10, 2**28, 2)}
+MESSAGE_SIZES = {"cpu": geometric_sizes(2**10, 2**28, 4), "cuda": geometric_sizes(2**10, 2**28, 2)}
 """1 KiB to 256 MiB."""
-SHORT_LADDER = {"cpu": powers(2**10, 2**22, 16), "cuda": powers(2**10, 2**28, 4)}
+SPARSE_MESSAGE_SIZES = {"cpu": geometric_sizes(2**10, 2**22, 16), "cuda": geometric_sizes(2**10, 2**28, 4)}
 """For what is asked less often."""
 
 
-def ranks_of(metafunc: pytest.Metafunc, kind: str) -> Ranks:
+def plan_run_ranks(metafunc: pytest.Metafunc, kind: str) -> RankPlan:
     """The ranks that the run will have."""
     return plan_ranks(read_options(metafunc.config).ranks, kind)
 
 
 def add_collectives(
-    metafunc: pytest.Metafunc, ladders: Mapping[str, Mapping[str, Sequence[int]]], ranks: Ranks
+    metafunc: pytest.Metafunc, ladders: Mapping[str, Mapping[str, Sequence[int]]], ranks: RankPlan
 ) -> None:
     """Parametrise `op`, `message` and `how` together, because what can run differs by each.
 
@@ -225,51 +228,57 @@ def add_collectives(
         (op, message, how)
         for op, ladder in ladders.items()
         for rung, dtype, launch, gap in _axes(options, op, ladder[ranks.kind], ranks)
-        for message in [rung if options.message else _whole(op, rung, dtype, ranks)]
-        for how in _hows(options, op, ranks, message, dtype, launch, gap)
+        for message in [rung if options.message else _round_to_elements(op, rung, dtype, ranks)]
+        for how in _run_configs(options, op, ranks, message, dtype, launch, gap)
     ]
-    ids = [f"{op}-{ranks.count}ranks-{binary_bytes(message).replace(' ', '')}-{how}" for op, message, how in cases]
+    ids = [f"{op}-{ranks.count}ranks-{format_bytes(message).replace(' ', '')}-{how}" for op, message, how in cases]
     metafunc.parametrize(("op", "message", "how"), cases, ids=ids)
 
 
-def _whole(op: str, rung: int, dtype: str, ranks: Ranks) -> int:
+def _round_to_elements(op: str, rung: int, dtype: str, ranks: RankPlan) -> int:
     """A rung of the ladder that the ranks divide: the next lower one, as nccl-tests does."""
-    return rung - rung % (ranks.count * ITEMSIZE[dtype]) if COLLECTIVES[op].divided else rung
+    return rung - rung % (ranks.count * ITEMSIZE[dtype]) if COLLECTIVES[op].is_sharded else rung
 
 
-def _axes(options: Options, op: str, ladder: Sequence[int], ranks: Ranks) -> list[tuple[int, str, str, float]]:
+def _axes(options: Options, op: str, ladder: Sequence[int], ranks: RankPlan) -> list[tuple[int, str, str, float]]:
     messages, launches = options.message or ladder, options.launch or LAUNCHES[ranks.kind]
     found = list(product(messages, options.dtype or DTYPES, launches, options.gap or (0.0,)))
-    if options.gap is None and op in AFTER_GAPS:
+    if options.gap is None and op in GAP_OPS:
         found += product(
             [one for one in messages if one == GAP_BYTES], options.dtype or DTYPES, launches, (GAP_SECONDS,)
         )
     return found
 
 
-def _hows(options: Options, op: str, ranks: Ranks, message: int, dtype: str, launch: str, gap: float) -> list[RankHow]:
+def _run_configs(
+    options: Options, op: str, ranks: RankPlan, message: int, dtype: str, launch: str, gap: float
+) -> list[CollectiveRunConfig]:
     """One for each backend that was asked for, or that offers the op here; the others once each, to tell why not."""
     found = []
     for backend in backends_for(op, options):
-        absent = options.impl is None and _cannot(backend, ranks)
-        told_once = op in TELLS_ABSENCE and (message, launch, gap) == (GAP_BYTES, "eager", 0.0)
+        absent = options.impl is None and _is_unavailable(backend, ranks)
+        told_once = op in ABSENCE_LISTED_OPS and (message, launch, gap) == (GAP_BYTES, "eager", 0.0)
         beyond_graph = options.launch is None and launch == "graph" and not backend.graph
         if (not absent or told_once) and not beyond_graph:
-            found.append(RankHow(dtype, launch, gap, backend.name))
+            found.append(CollectiveRunConfig(dtype, launch, gap, backend.name))
     return found
 
 
-def _cannot(backend: Backend, ranks: Ranks) -> bool:
-    return ranks.why_not() is not None or ranks.kind not in backend.kinds or backend.why_not(ranks.world) is not None
+def _is_unavailable(backend: Backend, ranks: RankPlan) -> bool:
+    return (
+        ranks.why_not() is not None
+        or ranks.kind not in backend.device_kinds
+        or backend.why_not(ranks.world) is not None
+    )
 
 
-def add_pairs(metafunc: pytest.Metafunc, ranks: Ranks) -> None:
+def add_rank_pairs(metafunc: pytest.Metafunc, ranks: RankPlan) -> None:
     """Parametrise `pair` with every ordered pair of ranks."""
     pairs = [(a, b) for a in range(ranks.count) for b in range(ranks.count) if a != b] or [(0, 1)]
     metafunc.parametrize("pair", pairs, ids=[f"{a}to{b}" for a, b in pairs])
 
 
-def add_shipments(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: Ranks, *, under_tp: bool) -> None:
+def add_model_messages(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: RankPlan, *, under_tp: bool) -> None:
     """Parametrise `op`, `shipment` and `how`: what the models send when they are cut over all ranks.
 
     Args:
@@ -279,22 +288,23 @@ def add_shipments(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: Ranks, *
         under_tp: cut within layers, else into stages.
     """
     options = read_options(metafunc.config)
-    contents = (ALONE,) if under_tp else (ALONE, WITH_RESIDUAL)
+    contents = (HIDDEN,) if under_tp else (HIDDEN, HIDDEN_AND_RESIDUAL)
     launches = options.launch or LAUNCHES[ranks.kind]
     tp, pp = (ranks.count, 1) if under_tp else (1, ranks.count)
     shipments = [
-        Shipment(name, tp, pp, tokens, content)
+        ModelMessage(name, tp, pp, tokens, content)
         for name in options.model or AXES_MODELS[ranks.kind]
         for content in contents
         for tokens in options.tokens or TOKENS[ranks.kind]
     ]
     cases = [
-        (op, shipment, RankHow(dtype, launch, gap, backend.name))
+        (op, shipment, CollectiveRunConfig(dtype, launch, gap, backend.name))
         for op in ops
         for shipment in shipments
         for dtype, launch, gap in product(options.dtype or DTYPES, launches, options.gap or (0.0,))
         for backend in backends_for(op, options)
-        if options.impl is not None or not (_cannot(backend, ranks) or (launch == "graph" and not backend.graph))
+        if options.impl is not None
+        or not (_is_unavailable(backend, ranks) or (launch == "graph" and not backend.graph))
     ]
     ids = [f"{op}-{ranks.count}ranks-{shipment}-{how}" for op, shipment, how in cases]
     metafunc.parametrize(("op", "shipment", "how"), cases, ids=ids)
@@ -307,19 +317,19 @@ def backends_for(op: str, options: Options) -> list[Backend]:
     return [BACKENDS[name] for name in asked if method in BACKENDS[name].methods]
 
 
-PATIENCE = {"cpu": Patience(5e-3, 30e-3, 0.05, 35.0), "cuda": Patience(1e-3, 30e-3, 0.01, 480.0)}
+PATIENCE = {"cpu": SamplingLimits(5e-3, 30e-3, 0.05, 35.0), "cuda": SamplingLimits(1e-3, 30e-3, 0.01, 480.0)}
 """A visit has a fixed price besides: ranks are told, buffers filled, barriers passed."""
 PROBE_CALLS = 64
 SHORT_BYTES = 2**20
-OWN_WAYS = ("mpi",)
+OPAQUE_BACKENDS = ("mpi",)
 """Libraries that choose within a host between memory and network, and do not tell."""
-MOST_CALLS = 5000
+MAX_CALLS = 5000
 """In a sample: what an empty call of a microsecond fills the span with."""
 GROWTH_BITS = {"fp32": 110, "bf16": 110, "fp16": 6}
 """Doublings from 2^7 before a format overflows, with some to spare."""
 
 
-class RankBench(CrewBench):
+class CollectiveBench(MultiRankBench):
     """What visits to collectives share: the ranks, and which cases were checked.
 
     Args:
@@ -329,29 +339,31 @@ class RankBench(CrewBench):
         entries: all cases.
     """
 
-    def __init__(self, crew: Crew, ranks: Ranks, free_bytes: int, entries: Sequence[RankEntry]) -> None:
-        super().__init__(crew, ranks, entries, PATIENCE[ranks.kind], "try a smaller --message or fewer --ranks")
+    def __init__(
+        self, workers: WorkerPool, ranks: RankPlan, free_bytes: int, entries: Sequence[CollectiveCaseState]
+    ) -> None:
+        super().__init__(workers, ranks, entries, PATIENCE[ranks.kind], "try a smaller --message or fewer --ranks")
         self._entries, self._drawn = entries, 0
         for entry in entries:
-            if entry.open and entry.need_bytes > 0.8 * free_bytes:
+            if entry.is_measurable and entry.need_bytes > 0.8 * free_bytes:
                 entry.failed = (
                     f"out of memory: needs about {entry.need_bytes / 2**30:.2f} GiB on all ranks of this host, "
                     f"{free_bytes / 2**30:.2f} GiB are free; {self._remedy}"
                 )
 
-    def visit(self, entry: RankEntry, share: float) -> tuple[float, ...]:
+    def visit(self, entry: CollectiveCaseState, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong."""
-        self.assemble()
-        first = not self._checked(entry)
-        self._draw(entry, entry.calls if entry.seconds else _probe_calls(entry))
+        self.ensure_started()
+        first = not self._is_verified(entry)
+        self._set_up_case(entry, entry.calls if entry.seconds else _probe_calls(entry))
         if first and not self._check(entry):
             return ()
-        self._learn(entry)
-        calls, rounds = self._sizes(entry, share)
-        before = cpu_seconds(self._crew.processes)
+        self._measure_call_seconds(entry)
+        calls, rounds = self._sample_size(entry, share)
+        before = cpu_seconds(self._workers.processes)
         found = self._sample(entry, calls, rounds + 1)[1:]  # the first warms up
         if self._kind == "cpu":
-            entry.note_load(contention(before, cpu_seconds(self._crew.processes)))
+            entry.record_load(contention(before, cpu_seconds(self._workers.processes)))
         found = [one for one in found if one[0] > 0]  # a hiccup of a host can make T(n) longer than T(2n)
         if not found:
             raise RuntimeError(f"{2 * calls} calls took no longer than {calls} in any sample")
@@ -359,74 +371,74 @@ class RankBench(CrewBench):
         entry.skews += [calls * (slowest - fastest) for slowest, fastest in found]
         return tuple(slowest for slowest, _ in found)
 
-    def assemble(self) -> None:
+    def ensure_started(self) -> None:
         """Start the ranks unless they run, and learn what they talk over when they have met.
 
         Raises:
             RankLostError: one does not arrive.
         """
-        if self._crew.running:
+        if self._workers.is_running:
             return
-        super().assemble()
+        super().ensure_started()
         for entry in self._entries:
-            if entry.case.implementation not in OWN_WAYS:
-                entry.transport = transport(self._ranks, self._crew.hosts, entry.pair)
+            if entry.case.implementation not in OPAQUE_BACKENDS:
+                entry.transport = find_transport(self._ranks, self._workers.hosts, entry.pair)
 
-    def _draw(self, entry: RankEntry, calls: int) -> None:
+    def _set_up_case(self, entry: CollectiveCaseState, calls: int) -> None:
         """Set the case up for so many calls a sample: an all-reduce in place doubles each buffer only so often."""
         self._drawn = calls
         spans = 1 if self._kind == "cpu" else 4  # n and 2n calls, and the first replay of a graph of each
         growth = spans * calls * log2(max(2, entry.case.ranks))
         entry.copies = max(1, ceil(growth / GROWTH_BITS[entry.case.dtype])) if entry.case.op == "all_reduce" else 1
-        told = {"task": entry.told(), "copies": entry.copies, "label": self._label(entry)}
-        replies = self._crew.ask("draw", told, f"setting up {entry.title}")
+        told = {"task": entry.to_json(), "copies": entry.copies, "label": self._label(entry)}
+        replies = self._workers.run_command("draw", told, f"setting up {entry.title}")
         if replies[entry.task.source].get("path") == "host":  # staged there by the driver
             entry.transport = "host"
 
-    def _check(self, entry: RankEntry) -> bool:
+    def _check(self, entry: CollectiveCaseState) -> bool:
         """Whether every rank's result is right."""
-        replies = self._crew.ask("check", {"turn": self._numbers[id(entry)] + 1}, f"checking {entry.title}")
-        return self._right(entry, replies, COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
+        replies = self._workers.run_command("check", {"turn": self._numbers[id(entry)] + 1}, f"checking {entry.title}")
+        return self._record_check(entry, replies, COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
 
-    def _learn(self, entry: RankEntry) -> None:
+    def _measure_call_seconds(self, entry: CollectiveCaseState) -> None:
         """How long a call takes: from the samples so far, in the first visit from a few more calls.
 
         On a CPU a first single call says how many those may be. On a GPU it would not: T(2) − T(1) of a call that takes
         as long as two events differ can be anything, so there it is the median of longer ones.
         """
         if entry.seconds:
-            entry.once = statistics.pooled_median(entry.seconds)
+            entry.call_seconds = statistics.pooled_median(entry.seconds)
             return
         calls, rounds = _probe_calls(entry), 3
         if self._kind == "cpu" or entry.case.gap_seconds:
-            entry.once = min(slowest for slowest, _ in self._sample(entry, 1, 2))
-            calls, rounds = min(calls, ceil(self.patience.span_seconds / max(entry.once, 1e-9))), 1
+            entry.call_seconds = min(slowest for slowest, _ in self._sample(entry, 1, 2))
+            calls, rounds = min(calls, ceil(self.limits.span_seconds / max(entry.call_seconds, 1e-9))), 1
         if not entry.case.gap_seconds and calls > 1:
-            entry.once = median(slowest for slowest, _ in self._sample(entry, calls, rounds))
+            entry.call_seconds = median(slowest for slowest, _ in self._sample(entry, calls, rounds))
 
-    def _sizes(self, entry: RankEntry, share: float) -> tuple[int, int]:
+    def _sample_size(self, entry: CollectiveCaseState, share: float) -> tuple[int, int]:
         """Calls that a sample spans, and samples."""
-        once = max(entry.once or 0.0, 1e-6)
+        once = max(entry.call_seconds or 0.0, 1e-6)
         spans = 1 if self._kind == "cpu" else 3
         if entry.case.gap_seconds:
             calls, each = 1, once + entry.case.gap_seconds
         else:
-            calls = min(MOST_CALLS, ceil(self.patience.span_seconds / once))
+            calls = min(MAX_CALLS, ceil(self.limits.span_seconds / once))
             each = spans * calls * once
             if calls > self._drawn:
-                self._draw(entry, calls)
-        return calls, min(MOST_ROUNDS, max(1, int(share * self.patience.visit_seconds / each)))
+                self._set_up_case(entry, calls)
+        return calls, min(MAX_ROUNDS, max(1, int(share * self.limits.visit_seconds / each)))
 
-    def _sample(self, entry: RankEntry, calls: int, rounds: int) -> list[tuple[float, float]]:
+    def _sample(self, entry: CollectiveCaseState, calls: int, rounds: int) -> list[tuple[float, float]]:
         """Of each round the slowest rank's seconds a call, and the fastest's."""
-        replies = self._crew.ask("sample", {"calls": calls, "rounds": rounds}, f"timing {entry.title}")
+        replies = self._workers.run_command("sample", {"calls": calls, "rounds": rounds}, f"timing {entry.title}")
         entry.clock = str(replies[0]["clock"])
         talking = [reply for rank, reply in enumerate(replies) if entry.pair is None or rank in entry.pair]
         rounds_of = zip(*(reply["seconds"] for reply in talking), strict=True)
         return [(max(one), min(one)) for one in rounds_of]
 
 
-def _probe_calls(entry: RankEntry) -> int:
+def _probe_calls(entry: CollectiveCaseState) -> int:
     """Many of what is short; a long message's time is known after two."""
     return PROBE_CALLS if (entry.case.message_bytes or 0) <= SHORT_BYTES else 2
 
@@ -436,45 +448,45 @@ def _probe_calls(entry: RankEntry) -> int:
 # NCCL tells in its log, a line a call, which would cost the timed calls their host time; and it reads the switch for it
 # once. So rank 0 of a first set of ranks logs, each case runs there once, and these ranks end.
 
-TELLING = ("nccl", "rccl", "cupy-nccl")
+NCCL_BACKENDS = ("nccl", "rccl", "cupy-nccl")
 
 
-def survey(crew: Crew, entries: Sequence[RankEntry]) -> None:
+def record_nccl_algorithms(workers: WorkerPool, entries: Sequence[CollectiveCaseState]) -> None:
     """Note the algorithm on every case that NCCL carries and tells of; the others stay unknown.
 
     A case that fails here is left to fail, with its reason, where it is measured.
     """
     asked = {}
     for entry in entries:
-        if entry.open and entry.case.implementation in TELLING and entry.algorithm is None:
+        if entry.is_measurable and entry.case.implementation in NCCL_BACKENDS and entry.algorithm is None:
             asked[entry.case.implementation, entry.case.op, entry.case.message_bytes, entry.case.dtype] = entry
     if not asked:
         return
     with tempfile.TemporaryDirectory(prefix="shardbench-nccl-") as folder:
         for implementation in dict.fromkeys(key[0] for key in asked):
             log = Path(folder) / f"{implementation}.log"
-            _run(crew, log, [entry for key, entry in asked.items() if key[0] == implementation])
-            told = torch_distributed.choices(log.read_text(errors="replace")) if log.exists() else {}
+            _run_with_nccl_log(workers, log, [entry for key, entry in asked.items() if key[0] == implementation])
+            told = torch_distributed.parse_choices(log.read_text(errors="replace")) if log.exists() else {}
             for entry in entries:
                 if entry.case.implementation == implementation:
                     op = entry.case.op.removesuffix("_rmsnorm")
                     entry.algorithm = told.get((op, entry.case.message_bytes or 0))
 
 
-def _run(crew: Crew, log: Path, entries: Sequence[RankEntry]) -> None:
+def _run_with_nccl_log(workers: WorkerPool, log: Path, entries: Sequence[CollectiveCaseState]) -> None:
     """Each case once, with rank 0's NCCL logging."""
     telling = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "TUNING", "NCCL_DEBUG_FILE": str(log)}
     try:
-        crew.start(telling)
+        workers.start(telling)
         for number, entry in enumerate(entries):
             label = {"name": entry.case.name, "question": "survey", "number": number}
-            told = {"task": {**entry.told(), "launch": "eager"}, "copies": 1, "label": label}
+            told = {"task": {**entry.to_json(), "launch": "eager"}, "copies": 1, "label": label}
             try:
-                crew.ask("draw", told, f"setting up {entry.title}")
+                workers.run_command("draw", told, f"setting up {entry.title}")
             except CaseRefusedError:
                 continue
-            crew.ask("check", {"turn": 0}, f"asking NCCL about {entry.title}")
+            workers.run_command("check", {"turn": 0}, f"asking NCCL about {entry.title}")
     except RankLostError:
         return
     finally:
-        crew.end()
+        workers.end()

@@ -8,22 +8,22 @@ import torch
 
 from kernels.kernel import Inputs, Kernel
 from kernels.timing.cuda import CudaTimer
-from kernels.timing.device import COLD_FACTOR, Device, Patience, gib
+from kernels.timing.device import COLD_FACTOR, Device, SamplingLimits, format_gib
 from kernels.timing.host import HostTimer, Timer
-from kernels.timing.pool import Pool, Ruler
+from kernels.timing.pool import ByteCounter, TensorPool
 from specs import statistics
-from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
+from specs.journal import CALL_RANGE, TIMED_RANGE, UNTIMED_RANGE, WARM_UP_RANGE
 from specs.layer import LayerPart
 from specs.measurement import Case, Measurement
 from specs.parallel import Shard
 from suites import nvtx
-from suites.case import Entry, How
+from suites.case import CaseState, RunConfig
 
 # A case of one kernel on one device.
 
 
 @dataclass(kw_only=True)
-class KernelEntry(Entry):
+class KernelCaseState(CaseState):
     """A kernel at a shape. `arch` is the device's; `weight_bytes` is what a call streams."""
 
     kernel: Kernel
@@ -38,7 +38,7 @@ class KernelEntry(Entry):
 
     def _configuration(self) -> str | None:
         """What the kernel says it chose. Only one that was called in this process knows."""
-        if self.kernel.configuration is None or not self.turn:
+        if self.kernel.configuration is None or not self.calls_made:
             return self.configuration
         try:
             return self.kernel.configuration(arch=self.arch, dtype=self.case.dtype, **self.shape)
@@ -46,17 +46,17 @@ class KernelEntry(Entry):
             return f"not told: {type(error).__name__}: {error}".split("\n")[0]
 
 
-def kernel_entry(
+def plan_kernel_case(
     name: str,
     device: Device,
     kernel: Kernel,
     question: str,
-    how: How,
+    how: RunConfig,
     part: Shard | LayerPart | None,
     shape: dict[str, int],
-) -> KernelEntry:
+) -> KernelCaseState:
     """The case of a kernel at a shape, with its work and the copies that it rotates through."""
-    work, ruler = kernel.work(dtype=how.dtype, **shape), Ruler()
+    work, ruler = kernel.work(dtype=how.dtype, **shape), ByteCounter()
     kernel.inputs(ruler, dtype=how.dtype, **shape)
     copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
     truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
@@ -87,7 +87,7 @@ def kernel_entry(
         batch=getattr(part, "batch", 1 if prompt else shape.get("batch")),
         per_layer=getattr(part, "per_layer", None),
     )
-    return KernelEntry(
+    return KernelCaseState(
         case=case,
         kernel=kernel,
         shape=shape,
@@ -99,7 +99,7 @@ def kernel_entry(
     )
 
 
-def why_not(kernel: Kernel, how: How, device: Device) -> str | None:
+def why_not(kernel: Kernel, how: RunConfig, device: Device) -> str | None:
     """One line on why this cannot run here; None if it can."""
     if how.launch == "graph" and device.kind != "cuda":
         return "launch graph: a CUDA graph needs a GPU, and torch sees none; use --launch eager"
@@ -114,32 +114,32 @@ class KernelBench:
         entries: all cases; those that do not fit into memory fail at once.
     """
 
-    same_process = True
+    runs_in_process = True
 
-    def __init__(self, device: Device, entries: Sequence[KernelEntry]) -> None:
+    def __init__(self, device: Device, entries: Sequence[KernelCaseState]) -> None:
         self._device = device
         self._numbers = {id(entry): number for number, entry in enumerate(entries)}
         self._refuse_what_does_not_fit(entries)
-        self._pool = Pool(device, _window_bytes(entries))
+        self._pool = TensorPool(device, _pool_window_bytes(entries))
         self._verified: set[int] = set()
 
     @property
-    def patience(self) -> Patience:
+    def limits(self) -> SamplingLimits:
         """How long to measure."""
-        return self._device.patience
+        return self._device.limits
 
     def lost(self) -> str:
         """Why the device can do no more in this process; empty while it can."""
         return self._device.lost()
 
-    def told(self, entry: Entry, error: Exception) -> str:
+    def describe_error(self, entry: CaseState, error: Exception) -> str:
         """One line on what ended a case."""
         short = str(error).strip().split("\n")[0]
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in short:
-            return _out_of_memory(entry, self._device, short)
+            return _out_of_memory_text(entry, self._device, short)
         return f"{type(error).__name__}: {short}"
 
-    def visit(self, entry: KernelEntry, share: float) -> tuple[float, ...]:
+    def visit(self, entry: KernelCaseState, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where the result is wrong, and none of a clock that moved and was not held back.
 
         A GPU at its power limit changes its clock all the time: its samples stay, labelled as throttled.
@@ -147,13 +147,13 @@ class KernelBench:
         timer = self._timer(entry)
         entry.clock = timer.clock
         case, number = entry.case, self._numbers[id(entry)]
-        with torch.inference_mode(), nvtx.mark(case.name, case.question, number):
-            self._pool.forget()
+        with torch.inference_mode(), nvtx.annotate(case.name, case.question, number):
+            self._pool.reset()
             inputs = [entry.kernel.inputs(self._pool, dtype=case.dtype, **entry.shape) for _ in range(entry.copies)]
             calls = [entry.kernel.call(one) for one in inputs]
-            start = entry.turn % len(calls)  # go on behind the copy that the visit before read last
+            start = entry.calls_made % len(calls)  # go on behind the copy that the visit before read last
             calls = calls[start:] + calls[:start]
-            with nvtx.mark(WARM_UP, case.question, number):
+            with nvtx.annotate(WARM_UP_RANGE, case.question, number):
                 if number not in self._verified:
                     self._call(entry, inputs[start], number)
                     entry.check(entry.kernel.relative_error(inputs[start]), entry.kernel.rtol[case.dtype])
@@ -161,53 +161,53 @@ class KernelBench:
                         return ()
                     self._verified.add(number)
                 timer.warm_up(calls, statistics.pooled_median(entry.seconds) if entry.seconds else None)
-            with nvtx.mark(TIMED, case.question, number):
+            with nvtx.annotate(TIMED_RANGE, case.question, number):
                 sampled = timer.sample(share)
-            nvtx.tell(case.question, sampled.made, sampled.seconds)
-            entry.turn += timer.made
+            nvtx.mark_timing(case.question, sampled.calls_made, sampled.seconds)
+            entry.calls_made += timer.calls_made
         entry.calls = sampled.calls
         if sampled.moved and sampled.telemetry and not sampled.throttled:
-            entry.note_dropped(sampled.telemetry)
+            entry.record_dropped(sampled.telemetry)
             return ()
-        entry.note_load(sampled.telemetry, moved=sampled.moved)
+        entry.record_load(sampled.telemetry, moved=sampled.moved)
         if sampled.throttled is not None:  # once throttled, a case stays labelled
             entry.throttled = bool(entry.throttled) or sampled.throttled
         return sampled.seconds
 
-    def _call(self, entry: KernelEntry, inputs: Inputs, number: int) -> None:
+    def _call(self, entry: KernelCaseState, inputs: Inputs, number: int) -> None:
         """One call outside the samples in a range of its own, its steps by name: a trace knows its kernels by it."""
         question, kernel = entry.case.question, entry.kernel
-        with nvtx.mark(CALL, question, number):
+        with nvtx.annotate(CALL_RANGE, question, number):
             if kernel.steps is None:
                 kernel.call(inputs)()
                 return
             for name, step in kernel.steps(**inputs):
-                with nvtx.mark(name, question, number):
+                with nvtx.annotate(name, question, number):
                     step()
 
-    def _timer(self, entry: Entry) -> Timer:
+    def _timer(self, entry: CaseState) -> Timer:
         if self._device.kind != "cuda":
             return HostTimer(self._device)
-        between = partial(nvtx.mark, BETWEEN, entry.case.question, self._numbers[id(entry)])
+        between = partial(nvtx.annotate, UNTIMED_RANGE, entry.case.question, self._numbers[id(entry)])
         return CudaTimer(self._device, entry.case.launch, between)
 
-    def _refuse_what_does_not_fit(self, entries: Sequence[Entry]) -> None:
+    def _refuse_what_does_not_fit(self, entries: Sequence[CaseState]) -> None:
         free = self._device.free_bytes()
         for entry in entries:
-            if entry.open and entry.need_bytes > 0.8 * free:
-                entry.failed = _out_of_memory(entry, self._device, "refused before it was tried")
+            if entry.is_measurable and entry.need_bytes > 0.8 * free:
+                entry.failed = _out_of_memory_text(entry, self._device, "refused before it was tried")
 
 
-def _window_bytes(entries: Sequence[KernelEntry]) -> dict[str, int]:
+def _pool_window_bytes(entries: Sequence[KernelCaseState]) -> dict[str, int]:
     windows: dict[str, int] = {}
     for entry in entries:
-        if entry.open:
+        if entry.is_measurable:
             windows[entry.case.dtype] = max(windows.get(entry.case.dtype, 0), entry.weight_bytes)
     return windows
 
 
-def _out_of_memory(entry: Entry, device: Device, detail: str) -> str:
+def _out_of_memory_text(entry: CaseState, device: Device, detail: str) -> str:
     return (
-        f"out of memory: needs about {gib(entry.need_bytes)}, {gib(device.free_bytes())} are free on the "
+        f"out of memory: needs about {format_gib(entry.need_bytes)}, {format_gib(device.free_bytes())} are free on the "
         f"{device.kind} ({detail}); try fewer --tokens, a higher --tp or a smaller --model"
     )

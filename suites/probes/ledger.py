@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specs.measurement import BLOCKS, COMPUTE, ITEMS
-from specs.parallel import Deployment, Seat
+from specs.measurement import BLOCK_KINDS, COMPUTE_ITEMS, LEDGER_ITEMS
+from specs.parallel import Deployment, RankPosition
 from suites.decoder.trace import ALL_REDUCE, RECV, SEND, START, Floats, Ints, RankTrace
 from suites.decoder.trace import KINDS as TRACE_KINDS
 
@@ -21,10 +21,10 @@ from suites.decoder.trace import KINDS as TRACE_KINDS
 # An all-reduce is skew until the last rank of its group has entered it. A receive is idle until the message was sent:
 # what another stage has not computed yet is the bubble, and what it has is on its way.
 
-WAITING = {ALL_REDUCE: "skew", RECV: "idle"}
-WORKING = {RECV: "hop", SEND: "hop"}
+ITEM_WHILE_WAITING = {ALL_REDUCE: "skew", RECV: "idle"}
+ITEM_AFTER_WAITING = {RECV: "hop", SEND: "hop"}
 """Items of a segment before and after the moment that it waits for; of the others their kind is the item."""
-GRANULARITY_SECONDS = 1e-6
+CLOCK_RESOLUTION_SECONDS = 1e-6
 """By which two readings of a clock may overlap."""
 
 
@@ -32,7 +32,7 @@ class Segments(NamedTuple):
     """One rank's time without overlap, in order.
 
     Attributes:
-        item: of each segment, its place in `specs.measurement.ITEMS`.
+        item: of each segment, its place in `specs.measurement.LEDGER_ITEMS`.
         start, end: in seconds.
         step, slot: that it belongs to.
     """
@@ -43,12 +43,12 @@ class Segments(NamedTuple):
     step: Ints
     slot: Ints
 
-    def cut(self, rows: slice) -> "Segments":
+    def select(self, rows: slice) -> "Segments":
         """These alone."""
         return Segments(self.item[rows], self.start[rows], self.end[rows], self.step[rows], self.slot[rows])
 
 
-def split(deployment: Deployment, traces: Sequence[RankTrace]) -> list[Segments]:
+def split_segments(deployment: Deployment, traces: Sequence[RankTrace]) -> list[Segments]:
     """The segments of every rank.
 
     Args:
@@ -59,24 +59,24 @@ def split(deployment: Deployment, traces: Sequence[RankTrace]) -> list[Segments]
         RuntimeError: ranks of a group made unequal counts of all-reduces, a message was received that nobody sent, or
             a rank traced nothing.
     """
-    return [_of_rank(rank, trace, _turns(deployment, rank, traces)) for rank, trace in enumerate(traces)]
+    return [_rank_segments(rank, trace, _wait_ends(deployment, rank, traces)) for rank, trace in enumerate(traces)]
 
 
-def _turns(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -> Floats:
+def _wait_ends(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -> Floats:
     """Of each segment of a rank the moment that it waits for; its own start where it waits for nobody."""
     trace, found = traces[rank], traces[rank].start.copy()
-    found[trace.kind == TRACE_KINDS.index(ALL_REDUCE)] = _last_entries(deployment, rank, traces)
-    receives = trace.of(RECV)
+    found[trace.kind == TRACE_KINDS.index(ALL_REDUCE)] = _last_all_reduce_entries(deployment, rank, traces)
+    receives = trace.select(RECV)
     if len(receives.start):
-        found[trace.kind == TRACE_KINDS.index(RECV)] = _sent(deployment, rank, receives, traces)
+        found[trace.kind == TRACE_KINDS.index(RECV)] = _send_times(deployment, rank, receives, traces)
     return found
 
 
-def _last_entries(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -> Floats:
+def _last_all_reduce_entries(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -> Floats:
     """When the last of its group entered each of a rank's all-reduces."""
-    seat = deployment.seat(rank)
+    seat = deployment.position(rank)
     group = [deployment.rank(seat._replace(shard=shard)) for shard in range(deployment.tp)]
-    entries = {one: traces[one].of(ALL_REDUCE).start for one in group}
+    entries = {one: traces[one].select(ALL_REDUCE).start for one in group}
     if len({len(entered) for entered in entries.values()}) > 1:
         counts = ", ".join(f"rank {one} {len(entered)}" for one, entered in entries.items())
         raise RuntimeError(f"ranks of one group traced unequal counts of all-reduces: {counts}")
@@ -84,12 +84,12 @@ def _last_entries(deployment: Deployment, rank: int, traces: Sequence[RankTrace]
     return latest
 
 
-def _sent(deployment: Deployment, rank: int, receives: RankTrace, traces: Sequence[RankTrace]) -> Floats:
+def _send_times(deployment: Deployment, rank: int, receives: RankTrace, traces: Sequence[RankTrace]) -> Floats:
     """When each message that a rank received was ready to go; to the first stage those of the step before come back."""
-    seat = deployment.seat(rank)
+    seat = deployment.position(rank)
     first = seat.stage == 0
-    source = deployment.rank(Seat(seat.replica, deployment.pp - 1 if first else seat.stage - 1, seat.shard))
-    sends = traces[source].of(SEND)
+    source = deployment.rank(RankPosition(seat.replica, deployment.pp - 1 if first else seat.stage - 1, seat.shard))
+    sends = traces[source].select(SEND)
     ready = dict(zip(zip(sends.step.tolist(), sends.slot.tolist(), strict=True), sends.start.tolist(), strict=True))
     wanted = list(zip((receives.step - first).tolist(), receives.slot.tolist(), strict=True))
     if missing := next((one for one in wanted if one not in ready), None):
@@ -98,12 +98,12 @@ def _sent(deployment: Deployment, rank: int, receives: RankTrace, traces: Sequen
     return np.array([ready[one] for one in wanted])
 
 
-def _of_rank(rank: int, trace: RankTrace, turns: Floats) -> Segments:
+def _rank_segments(rank: int, trace: RankTrace, turns: Floats) -> Segments:
     """Two for each segment, the first of which is empty where nobody is waited for; then without the empty ones."""
-    if not np.all(np.diff(trace.start) > -GRANULARITY_SECONDS):
+    if not np.all(np.diff(trace.start) > -CLOCK_RESOLUTION_SECONDS):
         raise RuntimeError(f"rank {rank} sent a trace that is not in order of time")
     turn = np.clip(turns, trace.start, np.maximum(trace.start, trace.end))
-    item = np.stack((_items(WAITING)[trace.kind], _items(WORKING)[trace.kind]), 1)
+    item = np.stack((_item_codes(ITEM_WHILE_WAITING)[trace.kind], _item_codes(ITEM_AFTER_WAITING)[trace.kind]), 1)
     start, end = np.stack((trace.start, turn), 1).ravel(), np.stack((turn, trace.end), 1).ravel()
     reached = np.maximum.accumulate(end)
     start[1:] = np.maximum(start[1:], reached[:-1])
@@ -114,10 +114,10 @@ def _of_rank(rank: int, trace: RankTrace, turns: Floats) -> Segments:
     return Segments(item.ravel()[kept], start[kept], reached[kept], step[kept], slot[kept])
 
 
-def _items(names: dict[str, str]) -> Ints:
+def _item_codes(names: dict[str, str]) -> Ints:
     """For each kind the place of its item; of a start, which takes no time, any."""
-    alike = {kind: kind for kind in (*COMPUTE, ALL_REDUCE)}
-    return np.array([ITEMS.index((alike | names).get(kind, "host")) for kind in TRACE_KINDS], np.int64)
+    alike = {kind: kind for kind in (*COMPUTE_ITEMS, ALL_REDUCE)}
+    return np.array([LEDGER_ITEMS.index((alike | names).get(kind, "host")) for kind in TRACE_KINDS], np.int64)
 
 
 # The timeline of a walk: who computed, reduced, passed on and waited, in blocks few enough to draw.
@@ -125,20 +125,31 @@ def _items(names: dict[str, str]) -> Ints:
 # A window of two steps of decode, or of one prompt. Where it takes too many blocks it is cut to one step, then
 # all-reduces are left within the compute that they interrupt, then the window is halved.
 
-MOST_BLOCKS = 400
-STEPS = 2
+MAX_BLOCKS = 400
+TIMELINE_STEPS = 2
 DECIMALS = 9
 """Nanoseconds."""
-COMPUTING, REDUCING, TIMELINE_IDLE = BLOCKS.index("compute"), BLOCKS.index("all-reduce"), BLOCKS.index("idle")
-KINDS = {**dict.fromkeys(COMPUTE, "compute"), ALL_REDUCE: "all-reduce", "hop": "hop", "idle": "idle", "skew": "idle"}
-APART = np.array([BLOCKS.index(KINDS.get(item, "compute")) for item in ITEMS])
-"""For each item the place of its block in `BLOCKS`; host is no segment."""
-WITHIN = np.where(np.isin(ITEMS, (ALL_REDUCE, "skew")), COMPUTING, APART)
+COMPUTE_BLOCK, ALL_REDUCE_BLOCK, IDLE_BLOCK = (
+    BLOCK_KINDS.index("compute"),
+    BLOCK_KINDS.index("all-reduce"),
+    BLOCK_KINDS.index("idle"),
+)
+BLOCK_BY_ITEM = {
+    **dict.fromkeys(COMPUTE_ITEMS, "compute"),
+    ALL_REDUCE: "all-reduce",
+    "hop": "hop",
+    "idle": "idle",
+    "skew": "idle",
+    "host": "compute",
+}
+FINE_BLOCK_CODES = np.array([*map(BLOCK_KINDS.index, map(BLOCK_BY_ITEM.__getitem__, LEDGER_ITEMS))])
+"""The place in `BLOCK_KINDS` of each item's block; host is no segment."""
+COARSE_BLOCK_CODES = np.where(np.isin(LEDGER_ITEMS, (ALL_REDUCE, "skew")), COMPUTE_BLOCK, FINE_BLOCK_CODES)
 
-Row = list[Any]
+BlockRow = list[Any]
 
 
-def draw(segments: Sequence[Segments], windows: Sequence[Floats], *, decode: bool) -> dict[str, Any]:
+def build_timeline(segments: Sequence[Segments], windows: Sequence[Floats], *, decode: bool) -> dict[str, Any]:
     """The timeline of all ranks, from the first step that counts.
 
     Args:
@@ -146,32 +157,34 @@ def draw(segments: Sequence[Segments], windows: Sequence[Floats], *, decode: boo
         windows: of all replicas, from when to when each was at each step.
         decode: whether steps follow one another; else ranks are idle before and after their part of a prompt.
     """
-    for low, high, kinds in _choices(windows, decode):
-        rows = [row for rank, one in enumerate(segments) for row in _rows(rank, one, low, high, kinds, decode)]
-        if len(rows) <= max(MOST_BLOCKS, len(segments)):
+    for low, high, kinds in _timeline_windows(windows, decode):
+        rows = [row for rank, one in enumerate(segments) for row in _rank_blocks(rank, one, low, high, kinds, decode)]
+        if len(rows) <= max(MAX_BLOCKS, len(segments)):
             break
     return {"seconds": round(high - low, DECIMALS), "blocks": rows}
 
 
-def _choices(windows: Sequence[Floats], decode: bool) -> Iterator[tuple[float, float, Any]]:
+def _timeline_windows(windows: Sequence[Floats], decode: bool) -> Iterator[tuple[float, float, Any]]:
     """Ever coarser: the window of the slowest replica, and which block an item belongs to."""
-    for steps in (min(STEPS, len(windows[0])), 1) if decode else (1,):
+    for steps in (min(TIMELINE_STEPS, len(windows[0])), 1) if decode else (1,):
         slowest = max(windows, key=lambda window: window[steps - 1, 1] - window[0, 0])
         low, high = float(slowest[0, 0]), float(slowest[steps - 1, 1])
-        yield low, high, APART
+        yield low, high, FINE_BLOCK_CODES
     while True:
-        yield low, high, WITHIN
+        yield low, high, COARSE_BLOCK_CODES
         high = low + (high - low) / 2
 
 
-def _rows(rank: int, segments: Segments, low: float, high: float, kinds: Any, decode: bool) -> Iterator[Row]:
+def _rank_blocks(
+    rank: int, segments: Segments, low: float, high: float, kinds: Any, decode: bool
+) -> Iterator[BlockRow]:
     """A rank's blocks from low to high, each until the next begins: the host's time goes to the block before."""
     last = int(np.searchsorted(segments.start, high, "left"))
     if decode:
         first = max(0, int(np.searchsorted(segments.start, low, "right")) - 1)
     else:
         first = min(last, int(np.searchsorted(segments.end, low, "right")))
-    shown = segments.cut(slice(first, last))
+    shown = segments.select(slice(first, last))
     starts = np.clip(shown.start, low, high)
     if decode:
         starts[:1] = low
@@ -179,23 +192,23 @@ def _rows(rank: int, segments: Segments, low: float, high: float, kinds: Any, de
     done = high if goes_on else float(np.clip(shown.end[-1], low, high)) if len(shown.end) else low
     labels = np.stack((kinds[shown.item], shown.step, shown.slot), 1)
     begins = np.flatnonzero(np.any(np.diff(labels, axis=0, prepend=-2) != 0, axis=1))
-    blocks = [(TIMELINE_IDLE, -1, -1), *labels[begins].tolist(), (TIMELINE_IDLE, -1, -1)]
+    blocks = [(IDLE_BLOCK, -1, -1), *labels[begins].tolist(), (IDLE_BLOCK, -1, -1)]
     edges = [round(edge - low, DECIMALS) for edge in (low, *starts[begins].tolist(), done, high)]
     for (kind, step, slot), start, end in zip(blocks, edges[:-1], edges[1:], strict=True):
         if end > start:
-            yield [rank, BLOCKS[kind], start, end, step, slot]
+            yield [rank, BLOCK_KINDS[kind], start, end, step, slot]
 
 
-HOST, IDLE = ITEMS.index("host"), ITEMS.index("idle")
+HOST_ITEM, IDLE_ITEM = LEDGER_ITEMS.index("host"), LEDGER_ITEMS.index("idle")
 
 
-class Account(NamedTuple):
+class StepBreakdown(NamedTuple):
     """What came of a walk.
 
     Attributes:
         seconds: of each step that counts, the slowest replica's.
         ledger: for each stage the share of each of `ITEMS`, over these steps; they add up to 1.
-        timeline: of one or two of these steps, see `specs.measurement.Block`.
+        timeline: of one or two of these steps, see `specs.measurement.TimelineBlock`.
     """
 
     seconds: tuple[float, ...]
@@ -203,9 +216,9 @@ class Account(NamedTuple):
     timeline: dict[str, Any]
 
 
-def account(
+def break_down_steps(
     deployment: Deployment, traces: Sequence[RankTrace], *, warm: int, steps: int, decode: bool, cool: int = 0
-) -> Account:
+) -> StepBreakdown:
     """Hold the traces of all ranks together.
 
     Args:
@@ -221,38 +234,40 @@ def account(
     """
     replicas = range(deployment.replicas)
     counted = slice(warm, warm + steps)
-    windows = [_windows(deployment, replica, traces, warm + steps + cool, decode)[counted] for replica in replicas]
+    windows = [_step_windows(deployment, replica, traces, warm + steps + cool, decode)[counted] for replica in replicas]
     lengths = np.array([window[:, 1] - window[:, 0] for window in windows])
     if not np.all(lengths > 0):
         raise RuntimeError("a step ended before it began, by the ranks' clocks")
-    longest, found = np.max(lengths, axis=0), split(deployment, traces)
+    longest, found = np.max(lengths, axis=0), split_segments(deployment, traces)
     spent = [
-        _spent(segments, windows[deployment.seat(rank).replica], longest, decode=decode)
+        _seconds_by_item(segments, windows[deployment.position(rank).replica], longest, decode=decode)
         for rank, segments in enumerate(found)
     ]
-    return Account(
+    return StepBreakdown(
         tuple(longest.tolist()),
-        [_stage(deployment, stage, spent, float(np.sum(longest))) for stage in range(deployment.pp)],
-        draw(found, windows, decode=decode),
+        [_stage_shares(deployment, stage, spent, float(np.sum(longest))) for stage in range(deployment.pp)],
+        build_timeline(found, windows, decode=decode),
     )
 
 
-def _windows(deployment: Deployment, replica: int, traces: Sequence[RankTrace], steps: int, decode: bool) -> Floats:
+def _step_windows(
+    deployment: Deployment, replica: int, traces: Sequence[RankTrace], steps: int, decode: bool
+) -> Floats:
     """[steps, 2]: from when to when a replica was at each step.
 
     It ends with the last result of the last stage, and begins, if not with the end of the one before, when all ranks of
     the first stage have passed the barrier: the others have nothing to do yet.
     """
-    ranks = [rank for rank in range(deployment.ranks) if deployment.seat(rank).replica == replica]
+    ranks = [rank for rank in range(deployment.ranks) if deployment.position(rank).replica == replica]
     starts, ends = np.full(steps, -np.inf), np.full(steps, -np.inf)
     if any(np.any(traces[rank].step >= steps) for rank in ranks):
         raise RuntimeError(f"ranks {ranks[0]} to {ranks[-1]} traced more than {steps} steps")
     for rank in ranks:
-        if deployment.seat(rank).stage == 0:
-            marks = traces[rank].of(START)
+        if deployment.position(rank).stage == 0:
+            marks = traces[rank].select(START)
             np.maximum.at(starts, marks.step, marks.start)
-        if deployment.seat(rank).stage == deployment.pp - 1:
-            results = traces[rank].of(*COMPUTE, ALL_REDUCE)
+        if deployment.position(rank).stage == deployment.pp - 1:
+            results = traces[rank].select(*COMPUTE_ITEMS, ALL_REDUCE)
             np.maximum.at(ends, results.step, results.end)
     if decode:
         starts[1:] = ends[:-1]
@@ -261,29 +276,31 @@ def _windows(deployment: Deployment, replica: int, traces: Sequence[RankTrace], 
     return np.stack((starts, ends), 1)
 
 
-def _spent(segments: Segments, windows: Floats, longest: Floats, *, decode: bool) -> Floats:
+def _seconds_by_item(segments: Segments, windows: Floats, longest: Floats, *, decode: bool) -> Floats:
     """Seconds of each item in a rank's windows together, each as long as that of the slowest replica."""
-    total = np.zeros(len(ITEMS))
+    total = np.zeros(len(LEDGER_ITEMS))
     for (low, high), length in zip(windows, longest, strict=True):
         first = np.searchsorted(segments.end, low, "right")
         last = max(first, np.searchsorted(segments.start, high, "left"))
         starts, ends = (np.clip(column[first:last], low, high) for column in (segments.start, segments.end))
-        spent = np.bincount(segments.item[first:last], ends - starts, len(ITEMS)).astype(
+        spent = np.bincount(segments.item[first:last], ends - starts, len(LEDGER_ITEMS)).astype(
             np.float64
         )  # of none: integers
         begun = low if decode else starts[0] if len(starts) else high
         done = max(begun, min(high, segments.end[-1])) if decode else ends[-1] if len(ends) else high
-        spent[HOST] += max(0.0, done - begun - np.sum(spent))
-        spent[IDLE] += max(0.0, length - np.sum(spent))
+        spent[HOST_ITEM] += max(0.0, done - begun - np.sum(spent))
+        spent[IDLE_ITEM] += max(0.0, length - np.sum(spent))
         total += spent
     return total
 
 
-def _stage(deployment: Deployment, stage: int, spent: Sequence[Floats], seconds: float) -> dict[str, float]:
+def _stage_shares(deployment: Deployment, stage: int, spent: Sequence[Floats], seconds: float) -> dict[str, float]:
     """Shares of a stage: the mean over its ranks in all replicas."""
     ranks = [
-        deployment.rank(Seat(replica, stage, shard))
+        deployment.rank(RankPosition(replica, stage, shard))
         for replica in range(deployment.replicas)
         for shard in range(deployment.tp)
     ]
-    return {item: fmean(float(spent[rank][place]) for rank in ranks) / seconds for place, item in enumerate(ITEMS)}
+    return {
+        item: fmean(float(spent[rank][place]) for rank in ranks) / seconds for place, item in enumerate(LEDGER_ITEMS)
+    }

@@ -9,35 +9,35 @@ from typing import Any
 
 import pytest
 
-from comm.backends.all import BACKENDS as ALL_BACKENDS
+from comm.backends import BACKENDS as ALL_BACKENDS
 from comm.backends.torch_distributed import NCCL
-from kernels.decoder_layer import layer
-from kernels.timing.device import Device, Patience, current_device
-from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
+from kernels.decoder_layer import layer_kernel
+from kernels.timing.device import Device, SamplingLimits, current_device
+from kernels.timing.host import MAX_ROUNDS, contention, cpu_seconds
 from specs import memory, statistics
 from specs.errors import UserError
-from specs.layer import layer_shape, why_no_layer
-from specs.measurement import ITEMS, OP, Case, Measurement
-from specs.models import model
+from specs.layer import layer_shape, why_unsupported_layer
+from specs.measurement import LEDGER_ITEMS, STEP_OP, Case, Measurement
+from specs.models import find_model
 from specs.parallel import SCHEDULES, Deployment
 from specs.roofline import Work
 from specs.units import ITEMSIZE
-from suites.axes import MODELS, PROMPT, asked_for
-from suites.case import Entry, StepHow
+from suites.axes import DEFAULT_MODELS, PROMPT_TOKEN_COUNTS, requested_implementations
+from suites.case import CaseState, StepRunConfig
 from suites.decoder import workload
-from suites.decoder.reference import rtol
-from suites.decoder.trace import read_trace
-from suites.decoder.workload import SHARE, StepPart, busiest, layers_that_fit
+from suites.decoder.reference import logits_rtol
+from suites.decoder.trace import parse_trace
+from suites.decoder.workload import MEMORY_SHARE, StepWorkload, busiest_rank_work, layers_that_fit
 from suites.options import Options, read_options
-from suites.probes.collective import ranks_of
-from suites.probes.ledger import Account, account
-from suites.workers.launcher import Ranks, transport
-from suites.workers.pool import Crew, CrewBench
+from suites.probes.collective import plan_run_ranks
+from suites.probes.ledger import StepBreakdown, break_down_steps
+from suites.workers.launcher import RankPlan, find_transport
+from suites.workers.pool import MultiRankBench, WorkerPool
 
 # Which ways to run a model are compared: what the options ask for, or else all that tell TP from PP on these ranks.
 
 
-def asked(options: Options) -> bool:
+def has_deployment_options(options: Options) -> bool:
     """Whether the options say which; a batch that these cannot take is then no reason to leave them out."""
     named = (options.tp, options.pp, options.replicas, options.schedule, options.micro_batches)
     return any(one is not None for one in named)
@@ -51,7 +51,9 @@ def deployments(options: Options, ranks: int, kind: str) -> list[Deployment]:
         ranks: of the run.
         kind: cpu or cuda.
     """
-    found = _asked(options, ranks) if asked(options) else default_deployments(ranks, kind)
+    found = (
+        _requested_deployments(options, ranks) if has_deployment_options(options) else default_deployments(ranks, kind)
+    )
     cuts = options.partition or ("even",)
     dealt = [replace(one, partition=cut) if one.pp > 1 else one for one in found for cut in cuts]
     return list(dict.fromkeys(dealt))
@@ -61,19 +63,21 @@ def default_deployments(ranks: int, kind: str) -> list[Deployment]:
     """All ranks under TP and as stages, both together, and replicas of each; of one rank it alone."""
     factor = next((one for one in range(2, ranks + 1) if ranks % one == 0), 1)
     rest = ranks // factor
-    found = [Deployment(tp=ranks), *_stages(ranks)]
+    found = [Deployment(tp=ranks), *_pipeline_deployments(ranks)]
     if kind == "cuda":
-        found += [one for one in _stages(ranks, micro_batches=2 * ranks) if one.schedule == "async"]
+        found += [one for one in _pipeline_deployments(ranks, micro_batches=2 * ranks) if one.schedule == "async"]
     if rest > 1:
-        found += _stages(factor, tp=rest)
-        found += [one for one in _stages(rest, tp=factor) if one.schedule == "async"]
+        found += _pipeline_deployments(factor, tp=rest)
+        found += [one for one in _pipeline_deployments(rest, tp=factor) if one.schedule == "async"]
         found += [Deployment(tp=rest, replicas=factor)]
-        found += [one for one in _stages(rest, replicas=factor) if one.schedule == "async"]
+        found += [one for one in _pipeline_deployments(rest, replicas=factor) if one.schedule == "async"]
     found += [Deployment(replicas=ranks)]
     return list(dict.fromkeys(found))
 
 
-def _stages(pp: int, tp: int = 1, replicas: int = 1, micro_batches: int | None = None) -> list[Deployment]:
+def _pipeline_deployments(
+    pp: int, tp: int = 1, replicas: int = 1, micro_batches: int | None = None
+) -> list[Deployment]:
     """With the whole batch in one stage at a time, and with micro-batches under way, one a stage unless told."""
     if pp == 1:
         return []
@@ -83,20 +87,20 @@ def _stages(pp: int, tp: int = 1, replicas: int = 1, micro_batches: int | None =
     ]
 
 
-def _asked(options: Options, ranks: int) -> Iterator[Deployment]:
+def _requested_deployments(options: Options, ranks: int) -> Iterator[Deployment]:
     """The product of what was asked for; what makes no sense together is left to say why not."""
-    for tp, pp, replicas in _layouts(options, ranks):
+    for tp, pp, replicas in _requested_degrees(options, ranks):
         fitting = SCHEDULES[1:] if pp > 1 else SCHEDULES[:1]
         chosen = [one for one in options.schedule or fitting if one in fitting]
         if not chosen and (options.tp or options.pp):
             chosen = list(options.schedule or fitting)
         for schedule in chosen:
             several = options.micro_batches or (pp,)
-            for micro_batches in several if schedule == "async" else _of_one_batch(options):
+            for micro_batches in several if schedule == "async" else _whole_batch_counts(options):
                 yield Deployment(tp, pp, replicas, schedule, micro_batches)
 
 
-def _layouts(options: Options, ranks: int) -> list[tuple[int, int, int]]:
+def _requested_degrees(options: Options, ranks: int) -> list[tuple[int, int, int]]:
     """tp, pp and replicas; where neither tp nor pp was asked for, all ranks of a replica under TP, and as stages."""
     found = []
     if options.tp or options.pp:
@@ -110,7 +114,7 @@ def _layouts(options: Options, ranks: int) -> list[tuple[int, int, int]]:
     return list(dict.fromkeys(found))
 
 
-def _of_one_batch(options: Options) -> tuple[int, ...]:
+def _whole_batch_counts(options: Options) -> tuple[int, ...]:
     """One micro-batch, unless several were asked for under schedules that have none."""
     several = options.micro_batches and options.schedule and "async" not in options.schedule
     return options.micro_batches if options.micro_batches and several else (1,)
@@ -124,15 +128,15 @@ CONTEXTS = {"cpu": (128,), "cuda": (2048,)}
 PROMPTS = {"cpu": (32, 64), "cuda": (512, 4096)}
 PROMPT_BATCH = {"cpu": 4, "cuda": 8}
 DTYPES = ("bf16",)
-DEFAULT_RIVALS = ("torch",)
-RIVALS = {"cpu": DEFAULT_RIVALS, "cuda": ("torch", "triton")}
+DEFAULT_IMPLEMENTATIONS = ("torch",)
+IMPLEMENTATIONS = {"cpu": DEFAULT_IMPLEMENTATIONS, "cuda": ("torch", "triton")}
 """What can be asked for; the question is the split, so without being asked for there are no others."""
-BACKENDS = {"cpu": "gloo", "cuda": NCCL.name}
-LEAST_LAYERS = 2
+BACKEND_BY_KIND = {"cpu": "gloo", "cuda": NCCL.name}
+MIN_LAYERS = 2
 """On a CPU: one for each of two stages."""
 
-Step = tuple[Deployment, StepPart, StepHow]
-Point = tuple[int, int, int]
+StepCase = tuple[Deployment, StepWorkload, StepRunConfig]
+StepShape = tuple[int, int, int]
 """Tokens, batch, context."""
 
 
@@ -144,32 +148,38 @@ def add_steps(metafunc: pytest.Metafunc, *, decode: bool) -> None:
         decode: whether each sequence adds one token to its context; else it is a prompt.
     """
     options, device = read_options(metafunc.config), current_device()
-    cases = list(steps(options, device, ranks_of(metafunc, device.kind).count, decode=decode))
+    cases = list(step_cases(options, device, plan_run_ranks(metafunc, device.kind).count, decode=decode))
     ids = [f"{part}-{deployment}-{how.dtype}-{how.implementation}" for deployment, part, how in cases]
     metafunc.parametrize(("deployment", "part", "how"), cases, ids=ids)
 
 
-def steps(options: Options, device: Device, ranks: int, *, decode: bool) -> Iterator[Step]:
+def step_cases(options: Options, device: Device, ranks: int, *, decode: bool) -> Iterator[StepCase]:
     """Every case of the experiment, in decode or in prefill."""
-    implementations = DEFAULT_RIVALS if options.impl is None else asked_for(options, RIVALS, device.kind)
-    chosen = _batches(options, device.kind) if decode else _prompts(options, device.kind)
+    implementations = (
+        DEFAULT_IMPLEMENTATIONS
+        if options.impl is None
+        else requested_implementations(options, IMPLEMENTATIONS, device.kind)
+    )
+    chosen = _decode_shapes(options, device.kind) if decode else _prefill_shapes(options, device.kind)
     points = chosen if ranks > 1 else chosen[:1]  # one rank has nothing to compare, and says so once
-    for name, dtype in product(options.model or MODELS[device.kind], options.dtype or DTYPES):
+    for name, dtype in product(options.model or DEFAULT_MODELS[device.kind], options.dtype or DTYPES):
         layers = options.layers or default_layers(options, device, name, dtype, ranks)
         for point, deployment in product(points, deployments(options, ranks, device.kind)):
-            part = StepPart(name, layers, *point)
-            if asked(options) or not deployment.why_not(ranks, part.batch):
+            part = StepWorkload(name, layers, *point)
+            if has_deployment_options(options) or not deployment.why_not(ranks, part.batch):
                 for implementation in implementations:
-                    yield deployment, part, StepHow(dtype, implementation, BACKENDS[device.kind])
+                    yield deployment, part, StepRunConfig(dtype, implementation, BACKEND_BY_KIND[device.kind])
 
 
-def _batches(options: Options, kind: str) -> list[Point]:
+def _decode_shapes(options: Options, kind: str) -> list[StepShape]:
     batches, contexts = options.batch or options.tokens or BATCHES[kind], options.context or CONTEXTS[kind]
     return [(batch, batch, context) for context, batch in product(contexts, batches)]
 
 
-def _prompts(options: Options, kind: str) -> list[Point]:
-    lengths = PROMPTS[kind] if options.tokens is None else [count for count in options.tokens if count in PROMPT]
+def _prefill_shapes(options: Options, kind: str) -> list[StepShape]:
+    lengths = (
+        PROMPTS[kind] if options.tokens is None else [count for count in options.tokens if count in PROMPT_TOKEN_COUNTS]
+    )
     chosen = options.prompts or [(PROMPT_BATCH[kind], length) for length in lengths]
     return [(batch * length, batch, length) for batch, length in chosen]
 
@@ -179,35 +189,35 @@ def default_layers(options: Options, device: Device, name: str, dtype: str, rank
 
     By the memory that a GPU has, not by what is free of it: every rank has to find the same.
     """
-    one = model(name)
+    one = find_model(name)
     if device.kind == "cpu":
-        return min(one.layers, max(LEAST_LAYERS, ranks))
-    if why_no_layer(one):
+        return min(one.layers, max(MIN_LAYERS, ranks))
+    if why_unsupported_layer(one):
         return one.layers  # refused for that
-    points = [*_batches(options, device.kind), *_prompts(options, device.kind)]
+    points = [*_decode_shapes(options, device.kind), *_prefill_shapes(options, device.kind)]
     try:
-        room, tp = int(SHARE * device.total_bytes()), Deployment(tp=ranks)
-        return min(layers_that_fit(tp, StepPart(name, one.layers, *point), dtype, room) for point in points)
+        room, tp = int(MEMORY_SHARE * device.total_bytes()), Deployment(tp=ranks)
+        return min(layers_that_fit(tp, StepWorkload(name, one.layers, *point), dtype, room) for point in points)
     except UserError:
         return one.layers  # TP cannot cut it, and the case says why
 
 
-COLD_CACHES = 4
+COLD_CACHE_MULTIPLE = 4
 """A step streams each weight once; where all of them are so many last-level caches, next to nothing is left of it."""
 
 Ledger = list[dict[str, float]]
-"""For each stage the share of each of `specs.measurement.ITEMS`."""
+"""For each stage the share of each of `specs.measurement.LEDGER_ITEMS`."""
 
 
 @dataclass(kw_only=True)
-class StepEntry(Entry):
+class StepCaseState(CaseState):
     """A whole model under a deployment.
 
     `visits` are the ledgers of each pass, of which there are two where rivals are visited on the way out and back.
     """
 
     deployment: Deployment
-    part: StepPart
+    part: StepWorkload
     transport: str | None = None
     visits: list[list[Ledger]] = field(default_factory=list)
     timeline: dict[str, Any] | None = None
@@ -217,7 +227,7 @@ class StepEntry(Entry):
         """Short, for reasons."""
         return f"{self.part} under {self.deployment} by {self.case.implementation}"
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What ranks are asked to run, for JSON."""
         return {
             "deployment": asdict(self.deployment),
@@ -227,7 +237,7 @@ class StepEntry(Entry):
             "backend": self.case.backend,
         }
 
-    def note(self, ledger: Ledger, timeline: dict[str, Any]) -> None:
+    def record_ledger(self, ledger: Ledger, timeline: dict[str, Any]) -> None:
         """Keep where a visit's time went: of timelines the newest, when caches and links are warm."""
         if len(self.visits) == len(self.seconds):
             self.visits.append([])
@@ -236,33 +246,41 @@ class StepEntry(Entry):
 
     def measurement(self) -> Measurement:
         """What has been measured so far, with a ledger for each pass."""
-        ledgers = [_mean(visits) for visits in self.visits[: len(self.seconds)]]
+        ledgers = [_mean_ledger(visits) for visits in self.visits[: len(self.seconds)]]
         return replace(super().measurement(), ledgers=ledgers or None, timeline=self.timeline, transport=self.transport)
 
-    def take(self, before: Measurement) -> None:
+    def restore(self, before: Measurement) -> None:
         """Go on from what an interrupted run has measured."""
-        super().take(before)
+        super().restore(before)
         self.visits = [[[dict(stage) for stage in ledger]] for ledger in before.ledgers or ()]
         self.timeline = dict(before.timeline) if before.timeline else None
         self.transport = before.transport
 
 
-def _mean(visits: list[Ledger]) -> Ledger:
-    return [{item: fmean(stage[item] for stage in stages) for item in ITEMS} for stages in zip(*visits, strict=True)]
+def _mean_ledger(visits: list[Ledger]) -> Ledger:
+    return [
+        {item: fmean(stage[item] for stage in stages) for item in LEDGER_ITEMS} for stages in zip(*visits, strict=True)
+    ]
 
 
-def step_entry(
-    name: str, device: Device, ranks: Ranks, deployment: Deployment, question: str, how: StepHow, part: StepPart
-) -> StepEntry:
+def plan_step_case(
+    name: str,
+    device: Device,
+    ranks: RankPlan,
+    deployment: Deployment,
+    question: str,
+    how: StepRunConfig,
+    part: StepWorkload,
+) -> StepCaseState:
     """The case of a whole model under a deployment."""
     not_run = why_not(device, ranks, deployment, how, part)
-    impossible = deployment.why_not(ranks.count, part.batch) or not_cut(deployment, part)
-    vocab = None if impossible else part.scaled.vocab
-    work = Work() if impossible else busiest(deployment, part, how.dtype)
+    impossible = deployment.why_not(ranks.count, part.batch) or why_not_split(deployment, part)
+    vocab = None if impossible else part.scaled_model.vocab
+    work = Work() if impossible else busiest_rank_work(deployment, part, how.dtype)
     case = Case(
         name=name,
         question=question,
-        op=OP,
+        op=STEP_OP,
         implementation=how.implementation,
         kernel=f"{how.implementation}_step",
         dtype=how.dtype,
@@ -273,7 +291,7 @@ def step_entry(
         tp=deployment.tp,
         pp=deployment.pp,
         tokens=part.tokens,
-        cache="unknown" if impossible else _temperature(device, ranks, deployment, part, how.dtype),
+        cache="unknown" if impossible else _cache_state(device, ranks, deployment, part, how.dtype),
         ranks=ranks.count,
         context=part.context,
         batch=part.batch,
@@ -286,49 +304,51 @@ def step_entry(
         backend=how.backend,
     )
     need = 0 if impossible else workload.need_bytes(deployment, part, how.dtype)
-    return StepEntry(case=case, deployment=deployment, part=part, need_bytes=need, not_run=not_run)
+    return StepCaseState(case=case, deployment=deployment, part=part, need_bytes=need, not_run=not_run)
 
 
-def why_not(device: Device, ranks: Ranks, deployment: Deployment, how: StepHow, part: StepPart) -> str | None:
+def why_not(
+    device: Device, ranks: RankPlan, deployment: Deployment, how: StepRunConfig, part: StepWorkload
+) -> str | None:
     """One line on why this cannot run here; None if it can."""
     if reason := ranks.why_not():
         return reason
-    if reason := deployment.why_not(ranks.count, part.batch) or not_cut(deployment, part):
+    if reason := deployment.why_not(ranks.count, part.batch) or why_not_split(deployment, part):
         return reason
-    if reason := _as_even(deployment, part):
+    if reason := _why_same_as_even(deployment, part):
         return reason
-    if reason := no_kernels(device, deployment, how, part):
+    if reason := why_no_kernels(device, deployment, how, part):
         return reason
     backend = ALL_BACKENDS[how.backend]
-    if ranks.kind not in backend.kinds:
-        return f"{backend} runs on {' and '.join(sorted(backend.kinds))}, and these ranks are on {ranks.kind}"
+    if ranks.kind not in backend.device_kinds:
+        return f"{backend} runs on {' and '.join(sorted(backend.device_kinds))}, and these ranks are on {ranks.kind}"
     if reason := backend.why_not(ranks.world):
         return reason
     return workload.why_too_large(
-        deployment, part, how.dtype, int(workload.SHARE * workload.free_bytes(device, ranks.world))
+        deployment, part, how.dtype, int(workload.MEMORY_SHARE * workload.free_bytes(device, ranks.world))
     )
 
 
-def not_cut(deployment: Deployment, part: StepPart) -> str | None:
+def why_not_split(deployment: Deployment, part: StepWorkload) -> str | None:
     """Why the model cannot be cut so, whoever would run it."""
-    if reason := why_no_layer(part.whole):
+    if reason := why_unsupported_layer(part.full_model):
         return f"{reason}; choose a dense Llama: llama-3.2-1b, llama-3-8b, llama-3-70b"
-    if deployment.pp > part.layers and part.layers < part.whole.layers:
+    if deployment.pp > part.layers and part.layers < part.full_model.layers:
         return (
-            f"{part.model} cut down to {part.layers} of its {part.whole.layers} layers has none for each of "
+            f"{part.model} cut down to {part.layers} of its {part.full_model.layers} layers has none for each of "
             f"{deployment.pp} stages; choose --layers of at least {deployment.pp}, or a lower --pp"
         )
     try:
-        deployment.split(part.scaled)
+        deployment.split(part.scaled_model)
     except UserError as error:
         return str(error)
     return None
 
 
-def _as_even(deployment: Deployment, part: StepPart) -> str | None:
+def _why_same_as_even(deployment: Deployment, part: StepWorkload) -> str | None:
     """Why a partition is not worth a case of its own: with few layers all deal them alike."""
     alike = replace(deployment, partition="even")
-    dealt, even = (one.split(part.scaled).stage_layers() for one in (deployment, alike))
+    dealt, even = (one.split(part.scaled_model).stage_layers() for one in (deployment, alike))
     if deployment == alike or dealt != even:
         return None
     counts = ", ".join(map(str, dealt))
@@ -338,7 +358,7 @@ def _as_even(deployment: Deployment, part: StepPart) -> str | None:
     )
 
 
-def no_kernels(device: Device, deployment: Deployment, how: StepHow, part: StepPart) -> str | None:
+def why_no_kernels(device: Device, deployment: Deployment, how: StepRunConfig, part: StepWorkload) -> str | None:
     """Why an implementation has no layer for a micro-batch here."""
     sequences = deployment.micro_batch_sizes(part.batch)[0]
     shape = (
@@ -347,18 +367,18 @@ def no_kernels(device: Device, deployment: Deployment, how: StepHow, part: StepP
         else {"tokens": part.context, "batch": 1, "context": part.context}
     )
     try:
-        one = layer(how.implementation, layer_shape(deployment.split(part.scaled)), **shape)
+        one = layer_kernel(how.implementation, layer_shape(deployment.split(part.scaled_model)), **shape)
     except UserError as error:
         return str(error)
     return one.why_not(device.arch, how.dtype)
 
 
-def _temperature(device: Device, ranks: Ranks, deployment: Deployment, part: StepPart, dtype: str) -> str:
+def _cache_state(device: Device, ranks: RankPlan, deployment: Deployment, part: StepWorkload, dtype: str) -> str:
     """Cold where what is streamed between two uses of a weight fills the caches: on a CPU all ranks share them."""
-    split = deployment.split(part.scaled)
+    split = deployment.split(part.scaled_model)
     read = [memory.stage_read_bytes(split, stage, ITEMSIZE[dtype]) for stage in range(deployment.pp)]
     streamed = min(read) * (ranks.world.local_ranks if ranks.kind == "cpu" else 1)
-    return "cold" if streamed >= COLD_CACHES * device.llc_bytes else "unknown"
+    return "cold" if streamed >= COLD_CACHE_MULTIPLE * device.llc_bytes else "unknown"
 
 
 # Measures whole models: every rank walks the same steps, and what they trace is held together here.
@@ -366,17 +386,17 @@ def _temperature(device: Device, ranks: Ranks, deployment: Deployment, part: Ste
 # A step's time is the slowest replica's. How many steps a sample spans and how many samples there are is decided here
 # and told to all, as with collectives.
 
-PATIENCE = {"cpu": Patience(5e-3, 0.1, 0.05, 50.0), "cuda": Patience(1e-3, 0.1, 0.005, 240.0)}
+PATIENCE = {"cpu": SamplingLimits(5e-3, 0.1, 0.05, 50.0), "cuda": SamplingLimits(1e-3, 0.1, 0.005, 240.0)}
 """A visit has a fixed price besides: ranks are told, and send what they have traced."""
-MOST_STEPS = 50
+MAX_STEPS = 50
 """In a visit."""
-MOST_SEGMENTS = 20_000
+MAX_SEGMENTS = 20_000
 """That a rank sends of a visit, at some 60 bytes each: reading them must not take longer than the steps."""
-SEGMENTS_A_LAYER = 14
-REMEDY = "try fewer --layers, a smaller --batch or --context"
+SEGMENTS_PER_LAYER = 14
+MEMORY_REMEDY = "try fewer --layers, a smaller --batch or --context"
 
 
-class StepBench(CrewBench):
+class StepBench(MultiRankBench):
     """What visits to whole models share: the ranks, and which cases were proven.
 
     Args:
@@ -385,62 +405,66 @@ class StepBench(CrewBench):
         entries: all cases.
     """
 
-    def __init__(self, crew: Crew, ranks: Ranks, entries: Sequence[StepEntry]) -> None:
-        super().__init__(crew, ranks, entries, PATIENCE[ranks.kind], REMEDY)
+    def __init__(self, workers: WorkerPool, ranks: RankPlan, entries: Sequence[StepCaseState]) -> None:
+        super().__init__(workers, ranks, entries, PATIENCE[ranks.kind], MEMORY_REMEDY)
 
-    def visit(self, entry: StepEntry, share: float) -> tuple[float, ...]:
+    def visit(self, entry: StepCaseState, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong."""
-        self.assemble()
-        entry.transport = transport(self._ranks, self._crew.hosts, None)
-        self._crew.ask("build", {**entry.told(), "label": self._label(entry)}, f"setting up {entry.title}")
-        if not self._checked(entry) and not self._prove(entry):
+        self.ensure_started()
+        entry.transport = find_transport(self._ranks, self._workers.hosts, None)
+        self._workers.run_command(
+            "build", {**entry.to_json(), "label": self._label(entry)}, f"setting up {entry.title}"
+        )
+        if not self._is_verified(entry) and not self._verify(entry):
             return ()
-        before = cpu_seconds(self._crew.processes)
-        calls, rounds, walked = self._walks(entry, share)
+        before = cpu_seconds(self._workers.processes)
+        calls, rounds, walked = self._time_samples(entry, share)
         if self._kind == "cpu":
-            entry.note_load(contention(before, cpu_seconds(self._crew.processes)))
+            entry.record_load(contention(before, cpu_seconds(self._workers.processes)))
         entry.calls, self._in_a_row = calls, 0
-        entry.note(walked.ledger, walked.timeline)
+        entry.record_ledger(walked.ledger, walked.timeline)
         return tuple(fmean(walked.seconds[calls * one : calls * (one + 1)]) for one in range(rounds))
 
-    def _prove(self, entry: StepEntry) -> bool:
+    def _verify(self, entry: StepCaseState) -> bool:
         """Whether a step on poisoned buffers gives every rank the reference's logits."""
-        replies = self._crew.ask("prove", {}, f"checking {entry.title}")
-        return self._right(entry, replies, rtol(entry.case.dtype, entry.part.layers))
+        replies = self._workers.run_command("prove", {}, f"checking {entry.title}")
+        return self._record_check(entry, replies, logits_rtol(entry.case.dtype, entry.part.layers))
 
-    def _walks(self, entry: StepEntry, share: float) -> tuple[int, int, Account]:
+    def _time_samples(self, entry: StepCaseState, share: float) -> tuple[int, int, StepBreakdown]:
         """Steps that a sample spans, samples, and what came of them.
 
         A first visit learns from one step how long it takes; where that is all that a visit has time for, it counts.
         """
-        first = None if entry.seconds else self._walk(entry, 1)
+        first = None if entry.seconds else self._run_steps(entry, 1)
         once = first.seconds[0] if first else statistics.pooled_median(entry.seconds)
-        most = max(1, min(MOST_STEPS, MOST_SEGMENTS // _segments(entry) - _warm(entry) - _cool(entry)))
-        calls = min(most, ceil(self.patience.span_seconds / once))
-        rounds = max(1, min(MOST_ROUNDS, most // calls, int(share * self.patience.visit_seconds / (calls * once))))
+        most = max(
+            1, min(MAX_STEPS, MAX_SEGMENTS // _segments_per_step(entry) - _warm_up_steps(entry) - _drain_steps(entry))
+        )
+        calls = min(most, ceil(self.limits.span_seconds / once))
+        rounds = max(1, min(MAX_ROUNDS, most // calls, int(share * self.limits.visit_seconds / (calls * once))))
         if first and calls * rounds == 1:
             return 1, 1, first
-        return calls, rounds, self._walk(entry, calls * rounds)
+        return calls, rounds, self._run_steps(entry, calls * rounds)
 
-    def _walk(self, entry: StepEntry, steps: int) -> Account:
+    def _run_steps(self, entry: StepCaseState, steps: int) -> StepBreakdown:
         """So many steps, between those that fill the loop and those in which it drains."""
-        warm, cool = _warm(entry), _cool(entry)
-        replies = self._crew.ask("walk", {"steps": warm + steps + cool}, f"timing {entry.title}")
+        warm, cool = _warm_up_steps(entry), _drain_steps(entry)
+        replies = self._workers.run_command("walk", {"steps": warm + steps + cool}, f"timing {entry.title}")
         entry.clock = str(replies[0]["clock"])
-        traces = [read_trace(rank, reply["trace"]) for rank, reply in enumerate(replies)]
-        return account(entry.deployment, traces, warm=warm, steps=steps, cool=cool, decode=entry.part.decode)
+        traces = [parse_trace(rank, reply["trace"]) for rank, reply in enumerate(replies)]
+        return break_down_steps(entry.deployment, traces, warm=warm, steps=steps, cool=cool, decode=entry.part.decode)
 
 
-def _warm(entry: StepEntry) -> int:
+def _warm_up_steps(entry: StepCaseState) -> int:
     """Steps before those that count: the first of a closed loop fills it, and waits for no token to come back."""
     return int(entry.part.decode and entry.deployment.pp > 1)
 
 
-def _cool(entry: StepEntry) -> int:
+def _drain_steps(entry: StepCaseState) -> int:
     """Steps behind them: without, the first stage would have nothing to do while the last micro-batches leave."""
     return int(entry.part.decode and entry.deployment.micro_batches > 1)
 
 
-def _segments(entry: StepEntry) -> int:
+def _segments_per_step(entry: StepCaseState) -> int:
     """About as many as a rank traces in a step."""
-    return entry.deployment.micro_batches * (SEGMENTS_A_LAYER * -(-entry.part.layers // entry.deployment.pp) + 8)
+    return entry.deployment.micro_batches * (SEGMENTS_PER_LAYER * -(-entry.part.layers // entry.deployment.pp) + 8)

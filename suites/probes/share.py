@@ -13,25 +13,25 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kernels.decoder_layer import RTOL, layer
-from kernels.registry import linear
-from kernels.timing.device import Device, Patience, current_device
-from kernels.timing.host import MOST_ROUNDS, contention, cpu_seconds
+from kernels.decoder_layer import RTOL, layer_kernel
+from kernels.registry import select_linear
+from kernels.timing.device import Device, SamplingLimits, current_device
+from kernels.timing.host import MAX_ROUNDS, contention, cpu_seconds
 from specs import memory
-from specs.layer import HEAD, LAYER_SHARE, SHARE_PARTS, layer_shape
+from specs.layer import HEAD_SHARE, LAYER_SHARE, SHARE_PARTS, layer_shape
 from specs.measurement import Case, Measurement
 from specs.parallel import Deployment, Split
 from specs.roofline import Work
 from specs.units import ITEMSIZE
-from suites.case import Entry, StepHow
+from suites.case import CaseState, StepRunConfig
 from suites.decoder import workload
-from suites.decoder.reference import rtol
-from suites.decoder.workload import StepPart
+from suites.decoder.reference import logits_rtol
+from suites.decoder.workload import StepWorkload
 from suites.options import Options, read_options
-from suites.probes.collective import ranks_of
-from suites.probes.model import COLD_CACHES, MOST_STEPS, StepBench, no_kernels, not_cut, steps
-from suites.workers.launcher import Ranks
-from suites.workers.pool import Crew
+from suites.probes.collective import plan_run_ranks
+from suites.probes.model import COLD_CACHE_MULTIPLE, MAX_STEPS, StepBench, step_cases, why_no_kernels, why_not_split
+from suites.workers.launcher import RankPlan
+from suites.workers.pool import WorkerPool
 from suites.workers.process import Message
 
 # A share: what one rank computes of a model between two messages, and how many ranks compute theirs meanwhile.
@@ -62,11 +62,11 @@ class Share(NamedTuple):
         return f"{self.step}-tp{self.tp}-{self.ranks}atonce-{self.part}"
 
     @property
-    def step(self) -> StepPart:
+    def step(self) -> StepWorkload:
         """The same as a step of a whole model."""
-        return StepPart(self.model, self.layers, self.sequences, self.sequences, self.context)
+        return StepWorkload(self.model, self.layers, self.sequences, self.sequences, self.context)
 
-    def laid(self, stages: int) -> Deployment:
+    def deployment(self, stages: int) -> Deployment:
         """Of so many stages the last is what each rank has."""
         return Deployment(self.tp, stages, schedule="sync" if stages > 1 else "tp")
 
@@ -81,20 +81,20 @@ def add_shares(metafunc: pytest.Metafunc) -> None:
         metafunc: pytest's view of the bench function.
     """
     options, device = read_options(metafunc.config), current_device()
-    cases = list(shares(options, device, ranks_of(metafunc, device.kind)))
+    cases = list(share_cases(options, device, plan_run_ranks(metafunc, device.kind)))
     ids = [f"{share}-{how.dtype}-{how.implementation}" for share, how in cases]
     metafunc.parametrize(("share", "how"), cases, ids=ids)
 
 
-def shares(options: Options, device: Device, ranks: Ranks) -> list[tuple[Share, StepHow]]:
+def share_cases(options: Options, device: Device, ranks: RankPlan) -> list[tuple[Share, StepRunConfig]]:
     """Each once, of the deployments that these ranks can run: what cannot, the experiment tells."""
-    return list(dict.fromkeys(_all(options, device, ranks)))
+    return list(dict.fromkeys(_all_share_cases(options, device, ranks)))
 
 
-def _all(options: Options, device: Device, ranks: Ranks) -> Iterator[tuple[Share, StepHow]]:
+def _all_share_cases(options: Options, device: Device, ranks: RankPlan) -> Iterator[tuple[Share, StepRunConfig]]:
     """Rivals next to each other, though several deployments may have a share in common."""
-    found: dict[Share, list[StepHow]] = {}
-    for deployment, part, how in steps(options, device, ranks.count, decode=True):
+    found: dict[Share, list[StepRunConfig]] = {}
+    for deployment, part, how in step_cases(options, device, ranks.count, decode=True):
         if deployment.why_not(ranks.count, part.batch):
             continue
         for sequences in deployment.micro_batch_sizes(part.batch):
@@ -112,11 +112,11 @@ def _all(options: Options, device: Device, ranks: Ranks) -> Iterator[tuple[Share
 
 
 @dataclass(kw_only=True)
-class ShareEntry(Entry):
+class ShareCaseState(CaseState):
     """A layer, or what ends the last stage, on so many ranks at once; `skews` are those of the samples."""
 
     share: Share
-    laid: Deployment
+    deployment: Deployment
     backend: str
     skews: list[float] = field(default_factory=list)
 
@@ -126,20 +126,24 @@ class ShareEntry(Entry):
         return f"{self.share} by {self.case.implementation}"
 
     @property
-    def walk(self) -> tuple[Share, str, str]:
+    def timing_key(self) -> tuple[Share, str, str]:
         """What the parts of a share have in common: they are timed in one walk."""
         return self.share._replace(part=""), self.case.dtype, self.case.implementation
 
     @property
-    def calls_a_step(self) -> int:
+    def calls_per_step(self) -> int:
         """Of this part: a step is all layers that a rank has, and one end."""
-        return self.laid.split(self.share.step.scaled).stage_layers()[-1] if self.share.part == LAYER_SHARE else 1
+        return (
+            self.deployment.split(self.share.step.scaled_model).stage_layers()[-1]
+            if self.share.part == LAYER_SHARE
+            else 1
+        )
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What ranks are asked to run, for JSON."""
         return {
             "ranks": self.share.ranks,
-            "deployment": asdict(self.laid),
+            "deployment": asdict(self.deployment),
             **self.share.step._asdict(),
             "dtype": self.case.dtype,
             "implementation": self.case.implementation,
@@ -151,25 +155,27 @@ class ShareEntry(Entry):
         skew = median(self.skews) if self.skews and self.share.ranks > 1 else None
         return replace(super().measurement(), skew_seconds=skew)
 
-    def take(self, before: Measurement) -> None:
+    def restore(self, before: Measurement) -> None:
         """Go on from what an interrupted run has measured."""
-        super().take(before)
+        super().restore(before)
         self.skews = [] if before.skew_seconds is None else [before.skew_seconds]
 
 
-def share_entry(name: str, device: Device, ranks: Ranks, share: Share, question: str, how: StepHow) -> ShareEntry:
+def plan_share_case(
+    name: str, device: Device, ranks: RankPlan, share: Share, question: str, how: StepRunConfig
+) -> ShareCaseState:
     """The case of a part of a share."""
-    impossible = not_cut(share.laid(1), share.step)
+    impossible = why_not_split(share.deployment(1), share.step)
     shape = {"tokens": share.sequences, "batch": share.sequences, "context": share.context}
-    of_layer, work, n, k, cold, laid = share.part == LAYER_SHARE, Work(), None, None, False, share.laid(1)
+    of_layer, work, n, k, cold, laid = share.part == LAYER_SHARE, Work(), None, None, False, share.deployment(1)
     if not impossible:
-        laid, cold = _cut(device, ranks, share, how.dtype)
-        split = laid.split(share.step.scaled)
+        laid, cold = _choose_stages(device, ranks, share, how.dtype)
+        split = laid.split(share.step.scaled_model)
         if of_layer:
-            work = layer("torch", layer_shape(split), **shape).work(dtype=how.dtype, **shape)
+            work = layer_kernel("torch", layer_shape(split), **shape).work(dtype=how.dtype, **shape)
         else:
             n, k = split.linears[share.part].n, split.linears[share.part].k
-            work = linear("torch", share.sequences).work(tokens=share.sequences, n=n, k=k, dtype=how.dtype)
+            work = select_linear("torch", share.sequences).work(tokens=share.sequences, n=n, k=k, dtype=how.dtype)
     case = Case(
         name=name,
         question=question,
@@ -191,47 +197,49 @@ def share_entry(name: str, device: Device, ranks: Ranks, share: Share, question:
         context=share.context if of_layer else None,
         batch=share.sequences if of_layer else None,
     )
-    entry = ShareEntry(case=case, share=share, laid=laid, backend=how.backend)
+    entry = ShareCaseState(case=case, share=share, deployment=laid, backend=how.backend)
     entry.not_run = ranks.why_not() or impossible or _why_not(device, ranks, entry, how)
     entry.need_bytes = 0 if impossible else workload.need_bytes(laid, share.step, how.dtype)
     return entry
 
 
-def _why_not(device: Device, ranks: Ranks, entry: ShareEntry, how: StepHow) -> str | None:
+def _why_not(device: Device, ranks: RankPlan, entry: ShareCaseState, how: StepRunConfig) -> str | None:
     """One line on why this cannot run here; None if it can."""
-    laid, step = entry.laid, entry.share.step
-    if reason := no_kernels(device, laid, how, step):
+    laid, step = entry.deployment, entry.share.step
+    if reason := why_no_kernels(device, laid, how, step):
         return reason
-    return workload.why_too_large(laid, step, how.dtype, int(workload.SHARE * workload.free_bytes(device, ranks.world)))
+    return workload.why_too_large(
+        laid, step, how.dtype, int(workload.MEMORY_SHARE * workload.free_bytes(device, ranks.world))
+    )
 
 
-def _cut(device: Device, ranks: Ranks, share: Share, dtype: str) -> tuple[Deployment, bool]:
+def _choose_stages(device: Device, ranks: RankPlan, share: Share, dtype: str) -> tuple[Deployment, bool]:
     """How many stages, of which each rank has the last; and whether a weight leaves the caches before its next use.
 
     As many as leave it cold. Where not even all layers do, those that compute at once stream the model once between
     them, as in the experiment: ranks of a CPU share its caches.
     """
-    model = share.step.scaled
+    model = share.step.scaled_model
     sharing = min(share.ranks, ranks.world.local_ranks) if ranks.kind == "cpu" else 1
-    choices = [share.laid(stages) for stages in range(model.layers, 0, -1)]
+    choices = [share.deployment(stages) for stages in range(model.layers, 0, -1)]
     for laid in choices:
-        if sharing * _streamed(laid.split(model), dtype) >= COLD_CACHES * device.llc_bytes:
+        if sharing * _streamed_bytes(laid.split(model), dtype) >= COLD_CACHE_MULTIPLE * device.llc_bytes:
             return laid, True
-    return share.laid(min(model.layers, max(1, share.ranks // share.tp))), False
+    return share.deployment(min(model.layers, max(1, share.ranks // share.tp))), False
 
 
-def _streamed(split: Split, dtype: str) -> int:
+def _streamed_bytes(split: Split, dtype: str) -> int:
     return memory.stage_read_bytes(split, split.pp - 1, ITEMSIZE[dtype])
 
 
-PATIENCE = {"cpu": Patience(5e-3, 0.1, 0.05, 30.0), "cuda": Patience(1e-3, 0.05, 0.005, 60.0)}
+PATIENCE = {"cpu": SamplingLimits(5e-3, 0.1, 0.05, 30.0), "cuda": SamplingLimits(1e-3, 0.05, 0.005, 60.0)}
 
 
-Step = Sequence[Sequence[float]]
+StretchSeconds = Sequence[Sequence[float]]
 """Of each rank that computes the seconds of each stretch."""
 
 
-class Walked(NamedTuple):
+class TimedShare(NamedTuple):
     """What a walk gave.
 
     Attributes:
@@ -247,7 +255,7 @@ class Walked(NamedTuple):
     load: dict[str, float] | None
 
 
-class ModelBench(StepBench):
+class StepAndShareBench(StepBench):
     """What visits to whole models and to shares have in common.
 
     Args:
@@ -256,87 +264,87 @@ class ModelBench(StepBench):
         entries: all cases.
     """
 
-    def __init__(self, crew: Crew, ranks: Ranks, entries: Sequence[Any]) -> None:
-        super().__init__(crew, ranks, entries)
+    def __init__(self, workers: WorkerPool, ranks: RankPlan, entries: Sequence[Any]) -> None:
+        super().__init__(workers, ranks, entries)
         self._share_patience = PATIENCE[ranks.kind]
         self._errors: dict[object, Sequence[Message]] = {}
         self._once: dict[object, float] = {}
-        self._kept: dict[tuple[object, str], list[Walked]] = {}
+        self._pending_samples: dict[tuple[object, str], list[TimedShare]] = {}
 
-    def assemble(self) -> None:
+    def ensure_started(self) -> None:
         """Start the ranks unless they run; of ranks that are new nothing is known.
 
         Raises:
             RankLostError: one does not arrive.
         """
-        if not self._crew.running:
+        if not self._workers.is_running:
             self._errors.clear()
-            self._kept.clear()
-        super().assemble()
+            self._pending_samples.clear()
+        super().ensure_started()
 
-    def visit(self, entry: Entry, share: float) -> tuple[float, ...]:
+    def visit(self, entry: CaseState, share: float) -> tuple[float, ...]:
         """Samples of one visit; none where a result is wrong."""
-        if not isinstance(entry, ShareEntry):
+        if not isinstance(entry, ShareCaseState):
             return super().visit(entry, share)  # type: ignore[arg-type]
-        self.assemble()
-        kept = self._kept.get((entry.walk, entry.share.part))
+        self.ensure_started()
+        kept = self._pending_samples.get((entry.timing_key, entry.share.part))
         if not kept:
-            told = {**entry.told(), "label": self._label(entry)}
-            self._crew.ask("share", told, f"setting up {entry.title}")
-        if not self._checked(entry) and not self._shown(entry):
+            told = {**entry.to_json(), "label": self._label(entry)}
+            self._workers.run_command("share", told, f"setting up {entry.title}")
+        if not self._is_verified(entry) and not self._verify_share(entry):
             return ()
-        walked = kept.pop(0) if kept else self._walk_share(entry, share)
+        walked = kept.pop(0) if kept else self._time_share(entry, share)
         found = walked.samples[entry.share.part]
         entry.clock, self._in_a_row = walked.clock, 0
-        entry.calls = walked.calls * entry.calls_a_step
-        entry.note_load(walked.load)
+        entry.calls = walked.calls * entry.calls_per_step
+        entry.record_load(walked.load)
         entry.skews += [walked.calls * skew for _, skew in found]
-        return tuple(seconds / entry.calls_a_step for seconds, _ in found)
+        return tuple(seconds / entry.calls_per_step for seconds, _ in found)
 
-    def _shown(self, entry: ShareEntry) -> bool:
+    def _verify_share(self, entry: ShareCaseState) -> bool:
         """Whether this part of every rank's share is right."""
-        if entry.walk not in self._errors:
-            self._errors[entry.walk] = self._crew.ask("prove", {}, f"checking {entry.title}")
+        if entry.timing_key not in self._errors:
+            self._errors[entry.timing_key] = self._workers.run_command("prove", {}, f"checking {entry.title}")
         part, dtype = entry.share.part, entry.case.dtype
-        replies = [{"error": reply["errors"].get(part)} for reply in self._errors[entry.walk]]
-        return self._right(entry, replies, RTOL[dtype] if part == LAYER_SHARE else rtol(dtype, 0))
+        replies = [{"error": reply["errors"].get(part)} for reply in self._errors[entry.timing_key]]
+        return self._record_check(entry, replies, RTOL[dtype] if part == LAYER_SHARE else logits_rtol(dtype, 0))
 
-    def _walk_share(self, entry: ShareEntry, share: float) -> Walked:
+    def _time_share(self, entry: ShareCaseState, share: float) -> TimedShare:
         """Samples of all parts; the others are kept for their own visits.
 
         A first visit learns from one step how long it takes; where that is all that a visit has time for, it counts.
         """
-        patience, before = self._share_patience, cpu_seconds(self._crew.processes)
-        first = None if entry.walk in self._once else self._steps(entry, 1)
+        patience, before = self._share_patience, cpu_seconds(self._workers.processes)
+        first = None if entry.timing_key in self._once else self._time_steps(entry, 1)
         if first:
-            self._once[entry.walk] = first[1]
-        once = self._once[entry.walk]
-        calls = min(MOST_STEPS, ceil(patience.span_seconds / once))
-        rounds = max(1, min(MOST_ROUNDS, MOST_STEPS // calls, int(share * patience.visit_seconds / (calls * once))))
+            self._once[entry.timing_key] = first[1]
+        once = self._once[entry.timing_key]
+        calls = min(MAX_STEPS, ceil(patience.span_seconds / once))
+        rounds = max(1, min(MAX_ROUNDS, MAX_STEPS // calls, int(share * patience.visit_seconds / (calls * once))))
         warm = int(once < patience.visit_seconds)  # what a longer one has to load first is little of it
-        clock, _, seconds = first if first and not warm else self._steps(entry, warm + calls * rounds)
+        clock, _, seconds = first if first and not warm else self._time_steps(entry, warm + calls * rounds)
         samples = {part: _samples(of[warm:], calls, entry.share.tp) for part, of in seconds.items()}
-        load = contention(before, cpu_seconds(self._crew.processes)) if self._kind == "cpu" else None
-        walked = Walked(calls, samples, clock, load)
+        load = contention(before, cpu_seconds(self._workers.processes)) if self._kind == "cpu" else None
+        walked = TimedShare(calls, samples, clock, load)
         if entry.share.part == LAYER_SHARE:
-            self._kept.setdefault((entry.walk, HEAD), []).append(walked)
+            self._pending_samples.setdefault((entry.timing_key, HEAD_SHARE), []).append(walked)
         return walked
 
-    def _steps(self, entry: ShareEntry, steps: int) -> tuple[str, float, dict[str, list[Step]]]:
+    def _time_steps(self, entry: ShareCaseState, steps: int) -> tuple[str, float, dict[str, list[StretchSeconds]]]:
         """The clock, seconds of a whole step, and by part the steps."""
-        replies = self._crew.ask("walk", {"steps": steps}, f"timing {entry.title}")[: entry.share.ranks]
-        seconds: dict[str, list[Step]] = {
+        replies = self._workers.run_command("walk", {"steps": steps}, f"timing {entry.title}")[: entry.share.ranks]
+        seconds: dict[str, list[StretchSeconds]] = {
             part: list(zip(*(reply["seconds"][part] for reply in replies), strict=True)) for part in SHARE_PARTS
         }
         return str(replies[0]["clock"]), max(reply["step_seconds"] for reply in replies), seconds
 
 
-def _samples(steps: Sequence[Step], calls: int, tp: int) -> list[tuple[float, float]]:
+def _samples(steps: Sequence[StretchSeconds], calls: int, tp: int) -> list[tuple[float, float]]:
     """Of so many steps each, the seconds of a step and its skew."""
     return [_sample(steps[start : start + calls], tp) for start in range(0, len(steps), calls)]
 
 
-def _sample(steps: Sequence[Step], tp: int) -> tuple[float, float]:
+def _sample(steps: Sequence[StretchSeconds], tp: int) -> tuple[float, float]:
     groups = [slice(first, first + tp) for first in range(0, len(steps[0]), tp)]
     waited = [fmean(sum(map(max, zip(*step[group], strict=True))) for step in steps) for group in groups]
     own = [fmean(map(sum, ranks)) for ranks in zip(*steps, strict=True)]

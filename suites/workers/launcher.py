@@ -17,23 +17,23 @@ from torch.distributed import DistError, Store, TCPStore  # type: ignore[attr-de
 from comm.backend import World
 from specs.errors import UserError
 from suites.environment import gpu_links
-from suites.workers.process import Wire
+from suites.workers.process import MessageChannel
 
-PORT = 29_500
+DEFAULT_PORT = 29_500
 """Where rank 0 listens unless MASTER_PORT says otherwise: torch's own default."""
-MOST_PORT = 65_535
-LAUNCHERS = {
+MAX_PORT = 65_535
+LAUNCHER_VARIABLES = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     "mpirun": tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
     "mpirun (MPICH)": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 }
 """Variables by which each launcher tells a process its rank, the ranks, and both on its host."""
-NO_STEP = ("4294967291", "4294967290", "batch", "interactive")
+NON_SRUN_STEP_IDS = ("4294967291", "4294967290", "batch", "interactive")
 """What Slurm calls the step of a batch script, by number in older versions."""
 
 
-class Place(NamedTuple):
+class LaunchedRank(NamedTuple):
     """A process among those that a launcher started.
 
     Attributes:
@@ -55,44 +55,44 @@ class Place(NamedTuple):
         return f"rank {self.rank} of {self.ranks}"
 
 
-def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def find_launched_rank(environment: Mapping[str, str] = os.environ) -> LaunchedRank | None:
     """This process's place; None where nobody started several.
 
     Raises:
         UserError: what the launcher says is no number or contradicts itself, or where rank 0 is cannot be known.
     """
-    for launcher, names in LAUNCHERS.items():
-        if names[0] in environment and names[1] in environment and (launcher != "srun" or _in_step(environment)):
-            return _read(launcher, names, environment)
+    for launcher, names in LAUNCHER_VARIABLES.items():
+        if names[0] in environment and names[1] in environment and (launcher != "srun" or _is_srun_step(environment)):
+            return _read_launched_rank(launcher, names, environment)
     return None
 
 
-def _in_step(environment: Mapping[str, str]) -> bool:
+def _is_srun_step(environment: Mapping[str, str]) -> bool:
     """Whether srun started it: inside an allocation a plain shell has the job's variables too."""
-    return environment.get("SLURM_STEP_ID", "batch") not in NO_STEP
+    return environment.get("SLURM_STEP_ID", "batch") not in NON_SRUN_STEP_IDS
 
 
-def _read(launcher: str, names: tuple[str, ...], environment: Mapping[str, str]) -> Place | None:
-    rank, ranks = (_number(name, environment[name]) for name in names[:2])
+def _read_launched_rank(launcher: str, names: tuple[str, ...], environment: Mapping[str, str]) -> LaunchedRank | None:
+    rank, ranks = (_parse_number(name, environment[name]) for name in names[:2])
     if ranks == 1:
         return None
     if rank >= ranks:
         raise UserError(f"{names[0]} is {rank} where {names[1]} is {ranks}; ranks go from 0 to {ranks - 1}")
-    local_rank = _number(names[2], environment.get(names[2], str(rank)))
+    local_rank = _parse_number(names[2], environment.get(names[2], str(rank)))
     # Slurm's 4(x2),3 says four on each of two hosts, then three
-    local_ranks = _number(names[3], environment.get(names[3], str(ranks)).split("(")[0].split(",")[0])
+    local_ranks = _parse_number(names[3], environment.get(names[3], str(ranks)).split("(")[0].split(",")[0])
     short = launcher.split(" ")[0]
-    address = _address(short, environment, alone=local_ranks == ranks)
-    return Place(rank, ranks, local_rank, local_ranks, short, address, _port(short, environment))
+    address = _leader_address(short, environment, alone=local_ranks == ranks)
+    return LaunchedRank(rank, ranks, local_rank, local_ranks, short, address, _leader_port(short, environment))
 
 
-def _number(name: str, text: str) -> int:
+def _parse_number(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UserError(f"{name} is {text!r}, not a whole number; start the ranks with torchrun, srun or mpirun")
     return int(text)
 
 
-def _address(launcher: str, environment: Mapping[str, str], *, alone: bool) -> str:
+def _leader_address(launcher: str, environment: Mapping[str, str], *, alone: bool) -> str:
     if address := environment.get("MASTER_ADDR"):
         return address
     if alone:
@@ -111,14 +111,14 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", found[0])
 
 
-def _port(launcher: str, environment: Mapping[str, str]) -> int:
+def _leader_port(launcher: str, environment: Mapping[str, str]) -> int:
     if "MASTER_PORT" in environment:
-        port = _number("MASTER_PORT", environment["MASTER_PORT"])
-        if not 0 < port <= MOST_PORT:
-            raise UserError(f"MASTER_PORT is {port}; ports go from 1 to {MOST_PORT}")
+        port = _parse_number("MASTER_PORT", environment["MASTER_PORT"])
+        if not 0 < port <= MAX_PORT:
+            raise UserError(f"MASTER_PORT is {port}; ports go from 1 to {MAX_PORT}")
         return port
     job = environment.get("SLURM_JOB_ID", "") if launcher == "srun" else ""
-    return 20_000 + int(job) % 20_000 if job.isdecimal() else PORT  # two jobs on one host must not meet
+    return 20_000 + int(job) % 20_000 if job.isdecimal() else DEFAULT_PORT  # two jobs on one host must not meet
 
 
 # How the processes that a launcher started find rank 0's: under torchrun its store says where that listens.
@@ -128,60 +128,60 @@ def _port(launcher: str, environment: Mapping[str, str]) -> int:
 RETRY_SECONDS = 0.2
 
 
-def listen(place: Place, timeout_seconds: float) -> socket.socket:
+def listen_as_leader(leader: LaunchedRank, timeout_seconds: float) -> socket.socket:
     """Rank 0's end.
 
     Raises:
         UserError: the port is taken, or the address is not this host's.
     """
-    port = 0 if _agent() else place.port
+    port = 0 if _has_torchrun_agent() else leader.port
     try:
-        server = socket.create_server((place.address, port), backlog=place.ranks)
+        server = socket.create_server((leader.address, port), backlog=leader.ranks)
     except OSError as error:
         raise UserError(
-            f"rank 0 cannot listen on {place.address}:{port} ({error.strerror}); set MASTER_PORT to a free "
+            f"rank 0 cannot listen on {leader.address}:{port} ({error.strerror}); set MASTER_PORT to a free "
             "port and MASTER_ADDR to an address of rank 0's host, the same on every rank"
         ) from error
-    if _agent():
-        _store(place, timeout_seconds).set(_key(), str(server.getsockname()[1]))
+    if _has_torchrun_agent():
+        _torchrun_store(leader, timeout_seconds).set(_port_key(), str(server.getsockname()[1]))
     return server
 
 
-def reach(place: Place, timeout_seconds: float) -> Wire:
+def connect_to_leader(launched: LaunchedRank, timeout_seconds: float) -> MessageChannel:
     """The way to rank 0, which may start later.
 
     Raises:
         UserError: it cannot be reached in time.
     """
-    deadline, port = time.monotonic() + timeout_seconds, place.port
+    deadline, port = time.monotonic() + timeout_seconds, launched.port
     why = ""
-    if _agent():
-        port = int(_store(place, timeout_seconds).get(_key()))
+    if _has_torchrun_agent():
+        port = int(_torchrun_store(launched, timeout_seconds).get(_port_key()))
     while (left := deadline - time.monotonic()) > 0:
         try:
-            return to_wire(socket.create_connection((place.address, port), timeout=left))
+            return to_channel(socket.create_connection((launched.address, port), timeout=left))
         except OSError as error:
             why = str(error.strerror or error)
             time.sleep(RETRY_SECONDS)
     raise UserError(
-        f"{place}: rank 0 at {place.address}:{port} cannot be reached within {timeout_seconds:g} s ({why}); "
+        f"{launched}: rank 0 at {launched.address}:{port} cannot be reached within {timeout_seconds:g} s ({why}); "
         "is it started, and are MASTER_ADDR and MASTER_PORT right?"
     )
 
 
-def to_wire(connection: socket.socket) -> Wire:
+def to_channel(connection: socket.socket) -> MessageChannel:
     """A socket for whole messages; short ones are not held back."""
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Wire(Connection(connection.detach()))
+    return MessageChannel(Connection(connection.detach()))
 
 
-def _agent() -> bool:
+def _has_torchrun_agent() -> bool:
     """Whether torchrun's agent listens at the port itself."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _store(place: Place, timeout_seconds: float) -> Store:
+def _torchrun_store(place: LaunchedRank, timeout_seconds: float) -> Store:
     try:
         return TCPStore(place.address, place.port, is_master=False, timeout=timedelta(seconds=timeout_seconds))
     except (RuntimeError, DistError) as error:
@@ -190,11 +190,11 @@ def _store(place: Place, timeout_seconds: float) -> Store:
         ) from error
 
 
-def _key() -> str:
+def _port_key() -> str:
     return f"shardbench/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
-def interface(place: Place) -> str | None:
+def network_interface(place: LaunchedRank) -> str | None:
     """The network interface that reaches rank 0's host; None where that cannot be told.
 
     gloo would ask for the address of this host's own name, which often is the loopback's.
@@ -211,36 +211,36 @@ def interface(place: Place) -> str | None:
 
 # How many ranks a run has, and of what kind: known before any is started.
 
-CPU_RANKS = 2
+DEFAULT_CPU_RANKS = 2
 """Ranks on a CPU unless asked otherwise: the least that talk."""
-MOST_CPU_RANKS = 64
-LOOPBACK = next((name for name in ("lo", "lo0") if name in psutil.net_if_addrs()), None)
+MAX_CPU_RANKS = 64
+LOOPBACK_INTERFACE = next((name for name in ("lo", "lo0") if name in psutil.net_if_addrs()), None)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankPlan:
     """The ranks of a run.
 
     Attributes:
         count: how many; 1 where there is nobody to talk to.
         kind: torch's device name, cpu or cuda.
-        place: this process's, where a launcher started several.
+        launched_rank: this process's, where a launcher started several.
     """
 
     count: int
     kind: str
-    place: Place | None = None
+    launched_rank: LaunchedRank | None = None
 
     @property
     def world(self) -> World:
         """As rank 0 sees it, for planning."""
-        local = self.place.local_ranks if self.place else self.count
-        return World(0, self.count, 0, local, self.kind, self.place.launcher if self.place else "own")
+        local = self.launched_rank.local_ranks if self.launched_rank else self.count
+        return World(0, self.count, 0, local, self.kind, self.launched_rank.launcher if self.launched_rank else "own")
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process measures and writes."""
-        return self.place is None or self.place.rank == 0
+        return self.launched_rank is None or self.launched_rank.rank == 0
 
     def why_not(self) -> str | None:
         """Why nothing can be measured between ranks; None if it can."""
@@ -249,18 +249,18 @@ class Ranks:
         return "one GPU is one rank, with nobody to talk to; `make gpu` checks ranks that share a GPU"
 
 
-def rank_environment(ranks: Ranks) -> dict[str, str]:
+def rank_environment(ranks: RankPlan) -> dict[str, str]:
     """Variables of the ranks' processes: gloo talks over the loopback on one host, else over what reaches rank 0.
 
     Left to itself it looks up this host's name, which may not resolve, or to an address that others cannot reach.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return {}
-    name = interface(ranks.place) if ranks.place else LOOPBACK
+    name = network_interface(ranks.launched_rank) if ranks.launched_rank else LOOPBACK_INTERFACE
     return {"GLOO_SOCKET_IFNAME": name} if name else {}
 
 
-def rank_info(ranks: Ranks) -> dict[str, Any]:
+def rank_info(ranks: RankPlan) -> dict[str, Any]:
     """For `machine_info`."""
     if ranks.count == 1:
         return {"ranks": 1}
@@ -271,7 +271,7 @@ def rank_info(ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def transport(ranks: Ranks, hosts: int, pair: tuple[int, int] | None) -> str | None:
+def find_transport(ranks: RankPlan, hosts: int, pair: tuple[int, int] | None) -> str | None:
     """The one kind of link that all ranks, or a pair of them, talk over; None for several, or where nothing tells."""
     if ranks.kind == "cpu":
         return "loopback" if hosts == 1 else "network"
@@ -284,22 +284,24 @@ def transport(ranks: Ranks, hosts: int, pair: tuple[int, int] | None) -> str | N
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def plan_ranks(asked: int | None, kind: str) -> Ranks:
+def plan_ranks(requested: int | None, kind: str) -> RankPlan:
     """The ranks that a launcher started, or those to start: one a GPU, on a CPU two.
 
     Raises:
         UserError: more than there are GPUs, or another count than the launcher's.
     """
-    place = find_place()
-    if place:
-        if asked not in (None, place.ranks):
-            raise UserError(f"--ranks {asked}: {place.launcher} started {place.ranks}; leave --ranks out")
-        return Ranks(place.ranks, kind, place)
+    launched = find_launched_rank()
+    if launched:
+        if requested not in (None, launched.ranks):
+            raise UserError(f"--ranks {requested}: {launched.launcher} started {launched.ranks}; leave --ranks out")
+        return RankPlan(launched.ranks, kind, launched)
     if kind == "cuda":
         gpus = torch.cuda.device_count()
-        if asked and asked > gpus:
-            raise UserError(f"--ranks {asked}: one rank needs one GPU, and torch sees {gpus}; at most --ranks {gpus}")
-        return Ranks(asked or max(1, gpus), kind)
-    if asked is not None and not 2 <= asked <= MOST_CPU_RANKS:
-        raise UserError(f"--ranks {asked}: between 2 and {MOST_CPU_RANKS} ranks talk on a CPU")
-    return Ranks(asked or CPU_RANKS, kind)
+        if requested and requested > gpus:
+            raise UserError(
+                f"--ranks {requested}: one rank needs one GPU, and torch sees {gpus}; at most --ranks {gpus}"
+            )
+        return RankPlan(requested or max(1, gpus), kind)
+    if requested is not None and not 2 <= requested <= MAX_CPU_RANKS:
+        raise UserError(f"--ranks {requested}: between 2 and {MAX_CPU_RANKS} ranks talk on a CPU")
+    return RankPlan(requested or DEFAULT_CPU_RANKS, kind)

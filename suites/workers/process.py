@@ -25,13 +25,13 @@ from comm.collective import Role
 # No pickles: they would run whatever the other side sends.
 
 Message = dict[str, Any]
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 """How often a process tells that it lives."""
-SILENT_SECONDS = 3.5
+HEARTBEAT_TIMEOUT_SECONDS = 3.5
 """After which it is taken not to."""
 
 
-class Wire:
+class MessageChannel:
     """One end of a connection; several threads may tell, one hears.
 
     Args:
@@ -42,7 +42,7 @@ class Wire:
         self.connection = connection
         self._lock = Lock()
 
-    def tell(self, message: Message) -> bool:
+    def send(self, message: Message) -> bool:
         """Send; False when the other side is gone."""
         try:
             with self._lock:
@@ -51,7 +51,7 @@ class Wire:
             return False
         return True
 
-    def hear(self) -> Message | None:
+    def receive(self) -> Message | None:
         """What has arrived, waiting for it; None when the other side is gone or sends what is no message."""
         try:
             message = json.loads(self.connection.recv_bytes(2**24))
@@ -64,27 +64,27 @@ class Wire:
         self.connection.close()
 
 
-class Link(Protocol):
+class WorkerHandle(Protocol):
     """The parent's side of one rank."""
 
     rank: int
     local: tuple[int, int]
-    wire: Wire
+    wire: MessageChannel
 
-    def tell(self, message: Message) -> bool:
+    def send(self, message: Message) -> bool:
         """Send a command; False when the rank is gone."""
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         """What the rank said, waiting for it; `died` says how it ended."""
 
-    def give_up(self) -> None:
+    def mark_silent(self) -> None:
         """Note that the rank has fallen silent: whoever keeps it may have too."""
 
     def end(self) -> None:
         """End the rank's process and all that it started."""
 
 
-class Muster(Protocol):
+class Spawner(Protocol):
     """Where the ranks of a run come from.
 
     Attributes:
@@ -95,7 +95,7 @@ class Muster(Protocol):
     address: str
     launcher: str
 
-    def start(self, first: Mapping[str, str]) -> list[Link]:
+    def start(self, first: Mapping[str, str]) -> list[WorkerHandle]:
         """Start every rank's process anew; rank 0's is given the variables `first` besides.
 
         Raises:
@@ -118,7 +118,7 @@ class CaseRefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Task:
+class CollectiveTask:
     """One case.
 
     Attributes:
@@ -146,19 +146,19 @@ class Task:
         """What a rank does in it."""
         return Role(world.rank, world.ranks, self.elements, self.row, in_place, self.source, self.target)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
 ROOT = Path(__file__).parent.parent.parent
-WORKER = (sys.executable, "-m", "suites.workers.worker")
+WORKER_COMMAND = (sys.executable, "-m", "suites.workers.worker")
 """The program of a rank; its last argument is the pipe's file descriptor."""
-LAST_WORDS = 3
+LAST_OUTPUT_LINES = 3
 """Lines of a dead rank's output that are told."""
 
 
-class Keeper:
+class WorkerProcess:
     """The process of one rank on this host.
 
     Args:
@@ -171,11 +171,11 @@ class Keeper:
     def __init__(self, rank: int, environment: Mapping[str, str], log: Path, local: tuple[int, int]) -> None:
         self.rank, self.local, self._log = rank, local, log
         ours, theirs = Pipe()
-        self.wire = Wire(ours)
+        self.wire = MessageChannel(ours)
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [*WORKER, str(theirs.fileno())],
+                [*WORKER_COMMAND, str(theirs.fileno())],
                 env={**os.environ, "PYTHONPATH": path, **environment},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -190,15 +190,15 @@ class Keeper:
         """The process."""
         return self._process.pid
 
-    def tell(self, message: Message) -> bool:
+    def send(self, message: Message) -> bool:
         """Send a command; False when the rank is gone."""
-        return self.wire.tell(message)
+        return self.wire.send(message)
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         """What the rank said; how it ended when it is gone."""
-        return self.wire.hear() or {"died": self._how()}
+        return self.wire.receive() or {"died": self._exit_reason()}
 
-    def give_up(self) -> None:
+    def mark_silent(self) -> None:
         """It is this process that keeps it."""
 
     def end(self) -> None:
@@ -209,30 +209,30 @@ class Keeper:
             self._process.wait()
         self.wire.close()
 
-    def _how(self) -> str:
+    def _exit_reason(self) -> str:
         try:
             status = self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             return "closed its connection"
         if status == -signal.SIGKILL:  # from outside: it had no time for words
             return "was killed by SIGKILL (out of memory? see the kernel's log)"
-        words = " | ".join(self.last_words())
+        words = " | ".join(self.last_output())
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return how + (f": {words}" if words else "")
 
-    def last_words(self) -> list[str]:
+    def last_output(self) -> list[str]:
         """The last lines that the rank printed."""
         try:
             lines = self._log.read_text(errors="replace").splitlines()
         except OSError:
             return []
-        return [line.strip()[:200] for line in lines if line.strip()][-LAST_WORDS:]
+        return [line.strip()[:200] for line in lines if line.strip()][-LAST_OUTPUT_LINES:]
 
 
 # Ranks that the suites start themselves: one a GPU, or as many as asked for on a CPU.
 
 
-class OwnRanks:
+class LocalSpawner:
     """All ranks on this host.
 
     Args:
@@ -247,11 +247,11 @@ class OwnRanks:
         self.ranks, self._environment = ranks, environment
         self._logs = tempfile.TemporaryDirectory(prefix="shardbench-ranks-")
 
-    def start(self, first: Mapping[str, str]) -> list[Link]:
+    def start(self, first: Mapping[str, str]) -> list[WorkerHandle]:
         """A process for each."""
         own = [{**self._environment, **(first if rank == 0 else {})} for rank in range(self.ranks)]
         return [
-            Keeper(rank, own[rank], Path(self._logs.name) / f"rank-{rank}.log", (rank, self.ranks))
+            WorkerProcess(rank, own[rank], Path(self._logs.name) / f"rank-{rank}.log", (rank, self.ranks))
             for rank in range(self.ranks)
         ]
 

@@ -8,101 +8,109 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from specs.errors import UserError
-from suites.workers.launcher import Place, listen, reach, to_wire
-from suites.workers.process import BEAT_SECONDS, SILENT_SECONDS, Keeper, Link, Message, RankLostError, Wire
+from suites.workers.launcher import LaunchedRank, connect_to_leader, listen_as_leader, to_channel
+from suites.workers.process import (
+    HEARTBEAT_SECONDS,
+    HEARTBEAT_TIMEOUT_SECONDS,
+    Message,
+    MessageChannel,
+    RankLostError,
+    WorkerHandle,
+    WorkerProcess,
+)
 
 # What every process but rank 0's does under a launcher: it keeps its rank's process and does as the leader says.
 
 
-def follow(place: Place, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
+def run_follower(launched: LaunchedRank, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
     """Keep one rank's process for the leader until it says that the run is over.
 
     Raises:
         UserError: the leader cannot be reached, refuses, or falls silent.
     """
-    wire = reach(place, timeout_seconds)
-    wire.tell(
+    channel = connect_to_leader(launched, timeout_seconds)
+    channel.send(
         {
             "hello": True,
-            "rank": place.rank,
-            "ranks": place.ranks,
-            "local_rank": place.local_rank,
-            "local_ranks": place.local_ranks,
+            "rank": launched.rank,
+            "ranks": launched.ranks,
+            "local_rank": launched.local_rank,
+            "local_ranks": launched.local_ranks,
             "plan": plan,
         }
     )
-    keeper: Keeper | None = None
-    silent = f"at {place.address}:{place.port} has said nothing"
+    worker: WorkerProcess | None = None
+    silent = f"at {launched.address}:{launched.port} has said nothing"
     why = "another program may listen there: set MASTER_PORT to a free port, the same on every rank"
     with tempfile.TemporaryDirectory(prefix="shardbench-ranks-") as logs:
-        log, heard, beaten, generation = Path(logs) / f"rank-{place.rank}.log", time.monotonic(), 0.0, 0
+        log, heard, beaten, generation = Path(logs) / f"rank-{launched.rank}.log", time.monotonic(), 0.0, 0
         try:
             while True:
-                both = [wire.connection, *([keeper.wire.connection] if keeper else [])]
-                ready = wait(both, timeout=BEAT_SECONDS)
+                both = [channel.connection, *([worker.wire.connection] if worker else [])]
+                ready = wait(both, timeout=HEARTBEAT_SECONDS)
                 now = time.monotonic()
-                if wire.connection in ready:
-                    heard, command = now, wire.hear()
+                if channel.connection in ready:
+                    heard, command = now, channel.receive()
                     silent, why = "has been silent", "its host or the network is gone"
                     if command is None:
-                        raise UserError(f"{place}: rank 0's process is gone; what it measured is in its journal")
+                        raise UserError(f"{launched}: rank 0's process is gone; what it measured is in its journal")
                     if "refused" in command:
                         raise UserError(command["refused"])
                     if command["do"] == "over":
-                        wire.connection.poll(timeout_seconds)  # launchers end all with the first
+                        channel.connection.poll(timeout_seconds)  # launchers end all with the first
                         return
                     generation = command.get("generation", generation)
-                    keeper = _obey(command, keeper, place, environment, log)
+                    worker = _execute_command(command, worker, launched, environment, log)
                 if now - heard > timeout_seconds:
-                    raise UserError(f"{place}: rank 0 {silent} for {timeout_seconds:g} s; {why}")
-                if keeper and keeper.wire.connection in ready:
-                    message = keeper.hear()
-                    wire.tell({**message, "generation": generation})
+                    raise UserError(f"{launched}: rank 0 {silent} for {timeout_seconds:g} s; {why}")
+                if worker and worker.wire.connection in ready:
+                    message = worker.receive()
+                    channel.send({**message, "generation": generation})
                     if "died" in message:
-                        keeper.end()
-                        keeper = None
-                if now - beaten > BEAT_SECONDS:
+                        worker.end()
+                        worker = None
+                if now - beaten > HEARTBEAT_SECONDS:
                     beaten = now
-                    wire.tell({"keeper": place.rank})
+                    channel.send({"keeper": launched.rank})
         finally:
-            if keeper:
-                keeper.end()
-            wire.close()
+            if worker:
+                worker.end()
+            channel.close()
 
 
-def _obey(
-    command: Message, keeper: Keeper | None, place: Place, environment: dict[str, str], log: Path
-) -> Keeper | None:
+def _execute_command(
+    command: Message, worker: WorkerProcess | None, launched: LaunchedRank, environment: dict[str, str], log: Path
+) -> WorkerProcess | None:
     """Start or stop the rank's process, or pass a command on to it."""
     if command["do"] == "start":
-        return Keeper(place.rank, environment, log, (place.local_rank, place.local_ranks))
+        return WorkerProcess(launched.rank, environment, log, (launched.local_rank, launched.local_ranks))
     if command["do"] == "stop":
-        if keeper:
-            keeper.end()
+        if worker:
+            worker.end()
         return None
-    if command["do"] != "beat" and keeper:
-        keeper.tell(command)
-    return keeper
+    if command["do"] != "beat" and worker:
+        worker.send(command)
+    return worker
 
 
-HELLO_SECONDS = 5.0
+HANDSHAKE_SECONDS = 5.0
 
 
-class RemoteRank:
+class RemoteWorker:
     """A rank whose process another process keeps."""
 
-    def __init__(self, wire: Wire, hello: Message) -> None:
+    def __init__(self, wire: MessageChannel, hello: Message) -> None:
         self.wire, self.rank = wire, int(hello["rank"])
         self.local = int(hello["local_rank"]), int(hello["local_ranks"])
         self.gone, self.generation, self._heard = "", 0, time.monotonic()
 
-    def tell(self, message: Message) -> bool:
+    def send(self, message: Message) -> bool:
         """Send through its keeper."""
-        return self.wire.tell(message)
+        return self.wire.send(message)
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         """What the rank or its keeper says."""
-        message = self.wire.hear()
+        message = self.wire.receive()
         if message is None:
             self.gone = f"rank {self.rank}'s process is gone"
             return {"died": "is gone: the process that kept it closed the connection"}
@@ -116,20 +124,20 @@ class RemoteRank:
             RankLostError: its keeper is gone.
         """
         self.generation += 1
-        if self.gone or not self.wire.tell({"do": "start", "generation": self.generation}):
+        if self.gone or not self.wire.send({"do": "start", "generation": self.generation}):
             raise RankLostError(self.gone or f"rank {self.rank}'s process is gone")
 
-    def give_up(self) -> None:
+    def mark_silent(self) -> None:
         """Its keeper tells once a second that it is there; if that has ended too, its host cannot be reached."""
-        if time.monotonic() - self._heard > SILENT_SECONDS:
+        if time.monotonic() - self._heard > HEARTBEAT_TIMEOUT_SECONDS:
             self.gone = f"rank {self.rank}'s host does not answer any more"
 
     def end(self) -> None:
         """Have its process ended; the keeper stays."""
-        self.wire.tell({"do": "stop"})
+        self.wire.send({"do": "stop"})
 
 
-class JoinedRanks:
+class LeaderSpawner:
     """The leader's side: its own rank beside those of the others.
 
     Args:
@@ -141,14 +149,14 @@ class JoinedRanks:
         UserError: the port is taken, a rank does not come, or comes with other cases or another count of ranks.
     """
 
-    def __init__(self, place: Place, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
+    def __init__(self, place: LaunchedRank, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
         self.ranks, self.address, self.launcher = place.ranks, place.address, place.launcher
         self._place, self._environment = place, environment
         self._logs = tempfile.TemporaryDirectory(prefix="shardbench-ranks-")
-        self._others: dict[int, RemoteRank] = {}
+        self._others: dict[int, RemoteWorker] = {}
         self._over = threading.Event()
         deadline = time.monotonic() + timeout_seconds
-        with listen(place, timeout_seconds) as server:
+        with listen_as_leader(place, timeout_seconds) as server:
             while len(self._others) < place.ranks - 1:
                 server.settimeout(max(0.01, deadline - time.monotonic()))
                 try:
@@ -159,15 +167,15 @@ class JoinedRanks:
                         f"{place.ranks - len(missing)} of {place.ranks} ranks came within {timeout_seconds:g} s; "
                         f"rank {', '.join(map(str, missing))} did not: start as many as the launcher's world size says"
                     )
-                self._welcome(to_wire(connection), plan)
-        threading.Thread(target=self._beat, daemon=True).start()
+                self._accept_rank(to_channel(connection), plan)
+        threading.Thread(target=self._send_heartbeats, daemon=True).start()
 
-    def _welcome(self, wire: Wire, plan: str) -> None:
-        hello = wire.hear() if wire.connection.poll(HELLO_SECONDS) else None
+    def _accept_rank(self, wire: MessageChannel, plan: str) -> None:
+        hello = wire.receive() if wire.connection.poll(HANDSHAKE_SECONDS) else None
         if hello is None or "hello" not in hello:
             wire.close()  # something else knocked at the port
             return
-        rank = RemoteRank(wire, hello)
+        rank = RemoteWorker(wire, hello)
         self._add(rank)
         if hello["ranks"] != self.ranks:
             self._refuse(
@@ -179,34 +187,34 @@ class JoinedRanks:
                 f"rank {rank.rank} has other cases than rank 0; give every rank the same options and the same commit"
             )
 
-    def _add(self, rank: RemoteRank) -> None:
+    def _add(self, rank: RemoteWorker) -> None:
         if rank.rank in self._others or rank.rank == 0:
-            rank.wire.tell({"refused": f"there is a rank {rank.rank} already"})
+            rank.wire.send({"refused": f"there is a rank {rank.rank} already"})
             self._refuse(f"two processes say they are rank {rank.rank}; each rank is started once")
         self._others[rank.rank] = rank
 
     def _refuse(self, reason: str) -> None:
         for other in self._others.values():
-            other.tell({"refused": reason})
+            other.send({"refused": reason})
         raise UserError(reason)
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+    def _send_heartbeats(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
             for other in self._others.values():
-                other.tell({"do": "beat"})
+                other.send({"do": "beat"})
 
-    def start(self, first: Mapping[str, str]) -> list[Link]:
+    def start(self, first: Mapping[str, str]) -> list[WorkerHandle]:
         """This host's process, and every other keeper's."""
         for other in self._others.values():
             other.start()
         local = self._place.local_rank, self._place.local_ranks
         log = Path(self._logs.name) / "rank-0.log"
-        links: list[Link] = [Keeper(0, {**self._environment, **first}, log, local)]
+        links: list[WorkerHandle] = [WorkerProcess(0, {**self._environment, **first}, log, local)]
         return links + [self._others[rank] for rank in sorted(self._others)]
 
     def close(self) -> None:
         """Let the other processes go."""
         self._over.set()
         for other in self._others.values():
-            other.tell({"do": "over"})  # the connection stays until this process ends: they wait for that
+            other.send({"do": "over"})  # the connection stays until this process ends: they wait for that
         self._logs.cleanup()

@@ -28,16 +28,16 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from comm.backend import Backend, Communicator, World
-from comm.backends.all import BACKENDS
-from comm.collective import Buffers, Collective, Role, fill, predictable, relative_error
+from comm.backends import BACKENDS
+from comm.collective import Buffers, Collective, Role, fill_buffer, message_values, relative_error
 from comm.collectives import COLLECTIVES
-from kernels.timing.host import without_collector
+from kernels.timing.host import gc_disabled
 from specs.errors import UserError
-from specs.journal import BETWEEN, CALL, TIMED, WARM_UP
-from specs.privacy import here
+from specs.journal import CALL_RANGE, TIMED_RANGE, UNTIMED_RANGE, WARM_UP_RANGE
+from specs.privacy import current_identity
 from suites import nvtx
-from suites.decoder.worker import Desk
-from suites.workers.process import BEAT_SECONDS, Task, Wire
+from suites.decoder.worker import ModelWorker
+from suites.workers.process import HEARTBEAT_SECONDS, CollectiveTask, MessageChannel
 
 # How long calls take that all ranks make together: each rank times its own, from a barrier on.
 #
@@ -47,57 +47,65 @@ from suites.workers.process import BEAT_SECONDS, Task, Wire
 SPIN_SECONDS = 3e-4
 """How long before the end of an idle gap a rank stops sleeping: a scheduler wakes it up to so much too late."""
 
-Calls = Callable[[int], object]
-Step = Callable[[], object]
+RepeatedCall = Callable[[int], object]
+Thunk = Callable[[], object]
 
 
-class Clock(Protocol):
+class CallTimer(Protocol):
     """Seconds a call of one rank."""
 
     name: str
 
-    def spans(self, calls: Calls, fresh: Step, barrier: Step, count: int, rounds: int) -> list[float]:
+    def seconds_per_call(
+        self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, count: int, rounds: int
+    ) -> list[float]:
         """For each round the seconds a call of `count` calls behind one another."""
 
-    def after_gap(self, calls: Calls, fresh: Step, barrier: Step, gap_seconds: float, rounds: int) -> list[float]:
+    def seconds_after_gap(
+        self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, gap_seconds: float, rounds: int
+    ) -> list[float]:
         """For each round the seconds of one call after the device and the links were idle for so long."""
 
-    def prepared(self, call: Step) -> Step:
+    def prepare(self, call: Thunk) -> Thunk:
         """A call in the form in which it is timed."""
 
-    def made(self, count: int, rounds: int) -> int:
+    def call_count(self, count: int, rounds: int) -> int:
         """Calls that `spans` makes, those that are not timed too."""
 
 
-class HostClock:
+class HostCallTimer:
     """perf_counter, where calls return when their work is done."""
 
     name = "perf_counter"
 
-    def spans(self, calls: Calls, fresh: Step, barrier: Step, count: int, rounds: int) -> list[float]:
+    def seconds_per_call(
+        self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, count: int, rounds: int
+    ) -> list[float]:
         """T(n) / n: a CPU has no graph whose start would have to be subtracted."""
         return [one / count for one in self._rounds(lambda: calls(count), fresh, barrier, rounds)]
 
-    def after_gap(self, calls: Calls, fresh: Step, barrier: Step, gap_seconds: float, rounds: int) -> list[float]:
+    def seconds_after_gap(
+        self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, gap_seconds: float, rounds: int
+    ) -> list[float]:
         """The ranks leave the barrier together, so they sleep and call together."""
 
         def idle() -> None:
             barrier()
-            idle_until(time.perf_counter() + gap_seconds)
+            wait_until(time.perf_counter() + gap_seconds)
 
         return self._rounds(lambda: calls(1), fresh, idle, rounds)
 
-    def prepared(self, call: Step) -> Step:
+    def prepare(self, call: Thunk) -> Thunk:
         """As it is."""
         return call
 
-    def made(self, count: int, rounds: int) -> int:
+    def call_count(self, count: int, rounds: int) -> int:
         """All are timed."""
         return count * rounds
 
-    def _rounds(self, timed: Step, fresh: Step, barrier: Step, rounds: int) -> list[float]:
+    def _rounds(self, timed: Thunk, fresh: Thunk, barrier: Thunk, rounds: int) -> list[float]:
         found = []
-        with without_collector():
+        with gc_disabled():
             for _ in range(rounds):
                 fresh()
                 barrier()
@@ -107,7 +115,7 @@ class HostClock:
         return found
 
 
-class CudaClock:
+class CudaCallTimer:
     """CUDA events around graph replays, or around calls launched one by one.
 
     Args:
@@ -118,9 +126,11 @@ class CudaClock:
 
     def __init__(self, graph: bool) -> None:
         self._graph = graph
-        self._captured: dict[int, Step] = {}
+        self._captured: dict[int, Thunk] = {}
 
-    def spans(self, calls: Calls, fresh: Step, barrier: Step, count: int, rounds: int) -> list[float]:
+    def seconds_per_call(
+        self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, count: int, rounds: int
+    ) -> list[float]:
         """(T(2n) − T(n)) / n: what starting costs is in both.
 
         The barrier is on the stream, so the ranks' devices start together however late a host is.
@@ -135,25 +145,27 @@ class CudaClock:
             for part in parts:
                 fresh()
                 barrier()
-                marks.append(_between(part))
+                marks.append(_record_events(part))
         torch.cuda.synchronize()
         spans = [start.elapsed_time(end) / 1000 for start, end in marks]
         return [(long - short) / count for short, long in zip(spans[::2], spans[1::2], strict=True)]
 
-    def after_gap(self, calls: Calls, fresh: Step, barrier: Step, gap_seconds: float, rounds: int) -> list[float]:
+    def seconds_after_gap(
+        self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, gap_seconds: float, rounds: int
+    ) -> list[float]:
         """One call on a device that has had nothing to do: the host's launch is in it, and whoever comes last."""
         part, found = self._part(calls, 1), []
         for _ in range(rounds):
             fresh()
             barrier()
             torch.cuda.synchronize()
-            idle_until(time.perf_counter() + gap_seconds)
-            start, end = _between(part)
+            wait_until(time.perf_counter() + gap_seconds)
+            start, end = _record_events(part)
             torch.cuda.synchronize()
             found.append(start.elapsed_time(end) / 1000)
         return found
 
-    def prepared(self, call: Step) -> Step:
+    def prepare(self, call: Thunk) -> Thunk:
         """Captured where it is replayed; nothing of it has run then."""
         if not self._graph:
             return call
@@ -162,17 +174,17 @@ class CudaClock:
             call()
         return graph.replay
 
-    def made(self, count: int, rounds: int) -> int:
+    def call_count(self, count: int, rounds: int) -> int:
         """Of a round n and 2n, and once more where a graph is uploaded by its first replay."""
         return 3 * count * (rounds + self._graph)
 
-    def _part(self, calls: Calls, count: int) -> Step:
+    def _part(self, calls: RepeatedCall, count: int) -> Thunk:
         if count not in self._captured:
-            self._captured[count] = self.prepared(lambda: calls(count))
+            self._captured[count] = self.prepare(lambda: calls(count))
         return self._captured[count]
 
 
-def idle_until(deadline: float) -> None:
+def wait_until(deadline: float) -> None:
     """Sleep, then spin for the last moments."""
     if (left := deadline - time.perf_counter() - SPIN_SECONDS) > 0:
         time.sleep(left)
@@ -180,7 +192,7 @@ def idle_until(deadline: float) -> None:
         pass
 
 
-def _between(part: Step) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+def _record_events(part: Thunk) -> tuple[torch.cuda.Event, torch.cuda.Event]:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     part()
@@ -191,47 +203,47 @@ def _between(part: Step) -> tuple[torch.cuda.Event, torch.cuda.Event]:
 # A rank at its work: it joins the others, sets a case up, checks it, and times it, each when it is told to.
 
 Reply = dict[str, Any]
-OF_MODELS = ("build", "share", "prove", "walk")
-"""Commands that `suites.decoder.worker.Desk` carries out."""
-SHORT = 2**20
+MODEL_COMMANDS = ("build", "share", "prove", "walk")
+"""Commands that `suites.decoder.worker.ModelWorker` carries out."""
+SHORT_ELEMENTS = 2**20
 """Elements of messages that are checked twice: of longer ones a check takes long."""
 
 
-def this_host() -> str:
+def host_digest() -> str:
     """What tells this host from another and does not give its name away: a digest of name and network card."""
     card = uuid.getnode()
     made_up = card >> 40 & 1  # where there is no card, every process is given another number, marked by this bit
     return hashlib.sha256(f"{platform.node()} {0 if made_up else card}".encode()).hexdigest()[:16]
 
 
-class Stand:
+class RankWorker:
     """What a rank keeps between commands: the world, its connections, and the case that is set up."""
 
     def __init__(self) -> None:
         self._communicators: dict[str, Communicator] = {}
-        self._case: Case | None = None
+        self._case: CollectiveCase | None = None
         self._world: World | None = None
-        self._desk: Desk | None = None
+        self._model_worker: ModelWorker | None = None
 
-    def do(self, command: str, arguments: Reply) -> Reply:
+    def execute(self, command: str, arguments: Reply) -> Reply:
         """Carry out a command and say what came of it."""
         doing: dict[str, Callable[..., Reply]] = {
             "join": self._join,
-            "draw": self._draw,
+            "draw": self._set_up_case,
             "check": self._check,
             "sample": self._sample,
         }
-        if command in OF_MODELS:
+        if command in MODEL_COMMANDS:
             self._case = None  # probes and models do not share memory
-            return cast("Reply", getattr(self._desk_of_models(), command)(**arguments))
+            return cast("Reply", getattr(self._get_model_worker(), command)(**arguments))
         return doing[command](**arguments)
 
     def close(self) -> None:
         """Let go of the other ranks, which do the same."""
         self._case = None
-        if self._desk:
+        if self._model_worker:
             with suppress(Exception):
-                self._desk.close()
+                self._model_worker.close()
         for communicator in self._communicators.values():
             with suppress(Exception):
                 communicator.close()
@@ -251,31 +263,31 @@ class Stand:
             timeout=limit,
         )
         dist.all_reduce(torch.zeros(1))  # on the CPU: NCCL is for those cases alone that ask for it
-        return {"host": this_host()}
+        return {"host": host_digest()}
 
-    def _draw(self, task: Reply, copies: int, label: Reply) -> Reply:
+    def _set_up_case(self, task: Reply, copies: int, label: Reply) -> Reply:
         self._case = None  # its memory goes before the next one's comes
-        asked, world = Task(**task), self._joined()
+        asked, world = CollectiveTask(**task), self._require_world()
         backend = BACKENDS[asked.backend]
         if reason := backend.why_not(world):
             raise UserError(reason)
         communicator = self._connect(backend, world)
-        communicator.reuse()
-        self._case = Case(asked, backend, communicator, copies, label)
-        return {"path": communicator.path(asked.target)}
+        communicator.recycle_buffers()
+        self._case = CollectiveCase(asked, backend, communicator, copies, label)
+        return {"path": communicator.transfer_path(asked.target)}
 
     def _check(self, turn: int) -> Reply:
         """One call on fresh values and poisoned results, held against the reference."""
-        case = self._set_up()
-        with nvtx.visit(case.label, WARM_UP):
+        case = self._require_case()
+        with nvtx.annotate_case(case.label, WARM_UP_RANGE):
             error = case.check(turn)
         return {"error": "nan" if error is not None and isnan(error) else error}
 
     def _sample(self, calls: int, rounds: int) -> Reply:
-        case = self._set_up()
-        with nvtx.visit(case.label, TIMED):
+        case = self._require_case()
+        with nvtx.annotate_case(case.label, TIMED_RANGE):
             seconds = case.sample(calls, rounds)
-            nvtx.tell(case.label["question"], case.made(calls, rounds), seconds)
+            nvtx.mark_timing(case.label["question"], case.call_count(calls, rounds), seconds)
         return {"seconds": seconds, "clock": case.clock.name}
 
     def _connect(self, backend: Backend, world: World) -> Communicator:
@@ -283,29 +295,29 @@ class Stand:
             self._communicators[backend.name] = backend.connect(world)
         return self._communicators[backend.name]
 
-    def _desk_of_models(self) -> Desk:
-        if self._desk is None:
-            self._desk = Desk(self._joined(), this_host())
-        return self._desk
+    def _get_model_worker(self) -> ModelWorker:
+        if self._model_worker is None:
+            self._model_worker = ModelWorker(self._require_world(), host_digest())
+        return self._model_worker
 
-    def _joined(self) -> World:
+    def _require_world(self) -> World:
         if self._world is None:
             raise UserError("told to run a case before it was told to join the others")
         return self._world
 
-    def _set_up(self) -> "Case":
+    def _require_case(self) -> "CollectiveCase":
         if self._case is None:
             raise UserError("told to run a case before one was set up")
         return self._case
 
 
-def _worst(errors: Sequence[float | None]) -> float | None:
+def _worst_error(errors: Sequence[float | None]) -> float | None:
     """The largest error, NaN above all; None where this rank is given nothing."""
     known = [error for error in errors if error is not None]
     return max(known, key=lambda error: (isnan(error), error), default=None)
 
 
-class Case:
+class CollectiveCase:
     """A case on this rank.
 
     Args:
@@ -316,49 +328,49 @@ class Case:
     """
 
     def __init__(
-        self, task: Task, backend: Backend, communicator: Communicator, copies: int, label: Mapping[str, Any]
+        self, task: CollectiveTask, backend: Backend, communicator: Communicator, copies: int, label: Mapping[str, Any]
     ) -> None:
         self._task, self._communicator, self.label = task, communicator, label
         self._collective: Collective = COLLECTIVES[task.op]
         world = communicator.world
         self._role: Role = task.role(world, in_place=self._collective.method in backend.in_place)
-        self._buffers = [self._room() for _ in range(copies)]
-        self.clock: Clock = HostClock() if world.kind == "cpu" else CudaClock(task.launch == "graph")
+        self._buffers = [self._allocate_buffers() for _ in range(copies)]
+        self.clock: CallTimer = HostCallTimer() if world.kind == "cpu" else CudaCallTimer(task.launch == "graph")
         self._turn = cycle(self._buffers)
 
     def check(self, turn: int) -> float | None:
         """Relative error of one call; NaN where something was not written, None where this rank is given nothing."""
         buffers = self._buffers[0]
         call = partial(self._collective.run, self._communicator, buffers, self._role)
-        errors = [self._checked(call, buffers, turn, shown=True)]
+        errors = [self._check_once(call, buffers, turn, shown=True)]
         if self._task.launch == "graph":  # compiled and connected by now, as a capture needs it
-            errors.append(self._checked(self.clock.prepared(call), buffers, turn + 1))
-        elif self._task.elements <= SHORT:  # a one-shot has two slots in turn
-            errors.append(self._checked(call, buffers, turn + 1))
-        return _worst(errors)
+            errors.append(self._check_once(self.clock.prepare(call), buffers, turn + 1))
+        elif self._task.elements <= SHORT_ELEMENTS:  # a one-shot has two slots in turn
+            errors.append(self._check_once(call, buffers, turn + 1))
+        return _worst_error(errors)
 
-    def _checked(self, call: Step, buffers: Buffers, turn: int, *, shown: bool = False) -> float | None:
+    def _check_once(self, call: Thunk, buffers: Buffers, turn: int, *, shown: bool = False) -> float | None:
         """The error of one call on values that no call before has seen; a trace is shown one call and no second."""
         world = self._communicator.world
         self._fill(buffers, turn)
         self._communicator.barrier()
-        with self._range(CALL) if shown else nullcontext():
+        with self._range(CALL_RANGE) if shown else nullcontext():
             call()
         if world.kind != "cpu":
             torch.cuda.synchronize()
-        return relative_error(self._collective, buffers, predictable(world.ranks, turn), self._role)
+        return relative_error(self._collective, buffers, message_values(world.ranks, turn), self._role)
 
     def sample(self, calls: int, rounds: int) -> list[float]:
         """Seconds a call, for each round."""
         fresh, barrier = self._between(self._fresh), self._between(self._communicator.barrier)
         self._between(self._fill_all)()
         if self._task.gap_seconds:
-            return self.clock.after_gap(self._call, fresh, barrier, self._task.gap_seconds, rounds)
-        return self.clock.spans(self._call, fresh, barrier, calls, rounds)
+            return self.clock.seconds_after_gap(self._call, fresh, barrier, self._task.gap_seconds, rounds)
+        return self.clock.seconds_per_call(self._call, fresh, barrier, calls, rounds)
 
-    def made(self, calls: int, rounds: int) -> int:
+    def call_count(self, calls: int, rounds: int) -> int:
         """Calls that `sample` makes, those that are not timed too."""
-        return rounds if self._task.gap_seconds else self.clock.made(calls, rounds)
+        return rounds if self._task.gap_seconds else self.clock.call_count(calls, rounds)
 
     def _call(self, count: int) -> None:
         run, communicator, role = self._collective.run, self._communicator, self._role
@@ -366,27 +378,27 @@ class Case:
             run(communicator, next(self._turn), role)
 
     def _fresh(self) -> None:
-        if self._collective.grows(self._role):
+        if self._collective.accumulates(self._role):
             self._fill_all()
 
-    def _between(self, step: Step) -> Step:
+    def _between(self, step: Thunk) -> Thunk:
         """In a range that tells it from the calls that are timed; clocks take such steps outside of their samples."""
 
         def shown() -> None:
-            with self._range(BETWEEN):
+            with self._range(UNTIMED_RANGE):
                 step()
 
         return shown
 
     def _range(self, name: str) -> AbstractContextManager[None]:
-        return nvtx.mark(name, self.label["question"], self.label["number"])
+        return nvtx.annotate(name, self.label["question"], self.label["number"])
 
     def _fill_all(self) -> None:
         for buffers in self._buffers:
             self._fill(buffers, 0)
 
-    def _room(self) -> Buffers:
-        parts = self._collective.parts(self._role)
+    def _allocate_buffers(self) -> Buffers:
+        parts = self._collective.buffers(self._role)
         return {name: self._buffer(name, part.elements) for name, part in parts.items()}
 
     def _buffer(self, name: str, elements: int) -> torch.Tensor:
@@ -397,54 +409,54 @@ class Case:
 
     def _fill(self, buffers: Buffers, turn: int) -> None:
         world = self._communicator.world
-        for name, part in self._collective.parts(self._role).items():
-            fill(buffers[name], predictable(world.ranks, turn), part.holds)
+        for name, part in self._collective.buffers(self._role).items():
+            fill_buffer(buffers[name], message_values(world.ranks, turn), part.value_id)
 
 
-PARENT_GONE = 3
-FAREWELL_SECONDS = 2.0
+PARENT_GONE_STATUS = 3
+SHUTDOWN_SECONDS = 2.0
 """MPI wants its end told, which all ranks have to do together."""
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """What an exception says, in a line; without this host's name, which no other host can tell for one."""
-    told = here().text(" ".join(str(error).split()))
+    told = current_identity().text(" ".join(str(error).split()))
     return f"{type(error).__name__}: {told[:300]}" if told else type(error).__name__
 
 
-class Pulse(threading.Thread):
+class Heartbeat(threading.Thread):
     """Tells the parent once a second where the main thread is."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: MessageChannel) -> None:
         super().__init__(daemon=True)
         self._wire, self._main = wire, threading.main_thread().ident
         self.doing = "starting"
 
     def run(self) -> None:
         """Until the parent is gone."""
-        while self._wire.tell({"beat": self.doing, "in": self._function()}):
-            threading.Event().wait(BEAT_SECONDS)
-        os._exit(PARENT_GONE)
+        while self._wire.send({"beat": self.doing, "in": self._function()}):
+            threading.Event().wait(HEARTBEAT_SECONDS)
+        os._exit(PARENT_GONE_STATUS)
 
     def _function(self) -> str:
         frame: FrameType | None = sys._current_frames().get(self._main or 0)
         return frame.f_code.co_name if frame else ""
 
 
-def serve(wire: Wire) -> None:
+def serve(channel: MessageChannel) -> None:
     """Do what the parent says until it says `end` or hangs up."""
-    pulse, stand = Pulse(wire), Stand()
-    pulse.start()
-    while (command := wire.hear()) is not None and command["do"] != "end":
-        pulse.doing = command["do"]
+    heartbeat, rank_worker = Heartbeat(channel), RankWorker()
+    heartbeat.start()
+    while (command := channel.receive()) is not None and command["do"] != "end":
+        heartbeat.doing = command["do"]
         try:
-            reply = {"done": command["do"], **stand.do(command["do"], command["with"])}
+            reply = {"done": command["do"], **rank_worker.execute(command["do"], command["with"])}
         except (Exception, SystemExit) as error:  # whatever a library raises is told; the parent decides
-            reply = {"failed": one_line(error), "doing": command["do"]}
-        pulse.doing = "waiting"
-        wire.tell({**reply, "turn": command["turn"]})
-    threading.Timer(FAREWELL_SECONDS, os._exit, (0,)).start()
-    stand.close()
+            reply = {"failed": error_line(error), "doing": command["do"]}
+        heartbeat.doing = "waiting"
+        channel.send({**reply, "turn": command["turn"]})
+    threading.Timer(SHUTDOWN_SECONDS, os._exit, (0,)).start()
+    rank_worker.close()
     os._exit(0)  # what a library would still do at exit can hang when another rank is gone
 
 
@@ -453,7 +465,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     if sys.platform == "linux":  # should the parent be killed together with its pipes held open elsewhere
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    serve(Wire(Connection(int(sys.argv[1]))))
+    serve(MessageChannel(Connection(int(sys.argv[1]))))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from comm.backend import World
 from comm.backends.torch_distributed import GLOO
-from comm.collective import Role, fill, predictable, relative_error
+from comm.collective import Role, fill_buffer, message_values, relative_error
 from comm.collectives import COLLECTIVES
 
 HIDDEN = 96
@@ -22,10 +22,10 @@ def run(communicator, collective, dtype, elements):
     row = HIDDEN if "norm" in collective.op else 1
     in_place = collective.method in GLOO.in_place
     role = Role(world.rank, world.ranks, elements, row, in_place, source=world.ranks - 1, target=0)
-    value, parts = predictable(world.ranks, 4), collective.parts(role)
+    value, parts = message_values(world.ranks, 4), collective.buffers(role)
     buffers = {name: communicator.buffer(part.elements, dtype) for name, part in parts.items()}
     for name, part in parts.items():
-        fill(buffers[name], value, part.holds)
+        fill_buffer(buffers[name], value, part.value_id)
     communicator.barrier()
     collective.run(communicator, buffers, role)
     return relative_error(collective, buffers, value, role)

@@ -85,7 +85,7 @@ def play(folder: Path, job: SimpleNamespace, module, rank: int) -> dict:
     for other in sorted(range(job.ranks), key=lambda one: (one - rank) % job.ranks):
         maps[other] = torch.from_file(str(folder / f"{other}.memory"), shared=True, size=size, dtype=torch.uint8)
     addresses = [maps[other].data_ptr() for other in range(job.ranks)]
-    one_shot = module.OneShot(rank, addresses, torch.device("cpu"), FIRST_EPOCH)
+    one_shot = module.OneShotAllReduce(rank, addresses, torch.device("cpu"), FIRST_EPOCH)
     right = wrong = 0
     for turn in range(job.rounds):
         elements = ELEMENTS[turn % len(ELEMENTS)]

@@ -10,9 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from comm.backend import DTYPES, Communicator, World
-from comm.backends import cupy_nccl, mpi, symmetric, torch_distributed
-from comm.backends.all import BACKENDS
+from comm.backend import TORCH_DTYPES, Communicator, World
+from comm.backends import BACKENDS, cupy_nccl, mpi, symmetric, torch_distributed
 from specs.errors import UserError
 
 GPU_NAMES = ["nccl", "cupy-nccl", "symm-one-shot", "symm-two-shot", "symm-multimem", "triton-one-shot", "peer"]
@@ -31,8 +30,8 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda.nccl, "version", lambda: version)
         monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
         monkeypatch.setattr(cupy_nccl, "find_spec", lambda name: object())
-        fake = SimpleNamespace(get_version=lambda: torch_distributed.version())
-        monkeypatch.setattr(cupy_nccl, "load", lambda: fake)
+        fake = SimpleNamespace(get_version=lambda: torch_distributed.nccl_version())
+        monkeypatch.setattr(cupy_nccl, "load_nccl", lambda: fake)
 
     return there
 
@@ -56,7 +55,7 @@ def test_a_communicator_offers_what_its_row_lists(row):
     assert row.methods | {"barrier"} <= own
     assert ("recv" in own) == ("send" in row.methods)
     assert row.in_place <= row.methods
-    assert row.kinds == {"cuda"}
+    assert row.device_kinds == {"cuda"}
 
 
 @pytest.mark.parametrize("name", GPU_NAMES)
@@ -75,12 +74,12 @@ def test_without_gpus_each_says_in_one_line_what_it_takes(name, gpus):
 @pytest.mark.parametrize("name", ["nccl", "cupy-nccl"])
 def test_ranks_that_share_a_gpu_need_a_newer_nccl_that_is_told_so(name, gpus, monkeypatch):
     shared, why_not = world(overlapping=True), BACKENDS[name].why_not
-    monkeypatch.setenv(torch_distributed.MULTI_RANK, "1")
+    monkeypatch.setenv(torch_distributed.MULTI_RANK_VARIABLE, "1")
     gpus(1, (2, 29, 7))
     assert why_not(shared) == "NCCL 2.29.7 takes one rank a GPU; several need 2.30 or later"
     gpus(1, (2, 30, 0))
     assert why_not(shared) is None
-    monkeypatch.delenv(torch_distributed.MULTI_RANK)
+    monkeypatch.delenv(torch_distributed.MULTI_RANK_VARIABLE)
     assert why_not(shared) == "ranks share a GPU; set NCCL_MULTI_RANK_GPU_ENABLE=1 for them"
 
 
@@ -88,26 +87,29 @@ def test_ranks_that_share_a_gpu_need_a_newer_nccl_that_is_told_so(name, gpus, mo
 def test_symmetric_memory_on_one_gpu_is_told_so_and_ends_at_the_host(name, gpus, monkeypatch):
     gpus(8)
     why_not = BACKENDS[name].why_not
-    monkeypatch.delenv(torch_distributed.OVERLAPPING, raising=False)
-    assert why_not(world(overlapping=True)) == f"ranks share a GPU; set {torch_distributed.OVERLAPPING}=1 for them"
-    monkeypatch.setenv(torch_distributed.OVERLAPPING, "1")
+    monkeypatch.delenv(torch_distributed.OVERLAPPING_VARIABLE, raising=False)
+    assert (
+        why_not(world(overlapping=True))
+        == f"ranks share a GPU; set {torch_distributed.OVERLAPPING_VARIABLE}=1 for them"
+    )
+    monkeypatch.setenv(torch_distributed.OVERLAPPING_VARIABLE, "1")
     assert why_not(world(overlapping=True)) is None
     assert "these ranks are on 2" in why_not(world(ranks=16, local_ranks=8))
 
 
 def test_multimem_and_peer_copies_need_a_gpu_for_each_rank(gpus, monkeypatch):
     gpus(1)
-    monkeypatch.setenv(torch_distributed.OVERLAPPING, "1")
+    monkeypatch.setenv(torch_distributed.OVERLAPPING_VARIABLE, "1")
     assert "no multicast to itself" in BACKENDS["symm-multimem"].why_not(world(overlapping=True))
     assert "needs two GPUs" in BACKENDS["peer"].why_not(world(overlapping=True))
 
 
 def test_cupy_says_what_is_missing_and_how_to_get_it(gpus, monkeypatch):
     gpus(2)
-    monkeypatch.setattr(cupy_nccl, "load", lambda: None)
-    assert cupy_nccl.why_not(world()) == "CuPy finds no NCCL; `pip install nvidia-nccl-cu13`"
+    monkeypatch.setattr(cupy_nccl, "load_nccl", lambda: None)
+    assert cupy_nccl.why_no_cupy_nccl(world()) == "CuPy finds no NCCL; `pip install nvidia-nccl-cu13`"
     monkeypatch.setattr(cupy_nccl, "find_spec", lambda name: None)
-    assert cupy_nccl.why_not(world()) == "CuPy is not installed; `pip install -c constraints.txt .[cu13]`"
+    assert cupy_nccl.why_no_cupy_nccl(world()) == "CuPy is not installed; `pip install -c constraints.txt .[cu13]`"
     monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
     assert torch_distributed.why_no_nccl(world()) == "this torch is built without NCCL; install one that has it"
 
@@ -185,9 +187,9 @@ def test_cupys_nccl_is_called_with_what_each_parameter_means(raw):
 
 def test_cupys_own_names_and_signatures_agree_where_it_is_installed():
     pytest.importorskip("cupy", reason="CuPy is not installed")
-    if (real := cupy_nccl.load()) is None:
+    if (real := cupy_nccl.load_nccl()) is None:
         pytest.skip("CuPy finds no NCCL")
-    assert (real.NCCL_FLOAT16, real.NCCL_FLOAT32, real.NCCL_SUM) == (6, 7, cupy_nccl.SUM)
+    assert (real.NCCL_FLOAT16, real.NCCL_FLOAT32, real.NCCL_SUM) == (6, 7, cupy_nccl.NCCL_SUM)
     assert getattr(real, "NCCL_BFLOAT16", 9) == 9
     for name, parameters in PARAMETERS.items():
         told = getattr(real.NcclCommunicator, name).__doc__ or ""
@@ -197,14 +199,18 @@ def test_cupys_own_names_and_signatures_agree_where_it_is_installed():
 def test_a_unique_id_passes_a_store_whether_cupy_has_it_as_bytes_or_as_signed_chars(monkeypatch):
     drawn = bytes(range(0, 256, 2))
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(__version__="14.2.0"))
-    assert cupy_nccl.as_cupy_has_it(cupy_nccl.as_text(drawn)) == drawn
+    assert cupy_nccl.decode_unique_id(cupy_nccl.encode_unique_id(drawn)) == drawn
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(__version__="13.6.0"))
     chars = tuple(one - 256 if one > 127 else one for one in drawn)
-    assert cupy_nccl.as_cupy_has_it(cupy_nccl.as_text(chars)) == chars
+    assert cupy_nccl.decode_unique_id(cupy_nccl.encode_unique_id(chars)) == chars
 
 
 def test_types_have_the_numbers_of_nccl():
-    assert {name: cupy_nccl.TYPES[kind] for name, kind in DTYPES.items()} == {"fp16": 6, "fp32": 7, "bf16": 9}
+    assert {name: cupy_nccl.NCCL_DTYPES[kind] for name, kind in TORCH_DTYPES.items()} == {
+        "fp16": 6,
+        "fp32": 7,
+        "bf16": 9,
+    }
 
 
 def test_symmetric_memory_is_shared_in_the_group_of_the_world(monkeypatch):
@@ -214,14 +220,14 @@ def test_symmetric_memory_is_shared_in_the_group_of_the_world(monkeypatch):
     monkeypatch.setattr(symmetric.symm_mem, "rendezvous", lambda memory, group: seen.append(group))
     everyone = SimpleNamespace(group_name="0")
     monkeypatch.setattr(symmetric.dist.distributed_c10d, "_get_default_group", lambda: everyone)
-    symmetric.share(8, torch.float32, world())
-    symmetric.share(8, torch.float32, world(group=SimpleNamespace(group_name="7")))
+    symmetric.allocate_shared(8, torch.float32, world())
+    symmetric.allocate_shared(8, torch.float32, world(group=SimpleNamespace(group_name="7")))
     assert seen == ["0", "7"]
 
 
 def test_libraries_that_join_all_ranks_refuse_to_join_some(gpus):
     gpus(2)
-    for library in (mpi, cupy_nccl):
+    for library in (mpi.MPI, cupy_nccl.CUPY_NCCL):
         assert "it joins all ranks that were started" in library.why_not(world(group=object()))
 
 
@@ -276,7 +282,7 @@ def test_shared_memory_is_kept_and_given_again_to_the_next_case(monkeypatch):
     communicator = BACKENDS["symm-one-shot"].connect(world(kind="cpu"))
     first = [communicator.buffer(8, "bf16"), communicator.buffer(8, "bf16"), communicator.buffer(16, "bf16")]
     assert len({one.data_ptr() for one in first}) == 3
-    communicator.reuse()
+    communicator.recycle_buffers()
     again = [communicator.buffer(8, "bf16"), communicator.buffer(8, "bf16"), communicator.buffer(16, "bf16")]
     assert [one.data_ptr() for one in again] == [one.data_ptr() for one in first]
 
@@ -318,7 +324,7 @@ def test_a_peer_copy_lands_with_the_rank_that_is_named_and_says_how(monkeypatch)
     made = symmetric.PeerCommunicator(world())
     asked = []
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda *pair: asked.append(pair) or pair == (0, 1))
-    assert (made.path(1), made.path(2)) == ("peer", "host")
+    assert (made.transfer_path(1), made.transfer_path(2)) == ("peer", "host")
     assert asked == [(0, 1), (0, 2)]
     with pytest.raises(ValueError, match="out lies on cpu, not with rank 1"):
         made.copy_to(torch.ones(2), 1, torch.zeros(2))

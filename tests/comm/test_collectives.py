@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from comm.backends.all import BACKENDS
+from comm.backends import BACKENDS
 from comm.backends.torch_distributed import GLOO
 from comm.collective import Role
 from comm.collectives import COLLECTIVES
-from specs.traffic import IMPLEMENTATIONS, TRAFFIC
+from specs.traffic import COMM_IMPLEMENTATIONS, TRAFFIC
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 120
@@ -73,8 +73,8 @@ def test_ranks_are_given_what_the_operation_gives_them(errors):
 
 def test_every_collective_has_its_traffic_and_every_backend_its_name():
     assert set(COLLECTIVES) == set(TRAFFIC)
-    assert set(BACKENDS) <= set(IMPLEMENTATIONS)
-    assert set(IMPLEMENTATIONS) - set(BACKENDS) <= {"nccl", "rccl"}, "one of them by the build of torch"
+    assert set(BACKENDS) <= set(COMM_IMPLEMENTATIONS)
+    assert set(COMM_IMPLEMENTATIONS) - set(BACKENDS) <= {"nccl", "rccl"}, "one of them by the build of torch"
 
 
 def test_every_method_that_a_backend_lists_is_its_own():
@@ -89,6 +89,6 @@ def test_only_an_all_reduce_in_place_multiplies_its_message():
     growing = {
         op
         for op, collective in COLLECTIVES.items()
-        if collective.grows(Role(0, 2, 8, 1, in_place=collective.method in GLOO.in_place))
+        if collective.accumulates(Role(0, 2, 8, 1, in_place=collective.method in GLOO.in_place))
     }
     assert growing == {"all_reduce"}

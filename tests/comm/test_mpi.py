@@ -13,7 +13,7 @@ import torch
 
 from comm.backend import World
 from comm.backends import mpi
-from comm.collective import Role, fill, predictable, relative_error
+from comm.collective import Role, fill_buffer, message_values, relative_error
 from comm.collectives import COLLECTIVES
 from specs.errors import UserError
 
@@ -33,13 +33,13 @@ def calls(communicator, op, dtype, elements, row, fault):
     collective, here = COLLECTIVES[op], communicator.world
     in_place = collective.method in mpi.MPI.in_place
     role = Role(here.rank, here.ranks, elements, row, in_place)
-    parts = collective.parts(role)
+    parts = collective.buffers(role)
     buffers = {name: communicator.buffer(part.elements, dtype) for name, part in parts.items()}
     for turn in (0, 1):
-        value = predictable(here.ranks, turn)
+        value = message_values(here.ranks, turn)
         for name, part in parts.items():
             if not (fault == "stale" and turn == 1 and name == collective.result(role)):
-                fill(buffers[name], value, part.holds)
+                fill_buffer(buffers[name], value, part.value_id)
         communicator.barrier()
         if not (fault == "stale" and turn == 1):
             collective.run(communicator, buffers, role)
@@ -52,7 +52,7 @@ def rank_program(folder, fault, ranks_told):
     rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
     here = world(rank, int(ranks_told))
     try:
-        communicator = mpi.connect(here)
+        communicator = mpi.connect_mpi(here)
     except UserError as error:
         told = str(error)
     else:
@@ -70,7 +70,7 @@ def rank_program(folder, fault, ranks_told):
 
 needs_mpi = pytest.mark.skipif(
     not (shutil.which("mpirun") and importlib.util.find_spec("mpi4py")),
-    reason=f"mpirun or mpi4py is missing; {mpi.INSTALL}",
+    reason=f"mpirun or mpi4py is missing; {mpi.INSTALL_HINT}",
 )
 
 
@@ -127,7 +127,7 @@ def test_ranks_that_mpi_counts_otherwise_are_refused(tmp_path):
 
 def test_without_mpi4py_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(mpi, "find_spec", lambda name: {"mpi4py": None}[name])
-    assert mpi.why_not(world()).startswith("mpi4py is not installed; pip install mpi4py")
+    assert mpi.why_no_mpi(world()).startswith("mpi4py is not installed; pip install mpi4py")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_without_mpi4py_it_says_how_to_get_it(monkeypatch):
 )
 def test_it_starts_under_mpirun_and_srun(monkeypatch, launcher, starts):
     monkeypatch.setattr(mpi, "find_spec", lambda _: object())
-    said = mpi.why_not(world(launcher=launcher))
+    said = mpi.why_no_mpi(world(launcher=launcher))
     assert (said is None) == starts
     if said:
         assert said == (
@@ -146,7 +146,7 @@ def test_it_starts_under_mpirun_and_srun(monkeypatch, launcher, starts):
 
 def test_it_adds_up_fp32_alone_and_moves_bytes_of_any_format():
     assert mpi.MPI.dtypes == ("fp32",)
-    assert mpi._bytes(torch.zeros(3, dtype=torch.bfloat16)).nbytes == 6
+    assert mpi._byte_array(torch.zeros(3, dtype=torch.bfloat16)).nbytes == 6
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comm.backends.torch_distributed import choices
+from comm.backends.torch_distributed import parse_choices
 
 PREFIX = "node-1:4711:4802 [0] NCCL INFO "
 NEW = "AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}"
@@ -37,7 +37,7 @@ NEW = "AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}"
     ],
 )
 def test_a_choice_is_read_in_every_form_that_nccl_prints(line, case, choice):
-    assert choices(f"{PREFIX}something else\n{PREFIX}{line}\n{PREFIX}more") == {case: choice}
+    assert parse_choices(f"{PREFIX}something else\n{PREFIX}{line}\n{PREFIX}more") == {case: choice}
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,14 @@ def test_a_choice_is_read_in_every_form_that_nccl_prints(line, case, choice):
     ],
 )
 def test_what_is_not_known_stays_unknown(line):
-    assert choices(PREFIX + line) == {}
+    assert parse_choices(PREFIX + line) == {}
 
 
 def test_a_size_for_which_nccl_chose_differently_has_no_answer_and_others_keep_theirs():
     other = "AllReduce: 16384 Bytes -> Algo TREE proto LL channel{Lo..Hi}={0..3}"
     third = "AllReduce: 32768 Bytes -> Algo TREE proto LL channel{Lo..Hi}={0..3}"
-    assert choices("\n".join([NEW, NEW, third])) == {("all_reduce", 16384): "ring LL", ("all_reduce", 32768): "tree LL"}
-    assert choices("\n".join([NEW, other, third])) == {("all_reduce", 32768): "tree LL"}
+    assert parse_choices("\n".join([NEW, NEW, third])) == {
+        ("all_reduce", 16384): "ring LL",
+        ("all_reduce", 32768): "tree LL",
+    }
+    assert parse_choices("\n".join([NEW, other, third])) == {("all_reduce", 32768): "tree LL"}

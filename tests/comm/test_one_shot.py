@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from comm import one_shot
-from kernels.compile import Variant, compile_variant
+from kernels.compile import TritonVariant, compile_variant
 from tests.kernels.interpreter import needs_interpreter
 
 ROOT = Path(__file__).parent.parent.parent
@@ -102,10 +102,12 @@ def variant(dtype, ranks, size):
         "RANKS": ranks,
         "PADDED": 8,
         "SLOT": one_shot.MOST_BYTES // size,
-        "FLAGS_AT": one_shot.FLAGS,
+        "FLAGS_AT": one_shot.FLAGS_OFFSET,
         "TILE": one_shot.TILE_BYTES // size,
     }
-    return Variant(one_shot._one_shot, signature | {"elements": "i32", "rank": "i32"}, constants, one_shot.WARPS, 3)
+    return TritonVariant(
+        one_shot._one_shot, signature | {"elements": "i32", "rank": "i32"}, constants, one_shot.WARPS, 3
+    )
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
@@ -131,4 +133,4 @@ def test_all_threads_have_written_before_the_flag_is_raised_and_none_reads_befor
 
 def test_a_buffer_holds_two_slots_and_a_flag_for_each_rank_and_tile():
     assert one_shot.buffer_bytes(8) == 2 * 1024 * 1024 + 4 * 128 * 8
-    assert "torch.empty" not in inspect.getsource(one_shot.OneShot.__call__)
+    assert "torch.empty" not in inspect.getsource(one_shot.OneShotAllReduce.__call__)

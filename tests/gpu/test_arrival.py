@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from kernels import gemm
-from kernels.configs.config import Config
-from kernels.configs.dispatch import arch_of, choose
+from kernels.configs.config import LinearConfig
+from kernels.configs.dispatch import choose_config, device_arch
 from kernels.gemm import TRITON_GEMM
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.operands import Workspace
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL, launch
 from specs.gpus import ARCHS
-from tests.gpu.protocol import Offences, offences
+from tests.gpu.arrival_protocol import Violations, offences
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -26,8 +26,8 @@ class Split:
 
     def __init__(self, tokens, n, k, split):
         device = torch.device("cuda", torch.cuda.current_device())
-        self.config = choose(arch_of(device), "bf16", tokens=tokens, n=n, k=k).config._replace(split=split)
-        self.inputs = TRITON_SKINNY.inputs(FreshDraw(1, "cuda"), tokens=tokens, n=n, k=k, dtype="bf16")
+        self.config = choose_config(device_arch(device), "bf16", tokens=tokens, n=n, k=k).config._replace(split=split)
+        self.inputs = TRITON_SKINNY.inputs(RandomTensors(1, "cuda"), tokens=tokens, n=n, k=k, dtype="bf16")
         self.scratch = Workspace(device)
         self.launch(0)
 
@@ -47,36 +47,36 @@ class Split:
 def test_any_order_of_arrival_gives_the_same_bits_and_zeroed_counters(tokens, n, k, split):
     case = Split(tokens, n, k, split)
     assert case.scratch.partials.numel() > 0, "nothing is split"
-    assert case.offences(lambda number: case.launch(DELAYS[number % len(DELAYS)])) == Offences(0, 0, 0)
+    assert case.offences(lambda number: case.launch(DELAYS[number % len(DELAYS)])) == Violations(0, 0, 0)
     assert TRITON_SKINNY.relative_error(case.inputs) <= TRITON_SKINNY.rtol["bf16"]
 
 
 def test_dependent_launches_in_a_row_keep_their_partial_sums_apart():
     case = Split(16, 1280, 8192, 4)
-    if reason := TRITON_SKINNY_PDL.why_not(arch_of(case.out.device), "bf16"):
+    if reason := TRITON_SKINNY_PDL.why_not(device_arch(case.out.device), "bf16"):
         pytest.skip(reason)
 
     def eight(number):
         for _ in range(8):
             case.launch(DELAYS[number % len(DELAYS)], dependent=True)
 
-    assert case.offences(eight, RUNS // 8) == Offences(0, 0, 0)
+    assert case.offences(eight, RUNS // 8) == Violations(0, 0, 0)
     assert TRITON_SKINNY.relative_error(case.inputs) <= TRITON_SKINNY.rtol["bf16"]
 
 
 @pytest.mark.parametrize("tma", [False, True], ids=["pointers", "descriptors"])
 def test_any_order_of_arrival_gives_the_gemm_the_same_bits_too(tma):
     device = torch.device("cuda", torch.cuda.current_device())
-    if tma and not ARCHS[arch_of(device)].tma:
+    if tma and not ARCHS[device_arch(device)].tma:
         pytest.skip("no copy engine")
-    inputs = TRITON_GEMM.inputs(FreshDraw(1, "cuda"), tokens=129, n=1280, k=8192, dtype="bf16")
-    config, scratch = Config(128, 64, 64, 4, 4, 3, tma=tma), Workspace(device)
+    inputs = TRITON_GEMM.inputs(RandomTensors(1, "cuda"), tokens=129, n=1280, k=8192, dtype="bf16")
+    config, scratch = LinearConfig(128, 64, 64, 4, 4, 3, tma=tma), Workspace(device)
 
     def launch_gemm(number):
         gemm.launch(**inputs, config=config, scratch=scratch, delay=DELAYS[number % len(DELAYS)])
 
     launch_gemm(0)
-    assert offences(launch_gemm, inputs["out"], scratch, RUNS // 2) == Offences(0, 0, 0)
+    assert offences(launch_gemm, inputs["out"], scratch, RUNS // 2) == Violations(0, 0, 0)
     assert TRITON_GEMM.relative_error(inputs) <= TRITON_GEMM.rtol["bf16"]
 
 

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from kernels.configs.attention import tile
-from kernels.configs.dispatch import arch_of
+from kernels.configs.attention import unsplit_config
+from kernels.configs.dispatch import device_arch
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.operands import Workspace
-from kernels.registry import DECODE, PREFILL
+from kernels.registry import DECODE_ATTENTION, PREFILL_ATTENTION
 from specs.gpus import ARCHS
-from specs.layer import PAGED
-from tests.gpu.protocol import Offences, offences
+from specs.layer import PAGED_IMPLEMENTATIONS
+from tests.gpu.arrival_protocol import Violations, offences
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -34,7 +34,7 @@ def sizes(shard):
 
 
 def paged(kernel, page_size=64):
-    return {"page_size": page_size} if kernel.implementation in PAGED else {}
+    return {"page_size": page_size} if kernel.implementation in PAGED_IMPLEMENTATIONS else {}
 
 
 CASES = [
@@ -46,27 +46,27 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def arch():
-    return arch_of(torch.device("cuda", torch.cuda.current_device()))
+    return device_arch(torch.device("cuda", torch.cuda.current_device()))
 
 
-@pytest.mark.parametrize("kernel", DECODE, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", DECODE_ATTENTION, ids=lambda kernel: kernel.name)
 @pytest.mark.parametrize(("dtype", "shard", "batch", "context"), CASES)
 def test_decode(arch, kernel, dtype, shard, batch, context):
     if reason := kernel.why_not(arch, dtype):
         pytest.skip(reason)
     shape = {"batch": batch, "context": context, **sizes(shard), **paged(kernel)}
-    inputs = kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype=dtype)
+    inputs = kernel.inputs(RandomTensors(1, "cuda"), **shape, dtype=dtype)
     assert inputs["out"].isnan().all(), "unwritten output must show"
     kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
 
 
-@pytest.mark.parametrize("kernel", PREFILL, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", PREFILL_ATTENTION, ids=lambda kernel: kernel.name)
 @pytest.mark.parametrize(("shard", "tokens"), [("llama-3-70b-tp8", 2048), ("llama-3.2-1b", 333)])
 def test_prefill(arch, kernel, shard, tokens):
     if reason := kernel.why_not(arch, "bf16"):
         pytest.skip(reason)
-    inputs = kernel.inputs(FreshDraw(1, "cuda"), tokens=tokens, **sizes(shard), dtype="bf16")
+    inputs = kernel.inputs(RandomTensors(1, "cuda"), tokens=tokens, **sizes(shard), dtype="bf16")
     kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol["bf16"]
 
@@ -77,7 +77,7 @@ def test_ragged_lengths(kernel, page_size):
     if page_size != 64 and not paged(kernel):
         pytest.skip("this cache has no pages")
     shape = {"batch": 6, "context": 3000, **sizes("llama-3-70b-tp8"), **paged(kernel, page_size)}
-    inputs = kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+    inputs = kernel.inputs(RandomTensors(1, "cuda"), **shape, dtype="bf16")
     inputs["lengths"] = torch.tensor([3000, 1, 64, 65, 1777, 2], dtype=torch.int32, device="cuda")
     kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol["bf16"]
@@ -85,7 +85,7 @@ def test_ragged_lengths(kernel, page_size):
 
 def test_a_cache_that_begins_off_16_bytes_and_is_a_view():
     inputs = TRITON_DECODE_ATTENTION.inputs(
-        FreshDraw(1, "cuda"), batch=2, context=500, **sizes("llama-3.2-1b"), dtype="bf16"
+        RandomTensors(1, "cuda"), batch=2, context=500, **sizes("llama-3.2-1b"), dtype="bf16"
     )
     for name in ("key", "value"):
         wide = torch.full((2, 500, 8, 67), float("nan"), dtype=torch.bfloat16, device="cuda")
@@ -101,13 +101,13 @@ class Parts:
     def __init__(self, split):
         device = torch.device("cuda", torch.cuda.current_device())
         shape = {"batch": 2, "context": 4096, **sizes("llama-3-70b-tp8")}
-        self.cut = tile(ARCHS[arch_of(device)], "bf16", shape["head_dim"])._replace(split=split)
-        self.inputs = TRITON_DECODE_ATTENTION.inputs(FreshDraw(1, "cuda"), **shape, dtype="bf16")
+        self.config = unsplit_config(ARCHS[device_arch(device)], "bf16", shape["head_dim"])._replace(split=split)
+        self.inputs = TRITON_DECODE_ATTENTION.inputs(RandomTensors(1, "cuda"), **shape, dtype="bf16")
         self.scratch = Workspace(device)
         self.launch(0)
 
     def launch(self, delay):
-        launch(**self.inputs, cut=self.cut, scratch=self.scratch, delay=delay)
+        launch(**self.inputs, config=self.config, scratch=self.scratch, delay=delay)
 
     def offences(self, run, runs=RUNS):
         return offences(run, self.inputs["out"], self.scratch, runs)
@@ -116,7 +116,7 @@ class Parts:
 @pytest.mark.parametrize("split", [2, 16, 32])
 def test_any_order_of_arrival_gives_the_same_bits_and_zeroed_counters(split):
     case = Parts(split)
-    assert case.offences(lambda number: case.launch(DELAYS[number % len(DELAYS)])) == Offences(0, 0, 0)
+    assert case.offences(lambda number: case.launch(DELAYS[number % len(DELAYS)])) == Violations(0, 0, 0)
     assert TRITON_DECODE_ATTENTION.relative_error(case.inputs) <= TRITON_DECODE_ATTENTION.rtol["bf16"]
 
 

@@ -5,15 +5,15 @@ import torch
 
 from kernels import cublaslt, gemm
 from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
-from kernels.configs.dispatch import tuned
+from kernels.configs.dispatch import tuned_linear_table
 from kernels.cublaslt import CUBLASLT_LINEAR
 from kernels.gate_up import TRITON_GEMM_GATE_UP
 from kernels.gemm import TRITON_GEMM
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.registry import LINEARS
 from kernels.skinny import TRITON_SKINNY, launch
 from specs.gpus import ARCHS
-from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
+from tests.gpu.config_shapes import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -76,9 +76,9 @@ def arch():
 def test_kernel(arch, kernel, dtype, shape):
     if reason := kernel.why_not(arch, dtype):
         pytest.skip(reason)
-    inputs = kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype=dtype)
+    inputs = kernel.inputs(RandomTensors(1, "cuda"), **shape, dtype=dtype)
     assert inputs["out"].isnan().all(), "unwritten output must show"
-    with cublaslt.first_right():
+    with cublaslt.take_first_correct():
         kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
 
@@ -86,7 +86,7 @@ def test_kernel(arch, kernel, dtype, shape):
 def test_the_empty_kernel_leaves_what_is_there(arch):
     if reason := TRITON_EMPTY.why_not(arch, "fp32"):
         pytest.skip(reason)
-    inputs = TRITON_EMPTY.inputs(FreshDraw(1, "cuda"), dtype="fp32")
+    inputs = TRITON_EMPTY.inputs(RandomTensors(1, "cuda"), dtype="fp32")
     TRITON_EMPTY.run(**inputs)
     assert TRITON_EMPTY.relative_error(inputs) == 0
 
@@ -96,7 +96,7 @@ def test_the_candidates_of_cublaslt_are_timed_in_the_first_call(arch):
     if reason := CUBLASLT_LINEAR.why_not(arch, "bf16"):
         pytest.skip(reason)
     n, k = SHARDS["o-tp8"]
-    inputs = CUBLASLT_LINEAR.inputs(FreshDraw(1, "cuda"), tokens=16, n=n, k=k, dtype="bf16")
+    inputs = CUBLASLT_LINEAR.inputs(RandomTensors(1, "cuda"), tokens=16, n=n, k=k, dtype="bf16")
     CUBLASLT_LINEAR.run(**inputs)
     told = CUBLASLT_LINEAR.configuration(arch=arch, dtype="bf16", tokens=16, n=n, k=k)
     assert "fastest cold of" in told
@@ -121,13 +121,13 @@ def test_gate_and_up(arch, kernel, dtype, shape):
 @pytest.mark.parametrize("tma", [False, True], ids=["pointers", "descriptors"])
 def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
     """Descriptors are in no table until somebody tunes."""
-    table = tuned(arch)
+    table = tuned_linear_table(arch)
     if table is None or (tma and not ARCHS[arch].tma):
         pytest.skip(f"{arch} has no table, or no descriptors")
     configs = {config for config in skinny_configs(table) if not tma or config.matrix}
     errors = {}
     for config in sorted(config._replace(tma=tma) for config in configs):
-        inputs = TRITON_SKINNY.inputs(FreshDraw(1, "cuda"), **ragged_skinny(config), dtype="bf16")
+        inputs = TRITON_SKINNY.inputs(RandomTensors(1, "cuda"), **ragged_skinny(config), dtype="bf16")
         launch(**inputs, config=config)
         errors[str(config)] = TRITON_SKINNY.relative_error(inputs)
     assert errors
@@ -137,11 +137,11 @@ def test_every_configuration_of_the_table_at_ragged_sizes(arch, tma):
 @pytest.mark.parametrize("swiglu", [False, True], ids=["linear", "swiglu"])
 def test_every_gemm_of_the_table_at_ragged_sizes(arch, swiglu):
     """Two programs take all tiles in turn."""
-    table, kernel, errors = tuned(arch), TRITON_GEMM_GATE_UP if swiglu else TRITON_GEMM, {}
+    table, kernel, errors = tuned_linear_table(arch), TRITON_GEMM_GATE_UP if swiglu else TRITON_GEMM, {}
     if table is None:
         pytest.skip(f"{arch} has no table")
     for config in sorted(gemm_configs(table)):
-        inputs = kernel.inputs(FreshDraw(1, "cuda"), **ragged_gemm(config), dtype="bf16")
+        inputs = kernel.inputs(RandomTensors(1, "cuda"), **ragged_gemm(config), dtype="bf16")
         gemm.launch(**inputs, config=config, swiglu=swiglu, programs=2 * config.split)
         errors[str(config)] = kernel.relative_error(inputs)
     assert errors
@@ -156,7 +156,7 @@ def test_two_calls_give_the_same_bits(arch, kernel):
     if reason := kernel.why_not(arch, "bf16"):
         pytest.skip(reason)
     n, k = SHARDS["o-tp4"]
-    inputs = kernel.inputs(FreshDraw(1, "cuda"), tokens=kernel.tokens[0], n=n, k=k, dtype="bf16")
+    inputs = kernel.inputs(RandomTensors(1, "cuda"), tokens=kernel.tokens[0], n=n, k=k, dtype="bf16")
     kernel.run(**inputs)
     first = inputs["out"].clone()
     inputs["out"].fill_(float("nan"))

@@ -5,15 +5,15 @@ from functools import partial
 import pytest
 import torch
 
-from kernels.configs.dispatch import tuned
+from kernels.configs.dispatch import tuned_linear_table
 from kernels.gate_up import GATE_UPS, TRITON_SKINNY_GATE_UP
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.skinny import launch
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from specs.gpus import ARCHS
-from tests.gpu.rows import ragged_skinny, skinny_configs
+from tests.gpu.config_shapes import ragged_skinny, skinny_configs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none")
 
@@ -56,7 +56,7 @@ def arch():
 def drawn(arch, kernel, dtype, shape):
     if reason := kernel.why_not(arch, dtype):
         pytest.skip(reason)
-    return kernel.inputs(FreshDraw(1, "cuda"), **shape, dtype=dtype)
+    return kernel.inputs(RandomTensors(1, "cuda"), **shape, dtype=dtype)
 
 
 @pytest.mark.parametrize(("kernel", "dtype", "shape"), CASES)
@@ -83,7 +83,7 @@ def test_a_captured_call_writes_its_outputs_again(arch, kernel, shape):
 
 @pytest.mark.parametrize("kernel", [TORCH_ROTARY, TRITON_ROTARY], ids=lambda kernel: kernel.name)
 def test_keys_and_values_go_to_the_slots_of_a_cache(kernel):
-    inputs = kernel.inputs(FreshDraw(1, "cuda"), tokens=32, heads=8, kv_heads=2, head_dim=128, dtype="bf16")
+    inputs = kernel.inputs(RandomTensors(1, "cuda"), tokens=32, heads=8, kv_heads=2, head_dim=128, dtype="bf16")
     cache = partial(torch.full, fill_value=float("nan"), dtype=torch.bfloat16, device="cuda")
     keys, values = cache((32, 9, 2, 128)), cache((32, 7, 2, 128))
     inputs |= {"key": keys[:, 4], "value": values[:, 6]}
@@ -95,14 +95,14 @@ def test_keys_and_values_go_to_the_slots_of_a_cache(kernel):
 
 def test_every_configuration_of_the_table_gates_at_ragged_sizes(arch):
     """Those of many tokens stand in test_kernels_on_gpu.py."""
-    if (table := tuned(arch)) is None:
+    if (table := tuned_linear_table(arch)) is None:
         pytest.skip(f"{arch} has no table")
     errors = {}
     fetched = [True] if ARCHS[arch].tma else []
     configs = skinny_configs(table)
     configs |= {config._replace(tma=tma) for config in configs if config.matrix for tma in fetched}
     for config in sorted(configs):
-        inputs = TRITON_SKINNY_GATE_UP.inputs(FreshDraw(1, "cuda"), **ragged_skinny(config), dtype="bf16")
+        inputs = TRITON_SKINNY_GATE_UP.inputs(RandomTensors(1, "cuda"), **ragged_skinny(config), dtype="bf16")
         launch(**inputs, config=config, swiglu=True)
         errors[str(config)] = TRITON_SKINNY_GATE_UP.relative_error(inputs)
     assert errors

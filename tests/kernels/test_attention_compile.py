@@ -2,18 +2,18 @@
 
 import pytest
 
-from kernels.compile import Variant, compile_variant
-from kernels.configs.attention import tile
+from kernels.compile import TritonVariant, compile_variant
+from kernels.configs.attention import unsplit_config
 from kernels.decode_attention import attention_variant
 from specs.gpus import ARCHS, blocks_per_sm
+from tests.kernels.compiled_together import CompiledTogether
 from tests.kernels.test_compile import faults, multiplies
-from tests.kernels.together import Together
 
 LLAMA = {"group": 8, "head_dim": 128}
 
 
 def form(arch, split, dtype="bf16", page=0, group=8, head_dim=128):
-    cut = tile(ARCHS[arch], dtype, head_dim)._replace(split=split)
+    cut = unsplit_config(ARCHS[arch], dtype, head_dim)._replace(split=split)
     return attention_variant(cut, dtype, group=group, head_dim=head_dim, page=page), arch
 
 
@@ -29,11 +29,11 @@ FORMS = [
     form("sm_80", 2, dtype="fp32"),
     form("sm_120", 2, dtype="fp32", head_dim=64),
 ]
-compiled_case = Together(FORMS)
+compiled_case = CompiledTogether(FORMS)
 
 
 @pytest.mark.parametrize(
-    ("variant", "arch"), FORMS, ids=lambda value: str(value) if isinstance(value, Variant) else value
+    ("variant", "arch"), FORMS, ids=lambda value: str(value) if isinstance(value, TritonVariant) else value
 )
 def test_variant_is_clean(variant, arch):
     compiled = compiled_case(variant, arch)

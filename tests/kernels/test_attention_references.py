@@ -14,8 +14,8 @@ from kernels.attention import (
     TORCH_DECODE_ATTENTION,
     TORCH_PREFILL_ATTENTION,
 )
-from kernels.kernel import SLICE, FreshDraw
-from kernels.registry import DECODE, PREFILL, pick
+from kernels.kernel import CHECK_ELEMENTS, RandomTensors
+from kernels.registry import DECODE_ATTENTION, PREFILL_ATTENTION, find_kernel
 from specs.errors import UserError
 from specs.roofline import Work
 
@@ -42,9 +42,9 @@ def test_decode_reference_by_hand():
 
 
 def test_decode_reference_over_several_slices():
-    tokens = SLICE // 64 + 5  # one slice holds 2^22 / 64
+    tokens = CHECK_ELEMENTS // 64 + 5  # one slice holds 2^22 / 64
     inputs = TORCH_DECODE_ATTENTION.inputs(
-        FreshDraw(1), batch=1, context=tokens, heads=1, kv_heads=1, head_dim=64, dtype="fp32"
+        RandomTensors(1), batch=1, context=tokens, heads=1, kv_heads=1, head_dim=64, dtype="fp32"
     )
     found = attention.decode_reference(**{name: one for name, one in inputs.items() if name != "out"})
     key, value = inputs["key"][0, :, 0].double(), inputs["value"][0, :, 0].double()
@@ -62,10 +62,10 @@ def test_prefill_reference_by_hand():
 
 
 def test_prefill_reference_is_the_same_in_blocks_of_any_size(monkeypatch):
-    inputs = TORCH_PREFILL_ATTENTION.inputs(FreshDraw(1), **PROMPT, dtype="fp32")
+    inputs = TORCH_PREFILL_ATTENTION.inputs(RandomTensors(1), **PROMPT, dtype="fp32")
     inputs.pop("out")
     whole = attention.prefill_reference(**inputs)
-    monkeypatch.setattr(attention, "SLICE", 6 * 70 * 8)  # blocks of eight rows, and a last one of six
+    monkeypatch.setattr(attention, "CHECK_ELEMENTS", 6 * 70 * 8)  # blocks of eight rows, and a last one of six
     torch.testing.assert_close(attention.prefill_reference(**inputs), whole)
 
 
@@ -74,7 +74,7 @@ def test_work_by_hand():
     # 4 x 1024 x 8 x 128, 2 flops for QK and 2 for PV; K and V 2 x 4 x 1024 x 128, q and out 2 x 4 x 8 x 128, in bf16
     expected = Work(16_777_216, 2_097_152 + 16_384)
     assert TORCH_DECODE_ATTENTION.work(**shape, dtype="bf16") == expected
-    assert pick(DECODE, "triton-paged").work(**shape, page_size=64, dtype="bf16") == expected
+    assert find_kernel(DECODE_ATTENTION, "triton-paged").work(**shape, page_size=64, dtype="bf16") == expected
     # 512 x 513 / 2 pairs of tokens x 8 x 128 x 4; K and V 2 x 512 x 128, q and out 2 x 512 x 8 x 128, 2 bytes each
     prompt = {"tokens": 512, "heads": 8, "kv_heads": 1, "head_dim": 128}
     assert TORCH_PREFILL_ATTENTION.work(**prompt, dtype="bf16") == Work(537_919_488, 262_144 + 2_097_152)
@@ -82,7 +82,7 @@ def test_work_by_hand():
 
 @pytest.mark.parametrize(("kernel", "shape", "dtype"), CASES)
 def test_torch_kernels_on_cpu(kernel, shape, dtype):
-    inputs = kernel.inputs(FreshDraw(1), **shape, dtype=dtype)
+    inputs = kernel.inputs(RandomTensors(1), **shape, dtype=dtype)
     assert math.isnan(kernel.relative_error(inputs)), "unwritten output must show"
     kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
@@ -91,7 +91,7 @@ def test_torch_kernels_on_cpu(kernel, shape, dtype):
 
 
 def test_torch_on_a_cpu_takes_lengths_below_the_context():
-    inputs = TORCH_DECODE_ATTENTION.inputs(FreshDraw(1), **DECODED, dtype="fp32")
+    inputs = TORCH_DECODE_ATTENTION.inputs(RandomTensors(1), **DECODED, dtype="fp32")
     inputs["lengths"] = torch.tensor([40, 1, 17], dtype=torch.int32)
     TORCH_DECODE_ATTENTION.run(**inputs)
     assert TORCH_DECODE_ATTENTION.relative_error(inputs) <= TORCH_DECODE_ATTENTION.rtol["fp32"]
@@ -101,7 +101,7 @@ def test_tensors_of_one_shape_are_three():
     """A pool would hand out one tensor for key and value, and with as many heads for query too."""
     names = []
 
-    class Named(FreshDraw):
+    class Named(RandomTensors):
         def activation(self, *shape, dtype, name=""):
             names.append(name)
             return super().activation(*shape, dtype=dtype)
@@ -111,19 +111,19 @@ def test_tensors_of_one_shape_are_three():
 
 
 def test_each_implementation_is_there_once():
-    for kernels in (DECODE, PREFILL):
+    for kernels in (DECODE_ATTENTION, PREFILL_ATTENTION):
         names = [kernel.implementation for kernel in kernels]
         assert len(set(names)) == len(names)
-    assert pick(PREFILL, "torch") is TORCH_PREFILL_ATTENTION
+    assert find_kernel(PREFILL_ATTENTION, "torch") is TORCH_PREFILL_ATTENTION
 
 
 @pytest.fixture
 def cleared():
-    attention.flash_attn.cache_clear()
-    attention._flashinfer.cache_clear()
+    attention.import_flash_attn.cache_clear()
+    attention._import_flashinfer.cache_clear()
     yield
-    attention.flash_attn.cache_clear()
-    attention._flashinfer.cache_clear()
+    attention.import_flash_attn.cache_clear()
+    attention._import_flashinfer.cache_clear()
 
 
 def test_what_is_not_installed_says_how_to_get_it(monkeypatch, cleared):
@@ -138,7 +138,7 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch, cleared):
         assert "\n" not in reason
     assert FLASH_ATTN_PREFILL.missing() == FLASH_ATTN_DECODE.missing()
     with pytest.raises(UserError, match="FlashAttention is needed"):
-        attention.flash_attn()
+        attention.import_flash_attn()
 
 
 def as_library(**functions):
@@ -162,7 +162,7 @@ def test_flash_attention_gives_its_own_tensor_as_out(monkeypatch, cleared):
     functions = {"flash_attn_with_kvcache": with_kvcache, "flash_attn_func": func}
     monkeypatch.setattr(attention, "import_module", as_library(**functions))
     for kernel, shape in ((FLASH_ATTN_DECODE, DECODED), (FLASH_ATTN_PREFILL, PROMPT)):
-        inputs = kernel.inputs(FreshDraw(1), **shape, dtype="fp16")
+        inputs = kernel.inputs(RandomTensors(1), **shape, dtype="fp16")
         with torch.inference_mode():
             kernel.run(**inputs)
         assert kernel.relative_error(inputs) <= kernel.rtol["fp16"]
@@ -190,11 +190,11 @@ class Wrapper:
 
 
 def test_flashinfer_plans_once_for_equal_page_tables_and_never_during_a_capture(monkeypatch, cleared):
-    monkeypatch.setattr(attention, "_PLANS", {})
+    monkeypatch.setattr(attention, "_PLAN_BY_SIZES", {})
     monkeypatch.setattr(attention, "import_module", as_library(BatchDecodeWithPagedKVCacheWrapper=Wrapper))
     monkeypatch.setattr(attention, "WORKSPACE_BYTES", 16)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    inputs = FLASHINFER_DECODE.inputs(FreshDraw(1), **DECODED, page_size=16, dtype="fp16")
+    inputs = FLASHINFER_DECODE.inputs(RandomTensors(1), **DECODED, page_size=16, dtype="fp16")
     inputs["lengths"] = torch.tensor([40, 1, 32], dtype=torch.int32)
     for _ in range(2):
         inputs["out"].fill_(math.nan)
@@ -210,6 +210,6 @@ def test_flashinfer_plans_once_for_equal_page_tables_and_never_during_a_capture(
     FLASHINFER_DECODE.run(**copied)
     assert FLASHINFER_DECODE.relative_error(copied) <= FLASHINFER_DECODE.rtol["fp16"]
     assert Wrapper.made == 2
-    larger = FLASHINFER_DECODE.inputs(FreshDraw(1), **(DECODED | {"batch": 4}), page_size=16, dtype="fp16")
+    larger = FLASHINFER_DECODE.inputs(RandomTensors(1), **(DECODED | {"batch": 4}), page_size=16, dtype="fp16")
     with pytest.raises(UserError, match="call it before the capture"):
         FLASHINFER_DECODE.run(**larger)

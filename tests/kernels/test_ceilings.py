@@ -6,10 +6,10 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from kernels import ceilings, gemm, rmsnorm, rotary, skinny, swiglu
-from kernels.compile import Compiled, compile_variant
-from kernels.configs.config import Config
+from kernels.compile import CompiledKernel, compile_variant
+from kernels.configs.config import LinearConfig
 from kernels.gate_up import TRITON_GEMM_GATE_UP, TRITON_SKINNY_GATE_UP
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 
 
 class Absent:
@@ -40,21 +40,21 @@ def launched(monkeypatch):
 
 def code(made):
     """The instructions alone: behind them stands their file, and a cache may have seen another checkout."""
-    ptx = made.ptx if isinstance(made, Compiled) else made.asm["ptx"]
+    ptx = made.ptx if isinstance(made, CompiledKernel) else made.asm["ptx"]
     return ptx.split("\t.file", 1)[0]
 
 
 CONFIGS = [
-    Config(8, 4, 1024, 1, 4, 1, matrix=False),
-    Config(64, 16, 128, 2, 4, 3),
-    Config(64, 16, 128, 2, 4, 3, tma=True),
+    LinearConfig(8, 4, 1024, 1, 4, 1, matrix=False),
+    LinearConfig(64, 16, 128, 2, 4, 3),
+    LinearConfig(64, 16, 128, 2, 4, 3, tma=True),
 ]
 
 
 @pytest.mark.parametrize("dependent", [False, True], ids=["alone", "dependent"])
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_skinny(launched, config, dependent):
-    inputs = skinny.TRITON_SKINNY.inputs(FreshDraw(1), tokens=3, n=256, k=1024, dtype="bf16")
+    inputs = skinny.TRITON_SKINNY.inputs(RandomTensors(1), tokens=3, n=256, k=1024, dtype="bf16")
     skinny.launch(**inputs, config=config, dependent=dependent)
     (kernel,) = launched
     looked_at = compile_variant(skinny.variant(config, "bf16", dependent=dependent), "sm_90")
@@ -64,36 +64,38 @@ def test_skinny(launched, config, dependent):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_skinny_with_swiglu(launched, config):
-    inputs = TRITON_SKINNY_GATE_UP.inputs(FreshDraw(1), tokens=3, n=256, k=1024, dtype="bf16")
+    inputs = TRITON_SKINNY_GATE_UP.inputs(RandomTensors(1), tokens=3, n=256, k=1024, dtype="bf16")
     skinny.launch(**inputs, config=config, swiglu=True)
     assert code(launched[0]) == code(compile_variant(skinny.variant(config, "bf16", swiglu=True), "sm_90"))
 
 
 def test_a_shape_of_ragged_edges_compiles_another_form(launched):
-    inputs = skinny.TRITON_SKINNY.inputs(FreshDraw(1), tokens=3, n=250, k=1024, dtype="bf16")
+    inputs = skinny.TRITON_SKINNY.inputs(RandomTensors(1), tokens=3, n=250, k=1024, dtype="bf16")
     skinny.launch(**inputs, config=CONFIGS[1])
     assert code(launched[0]) != code(compile_variant(skinny.variant(CONFIGS[1], "bf16"), "sm_90"))
 
 
 @pytest.mark.parametrize("swiglu", [False, True], ids=["linear", "swiglu"])
-@pytest.mark.parametrize("config", [Config(128, 64, 64, 2, 4, 3), Config(128, 128, 64, 1, 8, 4, tma=True)], ids=str)
+@pytest.mark.parametrize(
+    "config", [LinearConfig(128, 64, 64, 2, 4, 3), LinearConfig(128, 128, 64, 1, 8, 4, tma=True)], ids=str
+)
 def test_gemm(launched, config, swiglu):
     kernel = TRITON_GEMM_GATE_UP if swiglu else gemm.TRITON_GEMM
-    inputs = kernel.inputs(FreshDraw(1), tokens=100, n=256, k=1024, dtype="bf16")
+    inputs = kernel.inputs(RandomTensors(1), tokens=100, n=256, k=1024, dtype="bf16")
     gemm.launch(**inputs, config=config, swiglu=swiglu)
     assert code(launched[0]) == code(compile_variant(gemm.variant(config, "bf16", swiglu=swiglu), "sm_90"))
 
 
 def test_gemm_without_descriptors_where_rows_begin_off_16_bytes(launched):
-    config = Config(128, 64, 64, 1, 4, 3, tma=True)
-    inputs = gemm.TRITON_GEMM.inputs(FreshDraw(1), tokens=100, n=250, k=1024, dtype="bf16")  # rows of y: 500 bytes
+    config = LinearConfig(128, 64, 64, 1, 4, 3, tma=True)
+    inputs = gemm.TRITON_GEMM.inputs(RandomTensors(1), tokens=100, n=250, k=1024, dtype="bf16")  # rows of y: 500 bytes
     gemm.launch(**inputs, config=config)
     assert "cp.async.bulk.tensor" not in launched[0].asm["ptx"]
 
 
 def test_read(launched):
-    inputs = ceilings.TRITON_READ.inputs(FreshDraw(1), elements=65536, dtype="bf16")
-    ceilings.triton_run(**inputs)
+    inputs = ceilings.TRITON_READ.inputs(RandomTensors(1), elements=65536, dtype="bf16")
+    ceilings.run_triton_read(**inputs)
     assert code(launched[0]) == code(compile_variant(ceilings.read_variants("bf16")[0], "sm_90"))
 
 
@@ -107,13 +109,13 @@ PIECES = [
 
 @pytest.mark.parametrize(("kernel", "shape", "variant"), PIECES, ids=lambda value: getattr(value, "name", None))
 def test_pieces(launched, kernel, shape, variant):
-    kernel.run(**kernel.inputs(FreshDraw(1), **shape, dtype="bf16"))
+    kernel.run(**kernel.inputs(RandomTensors(1), **shape, dtype="bf16"))
     assert code(launched[0]) == code(compile_variant(variant, "sm_90"))
     assert launched[0].metadata.num_warps == variant.num_warps
 
 
 def test_empty(launched):
-    inputs = ceilings.TRITON_EMPTY.inputs(FreshDraw(1), dtype="fp32")
+    inputs = ceilings.TRITON_EMPTY.inputs(RandomTensors(1), dtype="fp32")
     ceilings.TRITON_EMPTY.run(**inputs)
     (kernel,) = launched
     (variant,) = ceilings.empty_variants("fp32")

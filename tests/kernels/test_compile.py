@@ -4,27 +4,34 @@ import pytest
 import triton
 
 from kernels import ceilings, rmsnorm, rotary, skinny, swiglu
-from kernels.compile import Variant, compile_variant
-from kernels.configs.config import TOKEN_TILES, Config, compiles_well, shards
-from kernels.configs.dispatch import choose
-from kernels.inspection.sass import MATRIX, family, multiplying_loop, narrowest_load_bits, opcodes, summary
-from kernels.kernel import FreshDraw
+from kernels.compile import TritonVariant, compile_variant
+from kernels.configs.config import SKINNY_TOKEN_CLASSES, LinearConfig, compiles_well, layer_shards
+from kernels.configs.dispatch import choose_config
+from kernels.inspection.sass import (
+    MATRIX_OPCODES,
+    base_opcode,
+    count_opcodes,
+    multiplying_loop,
+    narrowest_load_bits,
+    summarise_opcodes,
+)
+from kernels.kernel import RandomTensors
 from kernels.skinny import TRITON_SKINNY
 from specs.errors import UserError
 from specs.gpus import ARCHS
+from tests.kernels.compiled_together import CompiledTogether, usual_spill_bytes
 from tests.kernels.interpreter import interpreted, needs_interpreter
-from tests.kernels.together import Together, usual_spill_bytes
 
 ARCHES = tuple(ARCHS)
-SHARDS = shards()
+SHARDS = layer_shards()
 
 
 def chosen(arch, dtype="bf16", shards=SHARDS):
     """Every (configuration, whole tiles) that a layer of Llama-3-70B runs with at any degree and token count."""
     configs = [
-        (choose(arch, dtype, tokens=tokens, n=shard.n, k=shard.k).config, shard)
+        (choose_config(arch, dtype, tokens=tokens, n=shard.n, k=shard.k).config, shard)
         for shard in shards
-        for tokens in TOKEN_TILES
+        for tokens in SKINNY_TOKEN_CLASSES
     ]
     return sorted({(config, config.even(shard.n, shard.k)) for config, shard in configs})
 
@@ -39,7 +46,7 @@ DEPENDENT = [
 OTHERS = [
     (ceilings.read_variants("fp32")[0], "sm_90"),
     *(
-        (skinny.variant(choose("sm_90", dtype, tokens=tokens, n=1280, k=8192).config, dtype), "sm_90")
+        (skinny.variant(choose_config("sm_90", dtype, tokens=tokens, n=1280, k=8192).config, dtype), "sm_90")
         for dtype in ("fp32", "fp16")
         for tokens in (1, 16, 64)
     ),
@@ -59,9 +66,12 @@ GATE_UP = [
     for arch in ARCHES
     for config, even in chosen(arch, shards=GATE_UPS)
 ]
-TMA = [(skinny.variant(Config(64, 16, 128, 3, 4, 4, tma=True), "bf16"), arch) for arch in ("sm_90", "sm_100", "sm_120")]
+TMA = [
+    (skinny.variant(LinearConfig(64, 16, 128, 3, 4, 4, tma=True), "bf16"), arch)
+    for arch in ("sm_90", "sm_100", "sm_120")
+]
 CASES = EVERYWHERE + SKINNY + DEPENDENT + PIECES + GATE_UP + OTHERS + TMA
-compiled_case = Together(CASES)
+compiled_case = CompiledTogether(CASES)
 
 
 def faults(compiled):
@@ -74,13 +84,13 @@ def faults(compiled):
 
 
 def multiplies(compiled):
-    return {family(code) for code in opcodes(compiled.sass)} & set(MATRIX)
+    return {base_opcode(code) for code in count_opcodes(compiled.sass)} & set(MATRIX_OPCODES)
 
 
 @pytest.mark.parametrize(
     ("variant", "arch"),
     CASES,
-    ids=lambda value: f"{value.fn.__name__}-{value}" if isinstance(value, Variant) else value,
+    ids=lambda value: f"{value.fn.__name__}-{value}" if isinstance(value, TritonVariant) else value,
 )
 def test_variant_is_clean(variant, arch):
     compiled = compiled_case(variant, arch)
@@ -89,15 +99,15 @@ def test_variant_is_clean(variant, arch):
     sizes = variant.constexprs
     tensor = sizes.get("MATRIX", False) and variant.signature["x"] != "*fp32"
     assert multiplies(compiled) == ({ARCHS[arch].matrix} if tensor else set())
-    assert ("UTMALDG" in summary(compiled.sass)) == ("tiles" in variant.signature)
+    assert ("UTMALDG" in summarise_opcodes(compiled.sass)) == ("tiles" in variant.signature)
     if variant.fn is skinny._skinny:
-        cut = Config(1, 1, 1, 1, 1, sizes["STAGES"], tma="tiles" in variant.signature)
+        cut = LinearConfig(1, 1, 1, 1, 1, sizes["STAGES"], tma="tiles" in variant.signature)
         assert multiplying_loop(compiled.sass).barriers <= cut.pipeline_barriers
 
 
 @pytest.mark.parametrize("arch", ["sm_90", "sm_100", "sm_120"])
 def test_dependent_launch_asks_for_weights_before_it_waits(arch):
-    config = choose(arch, "bf16", tokens=16, n=1280, k=8192).config
+    config = choose_config(arch, "bf16", tokens=16, n=1280, k=8192).config
     code = compile_variant(skinny.variant(config, "bf16", dependent=True), arch)
     ptx = code.ptx
     launch, wait = ptx.index("griddepcontrol.launch_dependents"), ptx.index("griddepcontrol.wait")
@@ -110,7 +120,7 @@ def test_dependent_launch_asks_for_weights_before_it_waits(arch):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_partial_sums_are_released_before_a_program_counts_itself_in(arch):
     """Interpreter and, with luck, a GPU would not show it: all stores, a barrier, then the release of one thread."""
-    ptx = compile_variant(skinny.variant(Config(64, 16, 64, 3, 4, 3), "bf16"), arch).ptx
+    ptx = compile_variant(skinny.variant(LinearConfig(64, 16, 64, 3, 4, 3), "bf16"), arch).ptx
     counted = ptx.index("atom.global.gpu.acq_rel.add")
     stored = ptx.rindex("st.global", 0, counted)
     assert "bar.sync" in ptx[stored:counted]
@@ -118,7 +128,7 @@ def test_partial_sums_are_released_before_a_program_counts_itself_in(arch):
 
 
 def test_programs_can_be_held_up_at_random():
-    config = Config(64, 16, 64, 2, 4, 3)
+    config = LinearConfig(64, 16, 64, 2, 4, 3)
     variant = skinny.variant(config, "bf16")
     held = compile_variant(variant._replace(constexprs={**variant.constexprs, "DELAY": 2000}), "sm_90")
     assert held.ptx.count("%globaltimer") > 1
@@ -126,7 +136,9 @@ def test_programs_can_be_held_up_at_random():
 
 
 @pytest.mark.parametrize("ones", [("n",), ("k",), ("n", "k")])
-@pytest.mark.parametrize("config", [Config(4, 1, 1024, 2, 4, 1, matrix=False), Config(64, 16, 64, 2, 4, 3)], ids=str)
+@pytest.mark.parametrize(
+    "config", [LinearConfig(4, 1, 1024, 2, 4, 1, matrix=False), LinearConfig(64, 16, 64, 2, 4, 3)], ids=str
+)
 def test_sizes_of_one_which_a_launch_makes_constants_compile(config, ones):
     variant = skinny.variant(config, "bf16", even=False)
     signature = {name: kind for name, kind in variant.signature.items() if name not in ones}
@@ -146,24 +158,24 @@ def test_rows_of_one_element_compile(variant, one):
 
 
 def test_weights_leave_the_cache_first_where_they_go_straight_to_registers():
-    ptx = compile_variant(skinny.variant(Config(8, 1, 2048, 1, 4, 1, matrix=False), "bf16"), "sm_90").ptx
+    ptx = compile_variant(skinny.variant(LinearConfig(8, 1, 2048, 1, 4, 1, matrix=False), "bf16"), "sm_90").ptx
     assert "L2::evict_first" in ptx
     assert "L2::evict_last" in ptx
 
 
 def test_spills_and_too_much_shared_memory_are_caught():
-    compiled = compile_variant(skinny.variant(Config(256, 128, 32, 2, 4, 8), "bf16"), "sm_80")
+    compiled = compile_variant(skinny.variant(LinearConfig(256, 128, 32, 2, 4, 8), "bf16"), "sm_80")
     assert faults(compiled) == ["spills", "too much shared memory"]
 
 
 def test_narrow_loads_are_caught():
-    variant = skinny.variant(Config(8, 1, 2048, 1, 4, 1, matrix=False), "bf16")
+    variant = skinny.variant(LinearConfig(8, 1, 2048, 1, 4, 1, matrix=False), "bf16")
     unaligned = variant._replace(signature=variant.signature | {"k": "i64"}, fn=unpromised(variant.fn, "k"))
     assert faults(compile_variant(unaligned, "sm_90")) == ["narrow loads"]
 
 
 def test_needless_barriers_are_what_keeps_one_stage_forms_from_being_chosen():
-    config = Config(8, 1, 512, 1, 2, 1, matrix=False)
+    config = LinearConfig(8, 1, 512, 1, 2, 1, matrix=False)
     loop = multiplying_loop(compile_variant(skinny.variant(config, "bf16"), "sm_90").sass)
     assert (loop.barriers <= config.pipeline_barriers) == compiles_well(config)
 
@@ -183,7 +195,7 @@ def test_only_nvidia_from_sm_80_compiles():
 def test_compiles_after_the_interpreter_ran(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     with interpreted(skinny):
-        TRITON_SKINNY.run(**TRITON_SKINNY.inputs(FreshDraw(8), tokens=1, n=2, k=16, dtype="fp32"))
-    config = Config(4, 1, 512, 1, 4, 1, matrix=False)
+        TRITON_SKINNY.run(**TRITON_SKINNY.inputs(RandomTensors(8), tokens=1, n=2, k=16, dtype="fp32"))
+    config = LinearConfig(4, 1, 512, 1, 4, 1, matrix=False)
     assert faults(compile_variant(skinny.variant(config, "fp32"), "sm_90")) == []
     assert any(tmp_path.iterdir()), "a cached result would have proved nothing"

@@ -10,9 +10,9 @@ import torch
 
 from kernels import cublaslt
 from kernels.cublaslt import CUBLASLT_LINEAR
-from kernels.timing.device import Device, Patience
-from kernels.timing.host import Sampled
-from kernels.timing.pool import Pool
+from kernels.timing.device import Device, SamplingLimits
+from kernels.timing.host import TimerSamples
+from kernels.timing.pool import TensorPool
 from specs.errors import UserError
 
 STREAM = 77
@@ -116,9 +116,9 @@ def library(monkeypatch):
     """The library, a GPU of 1 KiB of L2 with memory for `copies` weights, and nothing chosen yet."""
     one = Library()
     one.stream, one.capturing, one.emptied = STREAM, False, 0
-    monkeypatch.setattr(cublaslt, "library", lambda: one)
-    monkeypatch.setattr(cublaslt, "_CHOSEN", {})
-    device = Device("cpu", "sm_90", 1024, Patience(1e-3, 30e-3, 0.005, 240.0))
+    monkeypatch.setattr(cublaslt, "import_cublaslt", lambda: one)
+    monkeypatch.setattr(cublaslt, "_CHOSEN_BY_SIZE", {})
+    device = Device("cpu", "sm_90", 1024, SamplingLimits(1e-3, 30e-3, 0.005, 240.0))
     one.free = 2**40
     monkeypatch.setattr(Device, "free_bytes", lambda self: one.free)
     assert device.cold_bytes == 32 * 1024  # four weights of 64 x 32 x 4 bytes
@@ -165,11 +165,11 @@ def timed(monkeypatch, library):
             if (seconds := self.seconds[number]) is None:
                 raise RuntimeError("took no longer than")
             # Their mean is `seconds`, their median 0.9 of it for proposal 2
-            return Sampled((seconds * 0.9, seconds * 0.9, seconds * 1.2) if number == 2 else (seconds,) * 3, 1)
+            return TimerSamples((seconds * 0.9, seconds * 0.9, seconds * 1.2) if number == 2 else (seconds,) * 3, 1)
 
     Timer.seconds, Timer.promise, Timer.visits, Timer.looks = {1: 4e-6, 2: 2e-6, 3: 3e-6, 4: 1e-6}, {}, [], []
     monkeypatch.setattr(cublaslt, "CudaTimer", Timer)
-    monkeypatch.setattr(cublaslt, "Look", Look)
+    monkeypatch.setattr(cublaslt, "QuickTiming", Look)
     return Timer
 
 
@@ -202,7 +202,7 @@ def test_the_library_is_told_of_columns_where_torch_has_rows(library, timed):
 
 @pytest.mark.parametrize(("dtype", "kind"), [(torch.bfloat16, 14), (torch.float16, 2), (torch.float32, 0)])
 def test_every_dtype_adds_up_in_fp32(library, dtype, kind):
-    cublaslt.Product(1, 8, 16, dtype)
+    cublaslt.CublasltMatmul(1, 8, 16, dtype)
     assert library.types == (68, 0)
     assert {layout[0] for layout in library.layouts.values()} == {kind}
 
@@ -257,7 +257,7 @@ def test_up_to_three_proposals_are_timed_without_a_look(library, timed):
 def test_where_results_alone_count_the_first_right_one_is_taken_untimed_and_forgotten(library, timed):
     library.faults[1] = "wrong"
     x, weight, out = tensors()
-    with cublaslt.first_right():
+    with cublaslt.take_first_correct():
         CUBLASLT_LINEAR.run(x, weight, out)
         assert error(x, weight, out) < 1e-6
         assert library.matmuls[-1][0] == 2
@@ -315,7 +315,7 @@ def test_when_none_is_right_each_ones_reason_is_told_and_nothing_is_kept(library
         RuntimeError, match=r"none of cuBLASLt's 4 .*algo 1: .*error 0.001 is over 2e-05; algo 2: .*nan"
     ):
         CUBLASLT_LINEAR.run(*tensors())
-    assert not cublaslt._CHOSEN
+    assert not cublaslt._CHOSEN_BY_SIZE
     assert library.emptied == 1
 
 
@@ -347,7 +347,7 @@ def test_where_memory_is_short_fewer_copies_rotate_and_at_last_only_the_given_on
     CUBLASLT_LINEAR.run(*tensors())
     assert {copies for _, _, copies, _ in timed.visits} == {2}
     library.free = 8 * 8192
-    monkeypatch.setattr(cublaslt, "Pool", lambda *_: pytest.fail("allocates"))
+    monkeypatch.setattr(cublaslt, "TensorPool", lambda *_: pytest.fail("allocates"))
     CUBLASLT_LINEAR.run(*tensors(tokens=4))
     assert timed.visits[-1][2] == 1
 
@@ -355,12 +355,12 @@ def test_where_memory_is_short_fewer_copies_rotate_and_at_last_only_the_given_on
 def test_the_copies_are_gone_before_memory_is_given_back(library, timed, monkeypatch):
     copies, alive = [], []
 
-    class Noting(Pool):
+    class Noting(TensorPool):
         def weight(self, *shape, dtype):
             copies.append(weakref.ref(one := super().weight(*shape, dtype=dtype)))
             return one
 
-    monkeypatch.setattr(cublaslt, "Pool", Noting)
+    monkeypatch.setattr(cublaslt, "TensorPool", Noting)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.extend(ref() for ref in copies))
     CUBLASLT_LINEAR.run(*tensors())
     assert alive == [None] * 4
@@ -385,12 +385,12 @@ def test_without_the_bindings_one_line_says_how_to_get_them(monkeypatch):
     def absent():
         raise ModuleNotFoundError("No module named 'nvmath'\nand more")
 
-    monkeypatch.setattr(cublaslt, "library", absent)
+    monkeypatch.setattr(cublaslt, "import_cublaslt", absent)
     reason = CUBLASLT_LINEAR.why_not("sm_90", "bf16")
     assert "nvmath-python: pip install -c constraints.txt .[cublaslt] (ModuleNotFoundError: No module" in reason
     assert "\n" not in reason
     assert "this is cpu" in CUBLASLT_LINEAR.why_not("cpu", "bf16")
-    monkeypatch.setattr(cublaslt, "library", Library)
+    monkeypatch.setattr(cublaslt, "import_cublaslt", Library)
     assert CUBLASLT_LINEAR.why_not("sm_90", "bf16") is None
 
 
@@ -400,7 +400,7 @@ def test_the_real_bindings_have_these_names_and_values():
     cublas, types = pytest.importorskip("nvmath.bindings.cublas"), pytest.importorskip("nvmath").CudaDataType
     for dtype, name in {torch.float32: "32F", torch.float16: "16F", torch.bfloat16: "16BF"}.items():
         assert cublaslt.CUDA_TYPES[dtype] == types[f"CUDA_R_{name}"]
-    assert (cublaslt.COMPUTE_32F, cublaslt.TRANSPOSE) == (cublas.ComputeType.COMPUTE_32F, cublas.Operation.T)
+    assert (cublaslt.COMPUTE_32F, cublaslt.OP_TRANSPOSE) == (cublas.ComputeType.COMPUTE_32F, cublas.Operation.T)
     real = lt.matmul_heuristic_result_dtype
     assert (real.itemsize, {name: real.fields[name][1] for name in real.names}) == (
         PROPOSAL.itemsize,

@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 
 from kernels import cuda_gemv
 from kernels.compile import TRITON_ARCHS
-from kernels.cuda_gemv import CUDA_GEMV, MANY_ROWS, Form, bytes_in_flight, compile_cuda, compiled, tile, variants
-from kernels.inspection.sass import family, narrowest_load_bits, opcodes
-from kernels.kernel import DTYPES, FreshDraw
+from kernels.cuda_gemv import (
+    CUDA_GEMV,
+    EIGHT_ROWS_MIN_N,
+    GemvVariant,
+    bytes_in_flight,
+    choose_variant,
+    compile_cuda,
+    compile_gemv,
+    variants,
+)
+from kernels.inspection.sass import base_opcode, count_opcodes, narrowest_load_bits
+from kernels.kernel import TORCH_DTYPES, RandomTensors
 from specs.errors import UserError
 from specs.gpus import ARCHS, blocks_per_sm
 from tests.kernels.cuda_on_cpu.host import GUARD, OnCpu, bits, guarded, needs_gxx
@@ -27,7 +36,7 @@ from tests.kernels.cuda_on_cpu.host import GUARD, OnCpu, bits, guarded, needs_gx
 @cache
 def made(form, arch):
     with skipping_where_nothing_compiles(compile_cuda, arch, 0):
-        return compiled(form, arch)
+        return compile_gemv(form, arch)
 
 
 VECTOR = [form for form in variants("bf16") if form.vector]
@@ -62,7 +71,7 @@ def faults(one):
         "spills": one.spill_bytes > 0,
         "too much shared memory": one.shared_bytes > ARCHS[one.arch].shared_bytes_per_block,
         "narrow loads": narrowest_load_bits(one.sass) != 128,
-        "weights through registers": "LDGSTS" not in map(family, opcodes(one.sass)),
+        "weights through registers": "LDGSTS" not in map(base_opcode, count_opcodes(one.sass)),
     }
     return [fault for fault, there in found.items() if there]
 
@@ -93,7 +102,7 @@ def test_scalar_loads_do_not_spill_and_are_told_from_wide_ones():
 
 def test_spills_and_too_much_shared_memory_are_caught():
     # 32 warps leave a thread 64 registers, and 32 sums with as many operands do not fit into them
-    crowded = Form("bf16", tokens=4, rows=8, warps=32, stages=2, vector=True)
+    crowded = GemvVariant("bf16", tokens=4, rows=8, warps=32, stages=2, vector=True)
     assert faults(made(crowded, "sm_89")) == ["spills", "too much shared memory"]
 
 
@@ -106,22 +115,22 @@ def test_nvcc_gives_the_intermediate_code_too():
 def test_nvrtc_will_do(monkeypatch):
     monkeypatch.setattr(cuda_gemv, "find_nvcc", lambda: None)
     with skipping_where_nothing_compiles(compile_cuda, "sm_90", 0):
-        assert faults(compiled(VECTOR[0], "sm_90")) == []
+        assert faults(compile_gemv(VECTOR[0], "sm_90")) == []
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cuda_gemv, "find_nvcc", lambda: None)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     with pytest.raises(UserError, match=r"nvcc on the PATH.*pip install .* cuda-core"):
-        compiled(VECTOR[0], "sm_90")
+        compile_gemv(VECTOR[0], "sm_90")
     with pytest.raises(UserError, match=r"'sm_75'; choose one of sm_80"):
-        compiled(VECTOR[0], "sm_75")
+        compile_gemv(VECTOR[0], "sm_75")
 
 
 def test_what_the_compiler_says_is_passed_on():
     made(VECTOR[0], "sm_90")
     with pytest.raises(UserError, match=r"cannot compile gemv.cu for sm_90: .*error.*halves them"):
-        compiled(VECTOR[0]._replace(rows=3), "sm_90")
+        compile_gemv(VECTOR[0]._replace(rows=3), "sm_90")
 
 
 def test_nvcc_is_found_through_cuda_home(monkeypatch, tmp_path):
@@ -136,7 +145,7 @@ def test_nvcc_is_found_through_cuda_home(monkeypatch, tmp_path):
 
 
 def test_sizes_by_hand():
-    one = tile(tokens=1, n=8192, dtype="bf16")
+    one = choose_variant(tokens=1, n=8192, dtype="bf16")
     # a step is 4 rows x 128 threads x 16 bytes = 8 KiB, four of them 32; 4 bytes for each of 4 warps x 4 rows
     assert one == ("bf16", 1, 4, 4, 4, True)
     assert (one.ring_bytes(), one.shared_bytes()) == (32768, 32768 + 64)
@@ -145,23 +154,23 @@ def test_sizes_by_hand():
     assert bytes_in_flight(one, 3584) == 4 * 3584 * 2
     assert bytes_in_flight(one) == 32768
     assert bytes_in_flight(one._replace(vector=False)) == 0
-    three = tile(tokens=3, n=MANY_ROWS, dtype="fp32")
+    three = choose_variant(tokens=3, n=EIGHT_ROWS_MIN_N, dtype="fp32")
     assert three == ("fp32", 3, 8, 4, 2, True)
     assert three.shared_bytes() == 32768 + 4 * 4 * 8 * 4  # three tokens take the room of four
-    assert tile(tokens=4, n=MANY_ROWS - 1, dtype="bf16").rows == 4
+    assert choose_variant(tokens=4, n=EIGHT_ROWS_MIN_N - 1, dtype="bf16").rows == 4
 
 
 def test_variants_are_what_the_rule_chooses():
     assert [(form.tokens, form.rows) for form in VECTOR] == [(1, 4), (2, 4), (2, 8), (3, 4), (3, 8), (4, 4), (4, 8)]
     assert len(set(map(str, variants("bf16")))) == len(variants("bf16")) == 14
-    chosen = {tile(tokens=t, n=n, dtype="bf16") for t in range(1, 5) for n in (1, 1280, 8192, 57344)}
+    chosen = {choose_variant(tokens=t, n=n, dtype="bf16") for t in range(1, 5) for n in (1, 1280, 8192, 57344)}
     assert chosen <= set(VECTOR)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4])
 def test_40_kib_are_in_flight_on_each_of_132_sms(tokens):
     for n, k in LLAMA_70B:
-        form = tile(tokens=tokens, n=n, dtype="bf16")
+        form = choose_variant(tokens=tokens, n=n, dtype="bf16")
         registers, shared = made(form, "sm_90").registers, form.shared_bytes(k)
         fitting = blocks_per_sm(ARCHS["sm_90"], registers=registers, shared_bytes=shared, warps=form.warps)
         ctas = min(fitting, math.ceil(n / form.rows) // 132)
@@ -173,15 +182,15 @@ def test_40_kib_are_in_flight_on_each_of_132_sms(tokens):
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
 
-def ran(monkeypatch, *, tokens, n, k, dtype, shift=0, many_rows=MANY_ROWS, fault=None):
+def ran(monkeypatch, *, tokens, n, k, dtype, shift=0, many_rows=EIGHT_ROWS_MIN_N, fault=None):
     """A call through `run` with NaNs all around its operands: inputs, and the stand-in for CuPy."""
-    drawn = CUDA_GEMV.inputs(FreshDraw(9), tokens=tokens, n=n, k=k, dtype=dtype)
+    drawn = CUDA_GEMV.inputs(RandomTensors(9), tokens=tokens, n=n, k=k, dtype=dtype)
     given = {name: guarded(tensor, shift) for name, tensor in drawn.items()}
     inputs, whole = {name: view for name, (view, _) in given.items()}, given["out"][1]
     before = bits(whole).clone()
-    monkeypatch.setattr(cuda_gemv, "MANY_ROWS", many_rows)
+    monkeypatch.setattr(cuda_gemv, "EIGHT_ROWS_MIN_N", many_rows)
     cupy = OnCpu(monkeypatch, *inputs.values(), fault=fault)
-    cuda_gemv._loaded.cache_clear()
+    cuda_gemv._load_kernel.cache_clear()
     CUDA_GEMV.run(**inputs)
     outside = [*range(GUARD + shift), *range(GUARD + shift + tokens * n, len(whole))]
     assert torch.equal(bits(whole)[outside], before[outside]), "wrote outside of out"
@@ -199,7 +208,7 @@ def error_of(monkeypatch, **call):
     n=st.integers(1, 21),
     k=st.integers(1, 5000) | st.integers(1, 1300).map(lambda chunks: 8 * chunks),
     dtype=st.sampled_from(["bf16", "fp16"]),
-    many_rows=st.sampled_from([1, MANY_ROWS]),
+    many_rows=st.sampled_from([1, EIGHT_ROWS_MIN_N]),
     shift=st.sampled_from([0, 0, 3]),
 )
 @example(tokens=1, n=1, k=1, dtype="bf16", many_rows=1, shift=0)
@@ -257,10 +266,10 @@ def rounded_alike(monkeypatch, dtype, fault=None):
     # The kernel adds up two operands, exactly in fp32: the upper half of the value's bits, and what is left of it.
     high = (wide.view(torch.int32) & -65536).view(torch.float32)
     low = torch.where(high.isfinite(), wide - high, 0.0)
-    weight = torch.stack([high, low], 1).to(DTYPES[dtype])
+    weight = torch.stack([high, low], 1).to(TORCH_DTYPES[dtype])
     x, out = torch.ones(1, 2, dtype=weight.dtype), torch.empty(1, len(wide), dtype=weight.dtype)
     OnCpu(monkeypatch, x, weight, out, fault=fault)
-    cuda_gemv._loaded.cache_clear()
+    cuda_gemv._load_kernel.cache_clear()
     CUDA_GEMV.run(x, weight, out)
     expected = weight.float().sum(1).to(weight.dtype)
     nan = expected.isnan()
@@ -308,7 +317,7 @@ def test_a_launch_is_what_the_shape_asks_for(monkeypatch):
 
 @needs_gxx
 def test_the_second_call_compiles_nothing_and_is_on_torchs_stream(monkeypatch):
-    cuda_gemv._stream.cache_clear()
+    cuda_gemv._cupy_stream.cache_clear()
     inputs, cupy = ran(monkeypatch, tokens=1, n=4, k=64, dtype="bf16")
     assert cupy.entered == [("device", 3), ("device", 3), ("stream", 7, 3)]  # to compile, and to launch
     CUDA_GEMV.run(**inputs)

@@ -8,22 +8,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import attention, decode_attention
-from kernels.configs.attention import Cut
+from kernels.configs.attention import SplitConfig
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION, launch
-from kernels.kernel import FreshDraw
-from kernels.operands import RING, Workspace
+from kernels.kernel import RandomTensors
+from kernels.operands import RING_LENGTH, Workspace
 from specs.errors import UserError
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 few = settings(max_examples=4, deadline=None, derandomize=True, database=None)
 RTOL = {**attention.DECODE_RTOL, "bf16": 2**-6}  # the interpreter cuts fp32 to bf16 where a GPU rounds, twice
 CPU = torch.device("cpu")
-SMALL = Cut(16, 4, 3)
+SMALL = SplitConfig(16, 4, 3)
 SHAPE = {"batch": 2, "context": 150, "heads": 8, "kv_heads": 2, "head_dim": 64}
 
 
 def drawn(kernel=TRITON_DECODE_ATTENTION, dtype="fp32", lengths=None, **shape):
-    inputs = kernel.inputs(FreshDraw(5), dtype=dtype, **(SHAPE | shape))
+    inputs = kernel.inputs(RandomTensors(5), dtype=dtype, **(SHAPE | shape))
     if lengths is not None:
         inputs["lengths"] = torch.tensor(lengths, dtype=torch.int32)
     return inputs
@@ -33,16 +33,16 @@ def started(inputs, cut, **options):
     pages = {"key": inputs.get("key_pages"), "value": inputs.get("value_pages"), "table": inputs.get("table")}
     operands = {name: inputs[name] for name in ("query", "lengths", "out")}
     launch(**operands, **({name: inputs[name] for name in ("key", "value")} if "key" in inputs else pages),
-           cut=cut, **options)  # fmt: skip
+           config=cut, **options)  # fmt: skip
 
 
-def after(inputs, split, cut=SMALL, scratch=None):
+def after(inputs, split, config=SMALL, scratch=None):
     """The result of one call in `split` parts, out and partial results poisoned before."""
     inputs["out"].fill_(math.nan)
     scratch = scratch or Workspace(CPU)
     scratch.partials.fill_(math.nan)
     with interpreted(decode_attention, decode_attention):
-        started(inputs, cut._replace(split=split), scratch=scratch)
+        started(inputs, config._replace(split=split), scratch=scratch)
     assert not scratch.arrived.any(), "a counter is left above zero"
     return inputs["out"]
 
@@ -69,7 +69,9 @@ def test_as_the_rule_cuts_it(batch, context, kv_heads, group, head_dim, dtype):
 
 
 @needs_interpreter
-@pytest.mark.parametrize(("split", "calls"), [(1, 1), (2, 1), (5, RING + 1), (16, 1), (21, RING + 1), (40, 1)])
+@pytest.mark.parametrize(
+    ("split", "calls"), [(1, 1), (2, 1), (5, RING_LENGTH + 1), (16, 1), (21, RING_LENGTH + 1), (40, 1)]
+)
 def test_any_split_and_any_lengths(split, calls):
     """330 tokens are 21 tiles of 16: of 16 and 40 parts some get nothing, of length 1 all but one."""
     inputs = drawn(context=330, lengths=[330, 1], heads=4, kv_heads=1)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from kernels import decode_attention, decoder_layer, gemm, rmsnorm, rotary, skinny, swiglu, triton_utils
-from kernels.decoder_layer import compiled_layer, layer, missing, names, part
-from kernels.kernel import FreshDraw
-from kernels.timing.pool import Ruler
-from specs.layer import FUSED, LAYER_PARTS, LayerShape
+from kernels.decoder_layer import compiled_layer, layer_kernel, missing_compiler, part_kernel, part_names
+from kernels.kernel import RandomTensors
+from kernels.timing.pool import ByteCounter
+from specs.layer import FUSED_GATE_UP, LAYER_PARTS, LayerShape
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
 MODULES = (
@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("shape", [DECODE, PREFILL], ids=["decode", "prefi
 
 
 def drawn(kernel, shape, dtype="fp32", seed=3):
-    return kernel.inputs(FreshDraw(seed), **shape, dtype=dtype)
+    return kernel.inputs(RandomTensors(seed), **shape, dtype=dtype)
 
 
 def by_hand(t, widths, decode):
@@ -62,7 +62,7 @@ def by_hand(t, widths, decode):
 
 @BOTH
 def test_the_reference_is_a_layer_written_down_another_way(shape):
-    kernel = layer("torch", WIDTHS, **shape)
+    kernel = layer_kernel("torch", WIDTHS, **shape)
     given = drawn(kernel, shape)
     found = kernel.reference(**{name: one for name, one in given.items() if name not in kernel.outputs})
     for one, right in zip(found, by_hand(given, WIDTHS, shape is DECODE), strict=True):
@@ -72,7 +72,7 @@ def test_the_reference_is_a_layer_written_down_another_way(shape):
 @BOTH
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_torch_runs_it_right(shape, dtype):
-    kernel = layer("torch", WIDTHS, **shape)
+    kernel = layer_kernel("torch", WIDTHS, **shape)
     given = drawn(kernel, shape, dtype)
     kernel.run(**given)
     assert kernel.relative_error(given) <= kernel.rtol[dtype]
@@ -80,7 +80,7 @@ def test_torch_runs_it_right(shape, dtype):
 
 @BOTH
 def test_a_call_that_is_bound_beforehand_does_the_same(shape):
-    kernel = layer("torch", WIDTHS, **shape)
+    kernel = layer_kernel("torch", WIDTHS, **shape)
     first, second = drawn(kernel, shape), drawn(kernel, shape)
     kernel.run(**first)
     kernel.call(second)()
@@ -89,7 +89,7 @@ def test_a_call_that_is_bound_beforehand_does_the_same(shape):
 
 
 def test_its_steps_bear_the_names_of_the_parts_in_the_order_of_a_layer():
-    kernel = layer("torch", WIDTHS, **DECODE)
+    kernel = layer_kernel("torch", WIDTHS, **DECODE)
     told = [name for name, _ in kernel.steps(**drawn(kernel, DECODE))]
     assert told == ["norm", "qkv", "rotary", "attention", "o", "norm", "gate_up", "swiglu", "down"]
     assert set(told) == set(LAYER_PARTS)
@@ -98,7 +98,7 @@ def test_its_steps_bear_the_names_of_the_parts_in_the_order_of_a_layer():
 @BOTH
 @pytest.mark.parametrize("left_out", range(9))
 def test_a_layer_that_leaves_a_step_out_is_caught(shape, left_out, monkeypatch):
-    kernel = layer("torch", WIDTHS, **shape)
+    kernel = layer_kernel("torch", WIDTHS, **shape)
     given = drawn(kernel, shape)
     for number, (_, step) in enumerate(kernel.steps(**given)):
         if number != left_out:
@@ -108,7 +108,7 @@ def test_a_layer_that_leaves_a_step_out_is_caught(shape, left_out, monkeypatch):
 
 
 def test_the_new_tokens_keys_and_values_are_what_attention_reads_last():
-    kernel = layer("torch", WIDTHS, **DECODE)
+    kernel = layer_kernel("torch", WIDTHS, **DECODE)
     given = drawn(kernel, DECODE)
     before = given["key"].clone()
     kernel.run(**given)
@@ -119,7 +119,7 @@ def test_the_new_tokens_keys_and_values_are_what_attention_reads_last():
 @needs_interpreter
 @pytest.mark.parametrize(("shape", "dtype"), [(DECODE, "bf16"), (DECODE, "fp16"), (PREFILL, "bf16")])
 def test_our_own_kernels_run_it_right(shape, dtype):
-    kernel = layer("triton", WIDTHS, **shape)
+    kernel = layer_kernel("triton", WIDTHS, **shape)
     given = drawn(kernel, shape, dtype)
     with interpreted(*MODULES):
         kernel.run(**given)
@@ -127,11 +127,11 @@ def test_our_own_kernels_run_it_right(shape, dtype):
 
 
 def test_ours_has_swiglu_in_the_epilogue_and_torchs_behind_it():
-    assert FUSED in names("triton")
-    assert {"gate_up", "swiglu"} < set(names("torch"))
+    assert FUSED_GATE_UP in part_names("triton")
+    assert {"gate_up", "swiglu"} < set(part_names("torch"))
 
 
-@pytest.mark.skipif(missing() is not None, reason=f"{missing()}")
+@pytest.mark.skipif(missing_compiler() is not None, reason=f"{missing_compiler()}")
 def test_compiled_it_is_right_for_each_of_two_shapes():
     for shape in (DECODE, {**DECODE, "context": 9}):
         kernel = compiled_layer(WIDTHS, **shape)
@@ -151,24 +151,27 @@ def test_its_bytes_are_weights_cache_and_the_streams_ends(shape):
     """By hand: qkv 512 x 96, o 96 x 256, gate_up 160 x 96, down 96 x 80, two gains of 96."""
     cache = 2 * shape["batch"] * shape["context"] * 2 * 64
     weights = 512 * 96 + 96 * 256 + 160 * 96 + 96 * 80 + 2 * 96
-    whole = layer("torch", WIDTHS, **shape).work(**shape, dtype="bf16")
+    whole = layer_kernel("torch", WIDTHS, **shape).work(**shape, dtype="bf16")
     assert whole.hbm_bytes == 2 * (weights + cache + 4 * shape["tokens"] * 96)
 
 
 def test_it_streams_its_weights_and_its_cache():
-    ruler = Ruler()
-    layer("torch", WIDTHS, **DECODE).inputs(ruler, **DECODE, dtype="bf16")
+    ruler = ByteCounter()
+    layer_kernel("torch", WIDTHS, **DECODE).inputs(ruler, **DECODE, dtype="bf16")
     cache = 2 * 3 * 21 * 2 * 64
     assert ruler.weight_bytes == 2 * (512 * 96 + 96 * 256 + 160 * 96 + 96 * 80 + cache)
 
 
 def test_flops_are_those_of_the_parts_with_the_norm_twice():
-    alone = {name: part(name, "torch", WIDTHS, **DECODE) for name in names("torch")}
+    alone = {name: part_kernel(name, "torch", WIDTHS, **DECODE) for name in part_names("torch")}
     flops = {name: one.kernel.work(**one.shape, dtype="bf16").flops for name, one in alone.items()}
-    assert layer("torch", WIDTHS, **DECODE).work(**DECODE, dtype="bf16").flops == sum(flops.values()) + flops["norm"]
+    assert (
+        layer_kernel("torch", WIDTHS, **DECODE).work(**DECODE, dtype="bf16").flops
+        == sum(flops.values()) + flops["norm"]
+    )
 
 
 def test_a_part_that_lacks_a_package_lacks_it_for_the_layer(monkeypatch):
     lacking = replace(decoder_layer.TORCH_RMSNORM, missing=lambda: "no such package")
-    monkeypatch.setitem(decoder_layer.ELEMENTWISE["torch"], "norm", lacking)
-    assert layer("torch", WIDTHS, **DECODE).why_not("cpu", "bf16") == "no such package"
+    monkeypatch.setitem(decoder_layer.ELEMENTWISE_KERNELS["torch"], "norm", lacking)
+    assert layer_kernel("torch", WIDTHS, **DECODE).why_not("cpu", "bf16") == "no such package"

@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import gemm, linear
-from kernels.configs.config import Config
-from kernels.configs.space import FP32
+from kernels.configs.config import LinearConfig
+from kernels.configs.space import FP32_GEMM_CONFIG
 from kernels.gate_up import TRITON_GEMM_GATE_UP
 from kernels.gemm import TRITON_GEMM
-from kernels.kernel import FreshDraw
-from kernels.operands import RING, Workspace
+from kernels.kernel import RandomTensors
+from kernels.operands import RING_LENGTH, Workspace
 from specs.errors import UserError
 from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter, stock_dot
@@ -28,17 +28,17 @@ DTYPE = st.sampled_from(list(RTOL))
 CPU = torch.device("cpu")
 
 CONFIGS = (
-    Config(64, 64, 32, 1, 4, 3),
-    Config(128, 64, 32, 3, 4, 3),
-    Config(64, 128, 64, 1, 8, 4, tma=True),
-    Config(256, 64, 64, 1, 8, 4, tma=True),
-    Config(128, 64, 64, 2, 4, 4, tma=True),
+    LinearConfig(64, 64, 32, 1, 4, 3),
+    LinearConfig(128, 64, 32, 3, 4, 3),
+    LinearConfig(64, 128, 64, 1, 8, 4, tma=True),
+    LinearConfig(256, 64, 64, 1, 8, 4, tma=True),
+    LinearConfig(128, 64, 64, 2, 4, 4, tma=True),
 )
 SHAPE = {"tokens": st.integers(65, 150), "n": st.integers(1, 300), "k": st.integers(1, 300)}
 
 
 def drawn(kernel, dtype, **shape):
-    return kernel.inputs(FreshDraw(5), **shape, dtype=dtype)
+    return kernel.inputs(RandomTensors(5), **shape, dtype=dtype)
 
 
 @few
@@ -67,7 +67,7 @@ def test_in_every_configuration(config, tokens, n, k, dtype):
     """Partial sums are poisoned with NaN before, and every counter is zero after."""
     scratch, inputs = Workspace(CPU), drawn(TRITON_GEMM, dtype, tokens=tokens, n=n, k=k)
     with interpreted(gemm, gemm):
-        for _ in range(RING + 1 if config.split > 1 else 1):  # every slot, and the first one again
+        for _ in range(RING_LENGTH + 1 if config.split > 1 else 1):  # every slot, and the first one again
             inputs["out"].fill_(math.nan)
             scratch.partials.fill_(math.nan)
             gemm.launch(**inputs, config=config, scratch=scratch)
@@ -155,7 +155,7 @@ def test_every_tile_is_walked_once_group_after_group(tokens, n):
     """Row blocks in groups of eight and all token blocks of a group, before the next one."""
     rows, blocks = walked(tokens, n)
     assert sorted(zip(rows, blocks, strict=True)) == [(row, token) for row in range(n) for token in range(tokens)]
-    groups = [row // gemm.GROUP for row in rows]
+    groups = [row // gemm.GROUP_ROW_BLOCKS for row in rows]
     assert groups == sorted(groups)
     assert blocks[: min(n, 8)] == [0] * min(n, 8)
 
@@ -174,7 +174,7 @@ def _store_places(out, token_blocks, row_blocks, TILES: tl.constexpr, GROUP: tl.
 def walked(tokens, n):
     out = torch.zeros(tokens * n, 2, dtype=torch.int32)
     with interpreted(gemm, HERE):
-        HERE._store_places[(1,)](out, tokens, n, tokens * n, gemm.GROUP)
+        HERE._store_places[(1,)](out, tokens, n, tokens * n, gemm.GROUP_ROW_BLOCKS)
     return out[:, 0].tolist(), out[:, 1].tolist()
 
 
@@ -216,8 +216,8 @@ def test_stock_interpreter_multiplies_bf16_as_integers():
 
 
 def test_fp32_has_a_configuration_of_its_own():
-    assert FP32.split == 1
+    assert FP32_GEMM_CONFIG.split == 1
     inputs = drawn(TRITON_GEMM, "fp32", tokens=65, n=70, k=33)
     with interpreted(gemm, gemm):
-        gemm.launch(**inputs, config=FP32)
+        gemm.launch(**inputs, config=FP32_GEMM_CONFIG)
     assert TRITON_GEMM.relative_error(inputs) <= RTOL["fp32"]

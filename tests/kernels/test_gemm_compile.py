@@ -5,23 +5,32 @@ import re
 import pytest
 
 from kernels import gemm
-from kernels.compile import Variant, compile_variant
-from kernels.configs.config import GEMM_TOKENS, Config, shards
-from kernels.configs.cost_model import gemm_resident
-from kernels.configs.dispatch import choose
-from kernels.configs.space import FP32
-from kernels.inspection.sass import MATRIX, family, multiplying_loop, narrowest_load_bits, opcodes, summary
-from specs.gpus import ARCHS, arch
-from tests.kernels.together import Together, usual_spill_bytes
+from kernels.compile import TritonVariant, compile_variant
+from kernels.configs.config import GEMM_TOKEN_CLASSES, LinearConfig, layer_shards
+from kernels.configs.cost_model import gemm_programs_per_sm
+from kernels.configs.dispatch import choose_config
+from kernels.configs.space import FP32_GEMM_CONFIG
+from kernels.inspection.sass import (
+    MATRIX_OPCODES,
+    base_opcode,
+    count_opcodes,
+    multiplying_loop,
+    narrowest_load_bits,
+    summarise_opcodes,
+)
+from specs.gpus import ARCHS, find_arch
+from tests.kernels.compiled_together import CompiledTogether, usual_spill_bytes
 
-SHARDS = shards()
-SPLIT = Config(128, 128, 64, 3, 8, 4)
+SHARDS = layer_shards()
+SPLIT = LinearConfig(128, 128, 64, 3, 8, 4)
 
 
 def chosen(name, layers=("qkv", "o", "gate_up", "down")):
     """Every configuration that these linears of Llama-3-70B run with at any degree and token count."""
     cuts = [(shard.n, shard.k) for shard in SHARDS if shard.layer in layers]
-    return sorted({choose(name, "bf16", tokens=tokens, n=n, k=k).config for n, k in cuts for tokens in GEMM_TOKENS})
+    return sorted(
+        {choose_config(name, "bf16", tokens=tokens, n=n, k=k).config for n, k in cuts for tokens in GEMM_TOKEN_CLASSES}
+    )
 
 
 EVERYWHERE = [
@@ -29,7 +38,7 @@ EVERYWHERE = [
     *((name, config, True) for name in ARCHS for config in chosen(name, ("gate_up",))),
 ]
 VARIANTS = {case: gemm.variant(case[1], "bf16", swiglu=case[2]) for case in EVERYWHERE}
-compiled_case = Together([(variant, name) for (name, *_), variant in VARIANTS.items()])
+compiled_case = CompiledTogether([(variant, name) for (name, *_), variant in VARIANTS.items()])
 
 
 def faults(compiled):
@@ -38,7 +47,9 @@ def faults(compiled):
         "spills": compiled.spill_bytes > usual_spill_bytes(compiled.arch),
         "too much shared memory": compiled.shared_bytes > on.shared_bytes_per_block,
         "narrow loads": narrowest_load_bits(compiled.sass) not in (None, 128),
-        "foreign matrix instructions": {family(code) for code in opcodes(compiled.sass)} & set(MATRIX) != {on.matrix},
+        "foreign matrix instructions": {base_opcode(code) for code in count_opcodes(compiled.sass)}
+        & set(MATRIX_OPCODES)
+        != {on.matrix},
     }
     return [fault for fault, there in found.items() if there]
 
@@ -47,10 +58,12 @@ def faults(compiled):
 def test_what_is_chosen_is_clean_and_as_many_programs_as_a_launch_starts_fit_an_sm(name, config, swiglu):
     compiled = compiled_case(VARIANTS[name, config, swiglu], name)
     assert faults(compiled) == []
-    assert ("UTMALDG" in summary(compiled.sass)) == config.tma == ARCHS[name].tma
+    assert ("UTMALDG" in summarise_opcodes(compiled.sass)) == config.tma == ARCHS[name].tma
     assert multiplying_loop(compiled.sass).barriers <= config.pipeline_barriers
-    fitting = gemm_resident(arch(name), config, "bf16", registers=compiled.registers, shared=compiled.shared_bytes)
-    assert 1 <= gemm_resident(arch(name), config, "bf16") <= fitting
+    fitting = gemm_programs_per_sm(
+        find_arch(name), config, "bf16", registers=compiled.registers, shared=compiled.shared_bytes
+    )
+    assert 1 <= gemm_programs_per_sm(find_arch(name), config, "bf16") <= fitting
 
 
 @pytest.mark.parametrize("even", [True, False], ids=["even", "masked"])
@@ -62,27 +75,27 @@ def test_rows_off_16_bytes_and_ragged_k_run_without_descriptors_in_the_same_conf
 
 @pytest.mark.parametrize("name", ["sm_80", "sm_90", "sm_100"])
 def test_fp32_multiplies_without_matrix_units(name):
-    compiled = compile_variant(gemm.variant(FP32, "fp32"), name)
+    compiled = compile_variant(gemm.variant(FP32_GEMM_CONFIG, "fp32"), name)
     assert faults(compiled) == ["foreign matrix instructions"]  # none at all
-    assert not {family(code) for code in opcodes(compiled.sass)} & set(MATRIX)
+    assert not {base_opcode(code) for code in count_opcodes(compiled.sass)} & set(MATRIX_OPCODES)
 
 
 def test_fp16_is_multiplied_as_bf16_is():
-    assert faults(compile_variant(gemm.variant(Config(256, 128, 64, 1, 8, 4, tma=True), "fp16"), "sm_90")) == []
+    assert faults(compile_variant(gemm.variant(LinearConfig(256, 128, 64, 1, 8, 4, tma=True), "fp16"), "sm_90")) == []
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(256, 128), (128, 256)])
 def test_the_largest_tiles_leave_their_sums_in_registers(rows, tokens):
     """128 x 256 fp32 sums are 128 of the 255 registers of 256 threads; one instruction has 64 rows by 256 columns."""
-    compiled = compile_variant(gemm.variant(Config(rows, tokens, 64, 1, 8, 4, tma=True), "bf16"), "sm_90")
+    compiled = compile_variant(gemm.variant(LinearConfig(rows, tokens, 64, 1, 8, 4, tma=True), "bf16"), "sm_90")
     assert faults(compiled) == []
-    assert any(code.startswith(f"HGMMA.64x{rows}x16") for code in opcodes(compiled.sass))
+    assert any(code.startswith(f"HGMMA.64x{rows}x16") for code in count_opcodes(compiled.sass))
 
 
 @pytest.mark.parametrize("name", ["sm_90", "sm_120"])
 def test_a_tile_is_stored_within_the_loop_that_asks_for_the_next(name):
     """Nothing leads back to the loop's head between its loads and the stores that follow them in the code."""
-    ptx = compile_variant(gemm.variant(Config(128, 128, 64, 1, 8, 3, tma=True), "bf16"), name).ptx
+    ptx = compile_variant(gemm.variant(LinearConfig(128, 128, 64, 1, 8, 3, tma=True), "bf16"), name).ptx
     stored = ptx.index("cp.async.bulk.tensor.2d.global.shared")
     asked = ptx.rindex("cp.async.bulk.tensor.2d.shared", 0, stored)
     head = re.findall(r"^(\$L__BB\d+_\d+):.*Loop Header", ptx[:asked], re.MULTILINE)[-1]
@@ -115,9 +128,9 @@ def test_sizes_of_one_which_a_launch_makes_constants_compile(config, ones):
     variant = gemm.variant(config, "bf16", even=False)
     signature = {name: kind for name, kind in variant.signature.items() if name not in ones}
     constants = {**variant.constexprs, **dict.fromkeys(ones, 1)}
-    assert compile_variant(Variant(variant.fn, signature, constants, 8, 4), "sm_90").registers > 0
+    assert compile_variant(TritonVariant(variant.fn, signature, constants, 8, 4), "sm_90").registers > 0
 
 
 def test_spills_and_too_much_shared_memory_are_caught():
-    compiled = compile_variant(gemm.variant(Config(256, 128, 64, 1, 4, 6), "bf16"), "sm_80")
+    compiled = compile_variant(gemm.variant(LinearConfig(256, 128, 64, 1, 4, 6), "bf16"), "sm_80")
     assert faults(compiled) == ["spills", "too much shared memory"]

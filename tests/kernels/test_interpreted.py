@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from kernels import ceilings, linear, skinny
 from kernels.ceilings import TRITON_READ
-from kernels.configs.config import Config
-from kernels.kernel import FreshDraw
-from kernels.operands import RING, Workspace
+from kernels.configs.config import LinearConfig
+from kernels.kernel import RandomTensors
+from kernels.operands import RING_LENGTH, Workspace
 from kernels.skinny import TRITON_SKINNY
 from tests.kernels.interpreter import interpreted, needs_interpreter
 
@@ -24,18 +24,18 @@ DTYPE = st.sampled_from(list(RTOL))
 
 
 def error_of(kernel, module, dtype, **shape):
-    inputs = kernel.inputs(FreshDraw(5), **shape, dtype=dtype)
+    inputs = kernel.inputs(RandomTensors(5), **shape, dtype=dtype)
     with interpreted(module):
         kernel.run(**inputs)
     return kernel.relative_error(inputs)
 
 
 CONFIGS = (
-    Config(4, 4, 64, 1, 4, 1, matrix=False),
-    Config(2, 4, 64, 3, 4, 3, matrix=False),
-    Config(64, 64, 32, 1, 4, 3),
-    Config(64, 64, 32, 3, 4, 3),
-    Config(64, 64, 64, 2, 4, 3, tma=True),
+    LinearConfig(4, 4, 64, 1, 4, 1, matrix=False),
+    LinearConfig(2, 4, 64, 3, 4, 3, matrix=False),
+    LinearConfig(64, 64, 32, 1, 4, 3),
+    LinearConfig(64, 64, 32, 3, 4, 3),
+    LinearConfig(64, 64, 64, 2, 4, 3, tma=True),
 )
 SHAPE = {"tokens": st.integers(1, 64), "n": st.integers(1, 150), "k": st.integers(1, 300)}
 
@@ -62,9 +62,9 @@ def test_skinny_in_every_configuration(config, tokens, n, k, dtype):
     """Partial sums are poisoned with NaN before, and every counter is zero after."""
     scratch = Workspace(torch.device("cpu"))
     tokens = min(tokens, config.tokens)
-    inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=tokens, n=n, k=k, dtype=dtype)
+    inputs = TRITON_SKINNY.inputs(RandomTensors(5), tokens=tokens, n=n, k=k, dtype=dtype)
     with interpreted(skinny):
-        for _ in range(RING + 1):  # every slot, and the first one again
+        for _ in range(RING_LENGTH + 1):  # every slot, and the first one again
             inputs["out"].fill_(math.nan)
             scratch.partials.fill_(math.nan)
             skinny.launch(**inputs, config=config, scratch=scratch)
@@ -73,7 +73,7 @@ def test_skinny_in_every_configuration(config, tokens, n, k, dtype):
 
 
 def test_weights_that_begin_off_16_bytes_are_fetched_without_a_descriptor():
-    inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=2, n=65, k=128, dtype="bf16")
+    inputs = TRITON_SKINNY.inputs(RandomTensors(5), tokens=2, n=65, k=128, dtype="bf16")
     inputs["weight"] = inputs["weight"].view(-1)[4 : 4 + 64 * 128].view(64, 128)
     inputs["out"] = inputs["out"][:, :64].contiguous()
     with interpreted(skinny):
@@ -83,7 +83,7 @@ def test_weights_that_begin_off_16_bytes_are_fetched_without_a_descriptor():
 
 def test_what_arrived_before_the_call_spoils_it():
     scratch, config = Workspace(torch.device("cpu")), CONFIGS[3]
-    inputs = TRITON_SKINNY.inputs(FreshDraw(5), tokens=2, n=64, k=96, dtype="fp32")
+    inputs = TRITON_SKINNY.inputs(RandomTensors(5), tokens=2, n=64, k=96, dtype="fp32")
     with interpreted(skinny):
         skinny.launch(**inputs, config=config, scratch=scratch)
         scratch.partials.fill_(math.nan)
@@ -112,7 +112,7 @@ def test_read(elements, dtype):
 
 @pytest.mark.parametrize("config", CONFIGS[1::2], ids=str)
 def test_two_calls_give_the_same_bits(config):
-    first = TRITON_SKINNY.inputs(FreshDraw(6), tokens=3, n=70, k=300, dtype="fp32")
+    first = TRITON_SKINNY.inputs(RandomTensors(6), tokens=3, n=70, k=300, dtype="fp32")
     second = first | {"out": torch.full_like(first["out"], math.nan)}
     with interpreted(skinny):
         skinny.launch(**first, config=config)
@@ -145,7 +145,7 @@ def _leaves_the_last_row(
 
 
 def error_with(monkeypatch, fault, **shape):
-    inputs = TRITON_SKINNY.inputs(FreshDraw(5), **shape, dtype="fp32")
+    inputs = TRITON_SKINNY.inputs(RandomTensors(5), **shape, dtype="fp32")
     monkeypatch.setattr(skinny, "_skinny", fault)
     with interpreted(skinny):
         skinny.launch(**inputs, config=CONFIGS[0])

@@ -9,12 +9,12 @@ import torch
 
 from kernels import ceilings, linear
 from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
-from kernels.configs.config import Config
+from kernels.configs.config import LinearConfig
 from kernels.gemm import TRITON_GEMM
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.linear import TORCH_LINEAR
 from kernels.registry import LINEARS
-from kernels.registry import linear as pick
+from kernels.registry import select_linear as pick
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 from kernels.skinny import launch as run_skinny
 from specs.errors import UserError
@@ -46,8 +46,8 @@ def test_linear_reference_agrees_with_numpy_over_several_slices():
 def test_read_references_by_hand():
     buffer = torch.arange(10, dtype=torch.float32)
     assert ceilings.block_sums(buffer, 4).tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7, 8 + 9]
-    assert ceilings.torch_reference(buffer).tolist() == [45]
-    assert ceilings.triton_reference(torch.ones(4097)).tolist() == [4096, 1]  # 16 KiB of fp32, and one more
+    assert ceilings.torch_read_reference(buffer).tolist() == [45]
+    assert ceilings.triton_read_reference(torch.ones(4097)).tolist() == [4096, 1]  # 16 KiB of fp32, and one more
 
 
 def test_copy_and_launch_references_are_the_input():
@@ -76,7 +76,7 @@ def test_work_by_hand(kernel, shape, expected):
 
 @pytest.mark.parametrize(("kernel", "shape", "dtype"), CASES)
 def test_torch_kernels_on_cpu(kernel, shape, dtype):
-    inputs = kernel.inputs(FreshDraw(1), **shape, dtype=dtype)
+    inputs = kernel.inputs(RandomTensors(1), **shape, dtype=dtype)
     assert math.isnan(kernel.relative_error(inputs)), "unwritten output must show"
     kernel.run(**inputs)
     assert kernel.relative_error(inputs) <= kernel.rtol[dtype]
@@ -84,27 +84,27 @@ def test_torch_kernels_on_cpu(kernel, shape, dtype):
 
 @pytest.mark.parametrize(("kernel", "shape", "dtype"), CASES)
 def test_a_wrong_torch_kernel_is_caught(kernel, shape, dtype):
-    inputs = kernel.inputs(FreshDraw(2), **shape, dtype=dtype)
+    inputs = kernel.inputs(RandomTensors(2), **shape, dtype=dtype)
     kernel.run(**inputs)
     inputs["out"] *= 1.05
     assert kernel.relative_error(inputs) > kernel.rtol[dtype]
 
 
 def test_one_unread_element_in_a_hundred_is_caught():
-    inputs = TORCH_READ.inputs(FreshDraw(3), elements=100_000, dtype="fp32")
+    inputs = TORCH_READ.inputs(RandomTensors(3), elements=100_000, dtype="fp32")
     TORCH_READ.run(inputs["buffer"][:-1000], inputs["out"])
     assert TORCH_READ.relative_error(inputs) > TORCH_READ.rtol["fp32"]
 
 
 def test_launch_reads_what_the_call_before_wrote():
-    inputs = TORCH_LAUNCH.inputs(FreshDraw(4), dtype="fp32")
+    inputs = TORCH_LAUNCH.inputs(RandomTensors(4), dtype="fp32")
     inputs["out"] = inputs["x"] + 1
     TORCH_LAUNCH.run(**inputs)
     assert inputs["out"] == inputs["x"] + 1
 
 
 def test_a_kernel_that_is_not_empty_is_caught():
-    inputs = TRITON_EMPTY.inputs(FreshDraw(5), dtype="fp32")
+    inputs = TRITON_EMPTY.inputs(RandomTensors(5), dtype="fp32")
     assert TRITON_EMPTY.relative_error(inputs) == 0
     inputs["out"] += 1
     assert TRITON_EMPTY.relative_error(inputs) > TRITON_EMPTY.rtol["fp32"]
@@ -159,7 +159,7 @@ def test_skinny_refuses_more_tokens_than_it_is_made_for():
         TRITON_SKINNY.run(torch.zeros(65, 8), torch.zeros(4, 8), torch.zeros(65, 4))
     with pytest.raises(UserError, match=r"float64; triton_skinny takes fp32, bf16, fp16"):
         TRITON_SKINNY.run(*(torch.zeros(shape, dtype=torch.float64) for shape in ((1, 8), (4, 8), (1, 4))))
-    narrow = Config(4, 2, 64, 1, 4, 1, matrix=False)
+    narrow = LinearConfig(4, 2, 64, 1, 4, 1, matrix=False)
     with pytest.raises(UserError, match=r"3 tokens.*holds 2.*multiply-add 4x2x64"):
         run_skinny(torch.zeros(3, 8), torch.zeros(4, 8), torch.zeros(3, 4), narrow)
 

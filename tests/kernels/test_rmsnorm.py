@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import rmsnorm
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.rmsnorm import TORCH_RMSNORM, TRITON_RMSNORM
 from kernels.timing.device import current_device
-from kernels.timing.pool import Pool
+from kernels.timing.pool import TensorPool
 from specs.errors import UserError
 from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
@@ -23,7 +23,7 @@ DTYPE = st.sampled_from(list(RTOL))
 
 
 def ran(dtype, **shape):
-    inputs = TRITON_RMSNORM.inputs(FreshDraw(5), **shape, dtype=dtype)
+    inputs = TRITON_RMSNORM.inputs(RandomTensors(5), **shape, dtype=dtype)
     with interpreted(rmsnorm):
         TRITON_RMSNORM.run(**inputs)
     return inputs
@@ -43,7 +43,7 @@ def test_rmsnorm(tokens, hidden, dtype):
 
 @needs_interpreter
 def test_total_may_be_the_residual_itself():
-    inputs = TRITON_RMSNORM.inputs(FreshDraw(5), tokens=5, hidden=96, dtype="fp32")
+    inputs = TRITON_RMSNORM.inputs(RandomTensors(5), tokens=5, hidden=96, dtype="fp32")
     out, total = TRITON_RMSNORM.reference(inputs["x"], inputs["residual"].clone(), inputs["weight"])
     with interpreted(rmsnorm):
         TRITON_RMSNORM.run(**inputs | {"total": inputs["residual"]})
@@ -74,13 +74,13 @@ def test_work_by_hand():
 
 
 def test_in_a_pool_no_two_tensors_of_a_call_are_one():
-    inputs = TORCH_RMSNORM.inputs(Pool(current_device(), {}), tokens=8, hidden=8, dtype="fp32")
+    inputs = TORCH_RMSNORM.inputs(TensorPool(current_device(), {}), tokens=8, hidden=8, dtype="fp32")
     assert len({tensor.data_ptr() for tensor in inputs.values()}) == len(inputs)
 
 
 @pytest.mark.parametrize("dtype", list(TORCH_RMSNORM.rtol))
 def test_torch_on_cpu(dtype):
-    inputs = TORCH_RMSNORM.inputs(FreshDraw(1), tokens=7, hidden=1000, dtype=dtype)
+    inputs = TORCH_RMSNORM.inputs(RandomTensors(1), tokens=7, hidden=1000, dtype=dtype)
     TORCH_RMSNORM.run(**inputs | {"out": torch.empty_like(inputs["out"])})
     assert math.isnan(TORCH_RMSNORM.relative_error(inputs)), "an unwritten output must show"
     TORCH_RMSNORM.run(**inputs)
@@ -89,7 +89,7 @@ def test_torch_on_cpu(dtype):
 
 @pytest.mark.parametrize("output", ["out", "total"])
 def test_one_wrong_element_in_five_thousand_is_caught(output):
-    inputs = TORCH_RMSNORM.inputs(FreshDraw(2), tokens=5, hidden=1000, dtype="fp32")
+    inputs = TORCH_RMSNORM.inputs(RandomTensors(2), tokens=5, hidden=1000, dtype="fp32")
     TORCH_RMSNORM.run(**inputs)
     inputs[output][4, 999] = 0.0
     assert TORCH_RMSNORM.relative_error(inputs) > TORCH_RMSNORM.rtol["fp32"]
@@ -97,11 +97,11 @@ def test_one_wrong_element_in_five_thousand_is_caught(output):
 
 def test_narrow_rows_share_a_program_and_wide_ones_have_one_each():
     # 512 elements: two rows for 1024, which are 128 pieces of 16 bytes, two for each of 64 threads
-    assert rmsnorm.cut(hidden=512, itemsize=2) == (2, 512, 2)
+    assert rmsnorm.choose_tiling(hidden=512, itemsize=2) == (2, 512, 2)
     # 5120 lie in 8192 columns: 1024 pieces, two for each of 512 threads
-    assert rmsnorm.cut(hidden=5120, itemsize=2) == (1, 8192, 16)
-    assert rmsnorm.cut(hidden=16384, itemsize=4) == (1, 16384, 16)
-    assert rmsnorm.cut(hidden=1, itemsize=2).warps == 2
+    assert rmsnorm.choose_tiling(hidden=5120, itemsize=2) == (1, 8192, 16)
+    assert rmsnorm.choose_tiling(hidden=16384, itemsize=4) == (1, 16384, 16)
+    assert rmsnorm.choose_tiling(hidden=1, itemsize=2).warps == 2
 
 
 @pytest.mark.parametrize(

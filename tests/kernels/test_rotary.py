@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import rotary
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.rotary import TORCH_ROTARY, TRITON_ROTARY
 from kernels.timing.device import current_device
-from kernels.timing.pool import Pool
+from kernels.timing.pool import TensorPool
 from specs.errors import UserError
 from specs.roofline import Work
 from tests.kernels.interpreter import interpreted, needs_interpreter
@@ -41,7 +41,7 @@ def run(kernel, inputs):
 @example(tokens=2, heads=8, kv_heads=8, half=32, dtype="fp16")  # all three outputs of one shape
 def test_rotary(tokens, heads, kv_heads, half, dtype):
     shape = {"tokens": tokens, "heads": heads, "kv_heads": kv_heads, "head_dim": 2 * half}
-    inputs = TRITON_ROTARY.inputs(FreshDraw(5), **shape, dtype=dtype)
+    inputs = TRITON_ROTARY.inputs(RandomTensors(5), **shape, dtype=dtype)
     run(TRITON_ROTARY, inputs)
     assert TRITON_ROTARY.relative_error(inputs) <= RTOL[dtype]
     assert torch.equal(inputs["value"], inputs["qkv"].view(tokens, -1, 2 * half)[:, heads + kv_heads :])
@@ -50,7 +50,7 @@ def test_rotary(tokens, heads, kv_heads, half, dtype):
 @pytest.mark.parametrize("kernel", BOTH, ids=lambda kernel: kernel.name)
 def test_keys_and_values_go_to_the_slots_of_a_cache(kernel):
     tokens, context, slot = 3, 5, 2
-    inputs = kernel.inputs(FreshDraw(5), tokens=tokens, heads=4, kv_heads=2, head_dim=16, dtype="fp32")
+    inputs = kernel.inputs(RandomTensors(5), tokens=tokens, heads=4, kv_heads=2, head_dim=16, dtype="fp32")
     keys, values = torch.full((tokens, context, 2, 16), math.nan), torch.full((tokens, context + 1, 2, 16), math.nan)
     inputs |= {"key": keys[:, slot], "value": values[:, slot + 1]}
     run(kernel, inputs)
@@ -61,7 +61,7 @@ def test_keys_and_values_go_to_the_slots_of_a_cache(kernel):
 
 @needs_interpreter
 def test_slots_beyond_2_31_elements_are_found():
-    inputs = TRITON_ROTARY.inputs(FreshDraw(5), tokens=3, heads=1, kv_heads=1, head_dim=2, dtype="fp16")
+    inputs = TRITON_ROTARY.inputs(RandomTensors(5), tokens=3, heads=1, kv_heads=1, head_dim=2, dtype="fp16")
     cache = torch.empty(2**31 + 16, dtype=torch.float16)  # of which three slots alone take memory
     inputs["key"] = cache.as_strided((3, 1, 2), (2**30, 2, 1))
     inputs["value"] = cache[8:].as_strided((3, 1, 2), (2**30, 2, 1))
@@ -83,7 +83,7 @@ def test_a_quarter_turn_by_hand(kernel):
 
 
 def test_the_reference_agrees_with_a_rotation_of_the_complex_plane():
-    inputs = TORCH_ROTARY.inputs(FreshDraw(3), tokens=3, heads=5, kv_heads=2, head_dim=16, dtype="fp32")
+    inputs = TORCH_ROTARY.inputs(RandomTensors(3), tokens=3, heads=5, kv_heads=2, head_dim=16, dtype="fp32")
     angle = torch.randn(3, 8, dtype=torch.float64)
     queries, keys, _ = TORCH_ROTARY.reference(inputs["qkv"], angle.cos(), angle.sin(), inputs["kv_heads"])
     heads = inputs["qkv"].double().view(3, 9, 2, 8)[:, :7]
@@ -99,13 +99,15 @@ def test_work_by_hand():
 
 
 def test_in_a_pool_no_two_tensors_of_a_call_are_one():
-    inputs = TORCH_ROTARY.inputs(Pool(current_device(), {}), tokens=4, heads=2, kv_heads=2, head_dim=4, dtype="fp32")
+    inputs = TORCH_ROTARY.inputs(
+        TensorPool(current_device(), {}), tokens=4, heads=2, kv_heads=2, head_dim=4, dtype="fp32"
+    )
     assert len({tensor.data_ptr() for tensor in inputs.values()}) == len(inputs)
 
 
 @pytest.mark.parametrize("dtype", list(TORCH_ROTARY.rtol))
 def test_torch_on_cpu(dtype):
-    inputs = TORCH_ROTARY.inputs(FreshDraw(1), tokens=5, heads=6, kv_heads=2, head_dim=64, dtype=dtype)
+    inputs = TORCH_ROTARY.inputs(RandomTensors(1), tokens=5, heads=6, kv_heads=2, head_dim=64, dtype=dtype)
     assert math.isnan(TORCH_ROTARY.relative_error(inputs)), "an unwritten output must show"
     TORCH_ROTARY.run(**inputs)
     assert TORCH_ROTARY.relative_error(inputs) <= TORCH_ROTARY.rtol[dtype]

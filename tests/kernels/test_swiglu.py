@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import swiglu
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.swiglu import TORCH_SWIGLU, TRITON_SWIGLU
 from specs.errors import UserError
 from specs.roofline import Work
@@ -26,7 +26,7 @@ RTOL = {**swiglu.RTOL, "bf16": 2**-7}  # the interpreter cuts fp32 to bf16 where
 @example(tokens=2, intermediate=3584, dtype="bf16")  # three and a half blocks a token
 @example(tokens=5, intermediate=512, dtype="fp32")  # whole blocks
 def test_swiglu(tokens, intermediate, dtype):
-    inputs = TRITON_SWIGLU.inputs(FreshDraw(5), tokens=tokens, intermediate=intermediate, dtype=dtype)
+    inputs = TRITON_SWIGLU.inputs(RandomTensors(5), tokens=tokens, intermediate=intermediate, dtype=dtype)
     with interpreted(swiglu):
         TRITON_SWIGLU.run(**inputs)
     assert TRITON_SWIGLU.relative_error(inputs) <= RTOL[dtype]
@@ -53,7 +53,7 @@ def test_work_by_hand():
 
 @pytest.mark.parametrize("dtype", list(TORCH_SWIGLU.rtol))
 def test_torch_on_cpu(dtype):
-    inputs = TORCH_SWIGLU.inputs(FreshDraw(1), tokens=5, intermediate=1001, dtype=dtype)
+    inputs = TORCH_SWIGLU.inputs(RandomTensors(1), tokens=5, intermediate=1001, dtype=dtype)
     assert math.isnan(TORCH_SWIGLU.relative_error(inputs)), "unwritten output must show"
     TORCH_SWIGLU.run(**inputs)
     assert TORCH_SWIGLU.relative_error(inputs) <= TORCH_SWIGLU.rtol[dtype]

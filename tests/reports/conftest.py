@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def said(capsys):
     """What a command that ends well prints."""
 
     def said(*arguments):
-        assert ran(*arguments) == 0
+        assert run_reports(*arguments) == 0
         return capsys.readouterr().out
 
     return said

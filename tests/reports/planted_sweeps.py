@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-from reports.claims.evidence import collect
+from reports.claims.evidence import collect_evidence
 from reports.results import parse
 from tests.reports import planted
 
@@ -91,7 +91,7 @@ def file(measurements, machine=planted.CPU):
 
 def findings(judge, measurements, machine=planted.CPU, **facts):
     """What a claim finds in one file: the overall finding, and the others by scope."""
-    whole, *rows = judge(collect([file(measurements, machine)]), **facts)
+    whole, *rows = judge(collect_evidence([file(measurements, machine)]), **facts)
     return whole, {row.scope: row for row in rows}
 
 

@@ -37,12 +37,14 @@ def prefill(seconds, tokens=2048):
 
 def section(tmp_path, measurements, machine=planted.H200, width=140):
     file = load(planted.write(tmp_path / "x.json", measurements, machine=machine))
-    return output.draw_terminal(show.section(file, show.read(file)), width=width)
+    return output.render_terminal(show.file_blocks(file, show.case_metrics(file)), width=width)
 
 
 def judged(tmp_path, times, **changes):
     found = [decode(name, seconds, **changes) for name, seconds in times.items()]
-    return roofline.judge(show.read(load(planted.write(tmp_path / "x.json", found, machine=planted.H200))))
+    return roofline.judge_attention(
+        show.case_metrics(load(planted.write(tmp_path / "x.json", found, machine=planted.H200)))
+    )
 
 
 def test_the_table_tells_decode_from_prefill_by_kernel_and_says_nothing_twice(tmp_path):

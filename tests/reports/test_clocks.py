@@ -7,9 +7,9 @@ import pytest
 from reports import output
 from reports.archive.entries import headlines
 from reports.compare import comparison, report
-from reports.html.report import tell
+from reports.html.report import build_report
 from reports.results import load
-from reports.show import read, section
+from reports.show import case_metrics, file_blocks
 from tests.reports import planted
 from tests.reports.planted import H200, measured
 
@@ -41,7 +41,7 @@ def reads(sizes=(*SIZES, BIG), kernel="triton_read"):
 def rows(tmp_path, measurements, machine=H200):
     """The lines above a file's tables, by name."""
     file = load(planted.write(tmp_path / "x.json", measurements, machine=machine))
-    above, *_ = section(file, read(file))
+    above, *_ = file_blocks(file, case_metrics(file))
     return dict(above.rows)
 
 
@@ -68,8 +68,8 @@ def test_a_case_whose_clock_moved_is_labelled_in_its_row(tmp_path):
         measured(planted.case("x[2]", tokens=2), 1.0, telemetry=clock(1980)),
     ]
     file = load(planted.write(tmp_path / "x.json", found, machine=H200))
-    assert [one.warnings() for one in read(file)] == [["clock moved"], []]
-    assert "clock moved\n" in output.draw_terminal(section(file, read(file)), width=120)
+    assert [one.warnings() for one in case_metrics(file)] == [["clock moved"], []]
+    assert "clock moved\n" in output.render_terminal(file_blocks(file, case_metrics(file)), width=120)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_ceiling_in_doubt_is_flagged_where_ceilings_are_printed(tmp_path, inde
     found[index] = replace(found[index], **facts)
     assert rows(tmp_path, found)["in doubt"] == said
     file = load(tmp_path / "x.json")
-    assert f"({said.replace(':', '')})" in dict(headlines(file, read(file)))["ceilings"]
-    assert said in output.draw_terminal(tell([file]).provenance(), width=200), "and on the page"
+    assert f"({said.replace(':', '')})" in dict(headlines(file, case_metrics(file)))["ceilings"]
+    assert said in output.render_terminal(build_report([file]).provenance(), width=200), "and on the page"
 
 
 def test_a_ceiling_that_is_not_the_best_may_have_been_throttled(tmp_path):
@@ -102,8 +102,8 @@ def test_comparing_says_both_clocks_and_counts_cases_in_which_they_moved(tmp_pat
     a = load(planted.write(tmp_path / "a.json", [measured(planted.case(), 1.0, telemetry=clock(1980))], machine=H200))
     slow = measured(planted.case(), 1.2, telemetry=clock(1500, 1515, moved=1))
     b = load(planted.write(tmp_path / "b.json", [slow], machine=H200))
-    found = comparison.against(a, b)
-    text = output.draw_terminal(report.page([a, b], [found], ["A", "B"], every=True), width=160)
+    found = comparison.compare_files(a, b)
+    text = output.render_terminal(report.comparison_page([a, b], [found], ["A", "B"], every=True), width=160)
     assert "SM clock 1980 MHz" in text
     assert "SM clock 1500 to 1515 MHz" in text
     assert "B: 1 case in which the SM clock moved" in text
@@ -141,4 +141,4 @@ def test_an_empty_kernel_stands_beside_the_launch_and_is_not_the_launch_ceiling(
     found = rows(tmp_path, [empty, one])
     assert found["empty kernel"] == "1.20 us in a graph; 1.90 us with one element to compute"
     file = load(tmp_path / "x.json")
-    assert read(file)[0].measured.launch_seconds == pytest.approx(1.9e-6)
+    assert case_metrics(file)[0].measured.launch_seconds == pytest.approx(1.9e-6)

@@ -4,7 +4,7 @@ from reports import formatting
 
 
 def cells(quantity, values):
-    scale = formatting.scale(quantity, values)
+    scale = formatting.choose_scale(quantity, values)
     return scale.symbol, [scale(value) for value in values]
 
 
@@ -23,7 +23,7 @@ def cells(quantity, values):
     ],
 )
 def test_a_single_value_picks_its_unit(quantity, value, said):
-    assert formatting.one(quantity, value) == said
+    assert formatting.with_unit(quantity, value) == said
 
 
 def test_a_column_has_one_unit_and_one_count_of_decimals():
@@ -36,7 +36,7 @@ def test_a_small_value_among_large_ones_keeps_two_digits():
 
 
 def test_no_number_is_a_dash():
-    scale = formatting.scale(formatting.SECONDS, [])
+    scale = formatting.choose_scale(formatting.SECONDS, [])
     assert (scale(None), scale(0.0), formatting.percent(None)) == ("–", "–", "–")
 
 
@@ -57,4 +57,4 @@ def test_ratio(value, said):
     ("share", "said"), [(None, "–"), (0.042, "4.2%"), (1.0, "100%"), (1.01, ">100%"), (7e9, ">100%")]
 )
 def test_a_width_past_its_figure_is_not_spelt_out(share, said):
-    assert formatting.width(share) == said
+    assert formatting.interval_width(share) == said

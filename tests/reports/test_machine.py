@@ -10,7 +10,7 @@ from reports import output
 from specs import journal
 from specs.errors import UserError
 from tests.reports import planted
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +77,7 @@ def test_a_reader_that_has_seen_enough(path):
 
 
 def test_help_without_arguments(capsys):
-    ran()
+    run_reports()
     assert {"show", "compare", "recover"} <= set("".join(capsys.readouterr()).split())
 
 
@@ -85,7 +85,7 @@ def test_help_without_arguments(capsys):
     "arguments", [["html"], ["show", "x", "--format", "pdf"], ["compare", "x"], ["recover", "x"], ["draw"]]
 )
 def test_wrong_usage(arguments, capsys):
-    assert ran(*arguments) == 2
+    assert run_reports(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Usage: python -m reports" in captured.err
@@ -93,42 +93,42 @@ def test_wrong_usage(arguments, capsys):
 
 def test_writes_where_it_is_told(path, tmp_path, capsys):
     to = tmp_path / "report.json"
-    assert ran("show", path, "--format", "json", "-o", to) == 0
+    assert run_reports("show", path, "--format", "json", "-o", to) == 0
     assert [row["op"] for row in json.loads(to.read_text())] == ["linear", "read", "linear"]
     assert capsys.readouterr().out == ""
-    assert ran("show", path, "--format", "markdown", "-o", to) == 0
+    assert run_reports("show", path, "--format", "markdown", "-o", to) == 0
     assert to.read_text().startswith("## ")
 
 
 def test_compare(path, capsys):
-    assert ran("compare", path, path, "--threshold", "2.5%", "--format", "json") == 0
+    assert run_reports("compare", path, path, "--threshold", "2.5%", "--format", "json") == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["threshold"], data["summary"]["same"]) == (0.025, 3)
-    assert ran("compare", path, path, "--threshold", "5") == 2
+    assert run_reports("compare", path, path, "--threshold", "5") == 2
     assert capsys.readouterr().err.startswith("error: --threshold '5': not between 0 and 100%")
 
 
 def test_recover(tmp_path, capsys):
     path, to = tmp_path / "x.json.journal.jsonl", tmp_path / "x.json"
-    journal.append(path, "run", {"shardbench_schema": 1, "machine_info": planted.CPU, **planted.MADE})
-    journal.append(path, "benchmark", planted.entry(planted.measured(planted.case(), 1.0)))
-    assert ran("recover", path, "-o", to) == 0
+    journal.append_record(path, "run", {"shardbench_schema": 1, "machine_info": planted.CPU, **planted.MADE})
+    journal.append_record(path, "benchmark", planted.entry(planted.measured(planted.case(), 1.0)))
+    assert run_reports("recover", path, "-o", to) == 0
     assert capsys.readouterr().out == f"{to}: recovered 1 measured, 0 not run, 0 failed from {path}\n"
-    assert ran("show", to) == 0
+    assert run_reports("show", to) == 0
 
 
 def test_refuses_to_write_over_what_it_reads(path, capsys):
     before = path.read_text()
-    assert ran("show", path, "-o", path) == 2
+    assert run_reports("show", path, "-o", path) == 2
     assert "would overwrite a result file that this report reads; give another -o" in capsys.readouterr().err
     assert path.read_text() == before
 
 
 def test_refuses_a_folder_and_a_path_without_one(tmp_path):
     with pytest.raises(UserError, match="a folder; give -o the name of a file in it"):
-        output.write(tmp_path, "x")
+        output.write_file(tmp_path, "x")
     with pytest.raises(UserError, match=r"there is no folder .*/none; make it, or give another -o"):
-        output.write(tmp_path / "none" / "x", "x")
+        output.write_file(tmp_path / "none" / "x", "x")
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     to.write_text("old")
     monkeypatch.setattr(output.os, "fsync", full)
     with pytest.raises(UserError, match="cannot write it \\(No space left on device\\); give another -o"):
-        output.write(to, "new")
+        output.write_file(to, "new")
     assert (to.read_text(), [one.name for one in tmp_path.iterdir()]) == ("old", ["x"])
 
 
@@ -147,8 +147,8 @@ def test_writes_through_a_link_and_into_a_device(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
     real.write_text("old")
     link.symlink_to(real)
-    output.write(link, "new")
+    output.write_file(link, "new")
     assert link.is_symlink()
     assert real.read_text() == "new"
-    output.write(Path(os.devnull), "gone")
+    output.write_file(Path(os.devnull), "gone")
     assert Path(os.devnull).is_char_device()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reports.claims.evidence import collect
-from reports.ledger.ledger import collect as layers_of
+from reports.claims.evidence import collect_evidence
+from reports.ledger.ledger import collect_layers as layers_of
 from reports.results import load
 from tests.reports import planted
 from tests.reports.planted import ceilings, measured
@@ -51,5 +51,5 @@ def test_the_whole_machines_ceilings_are_no_floor_of_a_rank(tmp_path):
 
 def test_no_claim_or_ledger_takes_them_for_its_own(tmp_path):
     file = load(planted.write(tmp_path / "x.json", ALL))
-    assert collect([file]) == []
+    assert collect_evidence([file]) == []
     assert layers_of(file) == []

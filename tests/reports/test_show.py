@@ -5,18 +5,21 @@ import pytest
 from reports import output
 from reports.output import Format
 from reports.results import load
-from reports.show import read, section, show
+from reports.show import case_metrics, file_blocks, show
 from tests.reports import planted
 from tests.reports.planted import ceilings, measured
 
 
 def figures(tmp_path, measurements, **kwargs):
-    return {f.measurement.case.name: f for f in read(load(planted.write(tmp_path / "x.json", measurements, **kwargs)))}
+    return {
+        f.measurement.case.name: f
+        for f in case_metrics(load(planted.write(tmp_path / "x.json", measurements, **kwargs)))
+    }
 
 
 def page(tmp_path, measurements, width=120, **kwargs):
     file = load(planted.write(tmp_path / "x.json", measurements, **kwargs))
-    return output.draw_terminal(section(file, read(file)), width=width)
+    return output.render_terminal(file_blocks(file, case_metrics(file)), width=width)
 
 
 def table(text, title):

@@ -6,8 +6,8 @@ import pytest
 
 from reports.__main__ import main
 from reports.claims import tokens
-from reports.claims.evidence import collect
-from reports.claims.registry import judge
+from reports.claims.evidence import collect_evidence
+from reports.claims.registry import judge_claims
 from reports.html.report import tokens_answer
 from tests.reports import planted
 from tests.reports.planted_sweeps import ceilings, file, layers, roofline, seeded, series, steps
@@ -25,7 +25,7 @@ def linears_of(ratio):
 
 def judged(measurements):
     """Overall findings by kind of layer, and the others by scope."""
-    rows = list(tokens.judge(collect([file(measurements)]), 125, 1000))
+    rows = list(tokens.judge_token_ratio(collect_evidence([file(measurements)]), 125, 1000))
     whole = {row.architecture: row for row in rows if row.scope == "overall"}
     return whole, {row.scope: row for row in rows if row.scope != "overall"}
 
@@ -69,8 +69,8 @@ def test_prompts_parts_and_warm_layers_are_no_whole_layers_of_decode(changes):
 
 def test_whole_layers_have_no_knee_and_do_not_move_that_of_the_linears():
     found = [*series(roofline(230, 100e-6, 2e-6), rng=seeded(1), between=0.005), *ceilings(10e9, 2e12, launch=2e-6)]
-    alone = [row for row in judge(collect([file(found)])) if row.id in ("knee", "linear-throughput")]
-    beside = judge(collect([file([*found, *layers(roofline(20), rng=seeded(3))])]))
+    alone = [row for row in judge_claims(collect_evidence([file(found)])) if row.id in ("knee", "linear-throughput")]
+    beside = judge_claims(collect_evidence([file([*found, *layers(roofline(20), rng=seeded(3))])]))
     assert [row for row in beside if row.id in ("knee", "linear-throughput")] == alone
 
 
@@ -91,8 +91,8 @@ def test_a_gate_asks_for_whole_layers_by_name(tmp_path, capsys):
 
 
 def test_the_answer_says_it_of_whole_layers_too():
-    said = tokens_answer(judge(collect([file([*linears_of(4.0), *run_of(2.0)])])))
+    said = tokens_answer(judge_claims(collect_evidence([file([*linears_of(4.0), *run_of(2.0)])])))
     assert "1000 tokens take a whole layer, with attention, 2.0" in " ".join(said.details)
-    alone = tokens_answer(judge(collect([file(run_of(2.0))])))
+    alone = tokens_answer(judge_claims(collect_evidence([file(run_of(2.0))])))
     assert alone.headline.startswith("Not measured")
     assert "on Planted CPU 9000." in alone.details[0]

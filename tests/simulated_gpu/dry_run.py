@@ -22,11 +22,11 @@ from typing import Any
 from kernels.triton_utils import missing_triton
 from suites.gate import launches
 from suites.gate.command import EVIDENCE, SMOKE
-from suites.gate.runner import MARK, foreign
-from suites.gate.step import granted
+from suites.gate.runner import OWNER_MARK, why_not_ours
+from suites.gate.step import planned_seconds
 from tests.simulated_gpu import estimates, truth
 from tests.simulated_gpu.hardware import Weather
-from tests.simulated_gpu.plants import PLANTS, Part
+from tests.simulated_gpu.planted_faults import PLANTED_FAULTS, Part
 from tests.simulated_gpu.process import Settings, read_notes
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ AXES = ("--model", "llama-3-70b", "--tp", "8", "--tokens", "1,16", "--impl", "to
 
 
 @dataclass
-class Found:
+class DryRunResult:
     """What the dry run has found so far.
 
     Attributes:
@@ -92,10 +92,10 @@ class DryRun:
     """
 
     def __init__(self, folder: Path, plant: str) -> None:
-        self.folder, self.plant, self.found = folder, plant, Found()
+        self.folder, self.plant, self.found = folder, plant, DryRunResult()
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "bin").mkdir(parents=True)
-        (folder / MARK).touch()
+        (folder / OWNER_MARK).touch()
         for name in ("ncu", "compute-sanitizer"):
             tool = folder / "bin" / name
             tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "tools.py"}" {name} "$@"\n')
@@ -131,7 +131,7 @@ class DryRun:
         """The gate's evidence: every step passes, few files are left, and estimates are within what is granted."""
         out, budget = self.folder / "out", EVIDENCE.budget_seconds
         command = [sys.executable, "-m", "suites.gate", "--out", str(out), "--budget", str(budget)]
-        only = PLANTS[self.plant].steps if self.plant else ()
+        only = PLANTED_FAULTS[self.plant].steps if self.plant else ()
         command += ["--only", ",".join(only)] if only else []
         status, _ = self.run("gate", command, self.settings("gate", slowdown=SLOWDOWN))
         gate = out / "gate.json"
@@ -140,7 +140,9 @@ class DryRun:
             return
         notes = read_notes(self.folder / "gate")
         results = {one["step"]: one for one in json.loads(gate.read_text())["steps"]}
-        grants = {name: seconds for name, seconds in granted(EVIDENCE, budget).items() if not only or name in only}
+        grants = {
+            name: seconds for name, seconds in planned_seconds(EVIDENCE, budget).items() if not only or name in only
+        }
         self.found.steps = estimates.steps(results, notes, grants)
         for step in self.found.steps:
             name, taken = step["step"], step["estimated_seconds"]
@@ -162,7 +164,7 @@ class DryRun:
 
     def _check_launches(self, notes: Sequence[Mapping[str, Any]]) -> None:
         first = {note["code"]: note for note in notes if note["kind"] == "launch"}
-        recorded = {json.dumps(one, sort_keys=True) for one in launches.recorded(ARCH)}
+        recorded = {json.dumps(one, sort_keys=True) for one in launches.read_records(ARCH)}
         missing = [one for one in first.values() if json.dumps(one["record"], sort_keys=True) not in recorded]
         names = ", ".join(sorted({one["kernel"] for one in missing}))
         self.found.expect(
@@ -309,7 +311,7 @@ def guarded(run: DryRun, name: str, part: Callable[[], None]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 without a problem; 1 with one; 2 for an unknown plant; 3 for a plant that was not found."""
     parser = argparse.ArgumentParser(prog="make dry-gpu", description=__doc__)
-    parser.add_argument("--plant", default="", help=f"list, or one of {', '.join(PLANTS)}")
+    parser.add_argument("--plant", default="", help=f"list, or one of {', '.join(PLANTED_FAULTS)}")
     parser.add_argument("--only", default="", metavar="PART,…", help="parts of the dry run; without it all")
     parser.add_argument("--folder", type=Path, default=Path("build/dry-gpu"), help="folder of all that is written")
     parser.add_argument("--record", action="store_true", help="write the launches that were seen for the warm step")
@@ -317,17 +319,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.record and (asked.plant or asked.only):
         return refused("RECORD=1 takes a whole run without a planted fault; leave PLANT and --only out")
     if asked.plant == "list":
-        say("\n".join(f"{name:<24} {plant.text}" for name, plant in PLANTS.items()))
+        say("\n".join(f"{name:<24} {plant.text}" for name, plant in PLANTED_FAULTS.items()))
         return 0
-    if asked.plant and asked.plant not in PLANTS:
-        return refused(f"PLANT={asked.plant} is unknown; choose one of {', '.join(PLANTS)}")
+    if asked.plant and asked.plant not in PLANTED_FAULTS:
+        return refused(f"PLANT={asked.plant} is unknown; choose one of {', '.join(PLANTED_FAULTS)}")
     if lacking := missing_triton():
         say(f"dry-gpu: not run: it binds each kernel. {lacking}")
         return int(bool(asked.plant))
-    if why_not := foreign(asked.folder):
+    if why_not := why_not_ours(asked.folder):
         return refused(why_not)
     began, run = time.monotonic(), DryRun(asked.folder.resolve(), asked.plant)
-    wanted = PLANTS[asked.plant].parts if asked.plant else tuple(parts(run))
+    wanted = PLANTED_FAULTS[asked.plant].parts if asked.plant else tuple(parts(run))
     wanted = tuple(asked.only.split(",")) if asked.only else wanted
     if unknown := set(wanted) - set(parts(run)):
         return refused(f"--only {','.join(sorted(unknown))} is unknown; choose of {', '.join(parts(run))}")
@@ -340,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pool.submit(guarded, run, *one)
     if asked.record and any(one["compiles"] for one in run.found.steps):
         notes = read_notes(run.folder / "gate")
-        say(f"wrote {launches.write(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
+        say(f"wrote {launches.write_records(ARCH, [note['record'] for note in notes if note['kind'] == 'launch'])}")
     found = run.found
     found.write(asked.folder.with_suffix(".json"), asked.plant)
     say(estimates.table(found.steps))
@@ -353,10 +355,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return report(found, asked.plant)
 
 
-def report(found: Found, plant: str) -> int:
+def report(found: DryRunResult, plant: str) -> int:
     """The exit status; a planted fault is named, whether it was found or not."""
     if plant:
-        seen = [problem for problem in found.problems if PLANTS[plant].sign in problem]
+        seen = [problem for problem in found.problems if PLANTED_FAULTS[plant].sign in problem]
         say(f"planted {plant}: {seen[0] if seen else 'NOT FOUND'}")
         return 1 if seen else 3
     return int(bool(found.problems))

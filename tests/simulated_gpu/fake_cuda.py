@@ -35,12 +35,12 @@ FREE = (
 """Ops that launch nothing, besides views."""
 
 
-class Ops(TorchDispatchMode):
+class DispatchMode(TorchDispatchMode):
     """Sends ops on `cuda` to FakeTensorMode and accounts for them; runs all others as if nothing were faked."""
 
-    def __init__(self, gpu: Gpu, addresses: Addresses, most_bytes: int) -> None:
+    def __init__(self, gpu: Gpu, addresses: Addresses, max_bytes: int) -> None:
         super().__init__()
-        self._gpu, self._addresses, self._most = gpu, addresses, most_bytes
+        self._gpu, self._addresses, self._most = gpu, addresses, max_bytes
 
     def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -274,5 +274,5 @@ def install(gpu: Gpu) -> None:
     fake_tensors.install(gpu, addresses)
     fake_tensor.init_gpu_context = lambda _device: None
     mode.__enter__()
-    Ops(gpu, addresses, spec.free_bytes).__enter__()
+    DispatchMode(gpu, addresses, spec.free_bytes).__enter__()
     gpu.span = addresses.span  # type: ignore[attr-defined]  # of the Triton side

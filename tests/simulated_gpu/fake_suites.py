@@ -12,7 +12,7 @@ from tests.simulated_gpu.process import Notes, Settings, read_notes
 NOT_MEASURED = "the dry run measures a part of the cases; this one was planned, bound and keyed"
 TORCH_COMPILE = "torch-compile"
 NOT_COMPILED = "torch.compile traces no tensors that are simulated"
-FINE = 0.0
+ZERO_ERROR = 0.0
 """Relative error of every result: nothing is computed on the simulated device."""
 CHECK_SECONDS, CHECK_SECONDS_PER_ELEMENT = 2e-3, 4e-11
 """Of a check against a float64 reference: its launches, and each element widened, multiplied and compared."""
@@ -27,9 +27,9 @@ def compiled(folder: Path) -> set[str]:
 
 def note_first(notes: Notes, fn: Any, args: Any, options: Any, code: str, *, warm: bool) -> None:
     """Note a distinct code that is launched, with the record from which the warm step can compile it."""
-    from suites.gate.launches import describe
+    from suites.gate.launches import describe_launch
 
-    notes.add("launch", code=code, kernel=fn.__name__, warm=warm, record=describe(fn, args, options))
+    notes.add("launch", code=code, kernel=fn.__name__, warm=warm, record=describe_launch(fn, args, options))
 
 
 def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
@@ -46,7 +46,7 @@ def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
                 with contextlib.suppress(ZeroDivisionError):
                     check(self, inputs)
             gpu.host += CHECK_SECONDS + CHECK_SECONDS_PER_ELEMENT * sum(one.numel() for one in inputs.values())
-            return FINE
+            return ZERO_ERROR
 
         module.Kernel.relative_error = relative_error
 
@@ -68,11 +68,11 @@ def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
         measure = module.Session.measure
 
         def part(self: Any) -> None:
-            open_cases = [one for one in self.plan if one.open and hasattr(one, "kernel")]
+            open_cases = [one for one in self.plan if one.is_measurable and hasattr(one, "kernel")]
             for entry in open_cases:
                 if entry.case.implementation == TORCH_COMPILE:
                     entry.not_run = NOT_COMPILED
-            open_cases = [one for one in open_cases if one.open]
+            open_cases = [one for one in open_cases if one.is_measurable]
             left_out = unmeasured(open_cases, told.share)
             for entry in left_out:
                 entry.not_run = NOT_MEASURED
@@ -84,14 +84,14 @@ def install(gpu: Gpu, notes: Notes, told: Settings) -> None:
         module.Session.measure = part
 
     def passes(module: Any) -> None:
-        module.LEAST_PASSES = module.MOST_PASSES = told.passes
+        module.MIN_PASSES = module.MAX_PASSES = told.passes
 
     def protocol(module: Any) -> None:
         offences = module.offences
         module.offences = lambda launch, out, scratch, runs: offences(launch, out, scratch, min(runs, MOST_RUNS))
 
     hooks = {
-        "tests.gpu.protocol": protocol,
+        "tests.gpu.arrival_protocol": protocol,
         "kernels.kernel": kernels,
         "suites.probes.kernel": kernel_bench,
         "suites.session": session,
@@ -115,16 +115,16 @@ def unmeasured(entries: list[Any], share: float) -> list[Any]:
 
 def note_truths(gpu: Gpu, notes: Notes, device: Any, entries: list[Any], left_out: set[str]) -> None:
     """Bind and key each case's kernel outside of any measurement; note what a call truly takes."""
-    from kernels.cublaslt import first_right
-    from kernels.timing.pool import Pool
+    from kernels.cublaslt import take_first_correct
+    from kernels.timing.pool import TensorPool
 
     largest: dict[str, int] = {}
     for entry in entries:
         largest[entry.case.dtype] = max(largest.get(entry.case.dtype, 0), entry.weight_bytes)
-    pool, host = Pool(device, largest), gpu.host
-    with first_right():  # what was measured has its candidate; the others are not timed to find one
+    pool, host = TensorPool(device, largest), gpu.host
+    with take_first_correct():  # what was measured has its candidate; the others are not timed to find one
         for entry in entries:
-            pool.forget()
+            pool.reset()
             seconds, launches = true_call(gpu, pool, entry)
             case = entry.case
             facts = {"cache": case.cache, "measured": case.name not in left_out, "launches": launches}

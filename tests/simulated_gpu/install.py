@@ -1,14 +1,13 @@
 """Turns a process into one on the simulated device, as soon as torch is imported in it."""
 
 import atexit
-import importlib.abc
 import importlib.machinery
 import sys
 from pathlib import Path
 from typing import Any
 
 from tests.simulated_gpu.imports import After, Lacking
-from tests.simulated_gpu.plants import PLANTS
+from tests.simulated_gpu.planted_faults import PLANTED_FAULTS
 from tests.simulated_gpu.process import Notes, make_gpu, settings, tell_slow_time, tell_virtual_time
 
 
@@ -68,5 +67,5 @@ def prepare() -> None:
     """Wait for torch, refuse what the simulated machine lacks, and plant a fault."""
     told = settings()
     tell_slow_time(told.slowdown)
-    planted = dict(PLANTS[told.plant].hooks) if told.plant else {}
+    planted = dict(PLANTED_FAULTS[told.plant].hooks) if told.plant else {}
     sys.meta_path[:0] = [Lacking(told.lacking), AfterTorch(), After(planted)]

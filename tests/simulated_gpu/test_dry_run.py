@@ -7,9 +7,9 @@ import pytest
 
 from kernels.triton_utils import missing_triton
 from tests.simulated_gpu import dry_run, truth
-from tests.simulated_gpu.dry_run import Found, main, report
+from tests.simulated_gpu.dry_run import DryRunResult, main, report
 from tests.simulated_gpu.fake_suites import unmeasured
-from tests.simulated_gpu.plants import PLANTS
+from tests.simulated_gpu.planted_faults import PLANTED_FAULTS
 
 pytestmark = pytest.mark.skipif(missing_triton() is not None, reason="the dry run binds kernels of Triton")
 
@@ -40,29 +40,31 @@ def test_a_folder_of_the_users_is_not_deleted(tmp_path, capsys):
 def test_every_plant_is_listed_with_what_it_does(capsys):
     assert main(["--plant", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0]: line[24:].strip() for line in lines} == {name: one.text for name, one in PLANTS.items()}
+    assert {line.split()[0]: line[24:].strip() for line in lines} == {
+        name: one.text for name, one in PLANTED_FAULTS.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["no-verdict", "timer-no-ramp"])
 def test_a_planted_fault_is_found_and_named(tmp_path, capsys, name):
     """Two that take seconds; `make dry-gpu PLANT=name` plants the others."""
     assert main(["--plant", name, "--folder", str(tmp_path / "run")]) == 1
-    assert f"planted {name}: {PLANTS[name].sign}" in capsys.readouterr().out
+    assert f"planted {name}: {PLANTED_FAULTS[name].sign}" in capsys.readouterr().out
     written = json.loads((tmp_path / "run.json").read_text())
     assert written["plant"] == name
-    assert any(PLANTS[name].sign in problem for problem in written["problems"])
+    assert any(PLANTED_FAULTS[name].sign in problem for problem in written["problems"])
 
 
 def test_a_fault_that_is_not_found_is_no_success(capsys):
-    found = Found(problems=["evidence: something else"])
+    found = DryRunResult(problems=["evidence: something else"])
     assert report(found, "timer-no-ramp") == 3
     assert "planted timer-no-ramp: NOT FOUND" in capsys.readouterr().out
     assert report(found, "") == 1
-    assert report(Found(), "") == 0
+    assert report(DryRunResult(), "") == 0
 
 
 def test_a_part_that_dies_is_a_problem_and_ends_no_other():
-    run = SimpleNamespace(found=Found())
+    run = SimpleNamespace(found=DryRunResult())
     dry_run.guarded(run, "capped", lambda: 1 / 0)
     assert run.found.problems == ["capped: the dry run itself failed: ZeroDivisionError: division by zero"]
 

@@ -13,7 +13,7 @@ COLD = ("cold", "hot")
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCase:
     """One case: relative distance of its median from the truth, and whether it says of itself that clocks moved."""
 
     case: str
@@ -25,7 +25,7 @@ class Judged:
         return f"{self.case}: {100 * self.off:+.1f} % off the true {1e6 * self.true_seconds:.2f} us"
 
 
-def judge(path: Path, notes: Iterable[Mapping[str, Any]]) -> list[Judged]:
+def judge(path: Path, notes: Iterable[Mapping[str, Any]]) -> list[JudgedCase]:
     """Every measured case of a file whose truth was noted."""
     true = {note["case"]: note for note in notes if note["kind"] == "truth"}
     found = []
@@ -35,6 +35,8 @@ def judge(path: Path, notes: Iterable[Mapping[str, Any]]) -> list[Judged]:
             moved = (info.get("telemetry") or {}).get("moved_visits", 0)
             off = benchmark["stats"]["median"] / note["seconds"] - 1
             found.append(
-                Judged(benchmark["fullname"].split("::")[-1], off, note["seconds"], bool(info["throttled"] or moved))
+                JudgedCase(
+                    benchmark["fullname"].split("::")[-1], off, note["seconds"], bool(info["throttled"] or moved)
+                )
             )
     return found

@@ -3,7 +3,7 @@
 import pytest
 
 from specs.errors import UserError
-from specs.gpus import ARCHS, arch, blocks_per_sm
+from specs.gpus import ARCHS, blocks_per_sm, find_arch
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_the_gpu_that_stands_for_an_arch_is_of_it_and_tells_what_predictions_tak
 
 def test_an_unknown_arch_is_refused_with_all_that_are_known():
     with pytest.raises(UserError, match=r"unknown architecture 'sm_75'.*sm_80, sm_86, sm_89, sm_90"):
-        arch("sm_75")
-    assert arch("sm_90") is ARCHS["sm_90"]
+        find_arch("sm_75")
+    assert find_arch("sm_90") is ARCHS["sm_90"]

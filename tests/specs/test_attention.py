@@ -1,8 +1,8 @@
 import pytest
 
 from specs.errors import UserError
-from specs.layer import Heads, heads_of
-from specs.models import model
+from specs.layer import AttentionShard, attention_shard
+from specs.models import find_model
 from specs.parallel import Split
 
 
@@ -16,9 +16,9 @@ from specs.parallel import Split
     ],
 )
 def test_heads_of_one_rank(slug, tp, expected):
-    assert heads_of(Split(model(slug), tp)) == Heads(slug, tp, 1, "attention", *expected)
+    assert attention_shard(Split(find_model(slug), tp)) == AttentionShard(slug, tp, 1, "attention", *expected)
 
 
 def test_attention_of_another_kind_is_refused():
     with pytest.raises(UserError, match="not grouped-query"):
-        heads_of(Split(model("deepseek-v3")))
+        attention_shard(Split(find_model("deepseek-v3")))

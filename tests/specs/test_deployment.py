@@ -3,23 +3,23 @@
 import pytest
 
 from specs.errors import UserError
-from specs.models import MODELS, scaled
-from specs.parallel import Deployment, Seat, Split
+from specs.models import MODELS, scaled_model
+from specs.parallel import Deployment, RankPosition, Split
 
 MIXED = Deployment(tp=2, pp=3, replicas=2, schedule="async", micro_batches=4)
 
 
 def test_ranks_of_a_layer_are_neighbours_then_come_stages_then_replicas():
     # 12 ranks: 0 and 1 share the first stage of the first replica, 2 and 3 its second, 6 and 7 begin the next replica
-    assert [MIXED.seat(rank) for rank in (0, 1, 2, 5, 6, 11)] == [
-        Seat(0, 0, 0),
-        Seat(0, 0, 1),
-        Seat(0, 1, 0),
-        Seat(0, 2, 1),
-        Seat(1, 0, 0),
-        Seat(1, 2, 1),
+    assert [MIXED.position(rank) for rank in (0, 1, 2, 5, 6, 11)] == [
+        RankPosition(0, 0, 0),
+        RankPosition(0, 0, 1),
+        RankPosition(0, 1, 0),
+        RankPosition(0, 2, 1),
+        RankPosition(1, 0, 0),
+        RankPosition(1, 2, 1),
     ]
-    assert [MIXED.rank(MIXED.seat(rank)) for rank in range(12)] == list(range(12))
+    assert [MIXED.rank(MIXED.position(rank)) for rank in range(12)] == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_an_unknown_partition_is_refused():
 
 
 def test_a_model_cut_down_keeps_the_weight_of_its_head_beside_a_layer():
-    whole, cut = MODELS["llama-3-70b"], scaled(MODELS["llama-3-70b"], 10)
+    whole, cut = MODELS["llama-3-70b"], scaled_model(MODELS["llama-3-70b"], 10)
     assert (cut.layers, cut.vocab, cut.layer_parameters) == (10, 16_000, whole.layer_parameters)
     # 128256 / 8 = 16032, to a multiple of 128
     shares = [one.embedding_parameters / (one.layers * one.layer_parameters) for one in (whole, cut)]
     assert shares[1] == pytest.approx(shares[0], rel=0.003)
-    assert scaled(whole, 80) is whole
+    assert scaled_model(whole, 80) is whole
 
 
 @pytest.mark.parametrize("layers", [0, 81])
 def test_a_model_cannot_be_cut_to_more_layers_than_it_has_or_none(layers):
     with pytest.raises(UserError, match=f"--layers {layers} exceeds its 80 layers; choose 1 to 80"):
-        scaled(MODELS["llama-3-70b"], layers)
+        scaled_model(MODELS["llama-3-70b"], layers)
 
 
 def test_a_single_micro_batch_keeps_one_stage_busy_and_several_keep_several():

@@ -1,7 +1,7 @@
 import pytest
 
 from specs.errors import UserError
-from specs.gpus import GPUS, gpu, recognise
+from specs.gpus import GPUS, find_gpu, recognise_gpu
 from specs.units import ITEMSIZE
 
 
@@ -26,7 +26,7 @@ from specs.units import ITEMSIZE
     ],
 )
 def test_a_device_is_recognised_by_its_name(device_name, slug):
-    assert recognise(device_name) is gpu(slug)
+    assert recognise_gpu(device_name) is find_gpu(slug)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_device_is_recognised_by_its_name(device_name, slug):
     ],
 )
 def test_a_neighbour_is_not_mistaken_for_a_known_gpu(device_name):
-    assert recognise(device_name) is None
+    assert recognise_gpu(device_name) is None
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_a_neighbour_is_not_mistaken_for_a_known_gpu(device_name):
     ],
 )
 def test_memory_as_drivers_report_it_agrees(device_name, mebibytes):
-    assert recognise(device_name, mebibytes * 1024**2) is not None
+    assert recognise_gpu(device_name, mebibytes * 1024**2) is not None
 
 
 @pytest.mark.parametrize("memory_bytes", [16 * 1024**3, 282_000_000_000])
 def test_a_slice_or_a_rebuilt_card_has_unknown_peaks(memory_bytes):
-    assert recognise("NVIDIA H200", memory_bytes) is None
+    assert recognise_gpu("NVIDIA H200", memory_bytes) is None
 
 
 def test_no_name_belongs_to_two_rows():
@@ -88,7 +88,7 @@ def test_no_name_belongs_to_two_rows():
     ],
 )
 def test_peaks_are_dense_half_of_what_is_printed(slug, printed_sparse, dtype):
-    assert gpu(slug).flops_per_second[dtype] == pytest.approx(printed_sparse / 2, rel=1e-3)
+    assert find_gpu(slug).flops_per_second[dtype] == pytest.approx(printed_sparse / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_peaks_are_dense_half_of_what_is_printed(slug, printed_sparse, dtype):
     ],
 )
 def test_links_are_one_direction_half_of_what_is_printed(slug, printed_both_directions):
-    assert gpu(slug).link_bytes_per_second == printed_both_directions / 2
+    assert find_gpu(slug).link_bytes_per_second == printed_both_directions / 2
 
 
 @pytest.mark.parametrize("row", GPUS.values(), ids=str)
@@ -123,4 +123,4 @@ def test_a_row_is_plausible(row):
 
 def test_an_unknown_gpu_is_refused_with_a_suggestion():
     with pytest.raises(UserError, match=r"unknown GPU 'h200'; did you mean h200_sxm\? known: v100_sxm"):
-        gpu("h200")
+        find_gpu("h200")

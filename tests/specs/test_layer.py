@@ -3,14 +3,14 @@
 import pytest
 
 from specs.errors import UserError
-from specs.layer import layer_shape, part_of
-from specs.models import model
+from specs.layer import layer_part, layer_shape
+from specs.models import find_model
 from specs.parallel import Split
 
 
 def test_widths_of_a_rank_are_its_linears():
     """Llama-3-70B over 8: 64 / 8 heads, 8 / 8 kv heads, 28672 / 8; 8 + 2 heads of 128 are qkv."""
-    split = Split(model("llama-3-70b"), 8)
+    split = Split(find_model("llama-3-70b"), 8)
     widths = layer_shape(split)
     assert vars(widths) == {
         "hidden": 8192, "heads": 8, "kv_heads": 1, "head_dim": 128, "intermediate": 3584,
@@ -23,7 +23,7 @@ def test_widths_of_a_rank_are_its_linears():
 
 
 def test_key_value_heads_are_replicated_beyond_their_number():
-    assert layer_shape(Split(model("llama-3-70b"), 16)).kv_heads == 1
+    assert layer_shape(Split(find_model("llama-3-70b"), 16)).kv_heads == 1
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def test_key_value_heads_are_replicated_beyond_their_number():
 )
 def test_layers_of_another_kind_are_refused_with_what_they_have(slug, lacks):
     with pytest.raises(UserError, match=f"{slug}: a whole layer of it is not made, it has {lacks}; choose a dense"):
-        layer_shape(Split(model(slug)))
+        layer_shape(Split(find_model(slug)))
 
 
 def test_a_part_says_whether_it_is_of_a_batch_or_of_a_prompt():
-    split = Split(model("llama-3-70b"), 8)
-    batch = part_of(split, "norm", tokens=32, batch=32, context=2048)
-    prompt = part_of(split, "layer", tokens=2048, batch=1, context=2048)
+    split = Split(find_model("llama-3-70b"), 8)
+    batch = layer_part(split, "norm", tokens=32, batch=32, context=2048)
+    prompt = layer_part(split, "layer", tokens=2048, batch=1, context=2048)
     assert str(batch) == "llama-3-70b-tp8-pp1-32tok-ctx2048-norm"
     assert str(prompt) == "llama-3-70b-tp8-pp1-prompt2048-layer"
     assert (batch.per_layer, prompt.per_layer) == (2, 1)

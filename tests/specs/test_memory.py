@@ -2,10 +2,10 @@ import pytest
 
 from specs import memory
 from specs.errors import UserError
-from specs.models import MODELS, model
+from specs.models import MODELS, find_model
 from specs.parallel import Split
 
-LLAMA = model("llama-3-70b")
+LLAMA = find_model("llama-3-70b")
 GQA = [row for row in MODELS.values() if row.heads]
 
 
@@ -46,7 +46,7 @@ def test_pipeline_stages_differ_at_the_ends(stage, size):
 
 
 def test_a_tied_head_is_a_copy_on_another_stage_only():
-    row = model("llama-3.2-1b")  # embedding 128256·2048 = 262,668,288
+    row = find_model("llama-3.2-1b")  # embedding 128256·2048 = 262,668,288
     last = memory.stage_weight_bytes(Split(row, pp=2), 1, itemsize=2)
     assert last == 2 * (8 * row.layer_parameters + 262_668_288 + 2048)
     assert memory.stage_weight_bytes(Split(row), 0, itemsize=2) == 2 * (16 * row.layer_parameters + 262_668_288 + 2048)
@@ -66,21 +66,21 @@ def test_reads_of_a_stage_repeat_with_each_micro_batch():
 
 
 def test_a_vocabulary_padded_up_costs_its_padding():
-    row = model("gpt-3-175b")
+    row = find_model("gpt-3-175b")
     # 6283 rows of 50257/8, and 2048 positions whole
     assert memory.embedding_bytes(Split(row, tp=8), itemsize=2) == (6283 + 2048) * 12288 * 2
     assert memory.lm_head_bytes(Split(row, tp=8), itemsize=2) == 6283 * 12288 * 2
 
 
 def test_experts_are_cut_and_their_router_is_not():
-    row = model("qwen3-235b-a22b")
+    row = find_model("qwen3-235b-a22b")
     # qkv (64/8 + 2)·128·4096 + o 4096·1024 + 128·3·4096·192 + router 4096·128 + norms 2·4096 + 2·128
     expected = 5_242_880 + 4_194_304 + 301_989_888 + 524_288 + 8_192 + 256
     assert memory.layer_weight_bytes(Split(row, tp=8), itemsize=1) == expected
 
 
 def test_biases_of_row_parallel_linears_are_replicated():
-    row = model("gpt-3-175b")
+    row = find_model("gpt-3-175b")
     # weights 12·12288²/8 = 226,492,416; biases qkv 3·12288/8, up 49152/8, o and down 12288 each; norms 4·12288
     expected = 226_492_416 + 4608 + 6144 + 2 * 12288 + 4 * 12288
     assert memory.layer_weight_bytes(Split(row, tp=8), itemsize=1) == expected
@@ -120,12 +120,12 @@ def test_activations():
     split = Split(LLAMA, tp=8)
     assert memory.residual_bytes(split, 1024, itemsize=2) == 16_777_216  # 1024·8192·2, whole on each rank
     assert memory.mlp_activation_bytes(split, 1024, itemsize=2) == 14_680_064  # 1024·57344/8·2, cut
-    experts = Split(model("qwen3-235b-a22b"), tp=8)
+    experts = Split(find_model("qwen3-235b-a22b"), tp=8)
     assert memory.mlp_activation_bytes(experts, 1, itemsize=2) == 6144  # 8 experts·384·2
 
 
 def test_what_needs_attention_is_refused_without_it():
-    split = Split(model("deepseek-v3"), tp=8)
+    split = Split(find_model("deepseek-v3"), tp=8)
     for function in (memory.kv_bytes_per_token, memory.layer_weight_bytes):
         with pytest.raises(UserError, match="not grouped-query"):
             function(split, itemsize=2)

@@ -1,12 +1,12 @@
 import pytest
 
 from specs.errors import UserError
-from specs.models import MODELS, model
+from specs.models import MODELS, find_model
 
 
 def test_a_llama_70b_layer():
     # attention 8192·(8192 + 2·1024) + 8192·8192 = 150,994,944; MLP 3·8192·28672 = 704,643,072; norms 2·8192 = 16,384
-    assert model("llama-3-70b").layer_parameters == 150_994_944 + 704_643_072 + 16_384 == 855_654_400
+    assert find_model("llama-3-70b").layer_parameters == 150_994_944 + 704_643_072 + 16_384 == 855_654_400
 
 
 @pytest.mark.parametrize(
@@ -22,33 +22,33 @@ def test_a_llama_70b_layer():
     ],
 )
 def test_parameters_are_exact(slug, parameters):
-    assert model(slug).parameters == parameters
+    assert find_model(slug).parameters == parameters
 
 
 def test_an_expert_layer_counts_experts_router_and_head_norms():
     # 4096·(8192 + 2·512) + 8192·4096 + 128·3·4096·1536 + 4096·128 + 2·4096 + 2·128
     expected = 37_748_736 + 33_554_432 + 2_415_919_104 + 524_288 + 8_192 + 256
-    assert model("qwen3-235b-a22b").layer_parameters == expected
+    assert find_model("qwen3-235b-a22b").layer_parameters == expected
 
 
 def test_an_ungated_mlp_enters_through_one_matrix():
-    assert (model("gpt-3-175b").up_layer, model("gpt-3-175b").up_width) == ("up", 49152)
-    assert (model("llama-3-70b").up_layer, model("llama-3-70b").up_width) == ("gate_up", 57344)
+    assert (find_model("gpt-3-175b").up_layer, find_model("gpt-3-175b").up_width) == ("up", 49152)
+    assert (find_model("llama-3-70b").up_layer, find_model("llama-3-70b").up_width) == ("gate_up", 57344)
 
 
 @pytest.mark.parametrize("of", ["parameters", "layer_parameters"])
 def test_latent_attention_is_refused_not_faked(of):
     with pytest.raises(UserError, match="deepseek-v3: its attention is not grouped-query"):
-        getattr(model("deepseek-v3"), of)
+        getattr(find_model("deepseek-v3"), of)
 
 
 def test_the_seed_example_has_the_seed_sizes():
-    assert (model("seed-32x12288").layers, model("seed-32x12288").hidden) == (32, 12288)
+    assert (find_model("seed-32x12288").layers, find_model("seed-32x12288").hidden) == (32, 12288)
 
 
 def test_every_row_is_found_by_its_own_slug_and_says_where_it_comes_from():
     for slug, row in MODELS.items():
-        assert str(model(slug)) == slug
+        assert str(find_model(slug)) == slug
         assert row.source
         assert row.heads * row.head_dim in (row.hidden, 0) or row.qk_norm  # Qwen3's heads are wider than its stream
         assert 0 <= row.top_k <= row.experts
@@ -56,9 +56,9 @@ def test_every_row_is_found_by_its_own_slug_and_says_where_it_comes_from():
 
 def test_an_unknown_model_is_refused_with_a_suggestion():
     with pytest.raises(UserError, match=r"unknown model 'llama-3-70'; did you mean llama-3-70b\? known: .*gpt-3-175b"):
-        model("llama-3-70")
+        find_model("llama-3-70")
 
 
 def test_nothing_near_means_no_suggestion():
     with pytest.raises(UserError, match=r"unknown model 'zzz'; known: "):
-        model("zzz")
+        find_model("zzz")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specs.ncu import DURATION, Profiled, profiled
+from specs.ncu import DURATION_METRIC, ProfiledKernel, parse_kernels
 from tests.specs.planted_ncu import kernel, table
 
 THREE = table(
@@ -13,8 +13,8 @@ THREE = table(
 
 
 def test_kernels_are_read_in_order_with_separators_and_names_that_hold_commas():
-    found = profiled(THREE)
-    assert found[1] == Profiled(
+    found = parse_kernels(THREE)
+    assert found[1] == ProfiledKernel(
         "splitKreduce, part one", 64, 20_000_000, pytest.approx(5e-6), process="4242", arch="9.0"
     )
     assert [one.kernel for one in found] == ["_gate_mark", "splitKreduce, part one", "_skinny"]
@@ -30,7 +30,7 @@ def test_kernels_are_read_in_order_with_separators_and_names_that_hold_commas():
     ],
 )
 def test_units_are_those_of_any_version_and_bytes_are_decimal(units, read, seconds):
-    (one,) = profiled(table(kernel(0, "k", "(1, 1, 1)", read, seconds, units)))
+    (one,) = parse_kernels(table(kernel(0, "k", "(1, 1, 1)", read, seconds, units)))
     assert one.read_bytes == pytest.approx(16.78e6)
     assert one.seconds == pytest.approx(5.02e-6)
 
@@ -47,7 +47,7 @@ def test_units_are_those_of_any_version_and_bytes_are_decimal(units, read, secon
 )
 def test_what_cannot_be_read_is_an_error_never_a_number(text, told):
     with pytest.raises(ValueError, match=told):
-        profiled(text)
+        parse_kernels(text)
 
 
 def test_bytes_that_nobody_asked_for_may_be_missing_but_not_in_an_unknown_unit():
@@ -56,14 +56,17 @@ def test_bytes_that_nobody_asked_for_may_be_missing_but_not_in_an_unknown_unit()
         table(kernel(0, "k", "(1, 1, 1)", "n/a", "5")),
         table(kernel(0, "k", "(1, 1, 1)", "5", "5", ("sector", "ns"))),
     )
-    assert [profiled(text, needed=(DURATION,))[0].read_bytes for text in (absent, uncounted)] == [None, None]
+    assert [parse_kernels(text, needed=(DURATION_METRIC,))[0].read_bytes for text in (absent, uncounted)] == [
+        None,
+        None,
+    ]
     with pytest.raises(ValueError, match="is '5 sector'"):
-        profiled(odd, needed=(DURATION,))
+        parse_kernels(odd, needed=(DURATION_METRIC,))
 
 
 def test_a_second_table_numbers_its_kernels_anew():
     both = "\n".join(table(kernel(0, name, "(1, 1, 1)", "1", "5")) for name in ("first", "second"))
-    assert [one.kernel for one in profiled(both)] == ["first", "second"]
+    assert [one.kernel for one in parse_kernels(both)] == ["first", "second"]
 
 
 def test_the_raw_page_has_a_column_a_metric_and_a_row_of_units():
@@ -72,8 +75,8 @@ def test_the_raw_page_has_a_column_a_metric_and_a_row_of_units():
 "","","","","","Mbyte","us"
 "0","7","gemm","(4, 1, 1)","9.0","1.5","1,002.5"
 """
-    (one,) = profiled(text)
-    assert one == Profiled("gemm", 4, pytest.approx(1.5e6), pytest.approx(1002.5e-6), process="7", arch="9.0")
+    (one,) = parse_kernels(text)
+    assert one == ProfiledKernel("gemm", 4, pytest.approx(1.5e6), pytest.approx(1002.5e-6), process="7", arch="9.0")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +94,7 @@ def test_the_raw_page_has_a_column_a_metric_and_a_row_of_units():
 )
 def test_ranges_are_taken_from_the_stack_the_outermost_first(cell, ranges):
     quoted = cell.replace('"', '""')
-    text = (
-        f'"ID","thread Domain:Push/Pop_Range:PL_Type","Kernel Name","{DURATION}"\n"","","","ns"\n"0","{quoted}","k","5"'
-    )
-    (one,) = profiled(text, needed=(DURATION,))
+    head = f'"ID","thread Domain:Push/Pop_Range:PL_Type","Kernel Name","{DURATION_METRIC}"'
+    text = f'{head}\n"","","","ns"\n"0","{quoted}","k","5"'
+    (one,) = parse_kernels(text, needed=(DURATION_METRIC,))
     assert one.ranges == ranges

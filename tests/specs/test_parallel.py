@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from specs.errors import UserError
-from specs.models import MODELS, model
+from specs.models import MODELS, find_model
 from specs.parallel import Shard, Split
 
-LLAMA = model("llama-3-70b")
+LLAMA = find_model("llama-3-70b")
 
 
 @pytest.mark.parametrize(
@@ -42,25 +42,25 @@ def test_stages_cut_between_layers_never_through_a_linear():
 
 
 def test_kv_heads_are_replicated_beyond_their_number():
-    qwen = model("qwen3-235b-a22b")  # 64 heads, 4 kv_heads, head_dim 128
+    qwen = find_model("qwen3-235b-a22b")  # 64 heads, 4 kv_heads, head_dim 128
     assert Split(qwen, tp=8).kv_heads_per_rank == 1
     assert Split(qwen, tp=8).linear("qkv").n == 1280  # (64/8 + 2·1)·128; uncut kv_heads would give 1,152
     assert Split(qwen, tp=2).linear("qkv").n == 4608  # (64/2 + 2·2)·128
 
 
 def test_experts_are_cut_like_a_dense_mlp():
-    split = Split(model("deepseek-v3"), tp=8)
+    split = Split(find_model("deepseek-v3"), tp=8)
     assert (split.linear("gate_up").n, split.linear("down").k) == (512, 256)  # 2·2048/8 and 2048/8
     assert list(split.linears) == ["gate_up", "down", "lm_head"]
 
 
 def test_a_vocabulary_that_does_not_divide_is_padded_up():
     # 50257 = 8·6282 + 1, so the largest slice has 6283 rows
-    assert Split(model("gpt-3-175b"), tp=8).linear("lm_head").n == 6283
+    assert Split(find_model("gpt-3-175b"), tp=8).linear("lm_head").n == 6283
 
 
 def test_an_ungated_mlp_calls_its_linear_up():
-    split = Split(model("gpt-3-175b"), tp=8)
+    split = Split(find_model("gpt-3-175b"), tp=8)
     assert split.linear("up").n == 6144  # 49152/8
     with pytest.raises(UserError, match=r"unknown layer of gpt-3-175b 'gate_up'; .*known: qkv, o, up, down, lm_head"):
         split.linear("gate_up")
@@ -74,7 +74,7 @@ def test_an_unknown_linear_is_refused_with_a_suggestion():
 @pytest.mark.parametrize("layer", ["qkv", "o"])
 def test_latent_attention_has_no_linears_here(layer):
     with pytest.raises(UserError, match="deepseek-v3: its attention is not grouped-query"):
-        Split(model("deepseek-v3")).linear(layer)
+        Split(find_model("deepseek-v3")).linear(layer)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_impossible_split_is_refused_with_what_to_do(tp, pp, message):
 
 def test_kv_heads_that_neither_divide_nor_are_divided_are_refused():
     # 96 heads and 49152 divide by 6; 8 kv_heads neither divide by 6 nor divide 6
-    odd = replace(model("gpt-3-175b"), kv_heads=8)
+    odd = replace(find_model("gpt-3-175b"), kv_heads=8)
     assert Split(odd, tp=16).kv_heads_per_rank == 1
     with pytest.raises(UserError, match=r"tp=6 must divide .* 8 kv_heads"):
         Split(odd, tp=6)

@@ -5,10 +5,10 @@ import pytest
 
 from reports.archive import entries
 from specs import privacy
-from specs.privacy import Names, here
+from specs.privacy import Identity, current_identity
 from tests.reports import planted
 
-ALICE = Names(users=("alice",), hosts=("gpu017.cluster.example", "gpu017"), homes=("/nfs/people/alice",))
+ALICE = Identity(users=("alice",), hosts=("gpu017.cluster.example", "gpu017"), homes=("/nfs/people/alice",))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_names_go_wherever_they_can_stand(text, told):
 
 @pytest.mark.parametrize("name", ["a", "s", "x1", "42"])
 def test_a_short_name_goes_from_paths_and_addresses_and_leaves_units_and_prose(name):
-    names = Names(users=(name,), hosts=(f"{name}h",))
+    names = Identity(users=(name,), hosts=(f"{name}h",))
     prose = f"a GB/s, 42 x1 s, 4096x4096, 1e-42, n/a, {name} {name}h"
     assert names.text(prose) == prose
     assert names.text(f"/scratch/{name}/tmp /data/{name}h") == "/scratch/<user>/tmp /data/<host>"
@@ -66,7 +66,7 @@ def test_a_short_name_goes_from_paths_and_addresses_and_leaves_units_and_prose(n
     ],
 )
 def test_a_short_name_goes_from_parts_of_a_path(text, told):
-    names = Names(users=("ann",), hosts=("g7",))
+    names = Identity(users=("ann",), hosts=("g7",))
     assert names.text(text) == told
     assert names.text(told) == told
 
@@ -74,12 +74,12 @@ def test_a_short_name_goes_from_parts_of_a_path(text, told):
 @pytest.mark.parametrize("name", ["us", "ms", "gb"])
 def test_who_is_called_like_a_unit_spoils_no_rate(name):
     prose = "3 GB/s, 12 tokens/us, 5 bytes/ms, flops/gb"
-    assert Names(users=(name,), hosts=(name,)).text(prose) == prose
+    assert Identity(users=(name,), hosts=(name,)).text(prose) == prose
 
 
 @pytest.mark.parametrize("name", ["needs", "ranks", "highest", "will", "tokens", "write", "gemm"])
 def test_who_is_called_like_a_word_spoils_no_sentence_and_leaves_paths(name):
-    names = Names(users=(name,))
+    names = Identity(users=(name,))
     prose = "needs 2 ranks, the highest will do: 3 tokens/s, read/write, skinny_gemm, Will"
     assert names.text(prose) == prose
     ours = f"File 'kernels/{name}/x.py'"
@@ -90,14 +90,14 @@ def test_who_is_called_like_a_word_spoils_no_sentence_and_leaves_paths(name):
 
 
 def test_whoever_is_called_like_a_word_of_a_committed_file_leaves_it_sound():
-    contents = [json.loads(path.read_text()) for path in sorted(entries.DATA.glob("*.json"))]
+    contents = [json.loads(path.read_text()) for path in sorted(entries.DATA_FOLDER.glob("*.json"))]
     told = {(place, text) for content in contents for place, text in texts(content)}
     words = {word for _, text in told for word in re.findall(r"[A-Za-z]{4,}", text)}
     short = {word for _, text in told for word in re.findall(r"(?<![A-Za-z0-9])[a-z0-9]{1,3}(?![A-Za-z0-9])", text)}
     assert "highest" in words
     assert "ms" in short or "tp" in short or "1" in short
-    telling = [word for word in words if word.lower() not in privacy.EVERYDAY]
-    spoilt = {word for word in (*telling, *short) for _, text in told if Names(users=(word,)).text(text) != text}
+    telling = [word for word in words if word.lower() not in privacy.IMPERSONAL_NAMES]
+    spoilt = {word for word in (*telling, *short) for _, text in told if Identity(users=(word,)).text(text) != text}
     assert not spoilt
 
 
@@ -106,7 +106,7 @@ def texts(value, key=""):
     if isinstance(value, str):
         yield key, value
     for name, one in value.items() if isinstance(value, dict) else ():
-        if name not in privacy.SPARED:
+        if name not in privacy.EXEMPT_KEYS:
             yield from texts(one, name)
     for one in value if isinstance(value, list) else ():
         yield from texts(one, key)
@@ -126,9 +126,9 @@ def texts(value, key=""):
 )
 def test_a_variable_that_names_somebody_loses_its_value(variable, told):
     content = {"variables": {variable: "rack[7-9],bob"}}
-    assert Names().scrub(content) == {"variables": {variable: told}}
-    assert [place for place, _ in Names().found(content)] == [f"variables.{variable}"]
-    assert not list(Names().found(Names().scrub(content)))
+    assert Identity().scrub(content) == {"variables": {variable: told}}
+    assert [place for place, _ in Identity().find_names(content)] == [f"variables.{variable}"]
+    assert not list(Identity().find_names(Identity().scrub(content)))
 
 
 def test_a_variable_that_only_sounds_like_it_keeps_its_value():
@@ -138,13 +138,13 @@ def test_a_variable_that_only_sounds_like_it_keeps_its_value():
         "host": "x",
         "ended": {"user": "y"},
     }
-    assert Names().scrub(content) == content
+    assert Identity().scrub(content) == content
 
 
 @pytest.mark.parametrize("name", ["root", "cuda", "torch", "ubuntu", "main", "precision"])
 def test_a_name_that_tells_nobody_is_no_name(monkeypatch, name):
     planted_names(monkeypatch, user=name, home=f"/home/{name}", host=name)
-    found = here()
+    found = current_identity()
     assert name not in (*found.users, *found.hosts)
     assert found.text(f"/usr/local/{name}/lib, {name} 13.0") == f"/usr/local/{name}/lib, {name} 13.0"
     assert found.text(f"/home/{name}/x") == "~/x"
@@ -160,18 +160,18 @@ def planted_names(monkeypatch, user="alice", home="/nfs/people/alice", host="gpu
 
 def test_the_names_are_those_of_the_environment_and_the_host_in_both_forms(monkeypatch):
     planted_names(monkeypatch)
-    found = here()
+    found = current_identity()
     assert "alice" in found.users
     assert found.hosts == ("gpu017.cluster.example", "gpu017")
     assert "/nfs/people/alice" in found.homes
     monkeypatch.setenv("MASTER_ADDR", "node-1.cluster")
-    assert here().text("cannot reach node-1.cluster") == "cannot reach <host>"
+    assert current_identity().text("cannot reach node-1.cluster") == "cannot reach <host>"
 
 
 @pytest.mark.parametrize("home", ["/", "", "//"])
 def test_a_home_that_is_everywhere_is_none(monkeypatch, home):
     planted_names(monkeypatch, home=home)
-    assert here().text("/usr/lib /x") == "/usr/lib /x"
+    assert current_identity().text("/usr/lib /x") == "/usr/lib /x"
 
 
 def test_labels_and_numbers_of_a_file_stay_as_they_are_whoever_ran_it():
@@ -179,13 +179,13 @@ def test_labels_and_numbers_of_a_file_stay_as_they_are_whoever_ran_it():
     case = planted.case("suites/bench_linears.py::bench_decode[linear-qkvs]", kernel="skinny", layer="qkvs")
     content = planted.content([planted.measured(case, 1.0, stopped_by="precision")], machine=planted.H200)
     for name in ("skinny", "linear", "qkvs", "llama", "H200", "suites", "NVIDIA", "planted"):
-        assert json.dumps(Names(users=(name,), hosts=(name,)).scrub(content)) == json.dumps(content), name
+        assert json.dumps(Identity(users=(name,), hosts=(name,)).scrub(content)) == json.dumps(content), name
 
 
 def test_says_where_a_name_stands():
     content = {"machine_info": {"variables": {"TORCH_HOME": "/home/bob/x"}}, "shardbench": {"not_run": ["a", "gpu017"]}}
-    assert list(ALICE.found(content)) == [
+    assert list(ALICE.find_names(content)) == [
         ("machine_info.variables.TORCH_HOME", "/home/bob/x"),
         ("shardbench.not_run[1]", "gpu017"),
     ]
-    assert not list(ALICE.found(ALICE.scrub(content)))
+    assert not list(ALICE.find_names(ALICE.scrub(content)))

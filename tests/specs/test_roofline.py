@@ -1,12 +1,12 @@
 import pytest
 
-from specs.gpus import gpu
+from specs.gpus import find_gpu
 from specs.roofline import (
     Ceilings,
     Work,
-    bound,
     compute_seconds,
     floor_seconds,
+    limiting_resource,
     memory_seconds,
     ridge_tokens,
     share_of_floor,
@@ -20,13 +20,13 @@ def test_a_read_is_bound_by_memory():
     assert memory_seconds(work, ROUND) == 1e-3  # 4e9 / 4e12
     assert compute_seconds(work, "bf16", ROUND) == 1e-6  # 1e9 / 1e15
     assert floor_seconds(work, "bf16", ROUND) == 1e-3
-    assert bound(work, "bf16", ROUND) == "memory"
+    assert limiting_resource(work, "bf16", ROUND) == "memory"
 
 
 def test_a_large_product_is_bound_by_compute():
     work = Work(flops=10**13, hbm_bytes=4 * 10**9)
     assert floor_seconds(work, "bf16", ROUND) == 1e-2  # 1e13 / 1e15 against 1e-3
-    assert bound(work, "bf16", ROUND) == "compute"
+    assert limiting_resource(work, "bf16", ROUND) == "compute"
 
 
 def test_share_of_floor():
@@ -44,7 +44,7 @@ def test_an_unknown_ceiling_gives_no_floor(dtype, ceilings):
     work = Work(flops=10**9, hbm_bytes=10**9)
     assert floor_seconds(work, dtype, ceilings) is None
     assert share_of_floor(1.0, work, dtype, ceilings) is None
-    assert bound(work, dtype, ceilings) is None
+    assert limiting_resource(work, dtype, ceilings) is None
 
 
 def test_a_copy_needs_no_peak():
@@ -61,7 +61,7 @@ def test_a_copy_needs_no_peak():
     ],
 )
 def test_ridges_of_published_systems(slug, tokens):
-    row = gpu(slug)
+    row = find_gpu(slug)
     assert round(ridge_tokens(2, row.flops_per_second["bf16"], row.hbm_bytes_per_second)) == tokens
 
 
@@ -74,7 +74,7 @@ def test_the_ridge_is_where_both_sides_meet():
 
 
 def test_datasheet_ceilings_say_so():
-    ceilings = Ceilings.datasheet(gpu("h200_sxm"))
+    ceilings = Ceilings.datasheet(find_gpu("h200_sxm"))
     assert ceilings.origin == "datasheet"
     assert ceilings.read_bytes_per_second == 4.8e12
     assert ceilings.flops_per_second["fp8"] == 1979e12

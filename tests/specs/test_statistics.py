@@ -16,20 +16,20 @@ def test_mean_counts_every_sample():
 
 def test_half_width_of_two_passes():
     # logs 0 and 2·ln 1.1: sd of their mean is ln 1.1; t(0.975, 1) = 12.7062; 1.1^12.7062 − 1
-    assert statistics.half_width([[1.0], [1.21]]) == pytest.approx(1.1**12.7062 - 1, rel=1e-4)
+    assert statistics.relative_half_width([[1.0], [1.21]]) == pytest.approx(1.1**12.7062 - 1, rel=1e-4)
 
 
 def test_half_width_of_three_passes():
     # logs −0.01, 0, 0.01: variance 1e-4, of the mean 1e-4/3, sd 0.0057735; t(0.975, 2) = 4.302653; exp(0.0248414) − 1
     passes = [[exp(-0.01)], [1.0], [exp(0.01)]]
-    assert statistics.half_width(passes) == pytest.approx(0.0251525, abs=1e-7)
+    assert statistics.relative_half_width(passes) == pytest.approx(0.0251525, abs=1e-7)
     # t(0.95, 2) = 2.919986: exp(0.0168586) − 1
-    assert statistics.half_width(passes, confidence=0.9) == pytest.approx(0.0170015, abs=1e-7)
+    assert statistics.relative_half_width(passes, confidence=0.9) == pytest.approx(0.0170015, abs=1e-7)
 
 
 def test_only_pass_medians_make_the_interval():
     quiet, noisy = [[1.0], [1.1], [1.2]], [[0.5, 1.0, 7.0], [0.2, 1.1, 1.4], [1.19, 1.2, 3.0]]
-    assert statistics.half_width(noisy) == pytest.approx(statistics.half_width(quiet))
+    assert statistics.relative_half_width(noisy) == pytest.approx(statistics.relative_half_width(quiet))
 
 
 def test_interval_lies_around_the_pooled_median():
@@ -38,7 +38,7 @@ def test_interval_lies_around_the_pooled_median():
 
 
 def test_a_single_pass_gives_no_interval():
-    assert statistics.half_width([[1.0, 1.1, 1.2]]) == inf
+    assert statistics.relative_half_width([[1.0, 1.1, 1.2]]) == inf
     assert statistics.median_interval([[1.0, 1.1, 1.2]]) is None
     assert statistics.ratio_interval([[1.0]], [[1.0], [1.1]]) is None
     assert statistics.ratio_interval([[1.0], [1.1]], [[1.0]]) is None

@@ -37,12 +37,12 @@ def test_the_ledger_is_the_mean_over_passes_and_stages_and_adds_up():
     assert {item: share for item, share in found.items() if share} == pytest.approx(
         {"linears": 0.725, "idle": 0.2, "hop": 0.075}
     )
-    assert tuple(found) == measurement.ITEMS
+    assert tuple(found) == measurement.LEDGER_ITEMS
     assert sum(found.values()) == pytest.approx(1)
 
 
 def test_each_stage_and_each_pass_has_its_own():
-    first, second = measurement.by_stage(TWO_PASSES)
+    first, second = measurement.ledger_by_stage(TWO_PASSES)
     assert (first["linears"], second["linears"]) == (pytest.approx(0.6), pytest.approx(0.85))
     assert measurement.share_by_pass(TWO_PASSES, "linears", "hop") == pytest.approx([0.75, 0.85])
 
@@ -58,7 +58,7 @@ def test_a_record_with_ledgers_and_timeline_is_read_back():
     told = Measurement(case=one.case, seconds=one.seconds, clock=one.clock, ledgers=TWO_PASSES, timeline=timeline)
     entry = {"fullname": "a", "extra_info": told.extra_info(), "stats": {"data": [0.5, 0.5]}}
     back = Measurement.from_benchmark(entry)
-    assert (back.ledgers, measurement.blocks(back.timeline)) == (
+    assert (back.ledgers, measurement.timeline_blocks(back.timeline)) == (
         TWO_PASSES,
-        [measurement.Block(0, "compute", 0.0, 1.0, 0, 0)],
+        [measurement.TimelineBlock(0, "compute", 0.0, 1.0, 0, 0)],
     )

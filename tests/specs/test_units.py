@@ -1,12 +1,12 @@
 import pytest
 
 from specs.errors import UserError
-from specs.units import binary_bytes, parse_bytes
+from specs.units import format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(("count", "said"), [(32 * 2**20, "32 MiB"), (3 * 2**29, "1.5 GiB"), (512, "512 B")])
 def test_a_size_is_shown_in_powers_of_two(count, said):
-    assert binary_bytes(count) == said
+    assert format_bytes(count) == said
 
 
 @pytest.mark.parametrize(("text", "count"), [("4096", 4096), ("16KiB", 16384), ("1 MiB", 1048576), ("2GiB", 2**31)])

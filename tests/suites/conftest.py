@@ -18,9 +18,9 @@ from dataclasses import replace
 import pytest, torch
 from kernels.linear import TORCH_LINEAR
 from specs.parallel import Shard
-from suites.case import How
+from suites.case import RunConfig
 
-COLD = How("fp32", "cold", "eager", "torch")
+COLD = RunConfig("fp32", "cold", "eager", "torch")
 SHAPE = dict(tokens=3, n=64, k=32)
 
 def planted(fault):
@@ -43,7 +43,7 @@ def bench_also_good(measure):
 def impatient(monkeypatch):
     """A device whose cold pool is 32 x 64 KiB and whose visits take a millisecond."""
     monkeypatch.setattr(device, "_cpu_llc_bytes", lambda: 2**16)
-    monkeypatch.setitem(device.PATIENCE, "cpu", device.Patience(1e-5, 1e-3, 0.05, 20.0))
+    monkeypatch.setitem(device.SAMPLING_LIMITS, "cpu", device.SamplingLimits(1e-5, 1e-3, 0.05, 20.0))
     clear = device.current_device.cache_clear
     clear()
     threads = torch.get_num_threads()

@@ -1,6 +1,6 @@
 import pytest
 
-from suites.session import DeviceClock, device_clock
+from suites.session import ReplayTimer, device_clock
 
 SAMPLES = [3e-6, 4.2e-6, 5e-6]
 
@@ -21,14 +21,14 @@ class Pedantic:
 
 
 def test_the_replay_hands_over_every_sample_to_the_last_digit():
-    clock = DeviceClock()
+    clock = ReplayTimer()
     benchmark = Pedantic(clock)
     clock.replay(benchmark, SAMPLES)
     assert benchmark.recorded == SAMPLES
 
 
 def test_the_clock_tells_real_time_again_after_a_replay_and_after_a_failed_one():
-    clock = DeviceClock()
+    clock = ReplayTimer()
     clock.replay(Pedantic(clock), SAMPLES)
     assert clock() > 1e-3  # perf_counter of a running process, no sample
     with pytest.raises(AttributeError):

@@ -4,8 +4,8 @@ import shlex
 import pytest
 
 from reports.importers.result_file import recover
-from suites.session import typed
-from suites.workers.launcher import Place
+from suites.session import command_line
+from suites.workers.launcher import LaunchedRank
 from tests.suites.conftest import GOOD
 
 
@@ -17,20 +17,22 @@ def root(tmp_path, monkeypatch):
 
 def test_is_what_one_would_type(root):
     given = ("suites/", "--tokens", "1,125", "-k", "a and not b", "--benchmark-json=build/out.json")
-    assert typed(given, root, None) == (
+    assert command_line(given, root, None) == (
         "pytest suites/ --tokens 1,125 -k 'a and not b' --benchmark-json=build/out.json"
     )
-    assert shlex.split(typed(given, root, None))[1:] == list(given)
+    assert shlex.split(command_line(given, root, None))[1:] == list(given)
 
 
 def test_paths_are_told_from_the_root_and_others_by_their_last_part(root):
     given = (root / "suites", f"{root}/suites/bench_a.py::bench[x]", "--benchmark-json=/mnt/disk/out.json", "/srv/b.py")
-    assert typed(given, root, None) == ("pytest suites 'suites/bench_a.py::bench[x]' --benchmark-json=out.json b.py")
+    assert command_line(given, root, None) == (
+        "pytest suites 'suites/bench_a.py::bench[x]' --benchmark-json=out.json b.py"
+    )
 
 
 def test_options_of_the_environment_were_given_too(root):
     environment = {"PYTEST_ADDOPTS": "--passes 3"}
-    assert typed(["suites/"], root, None, environment) == "pytest --passes 3 suites/"
+    assert command_line(["suites/"], root, None, environment) == "pytest --passes 3 suites/"
 
 
 @pytest.mark.parametrize(
@@ -43,8 +45,8 @@ def test_options_of_the_environment_were_given_too(root):
     ],
 )
 def test_begins_with_the_launcher(root, launcher, ranks, local_ranks, program):
-    place = Place(0, ranks, 0, local_ranks, launcher, "10.0.0.1", 29500)
-    assert typed(["suites/", "--impl", "nccl"], root, place) == f"{program} suites/ --impl nccl"
+    place = LaunchedRank(0, ranks, 0, local_ranks, launcher, "10.0.0.1", 29500)
+    assert command_line(["suites/", "--impl", "nccl"], root, place) == f"{program} suites/ --impl nccl"
 
 
 def test_stands_in_the_result_file_and_in_the_journal(bench):

@@ -30,7 +30,7 @@ def listed(pytester, monkeypatch):
 
     def listed(kind, *options, of=None):
         if kind == "cuda":
-            gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.PATIENCE["cuda"])
+            gpu = device.Device("cuda", "sm_90", 50 * 2**20, device.SAMPLING_LIMITS["cuda"])
             monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (140 * 2**30, 140 * 2**30))
             for module in (*(f"suites.{one}" for one in READERS), "kernels.timing.device"):
@@ -89,7 +89,7 @@ def all_made(monkeypatch):
     made = [replace(TORCH_LINEAR, name=name, implementation=name, tokens=tokens) for name, tokens in rows]
     made[1] = replace(made[1], missing=lambda: "cublaslt needs a package")
     monkeypatch.setattr(registry, "LINEARS", tuple(made))
-    for name in ("DECODE", "PREFILL"):
+    for name in ("DECODE_ATTENTION", "PREFILL_ATTENTION"):
         there = tuple(replace(kernel, missing=lambda: None) for kernel in getattr(registry, name))
         monkeypatch.setattr(registry, name, there)
 
@@ -161,7 +161,7 @@ def test_the_linears_as_they_are_leave_out_only_what_is_not_made(listed):
     groups = implementations([name for function, name, _ in listed("cuda") if function == "bench_sweep"])
     for case, rivals in groups:
         tokens = int(re.search(r"-(\d+)tok-", case)[1])
-        assert rivals == tuple(one for one in LINEAR_IMPLEMENTATIONS if registry.serves(one, tokens)), case
+        assert rivals == tuple(one for one in LINEAR_IMPLEMENTATIONS if registry.has_linear(one, tokens)), case
     assert {"torch", "cublaslt", "triton"} <= set.intersection(*(set(rivals) for _, rivals in groups))
 
 

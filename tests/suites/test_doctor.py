@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from kernels.cublaslt import CUBLASLT_LINEAR
-from kernels.registry import DECODE, LINEARS, PREFILL
-from kernels.timing.device import PATIENCE, Device, current_device
+from kernels.registry import DECODE_ATTENTION, LINEARS, PREFILL_ATTENTION
+from kernels.timing.device import SAMPLING_LIMITS, Device, current_device
 from suites import environment
-from suites.doctor import _kernels, findings
+from suites.doctor import _kernel_capabilities, find_capabilities
 from suites.environment import result_name
-from suites.workers.launcher import Ranks
+from suites.workers.launcher import RankPlan
 from tests.suites.conftest import ROOT
 
 
@@ -21,8 +21,8 @@ def run(*arguments):
 
 
 def test_every_kernel_is_listed_and_what_is_missing_has_a_remedy():
-    lines = {line.subject: line for line in findings(current_device())}
-    assert {f"kernel {kernel.name}" for kernel in (*LINEARS, *DECODE, *PREFILL)} <= set(lines)
+    lines = {line.subject: line for line in find_capabilities(current_device())}
+    assert {f"kernel {kernel.name}" for kernel in (*LINEARS, *DECODE_ATTENTION, *PREFILL_ATTENTION)} <= set(lines)
     assert {"torch", "cold weights", "cupy", "nvmath-python", "cuda-bench"} <= set(lines)
     assert lines["kernel torch_linear"].works
     assert all(line.remedy for line in lines.values() if not line.works)
@@ -31,7 +31,7 @@ def test_every_kernel_is_listed_and_what_is_missing_has_a_remedy():
 def test_a_package_that_is_there_is_named_with_its_version(monkeypatch):
     there = {"nvmath-python": "1.0.0", "cupy-cuda12x": "14.0.1"}
     monkeypatch.setattr("suites.doctor.package_version", there.get)
-    lines = {line.subject: line for line in findings(current_device())}
+    lines = {line.subject: line for line in find_capabilities(current_device())}
     assert lines["nvmath-python"][:3] == (True, "nvmath-python", "1.0.0: cuBLASLt's heuristics")
     assert lines["cupy"].found.startswith("14.0.1: ")
     assert lines["cuda-bench"][:3] == (False, "cuda-bench", "not installed: NVBench, to cross-check the clock")
@@ -39,30 +39,30 @@ def test_a_package_that_is_there_is_named_with_its_version(monkeypatch):
 
 
 def test_a_kernel_whose_package_is_missing_says_so_where_it_would_run(monkeypatch):
-    gpu = Device("cuda", "sm_90", 50 * 2**20, PATIENCE["cuda"])
+    gpu = Device("cuda", "sm_90", 50 * 2**20, SAMPLING_LIMITS["cuda"])
     absent = replace(CUBLASLT_LINEAR, missing=lambda: "needs a package: pip install it")
     monkeypatch.setattr("suites.doctor.LINEARS", (absent,))
-    line = next(_kernels(gpu))
+    line = next(_kernel_capabilities(gpu))
     assert line[1:] == ("kernel cublaslt_linear", "cannot run here", "needs a package: pip install it")
 
 
 def test_the_experiment_says_in_which_ways_it_can_run_here_or_why_not(monkeypatch):
-    lines = {line.subject: line for line in findings(current_device())}
+    lines = {line.subject: line for line in find_capabilities(current_device())}
     assert lines["TP against PP"][:3] == (
         True, "TP against PP", "a whole model on 2 ranks: tp2, pp2-sync, pp2-async2, tp1x2",
     )  # fmt: skip
     assert lines["shares"][:3] == (
         True, "shares", "what a rank computes of it, with so many at once: tp2 on 2 of 2, tp1 on 2 of 2, tp1 on 1 of 2",
     )  # fmt: skip
-    monkeypatch.setattr("suites.doctor.plan_ranks", lambda asked, kind: Ranks(1, "cpu"))
-    (alone,) = [line for line in findings(current_device()) if line.subject == "TP against PP"]
+    monkeypatch.setattr("suites.doctor.plan_ranks", lambda asked, kind: RankPlan(1, "cpu"))
+    (alone,) = [line for line in find_capabilities(current_device()) if line.subject == "TP against PP"]
     assert not alone.works
     assert "one GPU is one rank" in alone.remedy
 
 
 def test_memory_too_short_for_cold_weights_is_said(monkeypatch):
     monkeypatch.setattr("kernels.timing.device.Device.free_bytes", lambda self: 2**20)
-    (line,) = [line for line in findings(current_device()) if line.subject == "cold weights"]
+    (line,) = [line for line in find_capabilities(current_device()) if line.subject == "cold weights"]
     assert not line.works
     assert "rotated-N" in line.remedy
 
@@ -100,5 +100,5 @@ def test_a_result_is_named_by_machine_and_date_not_by_host():
 def test_a_result_is_named_without_what_tells_nothing_of_a_processor(monkeypatch, brand, named):
     monkeypatch.setattr(environment, "cpu_name", lambda: brand)
     monkeypatch.setattr(environment.psutil, "cpu_count", lambda: 2)
-    device = Device(kind="cpu", arch="cpu", llc_bytes=2**25, patience=PATIENCE["cpu"])
+    device = Device(kind="cpu", arch="cpu", llc_bytes=2**25, limits=SAMPLING_LIMITS["cpu"])
     assert result_name(device)[: -len("-2026-11-25")] == f"{named}-2-threads"

@@ -8,7 +8,7 @@ import pytest
 from pytest_benchmark.session import BenchmarkSession
 
 from kernels.timing.device import Device
-from reports.importers.result_file import result_file
+from reports.importers.result_file import journal_to_result
 from specs import journal
 from suites.probes.kernel import KernelBench
 from tests.suites.conftest import GOOD
@@ -38,7 +38,9 @@ def interrupt(bench, *options):
 
 
 def samples(bench):
-    return {name.split("::")[1]: e["stats"]["data"] for name, e in journal.read(bench.journal).benchmarks.items()}
+    return {
+        name.split("::")[1]: e["stats"]["data"] for name, e in journal.read_journal(bench.journal).benchmarks.items()
+    }
 
 
 def test_an_interrupted_run_keeps_what_it_measured_and_says_how_to_go_on(bench):
@@ -51,7 +53,7 @@ def test_an_interrupted_run_keeps_what_it_measured_and_says_how_to_go_on(bench):
 def test_recovering_names_the_cases_that_were_never_reached(bench):
     bench.write(INTERRUPTED.format(draws=2), GOOD)
     assert bench.run("--passes", "2").ret == 2
-    found = result_file(journal.read(bench.journal))
+    found = journal_to_result(journal.read_journal(bench.journal))
     reasons = {one["case"].split("::")[1]: one["reason"] for one in found["shardbench"]["not_run"]}
     assert set(reasons) == {"bench_interrupted", "bench_good", "bench_also_good"}
     assert set(reasons.values()) == {"the run ended before this case was reached"}
@@ -129,7 +131,7 @@ def fragile(bench, monkeypatch):
 
 def test_resuming_skips_the_case_that_took_the_device_down_and_measures_the_rest(bench, fragile):
     fragile(FIRST_VISIT).stdout.fnmatch_lines(["*CUDA error: an illegal memory access*"])
-    assert not journal.read(bench.journal).benchmarks
+    assert not journal.read_journal(bench.journal).benchmarks
     result = fragile(FIRST_VISIT, "--resume")
     result.stdout.fnmatch_lines(["skipped: bench_it.py::bench_crash ended the run before this one (*illegal memory*)*"])
     result.assert_outcomes(passed=2, failed=1)
@@ -137,7 +139,9 @@ def test_resuming_skips_the_case_that_took_the_device_down_and_measures_the_rest
     (failed,) = bench.result()["shardbench"]["failed"]
     assert failed["case"] == "bench_it.py::bench_crash"
     assert failed["reason"].endswith("illegal memory access was encountered; --resume does not try it again")
-    assert result_file(journal.read(bench.journal))["shardbench"]["failed"] == [failed], "recover says the same"
+    assert journal_to_result(journal.read_journal(bench.journal))["shardbench"]["failed"] == [failed], (
+        "recover says the same"
+    )
 
 
 def test_what_it_measured_before_it_took_the_device_down_stays(bench, fragile):

@@ -81,16 +81,16 @@ def marked(monkeypatch):
         found.append(message)
         yield
 
-    monkeypatch.setattr(nvtx, "mark", mark)
+    monkeypatch.setattr(nvtx, "annotate", mark)
     return found
 
 
 def test_a_run_closes_the_ledger_of_its_layers_and_a_timeline_shows_their_parts(run, marked, tmp_path):
     run(*SMALL, f"--benchmark-json={tmp_path / 'out.json'}")
-    (layer,) = ledger.collect(load(tmp_path / "out.json"))
+    (layer,) = ledger.collect_layers(load(tmp_path / "out.json"))
     assert (layer.case.batch, layer.case.tokens, layer.case.context) == (2, 2, 16)
     assert layer.gaps == layer.remarks == []
-    told = ledger.account(layer)
+    told = ledger.build_ledger(layer)
     assert sum(item.share.mean for item in told.items) == pytest.approx(1, abs=1e-9)
     assert {item.name for item in told.items} >= {"linears", "attention", "norms", "launch gaps", "cache effect"}
     assert layer.calls("norm") == 2

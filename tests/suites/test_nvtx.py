@@ -12,9 +12,9 @@ from statistics import median
 import pytest
 
 from tests.reports.importers.profiler.planted_trace import Trace
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 from tests.suites.conftest import GOOD, KERNELS, ROOT
-from tests.suites.workers.runs import SPARED
+from tests.suites.workers.runs import SPARED_PLUGINS
 
 SOURCE = Path(__file__).with_name("nvtx_recorder.c")
 
@@ -46,7 +46,7 @@ def run(recorder, tmp_path_factory):
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "pytest", "-p", "suites.plugin", "--rootdir", ".", "bench_it.py", "--passes", "2"]
-    options = [*SPARED, "--benchmark-json=out.json", "-o", "python_functions=bench_*"]
+    options = [*SPARED_PLUGINS, "--benchmark-json=out.json", "-o", "python_functions=bench_*"]
     done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return tmp_path
@@ -121,7 +121,7 @@ def test_an_import_of_a_trace_with_these_ranges_finds_every_visit_and_holds_it_a
         elif kind == "mark":
             trace.tell(at, seconds=float(fields[2]))
     source, to = trace.write(tmp_path / "trace.sqlite"), tmp_path / "profile.json"
-    assert ran("import", "nsys", source, "-o", to, "--format", "json") == 0
+    assert run_reports("import", "nsys", source, "-o", to, "--format", "json") == 0
     cases = json.loads(capsys.readouterr().out)["cases"]
     benchmarks = {one["fullname"]: one for one in json.loads((run / "out.json").read_text())["benchmarks"]}
     assert [one["case"] for one in cases] == list(benchmarks)
@@ -149,7 +149,7 @@ def test_every_rank_marks_its_visits_to_a_case(recorder, tmp_path):
         "pytest",
         "-p",
         "no:cacheprovider",
-        *SPARED,
+        *SPARED_PLUGINS,
         "suites/bench_collectives.py",
         "-k",
         "broadcast",

@@ -56,14 +56,14 @@ def test_every_implementation_of_a_linear_can_be_asked_for():
 
 
 def test_every_implementation_of_attention_can_be_asked_for_in_the_order_of_its_kernels():
-    assert tuple(kernel.implementation for kernel in registry.DECODE) == layer.ATTENTION_IMPLEMENTATIONS
-    assert {kernel.implementation for kernel in registry.PREFILL} <= set(layer.ATTENTION_IMPLEMENTATIONS)
-    paged = {kernel.implementation for kernel in registry.DECODE if kernel.inputs is operands.paged_inputs}
-    assert paged == set(layer.PAGED)
+    assert tuple(kernel.implementation for kernel in registry.DECODE_ATTENTION) == layer.ATTENTION_IMPLEMENTATIONS
+    assert {kernel.implementation for kernel in registry.PREFILL_ATTENTION} <= set(layer.ATTENTION_IMPLEMENTATIONS)
+    paged = {kernel.implementation for kernel in registry.DECODE_ATTENTION if kernel.inputs is operands.paged_inputs}
+    assert paged == set(layer.PAGED_IMPLEMENTATIONS)
 
 
 SWEEP = """
-from kernels.registry import linear
+from kernels.registry import select_linear
 
 def pytest_generate_tests(metafunc):
     from suites.options import read_options
@@ -73,7 +73,7 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("how", [COLD._replace(implementation=one) for one in options.impl], ids="-".join)
 
 def bench_linear(measure, shard, tokens, how):
-    measure(linear(how.implementation, tokens), "decode", how, shard, tokens=tokens, n=64, k=32)
+    measure(select_linear(how.implementation, tokens), "decode", how, shard, tokens=tokens, n=64, k=32)
 """
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from kernels.linear import TORCH_LINEAR
-from kernels.timing.device import PATIENCE, Device, current_device
-from kernels.timing.host import Sampled
-from specs.journal import BETWEEN
+from kernels.timing.device import SAMPLING_LIMITS, Device, current_device
+from kernels.timing.host import TimerSamples
+from specs.journal import UNTIMED_RANGE
 from specs.measurement import Case, Measurement
 from suites import nvtx, runner
-from suites.case import rivals
-from suites.probes.kernel import KernelBench, KernelEntry
-from suites.runner import Run
+from suites.case import group_implementations
+from suites.probes.kernel import KernelBench, KernelCaseState
+from suites.runner import PassRunner
 from tests.reports import planted
 
 
@@ -22,14 +22,14 @@ def entry(name, implementation="torch", kernel=TORCH_LINEAR, **case):
     shape = {"tokens": 2, "n": 8, "k": 16}
     facts = {"question": "decode", "op": "linear", "kernel": kernel.name, "dtype": "fp32", "flops": 1, "hbm_bytes": 1}
     case = Case(name=name, implementation=implementation, **{**facts, **shape, **case})
-    return KernelEntry(case=case, kernel=kernel, shape=shape, copies=2, weight_bytes=8 * 16 * 4)
+    return KernelCaseState(case=case, kernel=kernel, shape=shape, copies=2, weight_bytes=8 * 16 * 4)
 
 
 class Timer:
     """Gives planted samples and notes who was timed."""
 
     clock = "planted"
-    made = 1
+    calls_made = 1
 
     def __init__(self, samples):
         self._samples = samples
@@ -38,7 +38,7 @@ class Timer:
         calls[0]()
 
     def sample(self, share):
-        return Sampled(tuple(self._samples()), 1)
+        return TimerSamples(tuple(self._samples()), 1)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def run(monkeypatch):
 
         monkeypatch.setattr(KernelBench, "_timer", timer)
         bench = KernelBench(current_device(), entries)
-        Run(entries, bench, passes_, budget, lambda entry: None, lambda *_: None).measure()
+        PassRunner(entries, bench, passes_, budget, lambda entry: None, lambda *_: None).measure()
         return visits
 
     return run
@@ -60,7 +60,7 @@ def run(monkeypatch):
 
 def test_rivals_are_neighbours_that_differ_only_in_implementation():
     a, b, c = entry("a"), entry("b", "triton"), entry("c", tokens=4)
-    assert rivals([a, b, c]) == [[a, b], [c]]
+    assert group_implementations([a, b, c]) == [[a, b], [c]]
 
 
 def test_rivals_are_visited_in_abba_order_and_both_halves_are_one_pass(run):
@@ -127,7 +127,7 @@ def test_every_visit_goes_on_behind_the_copy_that_was_read_last(monkeypatch, run
         begun.append(tuple(read))
 
     monkeypatch.setattr(Timer, "warm_up", warm_up)
-    monkeypatch.setattr(Timer, "made", 2)
+    monkeypatch.setattr(Timer, "calls_made", 2)
     case = entry("a", kernel=replace(TORCH_LINEAR, run=linear))
     case.copies = 3
     run([case], passes_=4)
@@ -164,7 +164,7 @@ def test_a_wrong_result_is_never_timed(run):
 
 def test_throttling_once_seen_stays_on_the_case(monkeypatch, run):
     readings = iter([False, True, False])
-    monkeypatch.setattr(Timer, "sample", lambda self, share: Sampled((1e-3,), 1, throttled=next(readings)))
+    monkeypatch.setattr(Timer, "sample", lambda self, share: TimerSamples((1e-3,), 1, throttled=next(readings)))
     throttled = entry("a")
     run([throttled], passes_=3)
     assert throttled.throttled is True
@@ -182,7 +182,9 @@ def clocks(monkeypatch):
 
         def sample(self, share):
             moved, throttled = next(left)
-            return Sampled((1e-3,), 1, throttled, CLOCKS if moved else {**CLOCKS, "sm_mhz_before": 1500.0}, moved=moved)
+            return TimerSamples(
+                (1e-3,), 1, throttled, CLOCKS if moved else {**CLOCKS, "sm_mhz_before": 1500.0}, moved=moved
+            )
 
         monkeypatch.setattr(Timer, "sample", sample)
 
@@ -218,7 +220,7 @@ def test_moved_visits_are_counted_on_after_a_resume(clocks, run):
     clocks((True, False), (False, False), (True, False), (False, False))
     first, second = entry("a"), entry("a")
     run([first], passes_=2)
-    second.take(first.measurement())
+    second.restore(first.measurement())
     run([second], passes_=3)
     assert second.telemetry["moved_visits"] == 2
 
@@ -226,12 +228,12 @@ def test_moved_visits_are_counted_on_after_a_resume(clocks, run):
 def test_load_that_is_in_no_sample_stands_in_a_range_of_its_own(monkeypatch):
     monkeypatch.setattr(Device, "free_bytes", lambda self: 2**40)
     marked, timed = [], entry("a")
-    monkeypatch.setattr(nvtx, "mark", lambda *told: marked.append(told) or nullcontext())
-    timer = KernelBench(Device("cuda", "sm_90", 2**20, PATIENCE["cuda"]), [timed])._timer(timed)
+    monkeypatch.setattr(nvtx, "annotate", lambda *told: marked.append(told) or nullcontext())
+    timer = KernelBench(Device("cuda", "sm_90", 2**20, SAMPLING_LIMITS["cuda"]), [timed])._timer(timed)
     with timer._between():
         pass
-    assert marked == [(BETWEEN, "decode", 0)]
+    assert marked == [(UNTIMED_RANGE, "decode", 0)]
 
 
 def test_limits_are_what_the_messages_say():
-    assert (runner.LEAST_PASSES, runner.MOST_PASSES) == (6, 18)
+    assert (runner.MIN_PASSES, runner.MAX_PASSES) == (6, 18)

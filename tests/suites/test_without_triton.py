@@ -78,8 +78,8 @@ def test_compiling_is_refused_in_one_line(python):
 def test_a_launch_is_refused_in_one_line(python):
     code = """
 import torch
-from kernels.ceilings import triton_run
-triton_run(torch.zeros(8), torch.zeros(1))
+from kernels.ceilings import run_triton_read
+run_triton_read(torch.zeros(8), torch.zeros(1))
 """
     assert "UserError: Triton is not here" in python("-c", code).stderr.splitlines()[-1]
 

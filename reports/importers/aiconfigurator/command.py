@@ -12,23 +12,23 @@ from pathlib import Path
 
 from reports import output
 from reports.importers import result_file
-from reports.importers.aiconfigurator import tables
-from reports.importers.aiconfigurator.points import Imported
-from reports.importers.aiconfigurator.tables import FORMATS, Package
+from reports.importers.aiconfigurator import package
+from reports.importers.aiconfigurator.package import TABLE_FORMATS, TablePackage
+from reports.importers.aiconfigurator.points import ImportedPoints
 from specs.errors import UserError, find
 from specs.gpus import Gpu
 from specs.measurement import SCHEMA
-from specs.models import model
+from specs.models import find_model
 from specs.parallel import Split
 
 # Keeps what was imported: the same package, options and code give the same file, at once.
 
 ROOT = Path(__file__).parents[3]
-FOLDER = ROOT / "build" / "cache"
-CODE = ("reports/importers/aiconfigurator/*.py", "reports/importers/result_file.py", "specs/*.py")
+CACHE_FOLDER = ROOT / "build" / "cache"
+CODE_PATTERNS = ("reports/importers/aiconfigurator/*.py", "reports/importers/result_file.py", "specs/*.py")
 
 
-def fetch(key: str, make: Callable[[], tuple[str, str]], folder: Path = FOLDER) -> tuple[str, str, bool]:
+def fetch_cached(key: str, make: Callable[[], tuple[str, str]], folder: Path = CACHE_FOLDER) -> tuple[str, str, bool]:
     """A result file's text and its summary from the cache, or made and kept there; True where it was there.
 
     A cache that cannot be written costs time the next time and nothing else.
@@ -52,7 +52,7 @@ def fetch(key: str, make: Callable[[], tuple[str, str]], folder: Path = FOLDER) 
     return content, summary, False
 
 
-def state(folder: Path) -> str:
+def folder_state(folder: Path) -> str:
     """What tells one state of a folder's files from another: their names, sizes and times."""
     files = ((path, path.stat()) for path in sorted(folder.rglob("*.parquet")))
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
@@ -61,7 +61,7 @@ def state(folder: Path) -> str:
 def _code() -> str:
     """A hash of the code that makes the file: a changed rule makes it anew."""
     found = hashlib.sha256()
-    for pattern in CODE:
+    for pattern in CODE_PATTERNS:
         for path in sorted(ROOT.glob(pattern)):
             found.update(path.read_bytes())
     return found.hexdigest()
@@ -69,26 +69,26 @@ def _code() -> str:
 
 # `import aiconfigurator`: published tables of one system as a result file.
 
-DTYPES = ("bf16",)
-MODELS = ("llama-3-70b", "qwen3-235b-a22b", "deepseek-v3")
-WIDTHS = (1, 2, 4, 8)
+DEFAULT_DTYPES = ("bf16",)
+DEFAULT_MODELS = ("llama-3-70b", "qwen3-235b-a22b", "deepseek-v3")
+DEFAULT_WIDTHS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImportOptions:
     """What to take from the tables: the shards of these models under TP of these widths, in these formats.
 
     Raises:
         UserError: an unknown model or format, or a width that splits none of the models.
     """
 
-    models: Sequence[str] = MODELS
-    widths: Sequence[int] = WIDTHS
-    dtypes: Sequence[str] = DTYPES
+    models: Sequence[str] = DEFAULT_MODELS
+    widths: Sequence[int] = DEFAULT_WIDTHS
+    dtypes: Sequence[str] = DEFAULT_DTYPES
 
     def __post_init__(self) -> None:
         for dtype in self.dtypes:
-            find(FORMATS, dtype, "number format")
+            find(TABLE_FORMATS, dtype, "number format")
         self.splits()
 
     def splits(self) -> list[Split]:
@@ -102,7 +102,7 @@ class Wanted:
             errors = []
             for slug in self.models:
                 try:
-                    found.append(Split(model(slug), tp))
+                    found.append(Split(find_model(slug), tp))
                 except UserError as error:
                     errors.append(error)
             if len(errors) == len(self.models):
@@ -110,21 +110,23 @@ class Wanted:
         return found
 
 
-def text(package: Package, system: str, wanted: Wanted) -> tuple[str, str]:
+def result_text(package: TablePackage, system: str, options: ImportOptions) -> tuple[str, str]:
     """The result file of a system, and what to tell the user about it.
 
     Raises:
         UserError: the system is unknown, or its tables cannot be used.
     """
     folder, gpu = package.system(system)
-    imported = gather(folder, gpu, wanted)
+    imported = import_points(folder, gpu, options)
     if all(one.case.op == "all_reduce" for one in imported.measurements):
-        raise UserError(f"{system}: none of its tables holds {', '.join(wanted.models)} in {', '.join(wanted.dtypes)}")
-    content = _content(package, system, gpu, wanted, imported)
+        raise UserError(
+            f"{system}: none of its tables holds {', '.join(options.models)} in {', '.join(options.dtypes)}"
+        )
+    content = _content(package, system, gpu, options, imported)
     return json.dumps(content, allow_nan=False) + "\n", _summary(package, system, imported)
 
 
-def gather(folder: Path, gpu: Gpu, wanted: Wanted) -> Imported:
+def import_points(folder: Path, gpu: Gpu, options: ImportOptions) -> ImportedPoints:
     """All families of one system: linears and attention of dense models, the routed experts of the others.
 
     Raises:
@@ -132,21 +134,25 @@ def gather(folder: Path, gpu: Gpu, wanted: Wanted) -> Imported:
     """
     from reports.importers.aiconfigurator import readers
 
-    splits = [split for split in wanted.splits() if not split.model.experts]
+    splits = [split for split in options.splits() if not split.model.experts]
     shards = [shard for split in splits for shard in split.linears.values()]
-    imported = Imported()
+    imported = ImportedPoints()
     imported.extend(
         [
-            readers.read_linears(folder, gpu, shards, wanted.dtypes),
-            readers.read_experts(folder, gpu, [model(slug) for slug in wanted.models], wanted.widths, wanted.dtypes),
-            readers.read_attention(folder, gpu, splits, wanted.dtypes),
+            readers.read_linears(folder, gpu, shards, options.dtypes),
+            readers.read_experts(
+                folder, gpu, [find_model(slug) for slug in options.models], options.widths, options.dtypes
+            ),
+            readers.read_attention(folder, gpu, splits, options.dtypes),
             readers.read_collectives(folder),
         ]
     )
     return imported
 
 
-def _content(package: Package, system: str, gpu: Gpu, wanted: Wanted, imported: Imported) -> result_file.Record:
+def _content(
+    package: TablePackage, system: str, gpu: Gpu, options: ImportOptions, imported: ImportedPoints
+) -> result_file.Record:
     machine = {
         "shardbench_schema": SCHEMA,
         "device": "cuda",
@@ -158,20 +164,20 @@ def _content(package: Package, system: str, gpu: Gpu, wanted: Wanted, imported: 
         "gpu_memory_bytes": int(gpu.hbm_bytes),
         "source": f"{package.name} (Apache-2.0), published by NVIDIA; not measured here",
     }
-    left_out = result_file.reasons(imported.not_run | imported.refused)
+    left_out = result_file.reason_rows(imported.not_run | imported.refused)
     return {
         "machine_info": machine,
         "commit_info": {},
-        "benchmarks": [result_file.entry(one) for one in imported.measurements],
+        "benchmarks": [result_file.benchmark_entry(one) for one in imported.measurements],
         "datetime": datetime.now(UTC).isoformat(),
         "version": package.version,
-        "shardbench": result_file.benchmark_block(
-            not_run=left_out, failed=[], options=asdict(wanted), notes=list(dict.fromkeys(imported.notes))
+        "shardbench": result_file.shardbench_block(
+            not_run=left_out, failed=[], options=asdict(options), notes=list(dict.fromkeys(imported.notes))
         ),
     }
 
 
-def _summary(package: Package, system: str, imported: Imported) -> str:
+def _summary(package: TablePackage, system: str, imported: ImportedPoints) -> str:
     """What was imported, in lines."""
     ops = Counter(one.case.op for one in imported.measurements)
     how = Counter(one.provenance for one in imported.measurements)
@@ -201,18 +207,18 @@ def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtype
     Raises:
         UserError: the package, the system or an option is not there, or the file cannot be written.
     """
-    found = tables.installed()
+    found = package.find_package()
     found.system(system)
     for option, given in (("--model", models), ("--tp", widths), ("--dtype", dtypes)):
         if not _list(given):
             raise UserError(f"{option} {given!r}: names none; leave the option out for the usual ones")
-    wanted = Wanted(_list(models), tuple(_width(text) for text in _list(widths)), _list(dtypes))
-    key = f"{found.name}\n{state(found.data / system)}\n{system}\n{wanted}"
+    wanted = ImportOptions(_list(models), tuple(_width(text) for text in _list(widths)), _list(dtypes))
+    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{wanted}"
     try:
-        content, summary, kept = fetch(key, lambda: text(found, system, wanted))
+        content, summary, kept = fetch_cached(key, lambda: result_text(found, system, wanted))
     except ImportError as error:
-        raise UserError(f"published silicon: {error.name} is not installed; {tables.INSTALL}") from error
-    output.write(to, content)
+        raise UserError(f"published silicon: {error.name} is not installed; {package.INSTALL_COMMAND}") from error
+    output.write_file(to, content)
     return f"{summary}\n{to}: written{' from the cache' if kept else ''}"
 
 

@@ -13,7 +13,7 @@ from specs.measurement import Case, Measurement
 
 
 @dataclass
-class Imported:
+class ImportedPoints:
     """Points of one or more families.
 
     Attributes:
@@ -30,7 +30,7 @@ class Imported:
     notes: list[str] = field(default_factory=list)
     device: str = ""
 
-    def extend(self, others: Iterable["Imported"]) -> None:
+    def extend(self, others: Iterable["ImportedPoints"]) -> None:
         """Take over what others gathered; the first device named stays."""
         for other in others:
             self.measurements += other.measurements
@@ -45,19 +45,19 @@ class Imported:
 # A GEMM has to read its weights once a call. The collector rotates through at most six copies of them (TensorRT-LLM's
 # through as few as one), so a cache may serve a part: such points are no cold measurements.
 
-COPIES = 6
+MAX_COPIES = 6
 """Copies of the weights that the collector rotates through, at most."""
-COLD = 4
+MIN_COLD_RATIO = 4
 """A pool of less than this many times the L2 may have been read from it in part."""
-DIP = 1.25
+DIP_RATIO = 1.25
 """A point that is slower than a later one by more than this is marked: more tokens cannot take less time but by noise,
 or because the library picks a poor kernel below them."""
-REACHED = 0.95
+MAX_READ_SHARE = 0.95
 """Share of the datasheet's bandwidth that no read from memory reaches: weights of gigabytes stay below 0.93."""
 
 
 @dataclass(frozen=True)
-class Linted:
+class LintedSeries:
     """One series over tokens after the checks.
 
     Attributes:
@@ -81,12 +81,12 @@ def l2_bytes(gpu: Gpu) -> int:
     return max(known)[1]
 
 
-def maybe_hot(weight_bytes: float, gpu: Gpu, copies: int = COPIES) -> bool:
+def maybe_hot(weight_bytes: float, gpu: Gpu, copies: int = MAX_COPIES) -> bool:
     """Whether the rotated copies fit a few times the L2, so that a part of them may have come from it."""
-    return copies * weight_bytes < COLD * l2_bytes(gpu)
+    return copies * weight_bytes < MIN_COLD_RATIO * l2_bytes(gpu)
 
 
-def linear(seconds: Mapping[int, float], weight_bytes: float, gpu: Gpu, copies: int = COPIES) -> Linted:
+def lint_linear(seconds: Mapping[int, float], weight_bytes: float, gpu: Gpu, copies: int = MAX_COPIES) -> LintedSeries:
     """Check one linear over tokens.
 
     Args:
@@ -104,12 +104,14 @@ def linear(seconds: Mapping[int, float], weight_bytes: float, gpu: Gpu, copies: 
             for tokens, time in seconds.items()
             if time < floor
         }
-    hot = hot or any(REACHED * time < floor for time in seconds.values())  # a cache that served one may serve all
+    hot = hot or any(
+        MAX_READ_SHARE * time < floor for time in seconds.values()
+    )  # a cache that served one may serve all
     kept = {tokens: time for tokens, time in seconds.items() if tokens not in refused}
-    return Linted(kept, hot, dips(kept), refused)
+    return LintedSeries(kept, hot, find_dips(kept), refused)
 
 
-def streamed(seconds: float, stream_bytes: float, gpu: Gpu) -> tuple[bool, str]:
+def lint_stream(seconds: float, stream_bytes: float, gpu: Gpu) -> tuple[bool, str]:
     """Whether a call may have had from a cache what it had to read, and why it cannot be true if it cannot.
 
     Args:
@@ -120,20 +122,20 @@ def streamed(seconds: float, stream_bytes: float, gpu: Gpu) -> tuple[bool, str]:
     share = stream_bytes / gpu.hbm_bytes_per_second / seconds
     if share > 1 and stream_bytes > l2_bytes(gpu):
         return True, f"reads {stream_bytes / 1e6:.0f} MB at {share:.2f} times the memory's bandwidth"
-    return share > REACHED, ""
+    return share > MAX_READ_SHARE, ""
 
 
-def inherited(doubts: Mapping[int, Sequence[str]], low: int, high: int) -> tuple[str, ...]:
+def inherited_doubts(doubts: Mapping[int, Sequence[str]], low: int, high: int) -> tuple[str, ...]:
     """What is odd about a point between two: what is odd about either."""
     return tuple(f"at {tokens} tokens {why}" for tokens in (low, high) for why in doubts.get(tokens, ()))
 
 
-def dips(seconds: Mapping[int, float]) -> dict[int, Sequence[str]]:
+def find_dips(seconds: Mapping[int, float]) -> dict[int, Sequence[str]]:
     """Points that are slower than one with more tokens."""
     found: dict[int, Sequence[str]] = {}
     best, where = float("inf"), 0
     for tokens in sorted(seconds, reverse=True):
-        if seconds[tokens] > DIP * best:
+        if seconds[tokens] > DIP_RATIO * best:
             found[tokens] = (f"{seconds[tokens] / best:.2f} times the time of {where} tokens",)
         if seconds[tokens] < best:
             best, where = seconds[tokens], tokens
@@ -141,12 +143,12 @@ def dips(seconds: Mapping[int, float]) -> dict[int, Sequence[str]]:
 
 
 SUITE = "aiconfigurator"
-ASKED = (125, 1000)
+CLAIM_TOKENS = (125, 1000)
 """Tokens that a claim speaks of and no table holds."""
 
 
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """Who measured a series: the framework, its version, and the kernel it says it ran."""
 
     framework: str
@@ -154,17 +156,17 @@ class Source:
     kernel_source: str
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> "Source":
+    def from_rows(cls, rows: pd.DataFrame) -> "TableSource":
         """What the rows of one series say; several kernels are named one after the other."""
         return cls(*(" | ".join(sorted(set(rows[column]))) for column in ("framework", "version", "kernel_source")))
 
 
-def name(op: str, *labels: object) -> str:
+def case_name(op: str, *labels: object) -> str:
     """A case name in the form of a pytest node id; no GPU and no version in it, so that systems can be compared."""
     return f"{SUITE}::{op}[{'-'.join(str(label) for label in labels if label is not None)}]"
 
 
-def point(case: Case, seconds: float, source: Source, **facts: Any) -> Measurement:
+def published_measurement(case: Case, seconds: float, source: TableSource, **facts: Any) -> Measurement:
     """One published time: a single figure that stands for samples which the source does not give."""
     return Measurement(
         case=replace(case, kernel=case.kernel or source.kernel_source),

@@ -10,8 +10,15 @@ import pandas as pd
 
 from reports.importers.aiconfigurator import points as aiconfigurator_points
 from reports.importers.aiconfigurator import tables
-from reports.importers.aiconfigurator.points import ASKED, Imported, Linted, Source, name, point
-from reports.importers.aiconfigurator.tables import OF_MESSAGES, between
+from reports.importers.aiconfigurator.package import MESSAGE_FORMATS, interpolate, known_formats
+from reports.importers.aiconfigurator.points import (
+    CLAIM_TOKENS,
+    ImportedPoints,
+    LintedSeries,
+    TableSource,
+    case_name,
+    published_measurement,
+)
 from specs.errors import UserError
 from specs.gpus import Gpu
 from specs.measurement import Case, Measurement
@@ -21,46 +28,46 @@ from specs.units import ITEMSIZE
 
 # Attention tables: decode over a cache of keys and values, and causal prefill, as one rank of a split sees them.
 
-HEADS = ("num_heads", "num_key_value_heads", "head_dim", "window_size")
-ATTENTION_KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype", *HEADS)
+HEAD_COLUMNS = ("num_heads", "num_key_value_heads", "head_dim", "window_size")
+ATTENTION_KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype", *HEAD_COLUMNS)
 ATTENTION_TABLES = {"decode": "generation_attention_perf", "prefill": "context_attention_perf"}
 
 
-def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequence[str]) -> Imported:
+def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequence[str]) -> ImportedPoints:
     """Decode and prefill attention of one rank of each split, where keys and values have the format of the queries."""
-    imported = Imported()
+    imported = ImportedPoints()
     for phase, table in ATTENTION_TABLES.items():
         try:
-            found = tables.read(system, "attention", table, ATTENTION_KEY, {"window_size": 0})
+            found = tables.read_tables(system, "attention", table, ATTENTION_KEY, {"window_size": 0})
         except UserError as error:
-            imported.not_run[name("attention", phase)] = str(error)
+            imported.not_run[case_name("attention", phase)] = str(error)
             continue
         imported.notes += found.notes
-        ours, rows = tables.known(dtypes), found.rows
+        ours, rows = known_formats(dtypes), found.rows
         same = rows["attn_dtype"].isin(ours) & (rows["attn_dtype"] == rows["kv_cache_dtype"])
         for split in (one for one in splits if one.model.heads):
-            for one in _attention_points(rows[same & _of_rank(rows, split)], split, phase, ours):
+            for one in _attention_points(rows[same & _matches_rank(rows, split)], split, phase, ours):
                 _add_attention(imported, one, gpu)
     return imported
 
 
-def _add_attention(imported: Imported, one: Measurement, gpu: Gpu) -> None:
+def _add_attention(imported: ImportedPoints, one: Measurement, gpu: Gpu) -> None:
     """Take a point, unless it reads keys and values that no cache holds faster than the memory can."""
-    hot, impossible = aiconfigurator_points.streamed(one.median, one.case.hbm_bytes, gpu)
+    hot, impossible = aiconfigurator_points.lint_stream(one.median, one.case.hbm_bytes, gpu)
     if impossible:
         imported.refused[one.case.name] = impossible
     else:
         imported.measurements.append(replace(one, maybe_hot=hot or None))
 
 
-def _of_rank(rows: pd.DataFrame, split: Split) -> "pd.Series[bool]":
+def _matches_rank(rows: pd.DataFrame, split: Split) -> "pd.Series[bool]":
     model = split.model
     heads = [model.heads // split.tp, split.kv_heads_per_rank, model.head_dim, 0]
-    return (rows[list(HEADS)] == heads).all(axis=1) & (rows["beam_width"] == 1)
+    return (rows[list(HEAD_COLUMNS)] == heads).all(axis=1) & (rows["beam_width"] == 1)
 
 
 def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mapping[str, str]) -> Iterator[Measurement]:
-    newest = tables.newest(rows, ["attn_dtype"])
+    newest = tables.newest_versions(rows, ["attn_dtype"])
     several = newest.duplicated(["framework", *ATTENTION_KEY], keep=False)  # one framework timed two kernels
     for row in newest.assign(several=several).itertuples():
         batch, context = int(row.batch_size), int(row.isl + row.step)
@@ -73,7 +80,7 @@ def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mappin
         kernel = row.kernel_source if row.several else None
         labels = (model, f"tp{split.tp}", phase, f"b{batch}", f"c{context}", dtype, row.framework, kernel)
         case = Case(
-            name=name("attention", *labels),
+            name=case_name("attention", *labels),
             question="attention",
             op="attention",
             implementation=row.framework,
@@ -90,7 +97,7 @@ def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mappin
             cache="unknown",
             launch="unknown",
         )
-        yield point(case, row.seconds, Source(row.framework, row.version, row.kernel_source))
+        yield published_measurement(case, row.seconds, TableSource(row.framework, row.version, row.kernel_source))
 
 
 # All-reduce tables: NCCL as nccl-tests runs it, and the custom kernels of serving engines, in a graph and eager.
@@ -98,24 +105,24 @@ def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mappin
 # The tables give messages in elements; the record has bytes.
 
 COLLECTIVES_TABLES = (("nccl_perf", "nccl_dtype", "nccl"), ("custom_allreduce_perf", "allreduce_dtype", "custom"))
-IN_GRAPH = ("trtllm",)
+GRAPH_KERNELS = ("trtllm",)
 """Kernels that their collector captures in a graph, and whose name does not say so."""
 
 
-def read_collectives(system: Path) -> Imported:
+def read_collectives(system: Path) -> ImportedPoints:
     """Every all-reduce of the newest versions, over whatever ranks were measured."""
-    imported = Imported()
+    imported = ImportedPoints()
     for table, dtype, implementation in COLLECTIVES_TABLES:
         key = ("op_name", dtype, "num_gpus", "message_size")
         try:
-            found = tables.read(system, "comm", table, key)
+            found = tables.read_tables(system, "comm", table, key)
         except UserError as error:
-            imported.not_run[name("all_reduce", implementation)] = str(error)
+            imported.not_run[case_name("all_reduce", implementation)] = str(error)
             continue
         imported.notes += found.notes
-        rows = found.rows[(found.rows["op_name"] == "all_reduce") & found.rows[dtype].isin(OF_MESSAGES)]
+        rows = found.rows[(found.rows["op_name"] == "all_reduce") & found.rows[dtype].isin(MESSAGE_FORMATS)]
         rows = rows.assign(launch=[_launch(kernel, implementation) for kernel in rows["kernel_source"]])
-        newest = tables.newest(rows, [dtype, "num_gpus", "launch"])
+        newest = tables.newest_versions(rows, [dtype, "num_gpus", "launch"])
         imported.measurements += _collectives_points(newest.rename(columns={dtype: "dtype"}), implementation)
     return imported
 
@@ -124,12 +131,12 @@ def _collectives_points(rows: pd.DataFrame, implementation: str) -> Iterator[Mea
     same = ["framework", "dtype", "num_gpus", "message_size", "launch"]
     rows = rows.assign(several=rows.duplicated(same, keep=False))  # one framework timed two kernels
     for row in rows.sort_values([*same, "kernel_source"]).itertuples():
-        dtype, ranks = OF_MESSAGES[row.dtype], int(row.num_gpus)
+        dtype, ranks = MESSAGE_FORMATS[row.dtype], int(row.num_gpus)
         message = int(row.message_size) * ITEMSIZE[dtype]
         who = implementation if implementation == "nccl" else row.framework
         kernel = row.kernel_source if row.several else None
         case = Case(
-            name=name("all_reduce", f"{ranks}x{message}", dtype, who, row.launch, kernel),
+            name=case_name("all_reduce", f"{ranks}x{message}", dtype, who, row.launch, kernel),
             question="communication",
             op="all_reduce",
             implementation=implementation,
@@ -145,7 +152,7 @@ def _collectives_points(rows: pd.DataFrame, implementation: str) -> Iterator[Mea
             ranks=ranks,
             message_bytes=message,
         )
-        yield point(case, row.seconds, Source(row.framework, row.version, row.kernel_source))
+        yield published_measurement(case, row.seconds, TableSource(row.framework, row.version, row.kernel_source))
 
 
 def _launch(kernel_source: str, implementation: str) -> str:
@@ -154,7 +161,7 @@ def _launch(kernel_source: str, implementation: str) -> str:
             return known
     if implementation == "nccl":
         return "eager"
-    return "graph" if kernel_source.lower() in IN_GRAPH else "unknown"
+    return "graph" if kernel_source.lower() in GRAPH_KERNELS else "unknown"
 
 
 # MoE tables as the routed experts of a layer: gate, up and down of every expert that the tokens visit, in one call.
@@ -162,13 +169,13 @@ def _launch(kernel_source: str, implementation: str) -> str:
 # The collectors keep a single copy of the experts. All together outgrow any L2, but the few that a few tokens visit may
 # not.
 
-SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
-SERIES = ("moe_dtype", "distribution", "moe_tp_size", *SHAPE)
-EXPERTS_KEY = ("num_tokens", "moe_ep_size", *SERIES)
+EXPERT_SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
+EXPERT_SERIES_KEY = ("moe_dtype", "distribution", "moe_tp_size", *EXPERT_SHAPE)
+EXPERTS_KEY = ("num_tokens", "moe_ep_size", *EXPERT_SERIES_KEY)
 
 
 @dataclass(frozen=True)
-class Series:
+class ExpertSeries:
     """One framework's times over tokens for the experts of a model, every rank of tp holding a slice of each."""
 
     model: Model
@@ -176,11 +183,11 @@ class Series:
     tp: int
     dtype: str
     distribution: str
-    source: Source
+    source: TableSource
     several: bool
     seconds: Mapping[int, float]
 
-    def add_to(self, imported: Imported) -> None:
+    def add_to(self, imported: ImportedPoints) -> None:
         """Add the tabulated points that may be, and those for the tokens that a claim asks for."""
         refused = {
             tokens: why for tokens, seconds in self.seconds.items() if (why := self._impossible(tokens, seconds))
@@ -190,13 +197,13 @@ class Series:
         imported.measurements += replace(self, seconds=kept)._measurements()
 
     def _measurements(self) -> Iterator[Measurement]:
-        doubts = aiconfigurator_points.dips(self.seconds)
+        doubts = aiconfigurator_points.find_dips(self.seconds)
         for tokens, seconds in self.seconds.items():
             yield self._point(tokens, seconds, doubts=doubts.get(tokens, ()))
-        for tokens in ASKED:
-            if tokens not in self.seconds and (line := between(self.seconds, tokens)):
+        for tokens in CLAIM_TOKENS:
+            if tokens not in self.seconds and (line := interpolate(self.seconds, tokens)):
                 over = {"interpolated_over": f"tokens {line.low}–{line.high}", "interpolation_error": line.error}
-                odd = aiconfigurator_points.inherited(doubts, line.low, line.high)
+                odd = aiconfigurator_points.inherited_doubts(doubts, line.low, line.high)
                 yield self._point(tokens, line.seconds, provenance="interpolated", doubts=odd, **over)
 
     @property
@@ -211,7 +218,7 @@ class Series:
     def _impossible(self, tokens: int, seconds: float) -> str:
         """Why a point cannot be true; of unbalanced routing the bytes are not known."""
         return (
-            aiconfigurator_points.streamed(seconds, self._read(tokens), self.gpu)[1]
+            aiconfigurator_points.lint_stream(seconds, self._read(tokens), self.gpu)[1]
             if self.distribution == "balanced"
             else ""
         )
@@ -219,11 +226,11 @@ class Series:
     def _name(self, tokens: int) -> str:
         kernel = self.source.kernel_source if self.several else None
         labels = (self.model, f"tp{self.tp}", tokens, self.dtype, self.distribution, self.source.framework, kernel)
-        return name("moe", *labels)
+        return case_name("moe", *labels)
 
     def _point(self, tokens: int, seconds: float, **facts: Any) -> Measurement:
         hot = aiconfigurator_points.maybe_hot(self._read(tokens), self.gpu, copies=1)
-        return point(self._case(tokens), seconds, self.source, maybe_hot=hot, **facts)
+        return published_measurement(self._case(tokens), seconds, self.source, maybe_hot=hot, **facts)
 
     def _case(self, tokens: int) -> Case:
         """Reads each visited expert once, x once, writes y; who visits whom is known for balanced routing alone."""
@@ -251,49 +258,51 @@ class Series:
 
 def read_experts(
     system: Path, gpu: Gpu, models: Sequence[Model], widths: Sequence[int], dtypes: Sequence[str]
-) -> Imported:
+) -> ImportedPoints:
     """The experts of those of `models` that have any, cut over each of `widths` ranks."""
-    ours, imported = tables.known(dtypes), Imported()
+    ours, imported = known_formats(dtypes), ImportedPoints()
     models = [one for one in models if one.experts]
     if not models:
         return imported
     try:
-        found = tables.read(system, "moe", "moe_perf", EXPERTS_KEY)
+        found = tables.read_tables(system, "moe", "moe_perf", EXPERTS_KEY)
     except UserError as error:
-        imported.not_run[name("moe", "experts")] = str(error)
+        imported.not_run[case_name("moe", "experts")] = str(error)
         return imported
     imported.notes += found.notes
     rows = found.rows[(found.rows["moe_ep_size"] == 1) & found.rows["moe_dtype"].isin(ours)]
     for model in models:
         shape = [model.hidden, model.intermediate, model.top_k, model.experts]
-        alike = (rows[list(SHAPE)] == shape).all(axis=1) & rows["moe_tp_size"].isin(widths)
-        wanted = tables.newest(rows[alike], SERIES)
+        alike = (rows[list(EXPERT_SHAPE)] == shape).all(axis=1) & rows["moe_tp_size"].isin(widths)
+        wanted = tables.newest_versions(rows[alike], EXPERT_SERIES_KEY)
         if wanted.empty:
-            imported.not_run[name("moe", model, "experts")] = "no table holds experts of these shapes in these formats"
-        for series in _split(model, gpu, wanted, ours):
+            imported.not_run[case_name("moe", model, "experts")] = (
+                "no table holds experts of these shapes in these formats"
+            )
+        for series in _expert_series(model, gpu, wanted, ours):
             series.add_to(imported)
     return imported
 
 
-def _split(model: Model, gpu: Gpu, rows: pd.DataFrame, ours: Mapping[str, str]) -> Iterator[Series]:
+def _expert_series(model: Model, gpu: Gpu, rows: pd.DataFrame, ours: Mapping[str, str]) -> Iterator[ExpertSeries]:
     """A series for each framework, format, width and distribution, and for each kernel where one table has several."""
     by = ["framework", "moe_dtype", "distribution", "moe_tp_size"]
     for (_, theirs, distribution, tp), group in rows.groupby(by):
         several = bool(group["num_tokens"].duplicated().any())
         for _, one in group.groupby("kernel_source") if several else [("", group)]:
             seconds = dict(zip(one["num_tokens"].tolist(), one["seconds"].tolist(), strict=True))
-            facts = (Source.of(one), several, dict(sorted(seconds.items())))
-            yield Series(model, gpu, int(tp), ours[theirs], distribution, *facts)
+            facts = (TableSource.from_rows(one), several, dict(sorted(seconds.items())))
+            yield ExpertSeries(model, gpu, int(tp), ours[theirs], distribution, *facts)
 
 
 LINEARS_KEY = ("gemm_dtype", "m", "n", "k")
-SAFE = 0.9
+ERROR_QUANTILE = 0.9
 """Share of the tokens at which a shape is off by no more than the error that is given for it."""
-ONE_COPY = ("vllm", "fp8_block")
+EAGER_ONE_COPY = ("vllm", "fp8_block")
 """Framework and format that the collector times without a graph, and on a single copy of the weights."""
 
 
-class At(NamedTuple):
+class GemmTime(NamedTuple):
     """A time, and how it was come by: `over` is empty for what is tabulated."""
 
     seconds: float
@@ -303,17 +312,17 @@ class At(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Grid:
+class GemmGrid:
     """One framework's GEMMs of one number format: a linted series over tokens for each (n, k)."""
 
-    source: Source
+    source: TableSource
     dtype: str
     gpu: Gpu
     eager: bool
-    series: Mapping[tuple[int, int], Linted]
+    series: Mapping[tuple[int, int], LintedSeries]
     kernels: Mapping[tuple[int, int, int], str]
 
-    def source_of(self, shard: Shard, tokens: int) -> Source:
+    def source_of(self, shard: Shard, tokens: int) -> TableSource:
         """The source of a point: a tabulated one names its kernel alone, one in between all that the framework has."""
         return replace(
             self.source, kernel_source=self.kernels.get((shard.n, shard.k, tokens), self.source.kernel_source)
@@ -322,58 +331,58 @@ class Grid:
     @property
     def copies(self) -> int:
         """Copies of the weights that its calls rotated through, at most."""
-        return 1 if self.eager else aiconfigurator_points.COPIES
+        return 1 if self.eager else aiconfigurator_points.MAX_COPIES
 
 
-def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequence[str]) -> Imported:
+def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequence[str]) -> ImportedPoints:
     """The linears of `shards` in every framework that has them.
 
     Raises:
         UserError: the system has no table of GEMMs that can be used.
     """
-    found = tables.read(system, "gemm", "gemm_perf", LINEARS_KEY)
-    imported = Imported(notes=list(found.notes), device=str(found.rows["device"].iloc[0]))
+    found = tables.read_tables(system, "gemm", "gemm_perf", LINEARS_KEY)
+    imported = ImportedPoints(notes=list(found.notes), device=str(found.rows["device"].iloc[0]))
     absent = set(dtypes)
-    for grid in _grids(found.rows, gpu, tables.known(dtypes)):
+    for grid in _grids(found.rows, gpu, known_formats(dtypes)):
         absent.discard(grid.dtype)
         for shard in shards:
             _add_linears(imported, grid, shard)
-    imported.not_run |= {name("linear", dtype): f"no table holds GEMMs in {dtype}" for dtype in absent if shards}
+    imported.not_run |= {case_name("linear", dtype): f"no table holds GEMMs in {dtype}" for dtype in absent if shards}
     return imported
 
 
-def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[Grid]:
-    wanted = tables.newest(rows[rows["gemm_dtype"].isin(dtypes)], ["gemm_dtype", "n", "k"])
+def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[GemmGrid]:
+    wanted = tables.newest_versions(rows[rows["gemm_dtype"].isin(dtypes)], ["gemm_dtype", "n", "k"])
     wanted = wanted.sort_values("seconds", ascending=False)  # of two kernels for one shape the faster stays
     for (framework, theirs), group in wanted.groupby(["framework", "gemm_dtype"]):
         kernels = dict(zip(zip(group["n"], group["k"], group["m"], strict=True), group["kernel_source"], strict=True))
-        eager = (framework, theirs) == ONE_COPY
-        grid = Grid(Source.of(group), dtypes[theirs], gpu, eager, series := {}, kernels)
+        eager = (framework, theirs) == EAGER_ONE_COPY
+        grid = GemmGrid(TableSource.from_rows(group), dtypes[theirs], gpu, eager, series := {}, kernels)
         for (n, k), one in group.groupby(["n", "k"]):
             seconds = dict(zip(one["m"].tolist(), one["seconds"].tolist(), strict=True))
-            series[n, k] = aiconfigurator_points.linear(seconds, n * k * ITEMSIZE[grid.dtype], gpu, grid.copies)
+            series[n, k] = aiconfigurator_points.lint_linear(seconds, n * k * ITEMSIZE[grid.dtype], gpu, grid.copies)
         yield grid
 
 
-def _add_linears(imported: Imported, grid: Grid, shard: Shard) -> None:
+def _add_linears(imported: ImportedPoints, grid: GemmGrid, shard: Shard) -> None:
     """Add the points of one shard, or the reason why there are none."""
     linted = grid.series.get((shard.n, shard.k))
     if linted:
-        found = {tokens: At(seconds) for tokens, seconds in linted.seconds.items()}
+        found = {tokens: GemmTime(seconds) for tokens, seconds in linted.seconds.items()}
         hot, doubts = linted.maybe_hot, linted.doubts
         imported.refused |= {_name(grid, shard, tokens): why for tokens, why in linted.refused.items()}
     else:
-        found, hot = _between_shapes(grid, shard)
-        doubts = aiconfigurator_points.dips({tokens: at.seconds for tokens, at in found.items()})
+        found, hot = _interpolate_shapes(grid, shard)
+        doubts = aiconfigurator_points.find_dips({tokens: at.seconds for tokens, at in found.items()})
     if not found:
         why = "lies outside the tabulated shapes" if not linted else "has no point that its memory could serve"
         imported.not_run[_name(grid, shard)] = f"n={shard.n}, k={shard.k} {why}"
     found = {tokens: at._replace(doubts=doubts.get(tokens, ())) for tokens, at in found.items()}
-    for tokens, at in sorted(_with_asked(found).items()):
+    for tokens, at in sorted(_with_claim_tokens(found).items()):
         imported.measurements.append(_measurement(grid, shard, tokens, at, hot))
 
 
-def _between_shapes(grid: Grid, shard: Shard) -> tuple[dict[int, At], bool]:
+def _interpolate_shapes(grid: GemmGrid, shard: Shard) -> tuple[dict[int, GemmTime], bool]:
     """Times between the nearest tabulated shapes, along n or else along k, and whether they may be hot."""
     along = {n: one for (n, k), one in grid.series.items() if k == shard.k}
     axis, size = ("n", shard.n) if along else ("k", shard.k)
@@ -381,42 +390,42 @@ def _between_shapes(grid: Grid, shard: Shard) -> tuple[dict[int, At], bool]:
     lines = {}
     for tokens in sorted({tokens for one in along.values() for tokens in one.seconds}):
         points = {at: one.seconds[tokens] for at, one in along.items() if tokens in one.seconds}
-        if line := between(points, size):
+        if line := interpolate(points, size):
             lines[tokens] = line
-    error = _usual([line.error for line in lines.values()])
-    found = {tokens: At(one.seconds, f"{axis} {one.low}–{one.high}", error) for tokens, one in lines.items()}
+    error = _error_quantile([line.error for line in lines.values()])
+    found = {tokens: GemmTime(one.seconds, f"{axis} {one.low}–{one.high}", error) for tokens, one in lines.items()}
     around = [along[at].maybe_hot for one in lines.values() for at in (one.low, one.high)]
     return found, any(around) or aiconfigurator_points.maybe_hot(
         shard.n * shard.k * ITEMSIZE[grid.dtype], grid.gpu, grid.copies
     )
 
 
-def _usual(errors: Sequence[float]) -> float:
+def _error_quantile(errors: Sequence[float]) -> float:
     """What nine in ten errors do not exceed: at a single count of tokens a line may meet its point by luck."""
-    return sorted(errors)[ceil(SAFE * (len(errors) - 1))] if errors else 0.0
+    return sorted(errors)[ceil(ERROR_QUANTILE * (len(errors) - 1))] if errors else 0.0
 
 
-def _with_asked(found: Mapping[int, At]) -> dict[int, At]:
+def _with_claim_tokens(found: Mapping[int, GemmTime]) -> dict[int, GemmTime]:
     """The times, and those for the tokens that a claim asks for; errors of both steps add up."""
     seconds = {tokens: at.seconds for tokens, at in found.items()}
     asked = {}
-    for tokens in ASKED:
-        if tokens not in found and (line := between(seconds, tokens)):
+    for tokens in CLAIM_TOKENS:
+        if tokens not in found and (line := interpolate(seconds, tokens)):
             low, high = found[line.low], found[line.high]
             over = ", ".join(filter(None, (low.over, f"tokens {line.low}–{line.high}")))
-            doubts = aiconfigurator_points.inherited(
+            doubts = aiconfigurator_points.inherited_doubts(
                 {at: found[at].doubts for at in (line.low, line.high)}, line.low, line.high
             )
-            asked[tokens] = At(line.seconds, over, line.error + max(low.error, high.error), doubts)
+            asked[tokens] = GemmTime(line.seconds, over, line.error + max(low.error, high.error), doubts)
     return {**found, **asked}
 
 
-def _name(grid: Grid, shard: Shard, tokens: int | None = None) -> str:
+def _name(grid: GemmGrid, shard: Shard, tokens: int | None = None) -> str:
     labels = (shard.model, f"tp{shard.tp}", shard.layer, tokens, grid.dtype, grid.source.framework)
-    return name("linear", *labels)
+    return case_name("linear", *labels)
 
 
-def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool) -> Measurement:
+def _measurement(grid: GemmGrid, shard: Shard, tokens: int, at: GemmTime, hot: bool) -> Measurement:
     """Read x and W, write y; fp8 results are bf16."""
     source = grid.source_of(shard, tokens)
     size, out = ITEMSIZE[grid.dtype], max(2, ITEMSIZE[grid.dtype])
@@ -437,4 +446,4 @@ def _measurement(grid: Grid, shard: Shard, tokens: int, at: At, hot: bool) -> Me
     facts = {"copies": grid.copies, "maybe_hot": hot, "doubts": tuple(at.doubts)}
     if at.over:
         facts |= {"provenance": "interpolated", "interpolated_over": at.over, "interpolation_error": at.error}
-    return point(case, at.seconds, source, **facts)
+    return published_measurement(case, at.seconds, source, **facts)

@@ -9,22 +9,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from reports.formatting import counted
-from reports.importers.profiler.profile import SHOWN, Activity, Profile, Visit
+from reports.formatting import pluralize
+from reports.importers.profiler.profile import PART_RANGES, Activity, Profile, Visit
 from specs.errors import UserError
-from specs.journal import BETWEEN, CALL, DOMAIN, SECONDS, TIMED, WARM_UP
-from specs.journal import CALLS as JOURNAL_CALLS
+from specs.journal import CALL_RANGE, NVTX_DOMAIN, SECONDS_MARK, TIMED_RANGE, UNTIMED_RANGE, WARM_UP_RANGE
+from specs.journal import CALLS_MARK as JOURNAL_CALLS
 
 # An SQLite file that `nsys export` wrote: its tables are made lazily, and their columns differ between versions.
 
-MAGIC = b"SQLite format 3\0"
-EXPORT = "`nsys export --type sqlite -o trace.sqlite trace.nsys-rep`"
-TEXTS = ("name", "text", "value")
+SQLITE_MAGIC = b"SQLite format 3\0"
+EXPORT_COMMAND = "`nsys export --type sqlite -o trace.sqlite trace.nsys-rep`"
+TEXT_COLUMNS = ("name", "text", "value")
 """Columns that hold text; SQLite itself would take it in any."""
-REPORTS = (".nsys-rep", ".qdrep", ".qdstrm")
+REPORT_SUFFIXES = (".nsys-rep", ".qdrep", ".qdstrm")
 
 
-class Database:
+class TraceDatabase:
     """Read only.
 
     Raises:
@@ -41,7 +41,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._damaged(error) from error
 
-    def __enter__(self) -> "Database":
+    def __enter__(self) -> "TraceDatabase":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -81,17 +81,17 @@ class Database:
             if lacking := next((name for name in needed if name not in there), None):
                 raise UserError(
                     f"{self._path}: {table} has no column {lacking}, which every documented export has; "
-                    f"export it again with a newer Nsight Systems: {EXPORT}"
+                    f"export it again with a newer Nsight Systems: {EXPORT_COMMAND}"
                 )
             columns = [f'"{name}"' for name in needed] + [f'"{name}"' if name in there else "NULL" for name in others]
             query = f'SELECT {", ".join(columns)} FROM "{table}" WHERE {where}'  # noqa: S608 - the names are ours
-            numbers = [index for index, name in enumerate((*needed, *others)) if name not in TEXTS]
-            texts = [index for index, name in enumerate((*needed, *others)) if name in TEXTS]
+            numbers = [index for index, name in enumerate((*needed, *others)) if name not in TEXT_COLUMNS]
+            texts = [index for index, name in enumerate((*needed, *others)) if name in TEXT_COLUMNS]
             for row in self._open.execute(query):
                 odd = next((row[index] for index in numbers if isinstance(row[index], str | bytes)), None)
                 if odd is not None:
                     raise UserError(
-                        f"{self._path}: {table} holds {str(odd)[:40]!r} for a number; export it again: {EXPORT}"
+                        f"{self._path}: {table} holds {str(odd)[:40]!r} for a number; export it again: {EXPORT_COMMAND}"
                     )
                 if any(isinstance(row[index], bytes) for index in texts):
                     row = tuple(_text(one) if isinstance(one, bytes) else one for one in row)
@@ -100,7 +100,7 @@ class Database:
             raise self._damaged(error) from error
 
     def _damaged(self, error: sqlite3.Error) -> UserError:
-        return UserError(f"{self._path}: cut short or damaged ({error}); export it again: {EXPORT}")
+        return UserError(f"{self._path}: cut short or damaged ({error}); export it again: {EXPORT_COMMAND}")
 
 
 def _text(raw: bytes) -> str:
@@ -109,23 +109,23 @@ def _text(raw: bytes) -> str:
 
 def _check(path: Path) -> None:
     """Whether it is an SQLite file of its full length."""
-    if path.suffix in REPORTS:
-        raise UserError(f"{path}: a report of Nsight Systems; export it first: {EXPORT}")
+    if path.suffix in REPORT_SUFFIXES:
+        raise UserError(f"{path}: a report of Nsight Systems; export it first: {EXPORT_COMMAND}")
     try:
         with path.open("rb") as stream:
             head = stream.read(100)
         size = path.stat().st_size
     except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror}); give what this wrote: {EXPORT}") from error
+        raise UserError(f"{path}: cannot read it ({error.strerror}); give what this wrote: {EXPORT_COMMAND}") from error
     if not head:
-        raise UserError(f"{path}: empty; give what this wrote: {EXPORT}")
-    if not head.startswith(MAGIC):
-        raise UserError(f"{path}: no SQLite file; give what this wrote: {EXPORT}")
+        raise UserError(f"{path}: empty; give what this wrote: {EXPORT_COMMAND}")
+    if not head.startswith(SQLITE_MAGIC):
+        raise UserError(f"{path}: no SQLite file; give what this wrote: {EXPORT_COMMAND}")
     pages = int.from_bytes(head[28:32], "big")
     page_bytes = int.from_bytes(head[16:18], "big")
     whole = pages * (65536 if page_bytes == 1 else page_bytes)
     if len(head) < 100 or size < whole:
-        raise UserError(f"{path}: cut short after {size} of {whole} bytes; export it again: {EXPORT}")
+        raise UserError(f"{path}: cut short after {size} of {whole} bytes; export it again: {EXPORT_COMMAND}")
 
 
 # Our ranges and marks in a trace: which range of which case a moment on a thread lies in.
@@ -133,13 +133,13 @@ def _check(path: Path) -> None:
 MARK, CATEGORY, PUSH_POP, DOMAIN_CREATED = 34, 33, 59, 75
 """`eventType`s of nsys."""
 NVTX_COLUMNS = ("start", "eventType", "globalTid")
-OTHERS = ("end", "category", "text", "textId", "domainId", "int64Value", "doubleValue")
-NODE_ID = ".py::"
+OPTIONAL_NVTX_COLUMNS = ("end", "category", "text", "textId", "domainId", "int64Value", "doubleValue")
+NODE_ID_PART = ".py::"
 
 
 @dataclass(eq=False)
-class Range:
-    """A push/pop range; `above` is the one around it, `whole` says whether the trace saw its end."""
+class NvtxRange:
+    """A push/pop range; `parent` is the one around it, `whole` says whether the trace saw its end."""
 
     name: str
     category: str
@@ -147,15 +147,15 @@ class Range:
     start: int
     end: int
     whole: bool = True
-    above: "Range | None" = None
+    parent: "NvtxRange | None" = None
 
     @property
-    def path(self) -> list["Range"]:
+    def path(self) -> list["NvtxRange"]:
         """From the outermost to this one."""
-        return [*(self.above.path if self.above else ()), self]
+        return [*(self.parent.path if self.parent else ()), self]
 
 
-class Mark(NamedTuple):
+class NvtxMark(NamedTuple):
     """A moment that carries a figure, finite or not."""
 
     name: str
@@ -170,18 +170,18 @@ class Mark(NamedTuple):
 
 
 @dataclass
-class Thread:
+class NvtxThread:
     """The ranges of a thread by start; each lies within the one around it."""
 
-    ranges: list[Range] = field(default_factory=list)
+    ranges: list[NvtxRange] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
-    def innermost(self, at: int) -> Range | None:
+    def innermost(self, at: int) -> NvtxRange | None:
         """The range that a moment lies in."""
         index = bisect_right(self.starts, at) - 1
         found = self.ranges[index] if index >= 0 else None
         while found and found.end < at:
-            found = found.above
+            found = found.parent
         return found
 
 
@@ -201,35 +201,39 @@ class NvtxRow(NamedTuple):
     @property
     def place(self) -> tuple[int, int | None]:
         """Its process and domain: each process numbers its own."""
-        return process_of(self.thread), self.domain
+        return process_id(self.thread), self.domain
 
 
-def process_of(global_id: int) -> int:
+def process_id(global_id: int) -> int:
     """What the ids of a process and of its threads have in common: all but the thread's lowest 24 bits."""
     return global_id >> 24
 
 
-def read_nvtx(database: Database, strings: Mapping[int, str]) -> tuple[dict[int, Thread], list[Mark]]:
+def read_nvtx(database: TraceDatabase, strings: Mapping[int, str]) -> tuple[dict[int, NvtxThread], list[NvtxMark]]:
     """Our ranges by thread, and our marks.
 
     Raises:
         UserError: there are no ranges, or none of ours.
     """
-    rows = [_row(one, strings) for one in database.rows("NVTX_EVENTS", NVTX_COLUMNS, OTHERS) if None not in one[:3]]
+    rows = [
+        _row(one, strings)
+        for one in database.rows("NVTX_EVENTS", NVTX_COLUMNS, OPTIONAL_NVTX_COLUMNS)
+        if None not in one[:3]
+    ]
     pushed = [one for one in rows if one.kind == PUSH_POP]
     if not pushed:
         raise UserError("no NVTX ranges in it; trace with `nsys profile --trace=cuda,nvtx`")
     ours = _our_domains(rows)
     named = {(*one.place, one.category): one.text for one in rows if one.kind == CATEGORY}
     last = max(max(one.start, one.end or 0) for one in rows)
-    threads: dict[int, Thread] = {}
+    threads: dict[int, NvtxThread] = {}
     for one in sorted(pushed, key=lambda one: (one.start, -(one.end or last))):
         if one.place in ours:
             category, end = named.get((*one.place, one.category), ""), last if one.end is None else one.end
-            found = Range(one.text, category, one.thread, one.start, end, whole=one.end is not None)
-            _put(threads.setdefault(one.thread, Thread()), found)
+            found = NvtxRange(one.text, category, one.thread, one.start, end, whole=one.end is not None)
+            _insert_range(threads.setdefault(one.thread, NvtxThread()), found)
     if not threads:
-        raise UserError(f"{len(pushed)} NVTX ranges, none of the domain {DOMAIN}; trace a run of `pytest suites/`")
+        raise UserError(f"{len(pushed)} NVTX ranges, none of the domain {NVTX_DOMAIN}; trace a run of `pytest suites/`")
     return threads, list(_marks(one for one in rows if one.kind == MARK and one.place in ours))
 
 
@@ -244,7 +248,7 @@ def _our_domains(rows: Iterable[NvtxRow]) -> set[tuple[int, int | None]]:
     A trace that began in the middle of a run may lack the row that names the domain: then its ranges tell.
     """
     created = [one for one in rows if one.kind == DOMAIN_CREATED]
-    if named := {one.place for one in created if one.text == DOMAIN}:
+    if named := {one.place for one in created if one.text == NVTX_DOMAIN}:
         return named
     others = {one.place for one in created}
     found: dict[tuple[int, int | None], set[str]] = {}
@@ -252,24 +256,26 @@ def _our_domains(rows: Iterable[NvtxRow]) -> set[tuple[int, int | None]]:
         if one.kind == PUSH_POP and one.place not in others:
             found.setdefault(one.place, set()).add(one.text)
     return {
-        place for place, names in found.items() if names & {TIMED, WARM_UP} and any(NODE_ID in name for name in names)
+        place
+        for place, names in found.items()
+        if names & {TIMED_RANGE, WARM_UP_RANGE} and any(NODE_ID_PART in name for name in names)
     }
 
 
-def _put(thread: Thread, one: Range) -> None:
+def _insert_range(thread: NvtxThread, one: NvtxRange) -> None:
     above = thread.ranges[-1] if thread.ranges else None
     while above and above.end <= one.start:
-        above = above.above
-    one.above = above
+        above = above.parent
+    one.parent = above
     thread.ranges.append(one)
     thread.starts.append(one.start)
 
 
-def _marks(rows: Iterable[NvtxRow]) -> Iterator[Mark]:
+def _marks(rows: Iterable[NvtxRow]) -> Iterator[NvtxMark]:
     """A payload is in the column of its type; old exports write 0 into the others."""
     for one in rows:
         if value := one.real or one.whole:
-            yield Mark(one.text, one.thread, one.start, float(value))
+            yield NvtxMark(one.text, one.thread, one.start, float(value))
 
 
 # What ran on the devices of a trace, joined to the host's calls that launched it.
@@ -277,52 +283,56 @@ def _marks(rows: Iterable[NvtxRow]) -> Iterator[Mark]:
 # A call of the CUDA API and what it starts have a correlation id in common, which each process counts for itself. The
 # kernels of a graph all have the one of its launch; where nsys traced whole graphs there is one row a launch instead.
 
-KERNELS, GRAPHS, CALLS = "CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_GRAPH_TRACE", "CUPTI_ACTIVITY_KIND_RUNTIME"
-MEMORY = {"memcpy": "CUPTI_ACTIVITY_KIND_MEMCPY", "memset": "CUPTI_ACTIVITY_KIND_MEMSET"}
-UNENDED = "{} kernels and copies without an end, or with one before the start: left out"
+KERNEL_TABLE, GRAPH_TABLE, CALL_TABLE = (
+    "CUPTI_ACTIVITY_KIND_KERNEL",
+    "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",
+    "CUPTI_ACTIVITY_KIND_RUNTIME",
+)
+MEMORY_TABLES = {"memcpy": "CUPTI_ACTIVITY_KIND_MEMCPY", "memset": "CUPTI_ACTIVITY_KIND_MEMSET"}
+UNENDED_NOTE = "{} kernels and copies without an end, or with one before the start: left out"
 ACTIVITY_COLUMNS = ("start", "end", "deviceId", "streamId", "correlationId")
 
-AMONG = (
-    f"correlationId IN (SELECT correlationId FROM {CALLS} WHERE start BETWEEN {{}} AND {{}} "  # noqa: S608 - numbers
+CALL_FILTER = (
+    f"correlationId IN (SELECT correlationId FROM {CALL_TABLE} WHERE start BETWEEN {{}} AND {{}} "  # noqa: S608 - numbers
     "OR typeof(start) IN ('text', 'blob'))"
 )
 """Ids of calls within a time; a start that is no number is kept, so that it is refused."""
 
-Key = tuple[int, int]
+CorrelationKey = tuple[int, int]
 """Process and correlation id."""
 ActivityRow = tuple[int | None, int, Activity]
 """Process, where an export names it, correlation id, and what ran."""
 
 
-class Launched(NamedTuple):
+class LaunchedActivity(NamedTuple):
     """An activity and the thread that launched it, None where no call of a trace did."""
 
     activity: Activity
     thread: int | None
 
 
-class Found(NamedTuple):
+class TraceActivities(NamedTuple):
     """What was launched within a time, by launch and then by start, how many ran besides, and what to mind."""
 
-    launched: list[Launched]
+    launched: list[LaunchedActivity]
     elsewhere: int
     notes: list[str]
 
 
-def read_activities(database: Database, strings: Mapping[int, str], since: int, until: int) -> Found:
+def read_activities(database: TraceDatabase, strings: Mapping[int, str], since: int, until: int) -> TraceActivities:
     """All activities of all devices that calls from `since` to `until` launched, in nanoseconds.
 
     Raises:
         UserError: very old, of several processes, and nothing says which of them ran what.
     """
-    among = AMONG.format(since, until) if database.has(CALLS) else "FALSE"
+    among = CALL_FILTER.format(since, until) if database.has(CALL_TABLE) else "FALSE"
     calls = _calls(database, among)
     found = [*_activities(database, strings, among)]
     by_node = any(one.in_graph and one.kind != "graph" for *_, one in found)  # else graphs stand for their kernels
-    tables = (KERNELS, *MEMORY.values(), *(() if by_node else (GRAPHS,)))
+    tables = (KERNEL_TABLE, *MEMORY_TABLES.values(), *(() if by_node else (GRAPH_TABLE,)))
     elsewhere = sum(map(database.count, tables)) - len(found)
     whole = [one for one in found if one[2].end is not None and one[2].end >= one[2].start]
-    notes = [UNENDED.format(len(found) - len(whole))] if len(whole) < len(found) else []
+    notes = [UNENDED_NOTE.format(len(found) - len(whole))] if len(whole) < len(found) else []
     numbers = {number for _, number, _ in whole}
     processes = {owner for owner, number in calls if number in numbers}
     nameless = sum(owner is None for owner, *_ in whole)
@@ -330,59 +340,61 @@ def read_activities(database: Database, strings: Mapping[int, str], since: int, 
         raise UserError(f"{len(processes)} processes, and no kernel says whose it is; trace one process at a time")
     only = next(iter(processes)) if len(processes) == 1 else -1
     launched = [
-        _launched(one, number, calls.get((only if owner is None else owner, number), ()))
+        _match_call(one, number, calls.get((only if owner is None else owner, number), ()))
         for owner, number, one in whole
     ]
     launched.sort(key=lambda one: (one.activity.launched, one.activity.start))
-    return Found(launched, max(0, elsewhere), notes)
+    return TraceActivities(launched, max(0, elsewhere), notes)
 
 
-def _launched(one: Activity, number: int, calls: Sequence[tuple[int, int]]) -> Launched:
+def _match_call(one: Activity, number: int, calls: Sequence[tuple[int, int]]) -> LaunchedActivity:
     """Ids are used again in long runs: the call is the latest that began before it, or the first if clocks disagree."""
     if not calls:
-        return Launched(one._replace(launched=(one.start, number)), None)
+        return LaunchedActivity(one._replace(launched=(one.start, number)), None)
     start, thread = calls[max(0, bisect_right(calls, (one.start, inf)) - 1)]
-    return Launched(one._replace(launched=(start, number)), thread)
+    return LaunchedActivity(one._replace(launched=(start, number)), thread)
 
 
-def _activities(database: Database, strings: Mapping[int, str], among: str) -> Iterator[ActivityRow]:
+def _activities(database: TraceDatabase, strings: Mapping[int, str], among: str) -> Iterator[ActivityRow]:
     by_node = set()
     others = ("globalPid", "graphNodeId", "shortName", "demangledName")
     for start, end, device, stream, number, pid, node, short, long in database.rows(
-        KERNELS, ACTIVITY_COLUMNS, others, among
+        KERNEL_TABLE, ACTIVITY_COLUMNS, others, among
     ):
         if None not in (start, number):
-            owner = None if pid is None else process_of(pid)
+            owner = None if pid is None else process_id(pid)
             if node:
                 by_node.add((owner, number))
             name = strings.get(long) or strings.get(short) or "unnamed"
             yield owner, number, Activity(start, end, name, (device or 0, stream or 0), "kernel", bool(node))
-    for name, table in MEMORY.items():
+    for name, table in MEMORY_TABLES.items():
         for start, end, device, stream, number, pid, node in database.rows(table, ACTIVITY_COLUMNS, others[:2], among):
             if None not in (start, number):
-                owner = None if pid is None else process_of(pid)
+                owner = None if pid is None else process_id(pid)
                 yield owner, number, Activity(start, end, name, (device or 0, stream or 0), "memory", bool(node))
-    for start, end, device, stream, number, pid in database.rows(GRAPHS, ACTIVITY_COLUMNS, others[:1], among):
-        owner = None if pid is None else process_of(pid)
+    for start, end, device, stream, number, pid in database.rows(GRAPH_TABLE, ACTIVITY_COLUMNS, others[:1], among):
+        owner = None if pid is None else process_id(pid)
         if None not in (start, number) and (owner, number) not in by_node:
             yield owner, number, Activity(start, end, "graph", (device or 0, stream or 0), "graph", in_graph=True)
 
 
-def _calls(database: Database, among: str) -> dict[Key, list[tuple[int, int]]]:
+def _calls(database: TraceDatabase, among: str) -> dict[CorrelationKey, list[tuple[int, int]]]:
     """Start and thread of calls, the earliest first: of those of other times too whose id is used again."""
-    found: dict[Key, list[tuple[int, int]]] = {}
-    for start, thread, number in database.rows(CALLS, ("start", "globalTid", "correlationId"), where=among):
+    found: dict[CorrelationKey, list[tuple[int, int]]] = {}
+    for start, thread, number in database.rows(CALL_TABLE, ("start", "globalTid", "correlationId"), where=among):
         if None not in (start, thread, number):
-            found.setdefault((process_of(thread), number), []).append((start, thread))
+            found.setdefault((process_id(thread), number), []).append((start, thread))
     for calls in found.values():
         calls.sort()
     return found
 
 
-OURS = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
+EXPORT_TABLES = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
 """Tables of which an export always has one, whatever was traced."""
-SLOWED = "nsys was attached: tracing slows the host's launches and, where graphs are traced by node, their kernels"
-GPU_FACTS = ("id", "name", "totalMemory", "smCount", "l2CacheSize", "computeMajor", "computeMinor", "cuDevice")
+TRACING_NOTE = (
+    "nsys was attached: tracing slows the host's launches and, where graphs are traced by node, their kernels"
+)
+GPU_COLUMNS = ("id", "name", "totalMemory", "smCount", "l2CacheSize", "computeMajor", "computeMinor", "cuDevice")
 
 
 def read_trace(path: Path) -> Profile:
@@ -391,15 +403,15 @@ def read_trace(path: Path) -> Profile:
     Raises:
         UserError: it cannot be used.
     """
-    with Database(path) as database:
-        if not any(database.has(table) for table in OURS):
-            raise UserError(f"{path}: SQLite, but not of Nsight Systems; give what this wrote: {EXPORT}")
+    with TraceDatabase(path) as database:
+        if not any(database.has(table) for table in EXPORT_TABLES):
+            raise UserError(f"{path}: SQLite, but not of Nsight Systems; give what this wrote: {EXPORT_COMMAND}")
         try:
             if not database.has("StringIds"):
-                raise UserError(f"no table StringIds, in which all names stand; export it again: {EXPORT}")
+                raise UserError(f"no table StringIds, in which all names stand; export it again: {EXPORT_COMMAND}")
             strings = dict(database.rows("StringIds", ("id", "value")))
             threads, marks = read_nvtx(database, strings)
-            outermost = [one for thread in threads.values() for one in thread.ranges if one.above is None]
+            outermost = [one for thread in threads.values() for one in thread.ranges if one.parent is None]
             since, until = min(one.start for one in outermost), max(one.end for one in outermost)
             launched, elsewhere, notes = read_activities(database, strings, since, until)
         except UserError as error:
@@ -413,55 +425,61 @@ def read_trace(path: Path) -> Profile:
                 "with pytest's -k, and leave --capture-range out"
             )
         if outside == len(launched) + elsewhere:
-            raise UserError(f"{path}: {_no_kernels(visits, outside)}; trace a run on a GPU with --trace=cuda,nvtx")
+            raise UserError(
+                f"{path}: {_no_kernels_reason(visits, outside)}; trace a run on a GPU with --trace=cuda,nvtx"
+            )
         devices = {one.activity.stream[0] for one in launched}
-        notes = [SLOWED, *notes]
-        notes += [f"{counted(len(odd), 'mark')} that cannot be, as of {odd[0].value:g}: left out"] if odd else []
-        cut = [one for thread in threads.values() for one in thread.ranges if one.name == TIMED and not one.whole]
-        notes += [f"the trace ended inside of {counted(len(cut), 'visit')}: left out"] if cut else []
+        notes = [TRACING_NOTE, *notes]
+        notes += [f"{pluralize(len(odd), 'mark')} that cannot be, as of {odd[0].value:g}: left out"] if odd else []
+        cut = [one for thread in threads.values() for one in thread.ranges if one.name == TIMED_RANGE and not one.whole]
+        notes += [f"the trace ended inside of {pluralize(len(cut), 'visit')}: left out"] if cut else []
         notes += [f"{outside} kernels and copies were launched outside of our ranges: left out"] if outside else []
         return Profile(visits, f"Nsight Systems{_version(database)}", _gpu(database, devices), notes)
 
 
-def _no_kernels(visits: Sequence[Visit], outside: int) -> str:
+def _no_kernels_reason(visits: Sequence[Visit], outside: int) -> str:
     cases = len({one.case for one in visits})
     where = f"{outside} kernels and copies, none in them" if outside else "no CUDA kernels"
-    return f"ranges of {counted(cases, 'case')}, but {where}"
+    return f"ranges of {pluralize(cases, 'case')}, but {where}"
 
 
 def _visits(
-    threads: Mapping[int, Thread], marks: Iterable[Mark], launched: Iterable[Launched]
+    threads: Mapping[int, NvtxThread], marks: Iterable[NvtxMark], launched: Iterable[LaunchedActivity]
 ) -> tuple[list[Visit], int]:
     """The visits by start, and how many activities belong to none."""
-    found: dict[Range, Visit] = {}
+    found: dict[NvtxRange, Visit] = {}
     for thread in threads.values():
         for one in thread.ranges:
-            if one.above and not one.above.above and one.name in (WARM_UP, TIMED):
-                case = one.above
-                process = process_of(case.thread)
+            if one.parent and not one.parent.parent and one.name in (WARM_UP_RANGE, TIMED_RANGE):
+                case = one.parent
+                process = process_id(case.thread)
                 found.setdefault(case, Visit(case.name, case.category, process, case.start, case.end))
     for mark in (one for one in marks if one.usable):
         at = threads[mark.thread].innermost(mark.at) if mark.thread in threads else None
         if at and (visit := found.get(at.path[0])):
             if mark.name == JOURNAL_CALLS:
                 visit.calls = int(mark.value)
-            elif mark.name == SECONDS:
+            elif mark.name == SECONDS_MARK:
                 visit.clock_seconds = mark.value
     outside = 0
-    calls: dict[Range, Range] = {}
-    parts: dict[Range, list[Activity]] = {}
+    calls: dict[NvtxRange, NvtxRange] = {}
+    parts: dict[NvtxRange, list[Activity]] = {}
     for activity, owner in launched:
         at = threads[owner].innermost(int(activity.launched[0])) if owner is not None and owner in threads else None
         visit = found.get(at.path[0]) if at else None
         if at is None or visit is None:
             outside += 1
         else:
-            _file(visit, at, activity, calls, parts)
+            _assign_activity(visit, at, activity, calls, parts)
     return [found[case] for case in sorted(found, key=lambda case: case.start)], outside
 
 
-def _file(
-    visit: Visit, at: Range, one: Activity, calls: dict[Range, Range], parts: dict[Range, list[Activity]]
+def _assign_activity(
+    visit: Visit,
+    at: NvtxRange,
+    one: Activity,
+    calls: dict[NvtxRange, NvtxRange],
+    parts: dict[NvtxRange, list[Activity]],
 ) -> None:
     """Put an activity where it belongs in its visit; older runs show parts beside the call, newer ones in it.
 
@@ -469,30 +487,30 @@ def _file(
     """
     path = at.path
     names = [step.name for step in path]
-    if TIMED in names[1:2]:
-        if path[1].whole and BETWEEN not in names[2:3]:  # of one that is not whole some of its calls are missing
+    if TIMED_RANGE in names[1:2]:
+        if path[1].whole and UNTIMED_RANGE not in names[2:3]:  # of one that is not whole some of its calls are missing
             visit.timed.append(one)
         return
-    if CALL in names[2:3]:
+    if CALL_RANGE in names[2:3]:
         if calls.setdefault(path[0], path[2]) is not path[2]:
             return
         visit.call.append(one)
-    if shown := next((step for step in path[2:] if step.name in SHOWN), None):
+    if shown := next((step for step in path[2:] if step.name in PART_RANGES), None):
         if shown not in parts:
             parts[shown] = []
             visit.parts.append((shown.name, parts[shown]))
         parts[shown].append(one)
 
 
-def _version(database: Database) -> str:
+def _version(database: TraceDatabase) -> str:
     told = dict(database.rows("META_DATA_EXPORT", ("name", "value")))
     version = str(told.get("EXPORT_PRODUCT_VERSION") or "")
     return f" {version}" if version and all(letter in "0123456789." for letter in version) else ""
 
 
-def _gpu(database: Database, devices: set[int]) -> dict[str, object]:
+def _gpu(database: TraceDatabase, devices: set[int]) -> dict[str, object]:
     """Of the devices that ran something, never the host's name, which stands in the same file."""
-    rows = [dict(zip(GPU_FACTS, one, strict=True)) for one in database.rows("TARGET_INFO_GPU", (), GPU_FACTS)]
+    rows = [dict(zip(GPU_COLUMNS, one, strict=True)) for one in database.rows("TARGET_INFO_GPU", (), GPU_COLUMNS)]
     used = [one for one in rows if (one["id"] if one["cuDevice"] is None else one["cuDevice"]) in devices] or rows
     if not used:
         return {"gpu": None}

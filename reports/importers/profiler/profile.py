@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specs.errors import UserError
-from specs.journal import BETWEEN, CALL, DOMAIN, TIMED, WARM_UP
-from specs.layer import FUSED, LAYER_PARTS
-from specs.ncu import DURATION, Profiled, profiled
+from specs.journal import CALL_RANGE, NVTX_DOMAIN, TIMED_RANGE, UNTIMED_RANGE, WARM_UP_RANGE
+from specs.layer import FUSED_GATE_UP, LAYER_PARTS
+from specs.ncu import DURATION_METRIC, ProfiledKernel, parse_kernels
 
 # What a device did, and how long it was at it: the union of intervals, so that two streams at once count once.
 
@@ -37,7 +37,7 @@ class Activity(NamedTuple):
     read_bytes: float | None = None
 
 
-def busy(activities: Iterable[Activity]) -> float:
+def busy_time(activities: Iterable[Activity]) -> float:
     """Nanoseconds in which at least one of them ran."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted((one.start, one.end) for one in activities):
@@ -47,12 +47,12 @@ def busy(activities: Iterable[Activity]) -> float:
     return total
 
 
-def added(activities: Iterable[Activity]) -> float:
+def summed_time(activities: Iterable[Activity]) -> float:
     """Nanoseconds of all of them, one after another."""
     return sum(one.end - one.start for one in activities)
 
 
-def span(activities: Iterable[Activity]) -> float:
+def span_time(activities: Iterable[Activity]) -> float:
     """Nanoseconds from the first's start to the last's end: of each graph launch by itself, of all the rest together.
 
     Between two launches of a graph lies what starting one costs, which our own clock leaves out too.
@@ -67,7 +67,7 @@ def span(activities: Iterable[Activity]) -> float:
 
 # A visit of the suites to a case as a profiler saw it: the call that was checked, its parts, and what was timed.
 
-SHOWN = (*LAYER_PARTS, FUSED)
+PART_RANGES = (*LAYER_PARTS, FUSED_GATE_UP)
 """Names of ranges that are a layer's parts."""
 
 
@@ -115,60 +115,62 @@ class Profile:
     notes: Sequence[str] = ()
 
 
-MOST_BYTES = 1 << 30
-CSV = "`ncu --import report.ncu-rep --csv --page raw`"
-ALONE = (
+MAX_BYTES = 1 << 30
+CSV_COMMAND = "`ncu --import report.ncu-rep --csv --page raw`"
+SERIALISED_NOTE = (
     "ncu runs kernels one at a time and each maybe several times over: no gaps and no overlap are in these times, and "
     "unless --cache-control none and --clock-control none were given it flushed caches before each and held clocks at "
     "base"
 )
-ELSEWHERE = "{} of {} kernels are in no range of ours: left out"
-TIMED_ALONE = "no checked call is in the table of {}: its time is that of what was timed"
+OUTSIDE_NOTE = "{} of {} kernels are in no range of ours: left out"
+NO_CALL_NOTE = "no checked call is in the table of {}: its time is that of what was timed"
 
 
-def read(path: Path) -> Profile:
+def read_ncu_csv(path: Path) -> Profile:
     """Everything that a table says of our cases.
 
     Raises:
         UserError: it cannot be used.
     """
     try:
-        kernels = profiled(_text(path), needed=(DURATION,))
+        kernels = parse_kernels(_text(path), needed=(DURATION_METRIC,))
     except ValueError as error:
-        raise UserError(f"{path}: {error}; give what ncu printed with --csv, {DURATION} among its metrics") from error
+        raise UserError(
+            f"{path}: {error}; give what ncu printed with --csv, {DURATION_METRIC} among its metrics"
+        ) from error
     if not any(one.ranges for one in kernels):
         raise UserError(f"{path}: no column of NVTX ranges, or nothing in it; profile with `ncu --nvtx --csv`")
     visits: dict[tuple[str, str], Visit] = {}
     before: dict[str, list[str]] = {}
     at, inside = 0.0, 0
     for number, one in enumerate(kernels):
-        path_of = [name for domain, name in one.ranges if domain == DOMAIN]
-        if len(path_of) >= 2 and path_of[1] in (WARM_UP, TIMED):
+        path_of = [name for domain, name in one.ranges if domain == NVTX_DOMAIN]
+        if len(path_of) >= 2 and path_of[1] in (WARM_UP_RANGE, TIMED_RANGE):
             visit = visits.setdefault((one.process, path_of[0]), Visit(path_of[0], "", number))
             inside += 1
-            again = CALL in path_of[2:3] and visit.call and before.get(one.process) != path_of[:3]
+            again = CALL_RANGE in path_of[2:3] and visit.call and before.get(one.process) != path_of[:3]
             if not again:  # older suites checked collectives twice
-                at = _file(visit, path_of, one, at, number)
+                at = _assign_kernel(visit, path_of, one, at, number)
                 before[one.process] = path_of[:3]
         else:
             before.pop(one.process, None)
     if not visits:
         raise UserError(
-            f"{path}: {len(kernels)} kernels, none in a range of the domain {DOMAIN}; profile `pytest suites/`"
+            f"{path}: {len(kernels)} kernels, none in a range of the domain {NVTX_DOMAIN}; profile `pytest suites/`"
         )
-    notes = [ALONE]
-    notes += [ELSEWHERE.format(len(kernels) - inside, len(kernels))] if inside < len(kernels) else []
-    notes += [TIMED_ALONE.format(one.case) for one in visits.values() if not one.call and not one.parts and one.timed]
-    found = [_as_timed(one) for one in visits.values()]
+    notes = [SERIALISED_NOTE]
+    notes += [OUTSIDE_NOTE.format(len(kernels) - inside, len(kernels))] if inside < len(kernels) else []
+    notes += [NO_CALL_NOTE.format(one.case) for one in visits.values() if not one.call and not one.parts and one.timed]
+    found = [_use_checked_call(one) for one in visits.values()]
     return Profile(found, "Nsight Compute", _gpu(kernels), notes)
 
 
 def _text(path: Path) -> str:
     if path.suffix == ".ncu-rep":
-        raise UserError(f"{path}: a report of Nsight Compute; print it first: {CSV}")
+        raise UserError(f"{path}: a report of Nsight Compute; print it first: {CSV_COMMAND}")
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: over {MOST_BYTES >> 30} GiB; profile fewer kernels or metrics")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: over {MAX_BYTES >> 30} GiB; profile fewer kernels or metrics")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot read it ({error.strerror}); give what ncu printed with --csv") from error
@@ -178,22 +180,22 @@ def _text(path: Path) -> str:
     return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
-def _file(visit: Visit, ranges: Sequence[str], one: Profiled, at: float, number: int) -> float:
+def _assign_kernel(visit: Visit, ranges: Sequence[str], one: ProfiledKernel, at: float, number: int) -> float:
     """Put a kernel behind the one before it; gives where it ends, in nanoseconds."""
     end = at + one.seconds * 1e9
     activity = Activity(at, end, one.kernel, (0, 0), launched=(at, number), read_bytes=one.read_bytes)
-    if ranges[1] == TIMED and BETWEEN not in ranges[2:3]:
+    if ranges[1] == TIMED_RANGE and UNTIMED_RANGE not in ranges[2:3]:
         visit.timed.append(activity)
-    if CALL in ranges[2:3]:
+    if CALL_RANGE in ranges[2:3]:
         visit.call.append(activity)
-    if shown := next((name for name in ranges[2:] if name in SHOWN), None):
+    if shown := next((name for name in ranges[2:] if name in PART_RANGES), None):
         if not visit.parts or visit.parts[-1][0] != shown:
             visit.parts.append((shown, []))
         visit.parts[-1][1].append(activity)
     return end
 
 
-def _as_timed(visit: Visit) -> Visit:
+def _use_checked_call(visit: Visit) -> Visit:
     """The checked call stands for all: caches are as ncu left them whichever it is."""
     shown = [one for _, activities in visit.parts for one in activities]
     if call := visit.call or shown:
@@ -201,7 +203,7 @@ def _as_timed(visit: Visit) -> Visit:
     return visit
 
 
-def _gpu(kernels: Sequence[Profiled]) -> dict[str, object]:
+def _gpu(kernels: Sequence[ProfiledKernel]) -> dict[str, object]:
     first = kernels[0]
     arch = f"sm_{first.arch.replace('.', '')}" if first.arch else None
     return {name: value for name, value in (("gpu", first.gpu or None), ("arch", arch)) if value}

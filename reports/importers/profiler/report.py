@@ -9,12 +9,12 @@ from typing import Any
 
 from reports import formatting, output, results
 from reports import machine as reports_machine
-from reports.formatting import NONE, counted
+from reports.formatting import DASH, pluralize
 from reports.importers import result_file
 from reports.importers.profiler import nsys, times
 from reports.importers.profiler import profile as profiler_profile
 from reports.importers.profiler.profile import Profile
-from reports.importers.profiler.times import Part, Times
+from reports.importers.profiler.times import CaseTimes, PartTimes
 from reports.output import Block, Column, Facts, Format, Table
 from reports.results import ResultFile
 from specs import layer, measurement, privacy
@@ -24,13 +24,18 @@ from specs.measurement import SCHEMA, Case, Measurement
 
 # What the result file of the profiled run knows and a profile does not: operations, shapes, bytes, versions.
 
-KEPT = (*(name for name in reports_machine.MATTERS if name != "variables"), "sms", "l2_bytes", "gpu_memory_bytes")
+LENT_FACTS = (
+    *(name for name in reports_machine.RELEVANT_FACTS if name != "variables"),
+    "sms",
+    "l2_bytes",
+    "gpu_memory_bytes",
+)
 """Facts of a machine that are lent; variables may name hosts."""
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Run:
+class ProfiledRun:
     """The cases of a run by name; empty where no file was given."""
 
     file: ResultFile | None = None
@@ -44,10 +49,10 @@ class Run:
         """
         if self.file is None:
             return dict(seen)
-        lent = {name: self.file.machine[name] for name in KEPT if self.file.machine.get(name) is not None}
+        lent = {name: self.file.machine[name] for name in LENT_FACTS if self.file.machine.get(name) is not None}
         if seen.get("gpu") and lent.get("gpu") != seen["gpu"]:
             raise UserError(
-                f"{self.file.path}: a run on {reports_machine.name(self.file.machine)}, and the profile is of "
+                f"{self.file.path}: a run on {reports_machine.device_name(self.file.machine)}, and the profile is of "
                 f"{seen['gpu']}; give --run the file that the profiled run itself wrote"
             )
         return lent | {name: value for name, value in seen.items() if value is not None}
@@ -55,7 +60,7 @@ class Run:
     def case(self, name: str, question: str, launch: str, kernel: str) -> Case:
         """The case of this name with all that is known of it: without the run that is little, and no work."""
         known = self.cases.get(name)
-        whole_model = known and (known.case.op == measurement.OP or known.case.question == layer.QUESTION)
+        whole_model = known and (known.case.op == measurement.STEP_OP or known.case.question == layer.SHARES_QUESTION)
         if known and not whole_model:  # a step by a profiler would pass for one that was run
             return known.case
         return Case(
@@ -76,30 +81,35 @@ class Run:
         return self.cases[name].median if name in self.cases else None
 
 
-def load(path: Path | None) -> Run:
+def load_run(path: Path | None) -> ProfiledRun:
     """The file of `--run`.
 
     Raises:
         UserError: it cannot be read, is a profile itself, or holds published figures.
     """
     if path is None:
-        return Run()
+        return ProfiledRun()
     file = results.load(path)
     if file.profiler:
         raise UserError(f"{path}: a profile by {file.profiler}; give --run the file that `pytest suites/` wrote")
     if file.published:
         raise UserError(f"{path}: published figures, no run; give --run the file that `pytest suites/` wrote")
-    return Run(file, {one.case.name: one for one in file.measurements})
+    return ProfiledRun(file, {one.case.name: one for one in file.measurements})
 
 
 # Device times of a profile as a result file that `show` and `compare` read.
 
-OPS: Mapping[str, str] = {"norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "attention": "attention"}
+PART_OPS: Mapping[str, str] = {"norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "attention": "attention"}
 """What a part computes; the others are linears."""
 
 
 def result_content(
-    profile: Profile, found: Sequence[Times], without: Mapping[str, str], run: Run, clock: str, notes: Sequence[str]
+    profile: Profile,
+    found: Sequence[CaseTimes],
+    without: Mapping[str, str],
+    run: ProfiledRun,
+    clock: str,
+    notes: Sequence[str],
 ) -> result_file.Record:
     """The whole file.
 
@@ -121,11 +131,11 @@ def result_content(
     return {
         "machine_info": machine,
         "commit_info": dict(run.file.commit) if run.file else {},
-        "benchmarks": [result_file.entry(one) for times in found for one in _measurements(times, run, clock)],
+        "benchmarks": [result_file.benchmark_entry(one) for times in found for one in _measurements(times, run, clock)],
         "datetime": datetime.now(UTC).isoformat(),
         "version": "",
-        "shardbench": result_file.benchmark_block(
-            not_run=result_file.reasons(without),
+        "shardbench": result_file.shardbench_block(
+            not_run=result_file.reason_rows(without),
             failed=[],
             options={"profiler": clock, "run": run.file is not None},
             notes=list(notes),
@@ -133,7 +143,7 @@ def result_content(
     }
 
 
-def _measurements(times: Times, run: Run, clock: str) -> Iterator[Measurement]:
+def _measurements(times: CaseTimes, run: ProfiledRun, clock: str) -> Iterator[Measurement]:
     case = run.case(times.case, times.question, times.launch, times.kernels[0])
     facts: dict[str, Any] = {"clock": clock, "stopped_by": "passes"}
     seconds = tuple((one.busy,) for one in times.samples)
@@ -145,13 +155,13 @@ def _measurements(times: Times, run: Run, clock: str) -> Iterator[Measurement]:
         yield Measurement(case=_part(case, part), seconds=each, calls=calls, telemetry=_read(read), **facts)
 
 
-def _part(case: Case, part: Part) -> Case:
+def _part(case: Case, part: PartTimes) -> Case:
     """A part as the case of one of its calls."""
     return replace(
         case,
         name=f"{case.name}/{part.name}",
         question="layer",
-        op=OPS.get(part.name, "linear"),
+        op=PART_OPS.get(part.name, "linear"),
         kernel=part.kernel,
         layer=part.name,
         flops=0,
@@ -166,22 +176,22 @@ def _read(count: float | None) -> dict[str, float] | None:
     return None if count is None else {"dram_bytes_read": count}
 
 
-LONGEST = 60
+MAX_KERNEL_NAME = 60
 """Letters of a kernel's name: templates have hundreds."""
-CLOSE = 0.05
+CLOCK_TOLERANCE = 0.05
 """Share by which clock and device time may differ without a word."""
-OVERLAP = 1.02
+OVERLAP_RATIO = 1.02
 """How many times the device time kernels add up to, from where on streams are said to overlap."""
-EARLY = "kernels start before the one before them ends, on one stream (programmatic dependent launch)"
+EARLY_START = "kernels start before the one before them ends, on one stream (programmatic dependent launch)"
 
 
-def clock(times: Times, run: Run) -> float | None:
+def own_clock(times: CaseTimes, run: ProfiledRun) -> float | None:
     """Seconds a call by our own clock: as the trace says, else as the run's file does."""
     return times.clock or run.clock(times.case)
 
 
 def profile_page(
-    title: str, found: Sequence[Times], run: Run, facts: Sequence[tuple[str, str]], notes: Sequence[str]
+    title: str, found: Sequence[CaseTimes], run: ProfiledRun, facts: Sequence[tuple[str, str]], notes: Sequence[str]
 ) -> list[Block]:
     """All of it; `facts` stand above the tables."""
     blocks: list[Block] = [Facts(title=title, rows=tuple(facts))]
@@ -191,13 +201,13 @@ def profile_page(
     return [*blocks, Facts(title="notes", rows=tuple(("", note) for note in notes), level=3)] if notes else blocks
 
 
-def profile_data(found: Sequence[Times], run: Run, notes: Sequence[str]) -> dict[str, Any]:
+def profile_data(found: Sequence[CaseTimes], run: ProfiledRun, notes: Sequence[str]) -> dict[str, Any]:
     """The same for a machine."""
     return {"cases": [_record(one, run) for one in found], "notes": list(notes)}
 
 
-def _cases(found: Sequence[Times], run: Run) -> Table:
-    time = formatting.scale(formatting.SECONDS, [one.busy for one in found])
+def _cases(found: Sequence[CaseTimes], run: ProfiledRun) -> Table:
+    time = formatting.choose_scale(formatting.SECONDS, [one.busy for one in found])
     columns = (
         Column("case", number=False),
         Column("launch", number=False),
@@ -218,54 +228,58 @@ def _cases(found: Sequence[Times], run: Run) -> Table:
             one.launch,
             str(len(one.samples)),
             f"{one.calls:,}",
-            NONE if one.kernels_per_call is None else f"{one.kernels_per_call:.4g}",
+            DASH if one.kernels_per_call is None else f"{one.kernels_per_call:.4g}",
             str(one.streams),
             time(one.busy),
-            time(one.span) if one.spanned else NONE,
-            time(clock(one, run)),
-            formatting.ratio(ratio) if (ratio := _ratio(one, run)) else NONE,
+            time(one.span) if one.spanned else DASH,
+            time(own_clock(one, run)),
+            formatting.ratio(ratio) if (ratio := _ratio(one, run)) else DASH,
             _dram(one, run),
             _gap(one, run),
         )
         for one in found
     )
     caption = "a call, the median over visits"
-    return Table(title="device time", columns=columns, groups=(rows,), caption=caption).without_empty(NONE)
+    return Table(title="device time", columns=columns, groups=(rows,), caption=caption).without_empty(DASH)
 
 
-def _ratio(times: Times, run: Run) -> float | None:
-    own = clock(times, run)
+def _ratio(times: CaseTimes, run: ProfiledRun) -> float | None:
+    own = own_clock(times, run)
     return own / times.busy if own else None
 
 
-def _dram(times: Times, run: Run) -> str:
+def _dram(times: CaseTimes, run: ProfiledRun) -> str:
     if times.read_bytes is None:
-        return NONE
+        return DASH
     needed = run.cases[times.case].case.hbm_bytes if times.case in run.cases else 0
     share = f" ({formatting.percent(times.read_bytes / needed)})" if needed else ""
     return formatting.decimal_bytes(times.read_bytes) + share
 
 
-def _gap(times: Times, run: Run) -> str:
+def _gap(times: CaseTimes, run: ProfiledRun) -> str:
     """Why clock and device time differ, as far as the trace tells."""
     said, ratio = [], _ratio(times, run)
     if not times.spanned:
-        return "" if not ratio or abs(ratio - 1) <= CLOSE else "caches and clocks were not as in the run, or gaps"
-    if times.added > OVERLAP * times.busy:
-        what = "streams overlap" if times.streams > 1 else EARLY
-        said.append(f"{what}: kernels add up to {times.added / times.busy:.2f} times the busy time")
-    if ratio and ratio > 1 + CLOSE and not times.complete:
+        return (
+            ""
+            if not ratio or abs(ratio - 1) <= CLOCK_TOLERANCE
+            else "caches and clocks were not as in the run, or gaps"
+        )
+    if times.summed > OVERLAP_RATIO * times.busy:
+        what = "streams overlap" if times.streams > 1 else EARLY_START
+        said.append(f"{what}: kernels add up to {times.summed / times.busy:.2f} times the busy time")
+    if ratio and ratio > 1 + CLOCK_TOLERANCE and not times.complete:
         said.append(f"device idle or at kernels not counted here, {formatting.percent(1 - 1 / ratio)}: see the notes")
-    elif ratio and ratio > 1 + CLOSE:
+    elif ratio and ratio > 1 + CLOCK_TOLERANCE:
         what = "the host's launch gaps" if times.launch == "eager" else "gaps between a graph's kernels"
         said.append(f"device idle {formatting.percent(1 - 1 / ratio)}: {what}")
-    elif ratio and ratio < 1 - CLOSE:
+    elif ratio and ratio < 1 - CLOCK_TOLERANCE:
         said.append("the profiler stretches kernels: trust the clock")
     return "; ".join(said)
 
 
-def _parts(times: Times) -> Table:
-    time = formatting.scale(formatting.SECONDS, [one.busy for one in times.parts])
+def _parts(times: CaseTimes) -> Table:
+    time = formatting.choose_scale(formatting.SECONDS, [one.busy for one in times.parts])
     columns = (
         Column("part", number=False),
         Column("calls\na layer"),
@@ -282,17 +296,17 @@ def _parts(times: Times) -> Table:
             str(one.kernels),
             time(one.busy),
             formatting.percent(one.share),
-            NONE if one.read_bytes is None else formatting.decimal_bytes(one.read_bytes),
-            one.kernel if len(one.kernel) <= LONGEST else f"{one.kernel[: LONGEST - 1]}…",
+            DASH if one.read_bytes is None else formatting.decimal_bytes(one.read_bytes),
+            one.kernel if len(one.kernel) <= MAX_KERNEL_NAME else f"{one.kernel[: MAX_KERNEL_NAME - 1]}…",
         )
         for one in times.parts
     )
     return Table(
         title="parts", columns=columns, groups=(rows,), caption=f"of a layer · {times.case.rpartition('::')[2]}"
-    ).without_empty(NONE)
+    ).without_empty(DASH)
 
 
-def _record(times: Times, run: Run) -> dict[str, Any]:
+def _record(times: CaseTimes, run: ProfiledRun) -> dict[str, Any]:
     parts = [
         {
             "part": one.name,
@@ -313,8 +327,8 @@ def _record(times: Times, run: Run) -> dict[str, Any]:
         "streams": times.streams,
         "busy_seconds": times.busy,
         "span_seconds": times.span if times.spanned else None,
-        "sum_seconds": times.added,
-        "clock_seconds": clock(times, run),
+        "sum_seconds": times.summed,
+        "clock_seconds": own_clock(times, run),
         "ratio": _ratio(times, run),
         "launch": times.launch,
         "dram_bytes_read": times.read_bytes,
@@ -325,7 +339,9 @@ def _record(times: Times, run: Run) -> dict[str, Any]:
 
 # What `import nsys` and `import ncu` do with their files.
 
-NO_RUN = "operations, shapes and bytes are unknown: --run takes the result file of the profiled run, which has them"
+NO_RUN_NOTE = (
+    "operations, shapes and bytes are unknown: --run takes the result file of the profiled run, which has them"
+)
 
 
 def import_nsys(path: Path, to: Path, run: Path | None, format: Format) -> None:  # noqa: A002
@@ -340,7 +356,7 @@ def import_nsys(path: Path, to: Path, run: Path | None, format: Format) -> None:
     Raises:
         UserError: a file cannot be used or written.
     """
-    _write(path, nsys.read_trace(path), to, load(run), "nsys", format)
+    _write(path, nsys.read_trace(path), to, load_run(run), "nsys", format)
 
 
 def import_ncu(path: Path, to: Path, run: Path | None, gpu: str | None, format: Format) -> None:  # noqa: A002
@@ -356,26 +372,26 @@ def import_ncu(path: Path, to: Path, run: Path | None, gpu: str | None, format: 
     Raises:
         UserError: a file cannot be used or written.
     """
-    profile = profiler_profile.read(path)
+    profile = profiler_profile.read_ncu_csv(path)
     if gpu:
         given = GPUS[gpu].names[0] if gpu in GPUS else gpu
         if (found := profile.gpu.get("gpu")) and found != given:
             raise UserError(f"{path}: names its GPU, {found}, where --gpu says {given}; leave --gpu out")
         profile = replace(profile, gpu=profile.gpu | {"gpu": given})
-    _write(path, profile, to, load(run), "ncu", format)
+    _write(path, profile, to, load_run(run), "ncu", format)
 
 
-def _write(path: Path, profile: Profile, to: Path, run: Run, clock: str, format: Format) -> None:  # noqa: A002
+def _write(path: Path, profile: Profile, to: Path, run: ProfiledRun, clock: str, format: Format) -> None:  # noqa: A002
     sources = [path, *([run.file.path] if run.file else [])]
     output.refuse_sources(to, sources)
-    found, without = times.collect(profile)
+    found, without = times.collect_times(profile)
     if not found:
         case, why = next(iter(without.items()))
         raise UserError(f"{path}: no device time of any of {len(without)} cases; the first, {case}: {why}")
     if clock == "ncu":
         found = [replace(one, spanned=False, launch=UNKNOWN) for one in found]
-    notes = [*profile.notes, *_of_cases(found), *_of_run(found, run)]
-    found, without, notes = _private(found, without, notes, run)
+    notes = [*profile.notes, *_case_notes(found), *_run_notes(found, run)]
+    found, without, notes = _scrub_names(found, without, notes, run)
     content = result_content(profile, found, without, run, clock, notes)
     facts = [
         ("profiler", profile.profiler),
@@ -386,15 +402,15 @@ def _write(path: Path, profile: Profile, to: Path, run: Run, clock: str, format:
     ]
     page = profile_page(str(path), found, run, [one for one in facts if one[1]], notes)
     data = profile_data(found, run, notes)
-    output.write(to, json.dumps(content, allow_nan=False) + "\n")
+    output.write_file(to, json.dumps(content, allow_nan=False) + "\n")
     output.emit(page, data, format, None, sources)
 
 
-def _private(
-    found: Sequence[Times], without: Mapping[str, str], notes: Sequence[str], run: Run
-) -> tuple[list[Times], dict[str, str], list[str]]:
+def _scrub_names(
+    found: Sequence[CaseTimes], without: Mapping[str, str], notes: Sequence[str], run: ProfiledRun
+) -> tuple[list[CaseTimes], dict[str, str], list[str]]:
     """The same without names of people and machines, which a trace's texts may hold; cases of the run keep theirs."""
-    text = privacy.here().text
+    text = privacy.current_identity().text
 
     def case(name: str) -> str:
         return name if name in run.cases else text(name)
@@ -415,7 +431,7 @@ def _private(
     )
 
 
-def _of_cases(found: Sequence[Times]) -> list[str]:
+def _case_notes(found: Sequence[CaseTimes]) -> list[str]:
     """What to mind, once for all cases that it is true of."""
     about: Mapping[str, list[str]] = {note: [] for one in found for note in one.notes}
     for one in found:
@@ -427,8 +443,8 @@ def _of_cases(found: Sequence[Times]) -> list[str]:
     ]
 
 
-def _of_run(found: Sequence[Times], run: Run) -> list[str]:
+def _run_notes(found: Sequence[CaseTimes], run: ProfiledRun) -> list[str]:
     if run.file is None:
-        return [NO_RUN]
+        return [NO_RUN_NOTE]
     strange = [one.case for one in found if one.case not in run.cases]
-    return [f"not in {run.file.path.name}: {counted(len(strange), 'case')}, as {strange[0]}"] if strange else []
+    return [f"not in {run.file.path.name}: {pluralize(len(strange), 'case')}, as {strange[0]}"] if strange else []

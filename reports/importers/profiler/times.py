@@ -8,8 +8,8 @@ from math import gcd
 from statistics import median
 from typing import NamedTuple
 
-from reports.formatting import counted
-from reports.importers.profiler.profile import Activity, Profile, Visit, added, busy, span
+from reports.formatting import pluralize
+from reports.importers.profiler.profile import Activity, Profile, Visit, busy_time, span_time, summed_time
 
 # Which of the kernels that were launched in `timed` belong to its calls, and which ranks launch in between.
 #
@@ -17,21 +17,21 @@ from reports.importers.profiler.profile import Activity, Profile, Visit, added, 
 # in no graph is left out, and of the rest what the checked call does not launch, unless it ran as often as the calls
 # did: libraries may choose another kernel the second time, or one more.
 
-NAMED = 3
+MAX_NAMED = 3
 """Kernels that a note names."""
-FOREIGN = "left out of `timed`, as values filled in and barriers are no call: {}, {:.4g} us a call in all"
-OTHERS = "counted, though the checked call does not launch it: {}, which ran as often as the calls did"
-UNLIKE = "`timed` holds none of the kernels of the checked call: all of it is counted"
+LEFT_OUT_NOTE = "left out of `timed`, as values filled in and barriers are no call: {}, {:.4g} us a call in all"
+COUNTED_NOTE = "counted, though the checked call does not launch it: {}, which ran as often as the calls did"
+NO_MATCH_NOTE = "`timed` holds none of the kernels of the checked call: all of it is counted"
 
 
-class Belonging(NamedTuple):
+class CallActivities(NamedTuple):
     """Activities of a visit's calls, and those that are none of theirs."""
 
     ran: list[Activity]
     left: list[Activity]
 
 
-def of_calls(visit: Visit, called: Sequence[Activity] | None, notes: list[str]) -> Belonging:
+def select_call_activities(visit: Visit, called: Sequence[Activity] | None, notes: list[str]) -> CallActivities:
     """What calls launched, by the checked call where there is one; notes say what of it is odd."""
     graphs = any(one.in_graph for one in visit.timed)
     candidates = [one for one in visit.timed if one.in_graph] if graphs else visit.timed
@@ -41,22 +41,22 @@ def of_calls(visit: Visit, called: Sequence[Activity] | None, notes: list[str]) 
     others = {name for name in counts if name not in names} if called and not whole else set()
     regular = {name for name in others if visit.calls and counts[name] % visit.calls == 0}
     if others == set(counts):
-        notes.append(UNLIKE)
+        notes.append(NO_MATCH_NOTE)
         regular = others
     elif regular:
-        notes.append(OTHERS.format(_named(regular)))
+        notes.append(COUNTED_NOTE.format(_join_names(regular)))
     ours = [one for one in candidates if one.name not in others or one.name in regular]
     kept = set(map(id, ours))
-    return Belonging(ours, [one for one in visit.timed if id(one) not in kept])
+    return CallActivities(ours, [one for one in visit.timed if id(one) not in kept])
 
 
-def said(left: Sequence[Activity], a_call: float) -> str:
+def left_out_note(left: Sequence[Activity], a_call: float) -> str:
     """The note on what is left out, `a_call` nanoseconds of it."""
-    return FOREIGN.format(_named({one.name for one in left}), a_call / 1e3)
+    return LEFT_OUT_NOTE.format(_join_names({one.name for one in left}), a_call / 1e3)
 
 
-def _named(names: set[str]) -> str:
-    first = sorted(names)[:NAMED]
+def _join_names(names: set[str]) -> str:
+    first = sorted(names)[:MAX_NAMED]
     more = len(names) - len(first)
     return ", ".join(first) + (f" and {more} more" if more else "")
 
@@ -66,17 +66,17 @@ def _named(names: set[str]) -> str:
 # One call shows them by name. Every other call launches the same kernels in the same order, so the n-th kernel of each
 # belongs to the part that the n-th of the shown call does, graph or not.
 
-Kept = Sequence[tuple[Visit, list[Activity], int]]
+CountedVisits = Sequence[tuple[Visit, list[Activity], int]]
 """Visits, what their calls launched, and how many calls that is."""
-ALIKE = (
+MIXED_PARTS_NOTE = (
     "kernels of one name from different parts ran at once, on different streams: which is whose cannot be told, and "
     "their parts may be swapped"
 )
-SHOWN_ALONE = "kernels of the timed calls do not follow in the order of the shown call: parts are of that call alone"
+ONE_CALL_NOTE = "kernels of the timed calls do not follow in the order of the shown call: parts are of that call alone"
 
 
 @dataclass(frozen=True)
-class Part:
+class PartTimes:
     """A part of a layer.
 
     Attributes:
@@ -103,7 +103,7 @@ class Part:
         return median(self.seconds)
 
 
-def parts(visits: Sequence[Visit], kept: Kept, notes: list[str]) -> list[Part]:
+def part_times(visits: Sequence[Visit], kept: CountedVisits, notes: list[str]) -> list[PartTimes]:
     """Those of a case that shows any, in the order of a layer; notes where they rest on the shown call alone."""
     shown = next((one.parts for one in visits if one.parts), None)
     if not shown:
@@ -112,16 +112,18 @@ def parts(visits: Sequence[Visit], kept: Kept, notes: list[str]) -> list[Part]:
     order = [one.name for _, activities in shown for one in activities]
     times: dict[str, list[float]] = {name: [] for name, _ in shown}
     for _, ran, calls in kept:
-        if _follow(order, ran):
-            placed = [*zip(_in_order(ran), places * (len(ran) // len(places)), strict=True)]
-            notes += [ALIKE] if _mixed(placed) else []
+        if _follows_order(order, ran):
+            placed = [*zip(_launch_order(ran), places * (len(ran) // len(places)), strict=True)]
+            notes += [MIXED_PARTS_NOTE] if _has_mixed_parts(placed) else []
             for name in times:
-                times[name].append(busy(one for one, place in placed if place == name) * 1e-9 / calls)
+                times[name].append(busy_time(one for one, place in placed if place == name) * 1e-9 / calls)
     if not any(times.values()):
         if not any(one.kind == "graph" for _, ran, _ in kept for one in ran):
-            notes.append(SHOWN_ALONE)
+            notes.append(ONE_CALL_NOTE)
         for name in times:
-            times[name].append(busy(one for named, activities in shown if named == name for one in activities) * 1e-9)
+            times[name].append(
+                busy_time(one for named, activities in shown if named == name for one in activities) * 1e-9
+            )
     per_layer = Counter(name for name, _ in shown)
     total = sum(median(seconds) for seconds in times.values())
     return [_part(name, shown, seconds, per_layer[name], total) for name, seconds in times.items()]
@@ -129,10 +131,10 @@ def parts(visits: Sequence[Visit], kept: Kept, notes: list[str]) -> list[Part]:
 
 def _part(
     name: str, shown: Sequence[tuple[str, list[Activity]]], seconds: Sequence[float], per_layer: int, total: float
-) -> Part:
+) -> PartTimes:
     own = [one for named, activities in shown if named == name for one in activities]
     read = [one.read_bytes for one in own if one.read_bytes is not None]
-    return Part(
+    return PartTimes(
         name=name,
         seconds=seconds,
         per_layer=per_layer,
@@ -143,12 +145,12 @@ def _part(
     )
 
 
-def _in_order(ran: Sequence[Activity]) -> list[Activity]:
+def _launch_order(ran: Sequence[Activity]) -> list[Activity]:
     """As they were launched; of a graph, whose kernels one launch starts, as they ran."""
     return sorted(ran, key=lambda one: (one.launched, one.start))
 
 
-def _mixed(placed: Sequence[tuple[Activity, str]]) -> bool:
+def _has_mixed_parts(placed: Sequence[tuple[Activity, str]]) -> bool:
     """Whether kernels that only their order tells apart overlap: in a graph that is the order in which they began."""
     before: dict[str, tuple[Activity, str]] = {}
     for one, place in placed:
@@ -159,71 +161,71 @@ def _mixed(placed: Sequence[tuple[Activity, str]]) -> bool:
     return False
 
 
-def _follow(order: Sequence[str], ran: Sequence[Activity]) -> bool:
+def _follows_order(order: Sequence[str], ran: Sequence[Activity]) -> bool:
     """Whether calls launch what the shown call does, in its order, again and again."""
     if not order or len(ran) % len(order):
         return False
-    return [one.name for one in _in_order(ran)] == list(order) * (len(ran) // len(order))
+    return [one.name for one in _launch_order(ran)] == list(order) * (len(ran) // len(order))
 
 
 # Which visits ranks make together, and which one process makes after another.
 
-RANKS = "several processes ran it: a sample is the slowest one's, as in the suites"
-IN_TURN = "several processes ran it one after another: each is a visit of its own"
-LACKING = "{} that not all of {} processes have: left out"
+RANKS_NOTE = "several processes ran it: a sample is the slowest one's, as in the suites"
+IN_TURN_NOTE = "several processes ran it one after another: each is a visit of its own"
+MISSING_RANKS_NOTE = "{} that not all of {} processes have: left out"
 
 
 def combine_ranks(timed: Sequence[Visit], notes: list[str]) -> list[list[Visit]]:
     """The visits that ranks make together, by start: those of several processes that overlap in time."""
     groups: list[list[Visit]] = []
     for visit in sorted(timed, key=lambda one: one.start):
-        open_to_it = (group for group in groups if _joins(visit, group))
+        open_to_it = (group for group in groups if _overlaps(visit, group))
         if (group := next(open_to_it, None)) is None:
             groups.append([visit])
         else:
             group.append(visit)
     most = max(map(len, groups))
     if most == 1:
-        notes += [IN_TURN] if len({one.process for one in timed}) > 1 else []
+        notes += [IN_TURN_NOTE] if len({one.process for one in timed}) > 1 else []
         return groups
-    notes.append(RANKS)
+    notes.append(RANKS_NOTE)
     if lacking := sum(len(group) < most for group in groups):
-        notes.append(LACKING.format(counted(lacking, "visit"), most))
+        notes.append(MISSING_RANKS_NOTE.format(pluralize(lacking, "visit"), most))
     return [group for group in groups if len(group) == most]
 
 
-def _joins(visit: Visit, group: Sequence[Visit]) -> bool:
+def _overlaps(visit: Visit, group: Sequence[Visit]) -> bool:
     return all(one.process != visit.process for one in group) and any(visit.start <= one.end for one in group)
 
 
-WHOLE_GRAPHS = (
+WHOLE_GRAPHS_NOTE = (
     "graphs were traced as a whole: their device time holds the gaps between kernels, and parts are of the one call "
     "that was shown; `--cuda-graph-trace=node` shows the kernels"
 )
-GUESSED = "the trace does not say how many calls it holds: taken from the kernels of the checked call"
-DIVIDED = (
+GUESSED_CALLS_NOTE = "the trace does not say how many calls it holds: taken from the kernels of the checked call"
+DIVISOR_NOTE = (
     "neither a mark nor a checked call says how many calls it holds: taken to be the greatest common divisor of how "
     "often each kernel ran, which is wrong by a factor where every kernel runs more than once a call"
 )
-MISCOUNTED = (
+MISCOUNT_NOTE = (
     "{} kernels and copies in {} calls, where the checked call launches {}: times are over the calls that the mark "
     "tells, too short where nsys lost events, too long where a barrier between calls runs the same kernel"
 )
 
 
 @dataclass(frozen=True)
-class Sample:
+class VisitSample:
     """One visit, a call; times in seconds."""
 
     calls: int
     busy: float
     span: float
-    added: float
+    summed: float
     clock: float | None
 
 
 @dataclass(frozen=True)
-class Times:
+class CaseTimes:
     """A case.
 
     Attributes:
@@ -241,12 +243,12 @@ class Times:
 
     case: str
     question: str
-    samples: Sequence[Sample]
+    samples: Sequence[VisitSample]
     kernels: Sequence[str]
     kernels_per_call: float | None
     streams: int
     launch: str
-    parts: Sequence[Part]
+    parts: Sequence[PartTimes]
     read_bytes: float | None
     notes: Sequence[str]
     complete: bool = True
@@ -263,9 +265,9 @@ class Times:
         return median(one.span for one in self.samples)
 
     @cached_property
-    def added(self) -> float:
+    def summed(self) -> float:
         """Seconds a call of all kernels one after another."""
-        return median(one.added for one in self.samples)
+        return median(one.summed for one in self.samples)
 
     @cached_property
     def clock(self) -> float | None:
@@ -278,7 +280,7 @@ class Times:
         return sum(one.calls for one in self.samples)
 
 
-def collect(profile: Profile) -> tuple[list[Times], dict[str, str]]:
+def collect_times(profile: Profile) -> tuple[list[CaseTimes], dict[str, str]]:
     """Each case with device time, and by name why others have none."""
     by_case: dict[str, list[Visit]] = {}
     for visit in profile.visits:
@@ -293,7 +295,7 @@ def collect(profile: Profile) -> tuple[list[Times], dict[str, str]]:
     return found, without
 
 
-def _times(case: str, visits: Sequence[Visit]) -> Times | str:
+def _times(case: str, visits: Sequence[Visit]) -> CaseTimes | str:
     """A case, or why it has none."""
     timed = [one for one in visits if one.timed]
     if not timed:
@@ -304,7 +306,7 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
     left: list[list[Activity]] = []
     together = combine_ranks(timed, notes)
     for visit in (one for of_ranks in together for one in of_ranks):
-        ran, beside = of_calls(visit, called, notes)
+        ran, beside = select_call_activities(visit, called, notes)
         calls = _calls(visit, ran, called, notes)
         if calls is None:
             return "graphs were traced as a whole, and no mark says how many calls they hold: `--cuda-graph-trace=node`"
@@ -312,7 +314,7 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
         left.append(beside)
     ran = [one for _, activities, _ in kept for one in activities]
     whole = any(one.kind == "graph" for one in ran)
-    notes += [WHOLE_GRAPHS] if whole else []
+    notes += [WHOLE_GRAPHS_NOTE] if whole else []
     total = sum(calls for *_, calls in kept)
     kernels = _longest_first(ran)
     launched = sum(one.kind == "kernel" for one in ran)
@@ -324,13 +326,13 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
     samples = [max((next(each) for _ in of_ranks), key=lambda one: one.busy) for of_ranks in together]
     if not all(one.busy > 0 for one in samples):
         return "its kernels start and end at the same moment"
-    left_out = sum(busy(beside) for beside in left) / total
+    left_out = sum(busy_time(beside) for beside in left) / total
     if left_out:
-        notes.append(said([one for beside in left for one in beside], left_out))
+        notes.append(left_out_note([one for beside in left for one in beside], left_out))
     streams: dict[int, set[tuple[int, int]]] = {}
     for visit, activities, _ in kept:
         streams.setdefault(visit.process, set()).update(one.stream for one in activities)
-    return Times(
+    return CaseTimes(
         case=case,
         question=visits[0].question,
         samples=samples,
@@ -338,40 +340,40 @@ def _times(case: str, visits: Sequence[Visit]) -> Times | str:
         kernels_per_call=a_call,
         streams=max(map(len, streams.values())),
         launch="graph" if any(one.in_graph for one in ran) else "eager",
-        parts=parts(visits, kept, notes),
+        parts=part_times(visits, kept, notes),
         read_bytes=sum(read) / total if read else None,
         notes=list(dict.fromkeys(notes)),
         complete=not left_out
-        and not any(_miscounted(calls, activities, called or ()) for _, activities, calls in kept if not whole),
+        and not any(_miscount_note(calls, activities, called or ()) for _, activities, calls in kept if not whole),
     )
 
 
-def _sample(ran: Sequence[Activity], calls: int, clock: float | None) -> Sample:
+def _sample(ran: Sequence[Activity], calls: int, clock: float | None) -> VisitSample:
     a_call = 1e-9 / calls
-    return Sample(calls, busy(ran) * a_call, span(ran) * a_call, added(ran) * a_call, clock)
+    return VisitSample(calls, busy_time(ran) * a_call, span_time(ran) * a_call, summed_time(ran) * a_call, clock)
 
 
 def _calls(visit: Visit, ran: Sequence[Activity], called: Sequence[Activity] | None, notes: list[str]) -> int | None:
     """How many calls there are in `timed`; None where nothing tells."""
     whole = any(one.kind == "graph" for one in ran)
     if visit.calls:
-        if miscounted := not whole and _miscounted(visit.calls, ran, called or ()):
+        if miscounted := not whole and _miscount_note(visit.calls, ran, called or ()):
             notes.append(miscounted)
         return visit.calls
     if whole:
         return None
     if called and len(ran) % len(called) == 0:
-        notes.append(GUESSED)
+        notes.append(GUESSED_CALLS_NOTE)
         return len(ran) // len(called)
-    notes.append(DIVIDED)
+    notes.append(DIVISOR_NOTE)
     return gcd(*Counter(one.name for one in ran).values())
 
 
-def _miscounted(calls: int, ran: Sequence[Activity], called: Sequence[Activity]) -> str:
+def _miscount_note(calls: int, ran: Sequence[Activity], called: Sequence[Activity]) -> str:
     """The note where calls launched more or less than the checked one did; empty where not."""
     names = {one.name for one in called}
     alike = sum(one.name in names for one in ran)
-    return MISCOUNTED.format(alike, calls, len(called)) if alike not in (0, calls * len(called)) else ""
+    return MISCOUNT_NOTE.format(alike, calls, len(called)) if alike not in (0, calls * len(called)) else ""
 
 
 def _longest_first(ran: Iterable[Activity]) -> list[str]:

@@ -3,13 +3,21 @@
 import pytest
 import torch
 
-from kernels.configs.attention import FAN, Cut, choose, levels, sms_of, split, tile
+from kernels.configs.attention import (
+    MERGE_FAN_IN,
+    SplitConfig,
+    choose_split,
+    choose_split_config,
+    merge_levels,
+    sm_count,
+    unsplit_config,
+)
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
 from specs.errors import UserError
 from specs.gpus import ARCHS
 
 H200, A100 = 132, 108
-CUT = Cut(64, 4, 3)
+CUT = SplitConfig(64, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -27,28 +35,31 @@ CUT = Cut(64, 4, 3)
     ],
 )
 def test_parts_by_hand(pairs, steps, expected):
-    assert split(pairs, steps, H200) == expected
+    assert choose_split(pairs, steps, H200) == expected
 
 
 @pytest.mark.parametrize("steps", [2, 7, 128, 2048])
 @pytest.mark.parametrize("pairs", [1, 3, 8, 100, 4096])
 def test_a_part_has_two_steps_at_least_and_results_two_levels_at_most(pairs, steps):
-    parts = split(pairs, steps, A100)
-    assert 1 <= parts <= FAN * FAN
+    parts = choose_split(pairs, steps, A100)
+    assert 1 <= parts <= MERGE_FAN_IN * MERGE_FAN_IN
     assert parts == 1 or steps / parts >= 2
 
 
 def test_tiles_take_32_kib_or_16_where_shared_memory_is_short():
-    blocks = {name: tile(arch, "bf16", 128).block for name, arch in ARCHS.items()}
+    blocks = {name: unsplit_config(arch, "bf16", 128).block for name, arch in ARCHS.items()}
     assert blocks == {"sm_80": 64, "sm_86": 32, "sm_89": 32, "sm_90": 64, "sm_100": 64, "sm_103": 64, "sm_120": 32}
-    assert (tile(ARCHS["sm_90"], "bf16", 64).block, tile(ARCHS["sm_90"], "fp32", 128).block) == (128, 32)
+    assert (unsplit_config(ARCHS["sm_90"], "bf16", 64).block, unsplit_config(ARCHS["sm_90"], "fp32", 128).block) == (
+        128,
+        32,
+    )
 
 
 def test_room_for_partial_results_by_hand():
-    assert (levels(1), levels(16), levels(17), levels(256)) == (0, 1, 2, 2)
-    assert (CUT._replace(split=1).cells(8), CUT._replace(split=1).counters(8)) == (0, 0)
-    assert (CUT._replace(split=16).cells(8), CUT._replace(split=16).counters(8)) == (8 * 17, 8 * 2)
-    assert (CUT._replace(split=33).cells(8), CUT._replace(split=33).counters(8)) == (
+    assert (merge_levels(1), merge_levels(16), merge_levels(17), merge_levels(256)) == (0, 1, 2, 2)
+    assert (CUT._replace(split=1).partial_count(8), CUT._replace(split=1).counter_count(8)) == (0, 0)
+    assert (CUT._replace(split=16).partial_count(8), CUT._replace(split=16).counter_count(8)) == (8 * 17, 8 * 2)
+    assert (CUT._replace(split=33).partial_count(8), CUT._replace(split=33).counter_count(8)) == (
         8 * 36,
         8 * 4,
     )  # 33 parts and 3 groups of them
@@ -68,8 +79,8 @@ def test_the_choice_is_told():
 
 def test_an_unknown_arch_is_refused():
     with pytest.raises(UserError, match="sm_75"):
-        choose("sm_75", 40, "bf16", batch=1, context=1, heads=1, kv_heads=1, head_dim=128)
+        choose_split_config("sm_75", 40, "bf16", batch=1, context=1, heads=1, kv_heads=1, head_dim=128)
 
 
 def test_without_a_gpu_the_rule_counts_the_sms_of_an_a100():
-    assert sms_of(torch.device("cpu")) == A100
+    assert sm_count(torch.device("cpu")) == A100

@@ -3,26 +3,32 @@
 import pytest
 
 from kernels.configs import attention
-from kernels.configs.attention import AttentionRow, Cut, choose, load, tuned
-from kernels.configs.dispatch import MEASURED, STATIC, Table, dump
+from kernels.configs.attention import (
+    AttentionRow,
+    SplitConfig,
+    choose_split_config,
+    load_attention_table,
+    tuned_attention_table,
+)
+from kernels.configs.dispatch import MEASURED_BASIS, STATIC_BASIS, ConfigTable, format_table
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
 from specs.errors import UserError
 
-CUT = Cut(128, 8, 3, 2)
-OURS = MEASURED + "NVIDIA Planted"
+CUT = SplitConfig(128, 8, 3, 2)
+OURS = MEASURED_BASIS + "NVIDIA Planted"
 ROW = AttentionRow("bf16", 32, 8192, 64, 8, 128, 0, CUT, 2e-4, OURS)
-TABLE = Table("sm_90", {OURS: {"gpu": "NVIDIA Planted"}}, (ROW,))
+TABLE = ConfigTable("sm_90", {OURS: {"gpu": "NVIDIA Planted"}}, (ROW,))
 SHAPE = {"batch": 32, "context": 8192, "heads": 64, "kv_heads": 8, "head_dim": 128}
 
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "sm_90.attention.json"
-    path.write_text(dump(TABLE))
-    assert load(path) == tuned("sm_90", tmp_path) == TABLE
+    path.write_text(format_table(TABLE))
+    assert load_attention_table(path) == tuned_attention_table("sm_90", tmp_path) == TABLE
 
 
 def test_no_file_is_no_table(tmp_path):
-    assert tuned("sm_90", tmp_path) is None
+    assert tuned_attention_table("sm_90", tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +79,7 @@ def test_the_nearest_of_several_is_found():
         ('"kv_heads": 8', '"kv_heads": 7'),
         ('"page_size": 0', '"page_size": -1'),
         ('"bf16"', '"int4"'),
-        (f'"basis": "{OURS}"', f'"basis": "{STATIC}"'),
+        (f'"basis": "{OURS}"', f'"basis": "{STATIC_BASIS}"'),
         ('"schema": 2', '"schema": 9'),
         ('"arch": "sm_90"', '"arch": "sm_80"'),
     ],
@@ -81,11 +87,11 @@ def test_the_nearest_of_several_is_found():
 )
 def test_a_damaged_table_is_told_in_a_line_with_its_name_and_a_remedy(tmp_path, fault):
     path = tmp_path / "sm_90.attention.json"
-    text = dump(TABLE)
+    text = format_table(TABLE)
     assert fault[0] in text
     path.write_text(text.replace(*fault))
     with pytest.raises(UserError) as told:
-        load(path)
+        load_attention_table(path)
     assert str(told.value).startswith(str(path))
     assert "\n" not in str(told.value)
     assert "python -m kernels tune" in str(told.value)
@@ -94,16 +100,16 @@ def test_a_damaged_table_is_told_in_a_line_with_its_name_and_a_remedy(tmp_path, 
 @pytest.fixture
 def committed(monkeypatch):
     """A table of sm_90 with one row."""
-    monkeypatch.setattr(attention, "tuned", lambda name: TABLE if name == "sm_90" else None)
-    choose.cache_clear()
+    monkeypatch.setattr(attention, "tuned_attention_table", lambda name: TABLE if name == "sm_90" else None)
+    choose_split_config.cache_clear()
     yield
-    choose.cache_clear()
+    choose_split_config.cache_clear()
 
 
 def test_a_call_takes_the_table_where_it_covers_the_shape_and_else_the_rule(committed):
-    assert choose("sm_90", 132, "bf16", **SHAPE) == (CUT, OURS)
-    assert choose("sm_90", 132, "bf16", **SHAPE, page_size=64) == (Cut(64, 4, 3), "rule")
-    assert choose("sm_100", 148, "bf16", **SHAPE).basis == "rule"
+    assert choose_split_config("sm_90", 132, "bf16", **SHAPE) == (CUT, OURS)
+    assert choose_split_config("sm_90", 132, "bf16", **SHAPE, page_size=64) == (SplitConfig(64, 4, 3), "rule")
+    assert choose_split_config("sm_100", 148, "bf16", **SHAPE).basis == "rule"
 
 
 def test_the_record_says_which_it_was(committed):

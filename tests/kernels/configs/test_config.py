@@ -2,11 +2,11 @@
 
 import pytest
 
-from kernels.configs.config import Config, shards, token_tile
+from kernels.configs.config import LinearConfig, layer_shards, token_class
 from specs.errors import UserError
 
-MATRIX = Config(128, 16, 64, 4, 4, 5)
-STREAM = Config(8, 2, 2048, 1, 4, 1, matrix=False)
+MATRIX = LinearConfig(128, 16, 64, 4, 4, 5)
+STREAM = LinearConfig(8, 2, 2048, 1, 4, 1, matrix=False)
 
 
 def test_a_configuration_in_words():
@@ -49,20 +49,20 @@ def test_programs_and_partial_sums_by_hand():
 
 
 def test_beyond_64_tokens_a_class_ends_at_a_power_of_two_and_the_last_one_nowhere():
-    assert [token_tile(tokens) for tokens in (65, 128, 129, 256, 257, 8192, 8193, 10**6)] == [
+    assert [token_class(tokens) for tokens in (65, 128, 129, 256, 257, 8192, 8193, 10**6)] == [
         *(128, 128, 256, 256, 512, 8192, 8192, 8192)
     ]
 
 
 def test_tiles_of_many_tokens_by_hand():
-    tile = Config(128, 64, 64, 3, 4, 4)
+    tile = LinearConfig(128, 64, 64, 3, 4, 4)
     assert tile.programs(300, 130) == 27  # 3 x 3 tiles in three parts
     assert tile.partial_elements(300, 130) == 27 * 128 * 64
     assert tile._replace(split=1).partial_elements(300, 130) == 0
 
 
 def test_the_token_tile_holds_the_tokens():
-    tiles = {tokens: token_tile(tokens) for tokens in range(1, 65)}
+    tiles = {tokens: token_class(tokens) for tokens in range(1, 65)}
     assert [tiles[tokens] for tokens in (1, 2, 3, 4, 5, 8, 16, 17, 32, 33, 64)] == [
         1,
         2,
@@ -81,7 +81,7 @@ def test_the_token_tile_holds_the_tokens():
 
 def test_a_layer_of_llama_70b_is_four_linears_a_degree():
     # n: 64 + 2 x 8 heads of 128, hidden 8192, 2 x 28672, hidden; the first and third are cut in n, the others in k
-    found = {(shard.layer, shard.tp): (shard.n, shard.k) for shard in shards()}
+    found = {(shard.layer, shard.tp): (shard.n, shard.k) for shard in layer_shards()}
     assert found == {
         (layer, tp): cut
         for tp in (1, 2, 4, 8)
@@ -96,4 +96,4 @@ def test_a_layer_of_llama_70b_is_four_linears_a_degree():
 
 def test_a_degree_that_does_not_divide_the_model_is_refused():
     with pytest.raises(UserError, match="tp=3"):
-        shards(tp=(3,))
+        layer_shards(tp=(3,))

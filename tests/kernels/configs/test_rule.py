@@ -6,13 +6,21 @@ import pytest
 import torch
 
 from kernels.configs import dispatch
-from kernels.configs.config import TOKEN_TILES, Config, shards
-from kernels.configs.cost_model import Prediction, needed_bytes, skinny_resident
-from kernels.configs.dispatch import MEASURED, STATIC, Row, Table, rank, ranked, rule
+from kernels.configs.config import SKINNY_TOKEN_CLASSES, LinearConfig, layer_shards
+from kernels.configs.cost_model import Prediction, needed_bytes_per_sm, skinny_programs_per_sm
+from kernels.configs.dispatch import (
+    MEASURED_BASIS,
+    STATIC_BASIS,
+    ConfigTable,
+    LinearRow,
+    rank_configs,
+    ranked_candidates,
+    rule_config,
+)
 from specs.errors import UserError
 from specs.gpus import ARCHS, GPUS
 
-SHARDS = shards()
+SHARDS = layer_shards()
 SHAPE = {"tokens": 16, "n": 8192, "k": 8192}
 
 
@@ -23,17 +31,17 @@ def predicted(seconds):
 def first(*pairs):
     """The best of (config, seconds), whichever is named first."""
     told = [(config, predicted(seconds)) for config, seconds in pairs]
-    (best,) = {rank(order)[0][0] for order in (told, told[::-1])}
+    (best,) = {rank_configs(order)[0][0] for order in (told, told[::-1])}
     return best
 
 
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
-        (Config(64, 16, 64, 8, 8, 6), Config(128, 16, 128, 1, 4, 3, tma=True)),  # pointers before all else
-        (Config(64, 16, 64, 2, 8, 6), Config(128, 16, 128, 3, 4, 3)),  # then fewer parts of k
-        (Config(64, 16, 64, 2, 8, 3), Config(128, 16, 128, 2, 4, 4)),  # then fewer stages
-        (Config(128, 16, 64, 2, 8, 3), Config(64, 16, 128, 2, 4, 3)),  # then more rows
+        (LinearConfig(64, 16, 64, 8, 8, 6), LinearConfig(128, 16, 128, 1, 4, 3, tma=True)),  # pointers before all else
+        (LinearConfig(64, 16, 64, 2, 8, 6), LinearConfig(128, 16, 128, 3, 4, 3)),  # then fewer parts of k
+        (LinearConfig(64, 16, 64, 2, 8, 3), LinearConfig(128, 16, 128, 2, 4, 4)),  # then fewer stages
+        (LinearConfig(128, 16, 64, 2, 8, 3), LinearConfig(64, 16, 128, 2, 4, 3)),  # then more rows
     ],
 )
 def test_ties_go_in_the_written_order(better, worse):
@@ -42,21 +50,21 @@ def test_ties_go_in_the_written_order(better, worse):
 
 
 def test_what_does_not_fit_is_left_out():
-    a, b = Config(64, 16, 64, 1, 4, 3), Config(128, 16, 64, 1, 4, 3)
-    assert rank([(a, predicted(None)), (b, predicted(1e-6))]) == [(b, predicted(1e-6))]
+    a, b = LinearConfig(64, 16, 64, 1, 4, 3), LinearConfig(128, 16, 64, 1, 4, 3)
+    assert rank_configs([(a, predicted(None)), (b, predicted(1e-6))]) == [(b, predicted(1e-6))]
 
 
 @pytest.mark.parametrize("middle", [exp(-10.01), exp(-10.03)])
 def test_a_difference_of_a_fiftieth_of_a_percent_is_a_tie_wherever_it_lies(middle):
-    whole, parted = Config(64, 16, 64, 1, 4, 3), Config(64, 16, 64, 2, 4, 3)
+    whole, parted = LinearConfig(64, 16, 64, 1, 4, 3), LinearConfig(64, 16, 64, 2, 4, 3)
     assert first((whole, middle * 1.0001), (parted, middle * 0.9999)) == whole
 
 
 def test_the_rule_has_enough_in_flight_on_h200_for_every_shard():
-    need = needed_bytes(GPUS["h200_sxm"])
+    need = needed_bytes_per_sm(GPUS["h200_sxm"])
     for shard in SHARDS:
-        for tokens in TOKEN_TILES:
-            _, prediction = ranked(ARCHS["sm_90"], "bf16", tokens=tokens, n=shard.n, k=shard.k)[0]
+        for tokens in SKINNY_TOKEN_CLASSES:
+            _, prediction = ranked_candidates(ARCHS["sm_90"], "bf16", tokens=tokens, n=shard.n, k=shard.k)[0]
             assert prediction.in_flight_bytes_per_sm >= need, (shard, tokens)
 
 
@@ -64,10 +72,10 @@ def test_the_rule_has_enough_in_flight_on_h200_for_every_shard():
 def test_every_call_on_a_shard_of_llama_70b_gets_a_configuration_that_fits(on):
     for shard in SHARDS:
         for tokens in range(1, 65):
-            config = dispatch.choose(on.name, "bf16", tokens=tokens, n=shard.n, k=shard.k).config
+            config = dispatch.choose_config(on.name, "bf16", tokens=tokens, n=shard.n, k=shard.k).config
             assert config.tokens >= tokens
             assert on.tma or not config.tma
-            assert skinny_resident(on, config, "bf16") > 0, config
+            assert skinny_programs_per_sm(on, config, "bf16") > 0, config
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
@@ -75,7 +83,7 @@ def test_every_call_on_a_shard_of_llama_70b_gets_a_configuration_that_fits(on):
 def test_odd_shapes_get_a_configuration(on, dtype):
     for tokens in (1, 3, 5, 17, 64):
         for n, k in ((1, 1), (1, 1025), (13, 1), (21, 2500), (33, 64), (100, 100)):
-            assert rule(on, dtype, tokens=tokens, n=n, k=k).tokens >= tokens
+            assert rule_config(on, dtype, tokens=tokens, n=n, k=k).tokens >= tokens
 
 
 @pytest.fixture
@@ -83,31 +91,31 @@ def of(monkeypatch):
     """Choices from a planted table."""
 
     def planted(table, **shape):
-        monkeypatch.setattr(dispatch, "tuned", lambda name: table)
-        dispatch.choose.cache_clear()
-        return dispatch.choose("sm_90", "bf16", **shape)
+        monkeypatch.setattr(dispatch, "tuned_linear_table", lambda name: table)
+        dispatch.choose_config.cache_clear()
+        return dispatch.choose_config("sm_90", "bf16", **shape)
 
     yield planted
-    dispatch.choose.cache_clear()
+    dispatch.choose_config.cache_clear()
 
 
-@pytest.mark.parametrize("basis", [MEASURED, STATIC])
+@pytest.mark.parametrize("basis", [MEASURED_BASIS, STATIC_BASIS])
 def test_a_row_in_reach_is_taken_on_its_grounds(of, basis):
-    config = Config(64, 16, 128, 8, 4, 3)
-    table = Table("sm_90", rows=(Row("bf16", 16, 8192, 8192, config, 1e-6, basis),))
+    config = LinearConfig(64, 16, 128, 8, 4, 3)
+    table = ConfigTable("sm_90", rows=(LinearRow("bf16", 16, 8192, 8192, config, 1e-6, basis),))
     assert of(table, **SHAPE) == (config, basis)
     assert of(table, **SHAPE | {"tokens": 5}) == (config, basis)
     assert str(of(table, **SHAPE)) == f"matrix 64x16x128 /8 w4 s3 ({basis})"
 
 
-@pytest.mark.parametrize("table", [None, Table("sm_90")])
+@pytest.mark.parametrize("table", [None, ConfigTable("sm_90")])
 def test_without_a_row_it_is_the_rule_that_decides_and_it_says_so(of, table):
-    assert of(table, **SHAPE) == (rule(ARCHS["sm_90"], "bf16", **SHAPE), "rule")
+    assert of(table, **SHAPE) == (rule_config(ARCHS["sm_90"], "bf16", **SHAPE), "rule")
 
 
 def test_an_arch_without_table_and_limits_is_refused():
     with pytest.raises(UserError, match="unknown architecture 'sm_75'"):
-        dispatch.choose("sm_75", "bf16", **SHAPE)
+        dispatch.choose_config("sm_75", "bf16", **SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +131,10 @@ def test_an_arch_without_table_and_limits_is_refused():
 )
 def test_a_device_takes_the_newest_known_arch_that_is_no_newer_than_itself(monkeypatch, capability, name):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    dispatch.arch_of.cache_clear()
-    assert dispatch.arch_of(torch.device("cuda", 0)) == name
-    dispatch.arch_of.cache_clear()
+    dispatch.device_arch.cache_clear()
+    assert dispatch.device_arch(torch.device("cuda", 0)) == name
+    dispatch.device_arch.cache_clear()
 
 
 def test_cpu_tensors_which_only_the_interpreter_takes_are_served_as_on_the_oldest():
-    assert dispatch.arch_of(torch.device("cpu")) == "sm_80"
+    assert dispatch.device_arch(torch.device("cpu")) == "sm_80"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.configs.config import TOKEN_TILES, Config, shards, token_tile
-from kernels.configs.space import SUMS_PER_THREAD, neighbours, skinny_candidates
+from kernels.configs.config import SKINNY_TOKEN_CLASSES, LinearConfig, layer_shards, token_class
+from kernels.configs.space import SKINNY_MAX_ACCUMULATORS, neighbours, skinny_candidates
 from specs.gpus import ARCHS
 from specs.units import ITEMSIZE
 
@@ -31,7 +31,7 @@ def faults(config, on, dtype, tokens, k):
         "matrix units below their least size": config.matrix and (config.tokens < 16 or config.rows < 64),
         "multiply-adds for many tokens": not config.matrix and tokens > 4,
         "more sums than a thread has registers for": config.matrix
-        and config.rows * config.tokens > SUMS_PER_THREAD * config.warps * 32,
+        and config.rows * config.tokens > SKINNY_MAX_ACCUMULATORS * config.warps * 32,
         "an access that is no whole 16 bytes": config.depth * ITEMSIZE[dtype] % 16 != 0,
         "sizes that are no powers of two": any(
             size & (size - 1) for size in (config.rows, config.tokens, config.depth, config.warps)
@@ -52,7 +52,7 @@ def test_every_candidate_fits_and_has_work(dtype, on, tokens, n, k):
 
 def test_faults_are_told():
     shape = {"tokens": 16, "k": 1024}
-    good = Config(64, 16, 128, 2, 4, 4)
+    good = LinearConfig(64, 16, 128, 2, 4, 4)
     on = ARCHS["sm_80"]
     assert faults(good, on, "bf16", **shape) == []
     # 8 stages x (128 + 16) x 128 x 2 bytes = 288 KiB; 1024 / 128 = 8 steps, in 6 parts of 2 steps: four have work
@@ -92,11 +92,11 @@ def test_up_to_four_tokens_try_both_ways_to_multiply():
 
 
 def test_the_split_is_searched_for_every_shard():
-    for shard in shards():
-        for tokens in TOKEN_TILES:
+    for shard in layer_shards():
+        for tokens in SKINNY_TOKEN_CLASSES:
             found = list(skinny_candidates(ARCHS["sm_90"], "bf16", tokens=tokens, n=shard.n, k=shard.k))
             assert len({config.split for config in found}) >= 4, (shard, tokens)
-            assert {config.tokens for config in found} <= {token_tile(tokens), max(16, token_tile(tokens))}
+            assert {config.tokens for config in found} <= {token_class(tokens), max(16, token_class(tokens))}
 
 
 def test_whole_tiles_are_preferred_where_there_are_any():
@@ -111,7 +111,7 @@ def test_whole_tiles_are_preferred_where_there_are_any():
 
 
 def test_neighbours_differ_in_one_field_and_come_nearest_first():
-    start = Config(128, 16, 64, 4, 4, 4)
+    start = LinearConfig(128, 16, 64, 4, 4, 4)
     other = {
         "stages 3": start._replace(stages=3),  # a quarter away
         "split 6": start._replace(split=6),  # a half
@@ -124,7 +124,7 @@ def test_neighbours_differ_in_one_field_and_come_nearest_first():
 
 
 @few
-@given(data=st.data(), tokens=st.sampled_from(TOKEN_TILES))
+@given(data=st.data(), tokens=st.sampled_from(SKINNY_TOKEN_CLASSES))
 def test_neighbours_among_candidates(data, tokens):
     among = list(skinny_candidates(ARCHS["sm_90"], "bf16", tokens=tokens, n=8192, k=8192))
     start = data.draw(st.sampled_from(among))

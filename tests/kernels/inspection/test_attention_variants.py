@@ -1,12 +1,14 @@
 """Which forms of decode attention `inspect` shows: one for each different machine code of a model's shards."""
 
-from kernels.configs.config import shards
-from kernels.inspection.variants import attention_forms, forms
+from kernels.configs.config import layer_shards
+from kernels.inspection.variants import attention_variants, inspected_variants
 from specs.gpus import ARCHS
 
 
 def told(arch, *degrees, model="llama-3-70b"):
-    return [(one.kernel.name, one.config) for one in attention_forms(ARCHS[arch], "bf16", shards(model, degrees))]
+    return [
+        (one.kernel.name, one.config) for one in attention_variants(ARCHS[arch], "bf16", layer_shards(model, degrees))
+    ]
 
 
 def test_each_code_once_with_and_without_pages():
@@ -22,6 +24,10 @@ def test_a_model_of_another_attention_has_none():
 
 
 def test_they_stand_among_all_forms_with_their_bytes():
-    found = [one for one in forms(ARCHS["sm_120"], "bf16", shards("llama-3-70b", (8,))) if one.kernel.op == "attention"]
+    found = [
+        one
+        for one in inspected_variants(ARCHS["sm_120"], "bf16", layer_shards("llama-3-70b", (8,)))
+        if one.kernel.op == "attention"
+    ]
     assert {(one.basis, one.dtype, one.warps) for one in found} == {("rule", "bf16", 4)}
     assert {one.in_flight_bytes for one in found} == {2 * 32 * 128 * 2}  # K and V of one tile

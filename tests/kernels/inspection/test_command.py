@@ -20,13 +20,13 @@ O_TP8 = Shard("llama-3-70b", 8, 1, "o", 8192, 1024)
 def run(monkeypatch, capsys):
     """Run a command in this process on one shape and two tiles of tokens; exit code, output, errors."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
-    monkeypatch.setattr(variants, "TOKEN_TILES", (1, 16))
-    monkeypatch.setattr(variants, "GEMM_TOKENS", (128, 8192))
+    monkeypatch.setattr(variants, "SKINNY_TOKEN_CLASSES", (1, 16))
+    monkeypatch.setattr(variants, "GEMM_TOKEN_CLASSES", (128, 8192))
 
     def told(*arguments):
         monkeypatch.setattr(sys, "argv", ["kernels", *arguments])
         with pytest.raises(SystemExit) as ended:
-            command.run()
+            command.run_cli()
         return ended.value.code, *capsys.readouterr()
 
     return told
@@ -34,7 +34,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture
 def on_one_shape(monkeypatch):
-    monkeypatch.setattr(command, "shards", lambda model, tp: [O_TP8])
+    monkeypatch.setattr(command, "layer_shards", lambda model, tp: [O_TP8])
 
 
 def inspected(run, arch):

@@ -5,10 +5,10 @@ import pytest
 from kernels import gemm, skinny
 from kernels.ceilings import read_variants
 from kernels.compile import compile_variants
-from kernels.configs.attention import Cut
-from kernels.configs.config import Config, compiles_well, triton_version
+from kernels.configs.attention import SplitConfig
+from kernels.configs.config import LinearConfig, compiles_well, triton_version
 from kernels.decode_attention import attention_variant as attention
-from kernels.inspection.sass import blocks, multiplying_loop, natural_loops
+from kernels.inspection.sass import basic_blocks, multiplying_loop, natural_loops
 
 
 def sass(*lines):
@@ -26,13 +26,13 @@ PIPELINED = sass("MOV R1, R2", BAR, COPY, WAIT, BAR, FENCE, HGMMA, BAR, COPY, "@
 
 def test_a_loop_begins_where_the_branch_leads_back_to():
     """Two of four barriers stand between 0x30 and 0x90."""
-    assert natural_loops(blocks(PIPELINED)) == {0x30: {0x30}}
+    assert natural_loops(basic_blocks(PIPELINED)) == {0x30: {0x30}}
     loop = multiplying_loop(PIPELINED)
     assert (loop.barriers, loop.fences) == (2, 1)
 
 
 def test_blocks_end_where_code_branches_and_begin_where_it_is_branched_to():
-    code = blocks(sass("MOV R1, R2", "@P0 BRA 0x30", "NOP", "BRA.U !UP0, 0x10", "@P1 EXIT", "EXIT"))
+    code = basic_blocks(sass("MOV R1, R2", "@P0 BRA 0x30", "NOP", "BRA.U !UP0, 0x10", "@P1 EXIT", "EXIT"))
     assert {at: block.targets for at, block in code.items()} == {
         0x0: (0x10,),
         0x10: (0x30, 0x20),
@@ -80,7 +80,7 @@ def test_code_behind_the_end_that_returns_into_a_loop_belongs_to_it():
     """The compiler lays the wait for a copy that is late there; the branch back from it begins no loop of its own."""
     late = ("SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R6", "@!P0 BRA 0x60", "BRA 0x20")
     code = sass(BAR, "@!P0 BRA 0x60", BAR, HGMMA, "@P1 BRA 0x0", "EXIT", *late)
-    assert set(natural_loops(blocks(code))) == {0x0, 0x60}
+    assert set(natural_loops(basic_blocks(code))) == {0x0, 0x60}
     assert multiplying_loop(code).barriers == 2
 
 
@@ -109,8 +109,8 @@ FENCED = tuple(map(int, str(triton_version()).split(".")[:2])) >= (3, 7)
 
 
 def test_real_loops_on_the_matrix_units():
-    configs = [Config(64, 16, 128, 1, 4, 3), Config(64, 16, 64, 2, 4, 4, tma=True)]
-    big = gemm.variant(Config(128, 128, 64, 2, 8, 4, tma=True), "bf16")
+    configs = [LinearConfig(64, 16, 128, 1, 4, 3), LinearConfig(64, 16, 64, 2, 4, 4, tma=True)]
+    big = gemm.variant(LinearConfig(128, 128, 64, 2, 8, 4, tma=True), "bf16")
     pointers, fetched, both = loops([*(skinny.variant(one, "bf16") for one in configs), big], "sm_90")
     assert (pointers.barriers, pointers.fences) == (2, 1 if FENCED else 0)
     assert (fetched.barriers, fetched.fences) == ((2, 1) if FENCED else (3, 0))  # x by cp.async, W by the copy engine
@@ -119,7 +119,10 @@ def test_real_loops_on_the_matrix_units():
 
 def test_real_loops_of_multiply_adds():
     """The one that the compiler lays out anew in each iteration is what tuning leaves out."""
-    pipelined, one_stage = Config(8, 1, 512, 1, 2, 3, matrix=False), Config(8, 1, 512, 1, 2, 1, matrix=False)
+    pipelined, one_stage = (
+        LinearConfig(8, 1, 512, 1, 2, 3, matrix=False),
+        LinearConfig(8, 1, 512, 1, 2, 1, matrix=False),
+    )
     found = loops([skinny.variant(one, "bf16") for one in (pipelined, one_stage)], "sm_90")
     assert [one.fences for one in found] == [None, None]
     assert found[0].barriers == pipelined.pipeline_barriers == 2
@@ -128,7 +131,7 @@ def test_real_loops_of_multiply_adds():
 
 
 def test_real_code_beside_linears():
-    decode = attention(Cut(64, 4, 3, 20), "bf16", group=8, head_dim=128)
+    decode = attention(SplitConfig(64, 4, 3, 20), "bf16", group=8, head_dim=128)
     found, none = loops([decode, read_variants("bf16")[0]], "sm_90")
     assert found.barriers == 6  # for its copies of K and of V, and to share maxima and weights between warps
     assert none is None

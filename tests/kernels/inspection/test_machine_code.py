@@ -3,8 +3,8 @@
 import pytest
 
 from kernels.compile import compile_variant
-from kernels.configs.config import Config
-from kernels.inspection.sass import family, load_bits, narrowest_load_bits, opcodes, summary
+from kernels.configs.config import LinearConfig
+from kernels.inspection.sass import base_opcode, count_opcodes, load_bits, narrowest_load_bits, summarise_opcodes
 from kernels.skinny import variant
 
 SASS = """
@@ -32,7 +32,7 @@ def with_load(opcode):
 
 
 def test_every_instruction_is_counted_once_whatever_its_predicate():
-    assert opcodes(SASS) == dict.fromkeys(
+    assert count_opcodes(SASS) == dict.fromkeys(
         [
             "LDC",
             "LDGSTS.E.BYPASS.LTC128B.128",
@@ -46,7 +46,7 @@ def test_every_instruction_is_counted_once_whatever_its_predicate():
         ],
         1,
     )
-    assert opcodes(SASS + SASS)["FFMA"] == 2
+    assert count_opcodes(SASS + SASS)["FFMA"] == 2
 
 
 @pytest.mark.parametrize(
@@ -72,18 +72,18 @@ def test_bits_of_a_load(opcode, bits):
 
 
 def test_families():
-    assert [family(code) for code in ("HGMMA.64x16x16.F32.BF16", "FFMA", "LDG.E.128")] == ["HGMMA", "FFMA", "LDG"]
+    assert [base_opcode(code) for code in ("HGMMA.64x16x16.F32.BF16", "FFMA", "LDG.E.128")] == ["HGMMA", "FFMA", "LDG"]
 
 
 def test_a_summary_by_hand():
-    assert summary(SASS) == {"LDGSTS.128": 2, "UTMALDG": 1, "HGMMA": 1, "LDG.32": 1, "FFMA": 1}
-    assert summary(with_load("LDL.64"))["LDL"] == 1
-    assert summary(with_load("HMMA.16816.F32.BF16"))["HMMA"] == 1
-    assert summary(with_load("UTCHMMA"))["UTCHMMA"] == 1
+    assert summarise_opcodes(SASS) == {"LDGSTS.128": 2, "UTMALDG": 1, "HGMMA": 1, "LDG.32": 1, "FFMA": 1}
+    assert summarise_opcodes(with_load("LDL.64"))["LDL"] == 1
+    assert summarise_opcodes(with_load("HMMA.16816.F32.BF16"))["HMMA"] == 1
+    assert summarise_opcodes(with_load("UTCHMMA"))["UTCHMMA"] == 1
 
 
 def test_multiply_adds_in_pairs_are_told():
-    assert "FFMA2" in summary(with_load("FFMA2"))
+    assert "FFMA2" in summarise_opcodes(with_load("FFMA2"))
 
 
 def test_a_narrow_load_is_caught_and_reading_back_partial_sums_is_none():
@@ -95,12 +95,12 @@ def test_a_narrow_load_is_caught_and_reading_back_partial_sums_is_none():
 
 
 def test_what_the_compiler_makes_is_read():
-    sass = compile_variant(variant(Config(128, 16, 64, 2, 4, 4), "bf16"), "sm_90").sass
-    found = opcodes(sass)
+    sass = compile_variant(variant(LinearConfig(128, 16, 64, 2, 4, 4), "bf16"), "sm_90").sass
+    found = count_opcodes(sass)
     assert found["EXIT"] >= 1
     assert sum(found.values()) > 200
     assert all(opcode[0].isupper() for opcode in found)
-    told = summary(sass)
+    told = summarise_opcodes(sass)
     # 64 of k are 4 steps of 16, and 128 rows are two of 64: 8 for each copy of the loop's body
     assert told["HGMMA"] % 8 == 0
     assert told["LDGSTS.128"] > 0

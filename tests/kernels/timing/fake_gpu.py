@@ -10,7 +10,7 @@ from kernels.timing import cuda
 IDLE_MHZ, FULL_MHZ = 345.0, 1980.0
 
 
-class Machine:
+class FakeGpu:
     """Time goes on only by what is done. `seen` is how far the host has waited: behind it work is still queued.
 
     Work takes its time at `FULL_MHZ`, and longer at a lower clock. The clock follows from seconds of load since the
@@ -119,7 +119,7 @@ def install(monkeypatch, machine, *, warm=True):
     monkeypatch.setattr(cuda.time, "monotonic", lambda: machine.now)
     monkeypatch.setattr(cuda, "read_load", machine.read)
     clock = cuda.SteadyClock()
-    monkeypatch.setattr(cuda, "CLOCK", clock)
+    monkeypatch.setattr(cuda, "PROCESS_CLOCK", clock)
     if warm:
         clock._best = FULL_MHZ
         clock.note_load()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kernels.timing import nvidia_smi
-from kernels.timing.device import unseen_gpu
-from kernels.timing.nvidia_smi import Driver, find_driver, other_processes
+from kernels.timing.device import why_gpu_unseen
+from kernels.timing.nvidia_smi import Driver, find_driver, other_gpu_processes
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,15 +47,15 @@ def run(*command):
 def test_the_driver_is_read(smi):
     smi("535.104.05", "12.2")
     assert find_driver() == Driver("NVIDIA H100 80GB HBM3", "535.104.05", "12.2")
-    assert other_processes() == [4711]
+    assert other_gpu_processes() == [4711]
 
 
 @pytest.mark.parametrize("before", ["exit 9", "echo 'NVIDIA-SMI has failed'; exit 0", "sleep 30"])
 def test_a_driver_that_does_not_answer_is_none(smi, before, monkeypatch):
-    monkeypatch.setattr(nvidia_smi, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(nvidia_smi, "TIMEOUT_SECONDS", 1)
     smi("535.104.05", "12.2", before)
     assert find_driver() is None
-    assert unseen_gpu() is None
+    assert why_gpu_unseen() is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_driver_that_does_not_answer_is_none(smi, before, monkeypatch):
 def test_the_build_that_fits_the_driver_is_named(smi, monkeypatch, built, driver, told):
     monkeypatch.setattr(torch.version, "cuda", built)
     smi(driver, "12.2")
-    reason = unseen_gpu()
+    reason = why_gpu_unseen()
     assert reason.startswith(
         f"nvidia-smi lists NVIDIA H100 80GB HBM3 with driver {driver}, which runs CUDA up to 12.2; "
     )
@@ -83,14 +83,14 @@ def test_the_build_that_fits_the_driver_is_named(smi, monkeypatch, built, driver
 def test_a_gpu_that_is_hidden_on_purpose_is_no_fault(smi, monkeypatch, value):
     smi("535.104.05", "12.2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert unseen_gpu() is None
+    assert why_gpu_unseen() is None
 
 
 def test_a_number_that_names_no_gpu_is_told(smi, monkeypatch):
     smi("580.65.06", "13.0")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert "CUDA_VISIBLE_DEVICES=7 names no GPU" in unseen_gpu()
+    assert "CUDA_VISIBLE_DEVICES=7 names no GPU" in why_gpu_unseen()
 
 
 @pytest.mark.parametrize(

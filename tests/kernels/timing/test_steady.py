@@ -5,10 +5,10 @@ from contextlib import contextmanager
 import pytest
 
 from kernels.timing.cuda import CudaTimer
-from kernels.timing.device import Device, Patience
-from tests.kernels.timing.fake_gpu import FULL_MHZ, Machine, install, ramp
+from kernels.timing.device import Device, SamplingLimits
+from tests.kernels.timing.fake_gpu import FULL_MHZ, FakeGpu, install, ramp
 
-GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))
+GPU = Device("cuda", "sm_90", 2**20, SamplingLimits(1e-3, 30e-3, 0.005, 90.0))
 TRUE_SECONDS = 3e-6
 LAUNCHES = pytest.mark.parametrize("launch", ["graph", "eager"])
 
@@ -18,7 +18,7 @@ def gpu(monkeypatch):
     """A GPU that has been idle, with the clock given."""
 
     def gpu(clock=ramp, **how):
-        install(monkeypatch, machine := Machine(clock), **{"warm": False, **how})
+        install(monkeypatch, machine := FakeGpu(clock), **{"warm": False, **how})
         return machine
 
     return gpu
@@ -121,7 +121,7 @@ def test_samples_in_which_the_clock_moved_are_taken_once_more(gpu, launch):
     assert 1500.0 in machine.readings
     assert sampled.seconds == pytest.approx([TRUE_SECONDS] * len(sampled.seconds), rel=1e-3)
     assert not sampled.moved
-    assert sampled.made == 2 * 3 * sampled.calls * len(sampled.seconds), "those of both tries"
+    assert sampled.calls_made == 2 * 3 * sampled.calls * len(sampled.seconds), "those of both tries"
 
 
 @LAUNCHES
@@ -140,7 +140,7 @@ def test_a_clock_that_is_held_back_and_moves_is_not_tried_again(gpu):
     machine.held_back = lambda loaded: True
     sampled = ready(machine).sample(1.0)
     assert (sampled.moved, sampled.throttled) == (True, True)
-    assert sampled.made == 3 * sampled.calls * len(sampled.seconds)
+    assert sampled.calls_made == 3 * sampled.calls * len(sampled.seconds)
 
 
 @LAUNCHES
@@ -173,7 +173,7 @@ def order_of(machine, timer):
     """The GPU notes what a visit gives it, in order. A replay of a graph stands for its calls."""
     machine.order.clear()
     sampled = timer.sample(1.0)
-    given = [what for what in machine.order if what != "call" or timer._runner == timer._launched]
+    given = [what for what in machine.order if what != "call" or timer._runner == timer._eager_runner]
     return given, len(sampled.seconds)
 
 

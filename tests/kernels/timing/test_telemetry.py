@@ -87,7 +87,7 @@ def test_other_errors_are_not_hidden(load):
 
 
 def test_each_reason_that_counts_is_one_of_nvmls():
-    assert set(device.HELD_BACK) == set(SLOWED.values())
+    assert set(device.THROTTLE_REASONS) == set(SLOWED.values())
 
 
 @pytest.mark.parametrize("reasons", SLOWED.values(), ids=SLOWED)

@@ -7,19 +7,19 @@ import pytest
 
 from kernels.timing import cuda as cuda_timing
 from kernels.timing import host as timing
-from kernels.timing.cuda import CudaTimer, Look
-from kernels.timing.device import Device, Patience
+from kernels.timing.cuda import CudaTimer, QuickTiming
+from kernels.timing.device import Device, SamplingLimits
 from kernels.timing.host import HostTimer
-from tests.kernels.timing.fake_gpu import Machine, install, ramp
+from tests.kernels.timing.fake_gpu import FakeGpu, install, ramp
 
-CPU = Device("cpu", "cpu", 2**20, Patience(10e-3, 60e-3, 0.05, 90.0))
-GPU = Device("cuda", "sm_90", 2**20, Patience(1e-3, 30e-3, 0.005, 90.0))
+CPU = Device("cpu", "cpu", 2**20, SamplingLimits(10e-3, 60e-3, 0.05, 90.0))
+GPU = Device("cuda", "sm_90", 2**20, SamplingLimits(1e-3, 30e-3, 0.005, 90.0))
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A warm GPU whose clock stands still, and a host whose clock is the GPU's."""
-    machine = Machine()
+    machine = FakeGpu()
     install(monkeypatch, machine)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
     return machine
@@ -35,7 +35,7 @@ def test_a_host_sample_is_seconds_a_call_over_at_least_the_span(machine):
     before = machine.now
     sampled = timer.sample(1.0)
     assert sampled.seconds == pytest.approx([3e-3] * 5)  # 60 ms a visit / (4 calls x 3 ms)
-    assert (sampled.calls, sampled.made) == (4, 20)  # 4 x 3 ms is the first multiple past 10 ms
+    assert (sampled.calls, sampled.calls_made) == (4, 20)  # 4 x 3 ms is the first multiple past 10 ms
     assert machine.now - before == pytest.approx(5 * 4 * 3e-3)
 
 
@@ -74,7 +74,7 @@ def test_a_timer_tells_which_copy_was_read_last(machine, timed, expected):
     timer = HostTimer(CPU) if timed == "host" else CudaTimer(GPU, timed)
     timer.warm_up(calls_of(machine, 3e-3, copies=7), expected)
     timer.sample(1.0)
-    assert machine.calls[-1] == (timer.made - 1) % 7
+    assert machine.calls[-1] == (timer.calls_made - 1) % 7
 
 
 @pytest.mark.parametrize("launch", ["graph", "eager"])
@@ -91,7 +91,7 @@ def test_a_device_sample_is_free_of_what_starting_a_graph_costs(machine, launch)
     timer.warm_up(calls_of(machine, 3e-6), None)
     machine.calls.clear()
     sampled = timer.sample(1.0)
-    assert sampled.made == len(machine.calls) - sum(apart)
+    assert sampled.calls_made == len(machine.calls) - sum(apart)
     assert len(apart) == 2, "before the samples and behind them"
     assert sampled.seconds == pytest.approx([3e-6] * len(sampled.seconds), rel=1e-6)
     assert sampled.calls * 3e-6 >= 1e-3 * 0.8  # sized by a probe that still held the graph's start
@@ -156,7 +156,7 @@ def test_pythons_collector_is_held_off_while_a_cpu_is_warmed_up(machine):
 
 def test_hiccups_on_either_side_leave_the_mean_alone():
     """Of 100 us a call with one hiccup of 50 us in T(n) and one in T(2n)."""
-    assert cuda_timing._without_hiccups([1e-4, 1.5e-4, 1e-4, -5e-5, 1e-4]) == (1e-4, 1e-4, 1e-4)
+    assert cuda_timing._drop_hiccups([1e-4, 1.5e-4, 1e-4, -5e-5, 1e-4]) == (1e-4, 1e-4, 1e-4)
 
 
 def test_samples_reach_the_span_though_the_pass_before_was_slow(machine):
@@ -179,22 +179,22 @@ def test_the_graph_that_sizes_the_samples_is_replayed_once_before_it_is_timed(ma
 
 
 def test_the_graph_of_a_look_is_replayed_once_before_it_is_timed(machine):
-    Look(calls_of(machine, 3e-6)).seconds(2)
+    QuickTiming(calls_of(machine, 3e-6)).seconds(2)
     given = [what for what in machine.order if what != "call"]
     assert given == ["upload", "event", "replay", "event", "replay", "event"]
 
 
 def test_a_look_tells_fast_from_slow_at_a_clock_that_is_up(machine):
     for seconds in (3e-6, 3.3e-6):
-        look = Look([lambda seconds=seconds: machine.work(0, seconds)] * 100)
+        look = QuickTiming([lambda seconds=seconds: machine.work(0, seconds)] * 100)
         # 7 us of the graph's start over 32 calls
         assert look.seconds(2) == pytest.approx(seconds + 7e-6 / 32)
 
 
 def test_a_first_look_at_an_idle_gpu_brings_its_clock_up(monkeypatch):
-    machine = Machine(ramp)
+    machine = FakeGpu(ramp)
     install(monkeypatch, machine, warm=False)
-    look = Look([lambda: machine.work(0, 3e-6)] * 32)
+    look = QuickTiming([lambda: machine.work(0, 3e-6)] * 32)
     assert look.seconds(2) == pytest.approx(3e-6 + 7e-6 / 32, rel=1e-2)
     assert machine.now >= 0.05
     before = machine.now
@@ -204,7 +204,7 @@ def test_a_first_look_at_an_idle_gpu_brings_its_clock_up(monkeypatch):
 
 def test_a_look_holds_the_collector_off(machine):
     seen = []
-    look = Look([lambda: machine.work(0, 3e-6)])
+    look = QuickTiming([lambda: machine.work(0, 3e-6)])
     replay = look._graph.replay
     look._graph.replay = lambda: (seen.append(gc.isenabled()), replay())
     look.seconds(2)

@@ -1,6 +1,6 @@
 """A timer of the tuner's that needs no GPU."""
 
-from kernels.timing.host import Sampled
+from kernels.timing.host import TimerSamples
 
 
 class Timer:
@@ -13,4 +13,4 @@ class Timer:
         self.made = [call() for call in calls]
 
     def sample(self, share):
-        return Sampled((1e-6, 2e-6, 6e-6), len(self.made))
+        return TimerSamples((1e-6, 2e-6, 6e-6), len(self.made))

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from kernels import gemm, skinny
-from kernels.configs.config import Config
-from kernels.timing.device import PATIENCE, Device
+from kernels.configs.config import LinearConfig
+from kernels.timing.device import SAMPLING_LIMITS, Device
 from kernels.tuning import search
-from kernels.tuning.search import Bench, LostError
-from kernels.tuning.subjects import LinearShape
+from kernels.tuning.search import DeviceLostError, TrialRunner
+from kernels.tuning.shapes import LinearShape
 from tests.kernels.interpreter import interpreted, needs_interpreter
 from tests.kernels.tuning.quick_timer import Timer
 
-STREAM = Config(2, 2, 512, 1, 4, 1, matrix=False)
+STREAM = LinearConfig(2, 2, 512, 1, 4, 1, matrix=False)
 SPLIT = STREAM._replace(split=2)
 SHAPE = LinearShape("fp32", 2, 4, 1024)
 WEIGHT_BYTES = 4 * 1024 * 4
@@ -25,7 +25,7 @@ COPIES = 4  # 32 x 2048 bytes / 16 KiB
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.setattr(search, "CudaTimer", Timer)
-    return Bench(Device("cpu", "cpu", LLC_BYTES, PATIENCE["cpu"]), "fp32", WEIGHT_BYTES)
+    return TrialRunner(Device("cpu", "cpu", LLC_BYTES, SAMPLING_LIMITS["cpu"]), "fp32", WEIGHT_BYTES)
 
 
 LAUNCH = skinny.launch
@@ -42,7 +42,7 @@ def tried(bench, config):
 
 
 @needs_interpreter
-@pytest.mark.parametrize("config", [STREAM, SPLIT, Config(64, 16, 32, 3, 4, 3)], ids=str)
+@pytest.mark.parametrize("config", [STREAM, SPLIT, LinearConfig(64, 16, 32, 3, 4, 3)], ids=str)
 def test_a_right_configuration_has_the_mean_of_its_samples(bench, config):
     assert tried(bench, config) == pytest.approx(3e-6)  # (1 + 2 + 6) / 3
     assert bench.problem == ""
@@ -52,7 +52,7 @@ def test_a_right_configuration_has_the_mean_of_its_samples(bench, config):
 @pytest.mark.parametrize("split", [1, 2])
 def test_beyond_64_tokens_the_gemm_is_tried(bench, split):
     with interpreted(gemm, gemm):
-        assert bench.seconds(SHAPE._replace(tokens=70), Config(64, 64, 32, split, 4, 3)) == pytest.approx(3e-6)
+        assert bench.seconds(SHAPE._replace(tokens=70), LinearConfig(64, 64, 32, split, 4, 3)) == pytest.approx(3e-6)
 
 
 @needs_interpreter
@@ -111,13 +111,13 @@ def test_a_timer_that_fails_makes_no_time_up(bench, monkeypatch):
     monkeypatch.setattr(Timer, "sample", sample)
     assert tried(bench, STREAM) == inf
     assert bench.problem == "RuntimeError: 8 calls took no longer than 4"
-    assert not bench.lasting, "the next time it may not"
+    assert not bench.is_permanent, "the next time it may not"
 
 
 def test_more_tokens_than_a_configuration_holds_are_a_problem_of_it(bench):
     assert bench.seconds(SHAPE._replace(tokens=3), STREAM) == inf
     assert "3 tokens" in bench.problem
-    assert bench.lasting
+    assert bench.is_permanent
 
 
 def test_an_exception_without_words_is_a_problem_like_any_other(bench, monkeypatch):
@@ -132,7 +132,7 @@ def test_an_exception_without_words_is_a_problem_like_any_other(bench, monkeypat
 def test_a_gpu_that_is_lost_ends_the_search(bench, monkeypatch):
     plant(monkeypatch, refuses)
     monkeypatch.setattr(Device, "lost", lambda self: "the GPU is lost to this process (unspecified launch failure)")
-    with pytest.raises(LostError, match=r"the GPU is lost .* after multiply-add 2x2x512 w4 s1"):
+    with pytest.raises(DeviceLostError, match=r"the GPU is lost .* after multiply-add 2x2x512 w4 s1"):
         bench.seconds(SHAPE, STREAM)
 
 
@@ -142,7 +142,7 @@ def test_partial_sums_are_poisoned_and_counters_are_zero_whatever_was_there_befo
     seen = []
 
     def looks(config, scratch, **call):
-        partials, arrived = scratch.turn(config.partial_elements(4), 2)
+        partials, arrived = scratch.next_buffers(config.partial_elements(4), 2)
         seen.append(bool(partials.isnan().all()) and not arrived.any() and partials.numel() > 0)
 
     plant(monkeypatch, looks)

@@ -5,14 +5,14 @@ from math import inf
 
 import pytest
 
-from kernels.configs.attention import Cut
-from kernels.configs.config import Config
-from kernels.tuning.search import Trial, read_trials, write_trial
-from kernels.tuning.subjects import AttentionShape, LinearShape
+from kernels.configs.attention import SplitConfig
+from kernels.configs.config import LinearConfig
+from kernels.tuning.search import Trial, append_trial, read_trials
+from kernels.tuning.shapes import AttentionShape, LinearShape
 from specs.errors import UserError
 
 MADE = {"gpu": "NVIDIA H200", "torch": "2.13.0", "triton": "3.7.1"}
-CONFIG = Config(64, 16, 128, 3, 4, 4, tma=True)
+CONFIG = LinearConfig(64, 16, 128, 3, 4, 4, tma=True)
 RIGHT = Trial(MADE, LinearShape("bf16", 16, 8192, 1024), CONFIG, 5.7e-6)
 WRONG = Trial(
     MADE, LinearShape("bf16", 1, 8192, 1024), CONFIG._replace(split=1), inf, "wrong result: relative error 0.5"
@@ -20,7 +20,7 @@ WRONG = Trial(
 OTHER = RIGHT._replace(shape=RIGHT.shape._replace(n=4096))
 
 
-def read(path, made=MADE, shape=LinearShape, config=Config):
+def read(path, made=MADE, shape=LinearShape, config=LinearConfig):
     return list(read_trials(path, made, shape, config))
 
 
@@ -28,7 +28,7 @@ def read(path, made=MADE, shape=LinearShape, config=Config):
 def journal(tmp_path):
     path = tmp_path / "sm_90.trials.jsonl"
     for trial in (RIGHT, WRONG):
-        write_trial(path, trial)
+        append_trial(path, trial)
     return path
 
 
@@ -41,7 +41,7 @@ def test_tries_are_known_again_and_what_was_wrong_stays_wrong(journal):
 @pytest.mark.parametrize("other", [{"gpu": "NVIDIA H100 80GB HBM3"}, {"torch": "2.12.0"}, {"triton": "3.8.0"}])
 def test_tries_of_another_gpu_or_version_are_not(journal, other):
     theirs = RIGHT._replace(made=MADE | other, seconds=1e-6)
-    write_trial(journal, theirs)
+    append_trial(journal, theirs)
     assert read(journal) == [RIGHT, WRONG]
     assert read(journal, MADE | other) == [theirs]
 
@@ -55,7 +55,7 @@ def test_a_last_line_that_was_cut_short_is_passed_over(journal, cut):
 
 def test_what_follows_a_line_that_was_cut_short_is_kept(journal):
     journal.write_text(journal.read_text()[:-20])
-    write_trial(journal, OTHER)
+    append_trial(journal, OTHER)
     assert read(journal) == [RIGHT, OTHER]
 
 
@@ -86,13 +86,13 @@ def test_no_journal_is_no_tries(tmp_path):
 
 def test_a_journal_that_cannot_be_written_or_read_is_told_in_a_line(tmp_path):
     with pytest.raises(UserError, match="Is a directory"):
-        write_trial(tmp_path, RIGHT)
+        append_trial(tmp_path, RIGHT)
     with pytest.raises(UserError, match="Is a directory"):
         read(tmp_path)
 
 
 def test_tries_of_attention_are_known_again_and_are_no_linears(journal):
-    attention = Trial(MADE, AttentionShape("bf16", 1, 8192, 8, 1, 128, 64), Cut(64, 4, 3, 8), 2e-5)
-    write_trial(journal, attention)
-    assert read(journal, shape=AttentionShape, config=Cut) == [attention]
+    attention = Trial(MADE, AttentionShape("bf16", 1, 8192, 8, 1, 128, 64), SplitConfig(64, 4, 3, 8), 2e-5)
+    append_trial(journal, attention)
+    assert read(journal, shape=AttentionShape, config=SplitConfig) == [attention]
     assert read(journal) == [RIGHT, WRONG]

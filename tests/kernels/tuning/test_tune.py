@@ -9,20 +9,28 @@ import pytest
 import torch
 
 from kernels.configs import space
-from kernels.configs.config import Config
-from kernels.configs.dispatch import MEASURED, STATIC, Row, Table, dump, load, ranked
+from kernels.configs.config import LinearConfig
+from kernels.configs.dispatch import (
+    MEASURED_BASIS,
+    STATIC_BASIS,
+    ConfigTable,
+    LinearRow,
+    format_table,
+    load_linear_table,
+    ranked_candidates,
+)
 from kernels.configs.space import skinny_candidates
-from kernels.timing.device import PATIENCE, Device
+from kernels.timing.device import SAMPLING_LIMITS, Device
 from kernels.tuning import search as tuning_search
 from kernels.tuning import tune
-from kernels.tuning.search import LostError, read_trials
-from kernels.tuning.subjects import LinearShape
+from kernels.tuning.search import DeviceLostError, read_trials
+from kernels.tuning.shapes import LinearShape
 from specs.errors import UserError
 from specs.gpus import ARCHS
 from specs.parallel import Shard
 
 GPU, HOPPER = "NVIDIA Planted", ARCHS["sm_90"]
-OURS = MEASURED + GPU
+OURS = MEASURED_BASIS + GPU
 SHARDS = [Shard("llama-3-70b", 8, 1, "qkv", 1280, 8192), Shard("llama-3-70b", 8, 1, "o", 8192, 1024)]
 TILES = (1, 16)
 TRY_SECONDS = 2.0
@@ -47,37 +55,37 @@ def machine(monkeypatch, tmp_path):
 
     class Bench:
         problem = ""
-        lasting = True
+        is_permanent = True
 
         def __init__(self, device, dtype, largest_bytes):
             assert largest_bytes == max(shard.n * shard.k for shard in SHARDS) * 2
 
         def seconds(self, shape, config):
             (table,) = machine.into.glob("*.json")
-            load(table)  # whole at any time
+            load_linear_table(table)  # whole at any time
             machine.now += TRY_SECONDS
             _, *sizes = shape
             machine.tried.append((config, *sizes))
             if config == machine.deadly:
-                raise LostError(f"the GPU is lost to this process after {config}")
+                raise DeviceLostError(f"the GPU is lost to this process after {config}")
             seconds = machine.seconds(config, *sizes)
             self.problem = "wrong result" if seconds == inf else ""
             return seconds
 
-    monkeypatch.setattr(tune, "current_device", lambda: Device("cuda", "sm_90", 2**20, PATIENCE["cuda"]))
+    monkeypatch.setattr(tune, "current_device", lambda: Device("cuda", "sm_90", 2**20, SAMPLING_LIMITS["cuda"]))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *which: GPU)
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: machine.now))
-    monkeypatch.setattr(tune, "Bench", Bench)
-    monkeypatch.setattr(tuning_search, "SEEDS", 1)  # a row after a single try
+    monkeypatch.setattr(tune, "TrialRunner", Bench)
+    monkeypatch.setattr(tuning_search, "SEED_CONFIGS", 1)  # a row after a single try
     monkeypatch.setattr(tune, "TOKEN_CLASSES", TILES)
-    monkeypatch.setattr(tune, "TUNED", tmp_path / "none committed")
+    monkeypatch.setattr(tune, "TUNED_FOLDER", tmp_path / "none committed")
     return machine
 
 
 def search(machine, tries, say=lambda line: None):
     """Search for as long as so many tries take; the table then."""
-    (path,) = tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say, [tune.LINEARS])
-    return load(path)
+    (path,) = tune.tune("bf16", SHARDS, tries * TRY_SECONDS, machine.into, say, [tune.LINEARS_PART])
+    return load_linear_table(path)
 
 
 def shape_of(row):
@@ -146,18 +154,18 @@ def test_a_shape_for_which_all_fail_keeps_the_row_it_had(machine):
     }
     machine.wrong |= set(skinny_candidates(HOPPER, "bf16", tokens=16, n=8192, k=1024))
     machine.wrong |= set(skinny_candidates(HOPPER, "bf16", tokens=1, n=8192, k=1024))
-    row = Row("bf16", 16, 1280, 8192, Config(64, 16, 64, 4, 4, 4), 9e-6, STATIC)
+    row = LinearRow("bf16", 16, 1280, 8192, LinearConfig(64, 16, 64, 4, 4, 4), 9e-6, STATIC_BASIS)
     machine.wrong.add(row.config)
     machine.into.mkdir()
-    (machine.into / "sm_90.json").write_text(dump(Table("sm_90", rows=(row,))))
+    (machine.into / "sm_90.json").write_text(format_table(ConfigTable("sm_90", rows=(row,))))
     assert search(machine, 20).rows == (row,)
 
 
 def test_what_the_table_has_is_tried_first_and_stays_where_nothing_is_faster(machine):
-    best = Config(64, 16, 64, 4, 4, 4)  # a cost of 1 us, the least there is
+    best = LinearConfig(64, 16, 64, 4, 4, 4)  # a cost of 1 us, the least there is
     machine.into.mkdir()
-    rows = tuple(Row("bf16", 16, s.n, s.k, best, 9e-6, STATIC) for s in SHARDS)
-    (machine.into / "sm_90.json").write_text(dump(Table("sm_90", rows=rows)))
+    rows = tuple(LinearRow("bf16", 16, s.n, s.k, best, 9e-6, STATIC_BASIS) for s in SHARDS)
+    (machine.into / "sm_90.json").write_text(format_table(ConfigTable("sm_90", rows=rows)))
     table = search(machine, 4)
     assert Counter(config for config, *_ in machine.tried)[best] == 2
     assert [row.config for row in table.rows if row.tokens == 16] == [best, best]
@@ -167,13 +175,15 @@ def test_what_the_table_has_is_tried_first_and_stays_where_nothing_is_faster(mac
 def test_the_committed_table_is_where_a_search_into_another_folder_begins(machine, monkeypatch, tmp_path):
     committed = tmp_path / "committed"
     committed.mkdir()
-    other = Row("fp16", 1, 5, 5, Config(4, 1, 1024, 1, 4, 1, matrix=False), 1e-6, STATIC)
-    (committed / "sm_90.json").write_text(dump(Table("sm_90", {STATIC: {"gpu": "h200_sxm"}}, (other,))))
-    monkeypatch.setattr(tune, "TUNED", committed)
+    other = LinearRow("fp16", 1, 5, 5, LinearConfig(4, 1, 1024, 1, 4, 1, matrix=False), 1e-6, STATIC_BASIS)
+    (committed / "sm_90.json").write_text(
+        format_table(ConfigTable("sm_90", {STATIC_BASIS: {"gpu": "h200_sxm"}}, (other,)))
+    )
+    monkeypatch.setattr(tune, "TUNED_FOLDER", committed)
     table = search(machine, 4)
     assert other in table.rows
-    assert table.made.keys() == {STATIC, OURS}
-    assert load(committed / "sm_90.json").rows == (other,)
+    assert table.made.keys() == {STATIC_BASIS, OURS}
+    assert load_linear_table(committed / "sm_90.json").rows == (other,)
 
 
 def test_the_table_is_on_the_disk_after_each_round(machine):
@@ -181,7 +191,7 @@ def test_the_table_is_on_the_disk_after_each_round(machine):
 
     def say(line):
         if line.startswith("round"):
-            lines.append(len(load(machine.into / "sm_90.json").rows))
+            lines.append(len(load_linear_table(machine.into / "sm_90.json").rows))
 
     search(machine, 9, say)  # two rounds of four shapes, and one try
     assert lines == [4, 4]
@@ -206,13 +216,13 @@ def test_a_search_that_is_cut_off_loses_no_try(machine, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         search(machine, 10)
     monkeypatch.undo()
-    made = tune.versions(tune.LINEARS) | {"gpu": GPU}
-    assert len(list(read_trials(machine.into / "sm_90.trials.jsonl", made, LinearShape, Config))) == 2
-    load(machine.into / "sm_90.json")
+    made = tune.software_versions(tune.LINEARS_PART) | {"gpu": GPU}
+    assert len(list(read_trials(machine.into / "sm_90.trials.jsonl", made, LinearShape, LinearConfig))) == 2
+    load_linear_table(machine.into / "sm_90.json")
 
 
 def test_what_took_the_gpu_down_is_not_tried_again(machine):
-    machine.deadly = ranked(HOPPER, "bf16", tokens=1, n=1280, k=8192)[0][0]
+    machine.deadly = ranked_candidates(HOPPER, "bf16", tokens=1, n=1280, k=8192)[0][0]
     with pytest.raises(UserError, match=r"lost.*run it again"):
         search(machine, 10)
     search(machine, 10)
@@ -228,13 +238,13 @@ def test_rows_of_another_gpu_of_the_arch_keep_its_name(machine, monkeypatch):
 @pytest.mark.parametrize("capability", [(8, 7), (12, 1), (7, 5)])
 def test_a_gpu_fills_no_table_but_its_own(machine, monkeypatch, capability):
     own = "sm_{}{}".format(*capability)
-    monkeypatch.setattr(tune, "current_device", lambda: Device("cuda", own, 2**20, PATIENCE["cuda"]))
+    monkeypatch.setattr(tune, "current_device", lambda: Device("cuda", own, 2**20, SAMPLING_LIMITS["cuda"]))
     with pytest.raises(UserError, match=own):
         search(machine, 1)
 
 
 def test_without_a_gpu_it_says_so_and_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(tune, "current_device", lambda: Device("cpu", "cpu", 2**20, PATIENCE["cpu"]))
+    monkeypatch.setattr(tune, "current_device", lambda: Device("cpu", "cpu", 2**20, SAMPLING_LIMITS["cpu"]))
     with pytest.raises(UserError, match=r"^no CUDA GPU.*--static --arch sm_90.*$"):
         tune.tune("bf16", SHARDS, 1.0, tmp_path, print)
 
@@ -258,14 +268,14 @@ def test_a_full_disk_is_told_and_leaves_the_old_table(machine, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match=r"sm_90.json: No space left on device; .*--into"):
-        tuning_search.write(machine.into / "sm_90.json", Table("sm_90"))
-    assert load(machine.into / "sm_90.json") == before
+        tuning_search.write_table(machine.into / "sm_90.json", ConfigTable("sm_90"))
+    assert load_linear_table(machine.into / "sm_90.json") == before
 
 
 def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
     machine.into.mkdir()
     path = machine.into / "sm_90.json"
-    path.write_text(dump(Table("sm_90")).replace('"schema": 2', '"schema": 0'))
+    path.write_text(format_table(ConfigTable("sm_90")).replace('"schema": 2', '"schema": 0'))
     with pytest.raises(UserError, match="delete it and run"):
         search(machine, 1)
     path.unlink()
@@ -273,12 +283,12 @@ def test_a_damaged_table_can_be_cured_as_its_message_says(machine):
 
 
 def test_a_search_that_has_hardly_begun_fills_no_row(machine, monkeypatch):
-    monkeypatch.setattr(tuning_search, "SEEDS", 4)
+    monkeypatch.setattr(tuning_search, "SEED_CONFIGS", 4)
     assert search(machine, 12).rows == ()  # three tries for each of four shapes
     assert len(search(machine, 4).rows) == 4
 
 
 def test_what_passes_is_not_kept_for_good(machine, monkeypatch):
-    monkeypatch.setattr(tune.Bench, "lasting", False)
+    monkeypatch.setattr(tune.TrialRunner, "is_permanent", False)
     search(machine, 4)
     assert not (machine.into / "sm_90.trials.jsonl").exists()

@@ -3,11 +3,11 @@ import json
 import pytest
 
 from reports.archive import entries
-from reports.archive.entries import check, faults
+from reports.archive.entries import check, find_faults
 from reports.results import parse
-from specs.privacy import Names
+from specs.privacy import Identity
 from tests.reports import planted
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 CASE = "suites/bench_linears.py::bench_decode[planted]"
 MACHINE = {fact: value for fact, value in planted.CPU.items() if fact != "node"}
@@ -32,15 +32,15 @@ def found(tmp_path):
     def found(whole):
         path = tmp_path / "out.json"
         path.write_text(whole if isinstance(whole, str) else json.dumps(whole))
-        return list(faults(path, Names(users=("alice",))))
+        return list(find_faults(path, Identity(users=("alice",))))
 
     return found
 
 
 def test_the_committed_files_are_sound(capsys):
-    assert ran("check") == 0
+    assert run_reports("check") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said == [f"ok   {entries.told(path)}" for path in entries.result_paths(entries.DATA)]
+    assert said == [f"ok   {entries.path_from_root(path)}" for path in entries.result_paths(entries.DATA_FOLDER)]
 
 
 def test_a_sound_file_has_no_fault(found):
@@ -139,16 +139,16 @@ def test_a_line_for_each_file_and_exit_1_when_one_fails(tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps(content()))
     assert check([tmp_path / "a.json"]) == [f"ok   {tmp_path / 'a.json'}"]
     (tmp_path / "b.json").write_text("{")
-    assert ran("check", tmp_path) == 1
+    assert run_reports("check", tmp_path) == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"ok   {tmp_path / 'a.json'}"
     assert said[1].startswith(f"no   {tmp_path / 'b.json'}: cut short after 1 bytes")
-    assert ran("check", tmp_path / "none.json") == 1
+    assert run_reports("check", tmp_path / "none.json") == 1
     assert "no such file" in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_an_error(tmp_path, capsys):
-    assert ran("check", tmp_path) == 2
+    assert run_reports("check", tmp_path) == 2
     assert "no result file in it" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports.archive import entries
-from reports.archive.index import show_all
+from reports.archive.index import show_folder
 from reports.output import Format
 from specs.errors import UserError
 from tests.reports import planted
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def listed(folder, capsys, form=Format.JSON):
-    show_all(form, None, folder)
+    show_folder(form, None, folder)
     said = capsys.readouterr().out
     return json.loads(said) if form is Format.JSON else said
 
@@ -102,14 +102,14 @@ def test_only_damaged_files_are_lines_too(tmp_path, capsys):
 
 def test_a_folder_that_is_not_there_or_has_no_file_is_a_line(tmp_path):
     with pytest.raises(UserError, match="no result file in it; give one that"):
-        show_all(Format.TABLE, None, tmp_path)
+        show_folder(Format.TABLE, None, tmp_path)
     with pytest.raises(UserError, match="no such folder; give result files, as in"):
-        show_all(Format.TABLE, None, tmp_path / "none")
+        show_folder(Format.TABLE, None, tmp_path / "none")
 
 
 def test_is_what_show_says_without_a_file_wherever_one_stands(tmp_path):
     command = [sys.executable, "-m", "reports", "show"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=True, env=environment)
-    for path in entries.result_paths(entries.DATA):
+    for path in entries.result_paths(entries.DATA_FOLDER):
         assert f"\nreports/data/{path.name}\nmachine " in done.stdout

@@ -1,6 +1,6 @@
 import pytest
 
-from reports.machine import told
+from reports.machine import run_command
 from reports.results import parse
 from tests.reports import planted
 
@@ -13,7 +13,7 @@ def file(tmp_path, cases=("suites/bench_linears.py::b[1]",), **block):
 
 def test_is_what_the_file_says(tmp_path):
     command = "torchrun --nproc-per-node 8 -m pytest suites/ --impl nccl"
-    assert told(file(tmp_path, command=command)) == command
+    assert run_command(file(tmp_path, command=command)) == command
 
 
 @pytest.mark.parametrize(
@@ -28,22 +28,25 @@ def test_is_what_the_file_says(tmp_path):
     ],
 )  # fmt: skip
 def test_is_put_together_from_the_options_where_the_file_does_not(tmp_path, options, typed):
-    assert told(file(tmp_path, options=options)) == f"pytest suites/bench_linears.py{typed} (by its options)"
+    assert run_command(file(tmp_path, options=options)) == f"pytest suites/bench_linears.py{typed} (by its options)"
 
 
 def test_names_the_suites_where_they_are_few(tmp_path):
     cases = [f"suites/bench_{name}.py::b[1]" for name in "abcd"]
-    assert told(file(tmp_path, cases[:2], options={})) == "pytest suites/bench_a.py suites/bench_b.py (by its options)"
-    assert told(file(tmp_path, cases, options={})) == "pytest suites/ (by its options)"
+    assert (
+        run_command(file(tmp_path, cases[:2], options={}))
+        == "pytest suites/bench_a.py suites/bench_b.py (by its options)"
+    )
+    assert run_command(file(tmp_path, cases, options={})) == "pytest suites/ (by its options)"
 
 
 def test_an_imported_file_was_not_run(tmp_path):
     content = planted.content([planted.measured(planted.case(), 1.0)], machine=planted.H200 | {"source": "tables"})
-    assert told(parse(tmp_path / "x.json", content)) == ""
+    assert run_command(parse(tmp_path / "x.json", content)) == ""
 
 
 def test_nor_was_a_profile(tmp_path):
     machine = planted.H200 | {"profiler": "NVIDIA Nsight Systems 2026.1"}
     content = planted.content([planted.measured(planted.case(), 1.0)], machine=machine)
     content["shardbench"]["options"] = {"profiler": "nsys", "run": True}
-    assert told(parse(tmp_path / "x.json", content)) == ""
+    assert run_command(parse(tmp_path / "x.json", content)) == ""

@@ -5,7 +5,16 @@ from math import isfinite
 import pytest
 
 from reports.claims import arithmetic
-from reports.claims.arithmetic import ARITHMETIC, NEITHER, OTHERS, PRINTED, Size, agrees, read, text
+from reports.claims.arithmetic import (
+    ARITHMETIC_CLAIMS,
+    AS_PRINTED,
+    NO_READING,
+    OTHER_READINGS,
+    PrintedSize,
+    agrees,
+    format_bytes,
+    interpret_units,
+)
 from reports.claims.evidence import VERDICTS
 from specs.gpus import GPUS
 
@@ -43,7 +52,7 @@ EXPECTED = {
         ["elements", "5.637 GB", "112 times", "128 over all", "16 is one TP rank"],
     ),
     "generic-pp-decode": ("REFUTED", 7 * 512 * 12288 * 2, "bytes", ["no reading", "88.08 MB", "9.1 times"]),
-    "pp-weight-transfer": ("REFUTED", 0, "bytes", [text(7 * STAGE), "119.8 GB"]),
+    "pp-weight-transfer": ("REFUTED", 0, "bytes", [format_bytes(7 * STAGE), "119.8 GB"]),
     "tp-100-steps": (
         "REFUTED",
         100 * 4 * 32 * 7 / 8 * 1024 * 12288 * 2,
@@ -55,7 +64,7 @@ EXPECTED = {
         "HOLDS_IF",
         CUT,
         "bytes",
-        [text(CUT + 7 / 8 * 2 * EMBEDDING), "19.48 GB", "19.21 GB", "17.64 GB", "17.11 GB"],
+        [format_bytes(CUT + 7 / 8 * 2 * EMBEDDING), "19.48 GB", "19.21 GB", "17.64 GB", "17.11 GB"],
     ),
     "kv-formula": (
         "REFUTED",
@@ -69,11 +78,11 @@ EXPECTED = {
         "REFUTED",
         8 * STAGE / TP_READS,
         "ratio",
-        ["17.11 GB", "136.9 GB", "17.38 GB", text(8 * (STAGE + 2 * EMBEDDING)), "0.98"],
+        ["17.11 GB", "136.9 GB", "17.38 GB", format_bytes(8 * (STAGE + 2 * EMBEDDING)), "0.98"],
     ),
     "batch-10k-fits": ("HOLDS_IF", (80e9 - CUT) / (A_TOKEN / 8) // 10_000, "tokens", ["B=10,000", "TP8", "152 on"]),
 }
-FINDINGS = {row.id: row.predicate() for row in ARITHMETIC}
+FINDINGS = {row.id: row.predicate() for row in ARITHMETIC_CLAIMS}
 
 
 def test_the_constants_belong_together():
@@ -84,11 +93,15 @@ def test_the_constants_belong_together():
 
 
 def test_every_claim_of_the_ledger_is_there_once():
-    assert sorted(row.id for row in ARITHMETIC) == sorted(EXPECTED)
-    assert len({row.statement for row in ARITHMETIC}) == len({row.predicate for row in ARITHMETIC}) == len(EXPECTED)
+    assert sorted(row.id for row in ARITHMETIC_CLAIMS) == sorted(EXPECTED)
+    assert (
+        len({row.statement for row in ARITHMETIC_CLAIMS})
+        == len({row.predicate for row in ARITHMETIC_CLAIMS})
+        == len(EXPECTED)
+    )
 
 
-@pytest.mark.parametrize("row", ARITHMETIC, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", ARITHMETIC_CLAIMS, ids=lambda row: row.id)
 def test_a_claim_is_one_sentence_with_its_source(row):
     assert row.statement.endswith(".")
     assert row.statement.count(". ") == 0
@@ -173,19 +186,19 @@ def test_rounding_agrees_and_ten_percent_does_not():
 @pytest.mark.parametrize(
     ("said", "found", "reading"),
     [
-        (4.70, 4_697_620_480, PRINTED),
-        (4.375, 4_697_620_480, OTHERS[0]),
-        (4.48, 4_697_620_480, OTHERS[1]),  # as GiB 2.4 % off and so within rounding too, but 4,480 MiB is exact
-        (2.35, 4_697_620_480, OTHERS[2]),
-        (5.17, 4_697_620_480, NEITHER),
+        (4.70, 4_697_620_480, AS_PRINTED),
+        (4.375, 4_697_620_480, OTHER_READINGS[0]),
+        (4.48, 4_697_620_480, OTHER_READINGS[1]),  # as GiB 2.4 % off and so within rounding too, but 4,480 MiB is exact
+        (2.35, 4_697_620_480, OTHER_READINGS[2]),
+        (5.17, 4_697_620_480, NO_READING),
     ],
 )
 def test_a_size_is_read_as_what_it_comes_closest_to(said, found, reading):
-    assert read(Size(said, "GB", found)) is reading
+    assert interpret_units(PrintedSize(said, "GB", found)) is reading
 
 
 def test_one_reading_has_to_fit_all_sizes():
     # 4.48 MB is within 3 % of 4,587,520 bytes, 4.48 GB is not of 4,697,620,480
-    token, step = Size(4.48, "MB", 4_587_520), Size(4.48, "GB", 4_697_620_480)
-    assert read(token) is PRINTED
-    assert read(token, step) is OTHERS[1]
+    token, step = PrintedSize(4.48, "MB", 4_587_520), PrintedSize(4.48, "GB", 4_697_620_480)
+    assert interpret_units(token) is AS_PRINTED
+    assert interpret_units(token, step) is OTHER_READINGS[1]

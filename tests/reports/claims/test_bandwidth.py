@@ -3,7 +3,7 @@
 import pytest
 
 from reports.claims import bandwidth
-from reports.claims.evidence import HOT, collect
+from reports.claims.evidence import MAYBE_HOT, collect_evidence
 from tests.reports import planted
 from tests.reports.planted_sweeps import PUBLISHED, file, findings, layers, published, seeded, series
 
@@ -19,7 +19,7 @@ def shard(share, *, question="decode", **how):
 
 
 def judged(measurements, machine=planted.CPU):
-    return findings(bandwidth.judge, [*measurements, *planted.ceilings(read=READ)], machine)
+    return findings(bandwidth.judge_bandwidth, [*measurements, *planted.ceilings(read=READ)], machine)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_interval_covers_the_passes_of_both():
     one, reading, _ = [*shard(0.8), *planted.ceilings(read=READ)]
     up, down = 1.01005017, 0.99004983  # exp(±0.01)
     passes = [planted.replace(m, seconds=((m.median * up,) * 3, (m.median * down,) * 3)) for m in (one, reading)]
-    whole, _ = findings(bandwidth.judge, passes)
+    whole, _ = findings(bandwidth.judge_bandwidth, passes)
     assert (whole.low, whole.high) == pytest.approx((0.8 / 1.062738, 0.8 * 1.062738), rel=1e-4)
     assert whole.verdict == "REFUTED"
 
@@ -84,7 +84,7 @@ def test_an_implementation_that_reaches_it_is_named():
 
 def test_what_is_faster_than_memory_came_from_a_cache():
     whole, rows = judged([*shard(3.0), *shard(0.97, layer="qkv")])
-    assert (rows["o tp8"].verdict, rows["o tp8"].condition) == ("UNDERPOWERED", bandwidth.BEYOND)
+    assert (rows["o tp8"].verdict, rows["o tp8"].condition) == ("UNDERPOWERED", bandwidth.ABOVE_CEILING)
     assert (whole.verdict, whole.condition) == ("HOLDS", "over 1 shard; left out 1 undecided")
 
 
@@ -98,7 +98,7 @@ def test_graphs_then_decode_tables_count_first():
 def test_whole_layers_have_a_finding_of_their_own():
     layer = layers(lambda _: BYTES / READ / 0.7, (1,), tp=8, hbm_bytes=BYTES)
     found = [*shard(0.97), *layer, *planted.ceilings(read=READ)]
-    rows = list(bandwidth.judge(collect([file(found)])))
+    rows = list(bandwidth.judge_bandwidth(collect_evidence([file(found)])))
     assert [(row.architecture, row.scope, row.verdict) for row in rows] == [
         ("dense", "overall", "HOLDS"),
         ("dense", "o tp8", "HOLDS"),
@@ -110,20 +110,20 @@ def test_whole_layers_have_a_finding_of_their_own():
 
 @pytest.mark.parametrize("changes", [{"cache": "hot"}, {"question": "prefill"}, {"op": "attention"}])
 def test_other_cases_are_no_evidence(changes):
-    assert list(bandwidth.judge(collect([file(shard(0.5, **changes))]))) == []
+    assert list(bandwidth.judge_bandwidth(collect_evidence([file(shard(0.5, **changes))]))) == []
 
 
 def test_more_tokens_than_one_are_no_evidence():
-    assert list(bandwidth.judge(collect([file(series(lambda _: 0.2, (2, 64)))]))) == []
+    assert list(bandwidth.judge_bandwidth(collect_evidence([file(series(lambda _: 0.2, (2, 64)))]))) == []
 
 
 def test_without_a_read_ceiling_nothing_is_judged():
-    whole, rows = findings(bandwidth.judge, shard(0.5))
+    whole, rows = findings(bandwidth.judge_bandwidth, shard(0.5))
     assert (whole.verdict, rows["o tp8"].verdict) == ("NOT_MEASURED", "NOT_MEASURED")
     assert "bench_ceilings" in whole.condition
 
 
-def told(*shares, **how):
+def published_shares(*shares, **how):
     """Published times of a shard by framework: the H200's datasheet says 4.8e12 bytes a second."""
     found = []
     for share, framework in zip(shares, ("vllm", "trtllm", "sglang"), strict=False):
@@ -132,7 +132,7 @@ def told(*shares, **how):
 
 
 def test_published_times_are_held_against_the_datasheet():
-    whole, rows = findings(bandwidth.judge, told(0.6, 0.7, 0.8), PUBLISHED)
+    whole, rows = findings(bandwidth.judge_bandwidth, published_shares(0.6, 0.7, 0.8), PUBLISHED)
     assert (whole.verdict, whole.provenance) == ("REFUTED", "published")
     assert (whole.low, whole.value, whole.high) == pytest.approx((0.6, 0.7, 0.8))
     assert "of the datasheet's bandwidth, which no memory reaches" in whole.condition
@@ -140,22 +140,24 @@ def test_published_times_are_held_against_the_datasheet():
 
 
 def test_published_times_that_may_be_hot_support_no_verdict():
-    hot = told(0.5, 0.6, facts={"maybe_hot": True})
-    whole, rows = findings(bandwidth.judge, hot, PUBLISHED)
+    hot = published_shares(0.5, 0.6, facts={"maybe_hot": True})
+    whole, rows = findings(bandwidth.judge_bandwidth, hot, PUBLISHED)
     assert (whole.verdict, rows["o tp8"].verdict) == ("UNDERPOWERED", "UNDERPOWERED")
-    assert HOT in whole.condition
-    whole, _ = findings(bandwidth.judge, [*hot, *told(0.7, 0.8, layer="gate_up")], PUBLISHED)
+    assert MAYBE_HOT in whole.condition
+    whole, _ = findings(bandwidth.judge_bandwidth, [*hot, *published_shares(0.7, 0.8, layer="gate_up")], PUBLISHED)
     assert (whole.verdict, whole.low) == ("REFUTED", pytest.approx(0.7))
     assert "over 1 shard; left out 1 maybe hot" in whole.condition
 
 
 def test_shapes_that_were_published_themselves_count_before_interpolated_ones():
-    between = told(0.3, 0.4, layer="down", facts={"provenance": "interpolated", "interpolated_over": "k 1–2"})
-    whole, _ = findings(bandwidth.judge, [*told(0.7, 0.8), *between], PUBLISHED)
+    between = published_shares(
+        0.3, 0.4, layer="down", facts={"provenance": "interpolated", "interpolated_over": "k 1–2"}
+    )
+    whole, _ = findings(bandwidth.judge_bandwidth, [*published_shares(0.7, 0.8), *between], PUBLISHED)
     assert (whole.low, whole.high) == pytest.approx((0.7, 0.8))
     assert "left out 1 of interpolated shape" in whole.condition
 
 
 def test_a_gpu_without_a_datasheet_says_so():
-    whole, _ = findings(bandwidth.judge, told(0.7, 0.8), PUBLISHED | {"gpu": "NVIDIA H900"})
-    assert (whole.verdict, whole.condition) == ("NOT_MEASURED", bandwidth.NO_SHEET)
+    whole, _ = findings(bandwidth.judge_bandwidth, published_shares(0.7, 0.8), PUBLISHED | {"gpu": "NVIDIA H900"})
+    assert (whole.verdict, whole.condition) == ("NOT_MEASURED", bandwidth.NO_DATASHEET)

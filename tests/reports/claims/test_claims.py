@@ -6,7 +6,7 @@ import re
 import pytest
 
 from reports.__main__ import main
-from reports.claims.registry import CLAIMS, MEASURED
+from reports.claims.registry import CLAIMS, TIMED_CLAIMS
 from tests.reports import planted
 from tests.reports.planted_sweeps import (
     PUBLISHED,
@@ -90,7 +90,7 @@ def test_without_files_arithmetic_is_judged_and_the_rest_is_not_measured(said):
     rows = {row["id"]: row for row in said()}
     assert len(rows) == len(CLAIMS)
     for claim in CLAIMS:
-        if claim in MEASURED:
+        if claim in TIMED_CLAIMS:
             assert rows[claim.id]["verdict"] == "NOT_MEASURED"
             suite = "bench_tp_vs_pp" if claim.kind == "whole" else "bench_token_sweep"
             assert suite in rows[claim.id]["condition"]
@@ -134,8 +134,8 @@ def test_measured_claims_name_machine_and_cases(said, measured):
 )
 def test_nothing_holds_for_want_of_data(said, write, measurements):
     rows = said(write("poor.json", measurements, planted.CPU))
-    found = {row["id"]: row["verdict"] for row in rows if row["id"] in {claim.id for claim in MEASURED}}
-    assert len(found) == len(MEASURED)
+    found = {row["id"]: row["verdict"] for row in rows if row["id"] in {claim.id for claim in TIMED_CLAIMS}}
+    assert len(found) == len(TIMED_CLAIMS)
     assert set(found.values()) <= {"NOT_MEASURED", "UNDERPOWERED"}
 
 
@@ -176,7 +176,7 @@ def test_a_closed_gate_is_a_line_and_the_report_is_written_all_the_same(gate, li
     assert {row["id"] for row in json.loads(captured.out)} == {claim.id for claim in CLAIMS}
 
 
-@pytest.mark.parametrize("claim", MEASURED, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", TIMED_CLAIMS, ids=lambda claim: claim.id)
 @pytest.mark.parametrize("verdict", ["HOLDS", "HOLDS_IF", "REFUTED", "UNDERPOWERED"])
 def test_a_gate_on_a_claim_without_evidence_is_closed(claim, verdict, capsys):
     assert ran("--gate", f"{claim.id}={verdict}") == 1
@@ -240,7 +240,7 @@ def test_markdown_into_a_file(mixed, tmp_path, capsys):
     assert ran(mixed, "--format", "markdown", "-o", to) == 0
     assert capsys.readouterr().out == ""
     text = to.read_text()
-    assert [f"## {claim.id}" in text for claim in MEASURED] == [True] * len(MEASURED)
+    assert [f"## {claim.id}" in text for claim in TIMED_CLAIMS] == [True] * len(TIMED_CLAIMS)
     assert "## arithmetic" in text
     assert re.search(r"^\| *h200_sxm *\| *dense *\| *bf16 *\| *REFUTED *\| *3\.10 ", text, re.MULTILINE)
 

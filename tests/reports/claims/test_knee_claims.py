@@ -3,7 +3,7 @@
 import pytest
 
 from reports.claims import tokens
-from reports.claims.evidence import HOT, collect
+from reports.claims.evidence import MAYBE_HOT, collect_evidence
 from tests.reports import planted
 from tests.reports.planted_sweeps import (
     PUBLISHED,
@@ -123,8 +123,8 @@ def test_a_published_range_covers_what_a_launch_may_have_cost(overhead):
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp8", "fp8-block"])
 def test_halved_weights_at_a_doubled_peak_have_the_same_ridge(dtype):
-    [evidence] = collect([file(published(roofline(200), "vllm", dtype=dtype), PUBLISHED)])
-    assert tokens.ridge(evidence) == pytest.approx(206, abs=0.5)
+    [evidence] = collect_evidence([file(published(roofline(200), "vllm", dtype=dtype), PUBLISHED)])
+    assert tokens.roofline_ridge(evidence) == pytest.approx(206, abs=0.5)
 
 
 @pytest.mark.parametrize("other", [{"gpu": "NVIDIA H2000"}, {"gpu_memory_bytes": 18_000_000_000}, {"gpu": None}])
@@ -147,7 +147,7 @@ def test_weights_that_may_have_been_cached_support_no_verdict(judge):
     hot = by_frameworks([roofline(600, 100e-6, 1.5e-6)] * 2, facts={"maybe_hot": True})
     cold = by_frameworks([roofline(200, 100e-6, 1.5e-6)] * 2, layer="down")
     whole, rows = judge(hot, PUBLISHED)
-    assert {(one.verdict, one.condition) for one in (whole, rows["o tp8"])} == {("UNDERPOWERED", HOT)}
+    assert {(one.verdict, one.condition) for one in (whole, rows["o tp8"])} == {("UNDERPOWERED", MAYBE_HOT)}
     assert (whole.value, whole.low, whole.high) == (None, None, None)
     assert judge([*hot, *cold], PUBLISHED)[0].high < 300
 
@@ -156,7 +156,7 @@ def test_one_point_that_may_have_been_cached_spoils_its_series():
     found = by_frameworks([roofline(250, 100e-6, 1.5e-6)] * 2)
     assert knee_of(found, PUBLISHED)[0].verdict == "HOLDS"
     spoilt = [planted.replace(one, maybe_hot=one.case.tokens == 1) for one in found]
-    assert knee_of(spoilt, PUBLISHED)[0].condition == HOT
+    assert knee_of(spoilt, PUBLISHED)[0].condition == MAYBE_HOT
 
 
 @pytest.mark.parametrize("judge", [knee_of, throughput_of])
@@ -169,7 +169,7 @@ def test_shapes_that_nobody_measured_stay_out_of_the_overall_range(judge):
 
 
 def test_experts_have_no_flat_part_to_judge():
-    evidence = collect([file(experts("balanced", 1.0, 1.1), PUBLISHED)])
+    evidence = collect_evidence([file(experts("balanced", 1.0, 1.1), PUBLISHED)])
     for found in (*tokens.judge_knee(evidence), *tokens.judge_throughput(evidence)):
         assert (found.verdict, found.architecture, found.scope) == ("NOT_MEASURED", "moe", "overall")
         assert found.condition.startswith("experts have no flat part")

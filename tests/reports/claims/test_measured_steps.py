@@ -9,10 +9,10 @@ from reports.claims import registry
 from reports.results import load
 from specs.parallel import Deployment
 from tests.reports import planted
-from tests.reports.tp_vs_pp.planted_steps import ASYNC, ASYNC4, SYNC, TP2, TWO, busy, step
+from tests.reports.tp_vs_pp.planted_steps import ASYNC, ASYNC4, SYNC, TP2, TWO_REPLICAS, busy_shares, step
 
 BALANCED = Deployment(pp=2, schedule="sync", partition="balanced")
-SHAKY = [9.0, 11.0, 9.0, 11.0]
+NOISY_MS = [9.0, 11.0, 9.0, 11.0]
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def found(tmp_path):
 
     def found(slug, *steps):
         file = load(planted.write(tmp_path / "x.json", steps))
-        whole, *rows = [one.finding for one in registry.judge_all([file]) if one.id == slug]
+        whole, *rows = [one.finding for one in registry.judge_files([file]) if one.id == slug]
         return whole, {row.scope: row for row in rows}
 
     return found
@@ -29,7 +29,7 @@ def found(tmp_path):
 
 def test_one_request_uses_a_stage_at_a_time(found):
     """Each stage computes 0.47 of the step: within 1.05 / 2 = 0.525."""
-    whole, rows = found("pp-one-of-p", step(SYNC, shares=busy(0.47, 0.5)), step(TP2))
+    whole, rows = found("pp-one-of-p", step(SYNC, shares=busy_shares(0.47, 0.5)), step(TP2))
     assert (whole.verdict, whole.value, whole.unit, whole.condition) == ("HOLDS", 0.47, "share", "at a batch of 1")
     assert (whole.architecture, whole.gpu, whole.dtype) == ("whole", "Planted CPU 9000", "bf16")
     row = rows["pp2-sync B=1"]
@@ -40,10 +40,10 @@ def test_one_request_uses_a_stage_at_a_time(found):
 @pytest.mark.parametrize(
     ("shares", "verdict"),
     [
-        ([busy(0.515)] * 4, "HOLDS"),
-        ([busy(0.535)] * 4, "REFUTED"),
-        ([busy(0.50), busy(0.55)] * 2, "UNDERPOWERED"),  # 0.525 in the middle
-        ([busy(0.45), busy(0.46)] * 2, "HOLDS"),  # 0.455 ± 0.009
+        ([busy_shares(0.515)] * 4, "HOLDS"),
+        ([busy_shares(0.535)] * 4, "REFUTED"),
+        ([busy_shares(0.50), busy_shares(0.55)] * 2, "UNDERPOWERED"),  # 0.525 in the middle
+        ([busy_shares(0.45), busy_shares(0.46)] * 2, "HOLDS"),  # 0.455 ± 0.009
     ],
 )
 def test_more_than_that_refutes_and_what_straddles_is_open(found, shares, verdict):
@@ -53,25 +53,30 @@ def test_more_than_that_refutes_and_what_straddles_is_open(found, shares, verdic
 def test_layers_that_are_shared_as_well_are_another_question(found):
     """Under TP 2 x PP 2 a rank computes less than half of its half, for all-reduces."""
     one = Deployment(tp=2, pp=2, schedule="sync")
-    whole, rows = found("pp-one-of-p", step(one, shares=busy(0.1, 0.5)))
+    whole, rows = found("pp-one-of-p", step(one, shares=busy_shares(0.1, 0.5)))
     assert (whole.verdict, rows) == ("NOT_MEASURED", {})
 
 
 def test_ranks_that_share_cores_say_nothing_of_tp_against_pp(tmp_path):
-    steps = [step(TP2, 40.0, 1), step(SYNC, 10.0, 1, shares=busy(0.1)), step(ASYNC, 10.0, 64), step(TP2, 40.0, 64)]
+    steps = [
+        step(TP2, 40.0, 1),
+        step(SYNC, 10.0, 1, shares=busy_shares(0.1)),
+        step(ASYNC, 10.0, 64),
+        step(TP2, 40.0, 64),
+    ]
     for cores, verdict in ((2, "REFUTED"), (1, "UNDERPOWERED")):
         file = load(planted.write(tmp_path / f"{cores}.json", steps, machine=planted.CPU | {"cores": cores}))
-        (whole, *rows) = [one.finding for one in registry.judge_all([file]) if one.id == "tp-lower-latency"]
+        (whole, *rows) = [one.finding for one in registry.judge_files([file]) if one.id == "tp-lower-latency"]
         assert (whole.verdict, {row.verdict for row in rows}) == (verdict, {verdict})
     assert whole.condition == "2 ranks share 1 core and take turns"
     two_hosts = planted.CPU | {"cores": 1, "hosts": 2}
     file = load(planted.write(tmp_path / "hosts.json", steps, machine=two_hosts))
-    (whole, *_) = [one.finding for one in registry.judge_all([file]) if one.id == "tp-lower-latency"]
+    (whole, *_) = [one.finding for one in registry.judge_files([file]) if one.id == "tp-lower-latency"]
     assert whole.verdict == "REFUTED"
 
 
 def test_a_batch_is_no_single_request(found):
-    whole, rows = found("pp-one-of-p", step(SYNC, batch=2, shares=busy(0.45)), step(TP2))
+    whole, rows = found("pp-one-of-p", step(SYNC, batch=2, shares=busy_shares(0.45)), step(TP2))
     assert (whole.verdict, rows) == ("NOT_MEASURED", {})
     assert whole.condition == "no decode of one sequence in stages: run suites/bench_tp_vs_pp.py with --batch 1"
 
@@ -111,7 +116,7 @@ def test_without_both_schedules_nothing_is_said_of_micro_batches(found):
 def test_stages_are_busy_whenever_they_neither_wait_nor_skew(found):
     """1 - 0.02 = 0.98 at 64; 1 - 0.2 - 0.05 = 0.75 at 256."""
     skewed = {"linears": 0.7, "hop": 0.05, "idle": 0.2, "skew": 0.05}
-    steps = [step(ASYNC, batch=64, shares=busy(0.9, 0.02)), step(ASYNC, batch=256, shares=skewed)]
+    steps = [step(ASYNC, batch=64, shares=busy_shares(0.9, 0.02)), step(ASYNC, batch=256, shares=skewed)]
     whole, rows = found("pp-utilisation", *steps)
     assert (whole.verdict, whole.condition) == ("HOLDS_IF", "at a batch of 64")
     assert [row.value for row in rows.values()] == pytest.approx([0.98, 0.75])
@@ -119,7 +124,10 @@ def test_stages_are_busy_whenever_they_neither_wait_nor_skew(found):
 
 
 def test_fill_and_drain_of_prefill_decide_nothing_of_utilisation(found):
-    steps = [step(ASYNC, batch=64, shares=busy(0.9, 0.02)), step(ASYNC, batch=4, prompt=512, shares=busy(0.6, 0.3))]
+    steps = [
+        step(ASYNC, batch=64, shares=busy_shares(0.9, 0.02)),
+        step(ASYNC, batch=4, prompt=512, shares=busy_shares(0.6, 0.3)),
+    ]
     whole, rows = found("pp-utilisation", *steps)
     assert (whole.verdict, whole.value) == ("HOLDS", pytest.approx(0.98))
     prefill = rows["pp2-async2 4x512"]
@@ -132,7 +140,7 @@ def test_fill_and_drain_of_prefill_decide_nothing_of_utilisation(found):
 
 def test_fewer_micro_batches_than_stages_cannot_fill_them(found):
     one = Deployment(pp=2, schedule="async", micro_batches=1)
-    whole, _ = found("pp-utilisation", step(one, batch=64, shares=busy(0.5, 0.5)))
+    whole, _ = found("pp-utilisation", step(one, batch=64, shares=busy_shares(0.5, 0.5)))
     assert (whole.verdict, whole.value) == ("NOT_MEASURED", None)
 
 
@@ -142,9 +150,9 @@ def test_fewer_micro_batches_than_stages_cannot_fill_them(found):
         ({1: 18.0, 64: 12.0}, "HOLDS", "at every batch from 1 to 64"),
         ({1: 9.0, 64: 5.0}, "REFUTED", "at every batch from 1 to 64"),
         ({1: 18.0, 16: 15.0, 64: 5.0}, "HOLDS_IF", "up to a batch of 16"),
-        ({1: 18.0, 64: SHAKY}, "HOLDS_IF", "at a batch of 1; cannot be told at a batch of 64"),
-        ({1: SHAKY, 64: 5.0}, "REFUTED", "at a batch of 64; cannot be told at a batch of 1"),
-        ({1: SHAKY, 64: SHAKY}, "UNDERPOWERED", "cannot be told at any batch from 1 to 64"),
+        ({1: 18.0, 64: NOISY_MS}, "HOLDS_IF", "at a batch of 1; cannot be told at a batch of 64"),
+        ({1: NOISY_MS, 64: 5.0}, "REFUTED", "at a batch of 64; cannot be told at a batch of 1"),
+        ({1: NOISY_MS, 64: NOISY_MS}, "UNDERPOWERED", "cannot be told at any batch from 1 to 64"),
     ],
 )
 def test_who_has_the_lower_latency(found, times, verdict, condition):
@@ -156,7 +164,7 @@ def test_who_has_the_lower_latency(found, times, verdict, condition):
 
 def test_latency_is_held_against_the_best_of_pp(found):
     """Sync 20 ms and async 15 ms against the 10 of TP: 1.5, by the async one; replicas are no PP."""
-    steps = [step(TP2, 10.0, 4), step(SYNC, 20.0, 4), step(ASYNC, 15.0, 4), step(TWO, 5.0, 4)]
+    steps = [step(TP2, 10.0, 4), step(SYNC, 20.0, 4), step(ASYNC, 15.0, 4), step(TWO_REPLICAS, 5.0, 4)]
     _, rows = found("tp-lower-latency", *steps)
     row = rows["tp2/pp2 B=4"]
     assert (row.value, row.condition) == (1.5, "the best of PP is async PP 2 with 2 micro-batches")
@@ -213,7 +221,7 @@ def gated(path, *gates):
 
 
 def test_gates_on_whole_models_need_no_kind(tmp_path, capsys):
-    path = planted.write(tmp_path / "x.json", [step(SYNC, shares=busy(0.47, 0.5)), step(TP2, 5.0)])
+    path = planted.write(tmp_path / "x.json", [step(SYNC, shares=busy_shares(0.47, 0.5)), step(TP2, 5.0)])
     assert gated(path, "pp-one-of-p", "tp-lower-latency=HOLDS", "tp-lower-latency/whole=HOLDS") == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["id"]: row["verdict"] for row in rows if row["architecture"] == "whole"} == {

@@ -11,13 +11,13 @@ import pytest
 
 from reports.__main__ import main
 from reports.claims import registry
-from reports.claims.evidence import overall_on
-from reports.plan.estimate import Basis
+from reports.claims.evidence import overall_findings
+from reports.plan.estimate import Provenance
 from reports.results import load
 from tests.reports import planted
-from tests.reports.claims.planted_prompts import L40S, cheaper
+from tests.reports.claims.planted_prompts import L40S, with_cheaper_all_reduces
 from tests.reports.plan import planted_parts
-from tests.reports.plan.planted_parts import US, all_reduce, system
+from tests.reports.plan.planted_parts import US, all_parts, all_reduce
 from tests.reports.tp_vs_pp.planted_steps import SYNC, TP2, step
 
 PLANNED = {
@@ -58,7 +58,7 @@ def test_all_reduces_of_a_step_by_batch_backend_and_launch(found):
 
 def test_cheap_all_reduces_hold_everywhere_and_never_reach_38(found):
     """A hundredth of the time: at most 3.2 of 7.2 us a sequence become 0.032 of 0.832."""
-    cheap = cheaper(system(), 100)
+    cheap = with_cheaper_all_reduces(all_parts(), 100)
     whole, _ = found("allreduce-30", cheap)
     assert whole.verdict == "HOLDS"
     ways = "custom kernel in a graph and NCCL launched eagerly"
@@ -88,7 +88,7 @@ def test_from_which_batch_on_all_reduces_are_38_percent(found):
 )
 def test_a_batch_or_two_are_spoken_of_as_such(found, cheap, said):
     """TP8 at 64 takes 101 us a layer, 111 with elementwise kernels, beside two all-reduces of 1000 us."""
-    few = [one for one in system() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
+    few = [one for one in all_parts() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
     sizes = (1024, *cheap, 128 * 2**20)
     spike = [all_reduce(8, 2**20, 1000 * US), *(all_reduce(8, size, 1 * US) for size in sizes)]
     whole, _ = found("allreduce-38", [*few, *spike])
@@ -144,7 +144,7 @@ def test_one_request_walks_from_stage_to_stage(found):
 
 def test_no_plan_is_better_than_modelled_and_each_names_its_cases(found, tmp_path):
     found("decode-winner")
-    judged = [one for one in registry.judge_all([load(tmp_path / "x.json")]) if one.id in PLANNED]
+    judged = [one for one in registry.judge_files([load(tmp_path / "x.json")]) if one.id in PLANNED]
     assert {one.id for one in judged} == PLANNED
     names = {one.case.name for one in load(tmp_path / "x.json").measurements}
     for one in judged:
@@ -156,7 +156,7 @@ def test_no_plan_is_better_than_modelled_and_each_names_its_cases(found, tmp_pat
 
 
 def test_without_all_reduces_over_eight_it_says_which_there_are(found):
-    few = [one for one in system() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
+    few = [one for one in all_parts() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
     for slug in ("decode-winner", "allreduce-30", "tp-lower-latency"):
         whole, rows = found(slug, few)
         assert (whole.verdict, rows) == ("NOT_MEASURED", {})
@@ -179,7 +179,7 @@ def test_a_gate_on_the_question(tmp_path, capsys):
 def test_linears_that_a_cache_may_have_helped_leave_the_share_open_below(found):
     """A weight of o under TP8, 16.8 MB in 6 copies, may be held in part by 60 MiB: the step may take longer."""
     name = "tp8 B=64 custom graph"
-    sure, doubtful = (found("allreduce-30", system(**facts))[1][name] for facts in ({}, {"maybe_hot": True}))
+    sure, doubtful = (found("allreduce-30", all_parts(**facts))[1][name] for facts in ({}, {"maybe_hot": True}))
     assert doubtful.value == sure.value
     assert doubtful.low < 0.99 * sure.low
     assert doubtful.high == sure.high
@@ -187,8 +187,8 @@ def test_linears_that_a_cache_may_have_helped_leave_the_share_open_below(found):
 
 def test_where_whole_models_ran_nothing_is_planned(tmp_path):
     steps = [step(TP2, 10.0, 4), step(SYNC, 20.0, 4)]
-    path = planted.write(tmp_path / "x.json", [*system(), *steps], machine=planted.H200)
-    overall = overall_on(registry.judge_all([load(path)]), "tp-lower-latency")
+    path = planted.write(tmp_path / "x.json", [*all_parts(), *steps], machine=planted.H200)
+    overall = overall_findings(registry.judge_files([load(path)]), "tp-lower-latency")
     assert [(one.provenance, one.condition) for one in overall] == [("measured", "at a batch of 4")]
 
 
@@ -206,6 +206,6 @@ def test_where_whole_models_ran_nothing_is_planned(tmp_path):
     ],
 )
 def test_a_composed_figure_is_as_good_as_its_weakest_part_and_modelled_at_best(parts, provenance, assumed):
-    one = Basis(parts, {"linears": ["a", "b"]})
-    both = Basis.joined([one, Basis({"linears": "published"}, {"linears": ["b", "c"]})])
-    assert (one.provenance, one.assumed, both.cases) == (provenance, assumed, ("a", "b", "c"))
+    one = Provenance(parts, {"linears": ["a", "b"]})
+    both = Provenance.merge([one, Provenance({"linears": "published"}, {"linears": ["b", "c"]})])
+    assert (one.provenance, one.assumptions_text, both.cases) == (provenance, assumed, ("a", "b", "c"))

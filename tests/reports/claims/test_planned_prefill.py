@@ -3,9 +3,9 @@
 import pytest
 
 from reports import pipeline_model
-from reports.claims.planned_prefill import MANY, from_how_many
-from tests.reports.claims.planted_prompts import L40S, cheaper, prompts
-from tests.reports.plan.planted_parts import US, all_reduce, system
+from reports.claims.planned_prefill import PROMPT_COUNTS, prompts_needed_text
+from tests.reports.claims.planted_prompts import L40S, prompt_attention, with_cheaper_all_reduces
+from tests.reports.plan.planted_parts import US, all_parts, all_reduce
 
 
 def test_prefill_under_tp(found):
@@ -48,14 +48,16 @@ def test_with_more_prompts_the_pipeline_fills_and_wins(found):
 
     So 0.71 with 8 prompts, 0.92 with 16, 1.09 with 32 and 1.19 with 64; with elementwise kernels a little more.
     """
-    whole, rows = found("prefill-winner", cheaper([*system(), *prompts()], 20))
+    whole, rows = found("prefill-winner", with_cheaper_all_reduces([*all_parts(), *prompt_attention()], 20))
     tp, fill, turn = 80 * 663.94 + 25.5, 7 * (39_968 + 47.28), 40_170
     for count, verdict in ((8, "REFUTED"), (16, "REFUTED"), (32, "HOLDS"), (64, "HOLDS")):
         row = rows[f"tp8/pp8 {count}x1024"]
         assert row.low == pytest.approx(count * tp / (fill + count * turn), rel=1e-3)
         assert row.verdict == verdict
         stages = [[39_968.0] * count] * 7 + [[float(turn)] * count]
-        assert pipeline_model.prefill(stages, [[47.28] * count] * 8).step_seconds == pytest.approx(fill + count * turn)
+        assert pipeline_model.simulate_prefill(stages, [[47.28] * count] * 8).step_seconds == pytest.approx(
+            fill + count * turn
+        )
     assert (whole.verdict, whole.condition.partition("; ")[0]) == (
         "HOLDS_IF",
         "from 32 prompts of 1024 to 8192 tokens on",  # beyond those 128 MiB is not enough
@@ -64,8 +66,8 @@ def test_with_more_prompts_the_pipeline_fills_and_wins(found):
 
 def test_as_many_prompts_as_memory_holds(found):
     """An L40S of 48 GB keeps 19.5 GB of weights and 3.2 GB; 64 prompts of 16,384 tokens are 42.9 GB more, 32 half."""
-    more = [all_reduce(8, 2**28, 1e5 * US), *prompts(16384)]
-    whole, rows = found("prefill-winner", [*system(), *more], L40S)
+    more = [all_reduce(8, 2**28, 1e5 * US), *prompt_attention(16384)]
+    whole, rows = found("prefill-winner", [*all_parts(), *more], L40S)
     assert [name for name in rows if "x16384" in name] == [f"tp8/pp8 {count}x16384" for count in (8, 16, 32)]
     assert "tp8/pp8 64x8192" in rows
     assert whole.verdict == "HOLDS"
@@ -82,5 +84,7 @@ def test_as_many_prompts_as_memory_holds(found):
 )
 def test_from_how_many_prompts_on(verdicts, said):
     names = {"H": "HOLDS", "R": "REFUTED", "U": "UNDERPOWERED"}
-    by_length = {tokens: dict(zip(MANY, (names[one] for one in row), strict=False)) for tokens, row in verdicts.items()}
-    assert from_how_many(by_length) == said
+    by_length = {
+        tokens: dict(zip(PROMPT_COUNTS, (names[one] for one in row), strict=False)) for tokens, row in verdicts.items()
+    }
+    assert prompts_needed_text(by_length) == said

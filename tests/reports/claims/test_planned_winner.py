@@ -3,11 +3,11 @@
 import re
 
 from reports.plan import planner
-from reports.plan.answer import sentence
+from reports.plan.answer import answer_sentence
 from reports.results import load
 from tests.reports import planted
-from tests.reports.claims.planted_prompts import L40S, cheaper
-from tests.reports.plan.planted_parts import US, attention, system
+from tests.reports.claims.planted_prompts import L40S, with_cheaper_all_reduces
+from tests.reports.plan.planted_parts import US, all_parts, attention
 
 
 def test_the_crossover(found):
@@ -27,7 +27,7 @@ def test_tp_that_always_leads_refutes_it_and_memory_ends_the_batches(found):
     """Without a price for all-reduces TP8 has 80 x (50 + 0.8·B) us, and PP8 8 x 10 x (320 + 3.6·B / 8) and more."""
     free = [
         planted.replace(one, seconds=((1e-9,),)) if one.case.op == "all_reduce" else one
-        for one in system(attending=0.01)
+        for one in all_parts(attending=0.01)
     ]
     whole, _ = found("decode-winner", free)
     assert (whole.verdict, whole.value, whole.low) == ("REFUTED", None, None)
@@ -40,7 +40,7 @@ def test_below_a_thousand_sequences_tp_that_leads_refutes_nothing(found):
     The first of balanced stages has 11 layers, 20.9 GB, and 92.3 MB a sequence: 258.
     """
     long = [attention(tp, batch, 2048, batch * US / 10) for tp in (1, 2, 4, 8) for batch in (1, 512)]
-    whole, rows = found("decode-winner", cheaper([*system(attending=0.01), *long], 1e4), L40S)
+    whole, rows = found("decode-winner", with_cheaper_all_reduces([*all_parts(attending=0.01), *long], 1e4), L40S)
     row = rows["tp8/pp8 ctx2048"]
     assert (whole.verdict, row.verdict, row.value) == ("REFUTED", "UNDERPOWERED", None)
     assert row.condition.startswith(
@@ -51,8 +51,8 @@ def test_below_a_thousand_sequences_tp_that_leads_refutes_nothing(found):
 
 def test_a_third_way_is_told_of_at_the_batch_that_the_plan_names(found, tmp_path):
     whole, _ = found("decode-winner")
-    plan = planner.planned(load(tmp_path / "x.json"))
-    (third,) = re.findall(r"at a batch of (\d+), ([^;]+) more than both", sentence(plan))
+    plan = planner.plan_for_file(load(tmp_path / "x.json"))
+    (third,) = re.findall(r"at a batch of (\d+), ([^;]+) more than both", answer_sentence(plan))
     ((what, batch),) = re.findall(r"; ([^;]+) more than both at (\d+) ", whole.condition)
     assert (batch, what) == third
     assert int(batch) in (64, 128)  # of those asked for the nearest to 88

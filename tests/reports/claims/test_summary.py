@@ -5,7 +5,7 @@ import pytest
 from reports.claims import registry, report
 from reports.results import load
 from tests.reports import planted
-from tests.reports.claims.planted_prompts import cheaper, prompts
+from tests.reports.claims.planted_prompts import prompt_attention, with_cheaper_all_reduces
 from tests.reports.plan import planted_parts
 from tests.reports.tp_vs_pp.planted_steps import ASYNC, TP2, step
 
@@ -14,7 +14,7 @@ LAYER, ENDS, HIDDEN = 855_654_400, 1_050_673_152, 8192
 
 
 def test_bytes_of_one_gpu_at_batch_10_000():
-    found = {one.name: one.found for one in report.metrics()}
+    found = {one.name: one.found for one in report.note_metrics()}
     norm = HIDDEN
     weights = found["weights"]
     assert weights.middle == 2 * 10 * LAYER  # 17.11 GB
@@ -45,7 +45,7 @@ def test_the_first_table_stands_beside_the_notes_figures():
 
 
 def test_without_files_the_second_table_has_the_note_alone():
-    _, table = report.summary_tables(registry.judge([]))
+    _, table = report.summary_tables(registry.judge_claims([]))
     assert [row[:2] for row in table.rows] == [("prefill", "the note"), ("decode", "the note")]
 
 
@@ -54,7 +54,7 @@ def test_a_row_for_each_system(tmp_path):
     steps = [step(TP2, 10.0, 64, 4), step(ASYNC, 12.0, 64, 4), step(TP2, 10.0, 1024, 4), step(ASYNC, 8.0, 1024, 4)]
     steps += [step(TP2, 10.0, 4, prompt=512), step(ASYNC, 20.0, 4, prompt=512, shares={"linears": 0.98, "hop": 0.02})]
     cpu = planted.write(tmp_path / "cpu.json", steps)
-    _, table = report.summary_tables(registry.judge_all([load(gpu), load(cpu)]))
+    _, table = report.summary_tables(registry.judge_files([load(gpu), load(cpu)]))
     rows = {row[:2]: row for row in table.rows}
     assert set(rows) == {
         (phase, on) for phase in ("prefill", "decode") for on in ("the note", "h200_sxm", "Planted CPU 9000")
@@ -74,8 +74,8 @@ def test_a_row_for_each_system(tmp_path):
 
 def test_who_reads_prompts_faster_is_said_with_how_many(tmp_path):
     """All-reduces at a twentieth, see tests/reports/planned: PP is ahead with 32 prompts and more."""
-    cheap = cheaper([*planted_parts.system(), *prompts()], 20)
-    _, table = report.summary_tables(registry.judge_all([load(planted_parts.write(tmp_path / "gpu.json", cheap))]))
+    cheap = with_cheaper_all_reduces([*planted_parts.all_parts(), *prompt_attention()], 20)
+    _, table = report.summary_tables(registry.judge_files([load(planted_parts.write(tmp_path / "gpu.json", cheap))]))
     (winner,) = [row[5] for row in table.rows if row[:2] == ("prefill", "h200_sxm")]
     assert winner.startswith("PP from 32 prompts of 1024 to 8192 tokens on (t(TP) / t(PP) 0.71 – ")
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from reports.claims import tokens
-from reports.claims.evidence import HOT, collect
+from reports.claims.evidence import MAYBE_HOT, collect_evidence
 from tests.reports import planted
 from tests.reports.planted_sweeps import (
     LINEARS,
@@ -24,7 +24,7 @@ from tests.reports.planted_sweeps import (
 
 
 def judged(measurements, machine=planted.CPU):
-    return findings(tokens.judge, measurements, machine, a=125, b=1000)
+    return findings(tokens.judge_token_ratio, measurements, machine, a=125, b=1000)
 
 
 def run_of(ratio, seed=1, **how):
@@ -100,7 +100,7 @@ def test_a_framework_that_stays_within_is_named():
 def test_weights_that_may_have_been_cached_support_no_verdict(ratio):
     whole, rows = judged(ratios_of(ratio, ratio, ratio, facts={"maybe_hot": True}), PUBLISHED)
     for finding in (whole, rows["o tp8"]):
-        assert (finding.verdict, finding.condition) == ("UNDERPOWERED", HOT)
+        assert (finding.verdict, finding.condition) == ("UNDERPOWERED", MAYBE_HOT)
     assert (whole.low, whole.high) == (None, None)
 
 
@@ -185,7 +185,9 @@ def test_experts_hold_on_a_condition_that_counts_by_distribution():
 
 def test_experts_and_dense_linears_of_one_file_are_judged_apart():
     found = list(
-        tokens.judge(collect([file([*ratios_of(3.0, 3.2), *experts("balanced", 1.0, 1.1)], PUBLISHED)]), 125, 1000)
+        tokens.judge_token_ratio(
+            collect_evidence([file([*ratios_of(3.0, 3.2), *experts("balanced", 1.0, 1.1)], PUBLISHED)]), 125, 1000
+        )
     )
     wholes = {one.architecture: one.verdict for one in found if one.scope == "overall"}
     assert wholes == {"dense": "REFUTED", "moe": "HOLDS"}
@@ -230,7 +232,7 @@ def test_a_model_adds_its_layers_and_one_head():
 
 
 def test_what_was_measured_from_warm_caches_is_no_evidence():
-    assert collect([file(run_of(3.0, cache="hot"))]) == []
+    assert collect_evidence([file(run_of(3.0, cache="hot"))]) == []
     whole, _ = judged([*run_of(3.0), *run_of(1.0, cache="hot")])
     assert whole.value == pytest.approx(3.0, rel=0.05)
     assert not any("hot" in name for name in whole.cases)
@@ -245,5 +247,5 @@ def test_launches_from_the_host_do_not_take_the_place_of_those_in_a_graph():
 def test_formats_are_judged_apart_in_one_file_and_in_two():
     slow, fast = ratios_of(3.0, 3.2), ratios_of(1.0, 1.1, dtype="fp8")
     for files in ([file([*slow, *fast], PUBLISHED)], [file(slow, PUBLISHED), file(fast, PUBLISHED)]):
-        found = [one for one in tokens.judge(collect(files), 125, 1000) if one.scope == "overall"]
+        found = [one for one in tokens.judge_token_ratio(collect_evidence(files), 125, 1000) if one.scope == "overall"]
         assert {one.dtype: one.verdict for one in found} == {"bf16": "REFUTED", "fp8": "HOLDS"}

@@ -39,7 +39,7 @@ def sweep(alpha=20e-6, rate=2e9, sizes=SIZES, facts=None, **changes):
     return [planted.measured(case(size, **changes), alpha + size / rate, **(facts or {})) for size in sizes]
 
 
-def shaken(alpha, rate, seed, passes=6, sizes=SIZES, **changes):
+def noisy_sweep(alpha, rate, seed, passes=6, sizes=SIZES, **changes):
     """The same in passes of which each has its own latency and bandwidth, and samples that hardly differ."""
     rng = random.Random(seed)
     found: dict[int, list[tuple[float, ...]]] = {size: [] for size in sizes}

@@ -4,9 +4,9 @@ import pytest
 
 from reports import results
 from reports.communication import points
-from reports.communication.points import NOTHING, fit
-from reports.roofline import interval
-from reports.show import read
+from reports.communication.points import NO_REFERENCES, fit_series
+from reports.roofline import term_interval
+from reports.show import case_metrics
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
 from tests.reports.communication.planted_ranks import sweep
@@ -14,8 +14,8 @@ from tests.reports.communication.planted_ranks import sweep
 
 def fitted(tmp_path, measurements):
     file = results.load(planted.write(tmp_path / "x.json", measurements))
-    (found,) = points.collect(points.points(file, read(file), NOTHING))
-    return fit(found)
+    (found,) = points.collect_series(points.build_points(file, case_metrics(file), NO_REFERENCES))
+    return fit_series(found)
 
 
 def test_exact_times_give_their_latency_and_bandwidth(tmp_path):
@@ -24,7 +24,7 @@ def test_exact_times_give_their_latency_and_bandwidth(tmp_path):
     assert found.line.alpha == pytest.approx(20e-6, rel=1e-5)
     assert found.line.rate == pytest.approx(2e9, rel=1e-5)
     assert (found.bandwidth, found.kind) == (pytest.approx(3e9, rel=1e-5), "busbw")
-    assert found.worst < 1e-5
+    assert found.worst_residual < 1e-5
     assert found.source == "6 passes"
 
 
@@ -41,7 +41,7 @@ def test_intervals_hold_what_was_planted_about_as_often_as_they_say(tmp_path):
     """Of 40 intervals of 95 % two are expected to miss, and over six next to never."""
     hits = {"alpha": 0, "rate": 0}
     for seed in range(40):
-        found = fitted(tmp_path, planted_ranks.shaken(20e-6, 2e9, seed))
+        found = fitted(tmp_path, planted_ranks.noisy_sweep(20e-6, 2e9, seed))
         hits["alpha"] += found.alpha[0] < 20e-6 < found.alpha[1]
         hits["rate"] += found.bandwidth_interval[0] < 3e9 < found.bandwidth_interval[1]
         assert found.alpha[1] / found.alpha[0] < 1.4
@@ -78,7 +78,7 @@ def test_of_single_figures_the_range_over_leaving_one_out(tmp_path):
     odd = fitted(tmp_path, planted_ranks.published(times))
     assert odd.alpha[0] == pytest.approx(20e-6, rel=1e-5)
     assert odd.alpha[1] > odd.line.alpha > 20.1e-6
-    assert 0.3 < odd.worst < 0.5
+    assert 0.3 < odd.worst_residual < 0.5
 
 
 def test_a_term_that_the_times_do_not_show_is_left_out(tmp_path):
@@ -95,11 +95,11 @@ def test_the_worst_residual_shows_a_bad_fit(tmp_path):
         planted.measured(planted_ranks.case(size), (1e-5 if size < 2**16 else 1e-3) + size / 2e9)
         for size in planted_ranks.SIZES
     ]
-    assert fitted(tmp_path, steps).worst > 0.5
+    assert fitted(tmp_path, steps).worst_residual > 0.5
 
 
 def test_an_interval_that_spans_everything_is_left_out():
     # two passes that differ by a factor of 10: Student's t of 12.7 makes it 10^6 either way
-    assert interval(1e-5, [1e-5, 1e-4], "2 passes") is None
-    low, high = interval(1e-5, [1.0e-5, 1.01e-5], "2 passes")
+    assert term_interval(1e-5, [1e-5, 1e-4], "2 passes") is None
+    low, high = term_interval(1e-5, [1.0e-5, 1.01e-5], "2 passes")
     assert low < 1e-5 < high

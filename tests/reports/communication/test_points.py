@@ -8,9 +8,9 @@ import pytest
 
 from reports import results
 from reports.communication import points as communication_points
-from reports.importers.aiconfigurator import tables
+from reports.importers.aiconfigurator import package
 from reports.output import Format
-from reports.show import read, show
+from reports.show import case_metrics, show
 from specs.errors import UserError
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
@@ -24,12 +24,14 @@ def no_package(monkeypatch):
     def absent():
         raise UserError("not installed")
 
-    monkeypatch.setattr(tables, "installed", absent)
+    monkeypatch.setattr(package, "find_package", absent)
 
 
 def points(tmp_path, measurements, machine=planted.CPU, others=()):
     file = results.load(planted.write(tmp_path / "x.json", measurements, machine))
-    found = communication_points.points(file, read(file), communication_points.gather([file, *others]))
+    found = communication_points.build_points(
+        file, case_metrics(file), communication_points.gather_references([file, *others])
+    )
     return {one.case.name: one for one in found}
 
 

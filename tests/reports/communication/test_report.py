@@ -3,9 +3,9 @@
 import pytest
 
 from reports import output, results
-from reports.importers.aiconfigurator import tables
+from reports.importers.aiconfigurator import package
 from reports.output import Format
-from reports.show import read, section, show
+from reports.show import case_metrics, file_blocks, show
 from specs.errors import UserError
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
@@ -20,12 +20,12 @@ def _no_package(monkeypatch):
     def absent():
         raise UserError("not installed")
 
-    monkeypatch.setattr(tables, "installed", absent)
+    monkeypatch.setattr(package, "find_package", absent)
 
 
 def page(tmp_path, measurements, machine=planted.CPU):
     file = results.load(planted.write(tmp_path / "x.json", measurements, machine))
-    return output.draw_terminal(section(file, read(file)), width=160)
+    return output.render_terminal(file_blocks(file, case_metrics(file)), width=160)
 
 
 def test_a_row_has_time_and_both_bandwidths(tmp_path):

@@ -7,8 +7,8 @@ from math import exp
 import pytest
 
 from reports.compare.command import compare
-from reports.compare.comparison import against
-from reports.compare.verdict import Comparison, parse_threshold
+from reports.compare.comparison import compare_files
+from reports.compare.verdict import CaseComparison, parse_threshold
 from reports.output import Format
 from reports.results import load
 from specs import statistics
@@ -28,12 +28,12 @@ def run_of(cases, seed, factor=1.0, **how):
 
 
 def verdicts(a, b, threshold=0.05):
-    return [pair.verdict for pair in against(file(a), file(b), threshold).pairs]
+    return [pair.verdict for pair in compare_files(file(a), file(b), threshold).pairs]
 
 
 def judged(a, b, confidence):
     ratio = statistics.log_ratio(a.seconds, b.seconds)
-    return Comparison(a=a, b=b, log_ratio=ratio, threshold=0.05, confidence=confidence).verdict
+    return CaseComparison(a=a, b=b, log_ratio=ratio, threshold=0.05, confidence=confidence).verdict
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_a_higher_confidence_asks_for_more():
 def test_without_a_threshold_the_files_say_what_they_can_tell():
     """Six passes that differ by 0.3 % tell 1.5 %; those that differ by 5 % do not, and 5 % is asked for."""
     cases = names(12)
-    fine = against(file(run_of(cases, 1, between=0.003)), file(run_of(cases, 2, between=0.003)))
-    coarse = against(file(run_of(cases, 1, between=0.05)), file(run_of(cases, 2, between=0.05)))
+    fine = compare_files(file(run_of(cases, 1, between=0.003)), file(run_of(cases, 2, between=0.003)))
+    coarse = compare_files(file(run_of(cases, 1, between=0.05)), file(run_of(cases, 2, between=0.05)))
     assert (fine.threshold, coarse.threshold) == (0.015, 0.05)
     assert fine.detectable < 0.03
     assert coarse.detectable > 0.05
@@ -119,7 +119,7 @@ def test_what_could_be_seen_is_what_would_be_called():
     """A slow-down a little over the one said to be the smallest is called, one a little below is not."""
     case = planted.case()
     a = measured(case, tuple((exp(0.01 * sign),) for sign in (-1, 1, -1, 1)))
-    (pair,) = against(file([a]), file([a]), 0.01).pairs
+    (pair,) = compare_files(file([a]), file([a]), 0.01).pairs
     for factor, verdict in ((1.001, "slower"), (0.999, "ambiguous")):
         slower = tuple((sample * (1 + pair.detectable) * factor,) for (sample,) in a.seconds)
         assert verdicts([a], [measured(case, slower)], 0.01) == [verdict]
@@ -231,7 +231,7 @@ def test_cases_of_one_name_and_other_work_are_not_compared(write, capsys):
 def test_what_a_profile_does_not_know_of_a_case_does_not_part_it_from_its_run():
     one = planted.case()
     unknown = planted.replace(one, op="unknown", dtype="unknown", model=None, n=None)
-    (pair,) = against(file([measured(one, 1.0)]), file([measured(unknown, 1.0)])).pairs
+    (pair,) = compare_files(file([measured(one, 1.0)]), file([measured(unknown, 1.0)])).pairs
     assert pair.verdict == "same"
 
 
@@ -257,14 +257,14 @@ def test_no_common_case_is_refused_with_what_the_files_differ_in(write, changes,
     two = planted.replace(two, tokens=one.tokens, **changes)
     b = write("b.json", [measured(two, 1.0), measured(planted.replace(two, name="c"), 1.0)])
     with pytest.raises(UserError, match=rf"a\.json and .*b\.json: 1 and 2 cases, none in both[:;] {why}"):
-        against(load(a), load(b))
+        compare_files(load(a), load(b))
 
 
 def test_files_of_the_same_names_and_no_equal_work_are_refused():
     one = planted.case()
     a, b = file([measured(one, 1.0)]), file([measured(planted.replace(one, model="tiny"), 1.0)])
     with pytest.raises(UserError, match=r"none is the same work, as .*: model llama-3-70b → tiny"):
-        against(a, b)
+        compare_files(a, b)
 
 
 def test_one_file_is_too_few(write):
@@ -296,11 +296,13 @@ def test_published_times_have_the_range_over_frameworks():
     frameworks = {"vllm": 0.70, "sglang": 0.72, "trtllm": 0.80}
     a = [of(1.0, name) for name in frameworks] + [of(1.0, "vllm", tokens=16)]
     b = [of(ratio, name) for name, ratio in frameworks.items()] + [of(0.7, "vllm", tokens=16)]
-    found = against(file(a, planted.H200), file(b, planted.H200)).pairs
+    found = compare_files(file(a, planted.H200), file(b, planted.H200)).pairs
     assert [pair.interval for pair in found[:3]] == [pytest.approx((0.70, 0.80))] * 3
     assert [pair.verdict for pair in found] == ["faster"] * 3 + ["ambiguous"]
     hot = [planted.replace(one, maybe_hot=True) for one in b]
-    assert {pair.verdict for pair in against(file(a, planted.H200), file(hot, planted.H200)).pairs} == {"ambiguous"}
+    assert {pair.verdict for pair in compare_files(file(a, planted.H200), file(hot, planted.H200)).pairs} == {
+        "ambiguous"
+    }
 
 
 def test_the_geometric_mean_of_a_question_moves_with_its_passes():
@@ -311,7 +313,7 @@ def test_the_geometric_mean_of_a_question_moves_with_its_passes():
     def side(shift):
         return file([measured(case, tuple((exp(one),) for one in shift)) for case in names(100)])
 
-    (group,) = against(side(shifts[0]), side(shifts[1])).groups
+    (group,) = compare_files(side(shifts[0]), side(shifts[1])).groups
     alone = statistics.ratio_interval(*([(exp(one),) for one in shift] for shift in shifts))
     assert group.interval == pytest.approx(alone)
 
@@ -326,7 +328,7 @@ def test_times_in_a_graph_and_eager_are_no_range_of_each_other():
     cases = [("vllm", "eager"), ("sglang", "eager"), ("sglang", "graph")]
     a = [of(1.0, *how) for how in cases]
     b = [of(seconds, *how) for seconds, how in zip((1.0, 1.02, 0.1), cases, strict=True)]
-    found = against(file(a, planted.H200), file(b, planted.H200)).pairs
+    found = compare_files(file(a, planted.H200), file(b, planted.H200)).pairs
     assert [pair.interval for pair in found] == [pytest.approx((1.0, 1.02))] * 2 + [None]
 
 
@@ -335,7 +337,7 @@ def test_the_ratio_lies_in_its_interval():
     case = planted.case()
     a = measured(case, [(1.0,) * 4] * 6)
     b = measured(case, [(1.0,) * 40] * 4 + [(1.5,) * 4] * 2)
-    (pair,) = against(file([a]), file([b]), 0.02).pairs
+    (pair,) = compare_files(file([a]), file([b]), 0.02).pairs
     assert pair.interval[0] <= pair.ratio <= pair.interval[1]
     assert pair.verdict == "ambiguous"
 

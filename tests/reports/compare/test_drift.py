@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from reports.compare.comparison import against
+from reports.compare.comparison import compare_files
 from reports.results import load
 from tests.reports import planted
 
@@ -25,7 +25,7 @@ def verdicts(tmp_path):
         a = steady(cases, 1.0, 1) + planted.ceilings(read=10e9, peak=100e9)
         b = steady(cases, factor, 2) + planted.ceilings(read=10e9 / machine_factor, peak=100e9 / machine_factor)
         paths = planted.write(tmp_path / "a.json", a), planted.write(tmp_path / "b.json", b, machine=machine)
-        return {pair.a.case.name: pair.verdict for pair in against(*map(load, paths), 0.05).pairs}
+        return {pair.a.case.name: pair.verdict for pair in compare_files(*map(load, paths), 0.05).pairs}
 
     return verdicts
 
@@ -51,13 +51,13 @@ def test_between_machines_the_ratio_of_ceilings_is_the_answer_and_no_drift(verdi
 def test_a_ceiling_is_no_witness_in_its_own_case(tmp_path):
     a, b = planted.ceilings(read=10e9), planted.ceilings(read=5e9)
     paths = [planted.write(tmp_path / name, one) for name, one in (("a.json", a), ("b.json", b))]
-    found = {pair.a.case.op: pair.verdict for pair in against(*map(load, paths), 0.05).pairs}
+    found = {pair.a.case.op: pair.verdict for pair in compare_files(*map(load, paths), 0.05).pairs}
     assert found == {"read": "slower", "linear": "same"}
 
 
 def pairs_of(tmp_path, a, b, **how):
     paths = [planted.write(tmp_path / f"{name}.json", one, **more) for name, one, more in (("a", a, {}), ("b", b, how))]
-    return {pair.a.case.name: pair for pair in against(*map(load, paths), 0.05).pairs}
+    return {pair.a.case.name: pair for pair in compare_files(*map(load, paths), 0.05).pairs}
 
 
 STREAM = planted.case("s::stream", flops=10**6, hbm_bytes=10**9)
@@ -75,7 +75,7 @@ def test_a_ceiling_that_does_not_bind_a_case_is_no_witness_of_it_on_a_gpu(tmp_pa
     a = [*steady([STREAM], 1.0, 1), *planted.ceilings()]
     b = [*steady([STREAM], 1.15, 2), *slower_product(1.3)]
     paths = planted.write(tmp_path / "a.json", a, GPU), planted.write(tmp_path / "b.json", b, GPU)
-    pair = {one.a.case.name: one for one in against(*map(load, paths), 0.05).pairs}["s::stream"]
+    pair = {one.a.case.name: one for one in compare_files(*map(load, paths), 0.05).pairs}["s::stream"]
     assert (pair.drift, pair.verdict) == ((1.0, 1.0), "slower")
 
 

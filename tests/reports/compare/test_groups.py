@@ -2,8 +2,8 @@
 
 import pytest
 
-from reports.compare.comparison import against, group_of
-from reports.compare.report import sentence
+from reports.compare.comparison import compare_files, group_of
+from reports.compare.report import explanation_sentence
 from tests.reports import planted
 from tests.reports.compare.test_explain import GPUS, NEW
 from tests.reports.planted import measured
@@ -46,15 +46,15 @@ def test_each_question_says_what_explains_it_and_what_does_not():
         made = [measured(case, 10**8 / (0.9 * bandwidth)) for case in decode]
         return file([*made, *(measured(case, 10**13 / (0.7 * 989.5e12)) for case in prefill)], GPUS[gpu])
 
-    versus = against(run("h100", 3.35e12), run("h200", 4.8e12))
+    versus = compare_files(run("h100", 3.35e12), run("h200", 4.8e12))
     decode, prefill = versus.groups
-    assert (decode.name, decode.at(0.01), decode.explained) == ("decode", "faster", {"memory bandwidth": 8})
-    assert (prefill.name, prefill.at(0.01), prefill.explained) == ("prefill", "same", {})
+    assert (decode.name, decode.verdict_at(0.01), decode.explained) == ("decode", "faster", {"memory bandwidth": 8})
+    assert (prefill.name, prefill.verdict_at(0.01), prefill.explained) == ("prefill", "same", {})
     assert decode.unexplained == pytest.approx(1.0)
-    assert sentence(decode, 0.01) == (
+    assert explanation_sentence(decode, 0.01) == (
         "0.698 of the time; memory bandwidth (0.698) explains 8 of 8; flops (1.000) explain nothing"
     )
-    assert sentence(prefill, 0.01) == (
+    assert explanation_sentence(prefill, 0.01) == (
         "1.000 of the time; memory bandwidth (0.698) explains nothing; flops (1.000) explain nothing"
     )
 
@@ -70,8 +70,8 @@ def test_what_stays_unexplained_is_counted():
             ((0.11, 0.11, 0.11, 1.0), (0.055, 0.11, 0.2, 2.0)), ceilings, (planted.CPU, NEW), strict=True
         )
     ]
-    group = against(*sides).groups[0]
-    assert sentence(group, 0.015).endswith(
+    group = compare_files(*sides).groups[0]
+    assert explanation_sentence(group, 0.015).endswith(
         "memory bandwidth (0.500) explains 1 of 4; flops (1.000) explain nothing; of 1 no resource is known; "
         "1 changed by more than 1.5% and stays unexplained"
     )
@@ -80,8 +80,8 @@ def test_what_stays_unexplained_is_counted():
 def test_what_nothing_is_known_of_is_said():
     a = file([measured(planted.case("s::a"), 1.0), measured(planted.case("s::b"), 1.0)])
     b = file([measured(planted.case("s::a"), 2.0), measured(planted.case("s::b"), 1.0)])
-    (group,) = against(a, b).groups
-    assert sentence(group, 0.01) == "1.414 of the time; nothing is known that could explain it"
+    (group,) = compare_files(a, b).groups
+    assert explanation_sentence(group, 0.01) == "1.414 of the time; nothing is known that could explain it"
 
 
 def test_the_bar_rises_with_the_number_of_questions():
@@ -96,5 +96,5 @@ def test_the_bar_rises_with_the_number_of_questions():
 
     names = ["decode", *(f"question {number}" for number in range(20))]
     for questions, verdict in ((names[:1], "slower"), (names, "ambiguous")):
-        (group, *_) = against(side(1.0, questions), side(1.08, questions), 0.05).groups
-        assert (group.name, group.at(0.05)) == ("decode", verdict)
+        (group, *_) = compare_files(side(1.0, questions), side(1.08, questions), 0.05).groups
+        assert (group.name, group.verdict_at(0.05)) == ("decode", verdict)

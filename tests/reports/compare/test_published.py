@@ -5,7 +5,7 @@ from importlib import util
 
 import pytest
 
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 if util.find_spec("aiconfigurator_core") is None:
     pytest.skip("aiconfigurator-core is not installed (extra `silicon`)", allow_module_level=True)
@@ -16,8 +16,8 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     paths = [folder / f"{system}.json" for system in ("h100_sxm", "h200_sxm")]
     for path in paths:
-        assert ran("import", "aiconfigurator", "--system", path.stem, "-o", path) == 0
-    assert ran("compare", *paths, "--format", "json", "-o", folder / "compared.json") == 0
+        assert run_reports("import", "aiconfigurator", "--system", path.stem, "-o", path) == 0
+    assert run_reports("compare", *paths, "--format", "json", "-o", folder / "compared.json") == 0
     return json.loads((folder / "compared.json").read_text())
 
 

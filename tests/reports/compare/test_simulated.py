@@ -13,8 +13,8 @@ from statistics import fmean, median, stdev
 import pytest
 
 from reports import results
-from reports.compare.comparison import against
-from specs.statistics import half_width
+from reports.compare.comparison import compare_files
+from specs.statistics import relative_half_width
 from tests.reports import planted
 
 REAL = Path("reports/data/intel-xeon-2-threads-2026-11-25-d9c5406.json")
@@ -39,7 +39,7 @@ def simulated(real, seed, noise, change=lambda number: 1.0):
         between = noise * min(stdev(logs), 0.1)
         within = noise * min(fmean(max(samples) / min(samples) - 1 for samples in one.seconds), 0.3) / 3
         passes = []
-        while len(passes) < 6 or (len(passes) < MOST_PASSES and half_width(passes) > PRECISION):
+        while len(passes) < 6 or (len(passes) < MOST_PASSES and relative_half_width(passes) > PRECISION):
             shock = shared[len(passes)] + rng.gauss(0, between)
             middle = exp(fmean(logs) + shock) * change(number)
             passes.append(tuple(middle * exp(rng.gauss(0, within)) for _ in one.seconds[0]))
@@ -56,7 +56,7 @@ def planted_file(measurements):
 
 @pytest.mark.parametrize("noise", [GPU, CPU])
 def test_of_equal_runs_less_than_one_case_in_a_hundred_is_called(real, noise):
-    found = [against(simulated(real, 2 * run, noise), simulated(real, 2 * run + 1, noise)) for run in range(RUNS)]
+    found = [compare_files(simulated(real, 2 * run, noise), simulated(real, 2 * run + 1, noise)) for run in range(RUNS)]
     calls = sum(one.counts["faster"] + one.counts["slower"] for one in found)
     assert calls < 0.01 * RUNS * len(real)
 
@@ -67,7 +67,9 @@ def test_a_slow_down_of_three_percent_is_found_and_one_of_half_a_percent_is_not(
     def change(number):
         return (1.03, 1.005, 1.0)[number % 3]
 
-    found = [against(simulated(real, 2 * run, GPU), simulated(real, 2 * run + 1, GPU, change)) for run in range(RUNS)]
+    found = [
+        compare_files(simulated(real, 2 * run, GPU), simulated(real, 2 * run + 1, GPU, change)) for run in range(RUNS)
+    ]
     slower, little, none = (
         [pair.verdict for one in found for number, pair in enumerate(one.pairs) if number % 3 == kind]
         for kind in range(3)
@@ -80,7 +82,7 @@ def test_a_slow_down_of_three_percent_is_found_and_one_of_half_a_percent_is_not(
 
 
 def test_a_slow_down_of_three_percent_of_everything_shows_in_each_question(real):
-    found = against(simulated(real, 1, GPU), simulated(real, 2, GPU, lambda _: 1.03))
-    groups = {group.name: group.at(found.threshold) for group in found.groups}
+    found = compare_files(simulated(real, 1, GPU), simulated(real, 2, GPU, lambda _: 1.03))
+    groups = {group.name: group.verdict_at(found.threshold) for group in found.groups}
     assert groups.keys() == {"decode", "prefill", "attention", "communication", "split"}
     assert set(groups.values()) == {"slower"}

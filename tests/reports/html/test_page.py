@@ -210,11 +210,11 @@ def test_formats_are_answered_apart(tmp_path):
 
 
 def test_a_page_that_would_be_too_large_leaves_out_single_linears(tmp_path, monkeypatch):
-    told = report.tell([results.load(published(tmp_path / "a.json"))])
-    whole = page.render(told)
+    told = report.build_report([results.load(published(tmp_path / "a.json"))])
+    whole = page.render_page(told)
     assert "qkv tp1</td>" in whole
-    monkeypatch.setattr(page, "MOST_BYTES", len(whole) - 1)
-    less = page.render(told)
+    monkeypatch.setattr(page, "MAX_BYTES", len(whole) - 1)
+    less = page.render_page(told)
     assert "qkv tp1</td>" not in less
     assert "Too many for one page" in less
 
@@ -254,7 +254,7 @@ def test_a_file_of_a_hundred_megabytes_is_refused_unread(tmp_path):
     with path.open("wb") as stream:
         stream.truncate(100 * 10**6)
     with pytest.raises(UserError, match=r"large.json: 95 MiB, of 64 that are read"):
-        results.read(path)
+        results.read_json(path)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium to open the page in")
@@ -289,13 +289,13 @@ def test_a_browser_draws_every_plot_and_complains_of_nothing(tmp_path, three, wi
 
 def test_generations_run_from_the_oldest(tmp_path):
     paths = [published(tmp_path / "h.json"), published(tmp_path / "a.json", "NVIDIA A100-SXM4-80GB", 80e9, speed=0.5)]
-    found = report.tell([results.load(path) for path in paths]).generations
+    found = report.build_report([results.load(path) for path in paths]).generations
     first, second = [one for one in found.entries if one.tokens == 1]
     assert (first.gpu.slug, second.gpu.slug) == ("a100_sxm", "h200_sxm")
     assert (first.speedup, second.speedup) == (1, pytest.approx(2))
-    assert second.promised == pytest.approx(4.8e12 / 2.039e12, rel=1e-6)  # one token: memory binds both
+    assert second.expected_speedup == pytest.approx(4.8e12 / 2.039e12, rel=1e-6)  # one token: memory binds both
     last = [one for one in found.entries if one.tokens == 4096][-1]
-    assert last.promised == pytest.approx(989.5 / 312, rel=1e-6)  # 4096: arithmetic does
+    assert last.expected_speedup == pytest.approx(989.5 / 312, rel=1e-6)  # 4096: arithmetic does
 
 
 def test_a_hot_linear_is_not_compared_across_generations(tmp_path):
@@ -303,6 +303,6 @@ def test_a_hot_linear_is_not_compared_across_generations(tmp_path):
         results.load(published(tmp_path / "h.json")),
         results.load(published(tmp_path / "b.json", "NVIDIA B200", 180e9)),
     ]
-    assert report.tell(loaded).generations
+    assert report.build_report(loaded).generations
     hot = replace(loaded[0], measurements=tuple(replace(one, maybe_hot=True) for one in loaded[0].measurements))
-    assert report.tell([hot, loaded[1]]).generations is None
+    assert report.build_report([hot, loaded[1]]).generations is None

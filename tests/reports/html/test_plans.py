@@ -25,14 +25,14 @@ L40S = planted_parts.PUBLISHED | {"gpu": "NVIDIA L40S", "gpu_memory_bytes": 48_0
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plans")
-    slow = [one for one in planted_parts.system(factor=2.0) if (one.case.op, one.case.ranks) != ("all_reduce", 8)]
+    slow = [one for one in planted_parts.all_parts(factor=2.0) if (one.case.op, one.case.ranks) != ("all_reduce", 8)]
     paths = [planted_parts.write(folder / "h200.json"), planted_parts.write(folder / "l40s.json", slow, L40S)]
-    return report.tell(results.load_all(paths))
+    return report.build_report(results.load_all(paths))
 
 
 @pytest.fixture(scope="module")
 def page(told):
-    return html_page.render(told)
+    return html_page.render_page(told)
 
 
 def section(page):
@@ -57,7 +57,7 @@ def test_a_lane_shows_what_the_plan_found(told, page):
     (row,) = values(page, "plan-crossovers")  # the other has no crossover
     found = told.plans.planned[0].plan.crossover
     assert (row["low"], row["batch"], row["high"]) == (found.low, found.batch, found.high)
-    assert (row["from"], row["to"]) == found.looked_at
+    assert (row["from"], row["to"]) == found.batch_range
     layers = spec(page, "plan-crossovers")["layer"]
     assert {layer["encoding"]["x"]["scale"]["type"] for layer in layers} == {"log"}
     assert {layer["encoding"]["x"]["axis"]["title"] for layer in layers} == {"batch (sequences, logarithmic)"}
@@ -66,15 +66,15 @@ def test_a_lane_shows_what_the_plan_found(told, page):
 def test_the_notes_under_plots_say_what_they_leave_out(page):
     text = html.unescape(section(page))
     assert "within it the lead depends on whose kernels run and may change at tile sizes" in text
-    assert f"as far as memory holds them; {tables.UNSEEN}" in text
+    assert f"as far as memory holds them; {tables.UNSEEN_NOTE}" in text
     assert "the Pareto front among the batches asked for" in text
 
 
 def test_a_dot_is_the_fastest_of_its_split_and_schedule_at_a_batch(told, page):
     points = [one for one in told.plans.planned[0].plan.points if one.fits]
     rows = values(page, "plan-h200-sxm")
-    assert all(one["kind"] in plans.COLOURS for one in rows)
-    cells = [(one.batch, tables.cut(one.deployment), one.deployment.schedule) for one in points]
+    assert all(one["kind"] in plans.KIND_COLOURS for one in rows)
+    cells = [(one.batch, tables.parallelism_label(one.deployment), one.deployment.schedule) for one in points]
     assert len(rows) == len(set(cells))
     (one,) = [row for row in rows if (row["split"].startswith("pp8-async"), row["batch"]) == (True, 64)]
     best = min(p.seconds for p in points if (p.batch, p.deployment.pp, p.deployment.schedule) == (64, 8, "async"))
@@ -123,7 +123,7 @@ def test_a_point_leads_to_the_names_of_its_cases_and_their_file(told, page):
     (row,) = [row for row in values(page, "plan-h200-sxm") if (row["batch"], row["split"]) == (64, "tp8")]
     found = re.search(rf'<tr id="{row["cases"][1:]}">(.*?)</tr>', page).group(1)
     assert "<td>tp8</td>" in found
-    for part, cases in point.account.cases.items():
+    for part, cases in point.breakdown.cases.items():
         if not cases:
             continue
         number = re.search(rf'{part} <a href="#(h200-sxm-\d+)">', found).group(1)
@@ -131,7 +131,7 @@ def test_a_point_leads_to_the_names_of_its_cases_and_their_file(told, page):
         assert f"<td>{part}</td>" in source
         assert source.partition('class="cases">')[2].partition("<")[0].split("\n") == list(cases)
     assert f"cases in {one.file.path}" in section(page)
-    assert f"<code>{one.again} --format json</code>" in section(page)
+    assert f"<code>{one.reproduce_command} --format json</code>" in section(page)
 
 
 def test_the_answers_stand_in_words_above_their_plots(told, page):
@@ -153,14 +153,14 @@ def content(link):
 
 
 def test_a_page_without_plans_has_no_such_section(tmp_path):
-    told = report.tell([results.load(planted.write(tmp_path / "a.json", planted.ceilings()))])
-    assert "TP or PP, planned" not in html_page.render(told)
+    told = report.build_report([results.load(planted.write(tmp_path / "a.json", planted.ceilings()))])
+    assert "TP or PP, planned" not in html_page.render_page(told)
 
 
 def test_a_page_that_would_be_too_large_says_where_the_cases_are(told, page, monkeypatch):
     assert "Cases behind h200_sxm" in page
-    monkeypatch.setattr(html_page, "MOST_BYTES", 10)
-    less = html_page.render(told)
+    monkeypatch.setattr(html_page, "MAX_BYTES", 10)
+    less = html_page.render_page(told)
     assert "Cases behind h200_sxm" not in less
     assert "Its cases." not in less
     assert "--context 256 --format json</code>" in less
@@ -169,8 +169,8 @@ def test_a_page_that_would_be_too_large_says_where_the_cases_are(told, page, mon
 
 
 def test_where_nothing_crosses_over_the_plot_is_left_out(tmp_path):
-    fewer = [one for one in planted_parts.system() if (one.case.op, one.case.ranks) != ("all_reduce", 8)]
-    page = html_page.render(report.tell([results.load(planted_parts.write(tmp_path / "a.json", fewer))]))
+    fewer = [one for one in planted_parts.all_parts() if (one.case.op, one.case.ranks) != ("all_reduce", 8)]
+    page = html_page.render_page(report.build_report([results.load(planted_parts.write(tmp_path / "a.json", fewer))]))
     assert "plan-crossovers" not in page
     assert 'data-for="plan-h200-sxm"' in page
 

@@ -4,7 +4,7 @@ import pytest
 
 from reports import output, results
 from reports.claims import registry, tokens
-from reports.claims.evidence import collect
+from reports.claims.evidence import collect_evidence
 from reports.html import page as html_page
 from reports.html import report
 from reports.output import Facts
@@ -16,7 +16,7 @@ ODD = {"doubts": ("1.34 times the time of 1025 tokens",)}
 
 
 def judged(measurements):
-    return findings(tokens.judge, measurements, PUBLISHED, a=125, b=1000)
+    return findings(tokens.judge_token_ratio, measurements, PUBLISHED, a=125, b=1000)
 
 
 def sweep(path, knee=200, **changes):
@@ -58,14 +58,14 @@ def test_a_constant_for_plain_launches_is_not_used_where_times_include_quantisin
 
 def test_two_files_of_one_gpu_are_told_apart(tmp_path):
     paths = [sweep(tmp_path / "before.json", n=8192, k=8192), sweep(tmp_path / "after.json", knee=400, n=8192, k=8192)]
-    told = report.tell(results.load_all(paths))
+    told = report.build_report(results.load_all(paths))
     names = ["h200_sxm (before)", "h200_sxm (after)"]
     assert [one.name for one in told.evidences] == names
     assert {one.finding.gpu for one in told.judged if one.finding.gpu} == {"h200_sxm"}
     assert {one.name for one in told.generations.entries} == set(names)
-    text = output.draw_terminal(told.blocks(), width=200)
+    text = output.render_terminal(told.blocks(), width=200)
     assert all(name in text for name in names)
-    page = html_page.render(told)
+    page = html_page.render_page(told)
     plots = ["time-h200-sxm--before--bf16", "time-h200-sxm--after--bf16"]
     assert [page.count(f'id="{plot}"') for plot in plots] == [1, 1]
 
@@ -78,7 +78,7 @@ def test_a_file_given_twice_is_refused(tmp_path):
 
 def answered(measurements):
     file = planted_sweeps.file(measurements, PUBLISHED)
-    return report.tell([file]).tokens
+    return report.build_report([file]).tokens
 
 
 def test_experts_are_said_to_come_close_only_if_they_do():
@@ -97,7 +97,7 @@ def test_experts_alone_are_spoken_of(tmp_path):
 
 
 def test_what_would_steer_a_terminal_is_shown_instead():
-    text = output.draw_terminal([Facts(title="a\x1b[31mb", rows=(("n", "c\x07\x1b]0;d"),))], width=80)
+    text = output.render_terminal([Facts(title="a\x1b[31mb", rows=(("n", "c\x07\x1b]0;d"),))], width=80)
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "a�[31mb" in text
@@ -105,21 +105,21 @@ def test_what_would_steer_a_terminal_is_shown_instead():
 
 def test_a_published_file_names_its_frameworks_and_when_it_was_imported(tmp_path):
     found = planted_sweeps.by_frameworks([roofline(200)] * 2, facts={"version": "1.2"})
-    text = output.draw_terminal(report.tell([planted_sweeps.file(found, PUBLISHED)]).provenance(), width=200)
+    text = output.render_terminal(report.build_report([planted_sweeps.file(found, PUBLISHED)]).provenance(), width=200)
     assert "frameworks  trtllm 1.2, vllm 1.2" in text
     assert "imported " in text
     assert "date " not in text
 
 
 def test_a_page_that_stays_too_large_keeps_the_first_plots(tmp_path, monkeypatch):
-    told = report.tell(results.load_all([sweep(tmp_path / f"{name}.json") for name in "abc"]))
-    assert html_page.render(told).count("data-for=") == 3 + 2
-    monkeypatch.setattr(html_page, "MOST_BYTES", 10)
-    monkeypatch.setattr(html_page, "FEW", 2)
-    assert html_page.render(told).count("data-for=") == 2 + 2
+    told = report.build_report(results.load_all([sweep(tmp_path / f"{name}.json") for name in "abc"]))
+    assert html_page.render_page(told).count("data-for=") == 3 + 2
+    monkeypatch.setattr(html_page, "MAX_BYTES", 10)
+    monkeypatch.setattr(html_page, "MAX_TIME_PLOTS", 2)
+    assert html_page.render_page(told).count("data-for=") == 2 + 2
 
 
 def test_every_evidence_has_a_file_behind_its_findings():
-    found = collect([planted_sweeps.file(ratios_of(4.0, 4.2), PUBLISHED)])
-    rows = [one.finding for one in registry.judge_all([planted_sweeps.file(ratios_of(4.0, 4.2), PUBLISHED)])]
+    found = collect_evidence([planted_sweeps.file(ratios_of(4.0, 4.2), PUBLISHED)])
+    rows = [one.finding for one in registry.judge_files([planted_sweeps.file(ratios_of(4.0, 4.2), PUBLISHED)])]
     assert {row.file for row in rows if row.gpu} == {str(found[0].path)}

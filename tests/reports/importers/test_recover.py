@@ -18,21 +18,21 @@ HEADER = {"shardbench_schema": 1, "machine_info": planted.CPU, "options": {"pass
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "out.json.journal.jsonl"
-    journal.append(path, "run", HEADER)
+    journal.append_record(path, "run", HEADER)
     return path
 
 
 def add(path, *measurements):
     for measurement in measurements:
         entry = planted.entry(measurement)
-        journal.append(path, "benchmark", {**entry, "stats": {"data": entry["stats"]["data"]}})
+        journal.append_record(path, "benchmark", {**entry, "stats": {"data": entry["stats"]["data"]}})
 
 
 def test_makes_what_the_run_would_have_written(path, tmp_path):
     done = planted.measured(planted.case("s.py::b[1]"), ((3e-6, 4e-6), (5e-6, 6e-6)))
     add(path, planted.measured(done.case, ((3e-6, 4e-6),)), done)
-    journal.append(path, "not_run", {"case": "s.py::b[2]", "reason": "needs a GPU"})
-    journal.append(path, "failed", {"case": "s.py::b[3]", "reason": "wrong result"})
+    journal.append_record(path, "not_run", {"case": "s.py::b[2]", "reason": "needs a GPU"})
+    journal.append_record(path, "failed", {"case": "s.py::b[3]", "reason": "wrong result"})
     to = tmp_path / "out.json"
     assert recover(path, to) == f"{to}: recovered 1 measured, 1 not run, 1 failed from {path}"
     file = load(to)
@@ -93,7 +93,7 @@ def test_leaves_out_a_line_that_a_crash_cut_short(path, tmp_path):
 
 def test_a_failed_case_leaves_no_number(path, tmp_path):
     add(path, planted.measured(planted.case("s.py::b[1]"), 1.0))
-    journal.append(path, "failed", {"case": "s.py::b[1]", "reason": "wrong result"})
+    journal.append_record(path, "failed", {"case": "s.py::b[1]", "reason": "wrong result"})
     recover(path, tmp_path / "out.json")
     file = load(tmp_path / "out.json")
     assert (file.measurements, file.failed) == ((), {"s.py::b[1]": "wrong result"})
@@ -115,7 +115,7 @@ def test_nothing_to_recover(path, tmp_path):
 )
 def test_refuses_a_damaged_entry_and_leaves_the_old_file(path, tmp_path, stats, said):
     entry = planted.entry(planted.measured(planted.case("s.py::b[1]"), 1.0))
-    journal.append(path, "benchmark", {**entry, "stats": stats})
+    journal.append_record(path, "benchmark", {**entry, "stats": stats})
     (tmp_path / "out.json").write_text("{")
     with pytest.raises(UserError, match=said):
         recover(path, tmp_path / "out.json")

@@ -3,16 +3,16 @@
 from itertools import product
 
 from reports.kernel_report import points
-from reports.kernel_report.points import select
+from reports.kernel_report.points import select_linears
 from reports.results import load
-from specs.layer import LAYERS, TP
-from specs.models import model
+from specs.layer import LAYER_LINEARS, TP_DEGREES
+from specs.models import find_model
 from specs.parallel import Split
 from tests.reports import planted
 from tests.reports.planted import measured
 
-LINEARS = [Split(model("llama-3-70b"), tp).linear(layer) for layer in LAYERS for tp in TP]
-O_TP8 = Split(model("llama-3-70b"), 8).linear("o")
+LINEARS = [Split(find_model("llama-3-70b"), tp).linear(layer) for layer in LAYER_LINEARS for tp in TP_DEGREES]
+O_TP8 = Split(find_model("llama-3-70b"), 8).linear("o")
 
 
 def linear(implementation, tokens=1, shard=O_TP8, **changes):
@@ -22,7 +22,7 @@ def linear(implementation, tokens=1, shard=O_TP8, **changes):
     return planted.case(name, **({"hbm_bytes": 1, "flops": 1, "tokens": tokens} | facts | shard._asdict() | changes))
 
 
-def five(seconds, **how):
+def one_point(seconds, **how):
     """One point: seconds by implementation, dashes of names as underscores."""
     return [measured(linear(name.replace("_", "-"), **how), value) for name, value in seconds.items()]
 
@@ -31,12 +31,12 @@ def all_points(times, only=lambda shard, tokens: True, **how):
     """The 80 points; `times` gives seconds by implementation for a shard and tokens."""
     return [
         one
-        for shard, tokens in product(LINEARS, points.TOKENS)
+        for shard, tokens in product(LINEARS, points.DECODE_TOKENS)
         if only(shard, tokens)
-        for one in five(times(shard, tokens), shard=shard, tokens=tokens, **how)
+        for one in one_point(times(shard, tokens), shard=shard, tokens=tokens, **how)
     ]
 
 
 def selection(path, measurements, wanted=None, machine=planted.H200):
     """What the command sees of a file with these measurements."""
-    return select(load(planted.write(path / "x.json", measurements, machine=machine)), wanted)
+    return select_linears(load(planted.write(path / "x.json", measurements, machine=machine)), wanted)

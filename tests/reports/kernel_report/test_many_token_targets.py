@@ -8,8 +8,8 @@ import pytest
 from reports import output
 from reports.kernel_report import points
 from reports.kernel_report.points import OURS
-from reports.kernel_report.report import record, section
-from tests.reports.kernel_report.planted_kernels import LINEARS, five, selection
+from reports.kernel_report.report import file_blocks, selection_record
+from tests.reports.kernel_report.planted_kernels import LINEARS, one_point, selection
 
 
 @pytest.fixture
@@ -17,12 +17,12 @@ def selected(tmp_path):
     return partial(selection, tmp_path)
 
 
-def planted(times, tokens=(*points.BATCHES, *points.PROMPTS)):
+def planted(times, tokens=(*points.BATCH_TOKENS, *points.PROMPT_TOKENS)):
     """Every shape at every count; a prompt is measured by the prefill suite."""
     return [
         one
         for shard, count in product(LINEARS, tokens)
-        for one in five(times(shard, count), shard=shard, tokens=count, question=question(count))
+        for one in one_point(times(shard, count), shard=shard, tokens=count, question=question(count))
     ]
 
 
@@ -43,7 +43,7 @@ def test_targets_that_are_met(selected):
     chosen = selected(planted(lambda shard, count: libraries(11.2e-6 if count <= 256 else 9.6e-6) | {"triton": 10e-6}))
     approx = pytest.approx
     assert verdicts(chosen) == [(True, approx(1.12)), (True, approx(1.12)), (True, approx(0.96)), (True, approx(0.96))]
-    assert [(one.points, one.of) for one in points.judge_many_tokens(chosen.points, OURS)] == [
+    assert [(one.points, one.expected_points) for one in points.judge_many_tokens(chosen.points, OURS)] == [
         *((32, 32), (6, 6), (48, 48), (48, 48))
     ]
 
@@ -70,7 +70,7 @@ def test_only_narrow_shards_count_for_the_narrow_target(selected):
     def times(shard, count):
         return libraries(12e-6 if shard.n <= 5120 else 10e-6) | {"triton": 10e-6}
 
-    found = verdicts(selected(planted(times, points.BATCHES)))
+    found = verdicts(selected(planted(times, points.BATCH_TOKENS)))
     # 6 of 32 points: 1.2 ^ (6 / 32) = 1.035
     assert found[:2] == [(False, pytest.approx(1.2 ** (6 / 32))), (True, pytest.approx(1.2))]
     assert found[2:] == [(None, None)] * 2
@@ -86,8 +86,8 @@ def test_what_is_missing_keeps_a_target_open(selected):
 def test_the_targets_stand_in_the_report_and_in_the_record(selected):
     times = libraries(11.2e-6) | {"triton": 10e-6}
     chosen = selected(planted(lambda *_: times))
-    told = output.draw_terminal(section(chosen), width=110)
+    told = output.render_terminal(file_blocks(chosen), width=110)
     assert "targets from 128 tokens on" in told
     assert "M 128, 256, n ≤ 5120: geometric mean ≥ 1.10x" in told
-    assert [one["met"] for one in record(chosen)["targets"]][-4:] == [True] * 4
-    assert {point["tokens"] for point in record(chosen)["points"]} == {128, 256, 512, 2048, 8192}
+    assert [one["met"] for one in selection_record(chosen)["targets"]][-4:] == [True] * 4
+    assert {point["tokens"] for point in selection_record(chosen)["points"]} == {128, 256, 512, 2048, 8192}

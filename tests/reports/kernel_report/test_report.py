@@ -9,13 +9,13 @@ import pytest
 from reports import formatting, output, result_tables
 from reports.__main__ import main
 from reports.kernel_report import points, report
-from reports.kernel_report.report import record, section
-from reports.output import draw_markdown
+from reports.kernel_report.report import file_blocks, selection_record
+from reports.output import render_markdown
 from specs.layer import LINEAR_IMPLEMENTATIONS
-from specs.models import model
+from specs.models import find_model
 from specs.parallel import Split
 from tests.reports import planted
-from tests.reports.kernel_report.planted_kernels import LINEARS, O_TP8, five, linear, selection
+from tests.reports.kernel_report.planted_kernels import LINEARS, O_TP8, linear, one_point, selection
 from tests.reports.planted import measured
 
 
@@ -25,18 +25,18 @@ def selected(tmp_path):
 
 
 def only(selection):
-    (point,) = record(selection)["points"]
+    (point,) = selection_record(selection)["points"]
     return point
 
 
 def text(selection, width=100):
-    return output.draw_terminal(section(selection), width=width)
+    return output.render_terminal(file_blocks(selection), width=width)
 
 
 def test_a_point_by_hand(selected):
     """The better library takes 10 us, the better of ours 8: 1.25. The floor: 40,000 bytes at 10e9 a second, 4 us."""
     seconds = {"torch": 11e-6, "cublaslt": 10e-6, "triton": 9e-6, "triton_pdl": 5e-6, "cuda": 8e-6}
-    point = only(selected([*five(seconds, hbm_bytes=40_000), *planted.ceilings(read=10e9)]))
+    point = only(selected([*one_point(seconds, hbm_bytes=40_000), *planted.ceilings(read=10e9)]))
     assert (point["layer"], point["tp"], point["n"], point["k"], point["tokens"]) == ("o", 8, 8192, 1024, 1)
     assert point["seconds"] == {name.replace("_", "-"): value for name, value in seconds.items()}
     assert (point["library"], point["ours"]) == ("cublaslt", "cuda")
@@ -47,7 +47,7 @@ def test_a_point_by_hand(selected):
 
 
 def test_dependent_launch_is_never_among_ours(selected):
-    point = only(selected(five({"torch": 10e-6, "triton_pdl": 5e-6})))
+    point = only(selected(one_point({"torch": 10e-6, "triton_pdl": 5e-6})))
     assert (point["ours"], point["ratio"], point["of_floor"]) == (None, None, None)
     assert point["ratio_pdl"] == pytest.approx(2.0)
 
@@ -58,7 +58,7 @@ def test_the_interval_is_clustered_by_pass(selected):
     ratio 2, d = ln 1.01 on both sides: total variance d² + d², so the factor is exp(4.3027·√2·ln 1.01) = 1.0624.
     """
     torch, triton = ((2.02e-5,) * 9, (2e-5 / 1.01,) * 9), ((1.01e-5,) * 9, (1e-5 / 1.01,) * 9)
-    point = only(selected(five({"torch": torch, "triton": triton})))
+    point = only(selected(one_point({"torch": torch, "triton": triton})))
     assert point["high"] / point["ratio"] == pytest.approx(1.0624, abs=1e-4)
     assert point["ratio"] / point["low"] == pytest.approx(1.0624, abs=1e-4)
 
@@ -69,9 +69,9 @@ def test_a_single_pass_has_a_ratio_and_no_interval(selected):
 
 
 def test_missing_implementations_are_empty(selected):
-    both = five({"torch": 10e-6, "triton": 8e-6})
-    chosen = selected([*both, *five({"torch": 10e-6, "cuda": 8e-6}, tokens=4)])
-    first, second = record(chosen)["points"]
+    both = one_point({"torch": 10e-6, "triton": 8e-6})
+    chosen = selected([*both, *one_point({"torch": 10e-6, "cuda": 8e-6}, tokens=4)])
+    first, second = selection_record(chosen)["points"]
     assert (first["seconds"]["cuda"], second["seconds"]["triton"]) == (None, None)
     rows = [line.split() for line in text(chosen).split("\n") if line.startswith("8192×1024")]
     assert not rows
@@ -90,13 +90,13 @@ def test_missing_implementations_are_empty(selected):
     ],
 )
 def test_what_is_of_another_kind_is_left_out_and_counted(selected, changes, reason):
-    chosen = selected([*five({"torch": 1.0, "cuda": 0.5}), measured(linear("triton", **changes), 0.1)])
+    chosen = selected([*one_point({"torch": 1.0, "cuda": 0.5}), measured(linear("triton", **changes), 0.1)])
     assert only(chosen)["ratio"] == 2.0
     assert f"left out: {reason}" in chosen.notes
 
 
 def test_other_implementations_are_left_out_and_counted(selected):
-    chosen = selected([*five({"torch": 1.0, "cuda": 0.5}), *five({"vllm": 0.1})])
+    chosen = selected([*one_point({"torch": 1.0, "cuda": 0.5}), *one_point({"vllm": 0.1})])
     assert only(chosen)["ratio"] == 2.0
     assert "left out: 1 by vllm" in chosen.notes
 
@@ -106,35 +106,35 @@ def test_other_implementations_are_left_out_and_counted(selected):
     [{"dtype": "fp32"}, {"question": "layer"}, {"op": "copy"}, {"tokens": 512, "question": "sweep"}, {"layer": None}],
 )
 def test_what_is_no_linear_of_decode_or_prefill_is_no_matter(selected, changes):
-    chosen = selected([*five({"torch": 1.0, "cuda": 0.5}), measured(linear("triton", **changes), 0.1)])
+    chosen = selected([*one_point({"torch": 1.0, "cuda": 0.5}), measured(linear("triton", **changes), 0.1)])
     assert only(chosen)["ratio"] == 2.0
     assert not any(note.startswith("left out") for note in chosen.notes)
 
 
 def test_a_cpu_is_eager(selected):
-    chosen = selected(five({"torch": 1.0}, launch="eager"), machine=planted.CPU)
+    chosen = selected(one_point({"torch": 1.0}, launch="eager"), machine=planted.CPU)
     assert (chosen.launch, len(chosen.points)) == ("eager", 1)
 
 
 def test_decode_goes_before_a_sweep_which_stands_in_for_it(selected):
-    sweep = five({"torch": 3.0, "cuda": 1.0}, question="sweep")
-    assert only(selected([*sweep, *five({"torch": 2.0, "cuda": 1.0})]))["ratio"] == 2.0
+    sweep = one_point({"torch": 3.0, "cuda": 1.0}, question="sweep")
+    assert only(selected([*sweep, *one_point({"torch": 2.0, "cuda": 1.0})]))["ratio"] == 2.0
     assert only(selected(sweep))["ratio"] == 3.0
 
 
 def test_rivals_of_one_stage_stay_together(selected):
     """The library of pp 1 is never held against our kernel of pp 8."""
     alone, both = O_TP8, O_TP8._replace(pp=8)
-    found = [measured(linear("torch", shard=alone), 9.0), *five({"torch": 2.0, "cuda": 1.0}, shard=both)]
+    found = [measured(linear("torch", shard=alone), 9.0), *one_point({"torch": 2.0, "cuda": 1.0}, shard=both)]
     assert only(selected(found))["ratio"] == 2.0
 
 
 def test_the_model_is_llama_3_70b_the_first_or_the_one_asked_for(selected):
-    small, other = (Split(model(slug), 1).linear("o") for slug in ("llama-3-8b", "llama-3.2-1b"))
-    found = [*five({"torch": 1.0}, shard=small), *five({"torch": 1.0}, shard=other)]
+    small, other = (Split(find_model(slug), 1).linear("o") for slug in ("llama-3-8b", "llama-3.2-1b"))
+    found = [*one_point({"torch": 1.0}, shard=small), *one_point({"torch": 1.0}, shard=other)]
     assert selected(found).model == "llama-3-8b"
     assert selected(found, "llama-3.2-1b").model == "llama-3.2-1b"
-    assert selected([*found, *five({"torch": 1.0})]).model == "llama-3-70b"
+    assert selected([*found, *one_point({"torch": 1.0})]).model == "llama-3-70b"
     (note,) = selected(found, "llama-3-70b").notes
     assert note.endswith("; this file has llama-3-8b, llama-3.2-1b: ask for it with --model")
 
@@ -145,8 +145,8 @@ def test_a_file_without_decode_linears_says_so_in_a_line(selected):
     assert note.startswith("none of 2 cases is a linear of llama-3-70b in bf16, cold, graph, by torch, cublaslt,")
     assert note.endswith("; `pytest suites/ -k decode --dtype bf16 --benchmark-json=out.json` measures them")
     assert "targets" not in text(chosen)
-    assert record(chosen)["points"] == []
-    assert [one["met"] for one in record(chosen)["targets"]] == [None] * 14
+    assert selection_record(chosen)["points"] == []
+    assert [one["met"] for one in selection_record(chosen)["targets"]] == [None] * 14
 
 
 def test_published_times_are_left_out_in_a_line(selected):
@@ -158,8 +158,8 @@ def test_published_times_are_left_out_in_a_line(selected):
 def test_another_gpu_says_for_what_the_targets_were_set(selected):
     seconds = {"torch": 1.0, "cuda": 1.0}
     other = planted.H200 | {"gpu": "NVIDIA B200", "gpu_memory_bytes": 180_000_000_000}
-    assert "set for h200_sxm and llama-3-70b; this is b200_sxm" in text(selected(five(seconds), machine=other))
-    assert "set for" not in text(selected(five(seconds)))
+    assert "set for h200_sxm and llama-3-70b; this is b200_sxm" in text(selected(one_point(seconds), machine=other))
+    assert "set for" not in text(selected(one_point(seconds)))
 
 
 def test_labels_stay_as_marks(selected):
@@ -169,7 +169,7 @@ def test_labels_stay_as_marks(selected):
     assert "!2.00  ~1.00  2.000" in text(chosen)
     assert "\n~ noisy; ! throttled\n" in text(chosen)
     assert only(chosen)["warnings"] == {"torch": ["throttled"], "cuda": ["noisy"]}
-    assert "~1.00 / !2.00 (2.000)" in draw_markdown(report.ratio_grids([chosen]))
+    assert "~1.00 / !2.00 (2.000)" in render_markdown(report.ratio_grids([chosen]))
 
 
 def test_configurations_are_numbered_and_told_once(selected):
@@ -177,9 +177,9 @@ def test_configurations_are_numbered_and_told_once(selected):
         return planted.replace(measured(linear(name, tokens), 1e-6), configuration=text)
 
     wide = "rows 128 split 4 (rule)"
-    found = [ours("triton", 1, wide), ours("triton", 8, wide), ours("cuda", 16, "rows 8"), *five({"torch": 2e-6})]
+    found = [ours("triton", 1, wide), ours("triton", 8, wide), ours("cuda", 16, "rows 8"), *one_point({"torch": 2e-6})]
     chosen = selected(found)
-    assert [one["configuration"] for one in record(chosen)["points"]] == [wide, wide, "rows 8"]
+    assert [one["configuration"] for one in selection_record(chosen)["points"]] == [wide, wide, "rows 8"]
     rows = [line.split() for line in text(chosen).split("\n") if " 8192×1024 " in line]
     assert [row[-1] for row in rows] == ["1", "1", "2"]
     after = text(chosen).split("\nconfigurations  ")[1].split("\n")
@@ -200,7 +200,7 @@ def test_the_configuration_is_that_of_the_kernel_that_won(selected):
 def full(selected):
     """Every cell filled, and a configuration of its own for each shape."""
     named = []
-    for shard, tokens, name in product(LINEARS, points.TOKENS, LINEAR_IMPLEMENTATIONS):
+    for shard, tokens, name in product(LINEARS, points.DECODE_TOKENS, LINEAR_IMPLEMENTATIONS):
         moved = 2 * shard.n * shard.k
         case = linear(name, tokens, shard, hbm_bytes=moved, flops=tokens * moved)
         configuration = f"matrix rows 128 tokens 16 depth 64 split {shard.tp} warps 4 stages {shard.n} (rule)"
@@ -222,7 +222,7 @@ def test_a_ratio_says_on_how_many_candidates_it_stands_and_is_marked_on_fewer(se
     chosen = selected([library, measured(linear("triton"), 8e-6)])
     assert only(chosen)["cublaslt_candidates"] == asked
     assert (f"when asked for {asked} candidates a size" in text(chosen)) == (asked is not None)
-    for shown in (text(chosen), draw_markdown(report.ratio_grids([chosen]))):
+    for shown in (text(chosen), render_markdown(report.ratio_grids([chosen]))):
         assert ("1.250†" in shown) == ("† against the fastest of fewer than 32 cublaslt" in shown) == marked
 
 
@@ -233,16 +233,16 @@ def test_without_cublaslt_nothing_is_said_of_candidates(selected):
 
 
 def test_times_with_dependent_launch_say_that_a_layer_gains_less(selected):
-    found = five({"torch": 10e-6, "triton": 8e-6, "triton_pdl": 5e-6})
+    found = one_point({"torch": 10e-6, "triton": 8e-6, "triton_pdl": 5e-6})
     chosen = selected(found)
     assert " ".join(text(chosen).split()).count("a layer has other kernels between its linears and gains less") == 2
-    plain, with_pdl = draw_markdown(report.ratio_grids([chosen])).split("### ")[1:]
+    plain, with_pdl = render_markdown(report.ratio_grids([chosen])).split("### ")[1:]
     assert formatting.DEPENDENT_LAUNCH_NOTE in with_pdl
     assert formatting.DEPENDENT_LAUNCH_NOTE not in plain
     assert "gains less" not in text(selected(found[:2]))
     for table in (
-        result_tables.draw_up(chosen.points[0].by.values()),
-        result_tables.draw_up([chosen.points[0].by["torch"]]),
+        result_tables.build_tables(chosen.points[0].by_implementation.values()),
+        result_tables.build_tables([chosen.points[0].by_implementation["torch"]]),
     ):
         (notes,) = (one.notes for one in table)
         assert (formatting.DEPENDENT_LAUNCH_NOTE in notes) == (len(table[0].rows) == 3)
@@ -256,8 +256,8 @@ def test_a_full_table_fits(selected, width):
 
 def test_the_grid_has_a_cell_for_each_point(selected):
     seconds = {"torch": 12e-6, "cublaslt": 10e-6, "triton": 8e-6, "triton_pdl": 5e-6}
-    chosen = selected([*five(seconds, tokens=16), *five({"torch": 3e-6}, tokens=64)])
-    plain, dependent = draw_markdown(report.ratio_grids([chosen])).split("### ")[1:]
+    chosen = selected([*one_point(seconds, tokens=16), *one_point({"torch": 3e-6}, tokens=64)])
+    plain, dependent = render_markdown(report.ratio_grids([chosen])).split("### ")[1:]
     assert plain.startswith("NVIDIA H200\n")
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
@@ -273,20 +273,20 @@ def test_the_grid_has_a_cell_for_each_point(selected):
 
 
 def test_the_grid_without_a_gpu_is_empty_and_says_so(selected):
-    (empty,) = report.ratio_grids([selected(five({"torch": 1.0}, launch="eager"), machine=planted.CPU)])
+    (empty,) = report.ratio_grids([selected(one_point({"torch": 1.0}, launch="eager"), machine=planted.CPU)])
     assert len(empty.rows) == 16
     assert {cell for row in empty.rows for cell in row[4:]} == {""}
-    assert empty.notes == (report.NOTHING,)
+    assert empty.notes == (report.NO_GPU_NOTE,)
 
 
 def test_the_grid_of_another_model_has_its_shapes(selected):
-    shard = Split(model("llama-3-8b"), 2).linear("down")
-    (one,) = report.ratio_grids([selected(five({"torch": 2e-6, "cuda": 1e-6}, shard=shard))])
+    shard = Split(find_model("llama-3-8b"), 2).linear("down")
+    (one,) = report.ratio_grids([selected(one_point({"torch": 2e-6, "cuda": 1e-6}, shard=shard))])
     assert [row[:5] for row in one.rows] == [("down", "2", "4096×7168", "58.72 MB", "1.00 / 2.00 (2.000)")]
 
 
 def test_the_command_writes_a_list_with_an_object_for_each_file(tmp_path, capsys):
-    good = planted.write(tmp_path / "a.json", five({"torch": 2.0, "cuda": 1.0}), machine=planted.H200)
+    good = planted.write(tmp_path / "a.json", one_point({"torch": 2.0, "cuda": 1.0}), machine=planted.H200)
     empty = planted.write(tmp_path / "b.json", planted.ceilings())
     with pytest.raises(SystemExit) as done:
         main(["kernels", str(good), str(empty), "--format", "json"])
@@ -297,7 +297,7 @@ def test_the_command_writes_a_list_with_an_object_for_each_file(tmp_path, capsys
 
 
 def test_the_command_in_its_other_forms(tmp_path, capsys):
-    path = planted.write(tmp_path / "a.json", five({"torch": 2.0, "cuda": 1.0}), machine=planted.H200)
+    path = planted.write(tmp_path / "a.json", one_point({"torch": 2.0, "cuda": 1.0}), machine=planted.H200)
     for options in ([], ["--grid"], ["--model", "llama-3-8b"], ["--format", "markdown"]):
         with pytest.raises(SystemExit) as done:
             main(["kernels", str(path), *options])

@@ -5,12 +5,12 @@ import pytest
 
 from reports import output
 from reports.kernel_report import points
-from reports.kernel_report.points import DEPENDENT, OURS
-from reports.kernel_report.report import record, section
-from specs.models import model
+from reports.kernel_report.points import OURS, OURS_DEPENDENT
+from reports.kernel_report.report import file_blocks, selection_record
+from specs.models import find_model
 from specs.parallel import Split
 from tests.reports import planted
-from tests.reports.kernel_report.planted_kernels import LINEARS, O_TP8, all_points, five, selection
+from tests.reports.kernel_report.planted_kernels import LINEARS, O_TP8, all_points, one_point, selection
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def test_targets_that_are_met(selected):
     times = {"torch": 12e-6, "cublaslt": 12e-6, "triton": 10e-6, "cuda": 11e-6}
     chosen = selected([*all_points(lambda *_: times, hbm_bytes=8_160_000), *planted.ceilings(read=1e12)])
     assert verdicts(chosen) == [(True, pytest.approx(1.2))] * 4 + [(True, 1.0)]
-    assert [(one.points, one.of) for one in points.judge_targets(chosen.points, OURS)] == [
+    assert [(one.points, one.expected_points) for one in points.judge_targets(chosen.points, OURS)] == [
         *((80, 80), (80, 80), (20, 20), (20, 20), (80, 80))
     ]
-    assert verdicts(chosen, DEPENDENT) == [(None, None)] * 5
+    assert verdicts(chosen, OURS_DEPENDENT) == [(None, None)] * 5
 
 
 def test_targets_that_are_missed(selected):
@@ -65,19 +65,19 @@ def test_each_side_of_dependent_launch_is_judged_by_itself(selected):
     times = {"torch": 12e-6, "cublaslt": 12e-6, "triton": 12e-6, "triton_pdl": 10e-6}
     chosen = selected(all_points(lambda *_: times))
     assert [met for met, _ in verdicts(chosen)] == [True, False, False, False, None]
-    assert [met for met, _ in verdicts(chosen, DEPENDENT)] == [True, True, True, True, None]
-    assert [one["dependent_launch"] for one in record(chosen)["targets"]] == [
+    assert [met for met, _ in verdicts(chosen, OURS_DEPENDENT)] == [True, True, True, True, None]
+    assert [one["dependent_launch"] for one in selection_record(chosen)["targets"]] == [
         *(False,) * 5,
         *(True,) * 5,
         *(False,) * 4,
     ]
-    assert "targets  with dependent launch: triton-pdl\n" in output.draw_terminal(section(chosen), width=100)
+    assert "targets  with dependent launch: triton-pdl\n" in output.render_terminal(file_blocks(chosen), width=100)
 
 
 @pytest.mark.parametrize(("slow", "met"), [(8, True), (9, False)])
 def test_nine_in_ten_points_on_the_line(selected, slow, met):
     """8 of 80 may be over it."""
-    numbers = {(shard, tokens): i for i, (shard, tokens) in enumerate(product(LINEARS, points.TOKENS))}
+    numbers = {(shard, tokens): i for i, (shard, tokens) in enumerate(product(LINEARS, points.DECODE_TOKENS))}
 
     def times(shard, tokens):
         return {"cuda": 11e-6 if numbers[shard, tokens] < slow else 10e-6}
@@ -101,7 +101,7 @@ def test_a_part_of_the_points_can_miss_a_target_but_not_meet_it(selected):
     chosen = selected([*all_points(lambda *_: good, few, hbm_bytes=8_160_000), *planted.ceilings(read=1e12)])
     assert verdicts(chosen) == [(None, pytest.approx(1.2))] * 4 + [(None, 1.0)]
     first = points.judge_targets(chosen.points, OURS)[0]
-    assert (first.points, first.of, first.remark) == (5, 80, "least at o tp8 M 1; 75 missing")
+    assert (first.points, first.expected_points, first.remark) == (5, 80, "least at o tp8 M 1; 75 missing")
     bad = good | {"cuda": 13e-6}
     chosen = selected([*all_points(lambda *_: bad, few, hbm_bytes=8_160_000), *planted.ceilings(read=1e12)])
     assert [met for met, _ in verdicts(chosen)] == [False, None, False, None, None]
@@ -116,8 +116,8 @@ def test_with_one_library_alone_no_ratio_is_met(selected):
 
 
 def test_other_tokens_and_the_lm_head_are_no_points_of_the_targets(selected):
-    head = Split(model("llama-3-70b"), 8).linear("lm_head")
+    head = Split(find_model("llama-3-70b"), 8).linear("lm_head")
     seconds = {"torch": 1.0, "cuda": 2.0}
-    chosen = selected([*five(seconds, tokens=4), *five(seconds, shard=head)])
+    chosen = selected([*one_point(seconds, tokens=4), *one_point(seconds, shard=head)])
     assert len(chosen.points) == 2
     assert verdicts(chosen) == [(None, None)] * 5

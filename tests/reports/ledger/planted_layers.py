@@ -2,7 +2,7 @@
 
 from reports import results
 from reports.ledger import ledger
-from reports.ledger.ledger import account
+from reports.ledger.ledger import build_ledger
 from tests.reports import planted
 
 OPS = {"attention": "attention", "norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "layer": "layer"}
@@ -61,5 +61,5 @@ def write(path, measurements, machine=planted.CPU):
 
 def ledgers(path, measurements, machine=planted.CPU):
     """The ledger of each whole layer, by implementation."""
-    found = ledger.collect(results.load(write(path, measurements, machine)))
-    return {one.case.implementation: account(one) for one in found}
+    found = ledger.collect_layers(results.load(write(path, measurements, machine)))
+    return {one.case.implementation: build_ledger(one) for one in found}

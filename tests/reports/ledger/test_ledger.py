@@ -33,7 +33,7 @@ def test_a_cpu_shows_its_launches_apart_from_the_parts(tmp_path):
     assert milliseconds(one) == pytest.approx(expected)
     assert shares(one) == pytest.approx({name: ms / 14.5 for name, ms in expected.items()})
     assert one.seconds.mean == pytest.approx(14.5e-3)
-    assert one.together.mean == pytest.approx(14e-3)
+    assert one.sum_of_parts.mean == pytest.approx(14e-3)
     assert one.ratio.mean == pytest.approx(14.5 / 14)
     assert one.missing == []
 
@@ -54,7 +54,7 @@ def test_what_a_compiler_gains_is_its_layer_less_that_of_torch(tmp_path):
     assert found["fusion gain"] == pytest.approx(-1.0)  # 13.5 - 14.5
     assert found["cache effect"] == pytest.approx(0.5)  # 13.5 - (14 - 1)
     assert found["linears"] == pytest.approx(11.96)
-    assert (one.together, one.ratio, one.verdict) == (None, None, None), "nobody knows what its own parts take"
+    assert (one.sum_of_parts, one.ratio, one.verdict) == (None, None, None), "nobody knows what its own parts take"
 
 
 def test_on_a_gpu_launch_gaps_are_what_eager_takes_more_than_a_graph(tmp_path):
@@ -106,7 +106,7 @@ def test_a_missing_part_leaves_its_item_out_and_the_rest_unaccounted(tmp_path):
         }
     )
     assert sum(shares(one).values()) == pytest.approx(1, abs=1e-12)
-    assert (one.ratio, one.together, one.verdict) == (None, None, None)
+    assert (one.ratio, one.sum_of_parts, one.verdict) == (None, None, None)
     assert one.missing == ["rotary by torch, eager"]
 
 

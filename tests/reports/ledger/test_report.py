@@ -10,7 +10,7 @@ from reports import results
 from reports.ledger import report
 from tests.reports import planted
 from tests.reports.ledger.planted_layers import PLAIN, case, latency, parts, timed, whole, write
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 KEYS = {
     *(
@@ -114,12 +114,12 @@ def test_markdown(said, path):
 
 def test_a_file_without_layers_says_how_to_get_them(capsys, tmp_path):
     path = planted.write(tmp_path / "x.json", [planted.measured(planted.case(), 1.0)])
-    assert ran("ledger", path) == 2
+    assert run_reports("ledger", path) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no whole layer among the cases; `pytest suites/bench_layer.py" in said
     lost = planted.write(tmp_path / "x.json", parts(), failed=[(case().name, "wrong result")])
-    assert ran("ledger", lost) == 2
+    assert run_reports("ledger", lost) == 2
     assert "those in it failed or were not run, and `python -m reports show` says why" in capsys.readouterr().err
 
 
@@ -150,14 +150,14 @@ def test_contexts_are_told_apart_where_there_are_several(said, tmp_path):
 
 def test_two_files_of_one_machine_are_told_apart(tmp_path):
     found = [planted.write(tmp_path / f"{name}.json", [*parts(), whole(14.0)]) for name in ("a", "b")]
-    told = report.write(results.load_all(found))
-    assert [one.name for one in told.accounts] == ["Planted CPU 9000 (a)", "Planted CPU 9000 (b)"]
+    told = report.build_section(results.load_all(found))
+    assert [one.name for one in told.file_ledgers] == ["Planted CPU 9000 (a)", "Planted CPU 9000 (b)"]
 
 
 def test_each_split_has_a_sentence_at_its_fewest_and_at_its_most_tokens(tmp_path):
     shapes = [(tp, tokens) for tp in (1, 2) for tokens in (1, 32, 125)]
     found = [whole(14.0 + tokens, tp=tp, tokens=tokens) for tp, tokens in shapes]
-    said = report.write([results.load(write(tmp_path, found))]).sentences()
+    said = report.build_section([results.load(write(tmp_path, found))]).sentences()
     assert [re.search(r"tp \d, \d+ tokens?", text).group() for text in said] == [
         "tp 1, 1 token",
         "tp 1, 125 tokens",
@@ -173,4 +173,4 @@ def test_the_report_in_json_has_the_ledgers(said, path):
 def test_published_times_make_no_ledger(said, tmp_path):
     one = timed(case(), 14.0)
     told = planted.replace(one, provenance="published", framework="vllm")
-    assert ran("ledger", write(tmp_path, [told], planted.CPU | {"source": "tables"})) == 2
+    assert run_reports("ledger", write(tmp_path, [told], planted.CPU | {"source": "tables"})) == 2

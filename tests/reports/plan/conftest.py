@@ -3,9 +3,9 @@
 import pytest
 
 from reports import results
-from reports.plan.profile import gather
-from reports.plan.query import Asked
-from reports.plan.step import Parts, Variant
+from reports.plan.profile import build_profile
+from reports.plan.query import PlanQuery
+from reports.plan.step import PartCosts, Variant
 from tests.reports.plan import planted_parts
 
 
@@ -15,7 +15,7 @@ def parts(tmp_path):
 
     def made(measurements=None, *, elementwise=False, implementation="vllm", **asked):
         path = planted_parts.write(tmp_path / "planted.json", measurements)
-        question = Asked(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (64,), **asked})
-        return Parts(gather([results.load(path)], "bf16"), question, Variant(implementation, elementwise))
+        question = PlanQuery(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (64,), **asked})
+        return PartCosts(build_profile([results.load(path)], "bf16"), question, Variant(implementation, elementwise))
 
     return made

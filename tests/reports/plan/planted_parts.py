@@ -7,7 +7,7 @@ for each 10 KiB, by the engine's own kernel in a graph; by NCCL twice as long.
 
 from pathlib import Path
 
-from specs.models import model
+from specs.models import find_model
 from specs.parallel import Split
 from tests.reports import planted
 
@@ -21,7 +21,7 @@ US = 1e-6
 
 def linear(layer, tp, tokens, seconds, framework="vllm", **facts):
     """One point of a linear."""
-    shard = Split(model("llama-3-70b"), tp).linear(layer)
+    shard = Split(find_model("llama-3-70b"), tp).linear(layer)
     name = f"planted::linear[{layer}-tp{tp}-{tokens}-{framework}]"
     case = planted.case(
         name, question="sweep", layer=layer, tp=tp, n=shard.n, k=shard.k, tokens=tokens, implementation=framework,
@@ -51,7 +51,7 @@ def all_reduce(ranks, message_bytes, seconds, framework="vllm", implementation="
     return _published(case, seconds, framework)
 
 
-def system(framework="vllm", factor=1.0, attending=0.4, **facts):
+def all_parts(framework="vllm", factor=1.0, attending=0.4, **facts):
     """Everything that a plan of eight GPUs needs, by one framework, `factor` times as slow in its linears."""
     found = []
     for tp in (1, 2, 4, 8):
@@ -71,7 +71,7 @@ def system(framework="vllm", factor=1.0, attending=0.4, **facts):
 
 def write(path: Path, measurements=None, machine=PUBLISHED) -> Path:
     """A result file of it."""
-    return planted.write(path, system() if measurements is None else measurements, machine=machine)
+    return planted.write(path, all_parts() if measurements is None else measurements, machine=machine)
 
 
 def _published(case, seconds, framework, **facts):

@@ -3,7 +3,7 @@
 import pytest
 
 from reports.plan import crossover, planner
-from reports.plan.estimate import Bounds, MissingError, filled
+from reports.plan.estimate import MissingMeasurementError, StepBounds, evaluate_grid
 from reports.results import load
 from tests.reports.plan import planted_parts
 
@@ -16,7 +16,7 @@ def counted(figure):
 
     def at(batch):
         asked.append(batch)
-        return Bounds(figure(batch), 0.5 * figure(batch), 2 * figure(batch))
+        return StepBounds(figure(batch), 0.5 * figure(batch), 2 * figure(batch))
 
     return at, asked
 
@@ -33,7 +33,7 @@ def counted(figure):
 )
 def test_every_batch_is_as_if_it_had_been_worked_out(figure, bends):
     at, asked = counted(figure)
-    found = filled(at, GRID, bends)
+    found = evaluate_grid(at, GRID, bends)
     assert [one.seconds for one in found] == pytest.approx([figure(batch) for batch in GRID], rel=1e-9)
     assert [one.high for one in found] == pytest.approx([2 * figure(batch) for batch in GRID], rel=1e-9)
     assert len(asked) < 40
@@ -42,22 +42,24 @@ def test_every_batch_is_as_if_it_had_been_worked_out(figure, bends):
 def test_it_ends_where_a_part_was_not_measured():
     def at(batch):
         if batch > 1024:
-            raise MissingError("no more")
-        return Bounds(batch, batch, batch)
+            raise MissingMeasurementError("no more")
+        return StepBounds(batch, batch, batch)
 
-    assert [one.seconds for one in filled(at, GRID, [1024])] == GRID[:128]
-    assert filled(at, [2000, 2008], []) == []
-    assert filled(at, [], []) == []
+    assert [one.seconds for one in evaluate_grid(at, GRID, [1024])] == GRID[:128]
+    assert evaluate_grid(at, [2000, 2008], []) == []
+    assert evaluate_grid(at, [], []) == []
 
 
 def test_crossovers_are_those_of_every_batch(tmp_path, monkeypatch):
     """Vllm beside another framework that is faster up to 1024 tokens and has other tables."""
-    other = planted_parts.system("trtllm", 0.8, 0.6)
-    path = planted_parts.write(tmp_path / "x.json", [*planted_parts.system(), *other])
-    found = planner.crossing(load(path), planner.QUESTION)
+    other = planted_parts.all_parts("trtllm", 0.8, 0.6)
+    path = planted_parts.write(tmp_path / "x.json", [*planted_parts.all_parts(), *other])
+    found = planner.crossover_for_file(load(path), planner.REPORT_QUERY)
     calls = []
-    every = crossover.filled
-    monkeypatch.setattr(crossover, "filled", lambda at, grid, bends: calls.append(bends) or every(at, grid, grid))
-    assert planner.crossing(load(path), planner.QUESTION) == found
+    every = crossover.evaluate_grid
+    monkeypatch.setattr(
+        crossover, "evaluate_grid", lambda at, grid, bends: calls.append(bends) or every(at, grid, grid)
+    )
+    assert planner.crossover_for_file(load(path), planner.REPORT_QUERY) == found
     assert found.verdict == "crossover"
     assert calls

@@ -7,7 +7,7 @@ import pytest
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 KEYS = {
     *("batch", "tp", "pp", "replicas", "schedule", "micro_batches", "partition", "step_seconds", "low", "high"),
@@ -20,7 +20,7 @@ def planned(tmp_path, capsys):
     def made(*options, measurements=None):
         path = planted_parts.write(tmp_path / "planted.json", measurements)
         asked = ["--model", "llama-3-70b", "--gpus", 8, "--context", 256, "--format", "json"]
-        assert ran("plan", path, *asked, *options) == 0
+        assert run_reports("plan", path, *asked, *options) == 0
         return json.loads(capsys.readouterr().out)
 
     return made
@@ -30,7 +30,7 @@ def planned(tmp_path, capsys):
 def refused(tmp_path, capsys):
     def made(*options, measurements=None, machine=planted_parts.PUBLISHED):
         path = planted_parts.write(tmp_path / "planted.json", measurements, machine)
-        assert ran("plan", path, "--context", 256, *options) == 2
+        assert run_reports("plan", path, "--context", 256, *options) == 2
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
         return said[0]
@@ -167,7 +167,7 @@ def test_what_cannot_be_planned_is_one_line_with_the_value_and_a_way_out(refused
 
 
 def test_an_all_reduce_of_another_rank_count_is_never_taken(refused, planned):
-    fewer = [one for one in planted_parts.system() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
+    fewer = [one for one in planted_parts.all_parts() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
     plan = planned("--batch", 64, measurements=fewer)
     (why,) = [one["why"] for one in plan["left_out"] if one["tp"] == 8]
     assert "there are those of 2, 4; none is guessed" in why
@@ -177,7 +177,7 @@ def test_an_all_reduce_of_another_rank_count_is_never_taken(refused, planned):
 def test_two_files_of_different_gpus_are_refused(tmp_path, capsys):
     one = planted_parts.write(tmp_path / "a.json")
     other = planted_parts.write(tmp_path / "b.json", machine=planted.CPU)
-    assert ran("plan", one, other, "--context", 256) == 2
+    assert run_reports("plan", one, other, "--context", 256) == 2
     assert "a plan is for one; give files of one GPU" in capsys.readouterr().err
 
 
@@ -197,7 +197,7 @@ def test_replicas_share_a_chunk_of_prompts(planned):
     prompts = [
         planted_parts.attention(tp, 1, n, n * US, phase="prefill") for tp in (1, 2, 4, 8) for n in (64, 256, 1024)
     ]
-    measurements = [*planted_parts.system(), *prompts]
+    measurements = [*planted_parts.all_parts(), *prompts]
     plan = planned("--batch", 64, "--prefill-chunk", 512, measurements=measurements)
     ((tp8),), ((four),) = at(plan, tp=8), at(plan, tp=4, pp=1)
     # attention of 512 tokens of prompts on each rank of TP 8, and of 256 in each of two replicas

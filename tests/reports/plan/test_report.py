@@ -9,7 +9,14 @@ from reports.html import report
 from reports.output import Table
 from reports.plan import planner, tables
 from reports.plan import report as plan_report
-from reports.plan.answer import both, brief, lead, surely_ahead, telling, third
+from reports.plan.answer import (
+    batches_near_crossover,
+    better_than_both,
+    is_surely_faster,
+    short_answer,
+    short_answers_intro,
+    tp_and_pp_points,
+)
 from reports.tp_vs_pp import report as experiments
 from specs.parallel import Deployment
 from tests.reports import planted, planted_sweeps
@@ -23,8 +30,8 @@ L40S = planted_parts.PUBLISHED | {"gpu": "NVIDIA L40S", "gpu_memory_bytes": 48_0
 def loaded(tmp_path_factory):
     """An H200 by two frameworks, an L40S that lacks an all-reduce of 8, and a CPU."""
     folder = tmp_path_factory.mktemp("chapter")
-    two = [*planted_parts.system(), *planted_parts.system("sglang", factor=1.5)]
-    slow = [one for one in planted_parts.system(factor=2.0) if (one.case.op, one.case.ranks) != ("all_reduce", 8)]
+    two = [*planted_parts.all_parts(), *planted_parts.all_parts("sglang", factor=1.5)]
+    slow = [one for one in planted_parts.all_parts(factor=2.0) if (one.case.op, one.case.ranks) != ("all_reduce", 8)]
     paths = [
         planted_parts.write(folder / "h200.json", two),
         planted_parts.write(folder / "l40s.json", slow, L40S),
@@ -35,22 +42,22 @@ def loaded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(loaded):
-    return plan_report.write(loaded)
+    return plan_report.build_section(loaded)
 
 
 def test_there_is_a_plan_of_each_gpu_whose_file_holds_one_and_of_nothing_else(written, tmp_path):
     assert [one.name for one in written.planned] == ["h200_sxm", "l40s"]  # not of the CPU
     linears = planted_sweeps.by_frameworks([planted_sweeps.roofline(200)])
     alone = planted.write(tmp_path / "linears.json", linears, planted_sweeps.PUBLISHED)
-    nothing = plan_report.write([results.load(alone)])
+    nothing = plan_report.build_section([results.load(alone)])
     assert not nothing
     assert (nothing.sentences(), nothing.blocks(), nothing.data()) == ([], [], [])
 
 
 def test_a_plan_is_made_once_for_all_who_ask(loaded, written):
-    assert planner.planned(loaded[0]) is written.planned[0].plan
+    assert planner.plan_for_file(loaded[0]) is written.planned[0].plan
     again = results.load(loaded[0].path)
-    assert planner.planned(again) is not written.planned[0].plan  # another reading may be of another content
+    assert planner.plan_for_file(again) is not written.planned[0].plan  # another reading may be of another content
 
 
 def test_it_says_first_what_all_share_and_then_each_answer(written):
@@ -75,7 +82,8 @@ def test_the_crossovers_stand_side_by_side(written):
 def test_every_latency_has_a_row_for_each_gpu(written):
     table = written.tables()[1]
     assert [[row[:2] for row in group] for group in table.groups] == [
-        [(f"{1e3 * latency:g}", "h200_sxm"), (f"{1e3 * latency:g}", "l40s")] for latency in planner.QUESTION.latencies
+        [(f"{1e3 * latency:g}", "h200_sxm"), (f"{1e3 * latency:g}", "l40s")]
+        for latency in planner.REPORT_QUERY.latencies
     ]
 
 
@@ -87,8 +95,8 @@ def test_the_machine_readable_one_has_points_and_how_to_get_their_cases(written)
     assert not any("cases" in point for point in h200["points"])
 
 
-def test_the_terminal_has_the_chapter(written):
-    text = output.draw_terminal(written.blocks(), width=120)
+def test_the_terminal_has_the_section(written):
+    text = output.render_terminal(written.blocks(), width=120)
     assert text.startswith("TP or PP, planned\n  On 8 x h200_sxm (llama-3-70b")
     assert [one.title for one in written.blocks() if isinstance(one, Table)] == [
         "where async PP overtakes TP",
@@ -99,21 +107,21 @@ def test_the_terminal_has_the_chapter(written):
 
 def test_sources_are_numbered_once_and_hold_every_case_of_a_point(written):
     plan = written.planned[0].plan
-    points = plan_report.telling(plan)
-    found = plan_report.of(points)
+    points = plan_report.highlighted_points(plan)
+    found = plan_report.number_sources(points)
     assert len(set(found.sources)) == len(found.sources)
     for one, numbers in found.points:
         told = {part: found.sources[number - 1] for part, number in numbers.items()}
-        assert told == {part: (part, tuple(cases)) for part, cases in one.account.cases.items() if cases}
+        assert told == {part: (part, tuple(cases)) for part, cases in one.breakdown.cases.items() if cases}
     for batch in {one.batch for one in plan.points if one.fits}:
         alike = [one for one in plan.points if one.fits and one.batch == batch]
         best = max(alike, key=lambda one: one.tokens_per_second)
-        assert {id(one) for one in (best, *both(plan, alike)) if one} <= {id(one) for one in points}
+        assert {id(one) for one in (best, *tp_and_pp_points(plan, alike)) if one} <= {id(one) for one in points}
     assert {id(one) for one in plan.front} <= {id(one) for one in points}
 
 
 def test_the_report_leads_with_the_question_and_an_answer_for_each_gpu(loaded, written):
-    told = report.tell(loaded[:2])
+    told = report.build_report(loaded[:2])
     question, tokens = told.answers()
     assert (question.title, tokens.title) == (report.TP_VS_PP_QUESTION, "Do 125 tokens take as long as 1000?")
     lines = [text for _, text in question.rows]
@@ -122,8 +130,8 @@ def test_the_report_leads_with_the_question_and_an_answer_for_each_gpu(loaded, w
         "Planned over 8 GPUs, TP 8 is faster at small batches and async PP 8 at large ones, for good from about "
         f"{middle} (h200_sxm) in the middle of what is in doubt."
     )
-    assert lines[1] == lead(planner.QUESTION)
-    assert lines[2] == brief(written.planned[0].plan, "h200_sxm")
+    assert lines[1] == short_answers_intro(planner.REPORT_QUERY)
+    assert lines[2] == short_answer(written.planned[0].plan, "h200_sxm")
     assert told.data()["question"] == report.TP_VS_PP_QUESTION
     assert told.data()["tokens"]["question"] == tokens.title
     assert [one["name"] for one in told.data()["plans"]] == ["h200_sxm", "l40s"]
@@ -134,8 +142,8 @@ def test_an_experiment_comes_first_and_the_ends_of_all_crossovers_are_named(tmp_
     run = [step(TP2, 10.0, 1, 4), step(SYNC, 18.0, 1, 4)]
     own = results.load(planted.write(tmp_path / "own.json", run))
     a100 = planted_parts.PUBLISHED | {"gpu": "NVIDIA A100-SXM4-80GB", "gpu_memory_bytes": 80_000_000_000}
-    slow = results.load(planted_parts.write(tmp_path / "a100.json", planted_parts.system(factor=3.0), a100))
-    plans, ran = plan_report.write([loaded[0], slow]), experiments.write([own])
+    slow = results.load(planted_parts.write(tmp_path / "a100.json", planted_parts.all_parts(factor=3.0), a100))
+    plans, ran = plan_report.build_section([loaded[0], slow]), experiments.build_section([own])
     (first, one), (last, other) = sorted((p.plan.crossover.batch, p.name) for p in plans.planned)
     assert first < last
     found = report.tp_vs_pp_answer(ran, plans)
@@ -150,20 +158,20 @@ def test_an_experiment_comes_first_and_the_ends_of_all_crossovers_are_named(tmp_
 
 def test_the_headline_counts_what_surely_beats_both_near_the_crossover(written):
     one = written.planned[0]
-    batch = telling(one.plan)[0]
-    best, tp, pp = third(one.plan, batch)
+    batch = batches_near_crossover(one.plan)[0]
+    best, tp, pp = better_than_both(one.plan, batch)
     assert abs(batch - one.plan.crossover.batch) == min(
-        abs(other - one.plan.crossover.batch) for other in one.plan.asked.batches
+        abs(other - one.plan.crossover.batch) for other in one.plan.query.batches
     )
-    assert not surely_ahead(best, (tp, pp))
-    assert "beat" not in report.tp_vs_pp_answer(experiments.write([]), plan_report.PlanChapter([one])).headline
+    assert not is_surely_faster(best, (tp, pp))
+    assert "beat" not in report.tp_vs_pp_answer(experiments.build_section([]), plan_report.PlanSection([one])).headline
     sure = replace(best, high=0.9 * min(tp.low, pp.low))
     changed = [replace(one.plan, points=[sure if point is best else point for point in one.plan.points])]
     hybrid = replace(sure, deployment=Deployment(4, 2, 1, "async", 2))
     changed.append(replace(one.plan, points=[hybrid if point is best else point for point in one.plan.points]))
     told = [
         report.tp_vs_pp_answer(
-            experiments.write([]), plan_report.PlanChapter([replace(one, plan=plan) for plan in plans])
+            experiments.build_section([]), plan_report.PlanSection([replace(one, plan=plan) for plan in plans])
         ).headline
         for plans in (changed[:1], changed[1:], [changed[0], one.plan])
     ]
@@ -178,7 +186,7 @@ def test_the_headline_counts_what_surely_beats_both_near_the_crossover(written):
 def test_the_tables_say_what_their_ranges_and_batches_leave_out(written):
     crossovers, targets = written.tables()
     assert crossovers.caption.endswith("than TP 8 for good")
-    assert {tables.FOR_GOOD, tables.VARIANTS, tables.UNSEEN} <= set(crossovers.notes)
+    assert {tables.FOR_GOOD_NOTE, tables.VARIANTS_NOTE, tables.UNSEEN_NOTE} <= set(crossovers.notes)
     assert targets.caption.startswith("among the batches asked for")
     assert "--batch" in targets.notes[0]
 
@@ -197,15 +205,21 @@ def test_the_tables_say_what_their_ranges_and_batches_leave_out(written):
 def test_other_verdicts_are_said_as_such(written, verdict, said):
     one = written.planned[0]
     found = replace(
-        one.plan.crossover, verdict=verdict, batch=None, low=8, high=None, looked_at=(8, 64), by={1: None, 2: None}
+        one.plan.crossover,
+        verdict=verdict,
+        batch=None,
+        low=8,
+        high=None,
+        batch_range=(8, 64),
+        leads_from={1: None, 2: None},
     )
     changed = replace(one, plan=replace(one.plan, crossover=found))
-    assert f": {said}" in brief(changed.plan, "it")
-    table = plan_report.PlanChapter([changed]).tables()[0]
-    assert table.rows[0][4] == plan_report.VERDICTS[verdict]
+    assert f": {said}" in short_answer(changed.plan, "it")
+    table = plan_report.PlanSection([changed]).tables()[0]
+    assert table.rows[0][4] == plan_report.VERDICT_NAMES[verdict]
 
 
 def test_without_experiment_and_plan_it_says_what_to_run():
-    found = report.tp_vs_pp_answer(experiments.write([]), plan_report.write([]))
+    found = report.tp_vs_pp_answer(experiments.build_section([]), plan_report.build_section([]))
     assert found.headline.startswith("Not measured: no file here has steps of a whole model")
     assert "bench_tp_vs_pp" in found.details[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports.plan.step import account, compose
+from reports.plan.step import break_down, estimate_step
 from specs.parallel import Deployment
 from tests.reports.plan.planted_parts import US
 
@@ -10,7 +10,7 @@ LINK = 450e9  # bytes a second in one direction, the H200 row's
 
 
 def composed(parts, deployment, batch):
-    return compose(parts, deployment, deployment.split(parts.asked.cut), batch)
+    return estimate_step(parts, deployment, deployment.split(parts.query.truncated_model), batch)
 
 
 def hop(rows):
@@ -71,7 +71,7 @@ def test_an_assumed_hop_gives_the_step_its_range(parts):
 
 def test_shares_are_of_the_step_and_the_bubble_is_what_a_stage_waits(parts):
     made, laid = parts(), Deployment(pp=8, schedule="async", micro_batches=8)
-    found = account(made, laid, laid.split(made.asked.cut), composed(made, laid, 64))
+    found = break_down(made, laid, laid.split(made.query.truncated_model), composed(made, laid, 64))
     # seven stages compute 3488 of 3704, the last all of it
     assert found.bubble_share == pytest.approx(7 / 8 * (1 - 3488 / 3704))
     assert found.communication_share == 0
@@ -83,6 +83,6 @@ def test_shares_are_of_the_step_and_the_bubble_is_what_a_stage_waits(parts):
 def test_all_reduces_are_the_communication_of_tp(parts):
     made, laid = parts(), Deployment(tp=8)
     step = composed(made, laid, 64)
-    found = account(made, laid, laid.split(made.asked.cut), step)
+    found = break_down(made, laid, laid.split(made.query.truncated_model), step)
     assert found.communication_share == pytest.approx((80 * 214.8 + 5.4) / (80 * 306.0 + 46.4))
     assert found.bubble_share == 0

@@ -11,12 +11,12 @@ import pytest
 from reports import output, results
 from reports.output import Table
 from reports.plan import tables as plan_tables
-from reports.plan.planner import Target, make
-from reports.plan.query import Asked, Fabric
-from reports.plan.tables import command
+from reports.plan.planner import LatencyTarget, plan_for_files
+from reports.plan.query import Interconnect, PlanQuery
+from reports.plan.tables import reproduce_command
 from specs.parallel import Deployment
 from tests.reports.plan import planted_parts
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def drawn(tmp_path_factory):
 
     def drawn_up(measurements, asked):
         path = planted_parts.write(tmp_path_factory.mktemp("plan") / "planted.json", measurements)
-        question = Asked(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (8, 64), **asked})
-        plan = make([results.load(path)], question)
-        blocks = plan_tables.draw_up(plan)
+        question = PlanQuery(**{"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (8, 64), **asked})
+        plan = plan_for_files([results.load(path)], question)
+        blocks = plan_tables.build_tables(plan)
         return plan, blocks[0], {one.title: one for one in blocks if isinstance(one, Table)}
 
     return made
@@ -73,7 +73,7 @@ def test_the_bubble_is_what_stages_wait_for_one_another(drawn):
     (one,) = rows(tables["every split"], batch="64", split="tp4-pp2", schedule="sync")
     assert 49 < float(one["bubble %"]) <= 50
     (point,) = [p for p in plan.points if (p.batch, str(p.deployment)) == (64, "tp4-pp2-sync")]
-    shares = point.account.communication_share, point.account.bubble_share
+    shares = point.breakdown.communication_share, point.breakdown.bubble_share
     assert (one["comm %"], one["bubble %"]) == tuple(f"{100 * share:.1f}" for share in shares)
 
 
@@ -86,7 +86,7 @@ def test_each_batch_is_a_group_and_names_its_fastest(drawn):
         assert len(group) == len(there)
         (best,) = [row for row in group if row[-1].startswith("best")]
         fastest = min(there, key=lambda one: one.seconds)
-        assert best[1] == plan_tables.cut(fastest.deployment)
+        assert best[1] == plan_tables.parallelism_label(fastest.deployment)
         tied = [one for one in there if one is not fastest and one.low <= fastest.high]
         assert len([row for row in group if row[-1].startswith("tied")]) == len(tied)
 
@@ -98,14 +98,14 @@ def test_what_is_assumed_stands_behind_a_plus(drawn):
 
 
 def test_the_crossover_is_told_by_implementation_elementwise_and_partition(drawn):
-    slow = [*planted_parts.system(), *planted_parts.system("sglang", factor=1.5)]
+    slow = [*planted_parts.all_parts(), *planted_parts.all_parts("sglang", factor=1.5)]
     plan, _, tables = drawn(slow)
     found = tables["crossover"]
     assert [(one["implementation"], one["elementwise"]) for one in rows(found)] == [
         *(("sglang", "counted"), ("sglang", "fused")),
         *(("vllm", "counted"), ("vllm", "fused")),
     ]
-    by = {(who.implementation, who.elementwise, way): batch for (who, way), batch in plan.crossover.by.items()}
+    by = {(who.implementation, who.elementwise, way): batch for (who, way), batch in plan.crossover.leads_from.items()}
     (one,) = rows(found, implementation="vllm", elementwise="fused")
     ways = {way: str(by["vllm", False, way] or "–") for way in ("even", "balanced")}
     assert {way: one[f"layers {way}"] for way in ways} == ways
@@ -115,7 +115,7 @@ def test_the_crossover_is_told_by_implementation_elementwise_and_partition(drawn
         f"{whole.batch} in the middle of the variants, surely {whole.high}; it may be ahead from {whole.low} on "
         "(crossover)"
     )
-    assert {plan_tables.FOR_GOOD, plan_tables.VARIANTS, plan_tables.UNSEEN} <= set(found.notes)
+    assert {plan_tables.FOR_GOOD_NOTE, plan_tables.VARIANTS_NOTE, plan_tables.UNSEEN_NOTE} <= set(found.notes)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_crossover_is_told_by_implementation_elementwise_and_partition(drawn
 )
 def test_a_crossover_that_is_none_or_open_is_said_as_such(drawn, changes, said):
     plan, _, _ = drawn()
-    blocks = plan_tables.draw_up(replace(plan, crossover=replace(plan.crossover, **changes)))
+    blocks = plan_tables.build_tables(replace(plan, crossover=replace(plan.crossover, **changes)))
     assert blocks[1].caption.endswith(said)
 
 
@@ -138,12 +138,15 @@ def test_what_is_best_is_so_among_the_batches_asked_for(drawn):
     _, _, tables = drawn()
     for title in ("best split for a latency", "Pareto front"):
         assert tables[title].caption.startswith("among the batches asked for")
-        assert tables[title].notes == (plan_tables.OTHER_BATCHES,)
+        assert tables[title].notes == (plan_tables.BATCHES_NOTE,)
 
 
 def test_whose_all_reduces_are_behind_it_and_how_they_were_timed_is_said(drawn):
     # the engine's kernel is the faster at every message: NCCL takes twice as long
-    both = [*planted_parts.system(), *planted_parts.system("sglang", factor=0.5)]  # of two the faster is the middle
+    both = [
+        *planted_parts.all_parts(),
+        *planted_parts.all_parts("sglang", factor=0.5),
+    ]  # of two the faster is the middle
     told = [dict(drawn(**asked)[1].rows)["all-reduces"] for asked in ({}, {"backend": "nccl"})]
     assert told == [
         "behind the middle figures: custom (vllm) timed in a graph, of bf16",
@@ -172,7 +175,7 @@ def test_what_memory_cannot_hold_and_what_cannot_run_take_a_line_for_each_reason
 
 
 def test_a_part_that_nobody_measured_is_named(drawn):
-    fewer = [one for one in planted_parts.system() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
+    fewer = [one for one in planted_parts.all_parts() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
     _, head, tables = drawn(fewer)
     assert "cannot both be planned (no all-reduce over 8 ranks on h200_sxm: there are those of 2, 4)" in head.rows[0][1]
     (one,) = [one for one in rows(tables["what is not planned"]) if "all-reduce over 8 ranks" in one["why"]]
@@ -190,17 +193,17 @@ def test_what_is_assumed_has_its_range_and_reason(drawn):
 
 
 def test_a_what_if_is_labelled_modelled_and_says_what_lies_between_nodes(drawn):
-    fabric = Fabric(nodes=2, gpus_per_node=4, bytes_per_second=25e9, share=0.5)
-    _, head, tables = drawn(fabric=fabric)
+    fabric = Interconnect(nodes=2, gpus_per_node=4, bytes_per_second=25e9, share=0.5)
+    _, head, tables = drawn(interconnect=fabric)
     said = dict(head.rows)
     assert "modelled for other links" in said[""]
     assert said["what if"].startswith("2 nodes of 4 GPUs, a link of 25 GB/s in one direction, 50% of the link left")
     assert said["what if"].endswith(": all-reduces and hops that cross nodes are modelled, nobody measured them")
-    _, head, _ = drawn(fabric=Fabric(share=0.5))
+    _, head, _ = drawn(interconnect=Interconnect(share=0.5))
     assert dict(head.rows)["what if"] == (
         "50% of the link left by others: all all-reduces and hops are modelled, nobody measured them"
     )
-    _, head, _ = drawn(fabric=Fabric(nodes=8, gpus_per_node=1))
+    _, head, _ = drawn(interconnect=Interconnect(nodes=8, gpus_per_node=1))
     assert dict(head.rows)["what if"].startswith("8 nodes of 1 GPU: all-reduces")
     (one,) = rows(tables["every split"], batch="64", split="tp8")
     assert one["rests on"] == "interp. + all-reduce"
@@ -208,18 +211,18 @@ def test_a_what_if_is_labelled_modelled_and_says_what_lies_between_nodes(drawn):
 
 
 def test_the_terminal_stays_within_120_columns(drawn):
-    path_like = Fabric(nodes=2, gpus_per_node=4)
-    for asked in ({}, {"fabric": path_like, "draft_tokens": 1}, {"batches": (1, 8, 64, 512, 4096)}):
+    path_like = Interconnect(nodes=2, gpus_per_node=4)
+    for asked in ({}, {"interconnect": path_like, "draft_tokens": 1}, {"batches": (1, 8, 64, 512, 4096)}):
         plan, _, _ = drawn(**asked)
-        text = output.draw_terminal(plan_tables.draw_up(plan), width=120)
+        text = output.render_terminal(plan_tables.build_tables(plan), width=120)
         assert max(map(len, text.splitlines())) <= 120
 
 
 def test_the_cases_of_a_plan_are_those_that_show_names(tmp_path, capsys):
     path = planted_parts.write(tmp_path / "planted.json")
-    assert ran("plan", path, "--context", 256, "--batch", "1,64", "--format", "json") == 0
+    assert run_reports("plan", path, "--context", 256, "--batch", "1,64", "--format", "json") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert ran("show", path, "--format", "json") == 0
+    assert run_reports("show", path, "--format", "json") == 0
     names = {one["name"] for one in json.loads(capsys.readouterr().out)}
     used = {case for point in plan["points"] for cases in point["cases"].values() for case in cases}
     assert used
@@ -235,15 +238,15 @@ def test_the_cases_of_a_plan_are_those_that_show_names(tmp_path, capsys):
         ["--context", 256, "--nodes", 2, "--gpus-per-node", 4, "--link-bandwidth", "2.5e+10", "--link-share", 0.5],
     ],
 )
-def test_the_command_that_makes_a_plan_again_is_the_one_it_was_made_by(tmp_path, monkeypatch, options):
+def test_the_reproduce_command_is_the_one_the_plan_was_made_by(tmp_path, monkeypatch, options):
     asked = []
-    monkeypatch.setattr("reports.__main__.plan", lambda paths, question, *_: asked.append((paths, question)))
+    monkeypatch.setattr("reports.__main__.write_plan", lambda paths, question, *_: asked.append((paths, question)))
     path = tmp_path / "a file.json"
-    assert ran("plan", path, *options) == 0
-    said = shlex.split(command(*asked[0]))
+    assert run_reports("plan", path, *options) == 0
+    said = shlex.split(reproduce_command(*asked[0]))
     assert said[:4] == ["python", "-m", "reports", "plan"]
     assert len(said) == 5 + len(options)  # nothing that is usual is said
-    assert ran(*said[3:]) == 0
+    assert run_reports(*said[3:]) == 0
     assert asked[0] == asked[1]
 
 
@@ -259,7 +262,7 @@ def test_the_command_that_makes_a_plan_again_is_the_one_it_was_made_by(tmp_path,
     ],
 )
 def test_splits_are_named_and_sorted_into_kinds(deployment, cut, kind):
-    assert (plan_tables.cut(deployment), plan_tables.kind(deployment)) == (cut, kind)
+    assert (plan_tables.parallelism_label(deployment), plan_tables.deployment_kind(deployment)) == (cut, kind)
 
 
 def test_of_many_that_are_tied_the_first_are_named(drawn):
@@ -267,12 +270,12 @@ def test_of_many_that_are_tied_the_first_are_named(drawn):
     there = [one for one in plan.points if one.fits and one.batch == 64]
     other = next(one for one in plan.points if one.fits and one.batch == 8)
     best, *rest = there
-    assert plan_tables.tied_with(Target(1.0, best, [other, *rest[:2]])).endswith(f"{other.deployment} at 8")
-    assert plan_tables.tied_with(Target(1.0, best, rest)).endswith(f"{len(rest) - plan_tables.FEW} more")
+    assert plan_tables.tied_names(LatencyTarget(1.0, best, [other, *rest[:2]])).endswith(f"{other.deployment} at 8")
+    assert plan_tables.tied_names(LatencyTarget(1.0, best, rest)).endswith(f"{len(rest) - plan_tables.MAX_NAMED} more")
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.0099996, "10.0"), (0.00984, "9.84"), (0.0994, "99.4"), (1.234, "1,234")]
 )
 def test_milliseconds_have_three_digits(seconds, said):
-    assert plan_tables.milliseconds(seconds) == said
+    assert plan_tables.format_milliseconds(seconds) == said

@@ -15,24 +15,24 @@ def found(tmp_path):
 
     def found(slug, *steps, machine=planted.CPU):
         file = load(planted.write(tmp_path / "x.json", steps, machine=machine))
-        whole, *rows = [one.finding for one in registry.judge_all([file]) if one.id == slug]
+        whole, *rows = [one.finding for one in registry.judge_files([file]) if one.id == slug]
         return whole, {row.scope: row for row in rows}
 
     return found
 
 
-def reducing(share, skew=0.0):
+def tp_shares(share, skew=0.0):
     return {"linears": 1 - share - skew, "all-reduce": share, "skew": skew}
 
 
-def hopping(share, idle=0.0):
+def pp_shares(share, idle=0.0):
     return {"linears": 1 - share - idle, "hop": share, "idle": idle}
 
 
 def test_all_reduces_by_the_ledger_of_tp(found):
     """0.1 at 1 and 0.4 at 64; what waits for the last rank is not among them; stages have none."""
-    steps = [step(TP2, 10.0, 1, shares=reducing(0.1, 0.3)), step(TP2, 10.0, 64, shares=reducing(0.4))]
-    whole, rows = found("allreduce-30", *steps, step(SYNC, 10.0, 1, shares=hopping(0.1)))
+    steps = [step(TP2, 10.0, 1, shares=tp_shares(0.1, 0.3)), step(TP2, 10.0, 64, shares=tp_shares(0.4))]
+    whole, rows = found("allreduce-30", *steps, step(SYNC, 10.0, 1, shares=pp_shares(0.1)))
     assert (whole.verdict, whole.condition, whole.provenance) == ("HOLDS_IF", "at a batch of 1", "measured")
     assert {scope: row.value for scope, row in rows.items()} == pytest.approx({"tp2 B=1": 0.1, "tp2 B=64": 0.4})
     assert rows["tp2 B=1"].condition == "waiting for the last rank 30% beside it"
@@ -41,16 +41,18 @@ def test_all_reduces_by_the_ledger_of_tp(found):
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.25, "HOLDS"), (0.15, "REFUTED"), (0.35, "REFUTED")])
 def test_all_reduces_of_prefill(found, share, verdict):
-    whole, rows = found("prefill-comm-20-30", step(TP2, 10.0, 4, prompt=512, shares=reducing(share)), step(TP2, 1.0, 4))
+    whole, rows = found(
+        "prefill-comm-20-30", step(TP2, 10.0, 4, prompt=512, shares=tp_shares(share)), step(TP2, 1.0, 4)
+    )
     assert (whole.verdict, whole.value, len(rows)) == (verdict, pytest.approx(share), 1)
 
 
 def test_hops_of_prefill_are_counted_without_the_bubble(found):
-    steps = [step(ASYNC, 10.0, 4, prompt=512, shares=hopping(0.005, 0.4)), step(SYNC, 9.0, 4, shares=hopping(0.5))]
+    steps = [step(ASYNC, 10.0, 4, prompt=512, shares=pp_shares(0.005, 0.4)), step(SYNC, 9.0, 4, shares=pp_shares(0.5))]
     whole, rows = found("prefill-pp-comm-1", *steps)
     assert (whole.verdict, whole.value) == ("HOLDS", pytest.approx(0.005))
     assert rows["pp2-async2 4x512"].condition == "fill and drain 40% beside it"
-    assert found("prefill-pp-comm-1", step(ASYNC, prompt=512, batch=4, shares=hopping(0.02)))[0].verdict == "REFUTED"
+    assert found("prefill-pp-comm-1", step(ASYNC, prompt=512, batch=4, shares=pp_shares(0.02)))[0].verdict == "REFUTED"
 
 
 def test_a_cpu_has_no_nvlink(found):
@@ -59,13 +61,13 @@ def test_a_cpu_has_no_nvlink(found):
     assert whole.condition == "no NVLink: its ranks are joined by gloo; import published tables of GPUs"
 
 
-def duel(times, tp=10.0):
+def tp_and_pp_steps(times, tp=10.0):
     return [one for batch, ms in times.items() for one in (step(TP2, tp, batch, 4), step(ASYNC, ms, batch, 4))]
 
 
 def test_the_measured_crossover(found):
     """TP is ahead at 64, PP at 256 by four micro-batches: from a batch between the two on."""
-    steps = duel({4: 18.0, 64: 12.0, 1024: 5.0})
+    steps = tp_and_pp_steps({4: 18.0, 64: 12.0, 1024: 5.0})
     steps += [step(TP2, 10.0, 256, 4), step(ASYNC, 9.0, 256, 4), step(ASYNC4, 8.0, 256, 4)]
     whole, rows = found("decode-winner", *steps)
     assert (whole.verdict, whole.value, whole.low, whole.high) == ("HOLDS_IF", 256, 64, 256)
@@ -74,7 +76,7 @@ def test_the_measured_crossover(found):
     assert list(rows) == ["tp2/pp2"]
 
 
-SHAKY = [9.0, 11.0, 9.0, 11.0]
+NOISY_MS = [9.0, 11.0, 9.0, 11.0]
 
 
 @pytest.mark.parametrize(
@@ -83,26 +85,26 @@ SHAKY = [9.0, 11.0, 9.0, 11.0]
         ({4: 18.0, 1024: 12.0}, "REFUTED", "TP is ahead at every batch from 4 to 1024"),
         ({4: 9.0, 1024: 5.0}, "HOLDS", "PP is ahead at every batch from 4 to 1024"),
         ({4: 18.0, 64: 12.0}, "UNDERPOWERED", "TP is ahead at every batch from 4 to 64; no batch of 1000 or more ran"),
-        ({4: 18.0, 1024: SHAKY}, "UNDERPOWERED", "TP is ahead at a batch of 4; cannot be told at a batch of 1024"),
-        ({4: SHAKY, 1024: 5.0}, "HOLDS_IF", "PP is ahead at a batch of 1024; cannot be told at a batch of 4"),
+        ({4: 18.0, 1024: NOISY_MS}, "UNDERPOWERED", "TP is ahead at a batch of 4; cannot be told at a batch of 1024"),
+        ({4: NOISY_MS, 1024: 5.0}, "HOLDS_IF", "PP is ahead at a batch of 1024; cannot be told at a batch of 4"),
     ],
 )
 def test_without_a_crossover_the_largest_batch_decides(found, times, verdict, condition):
-    whole, _ = found("decode-winner", *duel(times))
+    whole, _ = found("decode-winner", *tp_and_pp_steps(times))
     assert (whole.verdict, whole.condition, whole.value) == (verdict, condition, None)
 
 
 def test_ranks_that_take_turns_decide_nothing(found):
-    whole, _ = found("decode-winner", *duel({4: 18.0, 1024: 5.0}), machine=planted.CPU | {"cores": 1})
+    whole, _ = found("decode-winner", *tp_and_pp_steps({4: 18.0, 1024: 5.0}), machine=planted.CPU | {"cores": 1})
     assert (whole.verdict, whole.condition) == ("UNDERPOWERED", "2 ranks share 1 core and take turns")
 
 
 def test_series_of_several_contexts_are_told_apart(found):
     other = [
         planted.replace(one, case=planted.replace(one.case, context=4096, name=f"{one.case.name}x"))
-        for one in duel({4: 18.0, 1024: 12.0})
+        for one in tp_and_pp_steps({4: 18.0, 1024: 12.0})
     ]
-    whole, rows = found("decode-winner", *duel({64: 18.0, 1024: 5.0}), *other)
+    whole, rows = found("decode-winner", *tp_and_pp_steps({64: 18.0, 1024: 5.0}), *other)
     assert list(rows) == ["tp2/pp2 ctx128", "tp2/pp2 ctx4096"]
     assert whole.verdict == "HOLDS_IF"
     assert whole.condition == (
@@ -115,7 +117,7 @@ def test_layers_that_are_shared_and_staged_are_another_question(found):
     """Under TP 2 x PP 2, or in replicas, neither all-reduces nor hops are all the communication that there is."""
     mixed = Deployment(tp=2, pp=2, schedule="sync")
     for slug, how in (("allreduce-30", {"batch": 4}), ("prefill-pp-comm-1", {"batch": 4, "prompt": 512})):
-        whole, rows = found(slug, step(mixed, shares=reducing(0.1), **how), step(Deployment(tp=2, replicas=2), **how))
+        whole, rows = found(slug, step(mixed, shares=tp_shares(0.1), **how), step(Deployment(tp=2, replicas=2), **how))
         assert (whole.verdict, rows) == ("NOT_MEASURED", {})
 
 

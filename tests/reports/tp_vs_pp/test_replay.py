@@ -9,7 +9,7 @@ import pytest
 
 from reports import pipeline_model
 from reports.results import deployment_of, load
-from reports.tp_vs_pp.validation import read, replay
+from reports.tp_vs_pp.validation import read_timeline, replay
 from specs.parallel import Deployment
 from tests.reports import longest_path
 from tests.reports.tp_vs_pp.planted_steps import ASYNC, SYNC, TP2, step
@@ -30,7 +30,7 @@ def walks():
     return found
 
 
-def miss(walk, seconds):
+def relative_error(walk, seconds):
     return abs(seconds / walk.seconds - 1)
 
 
@@ -49,25 +49,25 @@ def test_the_model_meets_every_measured_step_in_stages(walks):
 
 @pytest.mark.parametrize("batch", [1, 4, 16])
 def test_a_model_without_hops_misses_the_steps_of_a_single_micro_batch(walks, batch):
-    walk = read(walks["sync", False][batch])
-    assert miss(walk, pipeline_model.period(walk.busy, [[0.0]] * 2)) > DECODE
+    walk = read_timeline(walks["sync", False][batch])
+    assert relative_error(walk, pipeline_model.decode_step_seconds(walk.busy, [[0.0]] * 2)) > DECODE
 
 
 def test_a_model_whose_loop_is_open_misses_the_steps_of_a_single_micro_batch(walks):
     for one in walks["sync", False].values():
-        walk = read(one)
-        assert miss(walk, max(map(sum, walk.busy))) > 100 * DECODE
+        walk = read_timeline(one)
+        assert relative_error(walk, max(map(sum, walk.busy))) > 100 * DECODE
 
 
 @pytest.mark.parametrize("prompts", [False, True])
-def test_a_model_that_serves_slots_out_of_order_misses_the_steps_of_several(walks, prompts):
+def test_a_model_that_serves_micro_batches_out_of_order_misses_the_steps_of_several(walks, prompts):
     for one in walks["async", prompts].values():
-        walk, orders = read(one), [[0, 1], [1, 0]]
+        walk, orders = read_timeline(one), [[0, 1], [1, 0]]
         if prompts:
             seconds = longest_path.ends(walk.busy, walk.hop, 1, orders)[0][-1][0]
         else:
             seconds = longest_path.period(walk.busy, walk.hop, orders)
-        assert miss(walk, seconds) > 20 * PREFILL
+        assert relative_error(walk, seconds) > 20 * PREFILL
 
 
 def timeline(seconds, *blocks):
@@ -97,7 +97,7 @@ PROMPTS = timeline(
 )
 
 
-def near(table):
+def approx_table(table):
     """In ms."""
     return [pytest.approx([one / 1e3 for one in row]) for row in table]
 
@@ -108,18 +108,18 @@ def test_turns_and_messages_of_decode_are_read_from_its_blocks():
     Its turns are 4.1 and 4.0 and 0.5 to send, that of slot 1 as the step before shows it; two of them are the pace.
     """
     found = step(ASYNC, batch=4, timeline=LOOP)
-    walk = read(found)
-    assert walk.busy == near([[2.5, 2.5], [4.6, 4.5]])
-    assert walk.hop == near([[0.0, 0.0], [0.3, 0.2]])
+    walk = read_timeline(found)
+    assert walk.busy == approx_table([[2.5, 2.5], [4.6, 4.5]])
+    assert walk.hop == approx_table([[0.0, 0.0], [0.3, 0.2]])
     assert replay(found) == pytest.approx((9.2e-3, 9.1e-3))
 
 
 def test_turns_and_messages_of_prompts_are_read_from_their_blocks():
     """Stage 1 waited from 2.6 to 2.9, then took in the second message, which was there: 2.6 + 0.3 + 3 + 0.02 + 3."""
     found = step(ASYNC, batch=2, prompt=32, timeline=PROMPTS)
-    walk = read(found)
-    assert walk.busy == near([[2.6, 2.5], [3.0, 3.02]])
-    assert walk.hop == near([[0.3, 0.0], [0.0, 0.0]])
+    walk = read_timeline(found)
+    assert walk.busy == approx_table([[2.6, 2.5], [3.0, 3.02]])
+    assert walk.hop == approx_table([[0.3, 0.0], [0.0, 0.0]])
     assert replay(found) == pytest.approx((8.92e-3, 8.92e-3))
 
 
@@ -131,16 +131,16 @@ def test_all_reduces_within_a_stage_and_waiting_for_them_are_part_of_its_turns()
     blocks = [(rank, kind, end, 1, 0) for rank in (0, 1) for kind, end in (("hop", 0.75), *first)]
     blocks += [(rank, "idle", 8.5, -1, -1) for rank in (0, 1)]
     blocks += [(rank, *block, 0) for rank in (2, 3) for block in (("compute", 0.1, 0), ("hop", 0.5, 0), *last)]
-    walk = read(step(laid, timeline=timeline(8.5, *blocks)))
-    assert walk.busy == near([[3.5], [4.4]])
-    assert walk.hop == near([[0.25], [0.25]])
-    assert pipeline_model.period(walk.busy, walk.hop) == pytest.approx(8.4e-3)
+    walk = read_timeline(step(laid, timeline=timeline(8.5, *blocks)))
+    assert walk.busy == approx_table([[3.5], [4.4]])
+    assert walk.hop == approx_table([[0.25], [0.25]])
+    assert pipeline_model.decode_step_seconds(walk.busy, walk.hop) == pytest.approx(8.4e-3)
 
 
 SEND, WARM = 2, 60
 
 
-def seen(busy, hop, steps):
+def observed_timeline(busy, hop, steps):
     """What a timeline shows of decode: so many steps, and of others what goes on meanwhile."""
     held = [[one + SEND for one in row] for row in busy]
     walk, rows = longest_path.ends(held, hop, WARM + steps + 3), []
@@ -166,14 +166,16 @@ def test_the_tables_that_a_timeline_came_from_are_found_in_it_again(steps, least
         busy = [[draw.randint(1, 10) for _ in range(slots)] for _ in range(stages)]
         hop = [[draw.randint(0, draw.choice((0, 25))) for _ in range(slots)] for _ in range(stages)]
         laid = Deployment(pp=stages, schedule="async", micro_batches=slots)
-        if walk := read(step(laid, batch=slots, timeline=seen(busy, hop, steps))):
+        if walk := read_timeline(step(laid, batch=slots, timeline=observed_timeline(busy, hop, steps))):
             found += 1
             held = [[one + SEND for one in row] for row in busy]
             assert walk.busy == held
             assert all(
                 hop[stage][slot] == one for stage, row in enumerate(walk.hop) for slot, one in enumerate(row) if one
             )
-            assert pipeline_model.period(walk.busy, walk.hop) == pytest.approx(pipeline_model.period(held, hop))
+            assert pipeline_model.decode_step_seconds(walk.busy, walk.hop) == pytest.approx(
+                pipeline_model.decode_step_seconds(held, hop)
+            )
     assert found >= least
 
 

@@ -14,23 +14,23 @@ from reports.results import load
 from specs import journal
 from specs.parallel import Deployment
 from tests.reports import planted
-from tests.reports.running import ran
-from tests.reports.tp_vs_pp.planted_steps import ASYNC, SYNC, TP2, TWO, busy, step, walked
+from tests.reports.run_reports import run_reports
+from tests.reports.tp_vs_pp.planted_steps import ASYNC, SYNC, TP2, TWO_REPLICAS, busy_shares, simulated_timeline, step
 
 EVIL = "<script>alert('x')</script>"
 
 
 def steps(passes=4):
     """Decode at 1 and 64, and a prefill: TP takes 10 ms, sync PP 20, async PP 8, and replicas 6.4."""
-    sync = {"shares": busy(0.48, 0.5), "timeline": walked(SYNC, 3, 4.8e-3, 0.2e-3)}
-    shares = {"shares": busy(0.9, 0.05), "timeline": walked(ASYNC, 3, 2e-3, 0.1e-3)}
+    sync = {"shares": busy_shares(0.48, 0.5), "timeline": simulated_timeline(SYNC, 3, 4.8e-3, 0.2e-3)}
+    shares = {"shares": busy_shares(0.9, 0.05), "timeline": simulated_timeline(ASYNC, 3, 2e-3, 0.1e-3)}
     return [
         *(step(of, ms, 1, passes, **how) for of, ms, how in ((TP2, 10.0, {}), (SYNC, 20.0, sync))),
         *(
             step(of, ms, 64, passes, **how)
             for of, ms, how in ((TP2, 10.0, {}), (SYNC, 20.0, sync), (ASYNC, 8.0, shares))
         ),
-        step(TWO, 6.4, 64, passes, shares={"linears": 1.0}),
+        step(TWO_REPLICAS, 6.4, 64, passes, shares={"linears": 1.0}),
         *(step(of, ms, 4, passes, prompt=512, **how) for of, ms, how in ((TP2, 10.0, {}), (ASYNC, 8.0, shares))),
     ]
 
@@ -90,7 +90,7 @@ def test_a_step_that_was_modelled_is_no_experiment_and_does_not_vanish(said, tmp
     assert "\ntp_vs_pp  " in text
 
 
-def test_a_file_without_steps_has_no_such_chapter(said, tmp_path):
+def test_a_file_without_steps_has_no_such_section(said, tmp_path):
     other = planted.write(tmp_path / "x.json", [planted.measured(planted.case(), 1.0)])
     assert "TP against PP" not in said("show", other)
     said("html", other, "-o", tmp_path / "x.html")
@@ -192,7 +192,7 @@ def test_a_single_request_lights_one_stage_at_a_time(page):
 def test_blocks_of_micro_batches_are_numbered_and_shaded(page):
     (rows,) = [rows for name, rows in plots(page).items() if "pp2-async2-b64-" in name]
     assert {(row["micro_batch"], row["shade"]) for row in rows if row["kind"] == "compute"} == {("1", 1), ("2", 0.78)}
-    assert {row["shade"] for row in rows if row["kind"] == "idle"} == {html_steps.PALEST}
+    assert {row["shade"] for row in rows if row["kind"] == "idle"} == {html_steps.MIN_OPACITY}
     assert all(row["middle"] == pytest.approx((row["start"] + row["end"]) / 2) for row in rows)
 
 
@@ -206,7 +206,7 @@ def test_lanes_are_named_by_rank_and_stage(said, tmp_path):
 
 def test_a_long_timeline_is_drawn_as_far_as_its_first_blocks(said, path, tmp_path, monkeypatch):
     """The fifth block of the pipeline starts when rank 1 has its first message, after 5 ms."""
-    monkeypatch.setattr(html_steps, "MOST_BLOCKS", 4)
+    monkeypatch.setattr(html_steps, "MAX_BLOCKS", 4)
     said("html", path, "-o", tmp_path / "x.html")
     page = (tmp_path / "x.html").read_text()
     (rows,) = [rows for name, rows in plots(page).items() if "pp2-sync-b1-" in name]
@@ -250,14 +250,16 @@ def test_another_cut_of_the_model_is_not_compared(capsys, path, tmp_path):
     name = step(TP2, 10.0, 1, 4).case.name
     other = step(TP2, 10.0, 1, 4, layers=4)
     other = planted.replace(other, case=planted.replace(other.case, name=name))
-    assert ran("compare", path, planted.write(tmp_path / "y.json", [other])) == 2
+    assert run_reports("compare", path, planted.write(tmp_path / "y.json", [other])) == 2
     assert f"none is the same work, as {name}: layers 2 → 4" in capsys.readouterr().err
 
 
 def test_a_run_that_was_cut_off_is_recovered_with_ledgers_and_timelines(said, tmp_path):
     cut = tmp_path / "out.json.journal.jsonl"
-    journal.append(cut, "run", {"shardbench_schema": 1, "machine_info": planted.CPU, "options": {}, **planted.MADE})
+    journal.append_record(
+        cut, "run", {"shardbench_schema": 1, "machine_info": planted.CPU, "options": {}, **planted.MADE}
+    )
     for one in steps():
-        journal.append(cut, "benchmark", planted.entry(one))
+        journal.append_record(cut, "benchmark", planted.entry(one))
     said("recover", cut, "-o", tmp_path / "out.json")
     assert load(tmp_path / "out.json").measurements == tuple(steps())

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from reports import results
-from reports.tp_vs_pp.compare import collect
-from reports.tp_vs_pp.validation import check, record, sentence, table
+from reports.tp_vs_pp.compare import collect_experiments
+from reports.tp_vs_pp.validation import validate_plan, validation_record, validation_sentence, validation_table
 from tests.reports import planted
 from tests.reports.tp_vs_pp import planted_steps
-from tests.reports.tp_vs_pp.planted_steps import ASYNC, SYNC, TP2, TWO
+from tests.reports.tp_vs_pp.planted_steps import ASYNC, SYNC, TP2, TWO_REPLICAS
 
 MS = 1e-3
 TWO_CORES = planted.CPU | {"cores": 2, "memory_bytes": 16 * 2**30}
@@ -56,8 +56,8 @@ PLANNED = {
 def checked(tmp_path, runs, parts=PARTS, machine=TWO_CORES):
     steps = [planted_steps.step(laid, ms, 16) for laid, ms in runs.items()]
     path = planted.write(tmp_path / "ran.json", [*steps, *parts], machine=machine)
-    (experiment,) = collect(results.load(path))
-    return check(experiment)
+    (experiment,) = collect_experiments(results.load(path))
+    return validate_plan(experiment)
 
 
 def test_a_plan_adds_up_shares_and_messages(tmp_path):
@@ -74,33 +74,33 @@ def test_errors_are_shares_of_what_ran_and_the_middle_of_their_sizes_counts(tmp_
 
 def test_the_bias_is_told_by_kind_and_whole_replicas_apart(tmp_path):
     # each replica holds 8 of 16 sequences while the other computes too: 2 x 2.5 + 1.2 ms
-    planned = PLANNED | {TWO: 6.2}
-    errors = {TP2: -0.1, SYNC: 0.02, ASYNC: -0.03, TWO: 0.5}
+    planned = PLANNED | {TWO_REPLICAS: 6.2}
+    errors = {TP2: -0.1, SYNC: 0.02, ASYNC: -0.03, TWO_REPLICAS: 0.5}
     found = checked(tmp_path, {laid: ms / (1 + errors[laid]) for laid, ms in planned.items()})
     assert found.median_error == pytest.approx(0.03)
-    assert found.bias == pytest.approx({"TP": -0.1, "sync PP": 0.02, "async PP": -0.03})
-    assert "off by 3% in the middle of 3 runs and by 10% at worst (TP 2 at 16)" in sentence(found)
-    assert not any(TWO in (a.deployment, b.deployment) for a, b in found.clear)
-    assert table(found).notes[:2] == (
+    assert found.median_error_by_kind == pytest.approx({"TP": -0.1, "sync PP": 0.02, "async PP": -0.03})
+    assert "off by 3% in the middle of 3 runs and by 10% at worst (TP 2 at 16)" in validation_sentence(found)
+    assert not any(TWO_REPLICAS in (a.deployment, b.deployment) for a, b in found.clear_pairs)
+    assert validation_table(found).notes[:2] == (
         "planned steps come out, in the middle: TP 10.0% short, sync PP 2.0% long, async PP 3.0% short",
         "replicas of a whole model send no messages and are not in the caption's figures: 50.0% long",
     )
-    assert any("held up" in note for note in table(found).notes)
-    assert record(found)["median_error_by_kind"] == pytest.approx(dict(found.bias))
+    assert any("held up" in note for note in validation_table(found).notes)
+    assert validation_record(found)["median_error_by_kind"] == pytest.approx(dict(found.median_error_by_kind))
 
 
 def test_of_whole_replicas_alone_no_error_is_claimed(tmp_path):
-    found = checked(tmp_path, {TWO: 6.2})
-    assert (found.median_error, record(found)["median_absolute_error"]) == (None, None)
-    assert sentence(found) == "No step of a model that is cut can be put together from its parts."
+    found = checked(tmp_path, {TWO_REPLICAS: 6.2})
+    assert (found.median_error, validation_record(found)["median_absolute_error"]) == (None, None)
+    assert validation_sentence(found) == "No step of a model that is cut can be put together from its parts."
 
 
 def test_only_clear_differences_have_to_be_named_right(tmp_path):
     # planned 5.5, 7.9, 7.4: sync and async ran within 15 % of each other, TP ran far slower than both
     found = checked(tmp_path, {TP2: 20.0, SYNC: 8.0, ASYNC: 8.5})
-    assert len(found.clear) == 2
-    assert found.right == 0
-    assert checked(tmp_path, {TP2: 5.0, SYNC: 8.0, ASYNC: 8.5}).right == 2
+    assert len(found.clear_pairs) == 2
+    assert found.correct_pairs == 0
+    assert checked(tmp_path, {TP2: 5.0, SYNC: 8.0, ASYNC: 8.5}).correct_pairs == 2
 
 
 def test_a_run_without_its_parts_is_listed_and_not_guessed(tmp_path):

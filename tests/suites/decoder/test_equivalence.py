@@ -3,8 +3,8 @@
 import pytest
 
 from specs.parallel import Deployment
-from suites.decoder.reference import rtol
-from tests.suites.decoder.crews import build, crew, errors
+from suites.decoder.reference import logits_rtol
+from tests.suites.decoder.model_workers import build_model, logit_errors, start_workers
 
 TIGHT = 2e-6
 """fp32 against float64 after 8 layers; 6e-7 was found."""
@@ -31,19 +31,19 @@ FOUR = [
 
 @pytest.fixture(scope="module")
 def two():
-    with crew(2) as made:
+    with start_workers(2) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def four():
-    with crew(4) as made:
+    with start_workers(4) as made:
         yield made
 
 
 def check(crew, deployment, limit=TIGHT, **shape):
-    build(crew, deployment, **shape)
-    found = errors(crew)
+    build_model(crew, deployment, **shape)
+    found = logit_errors(crew)
     assert len(found) == deployment.tp * deployment.replicas  # each last stage has logits
     assert 0 < max(found) < limit
 
@@ -76,7 +76,7 @@ def test_a_single_request_gives_the_logits_of_one_rank(two, deployment):
 
 @pytest.mark.parametrize("deployment", TWO[:3], ids=str)
 def test_bf16_stays_within_the_stated_tolerance(two, deployment):
-    limit = rtol("bf16", 8)
+    limit = logits_rtol("bf16", 8)
     assert limit == pytest.approx(0.036)
     check(two, deployment, limit, batch=4, dtype="bf16")
 
@@ -99,6 +99,6 @@ def test_a_model_cut_to_fewer_layers_is_that_model(two):
     ],
 )
 def test_a_fault_in_a_rank_is_an_error_far_over_the_tolerance(planted, deployment, worst):
-    with crew(2, planted) as made:
-        build(made, deployment, batch=4)
-        assert max(errors(made)) >= worst
+    with start_workers(2, planted) as made:
+        build_model(made, deployment, batch=4)
+        assert max(logit_errors(made)) >= worst

@@ -3,26 +3,26 @@
 import pytest
 import torch
 
-from specs.models import MODELS, scaled
+from specs.models import MODELS, scaled_model
 from suites.decoder import model, reference
-from suites.decoder.model import Shard
+from suites.decoder.model import ModelShard
 
 CPU = torch.device("cpu")
-MODEL = scaled(MODELS["tiny"], 2)
+MODEL = scaled_model(MODELS["tiny"], 2)
 
 
 @pytest.fixture
 def remembered(monkeypatch):
     """Caches that hold what a prompt has put there, instead of drawn values."""
     seen = []
-    heads = reference._heads
+    heads = reference._rotated_heads
 
     def keeping(*given):
         found = heads(*given)
         seen.append(found[1:])
         return found
 
-    monkeypatch.setattr(reference, "_heads", keeping)
+    monkeypatch.setattr(reference, "_rotated_heads", keeping)
     return seen
 
 
@@ -32,16 +32,18 @@ def test_a_token_behind_its_prompt_gives_what_the_longer_prompt_gives(remembered
     caches = [
         {name: tensor.clone() for name, tensor in zip(("key", "value"), pair, strict=True)} for pair in remembered
     ]
-    ids = model.tokens(model.PERIOD, 6, MODEL.vocab)[:, -1:]
-    monkeypatch.setattr(model, "tokens", lambda *_: ids)
+    ids = model.synthetic_tokens(model.DISTINCT_SEQUENCES, 6, MODEL.vocab)[:, -1:]
+    monkeypatch.setattr(model, "synthetic_tokens", lambda *_: ids)
 
     def cache(self, number, *_):
-        found = {name: torch.zeros(model.PERIOD, *tensor.shape[1:]) for name, tensor in caches[number].items()}
+        found = {
+            name: torch.zeros(model.DISTINCT_SEQUENCES, *tensor.shape[1:]) for name, tensor in caches[number].items()
+        }
         for name, tensor in found.items():
             tensor[sequences] = caches[number][name].float()
         return found
 
-    monkeypatch.setattr(Shard, "cache", cache)
+    monkeypatch.setattr(ModelShard, "cache", cache)
     last = reference.reference_logits(MODEL, sequences, 1, 6, "fp32", CPU)
     assert torch.linalg.norm(last - whole) < 1e-5 * torch.linalg.norm(whole)  # the caches were rounded to fp32
 
@@ -58,10 +60,10 @@ def test_attention_is_torchs():
 
 
 def test_the_first_token_of_a_prompt_reaches_the_last(monkeypatch):
-    ids = model.tokens(model.PERIOD, 4, MODEL.vocab)
+    ids = model.synthetic_tokens(model.DISTINCT_SEQUENCES, 4, MODEL.vocab)
     before = reference.reference_logits(MODEL, torch.tensor([1]), 4, 4, "fp32", CPU)
     other = ids.clone()
     other[1, 0] += 1
-    monkeypatch.setattr(model, "tokens", lambda *_: other)
+    monkeypatch.setattr(model, "synthetic_tokens", lambda *_: other)
     after = reference.reference_logits(MODEL, torch.tensor([1]), 4, 4, "fp32", CPU)
     assert torch.linalg.norm(after - before) > 1e-3 * torch.linalg.norm(before)

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from kernels.decoder_layer import names
-from specs.models import MODELS, scaled
+from kernels.decoder_layer import part_names
+from specs.models import MODELS, scaled_model
 from specs.parallel import Split
 from suites.decoder import model
-from suites.decoder.model import Shard
+from suites.decoder.model import ModelShard
 
 CPU = torch.device("cpu")
 TINY = MODELS["tiny"]
 
 
 def shards(tp, model=TINY):
-    return [Shard(Split(model, tp), index, "fp32", CPU) for index in range(tp)]
+    return [ModelShard(Split(model, tp), index, "fp32", CPU) for index in range(tp)]
 
 
 def layers(tp, number=3, parts=()):
@@ -54,16 +54,16 @@ def test_queries_are_cut_and_kv_heads_are_repeated_once_they_are_fewer_than_rank
 
 
 def test_a_fused_layer_has_the_same_rows_with_gate_and_up_in_turn():
-    (apart,), (fused,) = layers(1), layers(1, parts=names("triton"))
+    (apart,), (fused,) = layers(1), layers(1, parts=part_names("triton"))
     gate, up = apart["gate_up_weight"].chunk(2)
     assert torch.equal(fused["gate_up_weight"][0::2], gate)
     assert torch.equal(fused["gate_up_weight"][1::2], up)
 
 
 def test_a_vocabulary_that_does_not_divide_leaves_the_last_shard_shorter():
-    small = scaled(TINY, 1)
+    small = scaled_model(TINY, 1)
     odd = Split(small, 1).model.__class__(**{**vars(small), "vocab": 515})
-    parts = [shard.vocabulary for shard in shards(4, odd)]
+    parts = [shard.vocab_slice for shard in shards(4, odd)]
     assert [(part.start, part.stop) for part in parts] == [(0, 129), (129, 258), (258, 387), (387, 515)]
 
 
@@ -82,11 +82,11 @@ def test_no_two_layers_and_no_two_rows_are_the_same():
 
 
 def test_neighbouring_sequences_differ_and_repeat_after_the_period():
-    keys = model.cached("layer 0 key", 9, 5, slice(0, 2), 16, "fp32", CPU)
-    assert torch.equal(keys[0], keys[model.PERIOD])
-    assert len(torch.unique(keys.flatten(1), dim=0)) == model.PERIOD
-    assert keys[0].data_ptr() != keys[model.PERIOD].data_ptr()  # memory of its own
-    ids = model.tokens(9, 5, 4096)
-    assert len(torch.unique(ids, dim=0)) == model.PERIOD
+    keys = model.synthetic_kv("layer 0 key", 9, 5, slice(0, 2), 16, "fp32", CPU)
+    assert torch.equal(keys[0], keys[model.DISTINCT_SEQUENCES])
+    assert len(torch.unique(keys.flatten(1), dim=0)) == model.DISTINCT_SEQUENCES
+    assert keys[0].data_ptr() != keys[model.DISTINCT_SEQUENCES].data_ptr()  # memory of its own
+    ids = model.synthetic_tokens(9, 5, 4096)
+    assert len(torch.unique(ids, dim=0)) == model.DISTINCT_SEQUENCES
     assert ids.min() >= 0
     assert ids.max() < 4096

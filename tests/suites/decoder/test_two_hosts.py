@@ -12,10 +12,10 @@ import pytest
 
 from specs import measurement
 from tests.suites.workers.hosts import ADDRESSES, two_hosts
-from tests.suites.workers.runs import SPARED, launched
+from tests.suites.workers.runs import SPARED_PLUGINS, launcher_variables
 
 ROOT = Path(__file__).parent.parent.parent.parent
-BENCH = ("-m", "pytest", "suites/bench_tp_vs_pp.py", "-p", "no:cacheprovider", *SPARED)
+BENCH = ("-m", "pytest", "suites/bench_tp_vs_pp.py", "-p", "no:cacheprovider", *SPARED_PLUGINS)
 SHAPE = ("--model=tiny", "--layers=4", "--batch=8", "--prompts=2x16", "--passes=1", "--tp=1,2", "--pp=1,2")
 
 
@@ -28,7 +28,7 @@ def measured(tmp_path_factory):
             subprocess.Popen(
                 [*hosts.python(rank), *BENCH, *SHAPE, *([f"--benchmark-json={path}"] if rank == 0 else [])],
                 cwd=ROOT,
-                env=os.environ | launched(rank, 2, 29_500, ADDRESSES[0], hosts=2),
+                env=os.environ | launcher_variables(rank, 2, 29_500, ADDRESSES[0], hosts=2),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -64,5 +64,5 @@ def test_ledgers_close_and_no_share_is_negative(measured):
 def test_neither_direction_takes_all_of_the_hops(measured):
     """A clock that is ahead would make the hops one way longer, and those of the other way nothing."""
     (ledgers,) = (info["ledgers"] for name, info in measured[0].items() if "ctx128-pp2-sync" in name)
-    hops = [stage["hop"] for stage in measurement.by_stage(ledgers)]
+    hops = [stage["hop"] for stage in measurement.ledger_by_stage(ledgers)]
     assert min(hops) > max(hops) / 50

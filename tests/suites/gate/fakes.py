@@ -3,7 +3,7 @@
 import sys
 
 from suites.gate.machine import Machine
-from suites.gate.step import Place, Step
+from suites.gate.step import GateContext, Step
 
 EVERYTHING = Machine("fake GPU", "", {})
 
@@ -21,4 +21,4 @@ def step(name, code="", *, seconds=20.0, least=0.1, **more):
 
 def place(tmp_path):
     (tmp_path / "scratch").mkdir(exist_ok=True)
-    return Place(sys.executable, tmp_path / "out", tmp_path / "scratch", tmp_path / "out/work")
+    return GateContext(sys.executable, tmp_path / "out", tmp_path / "scratch", tmp_path / "out/work")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from specs.ncu import profiled
-from suites.gate.cases import PROFILED, READ_CASES
-from suites.gate.dram import CallCounters, by_call, judge_dram, most_passes, ncu_command, read_table
+from specs.ncu import parse_kernels
+from suites.gate.cases import PROFILED_CASES, READ_CASES
+from suites.gate.dram import CallCounters, counters_by_call, judge_dram, judge_table, max_passes, ncu_command
 from tests.specs.planted_ncu import kernel, table
 
 MARKED = table(
@@ -18,12 +18,12 @@ MARKED = table(
 
 
 def test_what_cannot_be_read_fails_the_step():
-    assert read_table("==WARNING== No kernels were profiled.").outcome == "failed"
-    assert read_table(table(kernel(0, "k", "(1, 1, 1)", "n/a", "5"))).outcome == "failed"
+    assert judge_table("==WARNING== No kernels were profiled.").outcome == "failed"
+    assert judge_table(table(kernel(0, "k", "(1, 1, 1)", "n/a", "5"))).outcome == "failed"
 
 
 def test_all_kernels_of_a_call_are_added_up_and_what_comes_before_a_mark_is_left_out():
-    calls = by_call(profiled(MARKED))
+    calls = counters_by_call(parse_kernels(MARKED))
     assert set(calls) == {3}
     first, second = calls[3]
     assert first == CallCounters(20_001_000, pytest.approx(7e-6), 2)
@@ -34,7 +34,7 @@ def rows(cases, share=1.0):
     """A mark and a call for each case."""
     kernels = []
     for case in cases:
-        mark = f"({PROFILED.index(case) + 1}, 1, 1)"
+        mark = f"({PROFILED_CASES.index(case) + 1}, 1, 1)"
         kernels.append(kernel(len(kernels), "_gate_mark", mark, "0", "1,100"))
         kernels.append(kernel(len(kernels), "_skinny", "(264, 1, 1)", f"{share * case.weight_bytes:.0f}", "6,000"))
     return table(*kernels)
@@ -45,29 +45,29 @@ def test_a_table_that_ends_in_the_middle_of_a_call_is_judged_on_the_calls_before
     lines = text.splitlines()
     for left_out in (2, 3, 4):  # the last lines: a metric of the call's kernel, all of it, a metric of its mark
         half = "\n".join(lines[:-left_out])
-        verdict = read_table(half, "ncu did not end within 9 s")
+        verdict = judge_table(half, "ncu did not end within 9 s")
         assert verdict.outcome == "unfinished"
         assert verdict.detail.startswith("ncu did not end within 9 s; the calls before that: 2 cases, least 1.000")
         assert set(verdict.figures) == {READ_CASES[0].name, CUBLAS.name}
-    assert read_table(text).outcome == "passed"
-    cut = read_table("\n".join(lines[:-2]))
+    assert judge_table(text).outcome == "passed"
+    cut = judge_table("\n".join(lines[:-2]))
     assert cut.outcome == "unfinished"
     assert cut.detail.startswith("ncu's table is cut off: kernel 5 (_skinny): ")
 
 
 def test_too_few_bytes_in_a_table_that_is_cut_off_still_fail():
-    verdict = read_table(rows([READ_CASES[0], CUBLAS, READ_CASES[1]], 0.5), "ncu did not end within 9 s")
+    verdict = judge_table(rows([READ_CASES[0], CUBLAS, READ_CASES[1]], 0.5), "ncu did not end within 9 s")
     assert verdict.outcome == "failed"
     assert f"{READ_CASES[0].name} 0.500" in verdict.detail
 
 
 def test_a_kernel_without_its_bytes_in_the_middle_of_a_table_fails():
     text = rows([READ_CASES[0], CUBLAS]).replace(f'"{READ_CASES[0].weight_bytes}"', '"n/a"', 1)
-    assert read_table(text).outcome == "failed"
+    assert judge_table(text).outcome == "failed"
 
 
 def test_no_table_at_all_at_the_limit_is_unfinished():
-    verdict = read_table("==PROF== Connected", "ncu did not end within 9 s")
+    verdict = judge_table("==PROF== Connected", "ncu did not end within 9 s")
     assert (verdict.outcome, verdict.detail) == (
         "unfinished",
         "ncu did not end within 9 s; ncu wrote no table of kernels",
@@ -80,7 +80,7 @@ CUBLAS = next(case for case in READ_CASES if case.implementation == "torch")
 def counted(share, case=READ_CASES[0]):
     seen = {} if case == CUBLAS else counted(1.0, CUBLAS)
     return seen | {
-        PROFILED.index(case) + 1: [
+        PROFILED_CASES.index(case) + 1: [
             CallCounters(share * case.weight_bytes, 5e-6, 1),
             CallCounters(2 * case.weight_bytes, 7e-6, 1),
         ]
@@ -101,7 +101,7 @@ def test_calls_that_read_their_weights_pass_and_leave_their_durations():
 
 
 def test_a_case_whose_bytes_are_not_judged_cannot_pass_the_step():
-    unjudged = next(case for case in PROFILED if case not in READ_CASES)
+    unjudged = next(case for case in PROFILED_CASES if case not in READ_CASES)
     assert judge_dram(counted(1.0, unjudged), 1).outcome == "failed"
     assert judge_dram({}, 1).detail == "ncu saw none of the calls"
 
@@ -115,8 +115,8 @@ def test_cases_that_were_not_seen_are_named_and_ours_and_cublas_have_to_be():
 
 
 def test_kernels_that_ncu_ran_more_than_once_are_said():
-    assert most_passes(table(passes=2)) == 2
-    assert most_passes(table()) == 1
+    assert max_passes(table(passes=2)) == 2
+    assert max_passes(table()) == 1
     assert "2 times over" in judge_dram(counted(1.0), 2).detail
 
 
@@ -128,7 +128,7 @@ def test_kernels_that_ncu_ran_more_than_once_are_said():
     ],
 )
 def test_a_machine_that_hides_its_counters_is_not_a_failure_of_ours(line):
-    verdict = read_table(f"==PROF== Connected\n{line}\n")
+    verdict = judge_table(f"==PROF== Connected\n{line}\n")
     assert verdict.outcome == "not_run"
     assert line in verdict.detail
 
@@ -142,6 +142,6 @@ def test_ncu_leaves_clocks_and_caches_alone(tmp_path):
 
 def test_weight_bytes_by_hand():
     # O at tp 8: 8192 x 1024 x 2 bytes = 16 MiB; gate+up at tp 1: 57344 x 8192 x 2 bytes = 896 MiB
-    bytes_of = {case.shard: case.weight_bytes for case in PROFILED}
+    bytes_of = {case.shard: case.weight_bytes for case in PROFILED_CASES}
     assert bytes_of["o-tp8"] == 16 * 2**20
     assert bytes_of["gate_up-tp1"] == 896 * 2**20

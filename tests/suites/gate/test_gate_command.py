@@ -16,12 +16,12 @@ import torch
 
 from specs.errors import UserError
 from suites.gate import command, runner, suite
-from suites.gate.command import PROFILES, shouts, show_results
-from suites.gate.machine import Machine, look_around
-from suites.gate.step import Place, Profile, Result, by_counts, granted
+from suites.gate.command import PROFILES, show_results, wrong_result_alerts
+from suites.gate.machine import Machine, inspect_machine
+from suites.gate.step import GateContext, Profile, StepResult, judge_pytest, planned_seconds
 from tests.suites.conftest import ROOT
 from tests.suites.gate.fakes import EVERYTHING, place, step
-from tests.suites.workers.runs import SPARED
+from tests.suites.workers.runs import SPARED_PLUGINS
 
 STEPS = {name: tuple(step.name for step in profile.steps) for name, profile in PROFILES.items()}
 FAILED = "1 failed, 3 passed in 2.00s"
@@ -107,15 +107,15 @@ def test_a_folder_of_the_same_name_as_ours_is_somebody_elses(tmp_path, capsys):
     assert left.value.code == 2
     assert "no run of the gate made it, so that it is not deleted; name another folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="not deleted"):
-        runner.begin(Place("python3", tmp_path, tmp_path, tmp_path / "work"))
+        runner.prepare_folders(GateContext("python3", tmp_path, tmp_path, tmp_path / "work"))
     assert (tmp_path / "work/thesis.txt").read_text() == "mine"
 
 
 def test_what_a_killed_run_left_makes_room(tmp_path):
-    place = Place("python3", tmp_path / "out", tmp_path, tmp_path / "out/work")
-    runner.begin(place)
+    place = GateContext("python3", tmp_path / "out", tmp_path, tmp_path / "out/work")
+    runner.prepare_folders(place)
     (place.work / "half.json").write_text("{")
-    runner.begin(place)
+    runner.prepare_folders(place)
     assert not (place.work / "half.json").exists()
 
 
@@ -127,15 +127,15 @@ def test_an_out_that_is_empty_is_refused(capsys):
 
 
 def test_steps_of_any_profile_come_in_their_own_order_whatever_was_asked_for():
-    chosen = command.choose("evidence", "table, memcheck,dram,correctness")
+    chosen = command.choose_profile("evidence", "table, memcheck,dram,correctness")
     assert [one.name for one in chosen.steps] == ["correctness", "dram", "table", "memcheck"]
     assert chosen.budget_seconds == sum(one.seconds for one in chosen.steps)
-    assert command.choose("safety", None) is PROFILES["safety"]
+    assert command.choose_profile("safety", None) is PROFILES["safety"]
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_every_step_of_a_profile_gets_its_seconds_within_the_budget(profile):
-    seconds = granted(profile)
+    seconds = planned_seconds(profile)
     assert sum(one.seconds for one in profile.steps) <= profile.budget_seconds
     assert sum(seconds.values()) <= profile.budget_seconds
     assert all(seconds[one.name] >= one.seconds >= one.least_seconds for one in profile.steps)
@@ -149,14 +149,14 @@ def test_all_three_calls_leave_time_for_another_try_within_their_limits():
 
 
 def test_the_interpreter_is_asked_what_it_has():
-    found = look_around(sys.executable, ["pytest", "no_such_package", "no.such.module"]).packages
+    found = inspect_machine(sys.executable, ["pytest", "no_such_package", "no.such.module"]).packages
     assert found == {"pytest": True, "no_such_package": False, "no.such.module": False}
 
 
 def gate(monkeypatch, tmp_path, *steps, listed=False):
-    monkeypatch.setattr(command, "look_around", lambda python, packages: EVERYTHING)
+    monkeypatch.setattr(command, "inspect_machine", lambda python, packages: EVERYTHING)
     profile = Profile("evidence", "fakes", 60.0, steps)
-    return command.gate(profile, None, tmp_path / "out", sys.executable, listed=listed)
+    return command.run_gate(profile, None, tmp_path / "out", sys.executable, listed=listed)
 
 
 def test_the_exit_status_is_that_of_the_worst_step(monkeypatch, tmp_path, capsys):
@@ -176,23 +176,23 @@ def test_listing_runs_nothing(monkeypatch, tmp_path, capsys):
 
 
 def test_wrong_results_are_shouted_and_nothing_else_is(capsys):
-    wrong = Result("correctness", "failed", 1.0, "3 failed", {"wrong": 3})
+    wrong = StepResult("correctness", "failed", 1.0, "3 failed", {"wrong": 3})
     sound = [
-        Result("correctness", "failed", 1.0, "1 failed: out of memory", {"wrong": 0}),
-        Result("arrival", "unfinished", 1.0, "ended at its limit of 45 s", {"wrong": 0}),
-        Result("ranks", "failed", 1.0, "cannot be started"),
+        StepResult("correctness", "failed", 1.0, "1 failed: out of memory", {"wrong": 0}),
+        StepResult("arrival", "unfinished", 1.0, "ended at its limit of 45 s", {"wrong": 0}),
+        StepResult("ranks", "failed", 1.0, "cannot be started"),
     ]
-    assert shouts([wrong, *sound]) == [
+    assert wrong_result_alerts([wrong, *sound]) == [
         "!!! WRONG RESULTS: 3 wrong in the correctness step, so no time measured here counts !!!"
     ]
-    assert not shouts(sound)
+    assert not wrong_result_alerts(sound)
     show_results([wrong, *sound])
     assert "WRONG RESULTS" in capsys.readouterr().out
 
 
 def test_the_table_needs_no_rich(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    show_results([Result("correctness", "failed", 1.0, "3 failed", {"wrong": 3})])
+    show_results([StepResult("correctness", "failed", 1.0, "3 failed", {"wrong": 3})])
     shown = capsys.readouterr().out
     assert re.search(r"correctness +FAILED", shown)
     assert "WRONG RESULTS" in shown
@@ -216,7 +216,7 @@ CRASHED = "FAILED a.py::c - torch.AcceleratorError: CUDA error: an illegal memor
     ],
 )
 def test_pytest_is_judged_by_its_counts_and_only_a_comparison_is_a_wrong_result(status, output, outcome, wrong, detail):
-    verdict = by_counts(status, output)
+    verdict = judge_pytest(status, output)
     assert (verdict.outcome, verdict.detail) == (outcome, detail)
     assert verdict.figures["wrong"] == wrong
 
@@ -233,12 +233,12 @@ def test_the_table_is_made_of_the_latest_results_and_of_no_other_file(tmp_path):
 def test_without_a_result_there_is_no_table_and_no_failure(tmp_path):
     told = suite.table_command(place(tmp_path), 30.0)
     result = run(*told)
-    assert suite.by_table(result.returncode, result.stdout + result.stderr).outcome == "not_run"
-    assert suite.by_table(2, "error: other.json: no such file").outcome == "failed"
+    assert suite.judge_table(result.returncode, result.stdout + result.stderr).outcome == "not_run"
+    assert suite.judge_table(2, "error: other.json: no such file").outcome == "failed"
 
 
 def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):
-    told = suite.command(tmp_path / "a.json", 180.0, suite.CASES, suite.AXES)
+    told = suite.pytest_command(tmp_path / "a.json", 180.0, suite.SUITE_CASES, suite.SUITE_AXES)
     assert told[told.index("--tp") + 1] == "1,2,4,8"
     assert told[told.index("--tokens") + 1] == "1,8,16,32,64"
     assert told[told.index("--layer") + 1] == "qkv,o,gate_up,down"
@@ -247,7 +247,7 @@ def test_the_suite_measures_the_80_points_and_the_ceilings(tmp_path):
 
 
 def test_the_layers_are_a_decode_layer_its_parts_attention_and_the_gemm(tmp_path):
-    listing = [sys.executable, "-m", "pytest", *suite.LAYERS_CASES, "--list", "-p", "no:cacheprovider", *SPARED]
+    listing = [sys.executable, "-m", "pytest", *suite.LAYERS_CASES, "--list", "-p", "no:cacheprovider", *SPARED_PLUGINS]
     axes = [word for option, values in suite.LAYERS_AXES.items() for word in (option, ",".join(map(str, values)))]
     done = subprocess.run([*listing, *axes], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -280,7 +280,7 @@ def test_a_suite_is_passed_only_with_its_file_and_a_content_pytest(tmp_path, sta
     path = tmp_path / "h200-2026-01-01-abc.json"
     if there:
         path.write_text("{}")
-    verdict = suite.judge(status, path)
+    verdict = suite.judge_suite(status, path)
     assert verdict.outcome == outcome
     assert verdict.figures.get("file") == (path.name if there else None)
 
@@ -290,7 +290,7 @@ def test_few_passes_and_wrong_results_are_counted(tmp_path):
     cases = [{"extra_info": {"passes": passes}} for passes in (2, 3, 6, 1)]
     failed = [{"case": "a", "reason": "wrong result: relative error 1 is over 0.1; not timed"}]
     path.write_text(json.dumps({"benchmarks": cases, "shardbench": {"failed": failed, "ended": []}}))
-    verdict = suite.judge(1, path)
+    verdict = suite.judge_suite(1, path)
     assert verdict.figures == {"file": path.name, "wrong": 1, "cases": 4, "least_passes": 1, "few_passes": 2}
     assert "intervals need more passes: 2 cases have fewer than 3" in verdict.detail
 
@@ -309,16 +309,16 @@ raise SystemExit(int(bool(ended)))
 """
 
 
-@pytest.mark.parametrize(("faults", "status", "runs"), [(0, 0, 1), (2, 0, 3), (99, 1, suite.MOST_TRIES)])
+@pytest.mark.parametrize(("faults", "status", "runs"), [(0, 0, 1), (2, 0, 3), (99, 1, suite.MAX_TRIES)])
 def test_the_suite_goes_on_where_a_fault_of_the_gpu_ended_it(tmp_path, monkeypatch, faults, status, runs):
     path = tmp_path / "h200-2026-01-01-abc.json"
 
     def command(path, budget, cases, axes, resume=False):
         return [sys.executable, "-c", FAULTY.format(path=str(path), faults=faults), "resume" if resume else "fresh"]
 
-    monkeypatch.setattr(suite, "command", command)
+    monkeypatch.setattr(suite, "pytest_command", command)
     asked = SimpleNamespace(seconds=600.0)
-    verdict = suite.measure(asked, time.monotonic(), path, (), {})
+    verdict = suite.run_suites(asked, time.monotonic(), path, (), {})
     assert verdict.outcome == ("failed" if status else "passed")
     tried = path.with_name(f"{path.name}.journal.jsonl").read_text().split()
     assert tried == ["fresh", *["resume"] * (runs - 1)]

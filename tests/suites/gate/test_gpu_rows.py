@@ -2,17 +2,17 @@
 
 import pytest
 
-from kernels.configs.config import Config
-from kernels.configs.dispatch import tuned
+from kernels.configs.config import LinearConfig
+from kernels.configs.dispatch import tuned_linear_table
 from specs.gpus import ARCHS
-from tests.gpu.rows import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
+from tests.gpu.config_shapes import gemm_configs, ragged_gemm, ragged_skinny, skinny_configs
 
-TABLES = [arch for arch in ARCHS if tuned(arch)]
+TABLES = [arch for arch in ARCHS if tuned_linear_table(arch)]
 
 
 @pytest.mark.parametrize("arch", TABLES)
 def test_every_row_is_tried_by_its_own_kernel_at_a_shape_that_it_takes(arch):
-    table = tuned(arch)
+    table = tuned_linear_table(arch)
     few, many = skinny_configs(table), gemm_configs(table)
     assert few | many == {row.config for row in table.rows}
     assert few and many  # noqa: PT018
@@ -24,4 +24,4 @@ def test_every_row_is_tried_by_its_own_kernel_at_a_shape_that_it_takes(arch):
 
 def test_a_row_of_the_gemm_is_none_of_the_skinny_kernel():
     with pytest.raises(KeyError):
-        ragged_skinny(Config(128, 128, 64, 1, 8, 3))
+        ragged_skinny(LinearConfig(128, 128, 64, 1, 8, 3))

@@ -10,10 +10,10 @@ from triton.runtime.jit import JITFunction
 
 from kernels import gemm, skinny
 from kernels.ceilings import TRITON_READ
-from kernels.configs.config import Config
+from kernels.configs.config import LinearConfig
 from kernels.decode_attention import TRITON_DECODE_ATTENTION, TRITON_PAGED_ATTENTION
 from kernels.gemm import TRITON_GEMM
-from kernels.kernel import FreshDraw
+from kernels.kernel import RandomTensors
 from kernels.rmsnorm import TRITON_RMSNORM
 from kernels.rotary import TRITON_ROTARY
 from kernels.skinny import TRITON_SKINNY
@@ -22,8 +22,8 @@ from suites.gate import launches
 
 HEADS = {"heads": 8, "kv_heads": 1, "head_dim": 128}
 ROWS = {"tokens": 5, "n": 136, "k": 1032}
-FEW = Config(64, 16, 128, 2, 4, 3)
-MANY = Config(128, 128, 64, 1, 8, 3)
+FEW = LinearConfig(64, 16, 128, 2, 4, 3)
+MANY = LinearConfig(128, 128, 64, 1, 8, 3)
 
 
 class Absent:
@@ -46,7 +46,7 @@ def seen(monkeypatch):
 
     def compiled_only(self, *args, grid, warmup, **options):
         if not warmup:
-            record = launches.describe(self, args, {**options, "grid": grid, "warmup": warmup})
+            record = launches.describe_launch(self, args, {**options, "grid": grid, "warmup": warmup})
             found.append((record, stock(self, *args, grid=grid, warmup=True, **options).hash))
             return None
         return stock(self, *args, grid=grid, warmup=True, **options)
@@ -57,11 +57,11 @@ def seen(monkeypatch):
 
 
 def run_kernel(kernel, dtype="bf16", **shape):
-    kernel.run(**kernel.inputs(FreshDraw(1), dtype=dtype, **shape))
+    kernel.run(**kernel.inputs(RandomTensors(1), dtype=dtype, **shape))
 
 
 def run_skinny(config, odd=False, **more):
-    inputs = TRITON_SKINNY.inputs(FreshDraw(1), dtype="bf16", **ROWS)
+    inputs = TRITON_SKINNY.inputs(RandomTensors(1), dtype="bf16", **ROWS)
     if odd:  # begins two bytes off
         wide = torch.zeros(inputs["weight"].numel() + 1, dtype=torch.bfloat16)
         inputs["weight"] = wide[1:].view(inputs["weight"].shape)
@@ -69,7 +69,7 @@ def run_skinny(config, odd=False, **more):
 
 
 def run_gemm(config):
-    inputs = TRITON_GEMM.inputs(FreshDraw(1), dtype="bf16", tokens=129, n=256, k=1024)
+    inputs = TRITON_GEMM.inputs(RandomTensors(1), dtype="bf16", tokens=129, n=256, k=1024)
     gemm.launch(**inputs, config=config)
 
 
@@ -119,16 +119,16 @@ def test_integers_stand_for_all_that_triton_treats_alike(value):
     class Plain:
         name, is_constexpr, do_not_specialize = "n", False, False
 
-    told = launches._argument(Plain, value)["integer"]
-    other = launches.stand_in({"integer": told})
-    assert launches._argument(Plain, other)["integer"] == told
+    told = launches._describe_argument(Plain, value)["integer"]
+    other = launches.make_stand_in({"integer": told})
+    assert launches._describe_argument(Plain, other)["integer"] == told
 
 
 def test_records_are_written_once_each_in_an_order_that_stays(tmp_path):
     one, other = ({"kernel": "a:b", "arguments": {"x": {"value": value}}, "options": {}} for value in (1, 2))
-    path = launches.write("sm_90", [other, one, other], tmp_path)
-    assert launches.recorded("sm_90", tmp_path) == [one, other]
+    path = launches.write_records("sm_90", [other, one, other], tmp_path)
+    assert launches.read_records("sm_90", tmp_path) == [one, other]
     text = path.read_text()
-    launches.write("sm_90", [one, other], tmp_path)
+    launches.write_records("sm_90", [one, other], tmp_path)
     assert path.read_text() == text
-    assert launches.recorded("sm_80", tmp_path) == []
+    assert launches.read_records("sm_80", tmp_path) == []

@@ -10,8 +10,8 @@ import pytest
 from kernels.timing import nvidia_smi
 from specs.errors import UserError
 from suites.gate.command import main
-from suites.gate.machine import Machine, look_around
-from suites.gate.runner import Gate
+from suites.gate.machine import Machine, inspect_machine
+from suites.gate.runner import GateRun
 from tests.suites.gate.fakes import place, step
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +44,7 @@ def machine(tmp_path, monkeypatch):
         for name, script in {"python": f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n", "nvidia-smi": smi}.items():
             (tmp_path / name).write_text(script)
             (tmp_path / name).chmod(0o755)
-        return look_around(str(tmp_path / "python"), ["torch"])
+        return inspect_machine(str(tmp_path / "python"), ["torch"])
 
     return ask
 
@@ -91,7 +91,7 @@ def test_a_torch_without_cuda_on_a_machine_with_a_gpu_is_named(machine):
 
 
 def test_an_nvidia_smi_that_hangs_is_asked_once_and_said_to_hang(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(nvidia_smi, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(nvidia_smi, "TIMEOUT_SECONDS", 2.0)
     hanging = "nvidia-smi did not answer within 2 s"
     assert machine(SILENT, before="exec sleep 30").no_gpu == f"{SILENT['no_gpu']}, and {hanging}"
     assert len((tmp_path / "asked").read_text().splitlines()) == 1
@@ -115,7 +115,7 @@ __version__ = "2.11.0"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    found = look_around(str(python), ["torch"])
+    found = inspect_machine(str(python), ["torch"])
     assert found.gpu is None
     assert found.no_gpu == "torch cannot be imported or cannot use the GPU: CUDA error: device is busy"
 
@@ -153,7 +153,7 @@ def test_an_interpreter_that_is_none_is_refused_in_a_line(tmp_path, capsys, scri
         python.write_text(f"#!/bin/sh\n{script}\n")
         python.chmod(0o755)
     with pytest.raises(UserError):
-        look_around(str(python), ["torch"])
+        inspect_machine(str(python), ["torch"])
     with pytest.raises(SystemExit) as left:
         main(["--python", str(python), "--list"])
     assert left.value.code == 2
@@ -175,7 +175,7 @@ def test_a_slice_others_and_their_memory_are_notes(machine):
 def test_with_one_gib_free_what_fits_is_run_and_the_rest_says_what_it_needs(tmp_path):
     found = Machine("NVIDIA H200", "", {}, 1.0)
     steps = step("large", "print()"), step("small", "print('fine')", memory_gib=0.5)
-    large, small = Gate(steps, found, place(tmp_path), 60.0, lambda line: None).run()
+    large, small = GateRun(steps, found, place(tmp_path), 60.0, lambda line: None).run()
     assert (large.outcome, large.detail) == ("not_run", "it needs 8 GiB of GPU memory, 1.0 are free")
     assert small.outcome == "passed"
 

@@ -3,25 +3,25 @@
 import torch
 
 from kernels.operands import Workspace
-from tests.gpu.protocol import Offences, offences
+from tests.gpu.arrival_protocol import Violations, offences
 
 
 def planted(run, runs=10):
     scratch, out = Workspace(torch.device("cpu")), torch.zeros(4, dtype=torch.bfloat16)
-    scratch.turn(8, 2)
+    scratch.next_buffers(8, 2)
     return offences(lambda number: run(number, scratch, out), out, scratch, runs)
 
 
 def test_a_right_protocol_offends_in_nothing():
-    assert planted(lambda number, scratch, out: out.fill_(1)) == Offences(0, 0, 0)
+    assert planted(lambda number, scratch, out: out.fill_(1)) == Violations(0, 0, 0)
 
 
 def test_other_bits_in_one_run_are_seen():
-    assert planted(lambda number, scratch, out: out.fill_(1.0078125 if number == 3 else 1)) == Offences(1, 0, 0)
+    assert planted(lambda number, scratch, out: out.fill_(1.0078125 if number == 3 else 1)) == Violations(1, 0, 0)
 
 
 def test_an_output_that_nobody_writes_is_seen():
-    assert planted(lambda number, scratch, out: None) == Offences(0, 10, 0)
+    assert planted(lambda number, scratch, out: None) == Violations(0, 10, 0)
 
 
 def test_a_partial_sum_that_was_read_before_it_was_written_is_seen():

@@ -10,10 +10,10 @@ import torch
 
 from comm.backends.torch_distributed import GLOO, TorchCommunicator
 from suites.gate import overlapping, ranks
-from suites.gate.command import shouts
-from suites.gate.ranks import Told, judge, supervise
-from suites.gate.step import Result
-from tests.suites.gate import odd_ranks
+from suites.gate.command import wrong_result_alerts
+from suites.gate.ranks import TrialOutcome, judge_trials, run_processes
+from suites.gate.step import StepResult
+from tests.suites.gate import faulty_ranks
 
 CONTEXT = get_context("forkserver")
 ONE_SHOT = {"ranks": 2, "backend": "triton-one-shot", "wanted": 500, "right": 500, "wrong": 0, "first": None}
@@ -32,7 +32,7 @@ def ready():
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(ranks, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(ranks, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(ranks, "MARGIN_SECONDS", 0.0)
 
 
@@ -46,7 +46,7 @@ def told_by(tmp_path, games, number, rank=None, seconds=120):
 
 
 def shouted(found):
-    return shouts([Result("ranks", found["outcome"], 1.0, found["detail"], found["figures"])])
+    return wrong_result_alerts([StepResult("ranks", found["outcome"], 1.0, found["detail"], found["figures"])])
 
 
 def test_ranks_are_started_once_and_the_first_of_them_play_in_groups_of_their_own(tmp_path):
@@ -61,7 +61,7 @@ def test_ranks_are_started_once_and_the_first_of_them_play_in_groups_of_their_ow
 
 
 def test_wrong_sums_are_caught(tmp_path):
-    found = told_by(tmp_path, [(2, "gloo", 5)], 2, odd_ranks.spoilt)
+    found = told_by(tmp_path, [(2, "gloo", 5)], 2, faulty_ranks.run_with_wrong_sums)
     assert found["outcome"] == "failed"
     assert found["figures"]["wrong"] == 10
     assert found["detail"].startswith(f"{LABEL}gloo with 2 ranks: 10 results WRONG, first round 0, 8 elements")
@@ -69,7 +69,7 @@ def test_wrong_sums_are_caught(tmp_path):
 
 
 def test_a_rank_that_hangs_in_a_game_leaves_the_check_unfinished_and_nothing_is_shouted(tmp_path):
-    found = told_by(tmp_path, [(2, "gloo", 5)], 2, odd_ranks.hangs, seconds=20)
+    found = told_by(tmp_path, [(2, "gloo", 5)], 2, faulty_ranks.run_and_hang, seconds=20)
     assert (found["outcome"], found["figures"]["wrong"]) == ("unfinished", 0)
     assert "no sum was wrong; rank " in found["detail"]
     assert "(at: gloo with 2)" in found["detail"]
@@ -77,14 +77,14 @@ def test_a_rank_that_hangs_in_a_game_leaves_the_check_unfinished_and_nothing_is_
 
 
 def test_a_rank_that_dies_is_named_with_its_last_line_and_is_no_wrong_sum(tmp_path):
-    found = told_by(tmp_path, [(3, "gloo", 5), (2, "gloo", 5)], 3, odd_ranks.dies)
+    found = told_by(tmp_path, [(3, "gloo", 5), (2, "gloo", 5)], 3, faulty_ranks.run_and_die)
     assert (found["outcome"], found["figures"]["wrong"]) == ("unfinished", 0)
     assert "rank 1 ended with status 1: RuntimeError: no room on this host" in found["detail"]
     assert not shouted(found)
 
 
 def test_a_fault_of_the_gpu_fails_and_is_no_wrong_sum(tmp_path):
-    found = told_by(tmp_path, [(2, "gloo", 5)], 2, odd_ranks.faults)
+    found = told_by(tmp_path, [(2, "gloo", 5)], 2, faulty_ranks.run_and_fault)
     assert (found["outcome"], found["figures"]["wrong"]) == ("failed", 0)
     assert "gloo with 2: the GPU faulted: CUDA error: an illegal memory access was encountered" in found["detail"]
 
@@ -110,22 +110,22 @@ def process(target, *arguments):
 
 def test_a_rank_that_hangs_is_ended_at_the_limit_and_named(tmp_path):
     mark = tmp_path / "pid"
-    both = [process(time.sleep, 0), process(odd_ranks.sleeps, mark, 600)]
-    assert supervise(both, 20.0, logs(tmp_path)) == "rank 1 did not end within 20 s"
+    both = [process(time.sleep, 0), process(faulty_ranks.sleeps, mark, 600)]
+    assert run_processes(both, 20.0, logs(tmp_path)) == "rank 1 did not end within 20 s"
     assert gone(int(mark.read_text()))
 
 
 def test_when_a_rank_dies_the_others_follow_soon_and_it_is_named(tmp_path):
     began, mark = time.monotonic(), tmp_path / "pid"
-    both = [process(odd_ranks.sleeps, mark, 600), process(odd_ranks.dies_after, mark)]
-    assert supervise(both, 300.0, logs(tmp_path)) == "rank 1 ended with status -9"
+    both = [process(faulty_ranks.sleeps, mark, 600), process(faulty_ranks.dies_after, mark)]
+    assert run_processes(both, 300.0, logs(tmp_path)) == "rank 1 ended with status -9"
     assert time.monotonic() - began < 200
     assert gone(int(mark.read_text()))
 
 
 def test_a_rank_that_cannot_start_says_why(tmp_path):
     (log,) = logs(tmp_path, 1)
-    ended = supervise([process(odd_ranks.says_and_exits, log, 3)], 120.0, [log])
+    ended = run_processes([process(faulty_ranks.says_and_exits, log, 3)], 120.0, [log])
     assert ended == "rank 0 ended with status 3: ImportError: no torch here"
 
 
@@ -139,11 +139,11 @@ def test_the_rank_that_died_first_is_named_also_when_others_follow_at_once(tmp_p
         one.start()
     for one in ended:
         one.join()
-    assert ranks._dead(ended, both) == "rank 1 ended with status 1: RuntimeError: 60"
+    assert ranks._first_death(ended, both) == "rank 1 ended with status 1: RuntimeError: 60"
 
 
 def test_all_right_is_passed_with_the_reasons_for_what_was_not_run():
-    verdict = judge(Told(([ONE_SHOT, NO_NCCL],) * 2, None))
+    verdict = judge_trials(TrialOutcome(([ONE_SHOT, NO_NCCL],) * 2, None))
     assert (verdict.outcome, verdict.detail) == (
         "passed",
         f"{LABEL}triton-one-shot with 2: 500 of 500 rounds right; "
@@ -152,7 +152,7 @@ def test_all_right_is_passed_with_the_reasons_for_what_was_not_run():
 
 
 def test_fewer_rounds_than_wanted_are_said_and_pass():
-    verdict = judge(Told(([ONE_SHOT | {"right": 130}],) * 2, None))
+    verdict = judge_trials(TrialOutcome(([ONE_SHOT | {"right": 130}],) * 2, None))
     assert verdict.outcome == "passed"
     assert "130 of 500 rounds right" in verdict.detail
 
@@ -164,22 +164,26 @@ WRONG = ONE_SHOT | {"wrong": 3, "first": "round 7"}
     ("told", "outcome", "says"),
     [
         (
-            Told(([ONE_SHOT], [WRONG]), "rank 1 ended with status 1"),
+            TrialOutcome(([ONE_SHOT], [WRONG]), "rank 1 ended with status 1"),
             "failed",
             "triton-one-shot with 2 ranks: 3 results WRONG, first round 7; rank 1 ended with status 1",
         ),
         (
-            Told(([ONE_SHOT],), "rank 1 ended with status -9"),
+            TrialOutcome(([ONE_SHOT],), "rank 1 ended with status -9"),
             "unfinished",
             "no sum was wrong; rank 1 ended with status -9; triton-one-shot with 2: 500 of 500 rounds right",
         ),
-        (Told((), "rank 0, 1 did not end within 9 s"), "unfinished", "rank 0, 1 did not end within 9 s"),
-        (Told(([NO_NCCL],) * 2, None), "not_run", "no round was played; not run: nccl with 2"),
-        (Told(([ONE_SHOT | {"right": 0}],) * 2, None), "unfinished", "no round was played; triton-one-shot with 2: 0"),
+        (TrialOutcome((), "rank 0, 1 did not end within 9 s"), "unfinished", "rank 0, 1 did not end within 9 s"),
+        (TrialOutcome(([NO_NCCL],) * 2, None), "not_run", "no round was played; not run: nccl with 2"),
+        (
+            TrialOutcome(([ONE_SHOT | {"right": 0}],) * 2, None),
+            "unfinished",
+            "no round was played; triton-one-shot with 2: 0",
+        ),
     ],
 )
 def test_only_a_wrong_sum_is_wrong(told, outcome, says):
-    verdict = judge(told)
+    verdict = judge_trials(told)
     assert verdict.outcome == outcome
     assert says in verdict.detail
     assert verdict.figures["wrong"] == (3 if outcome == "failed" else 0)
@@ -196,9 +200,9 @@ class OffByOne(TorchCommunicator):
 def test_every_wrong_or_unwritten_element_is_seen(monkeypatch, spoil, wrong):
     world = overlapping.World(0, 1, 0, 1, "cpu")
     monkeypatch.setattr(OffByOne, "spoil", staticmethod(spoil), raising=False)
-    monkeypatch.setattr(overlapping, "in_time", lambda deadline, group: True)
+    monkeypatch.setattr(overlapping, "have_time_left", lambda deadline, group: True)
     row = overlapping.Backend("spoilt", GLOO.methods, lambda _: None, lambda w: OffByOne(w, None), GLOO.in_place)
-    found = overlapping.play(world, row, 25, time.monotonic() + 60)
+    found = overlapping.run_trial(world, row, 25, time.monotonic() + 60)
     assert (found["right"], found["wrong"]) == (25 - wrong, wrong)
     assert found["first"] == ("round 0, 8 elements" if wrong else None)
 
@@ -209,7 +213,7 @@ def test_the_step_asks_for_ranks_on_one_gpu_and_leaves_time_to_the_others():
         "NCCL_MULTI_RANK_GPU_ENABLE": "1",
     }
     assert 60 <= ranks.STEP.seconds <= 75
-    games = ranks.GAMES["cuda"]
+    games = ranks.TRIALS["cuda"]
     assert [game for game in games if game[1] == "triton-one-shot"] == [(n, "triton-one-shot", 500) for n in (2, 4, 8)]
-    assert max(number for number, _, _ in games) == ranks.RANKS
+    assert max(number for number, _, _ in games) == ranks.RANK_COUNT
     assert {backend for _, backend, _ in games} <= set(overlapping.BACKENDS)

@@ -15,8 +15,8 @@ import pytest
 from suites.gate import runner
 from suites.gate import step as gate_step
 from suites.gate.machine import Machine
-from suites.gate.runner import Gate
-from suites.gate.step import Profile, grant, granted
+from suites.gate.runner import GateRun
+from suites.gate.step import Profile, grant_seconds, planned_seconds
 from tests.suites.conftest import ROOT
 from tests.suites.gate.fakes import EVERYTHING, place, step
 
@@ -31,7 +31,7 @@ time.sleep(60)
 
 
 def run(tmp_path, *steps, budget=60.0, machine=EVERYTHING, say=lambda line: None):
-    return Gate(steps, machine, place(tmp_path), budget, say).run()
+    return GateRun(steps, machine, place(tmp_path), budget, say).run()
 
 
 def written(tmp_path):
@@ -173,17 +173,17 @@ def profile(*steps, budget=400.0):
 def test_each_step_has_its_own_seconds_and_what_those_before_it_left():
     """50 + 120 + 70 = 240 of 400: the first may take the other 160 too, a capped one leaves them to the next."""
     first, second, third = step("a", seconds=50.0), step("b", seconds=120.0), step("c", seconds=70.0)
-    assert granted(profile(first, second, third)) == {"a": 210.0, "b": 120.0, "c": 70.0}
+    assert planned_seconds(profile(first, second, third)) == {"a": 210.0, "b": 120.0, "c": 70.0}
     capped = step("a", seconds=50.0, most_seconds=60.0)
-    assert granted(profile(capped, second, third)) == {"a": 60.0, "b": 270.0, "c": 70.0}
-    assert grant(second, 120.0, 70.0, 300.0) == 230.0
-    assert grant(second, 120.0, 70.0, 100.0) == 120.0, "a step that overran takes nothing of the next one's"
+    assert planned_seconds(profile(capped, second, third)) == {"a": 60.0, "b": 270.0, "c": 70.0}
+    assert grant_seconds(second, 120.0, 70.0, 300.0) == 230.0
+    assert grant_seconds(second, 120.0, 70.0, 100.0) == 120.0, "a step that overran takes nothing of the next one's"
 
 
 def test_a_smaller_budget_shrinks_all_alike_and_skips_what_would_be_too_short():
     """100 of 240 s: 50 x 100 / 240 = 20.8, 120 -> 50, 70 -> 29.2, which is less than 40."""
     steps = step("a", seconds=50.0), step("b", seconds=120.0), step("c", seconds=70.0, least=40.0)
-    shares = granted(profile(*steps), 100.0)
+    shares = planned_seconds(profile(*steps), 100.0)
     assert shares == {"a": pytest.approx(20.83, abs=0.01), "b": pytest.approx(50.0), "c": 0.0}
 
 
@@ -235,7 +235,12 @@ def test_all_output_is_in_one_log_under_headings(tmp_path):
 
 def test_a_step_that_is_the_answer_is_shown(tmp_path):
     lines = []
-    run(tmp_path, step("table", "print('| a | b |')", shown=True), step("other", "print('hidden')"), say=lines.append)
+    run(
+        tmp_path,
+        step("table", "print('| a | b |')", shows_output=True),
+        step("other", "print('hidden')"),
+        say=lines.append,
+    )
     assert "| a | b |" in lines
     assert "hidden" not in lines
 
@@ -257,7 +262,7 @@ from tests.suites.gate.test_runner import SLEEPERS, leaves
 steps = (step("done", leaves("passed")), step("slow", SLEEPERS), step("never", "print()"))
 command.look_around = lambda python, packages: EVERYTHING
 profile = Profile("evidence", "fakes", 60.0, steps)
-raise SystemExit(command.gate(profile, None, Path(sys.argv[1]), sys.executable, listed=False))
+raise SystemExit(command.run_gate(profile, None, Path(sys.argv[1]), sys.executable, listed=False))
 """
 
 

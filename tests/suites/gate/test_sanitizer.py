@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from suites.gate import exercise, sanitizer
-from suites.gate.sanitizer import CHECKED, CONTROL, PLANTED, Finding, read
+from suites.gate.sanitizer import CHECKED_KERNELS, CONTROL_KERNEL, PLANTED_KERNELS, Finding, parse_run
 from tests.suites.conftest import ROOT
 
 CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
@@ -60,23 +60,23 @@ API_ERROR = """========= COMPUTE-SANITIZER
 
 
 def memory(planted, ours, output=CALLS, status=0, limit=0.0):
-    return sanitizer.MEMCHECK.verdict(read(planted, "", 1), read(ours, output, status, limit))
+    return sanitizer.MEMCHECK.verdict(parse_run(planted, "", 1), parse_run(ours, output, status, limit))
 
 
 def races(planted, ours, output=CALLS, status=0, limit=0.0):
-    return sanitizer.RACECHECK.verdict(read(planted, "", 0), read(ours, output, status, limit))
+    return sanitizer.RACECHECK.verdict(parse_run(planted, "", 0), parse_run(ours, output, status, limit))
 
 
 def test_records_are_read_with_their_kernels():
-    assert read(CLEAN, "", 0).found == ()
-    assert read(OUT_OF_BOUNDS, "", 1).found == (Finding("_fill", "Invalid __global__ write of size 4 bytes"),)
-    assert [(one.kernel, one.hazards, one.reads) for one in read(HAZARDS, "", 0).found] == [
+    assert parse_run(CLEAN, "", 0).findings == ()
+    assert parse_run(OUT_OF_BOUNDS, "", 1).findings == (Finding("_fill", "Invalid __global__ write of size 4 bytes"),)
+    assert [(one.kernel, one.hazards, one.reads) for one in parse_run(HAZARDS, "", 0).findings] == [
         ("_control_sum", 96, False),
         ("_rmsnorm", 96, False),
         ("_gemm", 8, True),
     ]
-    broke = read("", "Traceback\nModuleNotFoundError: cupy\n", 1)
-    assert (broke.found, broke.summarised, broke.last) == ((), False, "ModuleNotFoundError: cupy")
+    broke = parse_run("", "Traceback\nModuleNotFoundError: cupy\n", 1)
+    assert (broke.findings, broke.summarised, broke.last_line) == ((), False, "ModuleNotFoundError: cupy")
 
 
 @pytest.mark.parametrize(
@@ -91,21 +91,21 @@ def test_records_are_read_with_their_kernels():
 )
 def test_a_kernel_is_found_however_the_tool_writes_its_place(place):
     told = f"========= Error: Race reported between Write access at {place}\n=========     and Read access at {place}"
-    assert read(f"{told} [4 hazards]\n", "", 0).found[0] == Finding(
+    assert parse_run(f"{told} [4 hazards]\n", "", 0).findings[0] == Finding(
         "race", f"Error: Race reported between Write access at {place}", 4, True
     )
     split = told.replace("access at ", "access at\n=========     ")
-    assert [one.kernel for one in read(f"{split} [4 hazards]\n", "", 0).found] == ["race"]
-    assert read(f"========= Invalid read\n=========     at {place}\n", "", 0).found == (
+    assert [one.kernel for one in parse_run(f"{split} [4 hazards]\n", "", 0).findings] == ["race"]
+    assert parse_run(f"========= Invalid read\n=========     at {place}\n", "", 0).findings == (
         Finding("race", "Invalid read"),
     )
 
 
 def test_a_log_that_was_cut_off_gives_what_was_seen():
     half = HAZARDS[: HAZARDS.index("========= Error: Race reported between Read access at _gemm")]
-    assert [one.kernel for one in read(half, "", None, 9.0).found] == ["_control_sum", "_rmsnorm"]
-    assert not read(half, "", None, 9.0).summarised
-    assert read(OUT_OF_BOUNDS[:120], "", None, 9.0).found == (
+    assert [one.kernel for one in parse_run(half, "", None, 9.0).findings] == ["_control_sum", "_rmsnorm"]
+    assert not parse_run(half, "", None, 9.0).summarised
+    assert parse_run(OUT_OF_BOUNDS[:120], "", None, 9.0).findings == (
         Finding("_fill", "Invalid __global__ write of size 4 bytes"),
     )
 
@@ -185,7 +185,7 @@ def test_an_error_that_was_seen_before_the_limit_counts():
 
 
 def test_a_planted_fault_that_did_not_come_to_its_end_is_unfinished():
-    found = sanitizer.MEMCHECK.verdict(read("", "", None, 30.0), read("", "", None, 30.0))
+    found = sanitizer.MEMCHECK.verdict(parse_run("", "", None, 30.0), parse_run("", "", None, 30.0))
     assert found.outcome == "unfinished"
     assert found.detail.startswith("memcheck did not end within 30 s, at the planted fault")
 
@@ -215,11 +215,11 @@ def test_a_device_that_cannot_be_instrumented_is_not_a_failure_of_ours():
 
 
 def test_a_tool_that_cannot_start_programs_is_not_a_failure_of_ours_and_a_program_that_broke_off_is():
-    planted = read(NOT_STARTED, DEPRECATED, 255)
+    planted = parse_run(NOT_STARTED, DEPRECATED, 255)
     verdict = sanitizer.MEMCHECK.verdict(planted, planted)
     assert verdict.outcome == "not_run"
     assert "Target application terminated before first instrumented API call" in verdict.detail
-    broke = read(NOT_STARTED, f"{DEPRECATED}Traceback\nModuleNotFoundError: triton\n", 255)
+    broke = parse_run(NOT_STARTED, f"{DEPRECATED}Traceback\nModuleNotFoundError: triton\n", 255)
     verdict = sanitizer.MEMCHECK.verdict(broke, broke)
     assert verdict.outcome == "failed"
     assert verdict.detail.endswith("its last line: ModuleNotFoundError: triton")
@@ -236,13 +236,15 @@ def test_every_kernel_of_ours_passes_the_filter():
     triton = {name for text in sources for name in launched(text)} & compiled
     cuda = set(re.findall(r"__launch_bounds__\([^)]*\)\s*(\w+)\(", Path(ROOT, "kernels/csrc/gemv.cu").read_text()))
     assert len(triton) > 5
-    assert triton | cuda == set(CHECKED)
-    told = sanitizer.command("racecheck", Path("x.log"))
+    assert triton | cuda == set(CHECKED_KERNELS)
+    told = sanitizer.sanitizer_command("racecheck", Path("x.log"))
     filtered = {word.removeprefix("kne=") for switch, word in pairwise(told) if switch == "--kernel-regex"}
-    assert filtered == {*CHECKED, CONTROL, *PLANTED}
+    assert filtered == {*CHECKED_KERNELS, CONTROL_KERNEL, *PLANTED_KERNELS}
 
 
 def test_the_planted_kernels_and_the_control_are_named_as_the_filter_names_them():
-    assert exercise._control_sum.fn.__name__ == CONTROL
-    assert {exercise._fill.fn.__name__, *re.findall(r"__global__ void (\w+)\(", exercise.RACE)} == set(PLANTED)
-    assert CONTROL.strip("_") == exercise.CONTROL.name
+    assert exercise._control_sum.fn.__name__ == CONTROL_KERNEL
+    assert {exercise._fill.fn.__name__, *re.findall(r"__global__ void (\w+)\(", exercise.RACE_SOURCE)} == set(
+        PLANTED_KERNELS
+    )
+    assert CONTROL_KERNEL.strip("_") == exercise.CONTROL.name

@@ -11,11 +11,11 @@ from kernels.kernel import Kernel
 from kernels.linear import TORCH_LINEAR
 from kernels.timing import cuda, device
 from kernels.timing.device import current_device
-from kernels.timing.pool import Pool
+from kernels.timing.pool import TensorPool
 from specs.layer import LINEAR_IMPLEMENTATIONS
 from suites.gate import correctness, dram, machine, sanitizer
-from suites.gate.cases import PROFILED
-from suites.gate.sanitizer import read
+from suites.gate.cases import PROFILED_CASES
+from suites.gate.sanitizer import parse_run
 from tests.suites.gate.test_dram import kernel, table
 from tests.suites.gate.test_sanitizer import CLEAN, OUT_OF_BOUNDS, UNSUPPORTED
 
@@ -55,7 +55,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pool():
-    return Pool(current_device(), {correctness.DTYPE: 2**27})
+    return TensorPool(current_device(), {correctness.DTYPE: 2**27})
 
 
 CASES = correctness.implementation_cases()
@@ -101,7 +101,7 @@ def test_a_case_that_takes_its_process_with_it_ends_no_other(tmp_path, faults, o
     def command(at):
         return [sys.executable, "-c", TRIES.format(names=NAMES), str(at), str(into), json.dumps(faults)]
 
-    lines = correctness.supervise(command, NAMES, into, 120.0)
+    lines = correctness.run_with_restarts(command, NAMES, into, 120.0)
     assert [(one["kernel"], one["outcome"]) for one in lines] == list(zip(NAMES, outcomes, strict=True))
     verdict = correctness.judge_implementations(lines, NAMES)
     assert verdict.outcome == ("failed" if faults else "passed")
@@ -122,7 +122,7 @@ def ncu(read):
 @pytest.mark.parametrize(
     ("text", "status", "outcome"),
     [
-        (ncu(f"{PROFILED[0].weight_bytes}"), 0, "passed"),
+        (ncu(f"{PROFILED_CASES[0].weight_bytes}"), 0, "passed"),
         (ncu("0"), 0, "failed"),
         ("==ERROR== ERR_NVGPUCTRPERM - The user does not have permission", 1, "not_run"),
         ("", None, "unfinished"),
@@ -140,7 +140,7 @@ def test_ncu_is_run_as_the_dram_step_runs_it_on_one_case(tmp_path):
 
 @pytest.mark.parametrize(("text", "outcome"), [(OUT_OF_BOUNDS, "passed"), (CLEAN, "failed"), (UNSUPPORTED, "not_run")])
 def test_a_sanitizer_that_sees_no_fault_fails(text, outcome):
-    assert sanitizer.judge_planted(read(text, "", 0)).outcome == outcome
+    assert sanitizer.judge_planted(parse_run(text, "", 0)).outcome == outcome
 
 
 def test_facts_are_told_in_a_line_with_what_makes_them_doubtful():
@@ -176,12 +176,12 @@ def test_facts_go_without_the_processes_that_nvml_does_not_tell(monkeypatch, the
         nvml.nvmlDeviceGetComputeRunningProcesses = refuses
     monkeypatch.setattr(device, "nvml_handle", lambda: (nvml, "handle"))
     monkeypatch.setattr(device, "read_load", lambda: (None, None))
-    found = machine.facts()
+    found = machine.read_facts()
     assert found["processes"] is None
     assert machine.judge_facts(found).outcome == "passed"
 
 
 def test_facts_can_be_read_on_any_machine():
-    found = machine.facts()
+    found = machine.read_facts()
     assert machine.judge_facts(found).outcome == "passed"
     json.dumps(found)

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 
 import pytest
 
-from suites.gate.correctness import tests, workers
-from suites.gate.step import QUIET, WIDE, by_counts
+from suites.gate.correctness import pytest_command, worker_count
+from suites.gate.step import QUIET_PYTEST, WIDE_TERMINAL, judge_pytest
 from tests.suites.conftest import ROOT
 
 CONFTEST = """
 import sys
 from types import ModuleType, SimpleNamespace
-from tests.gpu.sticky import pytest_configure, pytest_handlecrashitem, pytest_runtest_makereport
+from tests.gpu.cuda_fault_plugin import pytest_configure, pytest_handlecrashitem, pytest_runtest_makereport
 
 BROKEN = []
 
@@ -55,13 +55,13 @@ def run(tmp_path, *more):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
-    environment = {**os.environ, **WIDE, "PYTHONPATH": str(ROOT), "SHARDBENCH_GPU_FAULTS": str(tmp_path)}
+    environment = {**os.environ, **WIDE_TERMINAL, "PYTHONPATH": str(ROOT), "SHARDBENCH_GPU_FAULTS": str(tmp_path)}
     command = [
         sys.executable,
         "-m",
         "pytest",
         str(tmp_path),
-        *QUIET,
+        *QUIET_PYTEST,
         "-p",
         "no:benchmark",
         "-p",
@@ -69,12 +69,12 @@ def run(tmp_path, *more):
         *more,
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=200)
-    return done, by_counts(done.returncode, done.stdout)
+    return done, judge_pytest(done.returncode, done.stdout)
 
 
 @pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
 def test_a_worker_that_lost_the_gpu_ends_and_all_other_tests_run(tmp_path):
-    done, verdict = run(tmp_path, *tests(2)[-4:])
+    done, verdict = run(tmp_path, *pytest_command(2)[-4:])
     assert verdict.figures == {"passed": 24, "failed": 3, "error": 0, "skipped": 0, "wrong": 1}, done.stdout
     reason = "CUDA error: an illegal memory access was encountered"
     for name in ("raises", "passes"):
@@ -96,5 +96,5 @@ def test_one_process_stops_at_the_fault_and_says_so(tmp_path):
     [(16, 139.0, 8), (4, 139.0, 4), (16, 20.0, 2), (16, 1.0, 1), (1, None, 1), (16, None, 8)],
 )
 def test_there_are_as_many_workers_as_cores_and_memory_allow(cores, free_gib, count):
-    assert workers(cores, free_gib) == count
-    assert ("-n" in tests(count)) == (count > 1)
+    assert worker_count(cores, free_gib) == count
+    assert ("-n" in pytest_command(count)) == (count > 1)

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from suites.gate import dram, sanitizer
-from suites.gate.cases import PROFILED
+from suites.gate.cases import PROFILED_CASES
 from suites.gate.command import PROFILES
-from suites.gate.sanitizer import read
+from suites.gate.sanitizer import parse_run
 from tests.suites.gate.fakes import place
 from tests.suites.gate.test_dram import kernel, table
 from tests.suites.gate.test_runner import gone
@@ -66,11 +66,11 @@ def verdict(tmp_path, main, *arguments, seconds=None):
 
 def profile(share, again=False):
     """Two calls of one kernel each: ours, and cuBLAS, which reads all of its weights; and ours once more."""
-    cublas = next(number for number, case in enumerate(PROFILED) if case.implementation == "torch")
+    cublas = next(number for number, case in enumerate(PROFILED_CASES) if case.implementation == "torch")
     kernels = []
     for number, part in ((0, share), (cublas, 1.0), *([(0, 0.1)] if again else [])):
         kernels.append(kernel(len(kernels), "_gate_mark", f"({number + 1}, 1, 1)", "0", "1"))
-        read_bytes = f"{part * PROFILED[number].weight_bytes:,.0f}"
+        read_bytes = f"{part * PROFILED_CASES[number].weight_bytes:,.0f}"
         kernels.append(kernel(len(kernels), "_skinny", "(264, 1, 1)", read_bytes, "5,000"))
     return table(*kernels)
 
@@ -160,9 +160,9 @@ def test_a_verdict_stands_from_the_planted_fault_on(tmp_path, monkeypatch):
     def run(tool, logs, seconds, fault=None):
         seen.append(json.loads(path.read_text()) if path.exists() else None)
         assert seconds > 0
-        return read(OUT_OF_BOUNDS if fault else CLEAN, CALLS, 0)
+        return parse_run(OUT_OF_BOUNDS if fault else CLEAN, CALLS, 0)
 
-    monkeypatch.setattr(sanitizer, "run", run)
+    monkeypatch.setattr(sanitizer, "run_sanitizer", run)
     assert verdict(tmp_path, sanitizer.MEMCHECK.main, seconds=60)["outcome"] == "passed"
     assert seen[0] is None
     assert seen[1]["outcome"] == "unfinished"

@@ -38,7 +38,7 @@ def compiling(monkeypatch):
     def use(compile_launch):
         monkeypatch.setattr(launches, "compile_launch", compile_launch)
         monkeypatch.setattr(warm, "_build_launcher", lambda made: None)
-        made = warm.Compilers(3, "sm_90")
+        made = warm.CompilerPool(3, "sm_90")
         ended.append(made)
         return made
 
@@ -81,7 +81,7 @@ def test_it_ends_with_its_time_and_says_what_is_left(compiling):
     compilers.close()
     assert time.monotonic() - began < 30
     assert sorted(done) == [0, 1, 2]
-    verdict = warm.judge(9, 3, [], 2.0, "sm_90")
+    verdict = warm.judge_warm(9, 3, [], 2.0, "sm_90")
     assert (verdict.outcome, verdict.figures["compiled"]) == ("unfinished", 3)
 
 
@@ -91,7 +91,7 @@ def run(tmp_path, *more):
 
 
 def test_the_program_compiles_what_is_recorded_and_lists_what_it_could_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(launches, "recorded", lambda arch: [GOOD, LOST])
+    monkeypatch.setattr(launches, "read_records", lambda arch: [GOOD, LOST])
     status, verdict = run(tmp_path, "--arch", "sm_90", "--processes", "2")
     assert status == 0
     assert verdict["figures"]["compiled"] == 1
@@ -109,15 +109,15 @@ def test_no_process_at_all_is_refused_in_a_line(tmp_path, capsys, count):
 
 
 def test_an_architecture_without_a_record_is_said_and_no_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(launches, "recorded", lambda arch: [])
+    monkeypatch.setattr(launches, "read_records", lambda arch: [])
     status, verdict = run(tmp_path, "--arch", "sm_89")
     assert (status, verdict["outcome"]) == (0, "not_run")
     assert verdict["detail"] == "no launches are recorded for sm_89: kernels compile where they are launched"
 
 
 def test_a_compiler_that_compiles_nothing_has_failed():
-    assert warm.judge(3, 3, ["a: no", "b: no", "c: no"], 1.0, "sm_90").outcome == "failed"
-    assert warm.judge(3, 3, ["a: no"], 1.0, "sm_90").outcome == "passed"
+    assert warm.judge_warm(3, 3, ["a: no", "b: no", "c: no"], 1.0, "sm_90").outcome == "failed"
+    assert warm.judge_warm(3, 3, ["a: no"], 1.0, "sm_90").outcome == "passed"
 
 
 def test_the_step_forks_its_compilers_from_a_single_thread():

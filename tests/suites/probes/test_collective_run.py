@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reports.results import load
-from tests.suites.workers.runs import SPARED
+from tests.suites.workers.runs import SPARED_PLUGINS
 
 ROOT = Path(__file__).parents[3]
 LIMIT_SECONDS = 180
@@ -21,7 +21,18 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "out.json"
 
     def run(*options):
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *SPARED, "--ranks", "3", "--impl", "gloo"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            *SPARED_PLUGINS,
+            "--ranks",
+            "3",
+            "--impl",
+            "gloo",
+        ]
         suites = [f"suites/bench_{name}.py" for name in ("collectives", "point_to_point", "messages")]
         narrowed = [
             "--message",

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from specs.measurement import blocks
+from specs.measurement import timeline_blocks
 from specs.parallel import Deployment
-from suites.decoder.trace import read_trace
-from suites.probes.ledger import MOST_BLOCKS
-from tests.suites.probes.traces import lanes, shares, told, traced
+from suites.decoder.trace import parse_trace
+from suites.probes.ledger import MAX_BLOCKS
+from tests.suites.probes.traces import account_rows, rank_lanes, shares, trace_message
 
 TP2 = Deployment(tp=2)
 SYNC = Deployment(pp=2, schedule="sync")
@@ -17,7 +17,7 @@ ASYNC = Deployment(pp=2, schedule="async", micro_batches=2)
 
 def test_of_an_all_reduce_waiting_for_the_last_rank_is_skew_and_the_rest_its_own():
     # Rank 0 enters at 4, rank 1 at 6, both leave at 8; rank 1 then has 1 s of the host before its norm.
-    found = traced(
+    found = account_rows(
         TP2,
         [("start", 0, 0, 0, -1), ("linears", 0, 4, 0, 0), ("all-reduce", 4, 8, 0, 0), ("norms", 8, 10, 0, 0)],
         [("start", 0, 0, 0, -1), ("linears", 0, 6, 0, 0), ("all-reduce", 6, 8, 0, 0), ("norms", 9, 10, 0, 0)],
@@ -25,13 +25,13 @@ def test_of_an_all_reduce_waiting_for_the_last_rank_is_skew_and_the_rest_its_own
     assert found.seconds == (10,)
     # of 20 rank seconds: linears 4 + 6, norms 2 + 1, all-reduce 2 + 2, skew 2, host 1
     assert found.ledger == [shares(linears=0.5, norms=0.15, all_reduce=0.2, skew=0.1, host=0.05)]
-    assert lanes(found.timeline, 0) == [
+    assert rank_lanes(found.timeline, 0) == [
         ("compute", 0, 4, 0, 0),
         ("idle", 4, 6, 0, 0),
         ("all-reduce", 6, 8, 0, 0),
         ("compute", 8, 10, 0, 0),
     ]
-    assert lanes(found.timeline, 1)[1:] == [("all-reduce", 6, 9, 0, 0), ("compute", 9, 10, 0, 0)]
+    assert rank_lanes(found.timeline, 1)[1:] == [("all-reduce", 6, 9, 0, 0), ("compute", 9, 10, 0, 0)]
 
 
 def sync_steps(count, period=10):
@@ -47,7 +47,7 @@ def sync_steps(count, period=10):
 
 
 def test_a_receive_is_idle_until_the_message_was_sent_and_a_hop_from_there_on():
-    found = traced(SYNC, *sync_steps(4), warm=1, steps=3)
+    found = account_rows(SYNC, *sync_steps(4), warm=1, steps=3)
     assert found.seconds == (10, 10, 10), "a step lasts from the end of the one before"
     # From 9.5 to 19.5, where the last stage ends. Stage 0 is sent tokens until 10, computes 4, posts for 0.25, is its
     # host's until 15 and waits for tokens that are not sent before 19.5; but the last step, where it is done at 34.25.
@@ -57,7 +57,7 @@ def test_a_receive_is_idle_until_the_message_was_sent_and_a_hop_from_there_on():
         shares(attention=0.5, hop=0.075, idle=0.425),
     ]
     assert found.timeline["seconds"] == 20
-    assert lanes(found.timeline, 0)[:4] == [
+    assert rank_lanes(found.timeline, 0)[:4] == [
         ("hop", 0, 0.5, 1, 0),
         ("compute", 0.5, 4.5, 1, 0),
         ("hop", 4.5, 5.5, 1, 0),  # the host's time with it
@@ -66,17 +66,17 @@ def test_a_receive_is_idle_until_the_message_was_sent_and_a_hop_from_there_on():
 
 
 def test_a_single_request_lights_one_stage_at_a_time():
-    found = traced(SYNC, *sync_steps(3), warm=1, steps=2)
-    busy = sorted(block[2:4] for block in blocks(found.timeline) if block.kind == "compute")
+    found = account_rows(SYNC, *sync_steps(3), warm=1, steps=2)
+    busy = sorted(block[2:4] for block in timeline_blocks(found.timeline) if block.kind == "compute")
     assert len(busy) == 4
     assert all(before[1] <= after[0] for before, after in pairwise(busy))
 
 
 def test_a_stage_that_is_done_with_the_last_step_is_idle_until_the_others_are():
-    found = traced(SYNC, *sync_steps(2), warm=1, steps=1)
+    found = account_rows(SYNC, *sync_steps(2), warm=1, steps=1)
     # In the last step nothing comes back: stage 0 is done at 14.25 of the window from 9.5 to 19.5.
     assert found.ledger[0] == shares(linears=0.4, hop=0.075, idle=0.525)
-    assert lanes(found.timeline, 0)[-1] == ("idle", 4.75, 10, -1, -1)
+    assert rank_lanes(found.timeline, 0)[-1] == ("idle", 4.75, 10, -1, -1)
 
 
 def test_two_micro_batches_in_a_closed_loop_keep_two_stages_busy():
@@ -89,11 +89,11 @@ def test_two_micro_batches_in_a_closed_loop_keep_two_stages_busy():
             first += [("linears", at, at + 5, step, slot), ("send", at + 5, at + 5, step, slot)]
             second += [("recv", at if not (step or slot) else at + 5, at + 5, step, slot)]
             second += [("linears", at + 5, at + 10, step, slot), ("send", at + 10, at + 10, step, slot)]
-    found = traced(ASYNC, first, second, warm=1, steps=2)
+    found = account_rows(ASYNC, first, second, warm=1, steps=2)
     # A step ends with slot 1 at 15, 25 and 35; stage 0 has nothing left to do from 30 on.
     assert found.seconds == (10, 10)
     assert found.ledger == [shares(linears=0.75, idle=0.25), shares(linears=1.0)]
-    undrained = traced(ASYNC, first, second, warm=1, steps=1, cool=1)
+    undrained = account_rows(ASYNC, first, second, warm=1, steps=1, cool=1)
     assert undrained.seconds == (10,)
     assert undrained.ledger == [shares(linears=1.0), shares(linears=1.0)]
 
@@ -102,7 +102,7 @@ def test_a_prompt_begins_where_the_first_stage_does_however_late_another_leaves_
     # Stage 0 works from 1 to 3 while stage 1 is still in the barrier until 4; it then works from 4 to 6.
     first = [("start", 1, 1, 0, -1), ("linears", 1, 3, 0, 0), ("send", 3, 3, 0, 0)]
     second = [("start", 4, 4, 0, -1), ("recv", 4, 4, 0, 0), ("linears", 4, 6, 0, 0)]
-    found = traced(SYNC, first, second, decode=False)
+    found = account_rows(SYNC, first, second, decode=False)
     assert found.seconds == (5,)
     assert found.ledger == [shares(linears=0.4, idle=0.6), shares(linears=0.4, idle=0.6)]
 
@@ -114,7 +114,7 @@ def test_a_stage_without_a_segment_in_a_window_is_idle_in_all_of_it():
     second = [("start", 0, 0, 0, -1), ("recv", 0, 1, 0, 0), ("linears", 1, 4, 0, 0), ("send", 1, 1, 0, 0)]
     second += [("recv", 4, 4, 1, 0), ("linears", 4, 9, 1, 0)]
     second.sort(key=lambda row: row[1])
-    found = traced(SYNC, first, second, warm=1, steps=1)
+    found = account_rows(SYNC, first, second, warm=1, steps=1)
     assert found.ledger == [shares(idle=1.0), shares(linears=1.0)]
 
 
@@ -129,16 +129,20 @@ def test_a_prompts_fill_and_drain_are_idle_in_every_one_shot():
             first += [("linears", begin, begin + 2, step, slot), ("send", begin + 2, begin + 2, step, slot)]
             second += [("recv", at + 0.5 if not slot else begin + 2, begin + 2, step, slot)]
             second += [("linears", begin + 2, begin + 4, step, slot)]
-    found = traced(ASYNC, first, second, steps=2, decode=False)
+    found = account_rows(ASYNC, first, second, steps=2, decode=False)
     # 6 s a run: stage 0 drains from 4 to 6, stage 1 fills from 0 to 2, half a second of which it has not begun to wait.
     assert found.seconds == (6, 6)
     assert found.ledger == [shares(linears=4 / 6, idle=2 / 6)] * 2
-    assert lanes(found.timeline, 1)[:3] == [("idle", 0, 0.5, -1, -1), ("idle", 0.5, 2, 0, 0), ("compute", 2, 4, 0, 0)]
-    assert lanes(found.timeline, 0)[-1] == ("idle", 4, 6, -1, -1)
+    assert rank_lanes(found.timeline, 1)[:3] == [
+        ("idle", 0, 0.5, -1, -1),
+        ("idle", 0.5, 2, 0, 0),
+        ("compute", 2, 4, 0, 0),
+    ]
+    assert rank_lanes(found.timeline, 0)[-1] == ("idle", 4, 6, -1, -1)
 
 
 def test_of_replicas_the_slowest_makes_the_sample_and_the_others_are_idle_for_the_rest():
-    found = traced(
+    found = account_rows(
         Deployment(replicas=2),
         [("start", 0, 0, 0, -1), ("linears", 0, 4, 0, 0), ("linears", 4, 10, 1, 0)],
         [("start", 1, 1, 0, -1), ("linears", 1, 6, 0, 0), ("linears", 6, 9, 1, 0)],
@@ -151,14 +155,14 @@ def test_of_replicas_the_slowest_makes_the_sample_and_the_others_are_idle_for_th
 
 
 def test_what_a_rank_does_before_its_first_segment_is_the_hosts_and_drawn_with_it():
-    found = traced(Deployment(), [("start", 0, 0, 0, -1), ("linears", 1, 10, 0, 0)])
+    found = account_rows(Deployment(), [("start", 0, 0, 0, -1), ("linears", 1, 10, 0, 0)])
     assert found.ledger == [shares(linears=0.9, host=0.1)]
-    assert lanes(found.timeline, 0) == [("compute", 0, 10, 0, 0)]
+    assert rank_lanes(found.timeline, 0) == [("compute", 0, 10, 0, 0)]
 
 
 def test_readings_that_overlap_by_the_clocks_granularity_count_once():
     rows = [("start", 0, 0, 0, -1), ("linears", 0, 5.001, 0, 0), ("norms", 5, 5.0005, 0, 0), ("norms", 5, 10, 0, 0)]
-    found = traced(Deployment(), rows)
+    found = account_rows(Deployment(), rows)
     assert found.ledger == [shares(linears=0.5001, norms=0.4999)]
 
 
@@ -172,30 +176,30 @@ def test_readings_that_overlap_by_the_clocks_granularity_count_once():
 def test_traces_that_do_not_fit_together_are_refused(ranks, reason):
     marked = [[("start", 0, 0, 0, -1), *rows] for rows in ranks]
     with pytest.raises(RuntimeError, match=reason):
-        traced(TP2, *marked)
+        account_rows(TP2, *marked)
 
 
 def test_a_step_that_nobody_traced_is_missed():
     rows = [("start", 0, 0, 0, -1), ("linears", 0, 4, 0, 0)]
     with pytest.raises(RuntimeError, match="ranks 0 to 1 did not trace the start and the end of 2 steps"):
-        traced(TP2, rows, rows, steps=2)
+        account_rows(TP2, rows, rows, steps=2)
 
 
 def test_what_is_received_has_to_be_sent():
     first, second = sync_steps(2)
     with pytest.raises(RuntimeError, match="rank 1 received what rank 0 did not send: step 1, micro-batch 0"):
-        traced(SYNC, [row for row in first if row[0] != "send" or row[3] == 0], second, steps=2)
+        account_rows(SYNC, [row for row in first if row[0] != "send" or row[3] == 0], second, steps=2)
 
 
 def test_a_trace_out_of_order_is_refused():
     rows = [("start", 0, 0, 0, -1), ("norms", 5, 10, 0, 0), ("linears", 0, 5, 0, 0)]
     with pytest.raises(RuntimeError, match="rank 0 sent a trace that is not in order of time"):
-        traced(Deployment(), rows)
+        account_rows(Deployment(), rows)
 
 
 def test_a_kind_that_there_is_not_is_refused():
     with pytest.raises(RuntimeError, match="rank 1 traced segments of unknown kind: sleep"):
-        read_trace(1, told([("sleep", 0, 1, 0, 0)]))
+        parse_trace(1, trace_message([("sleep", 0, 1, 0, 0)]))
 
 
 def layers_of_segments(count, steps):
@@ -218,8 +222,8 @@ def layers_of_segments(count, steps):
 
 
 def test_eight_ranks_of_eighty_layers_are_drawn_in_few_blocks():
-    found = traced(Deployment(tp=8), *layers_of_segments(80, 3), warm=1, steps=2)
-    assert len(blocks(found.timeline)) == 8, "all-reduces are left within the compute"
+    found = account_rows(Deployment(tp=8), *layers_of_segments(80, 3), warm=1, steps=2)
+    assert len(timeline_blocks(found.timeline)) == 8, "all-reduces are left within the compute"
     assert found.timeline["seconds"] == pytest.approx(160 * 7e-5)
     # 50 of 70 us, and on average 3.5 of the 0.1 us that each rank is later than the one before
     assert sum(found.ledger[0][item] for item in ("linears", "attention", "norms")) == pytest.approx(50.35 / 70)
@@ -234,7 +238,7 @@ def test_many_micro_batches_are_cut_to_a_window_that_can_be_drawn():
         first += [("linears", at, at + 1, 0, slot), ("send", at + 1, at + 2, 0, slot)]
         second += [("recv", at, at + 2, 0, slot), ("linears", at + 2, at + 2, 0, slot)]
     second += [("norms", 400, 404, 0, 199)]
-    found = traced(deployment, first, second)
+    found = account_rows(deployment, first, second)
     # of 404 s half has 2 blocks a slot on either rank, 404 together; a quarter has half of them
     assert found.timeline["seconds"] == 101
-    assert len(blocks(found.timeline)) <= MOST_BLOCKS
+    assert len(timeline_blocks(found.timeline)) <= MAX_BLOCKS

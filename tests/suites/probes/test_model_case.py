@@ -4,24 +4,24 @@ from dataclasses import replace
 
 import pytest
 
-from kernels.timing.device import PATIENCE, Device
+from kernels.timing.device import SAMPLING_LIMITS, Device
 from specs.parallel import Deployment
-from suites.case import StepHow
-from suites.decoder.workload import StepPart, layers_that_fit, need_bytes
-from suites.probes.model import step_entry
-from suites.workers.launcher import Ranks
+from suites.case import StepRunConfig
+from suites.decoder.workload import StepWorkload, layers_that_fit, need_bytes
+from suites.probes.model import plan_step_case
+from suites.workers.launcher import RankPlan
 
-CPU = Device("cpu", "cpu", 2**20, PATIENCE["cpu"])
-HOW = StepHow("bf16", "torch", "gloo")
+CPU = Device("cpu", "cpu", 2**20, SAMPLING_LIMITS["cpu"])
+HOW = StepRunConfig("bf16", "torch", "gloo")
 TP2 = Deployment(tp=2)
 SYNC = Deployment(pp=2, schedule="sync")
 ASYNC = Deployment(pp=2, schedule="async", micro_batches=2)
-DECODE = StepPart("tiny", 4, 8, 8, 32)
+DECODE = StepWorkload("tiny", 4, 8, 8, 32)
 """Tiny in four of eight layers, with 2048 of 4096 rows of vocabulary: hidden 256, intermediate 512, 16 heads of 16."""
 
 
 def entry(deployment=TP2, part=DECODE, how=HOW, ranks=2, device=CPU):
-    return step_entry("a", device, Ranks(ranks, "cpu"), deployment, "tp_vs_pp", how, part)
+    return plan_step_case("a", device, RankPlan(ranks, "cpu"), deployment, "tp_vs_pp", how, part)
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_a_case_says_how_the_model_is_laid_over_the_ranks_and_what_is_left_of_it
     assert (case.tp, case.pp, case.replicas, case.schedule, case.micro_batches) == (1, 2, 1, "async", 2)
     assert (case.partition, case.layers, case.vocab, case.ranks) == ("balanced", 4, 2048, 2)
     assert (case.tokens, case.batch, case.context) == (8, 8, 32)
-    assert entry(part=StepPart("tiny", 8, 64, 4, 16)).case.vocab == 4096
+    assert entry(part=StepWorkload("tiny", 8, 64, 4, 16)).case.vocab == 4096
 
 
 def test_a_partition_that_deals_as_even_does_is_not_run_twice():
     # of 8 layers balanced gives the last stage 3, for the head weighs 1.9 of them; of 2 both give 1 and 1
     balanced = replace(ASYNC, partition="balanced")
-    assert entry(balanced, part=StepPart("tiny", 8, 8, 8, 32)).not_run is None
-    few = entry(balanced, part=StepPart("tiny", 2, 8, 8, 32))
+    assert entry(balanced, part=StepWorkload("tiny", 8, 8, 8, 32)).not_run is None
+    few = entry(balanced, part=StepWorkload("tiny", 2, 8, 8, 32))
     assert few.not_run.startswith("partition balanced deals 1, 1 layers to the stages of tiny with 2, as even does;")
     assert few.case.flops > 0
 
@@ -72,7 +72,10 @@ def test_flops_of_replicas_are_those_of_their_part_of_the_batch():
 
 
 def test_prompts_attend_to_themselves_and_the_head_sees_one_token_of_each():
-    prompts, decode = entry(part=StepPart("tiny", 4, 64, 2, 32)).case, entry(part=StepPart("tiny", 4, 64, 64, 32)).case
+    prompts, decode = (
+        entry(part=StepWorkload("tiny", 4, 64, 2, 32)).case,
+        entry(part=StepWorkload("tiny", 4, 64, 64, 32)).case,
+    )
     head = 2 * 62 * 2048 // 2 * 256  # 62 tokens fewer, of half the vocabulary
     assert decode.flops - head * 1.5 < prompts.flops < decode.flops - head
 
@@ -117,7 +120,7 @@ def test_what_cannot_run_says_why_in_one_line(change, reason):
 
 
 def test_a_model_that_is_too_large_says_how_many_layers_fit(memory):
-    part = StepPart("llama-3.2-1b", 16, 16, 16, 128)
+    part = StepWorkload("llama-3.2-1b", 16, 16, 16, 128)
     memory(2**30)
     told = entry(part=part).not_run
     assert told.startswith("llama-3.2-1b in tp2 needs 1.")
@@ -131,7 +134,7 @@ def test_where_no_layer_fits_nothing_is_promised(memory):
     memory(2**24)
     assert (
         "not even a layer a stage fits; choose a smaller --model"
-        in entry(part=StepPart("llama-3-70b", 80, 1, 1, 8)).not_run
+        in entry(part=StepWorkload("llama-3-70b", 80, 1, 1, 8)).not_run
     )
 
 

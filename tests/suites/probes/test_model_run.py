@@ -5,7 +5,7 @@ import pytest
 from suites import session
 from suites.workers.process import RankLostError
 from tests.suites.conftest import Bench
-from tests.suites.probes.test_model import Crew
+from tests.suites.probes.test_model import FakeModelWorkers
 
 SUITE = """
 import pytest
@@ -26,7 +26,7 @@ def bench_kernel(measure):
 """
 
 
-class Planted(Crew):
+class Planted(FakeModelWorkers):
     """In place of the session's crew; ranks that are `lost` do not come."""
 
     lost = False
@@ -45,7 +45,7 @@ class Planted(Crew):
 
 @pytest.fixture
 def bench(pytester, monkeypatch):
-    monkeypatch.setattr(session, "Crew", Planted)
+    monkeypatch.setattr(session, "WorkerPool", Planted)
     made = Bench(pytester)
     made.write(SUITE)
     return made

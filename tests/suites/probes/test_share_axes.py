@@ -4,19 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from kernels.timing.device import PATIENCE, Device
+from kernels.timing.device import SAMPLING_LIMITS, Device
 from suites.options import Options
 from suites.probes import model
-from suites.probes.share import shares
-from suites.workers.launcher import Ranks
+from suites.probes.share import share_cases
+from suites.workers.launcher import RankPlan
 
-CPU = Device("cpu", "cpu", 2**20, PATIENCE["cpu"])
+CPU = Device("cpu", "cpu", 2**20, SAMPLING_LIMITS["cpu"])
 
 
 def found(ranks=2, **asked):
     """(tp, ranks at once) with the sequences of each, in their order."""
     options = SimpleNamespace(**dict.fromkeys(Options.__dataclass_fields__) | asked)
-    cases = shares(options, CPU, Ranks(ranks, "cpu"))
+    cases = share_cases(options, CPU, RankPlan(ranks, "cpu"))
     ways = {}
     for share, _ in cases:
         if share.part == "layer":
@@ -37,7 +37,7 @@ def test_the_batches_and_the_model_are_the_experiments(monkeypatch):
     monkeypatch.setitem(model.BATCHES, "cpu", (6,))
     assert found() == {(2, 2): [6], (1, 1): [6], (1, 2): [3]}
     options = SimpleNamespace(**dict.fromkeys(Options.__dataclass_fields__))
-    (share, how), *_ = shares(options, CPU, Ranks(2, "cpu"))
+    (share, how), *_ = share_cases(options, CPU, RankPlan(2, "cpu"))
     assert (share.model, share.layers, share.context, how.dtype) == ("llama-3.2-1b", 2, 128, "bf16")
 
 
@@ -62,7 +62,7 @@ def test_contexts_models_and_layers_are_followed():
         **dict.fromkeys(Options.__dataclass_fields__)
         | {"model": ("tiny",), "layers": 4, "context": (16, 32), "batch": (2,), "tp": (2,)}
     )
-    cases = [share for share, _ in shares(options, CPU, Ranks(2, "cpu"))]
+    cases = [share for share, _ in share_cases(options, CPU, RankPlan(2, "cpu"))]
     assert {(share.model, share.layers, share.context) for share in cases} == {("tiny", 4, 16), ("tiny", 4, 32)}
 
 
@@ -70,6 +70,6 @@ def test_rivals_stand_next_to_each_other():
     options = SimpleNamespace(
         **dict.fromkeys(Options.__dataclass_fields__) | {"impl": ("torch", "triton"), "batch": (4,)}
     )
-    cases = shares(options, CPU, Ranks(2, "cpu"))
+    cases = share_cases(options, CPU, RankPlan(2, "cpu"))
     for one, other in zip(cases[::2], cases[1::2], strict=True):
         assert (one[0], one[1].implementation, other[1].implementation) == (other[0], "torch", "triton")

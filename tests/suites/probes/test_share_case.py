@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 
 from kernels.timing import device as devices
-from kernels.timing.device import PATIENCE, Device
-from specs.layer import HEAD, LAYER_SHARE
+from kernels.timing.device import SAMPLING_LIMITS, Device
+from specs.layer import HEAD_SHARE, LAYER_SHARE
 from specs.measurement import Measurement
-from suites.case import StepHow
-from suites.probes.share import Share, share_entry
-from suites.workers.launcher import Ranks
+from suites.case import StepRunConfig
+from suites.probes.share import Share, plan_share_case
+from suites.workers.launcher import RankPlan
 
-CPU = Device("cpu", "cpu", 2**20, PATIENCE["cpu"])
-HOW = StepHow("bf16", "torch", "gloo")
+CPU = Device("cpu", "cpu", 2**20, SAMPLING_LIMITS["cpu"])
+HOW = StepRunConfig("bf16", "torch", "gloo")
 TP2 = Share("tiny", 4, 2, 2, 8, 32, LAYER_SHARE)
 
 
 def entry(share=TP2, *, ranks=2, device=CPU, how=HOW, **changes):
-    return share_entry("a", device, Ranks(ranks, "cpu"), share._replace(**changes), "shares", how)
+    return plan_share_case("a", device, RankPlan(ranks, "cpu"), share._replace(**changes), "shares", how)
 
 
 def test_a_layers_case_says_what_a_rank_computes_and_beside_how_many():
@@ -34,7 +34,7 @@ def test_a_layers_case_says_what_a_rank_computes_and_beside_how_many():
 
 
 def test_a_heads_case_has_the_rows_of_the_vocabulary_on_a_rank():
-    case = entry(part=HEAD).case
+    case = entry(part=HEAD_SHARE).case
     assert (case.question, case.op, case.layer, case.kernel) == ("shares", "linear", "lm_head", "torch_linear")
     # tiny has 8 layers under 4096 words; with 4 of them 2048, of which a rank has half
     assert (case.n, case.k, case.tokens, case.tp, case.ranks) == (1024, 256, 8, 2, 2)
@@ -46,8 +46,8 @@ def test_a_heads_case_has_the_rows_of_the_vocabulary_on_a_rank():
 def share_of(tp, at_once, llc_bytes):
     """Stages of which each rank has one, and what the case says of caches."""
     there = replace(CPU, llc_bytes=llc_bytes)
-    found = share_entry("a", there, Ranks(2, "cpu"), TP2._replace(tp=tp, ranks=at_once), "shares", HOW)
-    return found.laid.pp, found.case.cache
+    found = plan_share_case("a", there, RankPlan(2, "cpu"), TP2._replace(tp=tp, ranks=at_once), "shares", HOW)
+    return found.deployment.pp, found.case.cache
 
 
 def test_no_more_layers_are_held_than_leave_the_caches_cold():
@@ -74,7 +74,7 @@ def test_where_nothing_is_cold_ranks_stream_the_model_once_between_them():
     ],
 )
 def test_what_cannot_run_says_why_in_one_line(changes, reason):
-    told = share_entry("a", CPU, Ranks(3, "cpu"), TP2._replace(**changes), "shares", HOW).not_run
+    told = plan_share_case("a", CPU, RankPlan(3, "cpu"), TP2._replace(**changes), "shares", HOW).not_run
     assert reason in told
     assert "\n" not in told
 
@@ -91,8 +91,8 @@ def test_a_share_that_is_too_large_says_what_fits(monkeypatch):
     monkeypatch.setattr(devices.Device, "free_bytes", lambda self: 2**24)
     assert (
         "free"
-        in share_entry(
-            "a", CPU, Ranks(2, "cpu"), Share("llama-3-70b", 80, 2, 2, 8, 32, LAYER_SHARE), "shares", HOW
+        in plan_share_case(
+            "a", CPU, RankPlan(2, "cpu"), Share("llama-3-70b", 80, 2, 2, 8, 32, LAYER_SHARE), "shares", HOW
         ).not_run
     )
 
@@ -104,13 +104,13 @@ def test_an_interrupted_case_goes_on_with_its_skew():
     assert found.skew_seconds == 2e-4
     file = {"fullname": "a", "extra_info": found.extra_info(), "stats": {"data": list(found.samples)}}
     fresh = entry()
-    fresh.take(Measurement.from_benchmark(json.loads(json.dumps(file))))
+    fresh.restore(Measurement.from_benchmark(json.loads(json.dumps(file))))
     assert fresh.measurement().samples == found.samples
     assert fresh.measurement().skew_seconds == 2e-4
 
 
 def test_a_rank_alone_has_no_skew():
     alone = entry(tp=1)
-    alone = share_entry("a", CPU, Ranks(2, "cpu"), TP2._replace(tp=1, ranks=1), "shares", HOW)
+    alone = plan_share_case("a", CPU, RankPlan(2, "cpu"), TP2._replace(tp=1, ranks=1), "shares", HOW)
     alone.seconds, alone.skews, alone.clock = [(1e-3,)], [0.0], "perf_counter"
     assert alone.measurement().skew_seconds is None

@@ -7,7 +7,7 @@ import pytest
 from specs.measurement import CASE_FIELDS, Case, Measurement
 from suites import session
 from tests.suites.conftest import Bench
-from tests.suites.probes.share_crews import ShareCrew
+from tests.suites.probes.share_workers import FakeShareWorkers
 
 SUITE = """
 from suites.probes.share import add_shares
@@ -31,7 +31,7 @@ def bench_kernel(measure):
 ONE = ("--model=tiny", "--layers=2", "--context=32", "--batch=4", "--tp=2")
 
 
-class Planted(ShareCrew):
+class Planted(FakeShareWorkers):
     """In place of the session's crew."""
 
     def close(self):
@@ -47,7 +47,7 @@ def crews(monkeypatch):
         made.all.append(Planted(40e-3, wrong=made.wrong))
         return made.all[-1]
 
-    monkeypatch.setattr(session, "Crew", make)
+    monkeypatch.setattr(session, "WorkerPool", make)
     return made
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_goes_on_has_the_passes_of_both_halves(bench):
 def test_a_step_and_its_shares_are_visited_pass_by_pass(bench, crews):
     bench.run("--passes=2", *ONE, "-k", "share or decode_step").assert_outcomes(passed=3)
     (crew,) = crews.all
-    asked = [command for command, _ in crew.told if command in ("build", "share")]
+    asked = [command for command, _ in crew.commands if command in ("build", "share")]
     assert asked == ["build", "share"] * 2
 
 
@@ -106,7 +106,7 @@ def test_what_a_step_is_made_of_is_visited_beside_it(bench, crews):
     options = ("--model=tiny", "--layers=2", "--context=32", "--batch=64,4", "--tp=2")
     bench.run("--passes=1", *options, "-k", "share or decode_step").assert_outcomes(passed=6)
     (crew,) = crews.all
-    asked = [(command, told["tokens"]) for command, told in crew.told if command in ("build", "share")]
+    asked = [(command, told["tokens"]) for command, told in crew.commands if command in ("build", "share")]
     assert asked == [("build", 4), ("share", 4), ("build", 64), ("share", 64)]
 
 

@@ -4,31 +4,31 @@ from itertools import pairwise
 
 import pytest
 
-from specs.measurement import ITEMS, blocks
-from suites.decoder.trace import read_trace
-from suites.probes.ledger import account
+from specs.measurement import LEDGER_ITEMS, timeline_blocks
+from suites.decoder.trace import parse_trace
+from suites.probes.ledger import break_down_steps
 
 
-def told(rows):
+def trace_message(rows):
     """As a rank would send it."""
     names = ("kind", "start", "end", "step", "slot")
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
-def traced(deployment, *ranks, warm=0, steps=1, decode=True, cool=0):
+def account_rows(deployment, *ranks, warm=0, steps=1, decode=True, cool=0):
     """The account of these rows, with all that holds of any account."""
-    traces = [read_trace(rank, told(rows)) for rank, rows in enumerate(ranks)]
-    found = account(deployment, traces, warm=warm, steps=steps, decode=decode, cool=cool)
+    traces = [parse_trace(rank, trace_message(rows)) for rank, rows in enumerate(ranks)]
+    found = break_down_steps(deployment, traces, warm=warm, steps=steps, decode=decode, cool=cool)
     for stage in found.ledger:
         assert sum(stage.values()) == pytest.approx(1, abs=1e-9)
-    fills(found.timeline, deployment.ranks)
+    assert_blocks_fill(found.timeline, deployment.ranks)
     return found
 
 
-def fills(timeline, ranks):
+def assert_blocks_fill(timeline, ranks):
     """Each rank's blocks follow one another through the whole window."""
     for rank in range(ranks):
-        own = [block for block in blocks(timeline) if block.rank == rank]
+        own = [block for block in timeline_blocks(timeline) if block.rank == rank]
         assert own[0].start == 0
         assert own[-1].end == pytest.approx(timeline["seconds"], abs=1e-9)
         assert all(a.end == b.start and a.start < a.end for a, b in pairwise(own))
@@ -36,9 +36,15 @@ def fills(timeline, ranks):
 
 def shares(**spent):
     """A stage's ledger: what is not named took no time."""
-    return pytest.approx(dict.fromkeys(ITEMS, 0.0) | {name.replace("_", "-"): share for name, share in spent.items()})
+    return pytest.approx(
+        dict.fromkeys(LEDGER_ITEMS, 0.0) | {name.replace("_", "-"): share for name, share in spent.items()}
+    )
 
 
-def lanes(timeline, rank):
+def rank_lanes(timeline, rank):
     """A rank's blocks in short."""
-    return [(one.kind, one.start, one.end, one.step, one.slot) for one in blocks(timeline) if one.rank == rank]
+    return [
+        (one.kind, one.start, one.end, one.step, one.microbatch)
+        for one in timeline_blocks(timeline)
+        if one.rank == rank
+    ]

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.suites.workers.runs import Run
+from tests.suites.workers.runs import PytestRun
 
 
 @contextmanager
@@ -12,7 +12,7 @@ def starting(folder):
     runs = []
 
     def begin(*options, **more):
-        runs.append(Run(folder, *options, **more))
+        runs.append(PytestRun(folder, *options, **more))
         return runs[-1]
 
     try:

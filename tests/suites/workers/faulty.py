@@ -5,5 +5,5 @@ import sys
 
 from suites.workers import process
 
-process.WORKER = (sys.executable, "-m", "tests.suites.workers.faulty_worker")
+process.WORKER_COMMAND = (sys.executable, "-m", "tests.suites.workers.faulty_worker")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & inherits it ignored

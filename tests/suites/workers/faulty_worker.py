@@ -17,8 +17,8 @@ import torch
 
 from comm.backends.torch_distributed import TorchCommunicator
 from suites.workers import worker
-from suites.workers.worker import Stand
-from tests.suites.workers.runs import lives
+from suites.workers.worker import RankWorker
+from tests.suites.workers.runs import is_alive
 
 PLANTED = json.loads(os.environ["PLANTED"])
 SEEN = Path(os.environ["SEEN"])
@@ -44,14 +44,14 @@ FAULTS = {
 }
 
 
-class FaultyStand(Stand):
+class FaultyRankWorker(RankWorker):
     """A rank that does as it is told until the fault."""
 
     def __init__(self):
         super().__init__()
         self.rank, self.drawn = None, [None]
 
-    def do(self, command, arguments):
+    def execute(self, command, arguments):
         if command == "join":
             self.rank = arguments["world"]["rank"]
         if command == "draw":
@@ -59,7 +59,7 @@ class FaultyStand(Stand):
         for fault in PLANTED:
             if self.is_time(fault, command):
                 self.meet(fault, arguments)
-        return super().do(command, arguments)
+        return super().execute(command, arguments)
 
     def is_time(self, fault, command):
         moment = "check" if fault["when"] == "in" else fault["when"]
@@ -97,6 +97,6 @@ def enter_next_call(fault, mine):
 
 if __name__ == "__main__":
     earlier = [int(one.name) for one in SEEN.iterdir() if one.name.isdecimal()]
-    SEEN.joinpath(str(os.getpid())).write_text(str(sum(map(lives, earlier))))
-    worker.Stand = FaultyStand
+    SEEN.joinpath(str(os.getpid())).write_text(str(sum(map(is_alive, earlier))))
+    worker.RankWorker = FaultyRankWorker
     worker.main()

@@ -17,7 +17,7 @@ from specs import journal
 from specs.errors import UserError
 
 ROOT = Path(__file__).parents[3]
-SPARED = ("-p", "no:hypothesispytest")
+SPARED_PLUGINS = ("-p", "no:hypothesispytest")
 """A plugin of the tests that users do not have; loading it takes a second."""
 TIMEOUT = 10
 """--rank-timeout: the ranks of a slow machine have to start within it."""
@@ -27,10 +27,10 @@ LIMIT = 120
 """After which a run is ended and its test fails: a slow machine starts and measures besides."""
 BEFORE, STRUCK, AFTER = 1, 4, 64
 """KiB of the case before the fault, of that which it happens to, and of the one that is still to come."""
-LAUNCHED = ("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "SLURM_", "OMPI_", "PMI_", "MPI_LOCAL", "TORCHELASTIC")
+LAUNCHER_PREFIXES = ("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "SLURM_", "OMPI_", "PMI_", "MPI_LOCAL", "TORCHELASTIC")
 
 
-class Run:
+class PytestRun:
     """A process of pytest and what came of it.
 
     Args:
@@ -57,13 +57,13 @@ class Run:
         self.seen.mkdir(exist_ok=True)
         self.temporary.mkdir(exist_ok=True)
         self._log = folder / f"{time.monotonic_ns()}.log"
-        usual = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHED)}
+        usual = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
         usual |= {"SEEN": f"{self.seen}", "PLANTED": json.dumps(planted), "TMPDIR": f"{self.temporary}"}
         command = [*before, "-m", "pytest", "suites/bench_collectives.py", "-p", "tests.suites.workers.faulty"]
         command += [
             "-p",
             "no:cacheprovider",
-            *SPARED,
+            *SPARED_PLUGINS,
             "-k",
             "all_reduce",
             "--impl=gloo",
@@ -126,12 +126,12 @@ class Run:
     @property
     def failed(self):
         """The reasons in the journal by KiB."""
-        return {kib_of(name): reason for name, reason in journal.read(self.journal_path).failed.items()}
+        return {kib_of(name): reason for name, reason in journal.read_journal(self.journal_path).failed.items()}
 
     @property
     def measured(self):
         """The samples in the journal by KiB."""
-        entries = journal.read(self.journal_path).benchmarks
+        entries = journal.read_journal(self.journal_path).benchmarks
         return {kib_of(name): entry["stats"]["data"] for name, entry in entries.items()}
 
     @property
@@ -158,7 +158,7 @@ class Run:
 
     def left(self):
         """Those that still live."""
-        return [pid for pid in self.ranks() if lives(pid)]
+        return [pid for pid in self.ranks() if is_alive(pid)]
 
     def leaves_nothing(self, within=5):
         """Whether no rank lives, given a moment, and no file of theirs is left."""
@@ -177,7 +177,7 @@ def kib_of(name):
     return int(re.search(r"-(\d+)KiB-", name)[1])
 
 
-def lives(pid):
+def is_alive(pid):
     """Whether a process runs or is stopped; one that only waits to be collected does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -190,7 +190,7 @@ def fault(rank, what, when, kib=STRUCK, after=None):
     return {"rank": rank, "what": what, "when": when, "kib": kib, "after": after}
 
 
-def launched(rank, ranks, port, address="127.0.0.1", *, hosts=1):
+def launcher_variables(rank, ranks, port, address="127.0.0.1", *, hosts=1):
     """Variables that a launcher sets."""
     local_rank, local_ranks = divmod(rank, hosts)[0], ranks // hosts
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

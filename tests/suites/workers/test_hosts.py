@@ -3,7 +3,7 @@
 import pytest
 
 from tests.suites.workers.hosts import ADDRESSES, two_hosts
-from tests.suites.workers.runs import AFTER, BEFORE, MARGIN, STRUCK, TIMEOUT, fault, launched
+from tests.suites.workers.runs import AFTER, BEFORE, MARGIN, STRUCK, TIMEOUT, fault, launcher_variables
 
 PORT = 29_500
 
@@ -28,7 +28,8 @@ def assert_measured_over_the_cable(runs):
 
 def test_ranks_on_two_hosts_measure(start, hosts):
     runs = [
-        start(environment=launched(rank, 2, PORT, ADDRESSES[0], hosts=2), before=hosts.python(rank)) for rank in (0, 1)
+        start(environment=launcher_variables(rank, 2, PORT, ADDRESSES[0], hosts=2), before=hosts.python(rank))
+        for rank in (0, 1)
     ]
     assert_measured_over_the_cable(runs)
 
@@ -46,7 +47,7 @@ def test_torchrun_on_two_hosts_measures(start, hosts):
 def test_when_the_cable_is_cut_both_hosts_end_with_a_line(start, hosts):
     first, second = (
         start(
-            environment=launched(rank, 2, PORT, ADDRESSES[0], hosts=2),
+            environment=launcher_variables(rank, 2, PORT, ADDRESSES[0], hosts=2),
             before=hosts.python(rank),
             planted=[fault(1, "pause", "sample")],
         )

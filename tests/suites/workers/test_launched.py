@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.suites.workers.runs import AFTER, BEFORE, MARGIN, STRUCK, TIMEOUT, fault, free_port, launched
+from tests.suites.workers.runs import AFTER, BEFORE, MARGIN, STRUCK, TIMEOUT, fault, free_port, launcher_variables
 
 SHORT = 3
 """--rank-timeout where somebody waits for who never comes."""
@@ -17,7 +17,7 @@ def pair(start):
 
     def begin(*options, ranks=(0, 1), sizes=(2, 2), port=None, others=(), **more):
         port = port or free_port()
-        first, second = (launched(rank, size, port) for rank, size in zip(ranks, sizes, strict=True))
+        first, second = (launcher_variables(rank, size, port) for rank, size in zip(ranks, sizes, strict=True))
         return start(*options, environment=first, **more), start(*options, *others, environment=second, **more)
 
     return begin
@@ -56,19 +56,19 @@ def test_processes_that_were_told_other_world_sizes_refuse(pair):
 
 
 def test_a_rank_that_is_never_started_is_named(start):
-    run = start(f"--rank-timeout={SHORT}", environment=launched(0, 2, free_port())).wait()
+    run = start(f"--rank-timeout={SHORT}", environment=launcher_variables(0, 2, free_port())).wait()
     assert_refused(run, f"1 of 2 ranks came within {SHORT} s; rank 1 did not: start as many as .*")
 
 
 def test_a_rank_whose_rank_0_is_never_started_says_where_it_looked(start):
     port = free_port()
-    run = start(f"--rank-timeout={SHORT}", environment=launched(1, 2, port)).wait()
+    run = start(f"--rank-timeout={SHORT}", environment=launcher_variables(1, 2, port)).wait()
     assert_refused(run, rf"rank 1 of 2: rank 0 at 127\.0\.0\.1:{port} cannot be reached within {SHORT} s .*")
 
 
 def test_two_processes_with_the_same_rank_are_refused(pair, start):
     port = free_port()
-    leader = start(environment=launched(0, 3, port))
+    leader = start(environment=launcher_variables(0, 3, port))
     twins = pair(ranks=(1, 1), sizes=(3, 3), port=port)
     assert_refused(leader.wait(), "two processes say they are rank 1; each rank is started once")
     for twin in twins:

@@ -3,7 +3,7 @@
 import pytest
 
 from specs.errors import UserError
-from suites.workers.launcher import PORT, Place, find_place, first_host
+from suites.workers.launcher import DEFAULT_PORT, LaunchedRank, find_launched_rank, first_host
 
 TORCHRUN = {
     "RANK": "3",
@@ -38,19 +38,19 @@ def without(environment, *names):
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
-        (TORCHRUN, Place(3, 8, 1, 2, "torchrun", "gpu003", 29_400)),
-        (SRUN, Place(5, 11, 1, 4, "srun", "gpu003", 25_678)),  # 20,000 + 45,678 mod 20,000
-        (OPEN_MPI, Place(1, 2, 1, 2, "mpirun", "127.0.0.1", PORT)),
-        (MPICH, Place(6, 8, 2, 4, "mpirun", "node1", PORT)),
+        (TORCHRUN, LaunchedRank(3, 8, 1, 2, "torchrun", "gpu003", 29_400)),
+        (SRUN, LaunchedRank(5, 11, 1, 4, "srun", "gpu003", 25_678)),  # 20,000 + 45,678 mod 20,000
+        (OPEN_MPI, LaunchedRank(1, 2, 1, 2, "mpirun", "127.0.0.1", DEFAULT_PORT)),
+        (MPICH, LaunchedRank(6, 8, 2, 4, "mpirun", "node1", DEFAULT_PORT)),
     ],
     ids=["torchrun", "srun", "Open MPI", "MPICH"],
 )
 def test_each_launcher_is_understood(environment, place):
-    assert find_place(environment) == place
+    assert find_launched_rank(environment) == place
 
 
 def test_torchrun_started_by_srun_is_torchrun():
-    assert find_place(SRUN | TORCHRUN).launcher == "torchrun"
+    assert find_launched_rank(SRUN | TORCHRUN).launcher == "torchrun"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_list_without_hosts_is_refused():
 def test_hosts_that_slurm_counts_unevenly_are_several():
     """One task on the first host and three on the second: rank 0 is not alone, so the loopback would not do."""
     uneven = SRUN | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "1,3"}
-    assert find_place(uneven).address == "gpu003"
+    assert find_launched_rank(uneven).address == "gpu003"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_hosts_that_slurm_counts_unevenly_are_several():
     ids=["nothing", "torchrun of one", "srun of one", "salloc's shell", "batch script", "interactive step"],
 )
 def test_who_was_not_started_as_one_of_several_is_alone(environment):
-    assert find_place(environment) is None
+    assert find_launched_rank(environment) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_who_was_not_started_as_one_of_several_is_alone(environment):
 )
 def test_what_cannot_be_is_told_in_one_line(environment, message):
     with pytest.raises(UserError) as found:
-        find_place(environment)
+        find_launched_rank(environment)
     said = str(found.value)
     assert said.startswith(message.rstrip("*"))
     assert "\n" not in said

@@ -6,20 +6,20 @@ from itertools import count
 import pytest
 
 from specs.errors import UserError
-from suites.workers.launcher import LAUNCHERS, Ranks, plan_ranks
-from suites.workers.worker import this_host
+from suites.workers.launcher import LAUNCHER_VARIABLES, RankPlan, plan_ranks
+from suites.workers.worker import host_digest
 
 
 @pytest.fixture(autouse=True)
 def nobody_launched(monkeypatch):
-    for names in LAUNCHERS.values():
+    for names in LAUNCHER_VARIABLES.values():
         for name in names:
             monkeypatch.delenv(name, raising=False)
 
 
 def test_a_cpu_has_two_ranks_unless_asked_otherwise():
-    assert plan_ranks(None, "cpu") == Ranks(2, "cpu")
-    assert plan_ranks(64, "cpu") == Ranks(64, "cpu")
+    assert plan_ranks(None, "cpu") == RankPlan(2, "cpu")
+    assert plan_ranks(64, "cpu") == RankPlan(64, "cpu")
 
 
 @pytest.mark.parametrize("asked", [1, 65])
@@ -38,7 +38,7 @@ def test_a_launcher_decides_the_count(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert plan_ranks(None, "cpu").count == 2
-    assert plan_ranks(2, "cpu").leads is False
+    assert plan_ranks(2, "cpu").is_leader is False
     with pytest.raises(UserError, match="--ranks 4: torchrun started 2; leave --ranks out"):
         plan_ranks(4, "cpu")
 
@@ -47,10 +47,10 @@ def test_processes_of_a_host_without_a_network_card_are_on_one_host(monkeypatch)
     """uuid makes up a number for each of them, and sets the bit that no card has."""
     made_up = count(1 << 40)
     monkeypatch.setattr(uuid, "getnode", lambda: next(made_up))
-    assert this_host() == this_host()
+    assert host_digest() == host_digest()
 
 
 def test_hosts_of_one_name_are_told_apart_by_their_cards(monkeypatch):
     cards = count(0x02_42_AC_11_00_02)
     monkeypatch.setattr(uuid, "getnode", lambda: next(cards))
-    assert this_host() != this_host()
+    assert host_digest() != host_digest()

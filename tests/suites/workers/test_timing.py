@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from suites.workers import worker
-from suites.workers.worker import CudaClock, HostClock
+from suites.workers.worker import CudaCallTimer, HostCallTimer
 
 CALL, FRESH, BARRIER, START = 1e-3, 50.0, 7.0, 0.4
 
 
-class World:
+class FakeTimeline:
     """Time that passes by what is called, and what was called."""
 
     def __init__(self):
@@ -43,7 +43,7 @@ def made(world):
 
 @pytest.fixture
 def world(monkeypatch):
-    world = World()
+    world = FakeTimeline()
     monkeypatch.setattr(worker.time, "perf_counter", world.tick)
     monkeypatch.setattr(worker.time, "sleep", world.sleep)
 
@@ -63,17 +63,17 @@ def world(monkeypatch):
 
 
 def test_on_a_cpu_a_sample_is_the_span_over_its_calls_without_values_and_barrier(world):
-    found = HostClock().spans(world.calls, world.fresh, world.barrier, 4, 2)
+    found = HostCallTimer().seconds_per_call(world.calls, world.fresh, world.barrier, 4, 2)
     assert found == pytest.approx([(START + 4 * CALL) / 4] * 2, abs=1e-6)
     assert world.done == ["fresh", "barrier", 4] * 2
-    assert HostClock().made(4, 2) == made(world) == 8
+    assert HostCallTimer().call_count(4, 2) == made(world) == 8
 
 
 def test_on_a_gpu_what_starting_costs_is_subtracted(world):
-    found = CudaClock(graph=False).spans(world.calls, world.fresh, world.barrier, 4, 2)
+    found = CudaCallTimer(graph=False).seconds_per_call(world.calls, world.fresh, world.barrier, 4, 2)
     assert found == pytest.approx([CALL] * 2)
     assert world.done == ["fresh", "barrier", 4, "fresh", "barrier", 8] * 2 + ["synchronize"]
-    assert CudaClock(graph=False).made(4, 2) == made(world) == 24
+    assert CudaCallTimer(graph=False).call_count(4, 2) == made(world) == 24
 
 
 def test_a_graph_is_captured_once_for_each_length_and_replayed(world, monkeypatch):
@@ -95,23 +95,23 @@ def test_a_graph_is_captured_once_for_each_length_and_replayed(world, monkeypatc
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", Capture)
-    clock = CudaClock(graph=True)
-    found = clock.spans(world.calls, world.fresh, world.barrier, 4, 2)
+    clock = CudaCallTimer(graph=True)
+    found = clock.seconds_per_call(world.calls, world.fresh, world.barrier, 4, 2)
     assert found == pytest.approx([CALL] * 2)
-    assert clock.made(4, 2) == made(world) - (4 + 8) == 36, "less what was captured and not run"
-    clock.spans(world.calls, world.fresh, world.barrier, 4, 1)
+    assert clock.call_count(4, 2) == made(world) - (4 + 8) == 36, "less what was captured and not run"
+    clock.seconds_per_call(world.calls, world.fresh, world.barrier, 4, 1)
     assert [graph.count for graph in captured] == [4, 8]
 
 
-@pytest.mark.parametrize("clock", [HostClock(), CudaClock(graph=False)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("clock", [HostCallTimer(), CudaCallTimer(graph=False)], ids=["cpu", "gpu"])
 def test_after_a_gap_one_call_is_timed_and_the_gap_is_not(world, clock):
-    found = clock.after_gap(world.calls, world.fresh, world.barrier, 0.01, 2)
+    found = clock.seconds_after_gap(world.calls, world.fresh, world.barrier, 0.01, 2)
     assert found == pytest.approx([START + CALL] * 2, abs=1e-6)
     assert [step for step in world.done if step != "synchronize"] == ["fresh", "barrier", "sleep", 1] * 2
 
 
 def test_a_gap_is_idle_for_as_long_as_it_says(world):
     before = world.now
-    worker.idle_until(before + 0.01)
+    worker.wait_until(before + 0.01)
     assert world.done == ["sleep"]
     assert world.now - before == pytest.approx(0.01, abs=1e-6)

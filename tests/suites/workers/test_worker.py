@@ -8,8 +8,8 @@ import torch
 
 from comm.backend import Backend, Communicator, World
 from suites import nvtx
-from suites.workers.process import Task
-from suites.workers.worker import Case
+from suites.workers.process import CollectiveTask
+from suites.workers.worker import CollectiveCase
 
 LABEL = {"name": "a case", "question": "communication", "number": 0}
 
@@ -43,8 +43,8 @@ class Alone(Communicator):
 def case(communicator, in_place=False, elements=1000, gap=0.0):
     backend = Backend("alone", frozenset({"all_reduce"}), lambda world: None, lambda world: communicator,
                       in_place=frozenset({"all_reduce"}) if in_place else frozenset())  # fmt: skip
-    task = Task("all_reduce", "alone", "bf16", elements, 1, "eager", gap)
-    return Case(task, backend, communicator, 2, LABEL)
+    task = CollectiveTask("all_reduce", "alone", "bf16", elements, 1, "eager", gap)
+    return CollectiveCase(task, backend, communicator, 2, LABEL)
 
 
 def test_a_sample_makes_the_calls_that_it_was_told_behind_one_barrier_each():
@@ -64,7 +64,7 @@ def test_a_barrier_stands_in_a_range_between_samples_and_no_call_does(monkeypatc
         yield
         opened.pop()
 
-    monkeypatch.setattr(nvtx, "mark", mark)
+    monkeypatch.setattr(nvtx, "annotate", mark)
     communicator = Alone()
     for name in ("barrier", "all_reduce"):
         run = getattr(communicator, name)
@@ -85,7 +85,7 @@ def test_of_two_checked_calls_a_trace_is_shown_the_first(monkeypatch):
         yield
         shown.append((name, before, communicator.calls))
 
-    monkeypatch.setattr(nvtx, "mark", mark)
+    monkeypatch.setattr(nvtx, "annotate", mark)
     case(communicator).check(3)
     assert (communicator.calls, shown) == (2, [("call", 0, 1)])
 
@@ -111,8 +111,8 @@ def test_a_result_that_is_wrong_in_one_of_two_calls_is_found(call):
 
 def test_a_replay_that_does_nothing_is_found(monkeypatch):
     made = case(Alone())
-    made._task = Task(**{**made._task.told(), "launch": "graph"})
-    monkeypatch.setattr(made.clock, "prepared", lambda call: lambda: None)
+    made._task = CollectiveTask(**{**made._task.to_json(), "launch": "graph"})
+    monkeypatch.setattr(made.clock, "prepare", lambda call: lambda: None)
     assert math.isnan(made.check(3))
 
 

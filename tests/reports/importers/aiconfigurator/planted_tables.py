@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.importers.aiconfigurator.tables import Package
+from reports.importers.aiconfigurator.package import TablePackage
 
 TELLS = {"device": "NVIDIA H200", "kernel_source": "torch_flow"}
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 768, 1024, 2048)
 
 
-def package(data: Path) -> Package:
+def package(data: Path) -> TablePackage:
     """What `installed` gives for planted tables."""
-    return Package(data, "9.9.9")
+    return TablePackage(data, "9.9.9")
 
 
 def table(folder: Path, rows, framework="VLLM", version="1.0.0", *, at=None, **told) -> Path:

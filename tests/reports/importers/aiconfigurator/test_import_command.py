@@ -8,7 +8,7 @@ import pytest
 
 from reports import results
 from reports.__main__ import main
-from reports.importers.aiconfigurator import command, tables
+from reports.importers.aiconfigurator import command, package
 from tests.reports.importers.aiconfigurator import planted_tables as planted
 
 
@@ -28,8 +28,8 @@ def kept(tmp_path):
 
 @pytest.fixture(autouse=True)
 def planted_package(data, kept, monkeypatch):
-    monkeypatch.setattr(tables, "installed", lambda: planted.package(data))
-    monkeypatch.setattr(command, "fetch", partial(command.fetch, folder=kept))
+    monkeypatch.setattr(package, "find_package", lambda: planted.package(data))
+    monkeypatch.setattr(command, "fetch_cached", partial(command.fetch_cached, folder=kept))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_another_option_is_made_anew(run, option):
 
 def test_another_version_of_the_package_is_made_anew(run, data, monkeypatch):
     run()
-    monkeypatch.setattr(tables, "installed", lambda: tables.Package(data, "10.0.0"))
+    monkeypatch.setattr(package, "find_package", lambda: package.TablePackage(data, "10.0.0"))
     to, _, out, _ = run()
     assert "from the cache" not in out
     assert json.loads(to.read_text())["version"] == "10.0.0"
@@ -229,7 +229,7 @@ class TestWithoutAPackage:
             return spec if self.places else None
 
         monkeypatch.setattr(util, "find_spec", find_spec)
-        monkeypatch.setattr(tables.metadata, "version", lambda name: {"aiconfigurator-core": "1.2.3"}[name])
+        monkeypatch.setattr(package.metadata, "version", lambda name: {"aiconfigurator-core": "1.2.3"}[name])
 
     def test_it_is_missing(self, run, tmp_path):
         said = refused(run(), tmp_path)
@@ -242,11 +242,11 @@ class TestWithoutAPackage:
 
     def test_a_folder_of_that_name_is_not_the_package(self, run, data, tmp_path, monkeypatch):
         self.places = [str(data.parent.parent)]
-        monkeypatch.setattr(tables.metadata, "version", lambda _: metadata.distribution("no-such-package").version)
+        monkeypatch.setattr(package.metadata, "version", lambda _: metadata.distribution("no-such-package").version)
         assert "aiconfigurator-core is not installed; pip install " in refused(run(), tmp_path)
 
     def test_it_is_found_and_not_run(self, data):
         self.places = [str(data.parent.parent)]
         (data.parent.parent / "__init__.py").write_text("raise RuntimeError")
-        assert tables.installed() == tables.Package(data, "1.2.3")
-        assert [*tables.installed().systems()] == ["h200_sxm", "x9000"]
+        assert package.find_package() == package.TablePackage(data, "1.2.3")
+        assert [*package.find_package().systems()] == ["h200_sxm", "x9000"]

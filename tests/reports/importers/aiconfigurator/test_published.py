@@ -6,7 +6,7 @@ from importlib import util
 
 import pytest
 
-from reports.importers.aiconfigurator import command, tables
+from reports.importers.aiconfigurator import command, package, tables
 from specs.gpus import GPUS
 
 if util.find_spec("aiconfigurator_core") is None:
@@ -24,16 +24,16 @@ def system(request):
 
 @pytest.fixture(scope="module")
 def imported(system):
-    folder, gpu = tables.installed().system(system)
-    return command.gather(folder, gpu, command.Wanted())
+    folder, gpu = package.find_package().system(system)
+    return command.import_points(folder, gpu, command.ImportOptions())
 
 
 @pytest.fixture(scope="module")
 def hot_shapes(system):
     """Framework, n and k of every bf16 GEMM of the newest table whose weights a cache may have held."""
-    folder, _ = tables.installed().system(system)
-    rows = tables.read(folder, "gemm", "gemm_perf", ("gemm_dtype", "m", "n", "k")).rows
-    rows = tables.newest(rows[rows["gemm_dtype"] == "bfloat16"], ["n", "k"])
+    folder, _ = package.find_package().system(system)
+    rows = tables.read_tables(folder, "gemm", "gemm_perf", ("gemm_dtype", "m", "n", "k")).rows
+    rows = tables.newest_versions(rows[rows["gemm_dtype"] == "bfloat16"], ["n", "k"])
     l2, memory = SYSTEMS[system]
     weights = 2 * rows["n"] * rows["k"]
     hot = rows[(6 * weights < 4 * l2) | (weights > 0.95 * rows["seconds"] * memory)]

@@ -50,7 +50,7 @@ def product(system, tmp_path_factory):
     path = tmp_path_factory.mktemp("imported") / f"{system}.json"
     command = [sys.executable, "-m", "reports", "import", "aiconfigurator", "--system", system, "-o", str(path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    findings = [one.finding for one in registry.judge_all([results.load(path)]) if one.id == "tokens-125-vs-1000"]
+    findings = [one.finding for one in registry.judge_files([results.load(path)]) if one.id == "tokens-125-vs-1000"]
     return {one.scope: one for one in findings if (one.dtype, one.architecture) == ("bf16", "dense")}
 
 

@@ -17,7 +17,7 @@ def system(tmp_path):
 
 
 def read(system):
-    return tables.read(system, "gemm", "gemm_perf", KEY)
+    return tables.read_tables(system, "gemm", "gemm_perf", KEY)
 
 
 def seconds(rows):
@@ -37,7 +37,7 @@ def test_of_each_series_the_newest_version_is_taken_and_never_mixed(system):
     planted.gemm(system, [{**row, "latency": 9.0} for row in old], version="0.9.0")  # sorts last as a text
     planted.gemm(system, [{**row, "latency": 7.0} for row in old], version="0.10.0rc2")
     planted.gemm(system, [{**row, "latency": 5.0} for row in old], framework="SGLang", version="0.1")
-    found = seconds(tables.newest(read(system).rows, ["gemm_dtype", "n", "k"]))
+    found = seconds(tables.newest_versions(read(system).rows, ["gemm_dtype", "n", "k"]))
     # the newest lacks 4 tokens of n = 8192, and all of n = 1024, which the release candidate has
     assert found == {
         **{("vllm", 8192, m): 2e-3 for m in (1, 2)},
@@ -50,7 +50,7 @@ def test_the_rows_say_the_version_and_not_the_folder(system):
     planted.gemm(system, [ROW], version="2.0", at="1.0")
     planted.gemm(system, [{**ROW, "latency": 3.0}], version="1.0", at="3.0")
     planted.gemm(system, [{**ROW, "latency": 4.0}], version="2.0", at="1.1")
-    (row,) = tables.newest(read(system).rows, ["n"]).to_dict("records")
+    (row,) = tables.newest_versions(read(system).rows, ["n"]).to_dict("records")
     assert (row["version"], row["seconds"]) == ("2.0", 4e-3)  # of two files that say 2.0 the younger folder
 
 
@@ -142,6 +142,6 @@ def test_no_table_at_all(system):
 def test_a_missing_column_takes_its_usual_value_and_a_present_one_its_own(system):
     planted.gemm(system, [ROW], framework="SGLang")
     planted.gemm(system, [{**ROW, "latency": 3.0, "window_size": 128}])
-    found = tables.read(system, "gemm", "gemm_perf", (*KEY, "window_size"), {"window_size": 0})
+    found = tables.read_tables(system, "gemm", "gemm_perf", (*KEY, "window_size"), {"window_size": 0})
     assert found.rows.set_index("framework")["window_size"].to_dict() == {"sglang": 0, "vllm": 128}
     assert found.notes == []

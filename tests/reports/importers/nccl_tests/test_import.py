@@ -4,7 +4,7 @@ import pytest
 
 from reports import machine
 from reports.__main__ import main
-from reports.roofline import Figures
+from reports.roofline import CaseMetrics
 from specs.roofline import Ceilings
 from tests.reports.importers.nccl_tests import planted_outputs as planted
 from tests.reports.importers.nccl_tests.planted_outputs import ALL_REDUCE, line, output
@@ -34,7 +34,7 @@ def test_an_average_of_unknown_spread_is_a_single_pass(run):
     file, _ = run(ALL_REDUCE)
     for one in file.measurements:
         assert one.interval is None
-        assert Figures(one, Ceilings(None, {}), None).warnings() == ["single pass"]
+        assert CaseMetrics(one, Ceilings(None, {}), None).warnings() == ["single pass"]
 
 
 def test_the_gpu_is_known_and_the_host_is_not(run, tmp_path):

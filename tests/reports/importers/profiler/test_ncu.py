@@ -7,7 +7,7 @@ import pytest
 
 from tests.reports import planted
 from tests.reports.importers.profiler.planted_trace import CASE, HOST
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 STACK = "thread Domain:Push/Pop_Range:PL_Type:PL_Value:CLR_Type:Color:Msg_Type:Msg"
 STARTED = "Id:Domain:Start/Stop_Range:PL_Type:PL_Value:CLR_Type:Color:Msg_Type:Msg"
@@ -97,7 +97,7 @@ def test_a_call_takes_and_reads_what_its_kernels_do_on_either_page(imported, tab
     assert any("--cache-control none" in note for note in notes)
     assert "2 of 6 kernels are in no range of ours: left out" in notes
     assert HOST not in file.path.read_text()
-    assert ran("check", file.path) == 0
+    assert run_reports("check", file.path) == 0
     assert file.profiler == "Nsight Compute"
 
 
@@ -197,5 +197,5 @@ def test_a_gpu_that_contradicts_the_table(refused, table):
 def test_the_printed_table_holds_the_bytes_beside_those_that_have_to_move(table, tmp_path, capsys):
     needed = planted.case(CASE, hbm_bytes=16_000_000)
     run = planted.write(tmp_path / "out.json", [planted.measured(needed, 1e-5)], machine=planted.H200)
-    assert ran("import", "ncu", table(details(KERNELS)), "-o", tmp_path / "p.json", "--run", run) == 0
+    assert run_reports("import", "ncu", table(details(KERNELS)), "-o", tmp_path / "p.json", "--run", run) == 0
     assert "17 MB (106%)" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.reports.importers.profiler.planted_trace import CASE, GRAPH, HOST, MEMCPY, NVTX, RUNTIME, Trace
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_file_says_that_it_is_a_profile_and_names_the_gpu_but_no_host(told, 
     assert machine.items() <= file.machine.items()
     assert HOST in (tmp_path / "trace.sqlite").read_bytes().decode(errors="ignore")
     assert HOST not in file.path.read_text()
-    assert ran("check", file.path) == 0
+    assert run_reports("check", file.path) == 0
 
 
 def test_every_visit_is_a_pass_and_the_figure_their_median(told):

@@ -10,7 +10,7 @@ from tests.reports import planted
 from tests.reports.importers.profiler.planted_trace import CASE, Trace
 from tests.reports.importers.profiler.test_nsys import eager
 from tests.reports.importers.profiler.test_parts import shown, timed
-from tests.reports.running import ran
+from tests.reports.run_reports import run_reports
 
 H100 = planted.H200 | {"gpu": "NVIDIA H100 80GB HBM3", "driver": "580.1", "node": "gpu-node-17.example"}
 
@@ -40,7 +40,7 @@ def test_the_run_lends_what_the_trace_does_not_hold(imported, run, trace):
 
 def test_compare_matches_the_profile_with_the_run(imported, run, trace, capsys):
     _, _, file = imported(trace, "--run", run)
-    assert ran("compare", run, file.path, "--format", "json") == 0
+    assert run_reports("compare", run, file.path, "--format", "json") == 0
     told = json.loads(capsys.readouterr().out)
     assert [one["case"] for one in told["cases"]] == [CASE]
     assert any("clock differs in 1 case, as in perf_counter → nsys" in one for one in told["warnings"])
@@ -55,14 +55,14 @@ def test_a_run_on_another_gpu_is_refused(refused, tmp_path, trace):
 def test_a_run_that_is_a_profile_itself_is_refused(imported, tmp_path, trace, capsys):
     _, _, file = imported(trace)
     (tmp_path / "first.json").write_text(file.path.read_text())
-    assert ran("import", "nsys", trace, "-o", tmp_path / "second.json", "--run", tmp_path / "first.json") == 2
+    assert run_reports("import", "nsys", trace, "-o", tmp_path / "second.json", "--run", tmp_path / "first.json") == 2
     assert "first.json: a profile by Nsight Systems 2024.6.2.225; give --run the file that" in capsys.readouterr().err
 
 
 def test_published_figures_are_no_run(tmp_path, trace, capsys):
     machine = H100 | {"source": "https://example.com/figures"}
     run = planted.write(tmp_path / "theirs.json", [planted.measured(planted.case(CASE), 1e-5)], machine=machine)
-    assert ran("import", "nsys", trace, "-o", tmp_path / "profile.json", "--run", run) == 2
+    assert run_reports("import", "nsys", trace, "-o", tmp_path / "profile.json", "--run", run) == 2
     assert "theirs.json: published figures, no run; give --run the file that" in capsys.readouterr().err
 
 
@@ -76,7 +76,7 @@ def test_cases_that_the_run_lacks_are_said(imported, tmp_path, trace):
 @pytest.mark.parametrize("command", ["claims", "html", "kernels", "ledger", "plan"])
 def test_a_profile_is_no_witness_beside_times_without_a_profiler(imported, run, trace, capsys, command):
     _, _, file = imported(trace, "--run", run)
-    assert ran(command, file.path) == 2
+    assert run_reports(command, file.path) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {file.path}: a profile by Nsight Systems 2024.6.2.225, no witness")
     assert said.count("\n") == 1
@@ -87,9 +87,9 @@ def test_show_shows_a_profile_and_says_what_took_it_but_closes_no_ledger_with_it
     whole = planted.measured(planted.case(CASE, question="layer", op="layer", **shape), 3e-5)
     run = planted.write(tmp_path / "out.json", [whole], machine=H100)
     _, _, file = imported(timed(shown(Trace())).write(tmp_path / "layer.sqlite"), "--run", run)
-    assert ledger.collect(results.load(run))
-    assert not ledger.collect(file)
-    assert ran("show", file.path) == 0
+    assert ledger.collect_layers(results.load(run))
+    assert not ledger.collect_layers(file)
+    assert run_reports("show", file.path) == 0
     said = capsys.readouterr().out
     assert "Nsight Systems 2024.6.2.225: device time as it saw it, attached to the run" in said
     assert "attention" in said
@@ -97,7 +97,7 @@ def test_show_shows_a_profile_and_says_what_took_it_but_closes_no_ledger_with_it
 
 def test_the_table_names_the_case_its_times_and_its_parts(tmp_path, capsys):
     source = timed(shown(Trace())).write(tmp_path / "layer.sqlite")
-    assert ran("import", "nsys", source, "-o", tmp_path / "p.json") == 0
+    assert run_reports("import", "nsys", source, "-o", tmp_path / "p.json") == 0
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if line.startswith("bench_decode[planted]"))
     assert row.split()[1:10] == ["graph", "1", "3", "5", "1", "25.0", "29.7", "30.0", "1.200"]

@@ -10,34 +10,34 @@ import torch
 from comm.backends.torch_distributed import TorchCommunicator
 from kernels import decoder_layer
 from suites.decoder import microbatch
-from suites.decoder.microbatch import Slot
-from suites.decoder.pipeline import Links
+from suites.decoder.microbatch import Microbatch
+from suites.decoder.pipeline import PipelineChannels
 from suites.workers import process, worker
-from suites.workers.launcher import Ranks, rank_environment
-from suites.workers.pool import Crew
-from suites.workers.process import OwnRanks
+from suites.workers.launcher import RankPlan, rank_environment
+from suites.workers.pool import WorkerPool
+from suites.workers.process import LocalSpawner
 
-WRONG_WORKER = (sys.executable, "-m", "tests.suites.decoder.crews")
+FAULTY_WORKER_COMMAND = (sys.executable, "-m", "tests.suites.decoder.model_workers")
 
 
 @contextmanager
-def crew(ranks, planted="", kind="cpu"):
+def start_workers(ranks, planted="", kind="cpu"):
     """So many ranks, joined."""
-    right = process.WORKER
-    environment = rank_environment(Ranks(ranks, kind))
+    right = process.WORKER_COMMAND
+    environment = rank_environment(RankPlan(ranks, kind))
     if planted:
-        process.WORKER = WRONG_WORKER
+        process.WORKER_COMMAND = FAULTY_WORKER_COMMAND
         environment |= {"PLANTED": planted}
-    made = Crew(OwnRanks(ranks, environment), kind, 120.0)
+    made = WorkerPool(LocalSpawner(ranks, environment), kind, 120.0)
     try:
         made.start()
         yield made
     finally:
-        process.WORKER = right
+        process.WORKER_COMMAND = right
         made.close()
 
 
-def build(
+def build_model(
     crew,
     deployment,
     *,
@@ -63,12 +63,12 @@ def build(
         "backend": backend,
         "label": {"name": str(deployment), "question": "tp_vs_pp", "number": 0},
     }
-    return crew.ask("build", told, f"setting up {deployment}")
+    return crew.run_command("build", told, f"setting up {deployment}")
 
 
-def errors(crew):
+def logit_errors(crew):
     """Of the ranks that hold logits; a result that was not written counts as infinite."""
-    replies = [one["error"] for one in crew.ask("prove", {}, "proving")]
+    replies = [one["error"] for one in crew.run_command("prove", {}, "proving")]
     return [float("inf") if one == "nan" else one for one in replies if one is not None]
 
 
@@ -79,7 +79,7 @@ def no_sum():
 
 def other_caches():
     """Every micro-batch attends to the first one's sequences."""
-    right = Slot._caches
+    right = Microbatch._caches
 
     def wrong(self):
         self.rows = (own := self.rows)._replace(first=0)
@@ -87,30 +87,30 @@ def other_caches():
         self.rows = own
         return found
 
-    Slot._caches = wrong
+    Microbatch._caches = wrong
 
 
 def other_tokens():
     """Tokens that come back as others."""
-    right = Links.send_back
-    Links.send_back = lambda self, ids: right(self, torch.zeros_like(ids))
+    right = PipelineChannels.send_tokens
+    PipelineChannels.send_tokens = lambda self, ids: right(self, torch.zeros_like(ids))
 
 
 def tokens_of_another():
     """Tokens that come back to the other micro-batch."""
-    right = Links.send_back
+    right = PipelineChannels.send_tokens
     kept = []
 
     def wrong(self, ids):
         kept.append(ids.clone())
         return right(self, kept[-2] if len(kept) > 1 else ids)
 
-    Links.send_back = wrong
+    PipelineChannels.send_tokens = wrong
 
 
 def stale():
     """A stage that computes on what came first, whatever comes then."""
-    right = Links.receive
+    right = PipelineChannels.receive_hidden
     seen = set()
 
     def wrong(self, hidden):
@@ -118,18 +118,18 @@ def stale():
         seen.add(hidden.data_ptr())
         return right(self, torch.empty_like(hidden) if again else hidden)
 
-    Links.receive = wrong
+    PipelineChannels.receive_hidden = wrong
 
 
 def no_offset():
     """Every shard calls its tokens as if it had the first rows of the vocabulary."""
-    right = microbatch._best
-    microbatch._best = lambda logits, first, out: right(logits, 0, out)
+    right = microbatch._local_argmax
+    microbatch._local_argmax = lambda logits, first, out: right(logits, 0, out)
 
 
 def worst_token():
     """The least of the shards' best wins."""
-    microbatch._choose = lambda every, sampled: sampled.copy_(
+    microbatch._global_argmax = lambda every, sampled: sampled.copy_(
         every[:, 1].gather(0, every[:, 0].argmin(0, keepdim=True))[0]
     )
 
@@ -142,7 +142,7 @@ def not_greedy():
 
 def no_swiglu():
     """Gates that let everything through."""
-    of_torch = decoder_layer.ELEMENTWISE["torch"]
+    of_torch = decoder_layer.ELEMENTWISE_KERNELS["torch"]
     of_torch["swiglu"] = replace(
         of_torch["swiglu"], run=lambda gate_up, out: out.copy_(gate_up[:, gate_up.shape[1] // 2 :])
     )
@@ -150,18 +150,18 @@ def no_swiglu():
 
 def last_sequence_left_out():
     """Linears of a layer that leave the last row as it was."""
-    right = decoder_layer.linear
+    right = decoder_layer.select_linear
 
     def wrong(implementation, tokens):
         kernel = right(implementation, tokens)
         return replace(kernel, run=lambda x, weight, out: kernel.run(x[:-1], weight, out[:-1]))
 
-    decoder_layer.linear = wrong
+    decoder_layer.select_linear = wrong
 
 
 def short_head():
     """The last logit is never written."""
-    right = microbatch.linear
+    right = microbatch.select_linear
 
     def wrong(implementation, tokens):
         kernel = right(implementation, tokens)
@@ -173,7 +173,7 @@ def short_head():
 
         return replace(kernel, run=run)
 
-    microbatch.linear = wrong
+    microbatch.select_linear = wrong
 
 
 if __name__ == "__main__":

@@ -21,4 +21,4 @@ from reports.compare import comparison
     ],
 )
 def test_as_many_are_called_as_keep_one_in_a_hundred_of_them_wrong(chances, confidence):
-    assert comparison.corrected_confidence(chances) == pytest.approx(confidence)
+    assert comparison.fdr_confidence(chances) == pytest.approx(confidence)

@@ -44,7 +44,7 @@ def own(path):
 
 
 def written(*paths):
-    return report.write([results.load(path) for path in paths])
+    return report.build_section([results.load(path) for path in paths])
 
 
 def test_the_sentence_is_computed_from_the_file(tmp_path):
@@ -57,7 +57,7 @@ def test_the_sentence_is_computed_from_the_file(tmp_path):
 
 def test_gpus_stand_beside_each_other_at_each_size(tmp_path):
     found = written(silicon(tmp_path / "h200.json"), silicon(tmp_path / "h100.json", 2, H100)).published
-    (table,) = points.table(found)
+    (table,) = points.published_table(found)
     titles = [column.title.replace("\n", " ") for column in table.columns]
     assert titles[:6] == ["message", "GPU", "ranks", "NCCL eager us", "custom eager us", "custom graph us"]
     assert [[row[:7] for row in group] for group in table.groups] == [
@@ -82,7 +82,7 @@ def test_without_eight_ranks_the_most_there_are(tmp_path):
 def test_what_is_not_published_is_not_made_up(tmp_path):
     path = planted.write(tmp_path / "a.json", planted_ranks.published({16 * KIB: 18}, "nccl", "trtllm"), planted.H200)
     found = written(path)
-    (table,) = points.table(found.published)
+    (table,) = points.published_table(found.published)
     assert list(table.rows) == [("16 KiB", "h200_sxm", "8", "18.0")]
     assert "custom" not in found.sentences()[0]
 
@@ -98,11 +98,11 @@ def test_what_was_measured_is_said_with_its_fit(tmp_path):
     ]
 
 
-def test_files_without_ranks_have_no_chapter(tmp_path):
+def test_files_without_ranks_have_no_section(tmp_path):
     found = written(planted.write(tmp_path / "a.json", planted.ceilings()))
     assert not found
     assert found.blocks() == []
-    assert communication.section(found) is None
+    assert communication.template_context(found) is None
 
 
 def html(*arguments):
@@ -141,11 +141,11 @@ def test_the_terminal_has_the_same_tables_shortly(tmp_path, capsys):
 @pytest.fixture
 def told(tmp_path):
     paths = [own(tmp_path / "own.json"), silicon(tmp_path / "h200.json"), silicon(tmp_path / "h100.json", 2, H100)]
-    return html_report.tell(results.load_all(paths))
+    return html_report.build_report(results.load_all(paths))
 
 
 def test_the_page_plots_points_lines_and_each_gpu_on_the_same_axes(told):
-    page = html_page.render(told)
+    page = html_page.render_page(told)
     specs = {
         name: json.loads(text)
         for name, text in re.findall(r'<script type="application/json" data-for="([^"]+)">(.*?)</script>', page, re.S)
@@ -184,10 +184,10 @@ def test_series_on_a_plot_have_names_of_their_own(tmp_path):
 
 
 def test_where_the_page_would_be_too_large_it_points_to_show(told, monkeypatch):
-    whole = html_page.render(told)
+    whole = html_page.render_page(told)
     assert "Every size" in whole
-    monkeypatch.setattr(html_page, "MOST_BYTES", 1)
-    less = html_page.render(told)
+    monkeypatch.setattr(html_page, "MAX_BYTES", 1)
+    less = html_page.render_page(told)
     assert "Every size" not in less
     assert "At every size: <code>python -m reports show" in less
 

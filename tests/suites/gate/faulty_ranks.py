@@ -16,25 +16,25 @@ class OffByOne(TorchCommunicator):
         message[-1] += 1
 
 
-def spoilt(seat):
+def run_with_wrong_sums(seat):
     """Every sum of gloo is wrong."""
     overlapping.BACKENDS["gloo"] = replace(GLOO, connect=lambda world: OffByOne(world, world.group))
-    overlapping.run(seat)
+    overlapping.run_rank(seat)
 
 
-def hangs(seat):
+def run_and_hang(seat):
     """Rank 1 never comes to its first round."""
     if seat.rank == 1:
-        overlapping.prepare = lambda *_: time.sleep(60)
-    overlapping.run(seat)
+        overlapping.prepare_round = lambda *_: time.sleep(60)
+    overlapping.run_rank(seat)
 
 
-def dies(seat):
+def run_and_die(seat):
     """Rank 1 meets an error of the host."""
     _raises(seat, "no room on this host\n  at a frame")
 
 
-def faults(seat):
+def run_and_fault(seat):
     """Rank 1 meets a fault of the GPU, as torch reports it."""
     _raises(seat, "CUDA error: an illegal memory access was encountered\nSearch for it")
 
@@ -44,8 +44,8 @@ def _raises(seat, message):
         raise RuntimeError(message)
 
     if seat.rank == 1:
-        overlapping.prepare = prepare
-    overlapping.run(seat)
+        overlapping.prepare_round = prepare
+    overlapping.run_rank(seat)
 
 
 def says_and_exits(log, status):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from suites import nvtx
-from suites.gate.step import MEASURING, PYTEST
+from suites.gate.step import MEASURING_PACKAGES, PYTEST_PACKAGES
 from tests.suites.conftest import ROOT
 
 ABSENT = ("nvtx", "altair", "nvmath", "cuda.bench", "vl_convert", "cuda.core", "aiconfigurator_core")
@@ -42,13 +42,13 @@ def test_a_case_is_measured_without_nvtx(tmp_path):
 
 
 def test_what_no_program_misses_is_no_reason_to_run_nothing():
-    assert not set(ABSENT) & {*PYTEST, *MEASURING}
+    assert not set(ABSENT) & {*PYTEST_PACKAGES, *MEASURING_PACKAGES}
 
 
 def test_without_nvtx_ranges_are_opened_and_closed_in_vain(monkeypatch):
     monkeypatch.setitem(sys.modules, "nvtx", None)
     monkeypatch.setattr(nvtx, "_domain", nvtx.open_domain())
-    with nvtx.visit({"name": "a", "question": "decode", "number": 1}, "timed"):
-        nvtx.tell("decode", 3, [1e-6])
-    with pytest.raises(ZeroDivisionError), nvtx.mark("a", "decode", 1):
+    with nvtx.annotate_case({"name": "a", "question": "decode", "number": 1}, "timed"):
+        nvtx.mark_timing("decode", 3, [1e-6])
+    with pytest.raises(ZeroDivisionError), nvtx.annotate("a", "decode", 1):
         raise ZeroDivisionError

@@ -5,7 +5,7 @@ import pytest
 from reports.__main__ import main
 
 
-def ran(*arguments):
+def run_reports(*arguments):
     """Its exit status."""
     with pytest.raises(SystemExit) as ended:
         main(list(map(str, arguments)))

@@ -2,10 +2,10 @@ import pytest
 
 from specs import traffic
 from specs.errors import UserError
-from specs.models import model
+from specs.models import find_model
 from specs.parallel import Split
 
-LLAMA, SEED = model("llama-3-70b"), model("seed-32x12288")
+LLAMA, SEED = find_model("llama-3-70b"), find_model("seed-32x12288")
 TP8, PP8 = Split(LLAMA, tp=8), Split(LLAMA, pp=8)
 SEED_TP8, SEED_PP8 = Split(SEED, tp=8), Split(SEED, pp=8)
 

@@ -1,9 +1,9 @@
 """Ranks that answer for shares as planted, beside steps of whole models under TP."""
 
-from tests.suites.probes.test_model import Crew
+from tests.suites.probes.test_model import FakeModelWorkers
 
 
-class ShareCrew(Crew):
+class FakeShareWorkers(FakeModelWorkers):
     """Two ranks: of layers rank 1 takes twice as long as rank 0 with `layer` seconds, of heads both take `head`."""
 
     def __init__(self, seconds=10e-3, layer=2e-3, head=1e-3, wrong=None, stretches=None):
@@ -12,12 +12,12 @@ class ShareCrew(Crew):
         self.layer, self.head, self.wrong = layer, head, wrong or {}
         self.given = None
 
-    def ask(self, command, arguments, doing):
+    def run_command(self, command, arguments, doing):
         if command in ("share", "build"):
             self.given = arguments if command == "share" else None
         if self.given is None:
-            return super().ask(command, arguments, doing)
-        self.told.append((command, arguments))
+            return super().run_command(command, arguments, doing)
+        self.commands.append((command, arguments))
         computing = range(self.given["ranks"])
         if command == "prove":
             errors = {"layer": 1e-3, "lm_head": 1e-3} | self.wrong

@@ -6,7 +6,7 @@ from math import exp
 import pytest
 
 from reports.compare import comparison
-from reports.compare.comparison import against
+from reports.compare.comparison import compare_files
 from specs.statistics import LogRatio
 from tests.reports import planted
 from tests.reports.planted_sweeps import file
@@ -25,11 +25,11 @@ def scattered(count, seed, sigma=0.01, freedom=10):
 
 def test_cases_of_equal_noise_come_near_to_each_other():
     before = scattered(200, 1)
-    after = [one.error for one in comparison.pool(before)]
+    after = [one.error for one in comparison.shrink_variances(before)]
     low, high = sorted(after)[10], sorted(after)[180]
     assert 0.0085 < low < high < 0.013
     assert sorted(one.error for one in before)[10] < 0.0075
-    assert {one.freedom for one in comparison.pool(before)} <= {
+    assert {one.degrees_of_freedom for one in comparison.shrink_variances(before)} <= {
         10.0,
         30.0,
     }  # the common noise counts for twice their own
@@ -38,24 +38,24 @@ def test_cases_of_equal_noise_come_near_to_each_other():
 @pytest.mark.parametrize("error", [0.05, 0.02])
 def test_a_noisier_case_keeps_its_own(error):
     noisy = of(error)
-    assert comparison.pool([*scattered(200, 2, sigma=0.004), noisy])[-1] is noisy
+    assert comparison.shrink_variances([*scattered(200, 2, sigma=0.004), noisy])[-1] is noisy
 
 
 def test_a_case_that_shows_no_noise_by_chance_gets_some():
     """Equal medians of passes come of a clock with coarse ticks."""
-    assert comparison.pool([*scattered(50, 3), of(0.0)])[-1].error > 0.005
+    assert comparison.shrink_variances([*scattered(50, 3), of(0.0)])[-1].error > 0.005
 
 
 def test_cases_with_more_passes_are_surer():
     """The same variance of a pass over 2 and over 18: a third of the error."""
-    few, many = comparison.pool([*scattered(100, 4), of(0.009, 2.0, 1.0), of(0.003, 34.0, 9.0)])[-2:]
+    few, many = comparison.shrink_variances([*scattered(100, 4), of(0.009, 2.0, 1.0), of(0.003, 34.0, 9.0)])[-2:]
     assert few.error > 2 * many.error
 
 
 def test_few_cases_and_those_without_passes_stay():
     few = scattered(9, 5)
-    assert comparison.pool(few) == few
-    assert comparison.pool([None, *scattered(20, 6)])[0] is None
+    assert comparison.shrink_variances(few) == few
+    assert comparison.shrink_variances([None, *scattered(20, 6)])[0] is None
 
 
 @pytest.mark.parametrize("passes", [3, 6])
@@ -74,7 +74,7 @@ def test_one_noisy_case_among_quiet_ones_is_not_called(passes):
     called = [
         pair.a.case.name
         for seed in range(20)
-        for pair in against(run(2 * seed), run(2 * seed + 1), 0.02).pairs
+        for pair in compare_files(run(2 * seed), run(2 * seed + 1), 0.02).pairs
         if pair.verdict in ("faster", "slower")
     ]
     assert called.count("s::c[7]") == 0

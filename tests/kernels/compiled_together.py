@@ -9,7 +9,7 @@ from kernels.configs.config import triton_version
 from specs.errors import UserError
 
 
-class Together:
+class CompiledTogether:
     """What the compiler makes of (variant, arch) pairs; an arch's are compiled when one of them is asked for."""
 
     def __init__(self, pairs):

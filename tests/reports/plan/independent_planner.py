@@ -1,7 +1,7 @@
 """A second opinion on the planner: TP 8 against async PP 8 of Llama-3-70B in bf16, recomputed without its code.
 
 Composes one decode step of 8 GPUs at context 256 from files of `python -m reports import aiconfigurator`. Run as
-`python tests/reports/plan/straight_line.py FILE…`. Every time is in seconds, in one of three cases. `mid`: as
+`python tests/reports/plan/independent_planner.py FILE…`. Every time is in seconds, in one of three cases. `mid`: as
 published, and a hop starts in 10 us. `low`: it starts in 5 us. `high`: in 20 us, and what the L2 may have held of a
 linear's weights is read from memory in addition.
 """
@@ -19,7 +19,7 @@ CONTEXT, LARGEST_BATCH = 256, 8192
 HOP_SECONDS = {"low": 5e-6, "mid": 10e-6, "high": 20e-6}
 # The head costs as much as 1.23 layers: with 11 layers at most anywhere, it can have 9 beside it.
 STAGE_LAYERS = {"even": (10,) * 8, "balanced": (11, 10, 10, 10, 10, 10, 10, 9)}
-REDUCES = {("all_reduce", "custom", "graph", "bf16"): "{}", ("all_reduce", "nccl", "eager", "fp16"): "nccl"}
+ALL_REDUCE_KINDS = {("all_reduce", "custom", "graph", "bf16"): "{}", ("all_reduce", "nccl", "eager", "fp16"): "nccl"}
 # By datasheet or driver: memory bytes a second, L2 bytes, memory bytes, link bytes a second in one direction.
 DATASHEET = {
     "a100_sxm": (2.039e12, 40 * 2**20, 80e9, 300e9),
@@ -33,7 +33,7 @@ DATASHEET = {
 
 
 @cache
-class Tables:
+class PublishedPoints:
     """The published points of one file, read once: {what: {tokens, sequences or bytes: seconds}}."""
 
     def __init__(self, path):
@@ -44,7 +44,7 @@ class Tables:
         for entry in result["benchmarks"]:
             info, seconds = entry["extra_info"], entry["stats"]["data"][0]
             framework, ours = info["framework"], (info.get("model"), info["dtype"]) == ("llama-3-70b", "bf16")
-            reduces = REDUCES.get((info["op"], info["implementation"], info["launch"], info["dtype"]))
+            reduces = ALL_REDUCE_KINDS.get((info["op"], info["implementation"], info["launch"], info["dtype"]))
             if info["op"] == "linear" and ours:
                 key, at = (framework, info["tp"], info["layer"]), info["tokens"]
                 weights = info["n"] * info["k"] * BYTES
@@ -118,10 +118,10 @@ def pp_step(tables, framework, counted, partition, micro_batches, batch, case, g
         hops.append(HOP_SECONDS[case] + rows * HIDDEN * BYTES / tables.link_rate)
     walks = [sum(stages) + 7 * hop + back for stages, hop in zip(busy, hops, strict=True)]
     least = max(*(sum(stage) for stage in zip(*busy, strict=True)), *walks)
-    return least if extra == 0 or least >= give_up else events(busy, hops, back)
+    return least if extra == 0 or least >= give_up else simulate_round_seconds(busy, hops, back)
 
 
-def events(busy, hops, back, rounds=24):
+def simulate_round_seconds(busy, hops, back, rounds=24):
     """Seconds a round in the long run: each stage takes the micro-batches in their order, as soon as one is there."""
     free, there, ends = [0.0] * len(busy[0]), [0.0] * len(busy), []
     for _ in range(rounds):
@@ -177,7 +177,7 @@ def crossover_of(tables, framework, counted, partition):
 
 def crossover(path):
     """Batch where async PP 8 overtakes TP 8: least, middle and greatest of the variants; None where it never does."""
-    tables = Tables(path)
+    tables = PublishedPoints(path)
     variants = product(tables.frameworks, (False, True), STAGE_LAYERS)
     low, batch, high = zip(*(crossover_of(tables, *variant) for variant in variants), strict=True)
     ends = {"low": min(low), "batch": median(batch), "high": max(high)}
@@ -186,7 +186,7 @@ def crossover(path):
 
 def steps(path, batch):
     """Seconds a step: the middle framework, elementwise counted, even stages; None where it cannot be."""
-    tables = Tables(path)
+    tables = PublishedPoints(path)
 
     def middle(step, *how):
         return median(step(tables, framework, True, *how, batch, "mid") for framework in tables.frameworks)

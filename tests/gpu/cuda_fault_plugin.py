@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-LOST = 86
+LOST_STATUS = 86
 """Exit status of a worker whose GPU context is lost."""
 FOLDER = "SHARDBENCH_GPU_FAULTS"
 
 
-def lost():
+def read_cuda_fault():
     """The CUDA error that stays, in a line; empty while the context is sound."""
     import torch  # the main process of several needs none
 
@@ -33,7 +33,7 @@ def lost():
     return line
 
 
-class Fault:
+class FaultReport:
     """Failure of a test, as a report holds it: pytest prints it, and its summary takes the last part as the reason."""
 
     def __init__(self, nodeid, line, text):
@@ -47,7 +47,7 @@ class Fault:
         return f"{self._text}\n{self.message}; its worker has ended, and another goes on"
 
 
-def _file(nodeid):
+def _fault_file(nodeid):
     return Path(os.environ[FOLDER], sha256(nodeid.encode()).hexdigest())
 
 
@@ -59,12 +59,12 @@ def pytest_configure(config):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if (report.when != "setup" or report.failed) and (line := lost()):
+    if (report.when != "setup" or report.failed) and (line := read_cuda_fault()):
         text = str(report.longrepr or "the test itself saw nothing; the error came from what it had launched")
         if hasattr(item.config, "workerinput"):
-            _file(item.nodeid).write_text(f"{line}\n{text}")
-            os._exit(LOST)
-        report.outcome, report.longrepr = "failed", Fault(item.nodeid, line, text)
+            _fault_file(item.nodeid).write_text(f"{line}\n{text}")
+            os._exit(LOST_STATUS)
+        report.outcome, report.longrepr = "failed", FaultReport(item.nodeid, line, text)
         item.session.shouldstop = f"the GPU context is lost ({line}); later tests are not run in this process"
     return report
 
@@ -72,6 +72,6 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(crashitem, report, sched):
     """Tell what the worker had seen, where it says so; any other death keeps xdist's own words."""
-    if (left := _file(crashitem)).exists():
+    if (left := _fault_file(crashitem)).exists():
         line, text = left.read_text().split("\n", 1)
-        report.longrepr = Fault(crashitem, line, text)
+        report.longrepr = FaultReport(crashitem, line, text)

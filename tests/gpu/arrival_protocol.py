@@ -8,7 +8,7 @@ import torch
 from kernels.operands import Workspace
 
 
-class Offences(NamedTuple):
+class Violations(NamedTuple):
     """Runs that broke a promise: bits other than the first run's, NaN in the output, a counter that is not zero."""
 
     changed: int
@@ -16,7 +16,7 @@ class Offences(NamedTuple):
     counting: int
 
 
-def offences(launch: Callable[[int], None], out: torch.Tensor, scratch: Workspace, runs: int) -> Offences:
+def offences(launch: Callable[[int], None], out: torch.Tensor, scratch: Workspace, runs: int) -> Violations:
     """Run `launch(number)` `runs` times, each with output and partial sums poisoned before.
 
     Counted on the device, so that runs follow each other closely. The workspace must be large enough from the start.
@@ -31,4 +31,4 @@ def offences(launch: Callable[[int], None], out: torch.Tensor, scratch: Workspac
         first = out.clone() if first is None else first
         changed = (out.view(bits) != first.view(bits)).any()
         counts += torch.stack([changed, out.isnan().any(), (scratch.arrived != 0).any()])
-    return Offences(*counts.tolist())
+    return Violations(*counts.tolist())

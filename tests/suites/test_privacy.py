@@ -6,7 +6,7 @@ import pytest
 
 from reports.importers.result_file import recover
 from specs import privacy
-from suites.workers.worker import one_line
+from suites.workers.worker import error_line
 from tests.suites.conftest import GOOD
 
 FOLDER = "/nfs/people/alice"
@@ -88,4 +88,4 @@ def test_a_run_is_resumed_whose_variables_hold_the_home_folder(alices):
 
 def test_a_rank_does_not_name_its_host_to_the_one_that_writes(monkeypatch):
     monkeypatch.setattr(privacy.platform, "node", lambda: "gpu018")
-    assert one_line(OSError("gpu018: no route to 10.1.2.3:29500")) == "OSError: <host>: no route to <address>:29500"
+    assert error_line(OSError("gpu018: no route to 10.1.2.3:29500")) == "OSError: <host>: no route to <address>:29500"

@@ -16,7 +16,7 @@ Hook = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
-class Plant:
+class PlantedFault:
     """One fault.
 
     Attributes:
@@ -35,7 +35,7 @@ class Plant:
 
 
 def _specialise_in_capture(module: Any) -> None:
-    start = module._start
+    start = module._launch_checked
 
     def anew(x: Any, weight: Any, out: Any, sizes: Any, config: Any, *others: Any, **more: Any) -> None:
         import torch
@@ -44,11 +44,11 @@ def _specialise_in_capture(module: Any) -> None:
             config = config._replace(stages=config.stages + 1)
         start(x, weight, out, sizes, config, *others, **more)
 
-    module._start = anew
+    module._launch_checked = anew
 
 
 def _wait_in_call(module: Any) -> None:
-    start = module._start
+    start = module._launch_checked
 
     def waiting(*operands: Any, **more: Any) -> None:
         import torch
@@ -56,7 +56,7 @@ def _wait_in_call(module: Any) -> None:
         start(*operands, **more)
         torch.cuda.synchronize()
 
-    module._start = waiting
+    module._launch_checked = waiting
 
 
 def _break_source(module: Any) -> None:
@@ -64,7 +64,7 @@ def _break_source(module: Any) -> None:
 
 
 def _ask_for_too_much(module: Any) -> None:
-    recorded = module.recorded
+    recorded = module.read_records
 
     def deeper(*args: Any, **more: Any) -> Any:
         found = recorded(*args, **more)
@@ -75,7 +75,7 @@ def _ask_for_too_much(module: Any) -> None:
         arguments = {**deep["arguments"], "STAGES": {"value": 16}}
         return [*found, {**deep, "arguments": arguments, "options": {**deep["options"], "num_stages": 16}}]
 
-    module.recorded = deeper
+    module.read_records = deeper
 
 
 def _idle_in_visits(module: Any) -> None:
@@ -91,25 +91,25 @@ def _idle_in_visits(module: Any) -> None:
 
 
 def _leave_loose_files(module: Any) -> None:
-    finish = module.finish
+    finish = module.finish_archive
 
     def littering(place: Any) -> None:
         finish(place)
         for number in range(9):
             (place.out / f"loose-{number}.json").write_text("{}")
 
-    module.finish = littering
+    module.finish_archive = littering
 
 
 def _shout_at_limits(module: Any) -> None:
-    module.shouts = lambda results: [
+    module.wrong_result_alerts = lambda results: [
         f"!!! WRONG RESULTS in {one.step} !!!" for one in results if one.outcome != "passed"
     ]
 
 
 def _leave_no_verdict(module: Any) -> None:
-    leave = module.leave
-    module.leave = lambda verdict, path: 1 if verdict.outcome == "unfinished" else leave(verdict, path)
+    leave = module.write_verdict
+    module.write_verdict = lambda verdict, path: 1 if verdict.outcome == "unfinished" else leave(verdict, path)
 
 
 def _import_what_is_missing(_module: Any) -> None:
@@ -117,13 +117,13 @@ def _import_what_is_missing(_module: Any) -> None:
 
 
 def _time_one_graph(module: Any) -> None:
-    timed = module._milliseconds
+    timed = module._event_milliseconds
 
     def shorts(parts: Any, *others: Any) -> list[float]:
         spans: list[float] = timed(parts, *others)
         return [span for short in spans[::2] for span in (short, 2 * short)] if len(spans) > 1 else spans
 
-    module._milliseconds = shorts
+    module._event_milliseconds = shorts
 
 
 def _stay_on_one_copy(module: Any) -> None:
@@ -152,96 +152,96 @@ def _hide_clocks(module: Any) -> None:
 
 
 def _forget_crash(module: Any) -> None:
-    module.Entry.skip = lambda _self, _reason, _before: None
+    module.CaseState.skip = lambda _self, _reason, _before: None
 
 
-PLANTS: dict[str, Plant] = {
-    "launch-in-capture": Plant(
+PLANTED_FAULTS: dict[str, PlantedFault] = {
+    "launch-in-capture": PlantedFault(
         "a kernel's first launch is inside a graph capture",
         ("evidence",),
         "first launch is inside a graph capture",
         {"kernels.skinny": _specialise_in_capture},
         steps=("suite",),
     ),
-    "wait-in-capture": Plant(
+    "wait-in-capture": PlantedFault(
         "a call waits for the device, also inside a graph capture",
         ("evidence",),
         "waits for the device inside a graph capture",
         {"kernels.skinny": _wait_in_call},
         steps=("suite",),
     ),
-    "compile-error": Plant(
+    "compile-error": PlantedFault(
         "a kernel does not compile",
         ("evidence",),
         "does not compile",
         {"kernels.ceilings": _break_source},
         steps=("warm",),
     ),
-    "shared-memory": Plant(
+    "shared-memory": PlantedFault(
         "a configuration asks for more shared memory than a block has",
         ("evidence",),
         "bytes of shared memory",
         {"suites.gate.launches": _ask_for_too_much},
         steps=("warm",),
     ),
-    "over-grant": Plant(
+    "over-grant": PlantedFault(
         "visits take longer than the gate grants",
         ("evidence",),
         "the gate grants",
         {"suites.probes.kernel": _idle_in_visits},
         steps=("suite",),
     ),
-    "loose-files": Plant(
+    "loose-files": PlantedFault(
         "OUT holds more than 8 files",
         ("evidence",),
         "files, at most",
         {"suites.gate.runner": _leave_loose_files},
         steps=("table",),
     ),
-    "missing-import": Plant(
+    "missing-import": PlantedFault(
         "a GPU test imports what the machine lacks",
         ("evidence",),
         "correctness: ",
-        {"tests.gpu.protocol": _import_what_is_missing},
+        {"tests.gpu.arrival_protocol": _import_what_is_missing},
         steps=("correctness",),
     ),
-    "shout-at-limit": Plant(
+    "shout-at-limit": PlantedFault(
         "a step that was ended at its limit shouts about results",
         ("killed_step",),
         "shouts",
         {"suites.gate.command": _shout_at_limits},
     ),
-    "no-verdict": Plant(
+    "no-verdict": PlantedFault(
         "a tool that hangs leaves its step without a verdict",
         ("hanging_tool",),
         "hanging tool",
         {"suites.gate.step": _leave_no_verdict},
     ),
-    "timer-one-graph": Plant(
+    "timer-one-graph": PlantedFault(
         "the timer divides T(n) by n, with a graph's start in it",
         ("cold_start",),
         "truth: ",
         {"kernels.timing.cuda": _time_one_graph},
     ),
-    "timer-one-copy": Plant(
+    "timer-one-copy": PlantedFault(
         "cold cases are timed on one copy of their weights",
         ("cold_start",),
         "truth: ",
         {"suites.probes.kernel": _stay_on_one_copy},
     ),
-    "timer-no-ramp": Plant(
+    "timer-no-ramp": PlantedFault(
         "the timer takes samples while the clock goes up",
         ("cold_start",),
         "truth: ",
         {"kernels.timing.cuda": _ignore_ramp},
     ),
-    "clocks-unseen": Plant(
+    "clocks-unseen": PlantedFault(
         "a clock that is held back goes without a label",
         ("capped",),
         "power cap: ",
         {"kernels.timing.device": _hide_clocks},
     ),
-    "crash-again": Plant(
+    "crash-again": PlantedFault(
         "--resume tries the case again that crashed",
         ("fault",),
         "GPU fault: ",

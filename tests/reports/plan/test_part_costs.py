@@ -2,20 +2,20 @@
 
 import pytest
 
-from reports.plan.estimate import MissingError
-from reports.plan.step import NO_CHUNK, Chunk
+from reports.plan.estimate import MissingMeasurementError
+from reports.plan.step import NO_CHUNK, PromptChunk
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US
 
 
-def seconds(named):
+def microseconds_by_part(named):
     return {name: cost.seconds / US for name, cost in named.items()}
 
 
 def test_a_layer_is_its_linears_its_attention_and_two_all_reduces(parts):
     # linears 4 x (80 + 0.8 x 64) / 8 = 65.6; attention 0.4 x 64 = 25.6; message 64 x 8192 x 2 = 1 MiB: 5 + 102.4, twice
-    found = seconds(parts().layer_parts(8, 64, NO_CHUNK, 8))
+    found = microseconds_by_part(parts().layer_parts(8, 64, NO_CHUNK, 8))
     assert found == {
         "linears": pytest.approx(65.6),
         "attention": pytest.approx(25.6),
@@ -36,7 +36,7 @@ def test_elementwise_kernels_move_their_bytes_and_have_a_price(parts):
 
 def test_the_head_is_counted_with_the_gather_of_the_best_logits(parts):
     # (100 + 64) x 2 / 8 = 41 us; 8 B x 64 x 8 = 4096 B: 5.4 us
-    assert seconds(parts().head_parts(8, 64, 8)) == {
+    assert microseconds_by_part(parts().head_parts(8, 64, 8)) == {
         "lm_head": pytest.approx(41.0),
         "all-reduce": pytest.approx(5.4),
     }
@@ -51,9 +51,11 @@ def test_a_head_that_is_nowhere_tabulated_is_taken_in_proportion_and_says_so(par
 
 def test_draft_tokens_and_a_chunk_are_rows_of_the_linears_and_of_messages(parts):
     # 64 x (1 + 3) + 128 = 384 rows: 4 x (80 + 307.2) / 8 = 193.6; message 6 MiB: 2 x (5 + 614.4)
-    with_prompts = [*planted_parts.system(), planted_parts.attention(8, 1, 256, 28 * US, phase="prefill")]
+    with_prompts = [*planted_parts.all_parts(), planted_parts.attention(8, 1, 256, 28 * US, phase="prefill")]
     with_prompts += [planted_parts.attention(8, 1, 1024, 112 * US, phase="prefill")]
-    found = seconds(parts(with_prompts, draft_tokens=3, prefill_chunk=128).layer_parts(8, 64, Chunk(128, 512), 8))
+    found = microseconds_by_part(
+        parts(with_prompts, draft_tokens=3, prefill_chunk=128).layer_parts(8, 64, PromptChunk(128, 512), 8)
+    )
     assert found["linears"] == pytest.approx(193.6)
     assert found["all-reduce"] == pytest.approx(1238.8)
     assert found["attention"] == pytest.approx(25.6)  # the drafts read the same cache
@@ -64,7 +66,7 @@ def test_between_contexts_attention_is_interpolated_and_outside_them_refused(par
     found = parts(context=384).layer_parts(1, 64, NO_CHUNK, 8)["attention"]
     assert found.seconds / US == pytest.approx(38.4)
     assert found.provenance == "interpolated"
-    with pytest.raises(MissingError, match=r"context 1024: .* from 256 to 512"):
+    with pytest.raises(MissingMeasurementError, match=r"context 1024: .* from 256 to 512"):
         parts(context=1024).layer_parts(1, 64, NO_CHUNK, 8)
 
 
@@ -75,20 +77,24 @@ def test_attention_beyond_the_largest_batch_goes_on_and_is_called_assumed(parts)
 
 
 def test_linears_beyond_the_most_tokens_are_refused(parts):
-    with pytest.raises(MissingError, match="20000 tokens through qkv at tp 1: measured up to 16384"):
+    with pytest.raises(MissingMeasurementError, match="20000 tokens through qkv at tp 1: measured up to 16384"):
         parts().layer_parts(1, 20000, NO_CHUNK, 8)
 
 
 def test_no_all_reduce_over_so_many_ranks_says_which_counts_there_are(parts):
-    fewer = [one for one in planted_parts.system() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
-    with pytest.raises(MissingError, match=r"no all-reduce over 8 ranks on h200_sxm: there are those of 2, 4; none is"):
+    fewer = [one for one in planted_parts.all_parts() if not (one.case.op == "all_reduce" and one.case.ranks == 8)]
+    with pytest.raises(
+        MissingMeasurementError, match=r"no all-reduce over 8 ranks on h200_sxm: there are those of 2, 4; none is"
+    ):
         parts(fewer).layer_parts(8, 64, NO_CHUNK, 8)
 
 
 def test_a_message_beyond_the_largest_measured_is_refused(parts):
-    short = [one for one in planted_parts.system() if one.case.message_bytes != planted_parts.MESSAGES[-1]]
+    short = [one for one in planted_parts.all_parts() if one.case.message_bytes != planted_parts.MESSAGES[-1]]
     short += [planted_parts.all_reduce(8, 2048, 5.2 * US)]
-    with pytest.raises(MissingError, match="all-reduce of 1 MiB over 8 ranks: the largest measured is 2 KiB"):
+    with pytest.raises(
+        MissingMeasurementError, match="all-reduce of 1 MiB over 8 ranks: the largest measured is 2 KiB"
+    ):
         parts(short).layer_parts(8, 64, NO_CHUNK, 8)
 
 
@@ -101,19 +107,19 @@ def test_the_backend_chooses_whose_all_reduce(parts, backend, microseconds):
 def test_best_takes_the_library_where_it_is_faster(parts):
     # 1 MiB lies on a line from 1 KiB to 64 MiB that is 1 us at both ends
     faster = [planted_parts.all_reduce(8, size, 1 * US, "vllm", "nccl", "graph") for size in planted_parts.MESSAGES]
-    found = parts([*planted_parts.system(), *faster]).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
+    found = parts([*planted_parts.all_parts(), *faster]).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
     assert found.seconds / US == pytest.approx(2.0)
 
 
 def test_another_engines_kernel_is_not_taken(parts):
     theirs = [planted_parts.all_reduce(8, size, 1 * US, "sglang") for size in planted_parts.MESSAGES]
-    found = parts([*planted_parts.system(), *theirs]).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
+    found = parts([*planted_parts.all_parts(), *theirs]).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
     assert found.seconds / US == pytest.approx(214.8)
 
 
 def test_maybe_hot_linears_widen_upwards_by_what_the_cache_may_have_held(parts):
     # of o at tp 8, 8192 x 1024 x 2 B = 16.78 MB, six copies are 100.7 MB and the L2 has 60 MiB: 0.625 of 3.495 us
-    found = parts([*planted_parts.system(maybe_hot=True)]).layer_parts(8, 1, NO_CHUNK, 8)["linears"]
+    found = parts([*planted_parts.all_parts(maybe_hot=True)]).layer_parts(8, 1, NO_CHUNK, 8)["linears"]
     # as of each of the four: what is held is 60 MiB / 6 at most, and every linear is larger than that
     wider = 4 * 10 * 2**20 / 4.8e12
     assert found.high - found.seconds == pytest.approx(wider, rel=1e-6)
@@ -125,8 +131,8 @@ def test_a_ranks_own_share_goes_before_the_sum_of_parts(parts):
         "planted::share", question="shares", op="layer", layer="layer", tp=8, tokens=64, batch=64, context=256, ranks=8,
         implementation="vllm", n=None, k=None,
     )  # fmt: skip
-    found = parts([*planted_parts.system(), planted.measured(share, 50 * US)])
-    assert seconds(found.layer_parts(8, 64, NO_CHUNK, 8))["layer"] == pytest.approx(50.0)
+    found = parts([*planted_parts.all_parts(), planted.measured(share, 50 * US)])
+    assert microseconds_by_part(found.layer_parts(8, 64, NO_CHUNK, 8))["layer"] == pytest.approx(50.0)
     assert "layer" not in found.layer_parts(8, 64, NO_CHUNK, 4)  # four ranks at a time were not measured
 
 
@@ -136,4 +142,6 @@ def test_means_are_added_not_medians(parts):
         implementation="vllm", n=None, k=None,
     )  # fmt: skip
     one = planted.measured(slow, [(1 * US, 1 * US, 7 * US)] * 6)  # median 1, mean 3
-    assert seconds(parts([*planted_parts.system(), one]).layer_parts(1, 64, NO_CHUNK, 1))["layer"] == pytest.approx(3.0)
+    assert microseconds_by_part(parts([*planted_parts.all_parts(), one]).layer_parts(1, 64, NO_CHUNK, 1))[
+        "layer"
+    ] == pytest.approx(3.0)
