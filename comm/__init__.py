@@ -1,1 +1,1 @@
-"""What ranks say to each other: one file a collective, and the libraries that carry it."""
+"""Collectives and point-to-point operations, each with its buffers, call and reference."""

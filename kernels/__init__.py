@@ -1,1 +1,1 @@
-"""Kernels, one file each: code, launcher, float64 reference and the work that one call does."""
+"""Kernels, one file each: code, launcher, float64 reference, and the work of one call."""

@@ -1,1 +1,1 @@
-"""Reads result files and answers questions. Never imports torch or the suites."""
+"""Readers of result files, and answers to questions about them. No torch here."""

@@ -1,1 +1,1 @@
-"""Facts and arithmetic: models, GPUs, splits, the roofline and the record of a measurement. No torch here."""
+"""Facts and arithmetic without torch: models, GPUs, splits, the roofline, the measurement record."""

@@ -1,1 +1,1 @@
-"""pytest-benchmark suites, one question a file, and the machinery that makes their numbers."""
+"""Suites for pytest-benchmark, one question a file, and the machinery behind them."""

@@ -1,4 +1,4 @@
-"""The libraries that carry messages, one file each: requirements, and how they start."""
+"""Libraries that carry messages, one file each: requirements and start-up."""
 
 from comm.backend import Backend
 from comm.backends.cupy_nccl import CUPY_NCCL

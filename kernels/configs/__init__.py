@@ -1,1 +1,1 @@
-"""The configurations that kernels run with: their space, cost models, tuned tables and dispatch."""
+"""Kernel configurations: their space, cost models, tuned tables and dispatch."""

@@ -1,1 +1,1 @@
-"""What the compiler made of each kernel, and what that promises: no GPU needed."""
+"""Compiled code without a GPU: registers, spills, shared memory, machine code."""

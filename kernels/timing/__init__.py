@@ -1,1 +1,1 @@
-"""How long one call takes on the device: cold inputs, clocks, and what the device said meanwhile."""
+"""Time of one call on the device: cold inputs, timers, clocks, telemetry."""

@@ -1,1 +1,1 @@
-"""Which configuration a kernel runs with: a rule, a static model, a table by shape, and the search that fills it."""
+"""The search for configurations, on a GPU or by the static model."""

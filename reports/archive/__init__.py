@@ -1,1 +1,1 @@
-"""The result files of `reports/data/`: checked, summed up, indexed."""
+"""Checks, summary pages and index of the result files in `reports/data/`."""

@@ -1,1 +1,1 @@
-"""Operations between ranks in result files: bandwidths, the latency and bandwidth fitted to them, what is normal."""
+"""Bandwidth, latency and published references of operations between ranks."""

@@ -1,1 +1,1 @@
-"""`compare`: what changed between result files, how sure that is, and what could explain it."""
+"""Comparison of result files: changes, their certainty, and explanations."""

@@ -1,1 +1,1 @@
-"""Result files from what other programs have measured."""
+"""Importers of result files from what other programs measured."""

@@ -1,1 +1,1 @@
-"""The kernels of decode beside the library and the floor, with targets."""
+"""Decode kernels beside the library and the floor, with targets."""

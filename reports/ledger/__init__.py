@@ -1,1 +1,1 @@
-"""What a whole decoder layer spends its time on: its parts, its launches, and what comes of putting them together."""
+"""Where the time of a decoder layer goes: parts, launches, and their sum."""

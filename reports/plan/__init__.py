@@ -1,1 +1,1 @@
-"""Composes measured and published parts into steps of whole models, for any way to cut them over any number of GPUs."""
+"""Estimated steps of whole models, composed from measured and published parts."""

@@ -1,1 +1,1 @@
-"""Whole models measured under several deployments, and how well their parts predict them."""
+"""Measured steps of whole models under TP and PP, and how well parts predict them."""

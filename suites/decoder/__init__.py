@@ -1,1 +1,1 @@
-"""A whole decoder on ranks: its weights, one rank's stage of it, and the pipeline that runs it step by step."""
+"""A whole decoder on ranks: weights, stages, pipeline, trace, reference."""

@@ -1,1 +1,1 @@
-"""The GPU gate, `make gpu`: what a machine with a GPU has to show in one go, step by step, in a bounded time."""
+"""The GPU gate behind `make gpu`: steps that run within one time budget."""

@@ -1,1 +1,1 @@
-"""Probes: how a kernel, a collective, a whole model and a share of it are measured."""
+"""Probes of a kernel, a collective, a whole model, and a rank's share of a model."""

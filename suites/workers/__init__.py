@@ -1,1 +1,1 @@
-"""Worker processes: one per rank, started, told what to run, and watched."""
+"""Worker processes, one per rank: launch, messages, health, timing."""
