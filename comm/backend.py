@@ -1,4 +1,4 @@
-"""The nouns `Backend`, a library that carries messages, and `Communicator`, one rank's connection through it."""
+"""The types `World`, `Backend` (a library) and `Communicator` (a connection)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,21 @@ from typing import Any, Protocol
 
 import torch
 
-# The ranks of a run, as one of them sees it.
-
 
 @dataclass(frozen=True)
 class World:
-    """Where this rank stands.
+    """Place of this rank among the ranks of a run.
 
     Attributes:
-        rank, ranks: this one of how many.
+        rank, ranks: number of this rank, and count of ranks.
         local_rank, local_ranks: the same on this host; `local_rank` is the GPU's number.
         kind: torch's device name, cpu or cuda.
-        launcher: who started the ranks: own (the suites), torchrun, srun or mpirun.
-        timeout_seconds: how long a rank waits for the others.
-        generation: how often the ranks of this run have been started.
-        group: torch's process group of these ranks, where they are the first of those that were started; None for all.
-            It carries tensors of every device, so a backend of torch.distributed uses it as it is.
-        overlapping: several ranks share one GPU: a functional check, whose times say nothing of a link.
+        launcher: program that started the ranks: own (the suites), torchrun, srun or mpirun.
+        timeout_seconds: time that a rank waits for other ranks.
+        generation: number of starts of this run's ranks so far.
+        group: torch's process group of these ranks, where they are the first of all started ranks; None for all ranks.
+            It carries tensors of every device, so a backend of torch.distributed uses it directly.
+        overlapping: several ranks share one GPU: a functional check, whose times say nothing about a link.
     """
 
     rank: int
@@ -45,26 +43,29 @@ class World:
 
     @property
     def hosts(self) -> int:
-        """Hosts, if each has as many ranks as this one."""
+        """Number of hosts, if each has as many ranks as this host."""
         return -(-self.ranks // self.local_ranks)
 
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""torch's name for each short dtype name that messages may have."""
+"""torch's dtype for each short dtype name of messages."""
 
 
 class PendingMessage(Protocol):
-    """A message under way."""
+    """A message in flight."""
 
     def wait(self) -> object:
-        """Hold the current stream, on a CPU this rank, until the message is there, or its memory may be written."""
+        """Block until the message is there, or until its memory may be written.
+
+        On a GPU the current stream waits, on a CPU this rank.
+        """
 
 
 class Communicator:
-    """One rank's connection to the others. A backend overrides what it offers and lists it in `Backend.methods`.
+    """One rank's connection to the other ranks.
 
-    On a GPU every method queues its work on the current stream and returns; on a CPU it returns when the
-    message is where it belongs.
+    A backend overrides the methods that it supports and lists them in `Backend.methods`. On a GPU every method queues
+    its work on the current stream and returns. On a CPU it returns when the message has arrived.
 
     Args:
         world: the ranks.
@@ -74,26 +75,38 @@ class Communicator:
         self.world = world
 
     def buffer(self, elements: int, dtype: str) -> torch.Tensor:
-        """Room for a message or a result in memory that this backend can use at once; its values are undefined."""
+        """Return memory for a message or a result that this backend can use directly.
+
+        Its values are undefined.
+        """
         return torch.empty(elements, dtype=TORCH_DTYPES[dtype], device=self.world.device)
 
     def recycle_buffers(self) -> None:
-        """Let the buffers that were given be given again: the case that had them is over."""
+        """Allow reuse of the buffers that a finished case took."""
 
     def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:  # noqa: ARG002
-        """The same in another rank's memory, where a backend can write to that without the rank's help."""
+        """Return a buffer in another rank's memory.
+
+        The backend must be able to write there without that rank's help.
+        """
         return self.buffer(elements, dtype)
 
     def transfer_path(self, rank: int) -> str | None:  # noqa: ARG002
-        """How a message to a rank goes, where this rank knows: `peer` directly, `host` through the host's memory."""
+        """Return the path of a message to a rank; None where this rank does not know.
+
+        `peer` is direct, `host` goes through the host's memory.
+        """
         return None
 
     def barrier(self) -> None:
-        """Hold this rank's stream, on a CPU this rank, until all are there."""
+        """Block this rank's stream, on a CPU this rank, until all ranks are there."""
         raise NotImplementedError
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Write the sum over ranks of message to `out`, which is `message` where the backend works in place."""
+        """Write the sum over ranks of message to `out`.
+
+        `out` is `message` where the backend works in place.
+        """
         raise NotImplementedError
 
     def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
@@ -117,11 +130,14 @@ class Communicator:
         raise NotImplementedError
 
     def isend(self, message: torch.Tensor, to: int) -> PendingMessage:
-        """Send without waiting for the rank that receives; of messages to one rank the first comes first."""
+        """Send without waiting for the receiving rank.
+
+        Messages to one rank arrive in the order of sending.
+        """
         raise NotImplementedError
 
     def irecv(self, out: torch.Tensor, source: int) -> PendingMessage:
-        """Receive when the message comes."""
+        """Receive without waiting; the message may come later."""
         raise NotImplementedError
 
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
@@ -129,31 +145,34 @@ class Communicator:
         raise NotImplementedError
 
     def copy_to(self, message: torch.Tensor, to: int, out: torch.Tensor) -> None:
-        """Write the message into memory of another rank's device, where `out` lies, without that rank's help."""
+        """Write the message to `out` in another rank's device memory.
+
+        That rank does not take part.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of the other ranks."""
+        """Disconnect from the other ranks."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One library.
+    """One communication library.
 
     Attributes:
-        name: what `--impl` and result files call it.
-        methods: the methods of its communicator that it offers.
-        in_place: those among them whose result is written over the message.
-        why_not: `why_not(world)` gives one line on what it lacks here and how to get it; None when it can start.
-        connect: `connect(world)` joins the other ranks, on every rank alike. torch.distributed is initialised then.
-        graph: whether its calls can be captured in a CUDA graph.
+        name: name in `--impl` and in result files.
+        methods: methods of its communicator that it supports.
+        in_place: methods whose result is written over the message.
+        why_not: `why_not(world)` gives one line on missing requirements and their remedy; None when it can start.
+        connect: `connect(world)` joins the other ranks, in the same way on every rank. torch.distributed is initialised
+            then.
+        graph: True where its calls can be captured in a CUDA graph.
         device_kinds: kinds of devices that it serves.
-        max_bytes: the longest message that it is made for; None without a limit.
+        max_bytes: longest supported message; None without a limit.
         dtypes: formats of messages that it adds up.
-        connect_groups: `within(world, groups)` joins the ranks of this rank's group alone, on every rank alike, with
-        the same
-            disjoint groups; None where it connects all or none. Ranks keep their numbers in the world.
-        algorithm: what it always runs, one-shot or two-shot; None where the library chooses.
+        connect_groups: `connect_groups(world, groups)` joins only the ranks of this rank's group. Every rank passes the
+            same disjoint groups, and keeps its number in the world. None where the backend connects all ranks or none.
+        algorithm: the algorithm that it always runs, one-shot or two-shot; None where the library chooses.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The noun `Collective`: everything that the suites and the tests need to know of one operation between ranks."""
+"""The type `Collective`, the check of its results, and predictable messages."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,24 +11,30 @@ import torch
 from comm.backend import Communicator
 
 Buffers = dict[str, torch.Tensor]
-"""Named tensors of one call on one rank: `message`, and `out` where the result has a place of its own."""
+"""Named tensors of one call on one rank.
+
+They are `message`, and `out` where the result is not written over the message.
+"""
 
 EXACT_RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
-"""Accepted error of what is moved or added up: none, because messages are small integers, whose sums are exact."""
+"""Accepted error of moved or summed values: zero.
+
+Messages are small integers, whose sums are exact.
+"""
 
 RESIDUAL_ID, WEIGHT_ID = -1, -2
-"""Whose values the buffers hold that are no rank's message: the same on every rank."""
+"""Value ids of buffers that hold no rank's message; equal on every rank."""
 
 
 class Role(NamedTuple):
     """One rank's part in a case.
 
     Attributes:
-        rank, ranks: this one of how many.
-        elements: length of the message as specs/traffic.py means it.
-        row: elements of one row of it that belong together: hidden, where a norm follows; else 1.
-        in_place: whether the backend writes the result over the message.
-        source, target: the two ranks that talk, where the others only wait.
+        rank, ranks: number of this rank, and count of ranks.
+        elements: length of the message as specs/traffic.py defines it.
+        row: elements of one row of the message: hidden, where a norm follows; else 1.
+        in_place: True where the backend writes the result over the message.
+        source, target: the two ranks that communicate, where all other ranks wait.
     """
 
     rank: int
@@ -41,17 +47,20 @@ class Role(NamedTuple):
 
 
 class BufferSpec(NamedTuple):
-    """One buffer: its length, and whose values it holds; None for a result, which is poisoned with NaN."""
+    """One buffer: its length, and the rank whose values it holds.
+
+    `value_id` is None for a result, which is poisoned with NaN.
+    """
 
     elements: int
     value_id: int | None
 
 
 class MessageValues(Protocol):
-    """What stands in every rank's message, so that any rank can work out any element of any other's."""
+    """Function that computes any element of any rank's message on any rank."""
 
     def __call__(self, rank: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Elements `index` of a rank's message: integers in float32."""
+        """Return elements `index` of a rank's message: integers in float32."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +68,15 @@ class Collective:
     """One operation between ranks.
 
     Attributes:
-        op: its name; algbw, busbw and bytes on the wire are that row of `specs.traffic.TRAFFIC`.
-        method: what a communicator has to offer for it.
-        buffers: `parts(role)` gives a rank's buffers by name.
+        op: its name, and its row of `specs.traffic.TRAFFIC`, with algbw, busbw and bytes on the wire.
+        method: method of a communicator that it needs.
+        buffers: `buffers(role)` gives a rank's buffers by name.
         run: `run(communicator, buffers, role)` is one call of one rank.
         reference: `reference(value, index, role)` gives the elements `index` of the rank's result in float64.
-        result: `result(role)` names the buffer that a call leaves the result in; None for a rank that is given none.
+        result: `result(role)` names the buffer that holds the result after a call; None for a rank without a result.
         rtol: largest accepted ‖result − reference‖ / ‖reference‖, by dtype.
-        pair: whether two ranks talk and the others wait.
-        is_sharded: whether the message is cut into a part for each rank.
+        pair: True where two ranks communicate and all other ranks wait.
+        is_sharded: True where the message is cut into a part for each rank.
     """
 
     op: str
@@ -84,23 +93,29 @@ class Collective:
         return self.op
 
     def accumulates(self, role: Role) -> bool:
-        """Whether a call multiplies the message by the ranks, so that only so many follow before it overflows."""
+        """Return whether repeated calls multiply the message by the ranks.
+
+        Few such calls can follow one another before the values overflow.
+        """
         return role.in_place and self.op == "all_reduce"
 
 
 def result_buffer(role: Role) -> str:
-    """Where the result is: over the message if the backend works in place."""
+    """Return the result buffer's name: `message` where the backend works in place."""
     return "message" if role.in_place else "out"
 
 
-# Is a collective's result right? Compared piece by piece, so that a check takes little memory beside the message.
+# Check of a collective's result, piece by piece, so that it takes little memory.
 
 CHECK_ELEMENTS = 2**20
 """Elements that are compared at a time."""
 
 
 def relative_error(collective: Collective, buffers: Buffers, value: MessageValues, role: Role) -> float | None:
-    """‖result − reference‖ / ‖reference‖ in float64; NaN where an element was not written, None for no result."""
+    """Return ‖result − reference‖ / ‖reference‖ in float64; None without a result.
+
+    NaN where an element was not written.
+    """
     name = collective.result(role)
     if name is None:
         return None
@@ -115,31 +130,39 @@ def relative_error(collective: Collective, buffers: Buffers, value: MessageValue
     return sqrt(wrong / whole)
 
 
-# Messages that every rank can predict: a table of small integers, entered at another place by each rank.
+# Messages that every rank can predict: a table of small integers, with a different offset for each rank.
 #
-# The table's length is a prime, so that a part which arrives at a wrong place, from a wrong rank or from an earlier
-# round does not agree. Integers whose sum over all ranks stays below 2^7 are exact in every format and in every order
-# of summation.
+# The table's length is a prime, so a part from a wrong place, rank or round does not match. Integers whose sum over all
+# ranks stays below 2^7 are exact in every format and in every order of summation.
 
 TABLE_LENGTH = 65_537
 MAX_SUM = 127
-"""Largest sum over ranks: bf16 has eight bits of significand, so integers up to 256 are exact."""
+"""Largest sum over ranks.
+
+bf16 has eight bits of significand, so integers up to 256 are exact.
+"""
 
 
 def max_value(ranks: int) -> int:
-    """Largest value of one rank's message; with over 127 ranks sums may be rounded."""
-    return max(1, MAX_SUM // (ranks + 1))  # one more for the residual
+    """Return the largest value of one rank's message.
+
+    With over 127 ranks sums may be rounded.
+    """
+    return max(1, MAX_SUM // (ranks + 1))  # + 1 for the residual
 
 
 @cache
 def _value_table(most: int, device: torch.device) -> torch.Tensor:
     table = torch.randint(-most, most + 1, (TABLE_LENGTH,), generator=torch.Generator().manual_seed(TABLE_LENGTH))
-    table[table == 0] = 1  # zeros would hide what was never written, and cost less power
+    table[table == 0] = 1  # zeros would hide unwritten elements, and cost less power
     return table.to(torch.float32).to(device)
 
 
 def message_values(ranks: int, generation: int) -> MessageValues:
-    """The values of a round; another `generation` enters the table elsewhere, so that stale results show."""
+    """Return the values of a round.
+
+    Another `generation` starts elsewhere in the table, so that stale results show.
+    """
     most = max_value(ranks)
 
     def value(rank: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -149,7 +172,7 @@ def message_values(ranks: int, generation: int) -> MessageValues:
 
 
 def fill_buffer(buffer: torch.Tensor, value: MessageValues, value_id: int | None) -> None:
-    """Write a rank's values, or NaN where nothing is held yet."""
+    """Write a rank's values to a buffer, or NaN for a result."""
     if value_id is None:
         buffer.fill_(float("nan"))
         return

@@ -1,4 +1,4 @@
-"""Every collective that can be probed."""
+"""All collectives, each with its buffers, call and reference."""
 
 import torch
 import torch.nn.functional as nn
@@ -17,11 +17,11 @@ from comm.collective import (
 )
 from comm.point_to_point import EXCHANGE, PEER_COPY, PING_PONG, RING_SHIFT, SEND_RECV
 
-# All-gather: every rank ends with all ranks' parts one after another. Logits of a cut vocabulary are gathered so.
+# All-gather: every rank ends with the parts of all ranks in a row. Logits of a cut vocabulary are gathered so.
 
 
 def all_gather_buffers(role: Role) -> dict[str, BufferSpec]:
-    """This rank's part, and room for the whole."""
+    """Return this rank's part, and room for the whole."""
     return {
         "message": BufferSpec(role.elements // role.ranks, value_id=role.rank),
         "out": BufferSpec(role.elements, value_id=None),
@@ -29,12 +29,12 @@ def all_gather_buffers(role: Role) -> dict[str, BufferSpec]:
 
 
 def run_all_gather(communicator: Communicator, buffers: Buffers, _: Role) -> None:
-    """One all-gather."""
+    """Run one all-gather."""
     communicator.all_gather(buffers["message"], buffers["out"])
 
 
 def all_gather_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """Element i of the whole is element i mod part of rank i div part."""
+    """Return the reference: element i is element i mod part of rank i div part."""
     part = role.elements // role.ranks
     return value(index // part, index % part).double()
 
@@ -51,22 +51,22 @@ ALL_GATHER = Collective(
 )
 
 
-# All-reduce: every rank ends with the sum over ranks of message[elements]. Two follow every layer under TP.
+# All-reduce: every rank ends with the sum over ranks of message[elements]. Under TP every layer has two.
 
 
 def all_reduce_buffers(role: Role) -> dict[str, BufferSpec]:
-    """The message, and a place for the sum unless it is written over the message."""
+    """Return the message, and room for the sum unless it overwrites the message."""
     message = {"message": BufferSpec(role.elements, value_id=role.rank)}
     return message if role.in_place else message | {"out": BufferSpec(role.elements, value_id=None)}
 
 
 def run_all_reduce(communicator: Communicator, buffers: Buffers, role: Role) -> None:
-    """One all-reduce."""
+    """Run one all-reduce."""
     communicator.all_reduce(buffers["message"], buffers[result_buffer(role)])
 
 
 def all_reduce_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The sum, exact in any order: see `comm.collective.max_value`."""
+    """Return the sum, exact in any order: see `comm.collective.max_value`."""
     return torch.stack([value(rank, index).double() for rank in range(role.ranks)]).sum(0)
 
 
@@ -81,20 +81,26 @@ ALL_REDUCE = Collective(
 )
 
 
-# All-reduce, residual and RMSNorm, as a layer issues them after o and after down.
+# All-reduce, residual and RMSNorm, as a layer runs them after o and after down.
 #
 #     residual += sum over ranks of message;  message = residual / sqrt(mean(residual^2) + eps) * weight
 #
-# The norm is written where the next call's message is, so that a chain of calls has a true data dependency and its
-# values stay bounded.
+# The norm overwrites the message of the next call. A chain of calls thus has a true data dependency, and its values
+# stay bounded.
 
 RMSNORM_EPS = 1e-5
 RMSNORM_RTOL = {"fp32": 1e-5, "bf16": 8e-3, "fp16": 1e-3}
-"""The residual and the norm are rounded once each; sums of small integers are exact."""
+"""Accepted error by dtype.
+
+The residual and the norm are rounded once each; sums of small integers are exact.
+"""
 
 
 def all_reduce_rmsnorm_buffers(role: Role) -> dict[str, BufferSpec]:
-    """Message and residual of tokens x hidden, the norm's weight, and the sum unless that is written in place."""
+    """Return message and residual of tokens x hidden, the norm's weight, and the sum.
+
+    The sum has no buffer where it is written in place.
+    """
     found = {
         "message": BufferSpec(role.elements, value_id=role.rank),
         "residual": BufferSpec(role.elements, value_id=RESIDUAL_ID),
@@ -104,7 +110,7 @@ def all_reduce_rmsnorm_buffers(role: Role) -> dict[str, BufferSpec]:
 
 
 def run_all_reduce_rmsnorm(communicator: Communicator, buffers: Buffers, role: Role) -> None:
-    """The three, one after another: nothing is fused."""
+    """Run all-reduce, addition and norm one after another, without fusion."""
     message = buffers["message"]
     total = message if role.in_place else buffers["sum"]
     communicator.all_reduce(message, total)
@@ -115,7 +121,7 @@ def run_all_reduce_rmsnorm(communicator: Communicator, buffers: Buffers, role: R
 
 
 def all_reduce_rmsnorm_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """In float64, whole rows at a time: `index` begins and ends with a row."""
+    """Return the reference in float64; `index` consists of whole rows."""
     total = value(RESIDUAL_ID, index).double()
     for rank in range(role.ranks):
         total += value(rank, index).double()
@@ -136,23 +142,23 @@ ALL_REDUCE_RMSNORM = Collective(
 )
 
 
-# Broadcast: every rank ends with rank 0's message[elements]. Sampled token ids go out so.
+# Broadcast: every rank ends with rank 0's message[elements]. Sampled token ids are sent so.
 
 ROOT = 0
 
 
 def broadcast_buffers(role: Role) -> dict[str, BufferSpec]:
-    """The root's message; on the other ranks room for it."""
+    """Return the root's message; on other ranks room for it."""
     return {"message": BufferSpec(role.elements, value_id=ROOT if role.rank == ROOT else None)}
 
 
 def run_broadcast(communicator: Communicator, buffers: Buffers, _: Role) -> None:
-    """One broadcast."""
+    """Run one broadcast."""
     communicator.broadcast(buffers["message"], ROOT)
 
 
 def broadcast_reference(value: MessageValues, index: torch.Tensor, _: Role) -> torch.Tensor:
-    """The root's message."""
+    """Return the root's message."""
     return value(ROOT, index).double()
 
 
@@ -167,11 +173,11 @@ BROADCAST = Collective(
 )
 
 
-# Reduce-scatter: rank r ends with part r of the sum over ranks. Half of an all-reduce.
+# Reduce-scatter: rank r ends with part r of the sum over ranks. An all-reduce is this and an all-gather.
 
 
 def reduce_scatter_buffers(role: Role) -> dict[str, BufferSpec]:
-    """The whole message, and room for this rank's part of the sum."""
+    """Return the whole message, and room for this rank's part of the sum."""
     return {
         "message": BufferSpec(role.elements, value_id=role.rank),
         "out": BufferSpec(role.elements // role.ranks, value_id=None),
@@ -179,12 +185,12 @@ def reduce_scatter_buffers(role: Role) -> dict[str, BufferSpec]:
 
 
 def run_reduce_scatter(communicator: Communicator, buffers: Buffers, _: Role) -> None:
-    """One reduce-scatter."""
+    """Run one reduce-scatter."""
     communicator.reduce_scatter(buffers["message"], buffers["out"])
 
 
 def reduce_scatter_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The sum from where this rank's part begins."""
+    """Return the reference: this rank's part of the sum."""
     begin = role.rank * (role.elements // role.ranks)
     return torch.stack([value(rank, begin + index).double() for rank in range(role.ranks)]).sum(0)
 
@@ -206,4 +212,4 @@ _ROWS = (
     ALL_REDUCE_RMSNORM,
 )
 COLLECTIVES: dict[str, Collective] = {row.op: row for row in _ROWS}
-"""By name; a line here adds one."""
+"""All collectives by name; a row in `_ROWS` adds a collective."""

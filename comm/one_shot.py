@@ -1,7 +1,8 @@
-"""One-shot all-reduce in Triton over symmetric memory: out[elements] = sum over ranks of message[elements].
+"""One-shot all-reduce in Triton over symmetric memory.
 
-Every rank lays its message where all others can read it and then adds up all messages itself: one step over the links,
-where a ring takes 2 (ranks − 1). So it is the way of the small messages of decode, whose time is latency.
+It computes out[elements] = sum over ranks of message[elements]. Every rank puts its message where all ranks can read
+it, then adds up all messages itself. This takes one step over the links, where a ring takes 2 (ranks − 1). It suits the
+small messages of decode, whose time is latency.
 """
 
 from collections.abc import Sequence
@@ -11,29 +12,32 @@ import triton
 import triton.language as tl
 
 MOST_BYTES = 2**20
-"""Each rank reads ranks − 1 whole messages, where a two-shot reads and writes (ranks − 1) / ranks of one: beyond this
-the extra bytes cost more than the second step. And so many tiles are at work at once on every GPU with a link."""
+"""Longest message.
+
+Each rank reads ranks − 1 whole messages, where a two-shot reads and writes (ranks − 1) / ranks of one. Beyond this size
+the extra bytes cost more than the second step. Every GPU with a link can also run MAX_TILES tiles at once.
+"""
 TILE_BYTES = 8192
-"""A program's part: 16 bytes for each of its threads."""
+"""Bytes of a program's tile: 16 for each of its threads."""
 WARPS = 16
 MAX_TILES = MOST_BYTES // TILE_BYTES
 FLAGS_OFFSET = 2 * MOST_BYTES
-"""Where in a buffer the flags begin, behind the two slots."""
+"""Offset of the flags in a buffer, after the two slots."""
 
 
-# The flag protocol. Program b of all ranks is a channel of its own: it has a tile in each of the two slots of every
-# rank's buffer, one flag for each rank in every rank's buffer, and a counter of its calls, the epoch. In a call it
-#   1. takes the next epoch, and writes its tile of the message into its own buffer, into slot `epoch mod 2`;
-#   2. writes the epoch into its flag at every rank. `release` at system scope, behind the program's barrier: whoever
-#      reads this flag reads the tile of all threads, also across a link;
-#   3. waits until each rank's flag at home has reached the epoch. `acquire` at system scope, and a barrier again: no
-#      thread reads a tile before that. A flag may be one ahead, for a rank that is done goes on to its next call;
-#   4. adds up the tiles of all ranks in the order of ranks, in fp32: the same bits everywhere and every time.
-# One barrier a call is enough since there are two slots. Slot `epoch mod 2` is written again in call epoch + 2, after
-# that rank has seen all flags of epoch + 1; and a rank raises its flag of epoch + 1 only when its call `epoch`, with
-# all that it read, has ended (calls follow one another on one stream). With one slot a fast rank would overwrite what
-# a slow one still reads, and a second barrier would be needed. Flags are never cleared: they only grow. The epoch lives
-# in the device's memory, where a replayed CUDA graph finds what the call before has left; its 32 bits may wrap.
+# The flag protocol. Program b of all ranks is a channel of its own. In every rank's buffer it has a tile in each of the
+# two slots, and one flag for each rank. It also has a counter of its calls, the epoch. In a call it
+# 1. takes the next epoch, and writes its tile of the message into slot `epoch mod 2` of its own buffer;
+# 2. writes the epoch into its flag at every rank, with `release` at system scope, after the program's barrier: a reader
+#    of this flag sees the tile of all threads, also across a link;
+# 3. waits until each rank's flag in its own buffer has reached the epoch, with `acquire` at system scope, and a barrier
+#    again: no thread reads a tile before that. A flag may be ahead by 1, since a finished rank starts its next call;
+# 4. adds up the tiles of all ranks in the order of ranks, in fp32: the bits are equal on all ranks and in all runs.
+# One barrier per call is enough since there are two slots. Slot `epoch mod 2` is written again in call epoch + 2, after
+# that rank has seen all flags of epoch + 1. A rank raises its flag of epoch + 1 only after its call `epoch` has ended,
+# with all its reads, since calls share a stream. With one slot a fast rank would overwrite data that a slow rank still
+# reads, and a second barrier would be needed. Flags are never cleared: they only grow. The epoch lives in the device's
+# memory, where a replayed CUDA graph finds the value of the previous call; its 32 bits may wrap.
 @triton.jit(do_not_specialize=["rank"])
 def _one_shot(
     message: tl.tensor,
@@ -80,17 +84,22 @@ def _one_shot(
 
 
 def buffer_bytes(ranks: int) -> int:
-    """What each rank has to share: two slots and the flags. It is zero before the first call."""
+    """Return the bytes that each rank shares: two slots and the flags.
+
+    They must be zero before the first call.
+    """
     return FLAGS_OFFSET + 4 * MAX_TILES * ranks
 
 
 class OneShotAllReduce:
-    """The all-reduce of one rank. A call allocates nothing, so it can be captured; one stream makes all calls.
+    """The all-reduce of one rank.
+
+    A call allocates nothing, so it can be captured. All calls must be on one stream.
 
     Args:
-        rank: this one.
+        rank: number of this rank.
         buffers: for each rank the address, in this process, of `buffer_bytes` zeros that all ranks can reach.
-        device: of this rank.
+        device: device of this rank.
         epoch: calls that all ranks have made on these buffers.
     """
 

@@ -1,23 +1,20 @@
-"""Ping-pong: message[elements] goes to the target and what arrived comes back. Half of it is the latency of a hop.
-
-The way back sends what has just arrived, so that neither way can begin before the other has ended.
-"""
+"""Point-to-point operations: exchange, peer copy, ping-pong, ring shift, send."""
 
 import torch
 
 from comm.backend import Communicator
 from comm.collective import EXACT_RTOL, Buffers, BufferSpec, Collective, MessageValues, Role
 
-# Exchange: two ranks send message[elements] to each other at the same time. Both directions of one link.
+# Exchange: two ranks send message[elements] to each other at the same time, in both directions of one link.
 
 
 def _peer_rank(role: Role) -> int | None:
-    """Whom this rank talks to; None if it only waits."""
+    """Return the rank that this rank communicates with; None if it only waits."""
     return {role.source: role.target, role.target: role.source}.get(role.rank)
 
 
 def exchange_buffers(role: Role) -> dict[str, BufferSpec]:
-    """A message and room for the other's; nothing at ranks that wait."""
+    """Return a message and room for the peer's; nothing at ranks that wait."""
     if _peer_rank(role) is None:
         return {}
     return {"message": BufferSpec(role.elements, value_id=role.rank), "out": BufferSpec(role.elements, value_id=None)}
@@ -30,7 +27,7 @@ def run_exchange(communicator: Communicator, buffers: Buffers, role: Role) -> No
 
 
 def exchange_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The other's message."""
+    """Return the peer's message."""
     other = _peer_rank(role)
     return value(role.rank if other is None else other, index).double()
 
@@ -47,24 +44,24 @@ EXCHANGE = Collective(
 )
 
 
-# Peer copy: the source writes message[elements] into the target's memory, which takes no part. The bare link.
+# Peer copy: the source writes message[elements] into the target's memory; the target takes no part. The bare link.
 
 
 def peer_copy_buffers(role: Role) -> dict[str, BufferSpec]:
-    """Both ends belong to the source; the backend lays `out` into the target's memory."""
+    """Return both buffers at the source; `out` lies in the target's memory."""
     if role.rank != role.source:
         return {}
     return {"message": BufferSpec(role.elements, value_id=role.source), "out": BufferSpec(role.elements, value_id=None)}
 
 
 def run_peer_copy(communicator: Communicator, buffers: Buffers, role: Role) -> None:
-    """One copy."""
+    """Run one copy."""
     if role.rank == role.source:
         communicator.copy_to(buffers["message"], role.target, buffers["out"])
 
 
 def peer_copy_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The source's message."""
+    """Return the source's message."""
     return value(role.source, index).double()
 
 
@@ -81,7 +78,10 @@ PEER_COPY = Collective(
 
 
 def ping_pong_buffers(role: Role) -> dict[str, BufferSpec]:
-    """A message and room for its return at the source, room for it at the target, nothing elsewhere."""
+    """Return the buffers of a ping-pong.
+
+    The source has a message and room for its return, the target has room for it, other ranks have nothing.
+    """
     room = {"out": BufferSpec(role.elements, value_id=None)}
     if role.rank == role.source:
         return {"message": BufferSpec(role.elements, value_id=role.source), **room}
@@ -89,7 +89,11 @@ def ping_pong_buffers(role: Role) -> dict[str, BufferSpec]:
 
 
 def run_ping_pong(communicator: Communicator, buffers: Buffers, role: Role) -> None:
-    """There and back."""
+    """Send to the target and back.
+
+    Ping-pong: message[elements] goes to the target, and the target sends back what has just arrived. Neither way can
+    thus begin before the other has ended. Half of the time is the latency of a hop.
+    """
     if role.rank == role.source:
         communicator.send(buffers["message"], role.target)
         communicator.recv(buffers["out"], role.target)
@@ -99,7 +103,7 @@ def run_ping_pong(communicator: Communicator, buffers: Buffers, role: Role) -> N
 
 
 def ping_pong_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The source's message, on both sides."""
+    """Return the source's message, on both sides."""
     return value(role.source, index).double()
 
 
@@ -115,24 +119,24 @@ PING_PONG = Collective(
 )
 
 
-# Ring shift: every rank sends message[elements] to the next and receives from the one before, all at once.
+# Ring shift: every rank sends message[elements] to the next and receives from the previous rank, all at once.
 #
-# What pipeline stages do when each has a micro-batch in flight; nccl-tests calls it sendrecv.
+# Pipeline stages do this when each has a microbatch in flight; nccl-tests calls it sendrecv.
 
 
 def ring_shift_buffers(role: Role) -> dict[str, BufferSpec]:
-    """A message, and room for that of the rank before."""
+    """Return a message, and room for the message of the previous rank."""
     return {"message": BufferSpec(role.elements, value_id=role.rank), "out": BufferSpec(role.elements, value_id=None)}
 
 
 def run_ring_shift(communicator: Communicator, buffers: Buffers, role: Role) -> None:
-    """Send on and receive at once."""
+    """Send and receive at once."""
     after, before = (role.rank + 1) % role.ranks, (role.rank - 1) % role.ranks
     communicator.exchange(buffers["message"], after, buffers["out"], before)
 
 
 def ring_shift_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The message of the rank before."""
+    """Return the message of the previous rank."""
     return value((role.rank - 1) % role.ranks, index).double()
 
 
@@ -151,14 +155,14 @@ RING_SHIFT = Collective(
 
 
 def send_recv_buffers(role: Role) -> dict[str, BufferSpec]:
-    """A message at the source, room for it at the target, nothing elsewhere."""
+    """Return a message at the source, room for it at the target, nothing elsewhere."""
     if role.rank == role.source:
         return {"message": BufferSpec(role.elements, value_id=role.source)}
     return {"out": BufferSpec(role.elements, value_id=None)} if role.rank == role.target else {}
 
 
 def run_send_recv(communicator: Communicator, buffers: Buffers, role: Role) -> None:
-    """One side's part of the hop."""
+    """Run this rank's side of the hop."""
     if role.rank == role.source:
         communicator.send(buffers["message"], role.target)
     elif role.rank == role.target:
@@ -166,12 +170,12 @@ def run_send_recv(communicator: Communicator, buffers: Buffers, role: Role) -> N
 
 
 def send_recv_reference(value: MessageValues, index: torch.Tensor, role: Role) -> torch.Tensor:
-    """The source's message."""
+    """Return the source's message."""
     return value(role.source, index).double()
 
 
 def send_recv_result(role: Role) -> str | None:
-    """The target alone is given something."""
+    """Return the result's buffer, which only the target has."""
     return "out" if role.rank == role.target else None
 
 

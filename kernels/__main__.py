@@ -110,7 +110,7 @@ def _require_choice(option: str, word: str, known: tuple[str, ...]) -> None:
 
 
 def run_cli() -> None:
-    """The commands, with a wrong input told in one line."""
+    """Run the commands; report a wrong input in one line, with exit code 2."""
     try:
         app()
     except UserError as error:

@@ -1,4 +1,8 @@
-"""What decode attention is given, contiguous or in pages: its tensors, its work, its reference, and what is refused."""
+"""Attention without our own kernels: torch, FlashAttention, FlashInfer.
+
+For decode, over a contiguous or paged cache, the file also has the tensors, work, references and checks of operands
+that our kernel shares.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,14 +22,20 @@ from specs.roofline import Work
 from specs.units import ITEMSIZE
 
 DECODE_RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
-"""Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm; the rest is order of summation."""
+"""Largest accepted relative error of decode by dtype.
+
+Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm. The rest is order of summation.
+"""
 HEAD_DIMS = (64, 128)
 MAX_QUERIES_PER_KV_HEAD = 32
-"""Query heads of one kv head: the accumulators of more do not fit into the registers of a program."""
+"""Most query heads of one kv head.
+
+The accumulators of more heads do not fit into the registers of a program.
+"""
 
 
 class AttentionSizes(NamedTuple):
-    """Of one call; `context` is what the cache has room for."""
+    """Sizes of one call; `context` is the capacity of the cache in tokens."""
 
     batch: int
     context: int
@@ -35,7 +45,10 @@ class AttentionSizes(NamedTuple):
 
 
 def decode_work(*, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, dtype: str, **_: int) -> Work:
-    """Read K and V once, read q and write out once; lengths and page tables are a few bytes beside them."""
+    """Return the work: read K and V once, read q and write out once.
+
+    Lengths and page tables add only a few bytes.
+    """
     cache, queries = 2 * batch * context * kv_heads * head_dim, batch * heads * head_dim
     return Work(flops=4 * queries * context, hbm_bytes=(cache + 2 * queries) * ITEMSIZE[dtype])
 
@@ -43,9 +56,10 @@ def decode_work(*, batch: int, context: int, heads: int, kv_heads: int, head_dim
 def decode_inputs(
     source: TensorSource, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, dtype: str
 ) -> Inputs:
-    """query[batch, heads, head_dim], key and value[batch, context, kv_heads, head_dim], lengths[batch], out as query.
+    """Return the tensors of one call over a contiguous cache.
 
-    Every sequence is as long as the context.
+    They are query[batch, heads, head_dim], key and value[batch, context, kv_heads, head_dim], lengths[batch], out as
+    query. Every sequence is as long as the context.
     """
     return _common_inputs(source, (batch, heads, head_dim), context, dtype) | {
         "key": source.weight(batch, context, kv_heads, head_dim, dtype=dtype),
@@ -64,9 +78,11 @@ def paged_inputs(
     page_size: int,
     dtype: str,
 ) -> Inputs:
-    """As above, but key_pages and value_pages[pages, page_size, kv_heads, head_dim] and table[batch, pages a sequence].
+    """Return the tensors of one call over a paged cache.
 
-    Pages lie in no order, as after a while of serving; the table is the same in every run.
+    They are those of `decode_inputs`, but with key_pages and value_pages[pages, page_size, kv_heads, head_dim] and
+    table[batch, pages a sequence]. Pages lie in random order, as after a while of serving. The table is the same in
+    every run.
     """
     each = ceil(context / page_size)
     order = torch.randperm(batch * each, generator=torch.Generator().manual_seed(batch * each))
@@ -88,14 +104,14 @@ def _common_inputs(source: TensorSource, shape: tuple[int, int, int], context: i
 def decode_reference(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """Each sequence in float64, in slices of its tokens."""
+    """Return each sequence's result in float64, in slices of its tokens."""
     return _attention_reference(query, lengths, lambda b: (key[b], value[b]))
 
 
 def paged_reference(
     query: torch.Tensor, key_pages: torch.Tensor, value_pages: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """The same of pages in the order of the table."""
+    """Return each sequence's result in float64, from pages in the order of the table."""
 
     def gathered(b: int) -> tuple[torch.Tensor, torch.Tensor]:
         return key_pages[table[b].long()].flatten(0, 1), value_pages[table[b].long()].flatten(0, 1)
@@ -123,7 +139,7 @@ def _attention_reference(
 def check_contiguous_cache(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
 ) -> AttentionSizes:
-    """Refuse what would touch foreign memory: contiguous caches.
+    """Refuse operands over a contiguous cache that would touch foreign memory.
 
     Raises:
         UserError: shapes, strides or dtypes that our kernel does not take.
@@ -142,10 +158,12 @@ def check_paged_cache(
     lengths: torch.Tensor,
     out: torch.Tensor,
 ) -> AttentionSizes:
-    """The same of pages; what stands in the table is taken on trust.
+    """Refuse operands over a paged cache that would touch foreign memory.
+
+    The entries of the table are not checked.
 
     Raises:
-        UserError: as above.
+        UserError: shapes, strides or dtypes that our kernel does not take.
     """
     _check_dimensions("key_pages", key_pages, 4, "[pages, page_size, kv_heads, head_dim]")
     _check_dimensions("table", table, 2, "[batch, pages a sequence]")
@@ -161,7 +179,7 @@ def check_paged_cache(
 def _check_common(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
 ) -> tuple[int, int, int]:
-    """heads, kv_heads and head_dim."""
+    """Return heads, kv_heads and head_dim after checking shapes, strides and dtypes."""
     _check_dimensions("query", query, 3, "[batch, heads, head_dim]")
     (batch, heads, head_dim), kv_heads = query.shape, key.shape[2]
     if head_dim not in HEAD_DIMS:
@@ -194,18 +212,19 @@ def _check_dimensions(name: str, tensor: torch.Tensor, dimensions: int, expected
         raise UserError(f"{name} has shape {tuple(tensor.shape)}; it must be {name}{expected}")
 
 
-# The baseline of decode attention: torch's scaled_dot_product_attention, with the query heads of a kv head as rows.
+# Baseline of decode attention: torch's scaled_dot_product_attention, with the query heads of a kv head as rows.
 #
-# q[batch, kv_heads, group, head_dim] against k[batch, kv_heads, context, head_dim]: nothing is repeated for grouped
-# queries, and with one query a sequence there is nothing to mask.
+# It takes q[batch, kv_heads, group, head_dim] against k[batch, kv_heads, context, head_dim]. Nothing is repeated for
+# grouped queries, and one query per sequence needs no mask.
 
 
 def run_decode(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor | None, out: torch.Tensor
 ) -> None:
-    """One call, then a copy into `out`, for torch takes no room to write into.
+    """Run one call, then copy into `out`, since torch's function has no `out`.
 
-    Without lengths every sequence fills the cache. On a GPU each has to: to read them would hold up the stream.
+    Without lengths every sequence fills the cache. On a GPU each sequence must fill it: reading lengths would block the
+    stream.
     """
     batch, context, kv_heads, head_dim = key.shape
     queries = query.view(batch, kv_heads, -1, head_dim)
@@ -229,24 +248,24 @@ TORCH_DECODE_ATTENTION = Kernel(
 )
 
 
-# The rivals of decode attention: FlashAttention over a contiguous cache, FlashInfer over pages.
+# Libraries for decode attention: FlashAttention over a contiguous cache, FlashInfer over pages.
 #
-# FlashAttention-3 (`flash_attn_interface`) goes before FlashAttention-2 (`flash_attn`) where both are there. Its
-# functions take no room to write into, and a copy would be charged to it: `out` becomes the tensor that it gives, so
-# that views of `out` made before do not see the result. FlashInfer plans ahead of a call, from lengths and page table;
-# that is not timed, as engines do it once a step for all layers.
+# FlashAttention-3 (`flash_attn_interface`) is preferred to FlashAttention-2 (`flash_attn`) where both are installed.
+# Its functions have no `out`, and a copy would count against it. So `out` becomes the returned tensor, and earlier
+# views of `out` do not see the result. FlashInfer plans before a call, from lengths and page table. Planning is not
+# timed, since engines plan once a step for all layers.
 
 WORKSPACE_BYTES = 128 * 2**20
-"""What FlashInfer's documentation gives a wrapper for partial results."""
+"""Workspace for partial results, as in FlashInfer's documentation."""
 LIBRARY_RTOL = {"bf16": DECODE_RTOL["bf16"], "fp16": DECODE_RTOL["fp16"]}
 
 
 @cache
 def import_flash_attn() -> Any:
-    """FlashAttention, the newer of those that are installed.
+    """Return FlashAttention's module, the newer of those that are installed.
 
     Raises:
-        UserError: none is, or it does not fit this torch.
+        UserError: none is installed, or it does not fit this torch.
     """
     reasons = []
     for module in ("flash_attn_interface", "flash_attn"):
@@ -261,18 +280,18 @@ def import_flash_attn() -> Any:
 def _import_flashinfer() -> Any:
     try:
         return import_module("flashinfer")
-    except Exception as error:  # likewise
+    except Exception as error:  # raises more than ImportError too
         told = str(error).split("\n")[0]
         raise UserError(f"FlashInfer is needed: pip install flashinfer-python ({told})") from error
 
 
 def missing_flash_attn() -> str | None:
-    """One line where FlashAttention cannot be imported."""
+    """Return one line where FlashAttention cannot be imported; None where it can."""
     return _import_problem(import_flash_attn)
 
 
 def missing_flashinfer() -> str | None:
-    """One line where FlashInfer cannot be imported."""
+    """Return one line where FlashInfer cannot be imported; None where it can."""
     return _import_problem(_import_flashinfer)
 
 
@@ -285,7 +304,10 @@ def _import_problem(library: Any) -> str | None:
 
 
 def replace_storage(out: torch.Tensor, result: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-    """Make `out` the result of FlashAttention, of which some versions give the sums of the softmax beside it."""
+    """Make `out` the result of FlashAttention.
+
+    Some versions return the sums of the softmax too.
+    """
     found = (result[0] if isinstance(result, tuple) else result).view(out.shape)
     out.set_(found.untyped_storage(), found.storage_offset(), found.shape, found.stride())
 
@@ -293,7 +315,7 @@ def replace_storage(out: torch.Tensor, result: torch.Tensor | tuple[torch.Tensor
 def run_flash_attn(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
 ) -> None:
-    """One call of `flash_attn_with_kvcache`; `out` becomes what it gives."""
+    """Run one call of `flash_attn_with_kvcache`; `out` becomes its result."""
     replace_storage(out, import_flash_attn().flash_attn_with_kvcache(query[:, None], key, value, cache_seqlens=lengths))
 
 
@@ -305,14 +327,14 @@ class FlashInferPlan(NamedTuple):
     lengths: torch.Tensor
 
     def is_valid_for(self, table: torch.Tensor, lengths: torch.Tensor) -> bool:
-        """Whether it holds for these too; on a GPU that waits for it."""
+        """Return whether the plan holds for this table and lengths; a GPU must wait."""
         return torch.equal(self.table, table) and torch.equal(self.lengths, lengths)
 
 
 _PLAN_BY_SIZES: dict[tuple[object, ...], FlashInferPlan] = {}
-"""The last plan for each size: the copies that a case rotates through have equal tables."""
+"""Last plan by sizes; copies that a case rotates through have equal tables."""
 _PLAN_BY_TABLE = WeakIdKeyDictionary()
-"""By page table: its plan."""
+"""Plan by page table."""
 
 
 @cache
@@ -328,10 +350,9 @@ def run_flashinfer(
     lengths: torch.Tensor,
     out: torch.Tensor,
 ) -> None:
-    """One call over pages; the first with a page table plans.
+    """Run one call over pages; the first call with a page table plans.
 
-    A table that is first met while a graph is captured, where nothing can be compared, is taken for that of the last
-    plan at these sizes.
+    During graph capture nothing can be compared. A new table then counts as that of the last plan at these sizes.
 
     Raises:
         UserError: a first call at these sizes during capture.
@@ -392,16 +413,22 @@ FLASHINFER_DECODE = replace(
 )
 
 
-# A prompt: out[t, h] = softmax(q[t, h] · K[:t + 1, g]ᵀ / √head_dim) · V[:t + 1, g], g the kv head of query head h.
+# Prefill: out[t, h] = softmax(q[t, h] · K[:t + 1, g]ᵀ / √head_dim) · V[:t + 1, g], g the kv head of query head h.
 #
-# Measured as libraries do it, not written anew: matrix products fill it, and the best of them are near the peak.
+# Only libraries are measured: matrix products dominate, and the best libraries are near the peak.
 
 PREFILL_RTOL = {"fp32": 2e-5, "bf16": 4e-3, "fp16": 1e-3}
-"""Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm; the rest is order of summation."""
+"""Largest accepted relative error of prefill by dtype.
+
+Two roundings of bf16, of the weights and of the result, cost 1.6e-3 in this norm. The rest is order of summation.
+"""
 
 
 def prefill_work(*, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Work:
-    """Read q, K and V once, write out once; a token attends to itself and to those before it."""
+    """Return the work: read q, K and V once, write out once.
+
+    A token attends to itself and to earlier tokens.
+    """
     queries, keys = tokens * heads * head_dim, tokens * kv_heads * head_dim
     return Work(flops=2 * queries * (tokens + 1), hbm_bytes=2 * (queries + keys) * ITEMSIZE[dtype])
 
@@ -409,7 +436,10 @@ def prefill_work(*, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype
 def prefill_inputs(
     source: TensorSource, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str
 ) -> Inputs:
-    """query[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim], out as query."""
+    """Return the tensors of one prompt.
+
+    They are query[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim], out as query.
+    """
     return {
         "query": source.activation(tokens, heads, head_dim, dtype=dtype, name="query"),
         "key": source.activation(tokens, kv_heads, head_dim, dtype=dtype, name="key"),
@@ -419,18 +449,24 @@ def prefill_inputs(
 
 
 def run_prefill(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor) -> None:
-    """One call; torch picks the backend. Then a copy into `out`, for it takes no room to write into."""
+    """Run one call with torch's choice of backend, then copy into `out`.
+
+    torch's function has no `out`.
+    """
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
     out.copy_(scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1))
 
 
 def run_flash_attn_prefill(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor) -> None:
-    """One call of `flash_attn_func`; `out` becomes what it gives, as in kernels/attention.py."""
+    """Run one call of `flash_attn_func`; `out` becomes its result."""
     replace_storage(out, import_flash_attn().flash_attn_func(query[None], key[None], value[None], causal=True))
 
 
 def prefill_reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """In float64, a block of queries at a time, against the tokens up to its last."""
+    """Return the result in float64, a block of queries at a time.
+
+    Each block takes the tokens up to its last.
+    """
     tokens, heads, head_dim = query.shape
     wide = query.double().view(tokens, key.shape[1], -1, head_dim)
     keys, values, blocks = key.double(), value.double(), []

@@ -1,6 +1,7 @@
-"""The read ceiling: how fast memory can be streamed when nothing is written, s = Σ buffer[elements].
+"""Ceilings of a device: read bandwidth, copy bandwidth, and launch time.
 
-Decode reads weights and writes next to nothing, so this and not a copy is the limit it is held against.
+The read ceiling streams memory and writes next to nothing, s = Σ buffer[elements]. Decode reads weights and writes next
+to nothing, so its limit is the read ceiling and not the copy ceiling.
 """
 
 import torch
@@ -14,26 +15,26 @@ from specs.units import ITEMSIZE
 # The copy ceiling: memory read and written at the same rate, out[elements] = source[elements].
 
 COPY_RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
-"""A copy is exact."""
+"""Largest accepted relative error: zero, since a copy is exact."""
 
 
 def copy_work(*, elements: int, dtype: str) -> Work:
-    """Read source once, write out once."""
+    """Return the work: read source once, write out once."""
     return Work(flops=0, hbm_bytes=2 * elements * ITEMSIZE[dtype])
 
 
 def copy_inputs(source: TensorSource, *, elements: int, dtype: str) -> Inputs:
-    """source[elements] and out[elements]."""
+    """Return source[elements] and out[elements]."""
     return {"source": source.weight(elements, dtype=dtype), "out": source.output(elements, dtype=dtype)}
 
 
 def run_copy(source: torch.Tensor, out: torch.Tensor) -> None:
-    """One copy within the device."""
+    """Run one copy within the device."""
     out.copy_(source)
 
 
 def copy_reference(source: torch.Tensor) -> torch.Tensor:
-    """The source itself, which is exact."""
+    """Return the source, which is exact."""
     return source
 
 
@@ -50,10 +51,10 @@ TORCH_COPY = Kernel(
 )
 
 
-# The least launch: a kernel that does nothing, so that in a chain of them the time is the launch alone.
+# The minimum launch: an empty kernel. In a chain of empty kernels the time is the launch alone.
 
 EMPTY_RTOL = {"fp32": 0.0}
-"""What it leaves alone is exact."""
+"""Largest accepted relative error: zero, since `out` does not change."""
 EMPTY_WARPS = 1
 
 
@@ -63,28 +64,28 @@ def _empty(out: tl.tensor) -> None:
 
 
 def empty_work(*, dtype: str) -> Work:  # noqa: ARG001 - every kernel's work has its dtype
-    """Neither bytes nor flops."""
+    """Return work without bytes or flops."""
     return Work(flops=0, hbm_bytes=0)
 
 
 def empty_inputs(source: TensorSource, *, dtype: str) -> Inputs:
-    """x[1], and out[1] that holds the same."""
+    """Return x[1], and out[1] with the same value."""
     x = source.activation(1, dtype=dtype)
     return {"x": x, "out": x.clone()}
 
 
 def run_empty(x: torch.Tensor, out: torch.Tensor) -> None:  # noqa: ARG001 - x is what out is held against
-    """One program of one warp that returns at once."""
+    """Run one program of one warp that returns at once."""
     _empty[(1,)](out, num_warps=EMPTY_WARPS, **LAUNCH_OPTIONS)
 
 
 def empty_reference(x: torch.Tensor) -> torch.Tensor:
-    """X itself: what was in out stays there."""
+    """Return x, since out must stay unchanged."""
     return x.to(torch.float64)
 
 
 def empty_variants(dtype: str) -> list[TritonVariant]:
-    """The one compiled form."""
+    """Return the only compiled form."""
     return [TritonVariant(_empty, {"out": f"*{dtype}"}, {}, EMPTY_WARPS, 1)]
 
 
@@ -102,32 +103,32 @@ TRITON_EMPTY = Kernel(
 )
 
 
-# The launch floor: what one call costs when there is next to nothing to do, out[1] = fmax(x[1], out[1]).
+# The launch floor: time of one call with next to no work, out[1] = fmax(x[1], out[1]).
 #
-# Each call reads the `out` that the one before wrote, so calls cannot overlap. fmax passes over NaN, so the
-# first call turns the poison in `out` into x and every later one leaves x there.
+# Each call reads the `out` of the previous call, so calls cannot overlap. fmax ignores NaN, so the first call replaces
+# the NaN in `out` by x, and every later call leaves x there.
 
 LAUNCH_RTOL = {"fp32": 0.0, "bf16": 0.0, "fp16": 0.0}
-"""The larger of two equal numbers is exact."""
+"""Largest accepted relative error: zero, since the maximum is exact."""
 
 
 def launch_work(*, dtype: str) -> Work:
-    """Read x and out, write out: one element each, and one comparison."""
+    """Return the work: read x and out, write out, one element each; 1 comparison."""
     return Work(flops=1, hbm_bytes=3 * ITEMSIZE[dtype])
 
 
 def launch_inputs(source: TensorSource, *, dtype: str) -> Inputs:
-    """x[1] and out[1]."""
+    """Return x[1] and out[1]."""
     return {"x": source.activation(1, dtype=dtype), "out": source.output(1, dtype=dtype)}
 
 
 def run_launch(x: torch.Tensor, out: torch.Tensor) -> None:
-    """One elementwise op on one element."""
+    """Run one elementwise op on one element."""
     torch.fmax(x, out, out=out)
 
 
 def launch_reference(x: torch.Tensor) -> torch.Tensor:
-    """X itself."""
+    """Return x in float64."""
     return x.to(torch.float64)
 
 
@@ -145,9 +146,10 @@ TORCH_LAUNCH = Kernel(
 
 
 READ_RTOL = {"fp32": 1e-2, "bf16": 1e-2}
-"""A sum of N normals is about √N and loses about √f of that when a share f is unread: 1e-2 stands for one in 10^4.
+"""Largest accepted relative error by dtype.
 
-Summing costs fp32 under 1e-5 and rounding the result to bf16 2e-3; fp16 is out since √N passes its 65504.
+A sum of N normals is about √N, and loses about √f of that when a share f is unread: 1e-2 detects a share of 10^-4.
+Summing costs fp32 under 1e-5, and rounding the result to bf16 2e-3. fp16 is excluded since √N exceeds its 65504.
 """
 
 BLOCK_BYTES = 16384
@@ -163,12 +165,15 @@ def _read(buffer: tl.tensor, out: tl.tensor, elements: int, BLOCK: tl.constexpr)
 
 
 def read_work(*, elements: int, dtype: str) -> Work:
-    """Read the buffer once; the sums written are at most 4 bytes in 16 KiB. An addition an element."""
+    """Return the work: read the buffer once, one addition per element.
+
+    The written sums are at most 4 bytes per 16 KiB.
+    """
     return Work(flops=elements, hbm_bytes=elements * ITEMSIZE[dtype])
 
 
 def block_sums(buffer: torch.Tensor, size: int) -> torch.Tensor:
-    """Float64 sums of each `size` elements, slice by slice."""
+    """Return float64 sums of each `size` elements, slice by slice."""
     sums = []
     for part in buffer.split(CHECK_ELEMENTS):
         whole = part.numel() // size * size
@@ -179,39 +184,42 @@ def block_sums(buffer: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def torch_read_inputs(source: TensorSource, *, elements: int, dtype: str) -> Inputs:
-    """buffer[elements] and out[1]."""
+    """Return buffer[elements] and out[1]."""
     return {"buffer": source.weight(elements, dtype=dtype), "out": source.output(1, dtype=dtype)}
 
 
 def run_torch_read(buffer: torch.Tensor, out: torch.Tensor) -> None:
-    """One sum of everything."""
+    """Run one sum over the whole buffer."""
     torch.sum(buffer.view(1, -1), dim=1, out=out)
 
 
 def torch_read_reference(buffer: torch.Tensor) -> torch.Tensor:
-    """The sum in float64."""
+    """Return the sum in float64."""
     return block_sums(buffer, 4096).sum(dim=0, keepdim=True)
 
 
 def triton_read_inputs(source: TensorSource, *, elements: int, dtype: str) -> Inputs:
-    """buffer[elements] and out[programs], a program reading 16 KiB."""
+    """Return buffer[elements] and out[programs]; a program reads 16 KiB."""
     programs = triton.cdiv(elements * ITEMSIZE[dtype], BLOCK_BYTES)
     return {"buffer": source.weight(elements, dtype=dtype), "out": source.output(programs, dtype="fp32")}
 
 
 def run_triton_read(buffer: torch.Tensor, out: torch.Tensor) -> None:
-    """One sum for each 16 KiB: eight 16-byte loads a thread, all in flight before the first is used."""
+    """Run one sum for each 16 KiB.
+
+    Each thread has eight 16-byte loads, all in flight before the first is used.
+    """
     block = BLOCK_BYTES // buffer.element_size()
     _read[(out.numel(),)](buffer, out, buffer.numel(), BLOCK=block, num_warps=READ_WARPS, **LAUNCH_OPTIONS)
 
 
 def triton_read_reference(buffer: torch.Tensor) -> torch.Tensor:
-    """Each program's sum in float64."""
+    """Return each program's sum in float64."""
     return block_sums(buffer, BLOCK_BYTES // buffer.element_size())
 
 
 def read_variants(dtype: str) -> list[TritonVariant]:
-    """The one compiled form."""
+    """Return the only compiled form."""
     signature = {"buffer": f"*{dtype}", "out": "*fp32", "elements": "i32"}
     return [TritonVariant(_read, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, READ_WARPS, 1)]
 

@@ -1,4 +1,7 @@
-"""Ahead-of-time compilation of Triton kernels for any GPU, with no GPU: registers, spills, shared memory, SASS."""
+"""Ahead-of-time compilation of Triton kernels for any GPU, without a GPU.
+
+It gives registers, spills, shared memory and SASS.
+"""
 
 import re
 import struct
@@ -16,13 +19,13 @@ from kernels.triton_utils import ASTSource, GPUTarget, missing_triton, triton
 from specs.errors import UserError
 from specs.gpus import ARCHS
 
-# Machine code as text, by the tools that Triton's wheel carries.
+# Machine code as text, by the tools in Triton's wheel.
 
 _INSTRUCTION_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/.*", re.MULTILINE)
 
 
 def resource_usage(cubin: bytes) -> str:
-    """Registers, stack and memory of each function, as cuobjdump prints them."""
+    """Return cuobjdump's text on registers, stack and memory of each function."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
@@ -30,10 +33,11 @@ def resource_usage(cubin: bytes) -> str:
 
 
 def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
-    """The SASS of each cubin, all of which are for `arch`: a line an instruction, which begins with its address.
+    """Return the SASS of each cubin, all of which are for `arch`.
 
-    The disassembler takes a third of a second to start and milliseconds to read a kernel, so all code is laid end to
-    end and read at once; addresses count from the first cubin's code.
+    Each instruction is a line that begins with its address. The disassembler takes a third of a second to start and
+    milliseconds to read a kernel. All code is therefore concatenated and read at once; addresses count from the first
+    cubin's code.
 
     Raises:
         UserError: as `check_disassembler` does.
@@ -52,10 +56,10 @@ def disassemble(cubins: Sequence[bytes], arch: str) -> list[str]:
 
 
 def check_disassembler(arch: str) -> None:
-    """Refuse an architecture that the disassembler of this Triton does not know.
+    """Refuse an architecture that this Triton's disassembler does not know.
 
     Raises:
-        UserError: it does not list the architecture.
+        UserError: the disassembler does not list the architecture.
     """
     known = _disassembler_archs()
     if known and _disassembler_name(arch) not in known:
@@ -64,18 +68,24 @@ def check_disassembler(arch: str) -> None:
 
 @cache
 def _disassembler_archs() -> frozenset[str]:
-    """Architectures that the disassembler's help lists: SM90a, …; none where it has another form of help."""
+    """Return the architectures in the disassembler's help, such as SM90a.
+
+    Empty where the help has another form.
+    """
     return frozenset(re.findall(r"'(SM\d+\w?)'", _tool_output("nvdisasm", "--help")))
 
 
 def _disassembler_name(arch: str) -> str:
-    """The disassembler's name of an architecture, with what this generation alone has."""
+    """Return the disassembler's name of an architecture.
+
+    From sm_90 on it includes the features that only this architecture has.
+    """
     number = arch.removeprefix("sm_")
     return f"SM{number}a" if int(number) >= 90 else f"SM{number}"
 
 
 def _code_sections(cubin: bytes) -> Iterator[bytes]:
-    """What its sections of code hold, in the order of a 64-bit ELF file's table."""
+    """Yield the code sections of a 64-bit ELF file, in the order of its table."""
     (table,) = struct.unpack_from("<Q", cubin, 0x28)
     size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", cubin, table + number * size) for number in range(count)]
@@ -93,10 +103,16 @@ def _tool_output(tool: str, *arguments: str) -> str:
 
 
 TRITON_ARCHS = tuple(ARCHS)
-"""Where the Triton kernels run: bf16 matrix instructions and cp.async came with sm_80."""
+"""Architectures that the Triton kernels run on.
+
+bf16 matrix instructions and cp.async exist from sm_80 on.
+"""
 
 LAUNCH_OPTIONS = {"enable_fp_fusion": True}
-"""For every launch: a multiply-add is one instruction. Triton 3.9 warns that this default will change."""
+"""Options of every launch: a multiply-add is one instruction.
+
+Triton 3.9 warns that this default will change.
+"""
 
 
 class TritonVariant(NamedTuple):
@@ -104,9 +120,9 @@ class TritonVariant(NamedTuple):
 
     Attributes:
         fn: the `@triton.jit` function.
-        signature: argument name to type, such as `{"x": "*bf16", "n": "i32"}`; constexprs are left out.
+        signature: argument name to type, such as `{"x": "*bf16", "n": "i32"}`, without constexprs.
         constexprs: constexpr argument name to value.
-        num_warps: warps of 32 threads a program.
+        num_warps: warps of 32 threads in a program.
         num_stages: depth of the software pipeline.
     """
 
@@ -123,12 +139,12 @@ class TritonVariant(NamedTuple):
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """What the compiler made of one variant for one architecture.
+    """Compiler output for one variant on one architecture.
 
     Attributes:
         arch: sm_90, …
-        registers: 32-bit registers a thread.
-        spill_bytes: stack and local memory a thread; 0 is what a fast kernel has.
+        registers: 32-bit registers of a thread.
+        spill_bytes: stack and local memory of a thread; 0 in a fast kernel.
         shared_bytes: shared memory that a program asks for; the system takes 1 KiB more.
         ptx: the intermediate code.
         sass: the machine code.
@@ -147,7 +163,7 @@ class Cubin(NamedTuple):
 
     Attributes:
         code: the ELF file.
-        shared_bytes: what a launch asks for beyond what is in the code.
+        shared_bytes: shared memory that a launch asks for beyond that in the code.
         ptx: the intermediate code, where the compiler gives it.
     """
 
@@ -157,49 +173,49 @@ class Cubin(NamedTuple):
 
 
 def check_arch(arch: str) -> None:
-    """Refuse what our kernels are not made for.
+    """Refuse an architecture that our kernels do not support.
 
     Raises:
-        UserError: `arch` is none of TRITON_ARCHS.
+        UserError: `arch` is not in TRITON_ARCHS.
     """
     if arch not in TRITON_ARCHS:
         raise UserError(f"cannot compile for {arch!r}; choose one of {', '.join(TRITON_ARCHS)}")
 
 
 def compile_variant(variant: TritonVariant, arch: str) -> CompiledKernel:
-    """Compile as a launch with aligned pointers and sizes divisible by 16 would.
+    """Compile like a launch with aligned pointers and sizes divisible by 16.
 
-    Arguments that the kernel marks `do_not_specialize` stay free of that promise, as they do in a launch.
+    Arguments that the kernel marks `do_not_specialize` carry no such promise, as in a launch.
 
     Raises:
-        UserError: `arch` is none that Triton kernels are made for, or none that the disassembler knows.
+        UserError: `arch` is unknown to the Triton kernels or to the disassembler.
     """
     return compile_variants([variant], arch)[0]
 
 
 def compile_variants(variants: Sequence[TritonVariant], arch: str) -> list[CompiledKernel]:
-    """Several at once, in much less time than one by one: see `disassemble`.
+    """Compile several variants at once, much faster than singly: see `disassemble`.
 
     Raises:
         UserError: as `compile_variant` does.
     """
     check_arch(arch)
-    check_disassembler(arch)  # before the compiler takes its time
+    check_disassembler(arch)  # before the slow compilation
     return read_cubins([build_cubin(variant, arch) for variant in variants], arch)
 
 
 def build_cubin(variant: TritonVariant, arch: str) -> Cubin:
-    """What Triton makes of a variant."""
+    """Return Triton's output for a variant."""
     fn, signature, constexprs, warps, stages = variant
     promised = [p.num for p in fn.params if p.name in signature and not p.do_not_specialize]
     source = ASTSource(
         fn,
-        # A launch lists constexprs in the signature too, and Triton wants it in argument order.
+        # A launch lists constexprs in the signature too, and Triton needs argument order.
         {name: signature.get(name, "constexpr") for name in fn.arg_names},
         dict(constexprs),
         {(index,): [["tt.divisibility", 16]] for index in promised},
     )
-    # Triton adds the "a" of sm_90a and later by itself.
+    # Triton adds the "a" of sm_90a and later itself.
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     options = {"num_warps": warps, "num_stages": stages, **LAUNCH_OPTIONS}
     made = triton.compile(source, target=target, options=options)
@@ -207,7 +223,7 @@ def build_cubin(variant: TritonVariant, arch: str) -> Cubin:
 
 
 def read_cubins(cubins: Sequence[Cubin], arch: str) -> list[CompiledKernel]:
-    """What the machine code says of itself."""
+    """Return registers, spills and SASS that each cubin contains."""
     codes = disassemble([one.code for one in cubins], arch)
     return [_read_cubin(one, arch, sass) for one, sass in zip(cubins, codes, strict=True)]
 

@@ -1,8 +1,8 @@
-"""The strongest rival: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ by the fastest of what cuBLASLt's heuristics propose.
+"""The fastest linear of cuBLASLt: the best algorithm that its heuristics propose.
 
-cuBLAS behind torch takes the proposal that stands first. Here the first call at a size asks for 32, looks at each one
-that is right, halves them by further looks, times the last few as the suites time a cold case, and keeps the fastest
-for the process.
+It computes y[tokens, n] = x[tokens, k] · W[n, k]ᵀ. cuBLAS behind torch takes the first proposal. Here the first call at
+a size asks for 32 proposals and discards wrong ones. Quick timings halve the rest, and the last few are timed as the
+suites time a cold case. The process keeps the fastest.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,18 +28,21 @@ from kernels.timing.pool import ALIGNMENT, TensorPool
 from specs.errors import UserError
 from specs.layer import CUBLASLT_CANDIDATES
 
-# The fastest of many candidates by successive halving: a first look at all of them, the last few timed in full.
+# Successive halving: a quick timing of all candidates, then a full timing of the last few.
 
 HALVING_ROUNDS = ((2, 8), (6, 3))
-"""Replays of a look at each candidate, and how many of them are kept after it: a look costs a tenth of samples."""
+"""Replays of each quick timing, and candidates kept after it.
+
+A quick timing costs a tenth of samples.
+"""
 VISIT_SHARE = 0.25
-"""Part of a visit's time for each candidate that is left."""
+"""Share of a visit's time for each remaining candidate."""
 
 CandidateType = TypeVar("CandidateType")
 
 
 class HalvingResult(NamedTuple, Generic[CandidateType]):
-    """The fastest, how many were timed in full beside it, and how many could be used at all."""
+    """The fastest candidate, and how many were timed in full and could be used."""
 
     best: CandidateType
     timed: int
@@ -50,12 +53,12 @@ class SuccessiveHalving(Generic[CandidateType]):
     """A search among candidates.
 
     Args:
-        candidates: in the order of their promise.
+        candidates: candidates in the order of their ranking.
         check: raises where a candidate is wrong or cannot run.
-        name: what a failure calls a candidate.
+        name: gives a candidate's name for failures.
 
     Attributes:
-        failures: a line for each that cannot be used.
+        failures: one line for each unusable candidate.
     """
 
     def __init__(
@@ -68,17 +71,17 @@ class SuccessiveHalving(Generic[CandidateType]):
         self.failures: list[str] = []
 
     def first_correct(self) -> CandidateType | None:
-        """The first that is right, untimed; None where none is."""
+        """Return the first correct candidate, untimed; None without any."""
         return next((one for one in self._candidates if self._succeeds(one, self._check)), None)
 
     def fastest(
         self, device: Device, calls: Callable[[CandidateType], Sequence[Call]]
     ) -> HalvingResult[CandidateType] | None:
-        """The one with the least mean of those timed in full; None where none can be used.
+        """Return the fastest mean of the candidates timed in full; None without any.
 
         Args:
-            device: where they run.
-            calls: a candidate's calls, in turn through cold copies.
+            device: device that they run on.
+            calls: gives a candidate's calls, in turn through cold copies.
         """
         looks: dict[CandidateType, QuickTiming] = {}
 
@@ -101,7 +104,10 @@ class SuccessiveHalving(Generic[CandidateType]):
         return HalvingResult(min(means, key=means.__getitem__), len(means), len(looks)) if means else None
 
     def _ranked(self, looks: Mapping[CandidateType, QuickTiming]) -> list[CandidateType]:
-        """By promise: each further look orders what the one before has kept; the others stay behind them."""
+        """Return candidates by promise, reordered by each further quick timing.
+
+        A further quick timing covers only candidates that the previous one kept; dropped candidates stay behind.
+        """
         ranked, kept = list(looks), len(looks)
         for replays, left in HALVING_ROUNDS:
             if kept <= HALVING_ROUNDS[-1][1]:
@@ -117,7 +123,7 @@ class SuccessiveHalving(Generic[CandidateType]):
         return found[-1]
 
     def _succeeds(self, one: CandidateType, do: Callable[[CandidateType], object]) -> bool:
-        """Whether it did without an error: whatever one candidate raises, another may do."""
+        """Return whether `do` succeeded; any error of one candidate is kept as a failure."""
         try:
             do(one)
         except Exception as error:
@@ -128,18 +134,18 @@ class SuccessiveHalving(Generic[CandidateType]):
 
 WORKSPACE_BYTES = 32 * 2**20
 CUDA_TYPES = {torch.float32: 0, torch.float16: 2, torch.bfloat16: 14}
-"""`cudaDataType_t`; its CUDA_R_32F is the type of the scales too."""
+"""`cudaDataType_t` by torch dtype; the scales have CUDA_R_32F too."""
 COMPUTE_32F = 68
-"""`cublasComputeType_t`: sums in fp32, and fp32 operands are not rounded to TF32."""
+"""`cublasComputeType_t`: sums in fp32, without rounding fp32 operands to TF32."""
 OP_TRANSPOSE = 1
-"""`cublasOperation_t`."""
+"""`cublasOperation_t` for a transpose."""
 SCALE_ONE, SCALE_ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)
-"""The scales of product and old output: the library reads them from the host while it launches."""
+"""Scales of product and old output; the library reads them on the host at launch."""
 
 
 @cache
 def import_cublaslt() -> Any:
-    """The bindings of cuBLASLt; they load the library that torch has loaded already."""
+    """Return the bindings of cuBLASLt; they load the library that torch has loaded."""
     from nvmath.bindings import cublasLt
 
     return cublasLt
@@ -156,10 +162,10 @@ def _workspace() -> torch.Tensor:
 
 
 def missing() -> str | None:
-    """One line where the bindings cannot be imported."""
+    """Return one line where the bindings cannot be imported; None where they can."""
     try:
         import_cublaslt()
-    except Exception as error:  # a driver or an installation that does not fit raises more than ImportError
+    except Exception as error:  # a driver or installation that does not fit raises more than ImportError
         return f"cublaslt_linear needs nvmath-python: pip install -c constraints.txt .[cublaslt] ({_error_line(error)})"
     return None
 
@@ -169,7 +175,7 @@ def _error_line(error: Exception) -> str:
 
 
 class Candidate(NamedTuple):
-    """A proposal of the heuristics: its place among them from 1, its address, the workspace that it uses."""
+    """A proposal of the heuristics: its rank from 1, its address, its workspace."""
 
     number: int
     address: int
@@ -179,8 +185,8 @@ class Candidate(NamedTuple):
 class CublasltMatmul:
     """The product at one size, as cuBLASLt sees it.
 
-    The library counts by columns: rows of W[n, k] are columns of a k x n matrix, those of x and y likewise. So it is
-    asked for y(n x tokens) = W(k x n)ᵀ · x(k x tokens), and nothing is moved.
+    The library is column-major: rows of W[n, k] are columns of a k x n matrix, and so are rows of x and y. It is
+    therefore asked for y(n x tokens) = W(k x n)ᵀ · x(k x tokens), and nothing is moved.
     """
 
     def __init__(self, tokens: int, n: int, k: int, dtype: torch.dtype) -> None:
@@ -195,7 +201,10 @@ class CublasltMatmul:
         self._proposed = np.zeros(CUBLASLT_CANDIDATES, lt.matmul_heuristic_result_dtype)
 
     def candidates(self) -> list[Candidate]:
-        """Ask the heuristics, with 32 MiB of workspace and operands that start at multiples of 256 bytes."""
+        """Ask the heuristics for algorithms.
+
+        They may use 32 MiB of workspace and operands that start at multiples of 256 bytes.
+        """
         lt, count = import_cublaslt(), np.zeros(1, np.int32)
         preference, most = lt.matmul_preference_create(), lt.MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES
         value = np.array([WORKSPACE_BYTES], lt.get_matmul_preference_attribute_dtype(most))
@@ -215,7 +224,10 @@ class CublasltMatmul:
         ]
 
     def run(self, candidate: Candidate, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-        """Launch on torch's current stream. A scale of zero for the old output means that it is not read."""
+        """Launch on torch's current stream.
+
+        A scale of zero means that the old output is not read.
+        """
         y = out.data_ptr()
         import_cublaslt().matmul(
             _handle(), self._description,
@@ -226,7 +238,7 @@ class CublasltMatmul:
 
 
 class ChosenAlgorithm(NamedTuple):
-    """What a size is computed with from its second call on, and that in words."""
+    """Algorithm of a size from its second call on, and its description."""
 
     run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     description: str
@@ -234,14 +246,16 @@ class ChosenAlgorithm(NamedTuple):
 
 _CHOSEN_BY_SIZE: dict[tuple[int, int, int, torch.dtype], ChosenAlgorithm] = {}
 _TIME_CANDIDATES = ContextVar("timed", default=True)
-"""Whether a first call at a size times the candidates."""
+"""True where a first call at a size times the candidates."""
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """One product; the first at a size chooses the algorithm, and cannot be captured in a graph.
+    """Run one product; the first call at a size chooses the algorithm.
+
+    The first call cannot be captured in a graph.
 
     Raises:
-        UserError: operands that are strided, misaligned or do not fit together; a first call during capture.
+        UserError: operands that are strided, misaligned or of mismatched shapes; a first call during capture.
         RuntimeError: no candidate gives a right result.
     """
     tokens, n, k = check_operands(x, weight, out)
@@ -259,9 +273,9 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
 
 @contextmanager
 def take_first_correct() -> Iterator[None]:
-    """Take the first proposal that is right, untimed, at sizes that are new within this: for tests of results alone.
+    """Take the first correct proposal, untimed, at new sizes within this context.
 
-    What was chosen so is forgotten at the end.
+    It is for tests that check only results. These choices are dropped at the end.
     """
     before, token = dict(_CHOSEN_BY_SIZE), _TIME_CANDIDATES.set(False)
     try:
@@ -273,11 +287,11 @@ def take_first_correct() -> Iterator[None]:
 
 
 def _choose_algorithm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> ChosenAlgorithm:
-    """Take the fastest candidate of those that are right, cold.
+    """Return the fastest correct candidate, timed cold.
 
     Raises:
-        UserError: during capture.
-        RuntimeError: none is right.
+        UserError: called during capture.
+        RuntimeError: no candidate is correct.
     """
     if torch.cuda.is_current_stream_capturing():
         raise UserError("cublaslt_linear times its candidates in the first call at a size: call it before the capture")
@@ -296,7 +310,10 @@ def _choose_algorithm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) 
 def _search_algorithm(
     product: CublasltMatmul, candidates: Sequence[Candidate], x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor
 ) -> tuple[Candidate | None, str]:
-    """The best candidate and how it was found; None and what is wrong with each where none can be used."""
+    """Return the best candidate and the way it was found.
+
+    Without a usable candidate return None and the failure of each.
+    """
     expected = torch.mm(x, weight.t())
     search = SuccessiveHalving(
         candidates,
@@ -327,13 +344,16 @@ def _check_candidate(
     product.run(candidate, x, weight, out)
     judge = replace(TORCH_LINEAR, reference=lambda **_: expected)
     error, limit = judge.relative_error({"x": x, "weight": weight, "out": out}), RTOL[dtype_name(x, "cublaslt_linear")]
-    if not error <= limit:  # NaN is no less than anything
+    if not error <= limit:  # fails for NaN too
         raise RuntimeError(f"relative error {error:.3g} is over {limit:g}")
 
 
 def _cold_copies(weight: torch.Tensor) -> list[torch.Tensor]:
-    """Weights that rotate through 32x the L2, fewer where memory is short; the given one where no second fits."""
-    device = replace(current_device())  # a fresh one measures again how much memory is free
+    """Return weights that rotate through 32x the L2, fewer where memory is short.
+
+    Only the given weight is returned where no second copy fits.
+    """
+    device = replace(current_device())  # a new object measures again how much memory is free
     count = device.cold_copies(weight.nbytes)
     if count < 2:
         return [weight]
@@ -343,7 +363,7 @@ def _cold_copies(weight: torch.Tensor) -> list[torch.Tensor]:
 
 
 def configuration(*, arch: str, dtype: str, tokens: int, n: int, k: int) -> str:
-    """The algorithm that was chosen, once a call has."""
+    """Return the chosen algorithm in words, once a call has chosen."""
     chosen = _CHOSEN_BY_SIZE.get((tokens, n, k, TORCH_DTYPES[dtype]))
     return chosen.description if chosen else f"heuristics not asked yet on {arch}"
 

@@ -1,6 +1,7 @@
-"""Few tokens in CUDA C++: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ for 1 to 4 tokens, by `csrc/gemv.cu` through CuPy.
+"""The linear in CUDA C++ for 1 to 4 tokens, by `csrc/gemv.cu` through CuPy.
 
-It is here to keep the Triton kernels honest: same inputs, same checks, and every byte in flight asked for by hand.
+It computes y[tokens, n] = x[tokens, k] · W[n, k]ᵀ, and is the baseline for the Triton kernels: same inputs, same
+checks, and every byte in flight requested by hand.
 """
 
 import os
@@ -21,22 +22,22 @@ from kernels.operands import check_operands, dtype_name
 from specs.errors import UserError
 from specs.units import ITEMSIZE
 
-# Ahead-of-time compilation of CUDA C++ for any GPU, with no GPU and no driver, by nvcc or by NVRTC.
+# Ahead-of-time compilation of CUDA C++ for any GPU, without GPU and driver, by nvcc or NVRTC.
 
 CPP_STANDARD = "-std=c++17"
 
 
 def compile_cuda(source: Path, macros: Mapping[str, int], arch: str, shared_bytes: int) -> CompiledKernel:
-    """Compile one file that includes nothing.
+    """Compile one file that includes no other file.
 
     Args:
         source: the CUDA C++ file.
-        macros: what to define.
+        macros: macros to define.
         arch: sm_90, …
         shared_bytes: dynamic shared memory that a launch will ask for.
 
     Raises:
-        UserError: `arch` is none that our kernels are made for, there is no compiler, or it refuses.
+        UserError: our kernels do not support `arch`, there is no compiler, or it fails.
     """
     check_arch(arch)
     nvcc = find_nvcc()
@@ -47,16 +48,16 @@ def compile_cuda(source: Path, macros: Mapping[str, int], arch: str, shared_byte
 
 
 def find_nvcc() -> str | None:
-    """The toolkit's compiler, from the PATH or from CUDA_HOME."""
+    """Return the toolkit's compiler, from the PATH or from CUDA_HOME; else None."""
     home = os.environ.get("CUDA_HOME")
     return shutil.which("nvcc") or (shutil.which("nvcc", path=str(Path(home, "bin"))) if home else None)
 
 
 def compile_with_nvcc(nvcc: str, source: Path, macros: Mapping[str, int], arch: str) -> tuple[bytes, str]:
-    """Machine code and PTX.
+    """Return machine code and PTX.
 
     Raises:
-        UserError: nvcc failed; what it says is passed on, such as an architecture that is newer than it.
+        UserError: nvcc failed; its message is passed on, such as an architecture that is newer than nvcc.
     """
     defined = [f"-D{name}={value}" for name, value in macros.items()]
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +73,9 @@ def compile_with_nvcc(nvcc: str, source: Path, macros: Mapping[str, int], arch: 
 
 
 def compile_with_nvrtc(source: Path, macros: Mapping[str, int], arch: str) -> bytes:
-    """Machine code alone: for PTX cuda.core asks the driver whether it could load it.
+    """Return machine code; for PTX cuda.core would need the driver.
+
+    cuda.core asks the driver whether it can load PTX.
 
     Raises:
         UserError: NVRTC is not installed, or it failed.
@@ -88,7 +91,7 @@ def compile_with_nvrtc(source: Path, macros: Mapping[str, int], arch: str) -> by
     options = ProgramOptions(arch=arch, std=CPP_STANDARD.removeprefix("-std="), define_macro=defined or None)
     try:
         return bytes(Program(source.read_text("utf-8"), "c++", options).compile("cubin").code)
-    except Exception as error:  # cuda.core has no base class for what NVRTC says
+    except Exception as error:  # cuda.core has no base class for NVRTC's errors
         raise UserError(f"NVRTC cannot compile {source.name} for {arch}: {_first_error(str(error))}") from error
 
 
@@ -99,33 +102,34 @@ def _first_error(output: str) -> str:
 
 SOURCE_PATH = Path(__file__).parent / "csrc" / "gemv.cu"
 FORMAT_MACROS = {"bf16": 1, "fp16": 2, "fp32": 3}
-"""What the source calls them."""
+"""Numbers of the formats in the source."""
 
 SUPPORTED_TOKENS = range(1, 5)
 CHUNK_BYTES = 16
-"""The widest load of one thread into shared memory."""
+"""Bytes of the widest load of one thread into shared memory."""
 
 WARPS = 4
 RING_BYTES = 32 * 1024
-"""Of W that a CTA has asked for: two CTAs an SM pass the 40 KiB that memory takes to stay busy, and most SMs hold more.
+"""Bytes of W that a CTA has in flight.
 
-With the partial sums it stays below the 48 KiB that a launch gets without asking, and 1280 rows still make 320 CTAs.
+Memory needs 40 KiB per SM to stay busy: two CTAs exceed that, and most SMs hold more CTAs. With the partial sums a CTA
+stays below the 48 KiB that a launch gets without asking. 1280 rows still make 320 CTAs.
 """
 
 EIGHT_ROWS_MIN_N = 4096
-"""Rows of W from which CTAs of eight make at least three for each of 132 SMs."""
+"""Rows of W from which CTAs of eight rows make at least 3 for each of 132 SMs."""
 
 
 class GemvVariant(NamedTuple):
     """One compiled form of the source.
 
     Attributes:
-        dtype: of all operands.
-        tokens: exactly those of the call.
+        dtype: dtype of all operands.
+        tokens: exact token count of the call.
         rows: rows of W that a CTA owns.
-        warps: of a CTA, side by side along k.
+        warps: warps of a CTA, side by side along k.
         stages: steps along k that are in flight.
-        vector: whether 16 bytes are loaded at a time; False for rows that begin elsewhere than at their multiples.
+        vector: True where loads have 16 bytes; False for rows that do not begin at multiples of 16.
     """
 
     dtype: str
@@ -146,35 +150,38 @@ class GemvVariant(NamedTuple):
 
     @property
     def macros(self) -> dict[str, int]:
-        """What the source is compiled with."""
+        """Macros that the source is compiled with."""
         sizes = {"TOKENS": self.tokens, "ROWS": self.rows, "WARPS": self.warps, "STAGES": self.stages}
         return {"FORMAT": FORMAT_MACROS[self.dtype], **sizes, "VECTOR": int(self.vector)}
 
     def ring_bytes(self, k: int | None = None) -> int:
-        """Shared memory that rows of k elements (None: long ones) are streamed through."""
+        """Return the shared memory that stages rows of k elements (None: long rows)."""
         stages = self.stages
         if k is not None:
             stages = min(stages, -(-k * ITEMSIZE[self.dtype] // (self.threads * CHUNK_BYTES)))
         return stages * self.rows * self.threads * CHUNK_BYTES
 
     def shared_bytes(self, k: int | None = None) -> int:
-        """Dynamic shared memory of a launch: the ring, and a partial sum for each warp, row and token (4 for 3)."""
+        """Return the dynamic shared memory of a launch.
+
+        It holds the ring, and a partial sum for each warp, row and token (4 for 3).
+        """
         return self.ring_bytes(k) + 4 * self.warps * self.rows * (4 if self.tokens == 3 else self.tokens)
 
 
 def choose_variant(*, tokens: int, n: int, dtype: str, vector: bool = True) -> GemvVariant:
-    """The form for a shape.
+    """Return the form for a shape.
 
-    x is read once for every CTA, through L1 where it fits: tokens / rows bytes of it for a byte of W. So from two
-    tokens on eight rows share it, unless that leaves SMs with less than three CTAs. A step of four rows is
-    4 x 128 threads x 16 bytes = 8 KiB of W, one of eight is 16: four and two of them are RING_BYTES.
+    Every CTA reads x once, through L1 where it fits: tokens / rows bytes of x per byte of W. From two tokens on eight
+    rows therefore share x, unless SMs would get fewer than three CTAs. A step of four rows is 4 x 128 threads x 16
+    bytes = 8 KiB of W, a step of eight rows 16 KiB. Four and two such steps are RING_BYTES.
     """
     rows = 8 if tokens > 1 and n >= EIGHT_ROWS_MIN_N else 4
     return GemvVariant(dtype, tokens, rows, WARPS, RING_BYTES // (rows * 32 * WARPS * CHUNK_BYTES), vector)
 
 
 def variants(dtype: str) -> list[GemvVariant]:
-    """Every compiled form that `tile` can choose."""
+    """Return every compiled form that `choose_variant` can choose."""
     sizes = [
         (tokens, n, vector)
         for vector in (True, False)
@@ -187,9 +194,9 @@ def variants(dtype: str) -> list[GemvVariant]:
 
 
 def bytes_in_flight(variant: GemvVariant, k: int | None = None) -> int:
-    """Bytes of W that a CTA has asked memory for and not yet got, for rows of k elements (None: long ones).
+    """Return the bytes of W that a CTA has in flight, for rows of k elements.
 
-    0 for scalar loads: they pass through registers, as many at a time as the compiler sees fit.
+    None means long rows. Scalar loads give 0: they pass through registers, and the compiler decides how many at a time.
     """
     if not variant.vector:
         return 0
@@ -198,7 +205,7 @@ def bytes_in_flight(variant: GemvVariant, k: int | None = None) -> int:
 
 
 def compile_gemv(variant: GemvVariant, arch: str) -> CompiledKernel:
-    """A form compiled for an architecture, with no GPU.
+    """Compile a form for an architecture, without a GPU.
 
     Raises:
         UserError: as `kernels.cuda_gemv.compile_cuda` does.
@@ -207,7 +214,7 @@ def compile_gemv(variant: GemvVariant, arch: str) -> CompiledKernel:
 
 
 def missing() -> str | None:
-    """One line where CuPy cannot be imported."""
+    """Return one line where CuPy cannot be imported; None where it can."""
     try:
         import cupy  # noqa: F401 - whether it can be is the question
     except Exception as error:  # an installation that does not fit raises more than ImportError
@@ -218,30 +225,33 @@ def missing() -> str | None:
 
 @cache
 def _load_kernel(variant: GemvVariant, device: int) -> Any:
-    """The compiled kernel on a device: first calls compile and load it, so that later ones can be captured."""
+    """Return the compiled kernel on a device.
+
+    First calls compile and load it, so that later calls can be captured.
+    """
     import cupy
 
     options = (CPP_STANDARD, *(f"-D{name}={value}" for name, value in variant.macros.items()))
     with cupy.cuda.Device(device):
         kernel = cupy.RawModule(code=SOURCE_PATH.read_text("utf-8"), options=options).get_function("gemv")
-        if variant.shared_bytes() > 48 * 1024:  # more than any launch gets unasked
+        if variant.shared_bytes() > 48 * 1024:  # more than a launch gets without asking
             kernel.max_dynamic_shared_size_bytes = variant.shared_bytes()
     return kernel
 
 
 @cache
 def _cupy_stream(handle: int, device: int) -> Any:
-    """CuPy's name for a stream of torch's."""
+    """Return CuPy's object for torch's stream."""
     import cupy
 
-    return cupy.cuda.ExternalStream(handle, device)  # cached, for CuPy 14 warns at each one made
+    return cupy.cuda.ExternalStream(handle, device)  # cached, since CuPy 14 warns at each new object
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """One pass over W for all tokens, on torch's current stream.
+    """Read W once for all tokens, on torch's current stream.
 
     Raises:
-        UserError: more than 4 tokens, a dtype without a form, operands that are strided or do not fit together, or
+        UserError: more than 4 tokens, a dtype without a form, operands that are strided or of mismatched shapes, or
             CuPy is missing.
     """
     tokens, n, k = check_operands(x, weight, out)
@@ -264,7 +274,10 @@ def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def configuration(*, dtype: str, tokens: int, n: int, **_: object) -> str:
-    """The form for a shape whose rows begin at multiples of 16 bytes, for the record."""
+    """Return the form for aligned rows of a shape, for the record.
+
+    Rows begin at multiples of 16 bytes.
+    """
     return f"{choose_variant(tokens=tokens, n=n, dtype=dtype)} (rule)"
 
 

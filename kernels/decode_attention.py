@@ -1,16 +1,19 @@
-"""One query a sequence: out[b, h] = softmax(q[b, h] · K[b, g]ᵀ / √head_dim) · V[b, g], g the kv head of query head h.
+"""Decode attention in Triton, over a contiguous or paged cache.
 
-The time is that of reading K and V. They stream once, past all query heads of their kv head at the same time. What a
-program does is in kernels/decode_attention.py, how many there are in kernels/configs/attention.py, or in a table.
+Each sequence has one query:
 
-- Where batch x kv_heads make too few programs, `split` of them share a sequence, each with its part of the tokens that
-  this sequence has: short ones are cut as finely as long ones. Each leaves maximum, sum and accumulator, and counts
-  itself in; the last of up to 16 adds these up in the order of the tokens, whoever came when, and where there are more
-  than 16 the last of those that added up does the same once more. So one launch does it all (a second one for the
-  merge would cost a launch on top, as much as small batches take at all), and two calls give the same bits.
-- Neighbouring programs take the kv heads of the same tokens, whose rows lie side by side in the cache.
-- A paged cache differs in one thing: where the rows of a tile begin. The page of the next tile is looked up while
-  this one is worked on.
+    out[b, h] = softmax(q[b, h] · K[b, g]ᵀ / √head_dim) · V[b, g], g the kv head of query head h
+
+The time is that of reading K and V. They stream once, for all query heads of their kv head at the same time. The number
+of programs comes from kernels/configs/attention.py or a tuned table.
+- Where batch x kv_heads make too few programs, `split` programs share a sequence, each with a part of its tokens. Short
+  sequences are cut as finely as long sequences. Each program leaves maximum, sum and accumulator, and counts itself in.
+  The last of up to 16 adds these up in the order of the tokens, in any order of arrival. With more than 16 programs the
+  last of the adding programs does the same once more. So one launch does all the work, where a launch for the merge
+  would cost as much as a small batch. Two calls give the same bits.
+- Neighbouring programs take the kv heads of the same tokens, whose rows are adjacent in the cache.
+- A paged cache differs only in the start of a tile's rows. The page of the next tile is looked up during the work on
+  the current tile.
 """
 
 from dataclasses import replace
@@ -26,18 +29,21 @@ from kernels.operands import Workspace, dtype_name, shared_workspace
 from kernels.timing.device import current_device
 from kernels.triton_utils import missing_triton_launch, stall, tl, triton
 
-# The device code of decode attention: one kv head of one sequence, all of its tokens or a part of them.
+# Device code: one kv head of one sequence, with all of its tokens or a part of them.
 #
-# Query heads fill the rows of the matrix instruction, padded to 16: that of a warp on every architecture, for those
-# with 64 rows and more would be padding alone, and memory is what the time is spent on. The softmax goes along in fp32:
-# a running maximum, exp2, and sums that each thread keeps for itself until the end.
+# Query heads fill the rows of the matrix instruction, padded to 16. The instruction is that of a warp on every
+# architecture: instructions with 64 rows and more would be mostly padding, and memory sets the time. The softmax is
+# computed in fp32 along the way: a running maximum, exp2, and sums that each thread keeps to itself until the end.
 #
 # A part leaves, for each query head, its largest score, the sum of 2^(score − largest), and the sum of the values
-# weighted so; two such results are added up by bringing both to the larger maximum. A slot of fp32 holds [rows,
-# head_dim] weighted values, then [rows] maxima, then [rows] sums, of which padded rows stay unwritten.
+# weighted so. Two such results are added after scaling both to the larger maximum. A slot of fp32 holds [rows,
+# head_dim] weighted values, then [rows] maxima, then [rows] sums; padded rows stay unwritten.
 
 LEAST = tl.constexpr(-3.0e38)
-"""Below every score and finite, so that its distance to itself is 0: no NaN where a part has no tokens."""
+"""Below every score and finite, so its distance to itself is 0.
+
+A part without tokens thus gives no NaN.
+"""
 
 
 @triton.jit
@@ -192,17 +198,17 @@ def flash_decode(
 
 
 def padded_rows(group: int) -> int:
-    """Rows of the matrix instruction that `group` query heads take."""
+    """Return the rows of the matrix instruction for `group` query heads."""
     return max(16, 1 << (group - 1).bit_length())
 
 
 def workspace_sizes(config: SplitConfig, *, pairs: int, group: int, head_dim: int) -> tuple[int, int]:
-    """Fp32 elements of partial results, and counters, that one call takes of its workspace."""
+    """Return the fp32 elements and counters that one call takes of its workspace."""
     return config.partial_count(pairs) * padded_rows(group) * (head_dim + 2), config.counter_count(pairs)
 
 
 def constexprs(config: SplitConfig, *, group: int, head_dim: int, page: int, delay: int = 0) -> dict[str, int]:
-    """Arguments of the kernel that its machine code depends on; `page` is 0 for a contiguous cache."""
+    """Return the kernel's compile-time arguments; `page` is 0 for a contiguous cache."""
     return {
         "GROUP": group,
         "ROWS": padded_rows(group),
@@ -217,7 +223,7 @@ def constexprs(config: SplitConfig, *, group: int, head_dim: int, page: int, del
 
 
 def attention_variant(config: SplitConfig, dtype: str, *, group: int, head_dim: int, page: int = 0) -> TritonVariant:
-    """The compiled form of a cut for `group` query heads a kv head."""
+    """Return the compiled form of a cut for `group` query heads per kv head."""
     tensors = dict.fromkeys(("query", "key", "value", "out"), f"*{dtype}")
     strides = ("query_stride", "block_stride", "token_stride", "head_stride", "table_stride")
     integers = dict.fromkeys(("context", "kv_heads", "split", *strides), "i32")
@@ -249,15 +255,15 @@ def launch(
         key: key[batch, context, kv_heads, head_dim] or, with a table, key[pages, page_size, kv_heads, head_dim]; any
             strides but that of head_dim.
         value: as key, with the same strides.
-        lengths: lengths[batch] int32, from 1 to context: tokens that each sequence has.
+        lengths: lengths[batch] int32, from 1 to context: tokens of each sequence.
         out: out[batch, heads, head_dim], contiguous.
-        config: how to cut the work.
-        table: table[batch, pages a sequence] int32: where the pages of each sequence are.
-        scratch: own workspace; without it calls on a device share one, and must be on one stream.
+        config: cut of the work.
+        table: table[batch, pages a sequence] int32: page numbers of each sequence.
+        scratch: own workspace; without it calls on a device share a workspace, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their results on, for tests.
 
     Raises:
-        UserError: operands that do not fit together or are not laid out so.
+        UserError: operands of mismatched shapes or of another layout.
     """
     if table is None:
         sizes = operands.check_contiguous_cache(query, key, value, lengths, out)
@@ -296,10 +302,12 @@ def _launch_checked(
 
 
 def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
-    """One launch over a contiguous cache, cut as the table or the rule says; calls on a device share a workspace.
+    """Run one launch over a contiguous cache, cut by table or rule.
+
+    Calls on a device share a workspace.
 
     Raises:
-        UserError: a dtype that is not ours, or operands that do not fit together.
+        UserError: an unsupported dtype, or operands of mismatched shapes.
     """
     sizes = operands.check_contiguous_cache(query, key, value, lengths, out)
     _launch_checked(
@@ -315,10 +323,12 @@ def run_paged(
     lengths: torch.Tensor,
     out: torch.Tensor,
 ) -> None:
-    """The same over pages of a cache.
+    """Run one launch over a paged cache, cut by table or rule.
+
+    Calls on a device share a workspace.
 
     Raises:
-        UserError: as above.
+        UserError: an unsupported dtype, or operands of mismatched shapes.
     """
     sizes = operands.check_paged_cache(query, key_pages, value_pages, table, lengths, out)
     cut = _chosen_config(query, sizes, key_pages.shape[1])
@@ -333,7 +343,10 @@ def _chosen_config(query: torch.Tensor, sizes: operands.AttentionSizes, page_siz
 
 
 def configuration(*, arch: str, dtype: str, page_size: int = 0, **shape: int) -> str:
-    """The choice in words, for the record: on the GPU at hand, else on the one that stands for `arch`."""
+    """Return the choice in words, for the record.
+
+    It holds on this GPU, else on the representative GPU of `arch`.
+    """
     here = current_device()
     sms = sm_count(torch.device(here.kind)) if here.arch == arch else arch_sm_count(arch)
     return str(choose_split_config(arch, sms, dtype, **shape, page_size=page_size))

@@ -1,10 +1,12 @@
-"""A decoder layer of one rank: norm, qkv, rotary, attention, o, norm, gate and up, SwiGLU, down.
+"""A decoder layer of one rank, by torch, torch.compile or Triton.
+
+It is norm, qkv, rotary, attention, o, norm, gate and up, SwiGLU, down:
 
     h = x + residual;  total = h + o(attention(rotary(qkv(norm(h)))));  out = down(swiglu(gate_up(norm(total))))
 
-The next layer's norm adds `out` and `total`. Under tensor parallelism an all-reduce belongs behind o and behind down;
-ranks do not talk here. In decode the new token's keys and values go to the last place of each sequence's cache, where
-attention finds them.
+The next layer's norm adds `out` and `total`. Under tensor parallelism an all-reduce follows o and another follows down;
+ranks do not communicate here. In decode the new token's keys and values go to the last place of each sequence's cache,
+where attention reads them.
 """
 
 import shutil
@@ -30,7 +32,7 @@ from specs.layer import FUSED_GATE_UP, FUSING_IMPLEMENTATIONS, LAYER_PARTS, Laye
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
-# Which kernel computes each part of a layer, by implementation, and at what shape.
+# Kernel and shape of each part of a layer, by implementation.
 
 ELEMENTWISE_KERNELS = {
     "torch": {"norm": TORCH_RMSNORM, "rotary": TORCH_ROTARY, "swiglu": TORCH_SWIGLU},
@@ -39,7 +41,7 @@ ELEMENTWISE_KERNELS = {
 
 
 class PartKernel(NamedTuple):
-    """A kernel and what its `inputs` and `work` ask for."""
+    """A kernel, and the shape for its `inputs` and `work`."""
 
     kernel: Kernel
     shape: dict[str, int]
@@ -48,9 +50,10 @@ class PartKernel(NamedTuple):
 def part_kernel(
     name: str, implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int
 ) -> PartKernel:
-    """The part `name` of a layer, one of `specs.layer.LAYER_PARTS` or the fused gate_up.
+    """Return the kernel of the part `name` of a layer.
 
-    In prefill attention is the library's in any implementation: there is none of our own.
+    `name` is one of `specs.layer.LAYER_PARTS` or the fused gate_up. Prefill attention is a library's in any
+    implementation, since we have none.
 
     Raises:
         UserError: `implementation` has no linear for so many tokens.
@@ -79,27 +82,33 @@ def part_kernel(
 
 
 def part_names(implementation: str) -> tuple[str, ...]:
-    """What a layer is made of by `implementation`: ours has SwiGLU in the epilogue of gate_up."""
+    """Return the parts of a layer by `implementation`.
+
+    Ours has SwiGLU in the epilogue of gate_up.
+    """
     if implementation not in FUSING_IMPLEMENTATIONS:
         return LAYER_PARTS
     return tuple(FUSED_GATE_UP if name == "gate_up" else name for name in LAYER_PARTS if name != "swiglu")
 
 
 RTOL = {"fp32": 1e-4, "bf16": 4e-2, "fp16": 5e-3}
-"""Some ten parts round their results one after another, each 1.1e-3 in bf16, and attention sharpens the differences."""
+"""Largest accepted relative error by dtype.
+
+Some ten parts round their results in sequence, each 1.1e-3 in bf16, and attention amplifies the differences.
+"""
 
 PartKernels = Mapping[str, PartKernel]
 
 
 def layer_kernel(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
-    """The layer for a shape, which its `inputs` and `work` are then asked for too.
+    """Return the layer for a shape; its `inputs` and `work` take the same shape.
 
     Args:
         implementation: torch or triton.
-        widths: of this rank's layer.
+        widths: widths of this rank's layer.
         tokens: rows of x.
-        batch: sequences: as many as tokens in decode, 1 in prefill.
-        context: tokens in each sequence's cache, the new one included; of a prompt its tokens.
+        batch: sequences: equal to tokens in decode, 1 in prefill.
+        context: tokens in each sequence's cache, with the new token; in prefill the tokens of the prompt.
 
     Raises:
         UserError: `implementation` has no linear for so many tokens.
@@ -124,7 +133,7 @@ def layer_kernel(implementation: str, widths: LayerShape, *, tokens: int, batch:
 
 
 def configuration(parts: PartKernels, *, arch: str, dtype: str, **_: int) -> str:
-    """What each part that has a choice runs with."""
+    """Return the configuration of each part that has a choice."""
     told = {
         name: one.kernel.configuration(arch=arch, dtype=dtype, **one.shape)
         for name, one in parts.items()
@@ -134,7 +143,7 @@ def configuration(parts: PartKernels, *, arch: str, dtype: str, **_: int) -> str
 
 
 def unavailable_layer(implementation: str, reason: str) -> Kernel:
-    """What stands for a layer that is not made: it says why, and does nothing."""
+    """Return a placeholder for an unsupported layer; its `missing` gives the reason."""
     return Kernel(
         name=f"{implementation}_layer",
         op="layer",
@@ -151,18 +160,18 @@ def unavailable_layer(implementation: str, reason: str) -> Kernel:
 
 
 def part_kernels(implementation: str, widths: LayerShape, *, tokens: int, batch: int, context: int) -> PartKernels:
-    """The parts of a layer by name."""
+    """Return the parts of a layer by name."""
     shape = {"tokens": tokens, "batch": batch, "context": context}
     return {name: part_kernel(name, implementation, widths, **shape) for name in part_names(implementation)}
 
 
 def work(parts: PartKernels, widths: LayerShape, *, tokens: int, batch: int, context: int, dtype: str) -> Work:
-    """Read each weight, the KV cache, x and the residual once; write both results and the new keys and values once.
+    """Return the work: read each weight, the KV cache, x and the residual once.
 
-    What lies between the parts need not leave the caches.
+    Both results and the new keys and values are written once. Intermediate results need not leave the caches.
     """
     flops = sum(one.kernel.work(dtype=dtype, **one.shape).flops for one in parts.values())
-    flops += parts["norm"].kernel.work(dtype=dtype, **parts["norm"].shape).flops  # it comes twice
+    flops += parts["norm"].kernel.work(dtype=dtype, **parts["norm"].shape).flops  # the norm comes twice
     weights = widths.hidden * (widths.qkv + widths.queries + 3 * widths.intermediate + 2)
     cache = 2 * batch * context * widths.kv_heads * widths.head_dim
     return Work(flops=flops, hbm_bytes=(weights + cache + 4 * tokens * widths.hidden) * ITEMSIZE[dtype])
@@ -171,9 +180,10 @@ def work(parts: PartKernels, widths: LayerShape, *, tokens: int, batch: int, con
 def inputs(
     parts: PartKernels, widths: LayerShape, source: TensorSource, *, tokens: int, batch: int, context: int, dtype: str
 ) -> Inputs:
-    """Weights and cache that stream, x and residual that the layer before has written, and room between the parts.
+    """Return the tensors of one call: weights, cache, inputs and buffers between.
 
-    Gains are near 1 / √hidden: with weights of one, queries and keys are of one then, and softmax is no mere maximum.
+    Weights and cache stream; the previous layer has written x and residual. Gains are near 1 / √hidden: weights have
+    variance 1, so queries and keys then have variance 1 too, and softmax is no mere maximum.
     """
     hidden, intermediate = widths.hidden, widths.intermediate
     places = (batch, context) if tokens == batch else (tokens,)
@@ -201,7 +211,7 @@ def inputs(
 
 
 def intermediate_shapes(parts: PartKernels, widths: LayerShape, tokens: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what one part hands to the next."""
+    """Return the shapes of the intermediate results between parts."""
     heads = (tokens, widths.heads, widths.head_dim)
     shapes: dict[str, tuple[int, ...]] = {
         "middle": (tokens, widths.hidden),
@@ -216,13 +226,13 @@ def intermediate_shapes(parts: PartKernels, widths: LayerShape, tokens: int) -> 
 
 
 def steps(parts: PartKernels, prompts: int = 1, **tensors: torch.Tensor) -> list[Step]:
-    """The calls of a layer in their order, each with the name of its part.
+    """Return the calls of a layer in their order, each with the name of its part.
 
-    In prefill the rows may be those of several prompts of one length: attention is called for each.
+    In prefill the rows may be those of several prompts of one length: attention runs once for each.
     """
     decode = tensors["key"].dim() == 4
     key, value = (tensors[name][:, -1] if decode else tensors[name] for name in ("key", "value"))
-    told = parts["attention"].kernel.implementation != "torch"  # its compiler would have to stop and look at them
+    told = parts["attention"].kernel.implementation != "torch"  # torch's compiler would stop to read them
     lengths = {"lengths": tensors["lengths"] if told else None} if decode else {}
     attended = tensors["attended"].view(tensors["projected"].shape[0], -1)
     operands = {"query": tensors["query"], "key": tensors["key"], "value": tensors["value"], "out": tensors["attended"]}
@@ -289,22 +299,22 @@ def steps(parts: PartKernels, prompts: int = 1, **tensors: torch.Tensor) -> list
 
 
 def _split_prompts(operands: Mapping[str, torch.Tensor], prompts: int) -> list[dict[str, torch.Tensor]]:
-    """The rows of each prompt."""
+    """Return the rows of each prompt."""
     cut = {name: tensor.chunk(prompts) for name, tensor in operands.items()}
     return [{name: rows[index] for name, rows in cut.items()} for index in range(prompts)]
 
 
 def run(parts: PartKernels, **tensors: torch.Tensor) -> None:
-    """All of them."""
+    """Run all steps."""
     for _, step in steps(parts, 1, **tensors):
         step()
 
 
 def reference(parts: PartKernels, **tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each part's reference in float64 on what the one before gives.
+    """Return both results in float64, by each part's reference in turn.
 
-    The new keys and values go to the last place of the cache here too: what a wrong call has put there, its result is
-    judged by. A copy of the cache in float64 would be four times what a call streams.
+    The new keys and values go to the last place of the cache here too. They replace a wrong call's entries, whose error
+    shows in that call's result. A float64 copy of the cache would be four times the streamed bytes of a call.
     """
 
     def of(name: str, *given: torch.Tensor, **named: torch.Tensor) -> Any:
@@ -329,11 +339,11 @@ def reference(parts: PartKernels, **tensors: torch.Tensor) -> tuple[torch.Tensor
     return of("down", x=activated, weight=tensors["down_weight"]), total
 
 
-# The layer through torch.compile: the same torch kernels, fused by its compiler where it can.
+# The layer through torch.compile: the same torch kernels, fused by the compiler where it can.
 
 
 def compiled_layer(widths: LayerShape, *, tokens: int, batch: int, context: int) -> Kernel:
-    """The torch layer for a shape, compiled for it when it is first called."""
+    """Return the torch layer for a shape, compiled for it on the first call."""
     return replace(
         layer_kernel("torch", widths, tokens=tokens, batch=batch, context=context),
         name="torch_compile_layer",
@@ -353,9 +363,9 @@ def _run_compiled(widths: LayerShape, tokens: int, batch: int, context: int, **t
 def _compile_layer(
     widths: LayerShape, tokens: int, batch: int, context: int
 ) -> tuple[Callable[..., object], Iterable[str]]:
-    """The layer, and the names of the tensors that it has of its own.
+    """Return the compiled layer, and the names of tensors that it allocates itself.
 
-    Each shape has a code object of its own, since torch gives up on one that it has compiled for eight.
+    Each shape has its own code object, since torch gives up on a code object after eight compilations.
     """
     parts = part_kernels("torch", widths, tokens=tokens, batch=batch, context=context)
     rotary = parts["rotary"]
@@ -366,21 +376,27 @@ def _compile_layer(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import torch.utils.mkldnn  # the compiler would import it, and warn of torch's own use of torch.jit
-    # In this process: torch's pool of compilers would go on beside what is measured.
+    # In this process: torch's pool of compilers would run on during measurements.
     options: dict[str, str | int | bool | Callable[..., object]] = {"compile_threads": 1}
     made = torch.compile(partial(own, traceable, between), dynamic=False, fullgraph=True, options=options)
     return made, between
 
 
 def _run_with_own_buffers(parts: PartKernels, shapes: Mapping[str, tuple[int, ...]], **given: torch.Tensor) -> None:
-    """What lies between the parts is the compiler's: room that it is given it would have to fill, fused or not."""
+    """Run the parts with intermediate results that the compiler allocates.
+
+    The compiler would have to fill given buffers, even where it fuses the parts.
+    """
     run(parts, **given, **{name: given["x"].new_empty(shape) for name, shape in shapes.items()})
 
 
 def run_traceable_rotary(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> None:
-    """The rotary embedding without results that are written in halves, which torch.compile does not trace."""
+    """Run the rotary embedding without results that are written in halves.
+
+    torch.compile does not trace such results.
+    """
     rows = qkv.unflatten(1, (-1, out.shape[2]))
     query, keys, values = rows.split((out.shape[1], key.shape[1], value.shape[1]), dim=1)
     along, across = cos[:, None], sin[:, None]
@@ -391,7 +407,7 @@ def run_traceable_rotary(
 
 
 def missing_compiler() -> str | None:
-    """What torch.compile needs besides torch."""
+    """Return one line on tools that torch.compile lacks; None when all are there."""
     if torch.cuda.is_available():
         return missing_triton_launch()
     if shutil.which("g++") is None and shutil.which("clang++") is None:

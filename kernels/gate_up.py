@@ -1,8 +1,9 @@
-"""Gate and up projection with SwiGLU: y[tokens, n / 2] = silu(x · gateᵀ) · (x · upᵀ) for x[tokens, k] and W[n, k].
+"""Gate and up projection with SwiGLU, by torch and Triton.
 
-W holds both projections, n rows for n / 2 features. Torch has the gates first, then the ups, and writes both to memory
-before it multiplies them; ours has them alternate (kernels/triton_utils.py), which makes SwiGLU the epilogue of the
-linear and its output half as wide.
+It computes y[tokens, n / 2] = silu(x · gateᵀ) · (x · upᵀ) for x[tokens, k] and W[n, k]. W holds both projections, n
+rows for n / 2 features. Torch has all gates first, then all ups, and writes both to memory before it multiplies them.
+Ours alternates both (kernels/triton_utils.py), which makes SwiGLU the epilogue of the linear and its output half as
+wide.
 """
 
 from dataclasses import replace
@@ -17,17 +18,23 @@ from specs.roofline import Work
 from specs.units import ITEMSIZE
 
 TORCH_RTOL = {"fp32": 2e-5, "bf16": 8e-3, "fp16": 2e-3}
-"""Twice a linear's: gate, up, silu and the product are rounded one after the other, 1.1e-3 each for bf16."""
+"""Largest accepted relative error by dtype, twice a linear's.
+
+Gate, up, silu and the product are rounded one after the other, 1.1e-3 each for bf16.
+"""
 
 
 def work(*, tokens: int, n: int, k: int, dtype: str) -> Work:
-    """Read W and x once, write half as much as a linear. The flops are the linear's: SwiGLU adds next to none."""
+    """Return the work: read W and x once, write half as much as a linear.
+
+    The flops are the linear's: SwiGLU adds next to none.
+    """
     elements = n * k + tokens * k + tokens * (n // 2)
     return Work(flops=2 * tokens * n * k, hbm_bytes=elements * ITEMSIZE[dtype])
 
 
 def inputs(source: TensorSource, *, tokens: int, n: int, k: int, dtype: str) -> Inputs:
-    """x[tokens, k], weight[n, k] and out[tokens, n / 2]; n is even."""
+    """Return x[tokens, k], weight[n, k] and out[tokens, n / 2]; n is even."""
     return {
         "x": source.activation(tokens, k, dtype=dtype),
         "weight": source.weight(n, k, dtype=dtype),
@@ -36,17 +43,17 @@ def inputs(source: TensorSource, *, tokens: int, n: int, k: int, dtype: str) -> 
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """Three kernels, and between them both projections and silu(gate), which torch allocates."""
+    """Run three kernels, with both projections and silu(gate) allocated by torch."""
     torch_swiglu(torch.mm(x, weight.t()), out)
 
 
 def reference_of_halves(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The formula in float64, where W has all gates first."""
+    """Return the formula in float64, for W with all gates first."""
     return _swiglu_reference(x, *weight.chunk(2))
 
 
 def reference_of_alternating(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The formula in float64, where rows of W are gate and up by turns."""
+    """Return the formula in float64, for W with alternating rows of gate and up."""
     return _swiglu_reference(x, weight[0::2], weight[1::2])
 
 
@@ -104,7 +111,7 @@ GATE_UPS = (
 
 
 def select_gate_up(implementation: str, tokens: int) -> Kernel:
-    """The gate and up projection of `implementation` that is made for `tokens` tokens.
+    """Return the gate and up projection of `implementation` for `tokens` tokens.
 
     Raises:
         UserError: no such implementation, or none of its kernels takes that many tokens.

@@ -1,15 +1,15 @@
-"""Many tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on the matrix units, for 65 tokens and more.
+"""The linear in Triton for 65 tokens and more, on the matrix units.
 
-At 128 and 256 tokens the time is still that of reading W, beyond that of the multiply-adds. What costs beyond them:
-SMs without work, loads that wait for the epilogue of the tile before, and W or x from memory once more than needed.
-
-- A tile is computed as y = x · Wᵀ: columns of the accumulator are neighbours in y, so that it goes out in whole lines.
-- Programs stay: one grid fills the SMs, and each program takes tile after tile. They walk in groups of row blocks by
-  all tokens, so that what runs at a time shares its W and x in L2.
-- Where tiles would leave SMs idle, `split` programs share one, each with its part of k, by the protocol of
-  kernels/skinny.py: the last to arrive adds the partial sums in the order of k, so two calls give the same bits.
+It computes y[tokens, n] = x[tokens, k] · W[n, k]ᵀ. At 128 and 256 tokens the time is still that of reading W, beyond
+that of the multiply-adds. Three losses add to it: idle SMs, loads that wait for the epilogue of the previous tile, and
+repeated reads of W or x from memory.
+- A tile is computed as y = x · Wᵀ: columns of the accumulator are neighbours in y, so whole lines are stored.
+- Programs are persistent: one grid fills the SMs, and each program takes tile after tile. The order is groups of row
+  blocks by all tokens, so concurrent programs share W and x in L2.
+- Where tiles would leave SMs idle, `split` programs share a tile, each with its part of k, by the protocol of
+  kernels/skinny.py. The last to arrive adds the partial sums in the order of k, so two calls give the same bits.
 - Where the arch has it and rows begin at 16 bytes, the bulk tensor copy engine fetches x and W and stores y.
-- The epilogue takes a tile in pieces of 64 columns: staged whole it would take the room of a pipeline stage.
+- The epilogue takes a tile in pieces of 64 columns: a whole staged tile would take the room of a pipeline stage.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ from kernels.operands import LinearSizes, Workspace, check_operands, dtype_name,
 from kernels.triton_utils import TensorDescriptor, gated, missing_triton_launch, stall, tl, triton
 from specs.gpus import find_arch
 
-# What a program of the GEMM does with one tile: finds its place, multiplies, and stores it piece by piece.
+# Device code for one tile: its place, the product, and the store piece by piece.
 
 
 @triton.jit
@@ -113,13 +113,19 @@ def store(
 SUPPORTED_TOKENS = range(65, 2**31)
 
 GROUP_ROW_BLOCKS = 8
-"""Row blocks that are walked together: 8 x 256 rows by the 16 x 128 tokens that 132 SMs take at a time are a square."""
+"""Row blocks per group.
+
+8 x 256 rows by the 16 x 128 tokens that 132 SMs take at a time are a square.
+"""
 
 EPILOGUE_COLUMNS = 64
-"""Columns of y that the epilogue takes at a time: 128 bytes, what the copy engine stores of a row at best."""
+"""Columns of y that the epilogue takes at a time.
+
+They are 128 bytes, the most that the copy engine stores of a row.
+"""
 
 PROGRAMS_WITHOUT_GPU = 3
-"""Of the interpreter: few, so that each takes several tiles."""
+"""Programs under the interpreter: few, so that each takes several tiles."""
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -181,13 +187,13 @@ def _gemm(
 def variant(
     config: LinearConfig, dtype: str, *, even: bool = True, fetched: bool | None = None, swiglu: bool = False
 ) -> TritonVariant:
-    """The compiled form of a configuration.
+    """Return the compiled form of a configuration.
 
     Args:
-        config: how to cut the work.
-        dtype: of the operands.
+        config: cut of the work.
+        dtype: dtype of the operands.
         even: k is a whole number of steps, or fetched: nothing is masked.
-        fetched: through descriptors; None for what the configuration says, which odd rows cannot have.
+        fetched: operands go through descriptors; None for the configuration's choice, which odd rows cannot have.
         swiglu: with the epilogue of gate and up.
     """
     constants = constexprs(config, even=even, swiglu=swiglu)
@@ -203,7 +209,7 @@ def variant(
 
 
 def constexprs(config: LinearConfig, *, even: bool, swiglu: bool, delay: int = 0) -> dict[str, int]:
-    """Arguments of the kernel that its machine code depends on."""
+    """Return the kernel's compile-time arguments."""
     return {
         "ROWS": config.rows,
         "TOKENS": config.tokens,
@@ -219,7 +225,7 @@ def constexprs(config: LinearConfig, *, even: bool, swiglu: bool, delay: int = 0
 
 
 def _descriptor_blocks(config: LinearConfig, swiglu: bool) -> dict[str, list[int]]:
-    """Tokens or rows, and columns, that each descriptor moves at a time."""
+    """Return the rows (tokens, or rows of W) and columns that a descriptor moves."""
     return {
         "x_tiles": [config.tokens, config.depth],
         "weight_tiles": [config.rows, config.depth],
@@ -244,14 +250,14 @@ def launch(
         x: x[tokens, k]; all three are contiguous and of one dtype.
         weight: weight[n, k].
         out: out[tokens, n], with swiglu out[tokens, n / 2].
-        config: how to cut the work.
+        config: cut of the work.
         swiglu: rows of W are gates and ups in turn, and out = silu(gate) · up.
-        programs: how many take turns; None for as many as the GPU holds at a time.
-        scratch: own workspace; without it calls on a device share one, and must be on one stream.
+        programs: number of persistent programs; None for as many as the GPU holds at a time.
+        scratch: own workspace; without it calls on a device share a workspace, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their partial sums on, for tests.
 
     Raises:
-        UserError: operands that are strided or do not fit together, or a dtype that is not ours.
+        UserError: operands that are strided or of mismatched shapes, or an unsupported dtype.
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     _launch_checked(x, weight, out, sizes, config, swiglu, scratch or shared_workspace(x.device), programs, delay)
@@ -288,7 +294,10 @@ def _launch_checked(
 
 @cache
 def _resident_programs(device: torch.device, config: LinearConfig, dtype: str) -> int:
-    """Programs that the GPU holds at a time; each stays and takes every so many-th tile."""
+    """Return the number of programs that the GPU holds at a time.
+
+    Each program is persistent, and its stride over the tiles is this number.
+    """
     if device.type != "cuda":
         return PROGRAMS_WITHOUT_GPU
     per_sm = gemm_programs_per_sm(find_arch(device_arch(device)), config, dtype)
@@ -296,10 +305,12 @@ def _resident_programs(device: torch.device, config: LinearConfig, dtype: str) -
 
 
 def run(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: bool = False) -> None:
-    """One launch, with the configuration that is tuned or ruled for this shape; calls on a device share a workspace.
+    """Run one launch, with the tuned or ruled configuration for this shape.
+
+    Calls on a device share a workspace.
 
     Raises:
-        UserError: a dtype that is not ours, or operands that are strided or do not fit together.
+        UserError: an unsupported dtype, or operands that are strided or of mismatched shapes.
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     tokens, n, k = sizes

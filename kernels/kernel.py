@@ -1,4 +1,7 @@
-"""The noun `Kernel`: everything that the suites, the tests and the tuner need to know of one kernel."""
+"""The type `Kernel`, the sources of its tensors, and the choice by token count.
+
+Suites, tests and the tuner know a kernel only through `Kernel`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,38 +15,53 @@ from specs.errors import UserError
 from specs.roofline import Work
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""torch's name for each short dtype name that kernels accept today."""
+"""torch's dtype for each short dtype name that kernels accept today."""
 
 CHECK_ELEMENTS = 2**22
-"""Elements that a check widens to float64 at a time: 32 MiB, because fresh pages cost more than the arithmetic."""
+"""Elements that a check widens to float64 at a time: 32 MiB.
+
+Fresh pages cost more than the arithmetic.
+"""
 
 Inputs = dict[str, torch.Tensor]
-"""Named tensors of one call; `out` is the one that `run` writes in full, unless the kernel names its outputs."""
+"""Named tensors of one call.
+
+`run` writes `out` in full, unless the kernel names other outputs.
+"""
 
 Step = tuple[str, Callable[[], object]]
 """A named part of a call."""
 
 Result = torch.Tensor | tuple[torch.Tensor, ...]
-"""What a reference gives: one tensor for each output, in the kernel's order."""
+"""Result of a reference: one tensor for each output, in the kernel's order."""
 
 
 class TensorSource(Protocol):
-    """Where a kernel's tensors come from: fresh memory in tests, a pool larger than the caches in the suites."""
+    """Source of a kernel's tensors.
+
+    Tests use fresh memory, the suites a pool larger than the caches.
+    """
 
     def weight(self, *shape: int, dtype: str) -> torch.Tensor:
-        """Standard normal values that a call streams once: another copy for each call when caches must be cold."""
+        """Return standard normal values that a call streams once.
+
+        Each call gets another copy when caches must be cold.
+        """
 
     def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
-        """Standard normal values that the op before has just written: the same tensor for each call.
+        """Return standard normal values that the previous op has just written.
 
-        `name` tells several of one shape apart.
+        All calls get the same tensor. `name` distinguishes several tensors of one shape.
         """
 
     def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
-        """Room for a result, poisoned with NaN so that an unwritten element shows; `name` as above."""
+        """Return room for a result, poisoned with NaN so that an unwritten element shows.
+
+        `name` distinguishes several tensors of one shape.
+        """
 
     def integers(self, values: torch.Tensor) -> torch.Tensor:
-        """These whole numbers, lengths or a page table, where the kernel runs."""
+        """Return these whole numbers, lengths or a page table, on the kernel's device."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +70,21 @@ class Kernel:
 
     Attributes:
         name: unique name, such as torch_linear or triton_gemv.
-        op: what it computes: linear, read, copy, launch, …
+        op: operation: linear, read, copy, launch, …
         implementation: torch, triton, cuda, …
-        inputs: `inputs(draw, *, dtype, **shape)` gives the tensors of one call, the outputs among them.
+        inputs: `inputs(source, *, dtype, **shape)` gives the tensors of one call, with the outputs.
         run: `run(**inputs)` writes the outputs.
         reference: `reference(**inputs without outputs)` gives the results in float64, or exactly in less.
         work: `work(*, dtype, **shape)` gives the flops and least bytes of one call.
         rtol: largest accepted ‖out − reference‖ / ‖reference‖, by dtype.
-        archs: where it runs: "cpu", "sm_80", …; None for everywhere that torch does.
-        tokens: token counts it is made for.
-        missing: one line on a package that it needs and that is not installed, and how to get it; None when all are.
+        archs: supported architectures: "cpu", "sm_80", …; None for all that torch supports.
+        tokens: supported token counts.
+        missing: one line on a required package that is not installed, and how to get it; None when all are.
         outputs: names of the tensors that `run` writes in full.
-        steps: `steps(**inputs)` gives a call as named steps, which a timeline shows one by one; None for what has none.
-        configuration: `configuration(arch=…, dtype=…, **shape)` names what `run` chooses there and on what grounds;
-            None for kernels that have nothing to choose.
+        steps: `steps(**inputs)` gives a call as named steps, which a timeline shows one by one; None for a call without
+            steps.
+        configuration: `configuration(arch=…, dtype=…, **shape)` names the choice of `run` and its basis; None for
+            kernels without a choice.
     """
 
     name: str
@@ -84,7 +103,10 @@ class Kernel:
     configuration: Callable[..., str] | None = None
 
     def why_not(self, arch: str, dtype: str) -> str | None:
-        """Reason why this kernel cannot run on `arch` ("cpu", "sm_90", …) with `dtype`; None when it can."""
+        """Return why this kernel cannot run on `arch` with `dtype`; None when it can.
+
+        `arch` is "cpu", "sm_90", …
+        """
         if self.archs is not None and arch not in self.archs:
             return f"{self.name} runs on {', '.join(self.archs)}; this is {arch}"
         if dtype not in self.rtol:
@@ -92,7 +114,10 @@ class Kernel:
         return self.missing()
 
     def call(self, inputs: Inputs) -> Callable[[], object]:
-        """One call on these tensors, which is what gets timed; a call of several steps has them bound beforehand."""
+        """Return one call on these tensors, for timing.
+
+        A call of several steps binds its tensors beforehand.
+        """
         if self.steps is None:
             return partial(self.run, **inputs)
         steps = [step for _, step in self.steps(**inputs)]
@@ -104,7 +129,10 @@ class Kernel:
         return run
 
     def relative_error(self, inputs: Inputs) -> float:
-        """‖out − reference‖ / ‖reference‖ after `run`, of all outputs the largest; NaN where one was not written."""
+        """Return the largest ‖out − reference‖ / ‖reference‖ of all outputs after `run`.
+
+        NaN where an output was not written in full.
+        """
         expected = self.reference(**{name: tensor for name, tensor in inputs.items() if name not in self.outputs})
         results = expected if isinstance(expected, tuple) else (expected,)
         errors = [_relative_error(inputs[name], right) for name, right in zip(self.outputs, results, strict=True)]
@@ -120,11 +148,8 @@ def _relative_error(out: torch.Tensor, expected: torch.Tensor) -> float:
     return sqrt(wrong / whole)
 
 
-# Fresh random tensors for a correctness check.
-
-
 class RandomTensors:
-    """A `TensorSource` that draws every tensor anew from a seeded generator, as tests do."""
+    """A `TensorSource` of fresh tensors from a seeded generator, for checks."""
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -137,19 +162,18 @@ class RandomTensors:
     activation = _normal
 
     def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - likewise
-        """NaN everywhere, so that an unwritten element shows."""
+        """Return NaN everywhere, so that an unwritten element shows."""
         return torch.full(shape, float("nan"), dtype=TORCH_DTYPES[dtype], device=self._device)
 
     def integers(self, values: torch.Tensor) -> torch.Tensor:
-        """On the device."""
+        """Return the values on the device."""
         return values.to(self._device)
 
 
-# Which of the kernels for one op serves a token count.
-
-
 def select_kernel(kernels: Sequence[Kernel], implementation: str, tokens: int) -> Kernel:
-    """The one of `kernels`, all of one op, that is of `implementation` and made for `tokens` tokens.
+    """Return the kernel of `implementation` among `kernels`, for `tokens` tokens.
+
+    All `kernels` have one op.
 
     Raises:
         UserError: no such implementation, or none of its kernels takes that many tokens.

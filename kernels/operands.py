@@ -1,4 +1,4 @@
-"""The operands of our own kernels: their types, and what they are asked for before memory is touched."""
+"""Operands of our own kernels: checks before memory is touched, and workspaces."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -12,7 +12,7 @@ from specs.errors import UserError
 
 
 class LinearSizes(NamedTuple):
-    """Of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ."""
+    """Sizes of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ."""
 
     tokens: int
     n: int
@@ -20,12 +20,12 @@ class LinearSizes(NamedTuple):
 
 
 def check_operands(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, swiglu: bool = False) -> LinearSizes:
-    """Refuse what would read or write outside of x[tokens, k], weight[n, k] and out[tokens, n].
+    """Refuse accesses outside of x[tokens, k], weight[n, k] and out[tokens, n].
 
     With swiglu rows of W are gates and ups, and out[tokens, n / 2] is half as wide.
 
     Raises:
-        UserError: an operand is not contiguous, shapes or dtypes do not belong together, or a gate has no up.
+        UserError: an operand is not contiguous, shapes or dtypes do not match, or a gate has no up.
     """
     operands = {"x": x, "weight": weight, "out": out}
     for name, tensor in operands.items():
@@ -44,7 +44,7 @@ def check_contiguous(**operands: torch.Tensor) -> None:
     """Refuse operands with gaps between their rows, or of several dtypes.
 
     Raises:
-        UserError: one is not contiguous, or they are not of one dtype.
+        UserError: an operand is not contiguous, or dtypes differ.
     """
     for name, tensor in operands.items():
         if not tensor.is_contiguous():
@@ -58,7 +58,7 @@ def check_contiguous(**operands: torch.Tensor) -> None:
 
 
 def shape_error(expected: str, **operands: torch.Tensor) -> UserError:
-    """The error for shapes that do not belong together, where `expected` says what they have to be."""
+    """Return the error for mismatched shapes; `expected` gives the right shapes."""
     found = _join_words(f"{name}{list(tensor.shape)}" for name, tensor in operands.items())
     return UserError(f"{found} do not belong together; they must be {expected}")
 
@@ -69,10 +69,10 @@ def _join_words(words: Iterable[str]) -> str:
 
 
 def dtype_name(tensor: torch.Tensor, kernel: str, known: Iterable[str] = TORCH_DTYPES) -> str:
-    """Short name of a tensor's dtype.
+    """Return the short name of a tensor's dtype.
 
     Raises:
-        UserError: `kernel` takes none such.
+        UserError: `kernel` does not take this dtype.
     """
     name = next((name for name in known if TORCH_DTYPES[name] == tensor.dtype), None)
     if name is None:
@@ -81,26 +81,32 @@ def dtype_name(tensor: torch.Tensor, kernel: str, known: Iterable[str] = TORCH_D
 
 
 def linear_signature(dtype: str) -> dict[str, str]:
-    """Argument names and Triton types that every Triton linear has, constexprs left out."""
+    """Return argument names and Triton types common to all Triton linears.
+
+    Constexprs are left out.
+    """
     pointer = f"*{dtype}"
     return {"x": pointer, "weight": pointer, "out": pointer, "tokens": "i32", "n": "i32", "k": "i32"}
 
 
-# Scratch memory of kernels that split a sum over programs: partial sums, and counters of who has arrived.
+# Workspace of kernels that split a sum over programs: partial sums, and counters of arrived programs.
 
 RING_LENGTH = 2
-"""Workspaces in turn: with dependent launch one call may begin while the call before it still runs."""
+"""Workspaces in turn.
+
+With dependent launch a call may begin while the previous call still runs.
+"""
 
 
 class Workspace:
-    """Partial sums and arrival counters of one device, made once and grown when a larger call comes.
+    """Partial sums and arrival counters of one device, which grow with larger calls.
 
-    A call leaves every counter at zero, so that nothing has to be cleared between calls. Calls on several streams at
-    once need a workspace each.
+    A call leaves every counter at zero, so nothing has to be cleared between calls. Concurrent calls on several streams
+    need a workspace each.
 
     Attributes:
-        partials: fp32, RING rows, in any state between calls.
-        arrived: int32, RING rows of zeros between calls.
+        partials: fp32, RING_LENGTH rows, in any state between calls.
+        arrived: int32, RING_LENGTH rows of zeros between calls.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -111,10 +117,10 @@ class Workspace:
         self.arrived = torch.empty(RING_LENGTH, 0, dtype=torch.int32, device=device)
 
     def next_buffers(self, partials: int, counters: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next partials[≥ partials] and arrived[≥ counters] of the ring.
+        """Return the next partials[≥ partials] and arrived[≥ counters] of the ring.
 
         Raises:
-            UserError: more is needed than there is while a graph is captured, whose memory is none to keep zeros in.
+            UserError: the workspace must grow during graph capture, whose memory cannot keep zeros.
         """
         grows = self.partials.shape[1] < partials or self.arrived.shape[1] < counters
         if grows and self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -132,11 +138,14 @@ class Workspace:
 
 
 def _aligned_elements(count: int) -> int:
-    """Elements of 4 bytes up to whole lines of 256, so that every slot of the ring starts at one."""
+    """Return the count of 4-byte elements rounded up to lines of 256 bytes.
+
+    Every slot of the ring then starts at a line.
+    """
     return -(-count // 64) * 64
 
 
 @cache
 def shared_workspace(device: torch.device) -> Workspace:
-    """The workspace that calls on `device` share when they are given none."""
+    """Return the workspace of calls on `device` that have none of their own."""
     return Workspace(device)

@@ -1,4 +1,4 @@
-"""All linears, and which of them serves a token count."""
+"""All linears and attention kernels, and the linear for a token count."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from kernels.kernel import Kernel, select_kernel
 from kernels.linear import TORCH_LINEAR
 from kernels.skinny import TRITON_SKINNY, TRITON_SKINNY_PDL
 
-# All attention kernels: of decode, one query a sequence over its cache, and of prefill, a whole prompt.
+# Attention kernels: decode has one query per sequence over its cache, prefill has a whole prompt.
 
 DECODE_ATTENTION = (
     TORCH_DECODE_ATTENTION,
@@ -30,7 +30,7 @@ PREFILL_ATTENTION = (TORCH_PREFILL_ATTENTION, FLASH_ATTN_PREFILL)
 
 
 def find_kernel(kernels: Sequence[Kernel], implementation: str) -> Kernel:
-    """The one of `kernels` that is by `implementation`, which must be among them."""
+    """Return the kernel of `implementation`, which must be among `kernels`."""
     return next(kernel for kernel in kernels if kernel.implementation == implementation)
 
 
@@ -45,7 +45,7 @@ LINEARS = (
 
 
 def select_linear(implementation: str, tokens: int) -> Kernel:
-    """The linear of `implementation` that is made for `tokens` tokens.
+    """Return the linear of `implementation` for `tokens` tokens.
 
     Raises:
         UserError: no such implementation, or none of its kernels takes that many tokens.
@@ -54,5 +54,5 @@ def select_linear(implementation: str, tokens: int) -> Kernel:
 
 
 def has_linear(implementation: str, tokens: int) -> bool:
-    """Whether a linear of `implementation` is made for `tokens` tokens."""
+    """Return whether `implementation` has a linear for `tokens` tokens."""
     return any(kernel.implementation == implementation and tokens in kernel.tokens for kernel in LINEARS)

@@ -1,7 +1,9 @@
-"""RMSNorm of the residual stream: total = x + residual, out = total / sqrt(mean(total²) + eps) · weight.
+"""RMSNorm of the residual stream, by torch and Triton.
 
-`total` is rounded to the dtype once, and it is the rounded one that is normed, as in torch: what the layers after this
-one add to and what this norm has seen are the same numbers. x, residual, out and total are [tokens, hidden].
+    total = x + residual, out = total / sqrt(mean(total²) + eps) · weight
+
+`total` is rounded to the dtype once, and the rounded value is normed, as in torch. Later layers thus add to the same
+numbers that this norm has seen. x, residual, out and total are [tokens, hidden].
 """
 
 from dataclasses import replace
@@ -20,12 +22,15 @@ from specs.units import ITEMSIZE
 
 EPS = 1e-5
 RTOL = {"fp32": 2e-6, "bf16": 4e-3, "fp16": 1e-3}
-"""out is rounded once, for bf16 1.1e-3; sum, root and two products cost fp32 a few 1e-7. total is exact or nearly."""
+"""Largest accepted relative error by dtype.
+
+out is rounded once, for bf16 1.1e-3. Sum, root and two products cost fp32 a few 1e-7. total is exact or nearly exact.
+"""
 
 MAX_HIDDEN = 16384
-"""A row of it stays in the registers of one program."""
+"""Widest supported row; it stays in the registers of one program."""
 MIN_ELEMENTS = 1024
-"""A program has at least: with narrow rows several of them."""
+"""Least elements of a program; with narrow rows it takes several rows."""
 MAX_WARPS = 16
 
 
@@ -57,7 +62,7 @@ def _rmsnorm(
 
 
 class RowTiling(NamedTuple):
-    """What one program has: `rows` tokens of up to `columns` elements, and `warps`."""
+    """Tile of one program: `rows` tokens of up to `columns` elements, and `warps`."""
 
     rows: int
     columns: int
@@ -65,7 +70,10 @@ class RowTiling(NamedTuple):
 
 
 def choose_tiling(*, hidden: int, itemsize: int) -> RowTiling:
-    """One row a program where it is wide enough; two pieces of 16 bytes a thread while there are warps for it."""
+    """Return the tile of a program: one row where it is wide enough.
+
+    A thread has two pieces of 16 bytes while there are warps for it.
+    """
     columns = triton.next_power_of_2(hidden)
     rows = max(1, MIN_ELEMENTS // columns)
     pieces = rows * columns * itemsize // 16
@@ -73,12 +81,15 @@ def choose_tiling(*, hidden: int, itemsize: int) -> RowTiling:
 
 
 def work(*, tokens: int, hidden: int, dtype: str) -> Work:
-    """Read x, residual and weight, write out and total. An addition, a square, its sum, and two products an element."""
+    """Return the work: read x, residual and weight, write out and total.
+
+    An element takes an addition, a square, its sum, and two products.
+    """
     return Work(flops=5 * tokens * hidden, hbm_bytes=(4 * tokens + 1) * hidden * ITEMSIZE[dtype])
 
 
 def inputs(source: TensorSource, *, tokens: int, hidden: int, dtype: str) -> Inputs:
-    """X and residual[tokens, hidden], weight[hidden], out and total[tokens, hidden]."""
+    """Return x, residual, out and total[tokens, hidden], and weight[hidden]."""
     return {
         "x": source.activation(tokens, hidden, dtype=dtype, name="x"),
         "residual": source.activation(tokens, hidden, dtype=dtype, name="residual"),
@@ -91,7 +102,10 @@ def inputs(source: TensorSource, *, tokens: int, hidden: int, dtype: str) -> Inp
 def run_torch(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
 ) -> None:
-    """An addition, torch's norm, which allocates its result and knows no `out`, and the copy that brings it there."""
+    """Run an addition, torch's norm, and a copy to `out`.
+
+    torch's norm allocates its result and has no `out`.
+    """
     torch.add(x, residual, out=total)
     out.copy_(torch.nn.functional.rms_norm(total, (total.shape[1],), weight, EPS))
 
@@ -99,10 +113,10 @@ def run_torch(
 def run_triton(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
 ) -> None:
-    """One launch; `total` may be `x` or `residual` itself.
+    """Run one launch; `total` may be `x` or `residual` itself.
 
     Raises:
-        UserError: rows of more than 16384, operands that are strided or do not fit together, or a dtype not ours.
+        UserError: rows of more than 16384, operands that are strided or of mismatched shapes, or an unsupported dtype.
     """
     tokens, hidden = check_rmsnorm(x, residual, weight, out, total)
     rows, columns, warps = choose_tiling(hidden=hidden, itemsize=x.element_size())
@@ -116,10 +130,10 @@ def run_triton(
 def check_rmsnorm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, total: torch.Tensor
 ) -> tuple[int, int]:
-    """Tokens and hidden, once nothing outside of the operands can be touched.
+    """Return tokens and hidden, after refusing accesses outside of the operands.
 
     Raises:
-        UserError: rows are too wide, an operand is strided, or shapes or dtypes do not belong together.
+        UserError: rows are too wide, an operand is strided, or shapes or dtypes do not match.
     """
     operands = {"x": x, "residual": residual, "weight": weight, "out": out, "total": total}
     check_contiguous(**operands)
@@ -133,7 +147,7 @@ def check_rmsnorm(
 
 
 def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Out in float64 and total as rounded once."""
+    """Return out in float64, and total rounded once."""
     total = (x.to(torch.float64) + residual.to(torch.float64)).to(x.dtype)
     wide = total.to(torch.float64)
     scale = torch.rsqrt((wide * wide).mean(dim=1, keepdim=True) + EPS)
@@ -141,7 +155,7 @@ def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> 
 
 
 def variant(hidden: int, dtype: str) -> TritonVariant:
-    """The compiled form for rows of `hidden`."""
+    """Return the compiled form for rows of `hidden`."""
     rows, columns, warps = choose_tiling(hidden=hidden, itemsize=ITEMSIZE[dtype])
     pointers = dict.fromkeys(("x", "residual", "weight", "out", "total"), f"*{dtype}")
     sizes = {"ROWS": rows, "COLUMNS": columns, "EPS": EPS}

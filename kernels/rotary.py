@@ -1,8 +1,8 @@
-"""Rotary embedding, and the hand-over of keys and values: from qkv to queries and to the slots of a KV cache.
+"""Rotary embedding from qkv to queries and KV cache, by torch and Triton.
 
-Column i of a head's first half turns with column i of its second half, as Llama has it in transformers:
-first' = first · cos − second · sin, second' = second · cos + first · sin. Values are copied. `key` and `value` may have
-any stride between tokens, so that they can be rows of a cache.
+Column i of a head's first half turns with column i of its second half, like Llama in transformers: first' = first · cos
+− second · sin, second' = second · cos + first · sin. Values are copied. `key` and `value` may have any stride between
+tokens, so they can be rows of a cache.
 """
 
 from dataclasses import replace
@@ -19,10 +19,16 @@ from specs.roofline import Work
 from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 1e-6, "bf16": 4e-3, "fp16": 1e-3}
-"""cos and sin are fp32 and the result is rounded once, for bf16 1.1e-3; fp32 rounds two products and a sum."""
+"""Largest accepted relative error by dtype.
+
+cos and sin are fp32, and the result is rounded once, for bf16 1.1e-3. fp32 rounds two products and a sum.
+"""
 
 PAIRS_PER_PROGRAM = 1024
-"""Of elements that turn together, a program: 16 bytes of bf16 from each half for each thread, 16 heads of 128."""
+"""Pairs of elements that turn together, per program.
+
+They are 16 bytes of bf16 from each half for each thread, or 16 heads of 128.
+"""
 WARPS = 4
 
 
@@ -71,13 +77,13 @@ def _rotary(
 
 
 def constexprs(head_dim: int) -> dict[str, int]:
-    """Arguments of the kernel that its machine code depends on."""
+    """Return the kernel's compile-time arguments."""
     columns = triton.next_power_of_2(head_dim // 2)
     return {"HALF": head_dim // 2, "COLUMNS": columns, "HEADS": max(1, PAIRS_PER_PROGRAM // columns)}
 
 
 class RotarySizes(NamedTuple):
-    """Of qkv[tokens, (heads + 2 · kv_heads) · head_dim]."""
+    """Sizes of qkv[tokens, (heads + 2 · kv_heads) · head_dim]."""
 
     tokens: int
     heads: int
@@ -86,17 +92,21 @@ class RotarySizes(NamedTuple):
 
 
 def work(*, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Work:
-    """Read qkv and write it turned, read fp32 cos and sin, half a head each; two products and a sum where it turns."""
+    """Return the work: read qkv, write it turned, read fp32 cos and sin.
+
+    cos and sin have half a head each. A turned element takes two products and a sum.
+    """
     moved = 2 * tokens * (heads + 2 * kv_heads) * head_dim * ITEMSIZE[dtype]
     angles = tokens * head_dim * ITEMSIZE["fp32"]
     return Work(flops=3 * tokens * (heads + kv_heads) * head_dim, hbm_bytes=moved + angles)
 
 
 def inputs(source: TensorSource, *, tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> Inputs:
-    """qkv[tokens, (heads + 2 · kv_heads) · head_dim], fp32 cos and sin[tokens, head_dim / 2], queries, keys and values.
+    """Return qkv, cos, sin, queries, keys and values.
 
-    out[tokens, heads, head_dim], key and value[tokens, kv_heads, head_dim]. `kv_heads` is there for the reference,
-    which sees no outputs and so would not know where in qkv the keys begin.
+    qkv is [tokens, (heads + 2 · kv_heads) · head_dim], cos and sin are fp32 [tokens, head_dim / 2]. out is [tokens,
+    heads, head_dim], key and value are [tokens, kv_heads, head_dim]. `kv_heads` is for the reference: it gets no
+    outputs, and would not know the start of the keys in qkv.
     """
     return {
         "qkv": source.activation(tokens, (heads + 2 * kv_heads) * head_dim, dtype=dtype),
@@ -118,7 +128,10 @@ def run_torch(
     value: torch.Tensor,
     kv_heads: torch.Tensor | None = None,  # noqa: ARG001 - the reference's
 ) -> None:
-    """Six kernels: all products with cos, which torch allocates in fp32, each half of queries and keys, and a copy."""
+    """Run six kernels.
+
+    They are all products with cos, which torch allocates in fp32, each half of queries and keys, and a copy.
+    """
     (tokens, heads, head_dim), half = out.shape, cos.shape[1]
     rows = qkv.view(tokens, -1, head_dim)
     turning = rows[:, : heads + key.shape[1]].unflatten(2, (2, half))
@@ -138,10 +151,12 @@ def run_triton(
     value: torch.Tensor,
     kv_heads: torch.Tensor | None = None,  # noqa: ARG001 - the reference's
 ) -> None:
-    """One launch; a program takes a few heads of one token, 16 of them with heads of 128.
+    """Run one launch; a program takes a few heads of one token.
+
+    With heads of 128 it takes 16.
 
     Raises:
-        UserError: operands that do not fit together, or gaps elsewhere than between tokens of key and value.
+        UserError: operands of mismatched shapes, or gaps elsewhere than between tokens of key and value.
     """
     sizes = check_rotary(qkv, cos, sin, out, key, value)
     constants = constexprs(sizes.head_dim)
@@ -154,10 +169,10 @@ def run_triton(
 def check_rotary(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> RotarySizes:
-    """Refuse what would read or write outside of the operands.
+    """Refuse accesses outside of the operands.
 
     Raises:
-        UserError: gaps within a token, a head_dim that has no half, or shapes or dtypes that do not belong together.
+        UserError: gaps within a token, an odd head_dim, or shapes or dtypes that do not match.
     """
     operands = {"qkv": qkv, "cos": cos, "sin": sin, "out": out, "key": key, "value": value}
     if out.dim() != 3 or key.dim() != 3 or out.shape[2] % 2:
@@ -185,7 +200,7 @@ def check_rotary(
 def reference(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, kv_heads: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries and keys in float64, values as they are."""
+    """Return queries and keys in float64, values unchanged."""
     heads = qkv.unflatten(1, (-1, 2 * cos.shape[1]))
     keys = int(kv_heads)
     turning, values = heads[:, : heads.shape[1] - keys].to(torch.float64), heads[:, heads.shape[1] - keys :]
@@ -196,7 +211,7 @@ def reference(
 
 
 def variant(head_dim: int, dtype: str) -> TritonVariant:
-    """The compiled form for heads of `head_dim`."""
+    """Return the compiled form for heads of `head_dim`."""
     given = dict.fromkeys(("qkv", "out", "key", "value"), f"*{dtype}") | dict.fromkeys(("cos", "sin"), "*fp32")
     counts = dict.fromkeys(("heads", "kv_heads", "key_stride", "value_stride"), "i32")
     return TritonVariant(_rotary, given | counts, constexprs(head_dim), WARPS, 1)

@@ -1,21 +1,17 @@
-"""Few tokens: y[tokens, n] = x[tokens, k] · W[n, k]ᵀ for 1 to 64 tokens, W streamed once past all of them.
+"""The linear in Triton for 1 to 64 tokens, with one pass over W for all tokens.
 
-At these sizes the time is that of reading W. Three things cost beyond it: too few bytes in flight, SMs without
-work, and the latency of the launch.
-
-- A tile is computed transposed, yᵀ = W · xᵀ, so that rows of W and not the few tokens fill the matrix instruction. With
-  up to four tokens plain multiply-adds do as well, and W need not go through shared memory.
-- Where rows alone make too few programs, `split` of them share a tile, each with its part of k. Each leaves an fp32
-  partial sum and counts itself in; the one that arrives last adds the partial sums up in the order of k, whoever came
-  when, and sets the counter back to zero. So one launch does it all, and two calls give the same bits.
-- With dependent launch a program asks for its first bytes of W before it waits for the kernel ahead, on which W does
-  not depend; x, out and the workspace do, and are touched only after the wait.
-
-With SWIGLU rows of W alternate between gate and up (kernels/triton_utils.py), and out[tokens, n / 2] = silu(gate) · up
-is made
-of the whole fp32 sums: where programs share a tile, by the one that arrives last.
-
-Eviction hints (W first, x last) reach the hardware where W goes straight to registers; Triton drops them from cp.async.
+It computes y[tokens, n] = x[tokens, k] · W[n, k]ᵀ. At these sizes the time is that of reading W. Three losses add to
+it: too few bytes in flight, idle SMs, and launch latency.
+- A tile is computed transposed, yᵀ = W · xᵀ, so rows of W and not the few tokens fill the matrix instruction. Up to
+  four tokens plain multiply-adds are as fast, and W need not go through shared memory.
+- Where rows alone make too few programs, `split` programs share a tile, each with its part of k. Each leaves an fp32
+  partial sum and counts itself in. The last to arrive adds the partial sums in the order of k, and sets the counter
+  back to zero. So one launch does all the work, and two calls give the same bits.
+- With dependent launch a program asks for its first bytes of W before it waits for the previous kernel. W does not
+  depend on that kernel. x, out and the workspace do, and are touched only after the wait.
+With SWIGLU rows of W alternate between gate and up (kernels/triton_utils.py). Then out[tokens, n / 2] = silu(gate) · up
+is made of the whole fp32 sums: where programs share a tile, by the last to arrive. Eviction hints (W first, x last)
+reach the hardware where W goes straight to registers; Triton drops them from cp.async.
 """
 
 from dataclasses import replace
@@ -169,7 +165,7 @@ def _skinny(
 def constexprs(
     config: LinearConfig, *, itemsize: int, even: bool, dependent: bool, swiglu: bool, delay: int = 0
 ) -> dict[str, int]:
-    """Arguments of the kernel that its machine code depends on."""
+    """Return the kernel's compile-time arguments."""
     ahead = config.depth * itemsize * max(1, config.stages - 1)
     return {
         "ROWS": config.rows,
@@ -188,7 +184,7 @@ def constexprs(
 def variant(
     config: LinearConfig, dtype: str, *, even: bool = True, dependent: bool = False, swiglu: bool = False
 ) -> TritonVariant:
-    """The compiled form of a configuration; `even` where n and k are whole tiles."""
+    """Return the compiled form of a configuration; `even`: n and k are whole tiles."""
     sizes = constexprs(config, itemsize=ITEMSIZE[dtype], even=even, dependent=dependent, swiglu=swiglu)
     signature = linear_signature(dtype) | {"partials": "*fp32", "arrived": "*i32"}
     if config.tma:
@@ -214,14 +210,14 @@ def launch(
         x: x[tokens, k]; all three are contiguous and of one dtype.
         weight: weight[n, k].
         out: out[tokens, n], or out[tokens, n / 2] with swiglu.
-        config: how to cut the work.
-        dependent: start before the kernel ahead on the stream has ended (sm_90 and later).
+        config: cut of the work.
+        dependent: start before the previous kernel on the stream has ended (sm_90 and later).
         swiglu: rows of W alternate between gate and up, and out is silu(gate) · up.
-        scratch: own workspace; without it calls on a device share one, and must be on one stream.
+        scratch: own workspace; without it calls on a device share a workspace, and must be on one stream.
         delay: nanoseconds that programs wait at random before they pass their partial sums on, for tests.
 
     Raises:
-        UserError: operands that are strided or do not fit together, or more tokens than the configuration holds.
+        UserError: operands that are strided or of mismatched shapes, or more tokens than the configuration holds.
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     if sizes.tokens > config.tokens:
@@ -243,7 +239,7 @@ def _launch_checked(
     tokens, n, k = sizes
     partials, arrived = scratch.next_buffers(config.partial_elements(n), triton.cdiv(n, config.rows))
     tiles = None
-    if config.tma and (k * x.element_size() | weight.data_ptr()) % 16 == 0:  # what a descriptor asks of rows and base
+    if config.tma and (k * x.element_size() | weight.data_ptr()) % 16 == 0:  # descriptors need this alignment
         tiles = TensorDescriptor.from_tensor(weight, [config.rows, config.depth])
     itemsize, even = x.element_size(), config.even(n, k)
     constants = constexprs(config, itemsize=itemsize, even=even, dependent=dependent, swiglu=swiglu, delay=delay)
@@ -257,12 +253,12 @@ def _launch_checked(
 def run(
     x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, dependent: bool = False, swiglu: bool = False
 ) -> None:
-    """One launch, with the configuration that is tuned or ruled for this shape; calls on a device share a workspace.
+    """Run one launch, with the tuned or ruled configuration for this shape.
 
-    `dependent` and `swiglu` are those of `launch`.
+    Calls on a device share a workspace. `dependent` and `swiglu` are those of `launch`.
 
     Raises:
-        UserError: more than 64 tokens, a dtype that is not ours, or operands that are strided or do not fit together.
+        UserError: more than 64 tokens, an unsupported dtype, or operands that are strided or of mismatched shapes.
     """
     sizes = check_operands(x, weight, out, swiglu=swiglu)
     tokens, n, k = sizes

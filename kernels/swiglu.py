@@ -1,6 +1,7 @@
-"""SwiGLU alone: out[tokens, intermediate] = silu(gate) · up, where gate_up[tokens, 2 · intermediate] is gate, then up.
+"""SwiGLU as a kernel of its own, by torch and Triton.
 
-What a layer spends on it where no linear has it in its epilogue (kernels/gate_up.py).
+It computes out[tokens, intermediate] = silu(gate) · up, where gate_up[tokens, 2 · intermediate] is gate, then up. A
+layer needs it where no linear has SwiGLU in its epilogue (kernels/gate_up.py).
 """
 
 from dataclasses import replace
@@ -16,10 +17,13 @@ from specs.roofline import Work
 from specs.units import ITEMSIZE
 
 RTOL = {"fp32": 5e-6, "bf16": 4e-3, "fp16": 1e-3}
-"""torch rounds silu and then the product, 1.1e-3 each for bf16; the GPU's exponential and division cost fp32 1e-6."""
+"""Largest accepted relative error by dtype.
+
+torch rounds silu and then the product, 1.1e-3 each for bf16. The GPU's exponential and division cost fp32 1e-6.
+"""
 
 BLOCK_BYTES = 2048
-"""Of gate and of up, a program: 16 bytes for each of its threads."""
+"""Bytes of gate, and of up, that a program takes: 16 for each of its threads."""
 WARPS = 4
 
 
@@ -36,20 +40,23 @@ def _swiglu(gate_up: tl.tensor, out: tl.tensor, intermediate: int, BLOCK: tl.con
 
 
 class SwigluSizes(NamedTuple):
-    """Of gate_up[tokens, 2 · intermediate]."""
+    """Sizes of gate_up[tokens, 2 · intermediate]."""
 
     tokens: int
     intermediate: int
 
 
 def work(*, tokens: int, intermediate: int, dtype: str) -> Work:
-    """Read gate and up, write out. An exponential, an addition, a division and two products each count as one flop."""
+    """Return the work: read gate and up, write out.
+
+    An exponential, an addition, a division and two products each count as one flop.
+    """
     elements = tokens * intermediate
     return Work(flops=5 * elements, hbm_bytes=3 * elements * ITEMSIZE[dtype])
 
 
 def inputs(source: TensorSource, *, tokens: int, intermediate: int, dtype: str) -> Inputs:
-    """gate_up[tokens, 2 · intermediate] and out[tokens, intermediate]."""
+    """Return gate_up[tokens, 2 · intermediate] and out[tokens, intermediate]."""
     return {
         "gate_up": source.activation(tokens, 2 * intermediate, dtype=dtype),
         "out": source.output(tokens, intermediate, dtype=dtype),
@@ -57,16 +64,16 @@ def inputs(source: TensorSource, *, tokens: int, intermediate: int, dtype: str) 
 
 
 def run_torch(gate_up: torch.Tensor, out: torch.Tensor) -> None:
-    """Two kernels, and between them silu(gate)[tokens, intermediate], which torch allocates."""
+    """Run two kernels; torch allocates silu(gate)[tokens, intermediate] between them."""
     gate, up = gate_up.chunk(2, dim=1)
     torch.mul(torch.nn.functional.silu(gate), up, out=out)
 
 
 def run_triton(gate_up: torch.Tensor, out: torch.Tensor) -> None:
-    """One launch; a program takes 2 KiB of a token's gate and the up that belongs to it.
+    """Run one launch; a program takes 2 KiB of a token's gate and the matching up.
 
     Raises:
-        UserError: operands that are strided or do not fit together, or a dtype that is not ours.
+        UserError: operands that are strided or of mismatched shapes, or an unsupported dtype.
     """
     sizes = check_swiglu(gate_up, out)
     block = BLOCK_BYTES // gate_up.element_size()
@@ -76,10 +83,12 @@ def run_triton(gate_up: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def check_swiglu(gate_up: torch.Tensor, out: torch.Tensor) -> SwigluSizes:
-    """Refuse what would read or write outside of gate_up[tokens, 2 · intermediate] and out[tokens, intermediate].
+    """Refuse accesses outside of gate_up and out.
+
+    They are gate_up[tokens, 2 · intermediate] and out[tokens, intermediate].
 
     Raises:
-        UserError: an operand is strided, shapes or dtypes do not belong together, or the dtype is not ours.
+        UserError: an operand is strided, shapes or dtypes do not match, or the dtype is unsupported.
     """
     check_contiguous(gate_up=gate_up, out=out)
     dtype_name(gate_up, "triton_swiglu")
@@ -90,13 +99,13 @@ def check_swiglu(gate_up: torch.Tensor, out: torch.Tensor) -> SwigluSizes:
 
 
 def reference(gate_up: torch.Tensor) -> torch.Tensor:
-    """The formula in float64."""
+    """Return the formula in float64."""
     gate, up = gate_up.to(torch.float64).chunk(2, dim=1)
     return gate * torch.sigmoid(gate) * up
 
 
 def variants(dtype: str) -> list[TritonVariant]:
-    """The one compiled form."""
+    """Return the only compiled form."""
     signature = {"gate_up": f"*{dtype}", "out": f"*{dtype}", "intermediate": "i32"}
     return [TritonVariant(_swiglu, signature, {"BLOCK": BLOCK_BYTES // ITEMSIZE[dtype]}, WARPS, 1)]
 

@@ -1,7 +1,8 @@
-"""Triton where it is installed, and stand-ins where it is not, so that all other kernels work without it.
+"""Triton or stand-ins for it, and device functions that several kernels share.
 
-Kernel files take `triton`, `tl` and the rest of Triton from here. Without it each name is an `Absent`: decorators,
-annotations and constants of a kernel file can be evaluated, and the first launch or compilation is refused.
+Kernel files take `triton`, `tl` and the rest of Triton from here. Without Triton each name is an `Absent`, so all other
+kernels still work. Decorators, annotations and constants of a kernel file can be evaluated, and the first launch or
+compilation is refused.
 """
 
 import os
@@ -24,7 +25,10 @@ except ImportError as error:
     _import_problem = f"{type(error).__name__}: {error}".split("\n")[0]
 
     class Absent:
-        """Stands for any name of Triton: it has every attribute and decorates, but it cannot be launched."""
+        """Stand-in for any name of Triton.
+
+        It has every attribute and decorates functions, but cannot be launched.
+        """
 
         def __getattr__(self, name: str) -> "Absent":
             if name.startswith("__"):
@@ -38,19 +42,19 @@ except ImportError as error:
             raise UserError(str(missing_triton()))
 
     class NeverRaisedError(Exception):
-        """Stands for an exception of Triton."""
+        """Stand-in for an exception of Triton."""
 
     class HostFunctions(Absent):
-        """Stands for the module: sizes are worked out on the host, so these two functions are real."""
+        """Stand-in for the module; these two host functions are real."""
 
         @staticmethod
         def cdiv(x: int, y: int) -> int:
-            """X / y, rounded up."""
+            """Return x / y, rounded up."""
             return -(-x // y)
 
         @staticmethod
         def next_power_of_2(n: int) -> int:
-            """The least power of two that is no less than n."""
+            """Return the least power of two that is not less than n."""
             return 1 << (n - 1).bit_length()
 
     triton = HostFunctions()
@@ -71,14 +75,17 @@ __all__ = [
 
 
 def missing_triton() -> str | None:
-    """One line where Triton cannot be imported: how to get it."""
+    """Return one line on how to get Triton; None where it can be imported."""
     if not _import_problem:
         return None
     return f"Triton is not here; it has wheels for Linux: pip install -c constraints.txt triton ({_import_problem})"
 
 
 def missing_triton_launch() -> str | None:
-    """One line on what a launch of a Triton kernel lacks; to compile for a GPU that is not here takes less."""
+    """Return one line on what a launch of a Triton kernel lacks; None without a lack.
+
+    Compilation for a GPU that is not here needs less.
+    """
     if reason := missing_triton():
         return reason
     if os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"):
@@ -86,10 +93,10 @@ def missing_triton_launch() -> str | None:
     return "Triton builds its launcher with a C compiler, and there is none: apt-get install gcc, or set CC"
 
 
-# The SwiGLU epilogue of a linear: rows of W in which gate and up alternate give silu(gate) · up.
+# The SwiGLU epilogue of a linear: silu(gate) · up from rows of W with gate and up in turn.
 #
-# Row 2i of W is the gate of feature i and row 2i + 1 its up projection, which an engine arranges once, when it loads
-# the weights: so both halves of a feature are in the tile of one program, and what it stores is half as wide.
+# Row 2i of W is the gate of feature i and row 2i + 1 its up projection. An engine arranges the rows once, when it loads
+# the weights. Both halves of a feature are thus in the tile of one program, which stores half as much.
 
 
 @triton.jit
@@ -99,7 +106,7 @@ def gated(total: tl.tensor, ROWS: tl.constexpr, TOKENS: tl.constexpr) -> tl.tens
     return gate * tl.sigmoid(gate) * up
 
 
-# What a program does while others run: bring its data nearer, or, in tests, wait at random.
+# Concurrency: prefetch data into L2, or, in tests, wait at random.
 
 
 @triton.jit

@@ -1,1 +1,1 @@
-"""Readers of result files, and answers to questions about them. No torch here."""
+"""Read result files and answer questions about them, without importing torch."""

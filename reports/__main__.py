@@ -268,7 +268,7 @@ def _ncu(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a `UserError` is one line on stderr and exit code 2, a closed gate exit code 1."""
+    """Run a command. Exit 2 with one line on stderr on `UserError`, 1 on `GateError`."""
     try:
         app(args=arguments, prog_name="python -m reports")
     except UserError as error:

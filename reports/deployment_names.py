@@ -1,4 +1,4 @@
-"""How deployments, models and loads are spoken of."""
+"""Names of deployments, models and loads in prose."""
 
 from collections.abc import Collection, Sequence
 
@@ -15,7 +15,7 @@ SETTING_LABELS = {
     "ranks": "{} ranks",
     "context": "ctx{}",
 }
-"""What may tell settings apart, and how it is said."""
+"""Formats of the properties that may distinguish settings."""
 
 
 def deployment_name(one: Deployment) -> str:
@@ -32,7 +32,7 @@ def deployment_name(one: Deployment) -> str:
 
 
 def model_description(setting: Setting) -> str:
-    """`llama-3.2-1b cut to 2 of 16 layers, vocabulary in proportion`; the name alone where it is whole."""
+    """Model name, or `llama-3.2-1b cut to 2 of 16 layers, vocabulary in proportion`."""
     model = MODELS.get(setting.model)
     if model is None:
         return f"{setting.model} of {setting.layers} layers"
@@ -44,19 +44,19 @@ def model_description(setting: Setting) -> str:
 
 
 def is_truncated(setting: Setting) -> bool:
-    """Whether the model has more layers than were run."""
+    """Return whether the model has more layers than ran."""
     model = MODELS.get(setting.model)
     return model is not None and setting.layers < model.layers
 
 
 def distinguishing_label(setting: Setting, among: Collection[Setting]) -> str:
-    """What tells a setting from these others: `ctx4096`, `llama-3-8b 4 layers ctx128`."""
+    """Label that distinguishes a setting: `ctx4096`, `llama-3-8b 4 layers ctx128`."""
     facts = {name: form for name, form in SETTING_LABELS.items() if len({getattr(one, name) for one in among}) > 1}
     return " ".join(form.format(getattr(setting, name)) for name, form in facts.items() if getattr(setting, name))
 
 
 def load_label(load: Load) -> str:
-    """`B=64`, and of prompts `4x512`: four of 512 tokens."""
+    """`B=64`, or `4x512` for four prompts of 512 tokens."""
     return f"B={load.batch}" if load.prompt == 1 else f"{load.batch}x{load.prompt}"
 
 
@@ -71,9 +71,9 @@ def load_phrase(load: Load) -> str:
 
 
 def describe_loads(chosen: Sequence[Load], among: Sequence[Load], every: str = "every") -> str:
-    """At which of these loads, both by rising load: `at every batch from 1 to 1024`, `from a batch of 256 on`.
+    """`at every batch from 1 to 1024`, `from a batch of 256 on`.
 
-    `every` is any where the sentence denies something.
+    Both sequences are by rising load. `every` is any where the sentence denies something.
     """
     if _is_run_of_lengths(chosen, among):
         return f"for {load_heading(chosen[0])} to {chosen[-1].prompt}"
@@ -92,7 +92,7 @@ def describe_loads(chosen: Sequence[Load], among: Sequence[Load], every: str = "
 
 
 def _is_run_of_lengths(chosen: Sequence[Load], among: Sequence[Load]) -> bool:
-    """Whether these are as many prompts each, of several lengths without a gap."""
+    """Return whether the loads are equal prompt counts of adjacent lengths."""
     lengths = [load.prompt for load in among]
     start = lengths.index(chosen[0].prompt) if chosen else 0
     alike = len({load.batch for load in among}) == 1 and len(set(lengths)) == len(lengths)

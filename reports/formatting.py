@@ -1,4 +1,4 @@
-"""What tells the cases of a table apart, and what they share."""
+"""Format numbers, label the cases of a table, and order tables by question."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -12,15 +12,15 @@ from specs import layer
 from specs.measurement import Case
 from specs.units import format_bytes
 
-# Numbers for people: one unit and one count of decimals for a whole column.
+# Numbers: one unit and one count of decimals for a whole column.
 
 DASH = "–"
-"""Stands where there is no number."""
+"""Cell text for a missing number."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Units that rise by a thousand, and the most decimals worth showing."""
+    """Units that rise by factors of 1000, and the maximum number of decimals."""
 
     steps: tuple[tuple[float, str], ...]
     most_decimals: int
@@ -33,14 +33,17 @@ FLOPS_PER_SECOND = Quantity(((1e9, "GFLOP/s"), (1e12, "TFLOP/s")), most_decimals
 
 @dataclass(frozen=True)
 class Scale:
-    """A unit and how many decimals its column has."""
+    """A unit and the number of decimals of its column."""
 
     factor: float
     symbol: str
     decimals: int
 
     def __call__(self, value: float | None) -> str:
-        """The value without its unit; `NONE` for none and for nought; a small one keeps two digits at least."""
+        """Format the value without its unit, with at least two significant digits.
+
+        None and 0 give `DASH`.
+        """
         if not value:
             return DASH
         number = value / self.factor
@@ -48,7 +51,10 @@ class Scale:
 
 
 def choose_scale(quantity: Quantity, values: Iterable[float | None]) -> Scale:
-    """The largest unit in which the middle value reads at least 1, with three digits for the least value."""
+    """Return the largest unit in which the median reads at least 1.
+
+    The smallest value gets three digits.
+    """
     present = [value for value in values if value] or [quantity.steps[-1][0]]
     middle = median(present) * (1 + 1e-9)
     factor, symbol = max((step for step in quantity.steps if step[0] <= middle), default=quantity.steps[0])
@@ -56,50 +62,50 @@ def choose_scale(quantity: Quantity, values: Iterable[float | None]) -> Scale:
 
 
 def with_unit(quantity: Quantity, value: float) -> str:
-    """A single value with its unit."""
+    """Format a single value with its unit."""
     fitting = choose_scale(quantity, [value])
     return f"{fitting(value)} {fitting.symbol}"
 
 
 def microseconds(seconds: float | None) -> str:
-    """A time in microseconds to three digits or more: 5.23, 52.3, 52,300."""
+    """Format a time in microseconds with at least three digits: 5.23, 52.3, 52,300."""
     return three_digits(seconds * 1e6) if seconds else DASH
 
 
 def three_digits(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Format three significant digits, or all digits before the point."""
     return f"{value:,.{_decimals(value, 3)}f}"
 
 
 def percent(share: float | None) -> str:
-    """A share of one to two digits or more: 0.07%, 4.2%, 97%, 104%."""
+    """Format a share with one to two digits or more: 0.07%, 4.2%, 97%, 104%."""
     if share is None:
         return DASH
     return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}" if share >= 0.00995 else f"{share:.2%}"
 
 
 def ratio(value: float) -> str:
-    """A ratio to three decimals, and a small one to three digits."""
+    """Format a ratio with three decimals, or with three digits where it is small."""
     return f"{value:.{max(3, _decimals(value, 3))}f}"
 
 
 def interval_width(share: float | None) -> str:
-    """Half-width of an interval; past 100 % its size says nothing more."""
+    """Format a relative half-width; beyond 100 % its size says nothing more."""
     return ">100%" if share is not None and share > 1 else percent(share)
 
 
 def ratio_range(low: float, high: float) -> str:
-    """Two ratios to one decimal, or one where they read the same."""
+    """Format two ratios with one decimal, or a single one where both read the same."""
     return "–".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}")))
 
 
 def pluralize(count: int, what: str) -> str:
-    """1 token, 2 tokens."""
+    """Format a count with its noun: 1 token, 2 tokens."""
     return f"{count} {what}{'s' * (count != 1)}"
 
 
 def decimal_bytes(count: float) -> str:
-    """A message or an amount of traffic to four digits: 57,344 B, 4.698 GB."""
+    """Format a size in decimal units to four digits: 57,344 B, 4.698 GB."""
     for factor, symbol in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= factor:
             return f"{count / factor:,.4g} {symbol}"
@@ -107,12 +113,12 @@ def decimal_bytes(count: float) -> str:
 
 
 def _decimals(number: float, digits: int) -> int:
-    """Decimals that show so many significant digits; none below the point are needed for large numbers."""
+    """Number of decimals, at least 0, that show `digits` significant digits."""
     return max(0, digits - 1 - floor(log10(number) + 1e-9))
 
 
 DEPLOYMENT_FIELDS = ("replicas", "schedule", "micro_batches", "partition", "layers")
-"""How a whole model was laid over ranks, and how much of it."""
+"""Fields of a whole model's deployment over ranks, and its number of layers."""
 NAMED_FIELDS = (
     "tp",
     "pp",
@@ -127,7 +133,7 @@ NAMED_FIELDS = (
     "k",
     "per_layer",
 )
-"""Fields whose value says nothing without their name."""
+"""Fields that are shown with their name, as the value alone is ambiguous."""
 NUMERIC_FIELDS = {*NAMED_FIELDS, "message_bytes"} - {"schedule", "partition"}
 CASE_FIELDS = ("model", "layer", "op", *NAMED_FIELDS, "message_bytes", "dtype", "implementation", "cache", "launch")
 COLUMN_TITLES = {
@@ -138,24 +144,27 @@ COLUMN_TITLES = {
     "micro_batches": "m",
 }
 PART_FIELDS = tuple(field for field in CASE_FIELDS if field != "op")
-"""Of whole layers and their parts: the part says what is done."""
+"""Fields of a layer and its parts. No `op`: the part implies it."""
 SHARE_FIELDS = ("model", "layer", "tokens", "tp", "ranks", "context", "dtype", "implementation", "cache", "launch")
-"""Of what one rank computes; `ranks` do so at once, and only a layer has a context."""
+"""Fields of the work of one rank.
+
+`ranks`: ranks that run at once. `context`: of a layer only.
+"""
 LAYER_FIELDS = tuple(field for field in PART_FIELDS if field not in ("layer", "per_layer"))
-"""Of whole layers alone."""
+"""Fields of whole layers only."""
 
 
 def label_columns(
     cases: Sequence[Case], among: Sequence[str] = CASE_FIELDS
 ) -> tuple[tuple[Column, ...], list[tuple[str, ...]], str]:
-    """Columns that differ between the cases, their cells for each case, and a caption of what does not differ.
+    """Columns that differ, the cells of each case, and a caption of what is shared.
 
     Args:
-        cases: what stands in the table.
-        among: fields that may tell them apart, in the order of the columns.
+        cases: cases of the table.
+        among: candidate fields, in the order of the columns.
     """
     fields = ["kernel" if f == "implementation" and not _one_kernel_each(cases) else f for f in among]
-    if all(case.layer for case in cases):  # model, layer and tp say what n and k are
+    if all(case.layer for case in cases):  # model, layer and tp determine n and k
         fields = [field for field in fields if field not in ("n", "k")]
     contexts = {case.context for case in cases if case.context} if among is SHARE_FIELDS else set()
     if len(contexts) == 1:
@@ -172,7 +181,7 @@ def label_columns(
     shared = [_shared_text(cases[0], field) for field in fields if _is_shared(cases, field)]
     if len(contexts) == 1:
         shared.append(f"context {contexts.pop()}")
-    return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may be one word
+    return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may read the same
 
 
 def _is_shared(cases: Sequence[Case], field: str) -> bool:
@@ -206,19 +215,19 @@ def _shared_text(case: Case, field: str) -> str:
     return f"{COLUMN_TITLES.get(field, field)} {_text(case, field)}" if field in NAMED_FIELDS else _text(case, field)
 
 
-# Which table a case belongs to, and the order of the tables on a page.
+# Assignment of cases to tables, and the order of the tables on a page.
 
 QUESTION_ORDER = ("decode", "prefill", "attention", "sweep", "layer", layer.SHARES_QUESTION, "ceilings")
 QUESTION_TITLES = {layer.SHARES_QUESTION: "shares of a rank: a layer, and norm with LM head and sampling"}
-"""Of tables whose question is no title."""
+"""Titles of tables whose question is no title."""
 
 T = TypeVar("T")
 
 
 def group_by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[tuple[str, list[T]]]:
-    """The members of each table under its question: those of `ORDER` first, then the others as they come.
+    """Group items by question: `QUESTION_ORDER` first, then in order of appearance.
 
-    Launches make a table of their own: no unit of time fits them and the others.
+    Launches form a table of their own: no unit of time suits both them and other cases.
     """
     tables: dict[tuple[str, bool], list[T]] = {}
     for item in items:
@@ -228,17 +237,23 @@ def group_by_question(items: Iterable[T], case_of: Callable[[T], Case]) -> list[
 
 
 def question_title(question: str) -> str:
-    """What stands above a table."""
+    """Title of a question's table."""
     return QUESTION_TITLES.get(question, question)
 
 
 def is_share(case: Case) -> bool:
-    """Whether it is run with one rank's part of the cores: a file's ceilings are the whole machine's."""
+    """True where a case runs on one rank's share of the cores.
+
+    A file's ceilings are those of the whole machine.
+    """
     return case.question == layer.SHARES_QUESTION
 
 
 def is_launch(case: Case) -> bool:
-    """Whether the case is there for the latency of a call: the few bytes that it moves say nothing."""
+    """True where a case measures the latency of a call.
+
+    The few bytes that the call moves say nothing.
+    """
     return case.op == "launch"
 
 
@@ -247,7 +262,7 @@ def _table_order(table: tuple[str, bool]) -> tuple[int, bool]:
     return QUESTION_ORDER.index(question) if question in QUESTION_ORDER else len(QUESTION_ORDER), launch
 
 
-# A word to stand beside times with programmatic dependent launch.
+# Note on times with programmatic dependent launch.
 
 DEPENDENT_LAUNCH = ("triton-pdl",)
 DEPENDENT_LAUNCH_NOTE = (
@@ -257,5 +272,5 @@ DEPENDENT_LAUNCH_NOTE = (
 
 
 def dependent_launch_notes(implementations: Iterable[str]) -> tuple[str, ...]:
-    """The note where any of these launches so."""
+    """Return the note where any implementation uses dependent launch."""
     return (DEPENDENT_LAUNCH_NOTE,) if set(implementations) & set(DEPENDENT_LAUNCH) else ()

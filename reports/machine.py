@@ -1,4 +1,4 @@
-"""What `machine_info` says of a machine, in a line; and where two machines differ."""
+"""Describe and compare machines: facts, measured ceilings, command of a run."""
 
 import shlex
 from collections.abc import Mapping
@@ -13,15 +13,18 @@ from specs.roofline import Ceilings
 from specs.statistics import Passes
 from specs.units import BINARY_UNITS, format_bytes
 
-# The ceilings that a file's cases are held against: what the same run measured, and what the datasheet promises.
+# Ceilings: measured by the same run, and promised by the datasheet.
 
 EMPTY_KERNEL = "triton_empty"
 MIN_SIZES = 4
-"""Of reads that a line goes through."""
+"""Minimum number of read sizes for a line fit."""
 
 
 def measured_ceilings(file: ResultFile) -> Ceilings:
-    """The best of the file's own ceilings: reads for memory, square products for arithmetic, the launch latency."""
+    """Best ceilings of the file.
+
+    Reads give memory bandwidth, square products the arithmetic rate, launches the latency.
+    """
     found = _ceiling_measurements(file)
     reading = fastest_read(file)
     launches = [one.median for one in found if _is_launch(one)]
@@ -33,24 +36,33 @@ def measured_ceilings(file: ResultFile) -> Ceilings:
 
 
 def fastest_read(file: ResultFile) -> Measurement | None:
-    """The fastest of the file's own reads; a hot one comes from a cache and is no ceiling of memory."""
+    """Fastest read that is not hot, or None.
+
+    A hot read comes from a cache and is no ceiling of memory.
+    """
     reads = [one for one in _ceiling_measurements(file) if one.case.op == "read" and one.case.cache != "hot"]
     return max(reads, key=lambda one: one.bytes_per_second, default=None)
 
 
 def fastest_launch(file: ResultFile, how: str) -> Measurement | None:
-    """The shortest launch latency that the file measured, in a graph or eager."""
+    """Shortest launch latency of the file, in launch mode `how`: graph or eager."""
     launches = [one for one in _ceiling_measurements(file) if _is_launch(one) and one.case.launch == how]
     return min(launches, key=lambda one: one.median, default=None)
 
 
 def empty_kernel(file: ResultFile) -> Measurement | None:
-    """The empty kernel of a file that measured it: less than the launch of a kernel that has anything to do."""
+    """Measurement of the empty kernel, or None.
+
+    An empty kernel takes less than the launch of a kernel that computes something.
+    """
     return next((one for one in _ceiling_measurements(file) if one.case.kernel == EMPTY_KERNEL), None)
 
 
 def fastest_copies(file: ResultFile) -> dict[str, Measurement]:
-    """By how it was launched the fastest copy: in a graph another engine of the GPU may do it."""
+    """Fastest copy by launch mode.
+
+    In a graph, another engine of the GPU may do the copy.
+    """
     found: dict[str, Measurement] = {}
     for one in sorted(_ceiling_measurements(file), key=lambda one: one.bytes_per_second):
         if one.case.op == "copy" and one.case.cache != "hot":
@@ -59,7 +71,7 @@ def fastest_copies(file: ResultFile) -> dict[str, Measurement]:
 
 
 def fastest_matmuls(file: ResultFile) -> dict[str, Measurement]:
-    """By number format the fastest square product."""
+    """Fastest square product by number format."""
     found: dict[str, Measurement] = {}
     for one in _ceiling_measurements(file):
         best = found.setdefault(one.case.dtype, one) if one.case.op == "linear" else None
@@ -69,7 +81,10 @@ def fastest_matmuls(file: ResultFile) -> dict[str, Measurement]:
 
 
 def fit_reads(file: ResultFile) -> tuple[AlphaBetaFit, list[int]] | None:
-    """A line through one kernel's reads in a graph over at least `LEAST_SIZES` sizes, and those; None without them."""
+    """Fit a line to one kernel's reads in a graph; None below `MIN_SIZES` sizes.
+
+    Returns the fit, and the sizes in bytes.
+    """
     by_kernel: dict[str, dict[int, Passes]] = {}
     for one in _ceiling_measurements(file):
         if one.case.op == "read" and one.case.launch == "graph" and one.case.cache != "hot":
@@ -79,7 +94,7 @@ def fit_reads(file: ResultFile) -> tuple[AlphaBetaFit, list[int]] | None:
 
 
 def doubtful_ceilings(file: ResultFile) -> dict[str, list[str]]:
-    """By ceiling that was throttled, or in which the clock moved, that in words: floors derive from it."""
+    """Clock warnings by ceiling; floors derive from these ceilings."""
     found: dict[str, Measurement | None] = {"read": fastest_read(file)}
     found |= {f"copy {how}": one for how, one in fastest_copies(file).items()}
     found |= {f"{dtype} matmul": one for dtype, one in fastest_matmuls(file).items()}
@@ -91,7 +106,7 @@ def doubtful_ceilings(file: ResultFile) -> dict[str, list[str]]:
 
 
 def known_gpu(file: ResultFile) -> Gpu | None:
-    """The datasheet row of the GPU that the file names."""
+    """Datasheet row of the GPU that the file names, or None."""
     name, memory = file.machine.get("gpu"), file.machine.get("gpu_memory_bytes")
     return recognise_gpu(name, memory if isinstance(memory, int) else None) if isinstance(name, str) else None
 
@@ -101,22 +116,25 @@ def _ceiling_measurements(file: ResultFile) -> list[Measurement]:
 
 
 def _is_launch(one: Measurement) -> bool:
-    """A launch that has something to do: the ceiling of files that have an empty kernel and of those that do not."""
+    """True for the launch of a kernel that computes something.
+
+    This launch is the ceiling of files with and without an empty kernel.
+    """
     return one.case.op == "launch" and one.case.kernel != EMPTY_KERNEL
 
 
-# How a run was started: as its file says, or put together again from its options.
+# Command of a run: as its file states it, or reconstructed from its options.
 
 DEFAULT_OPTIONS: Mapping[str, Any] = {"rank_timeout": 60.0}
-"""Options that a file holds though nobody gave them."""
+"""Options that a file holds although the command did not give them."""
 MAX_SUITES_NAMED = 3
-"""Suites that are named one by one; those who ran more ran them all."""
+"""Maximum number of suites that a command names; more become `suites/`."""
 
 
 def run_command(file: ResultFile) -> str:
-    """The command; of a file that does not say it one that asks for the same, and that it is such a one.
+    """Return the command, or an equivalent one marked `(by its options)`.
 
-    An import's is nowhere: its options do not say what was imported.
+    An import without a command gives an empty string: its options do not say what was imported.
     """
     if file.command or file.published or file.profiler:
         return file.command
@@ -124,7 +142,7 @@ def run_command(file: ResultFile) -> str:
 
 
 def command_from_options(file: ResultFile) -> str:
-    """The suites that its cases are of, and its options."""
+    """Reconstruct the command from the suites of the cases and the options."""
     names = [*(one.case.name for one in file.measurements), *file.not_run, *file.failed]
     suites = sorted({name.partition("::")[0] for name in names if "::" in name}) or ["suites/"]
     words = [
@@ -138,7 +156,10 @@ def _given_options(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _value(name: str, value: Any) -> str:
-    """As it is typed: bytes in their unit, milliseconds, prompts as 4x512, and nothing for a switch."""
+    """Format an option as typed; empty for a switch.
+
+    Examples: bytes in their unit, milliseconds, prompts as 4x512.
+    """
     if value is True:
         return ""
     if not isinstance(value, list | tuple):
@@ -160,16 +181,16 @@ RELEVANT_FACTS = (
     "gpu", "gpus", "cpu", "arch", "cores", "threads", "torch_threads", "torch", "triton", "cuda", "hip", "nccl",
     "driver", "float32_matmul_precision", "sm_mhz_default", "power_limit_watts", "ecc", "mig", "variables", "system",
 )  # fmt: skip
-"""Facts that a time depends on, the weightiest first."""
+"""Facts that a time depends on, the most important first."""
 
 
 def device_name(machine: MachineInfo) -> str:
-    """GPU or CPU alone."""
+    """Name of the GPU, or else of the CPU."""
     return str(machine.get("gpu") or _cpu(machine) or "unknown machine")
 
 
 def describe(machine: MachineInfo) -> str:
-    """GPU or CPU, its cores, its last cache."""
+    """GPU with SMs, L2 and memory, or CPU with cores, last-level cache and threads."""
     if gpu := machine.get("gpu"):
         parts = [str(gpu), _count(machine, "sms", "SMs"), _capacity(machine, "l2_bytes", "L2")]
         return ", ".join(filter(None, [*parts, _capacity(machine, "gpu_memory_bytes", "memory")]))
@@ -178,13 +199,13 @@ def describe(machine: MachineInfo) -> str:
 
 
 def software_versions(machine: MachineInfo) -> str:
-    """Versions of what a time depends on."""
+    """Versions of the software that a time depends on."""
     names = {"torch": "torch", "triton": "triton", "cuda": "CUDA", "hip": "HIP", "nccl": "NCCL", "driver": "driver"}
     return ", ".join(f"{title} {machine[name]}" for name, title in names.items() if machine.get(name))
 
 
 def differences(a: MachineInfo, b: MachineInfo) -> list[tuple[str, str, str]]:
-    """Each fact that matters and differs, with both values."""
+    """Relevant facts that differ, as (name, value in a, value in b)."""
     pairs = ((name, _text(a, name), _text(b, name)) for name in RELEVANT_FACTS)
     return [(name, left, right) for name, left, right in pairs if left != right]
 

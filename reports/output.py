@@ -1,4 +1,4 @@
-"""Where a report goes: standard output or a file, in one of three formats."""
+"""Build a report from blocks, and write it as text, JSON or Markdown."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from rich.text import Text
 
 from specs.errors import UserError
 
-# What a report says, apart from how it is drawn: blocks of facts and of tables.
+# Content of a report, apart from its format: blocks of facts and of tables.
 
 Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; numbers stand to the right, text to the left, and only prose may wrap."""
+    """A column heading. Numbers align right, text left; only prose may wrap."""
 
     title: str
     number: bool = True
@@ -34,7 +34,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows in groups under one title; the caption says what all rows share, the notes what to mind."""
+    """Rows in groups under one title.
+
+    `caption`: what all rows share. `notes`: caveats.
+    """
 
     title: str
     columns: tuple[Column, ...]
@@ -53,7 +56,7 @@ class Table:
         return tuple(row for group in self.groups for row in group)
 
     def without_empty(self, blank: str) -> "Table":
-        """The same less the columns in which every cell is empty or `blank`."""
+        """Return the table without columns whose cells are all empty or `blank`."""
         keep = [i for i in range(len(self.columns)) if any(row[i] not in ("", blank) for row in self.rows)]
         return Table(
             title=self.title,
@@ -66,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Short lines, each with a name; a heading of level 1 starts a new part of the page."""
+    """Short named lines. A heading of level 1 starts a new part of the page."""
 
     title: str
     rows: tuple[tuple[str, str], ...]
@@ -77,11 +80,14 @@ Block = Table | Facts
 Page = Sequence[Block]
 
 
-# Draws a page as GitHub's Markdown.
+# Markdown as GitHub renders it.
 
 
 def render_markdown(page: Page) -> str:
-    """Headings, lists and pipe tables, their columns padded so that the source reads as a table too."""
+    """Render headings, lists and pipe tables.
+
+    Columns are padded so that the source reads as a table, too.
+    """
     return (
         "\n\n".join(_markdown_facts(block) if isinstance(block, Facts) else _markdown_table(block) for block in page)
         + "\n"
@@ -115,18 +121,18 @@ def _markdown_table(block: Table) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """The text with what Markdown would take for markup made literal."""
+    """Escape characters that Markdown would take for markup."""
     return "".join(f"\\{letter}" if letter in "\\|<*`~" else letter for letter in text)
 
 
-# Draws a page for a terminal, or for a file that is read like one.
+# Text for a terminal, or for a file.
 
 MAX_WIDTH = 10_000
-"""Columns that no table needs: rich measures within a width."""
+"""Width in columns beyond any table: rich measures within a width."""
 
 
 def render_terminal(page: Page, *, width: int, color: bool = False) -> str:
-    """Text of at least `width` columns: a table of numbers is never cut, it rather grows."""
+    """Render text at `width` columns; a wide table of numbers grows and is never cut."""
     console = Console(file=StringIO(), width=width, force_terminal=color, color_system="auto" if color else None)
     with console.capture() as capture:
         for position, block in enumerate(page):
@@ -171,7 +177,7 @@ def _terminal_table(block: Table) -> RenderableType:
 
 
 def _printable(text: str, style: str = "") -> Text:
-    """Text from a file, with what would steer a terminal made visible."""
+    """Text with control characters made visible: a file may hold terminal escapes."""
     return Text(
         "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
         style,
@@ -179,16 +185,16 @@ def _printable(text: str, style: str = "") -> Text:
 
 
 def _least_width(cells: Iterable[str], *, words: bool) -> int:
-    """Columns that the longest line needs, or the longest word where words may wrap."""
+    """Width of the longest line, or of the longest word where words may wrap."""
     return max(len(part) for cell in cells for part in (cell.split() if words else cell.split("\n")) or [""])
 
 
 PIPE_WIDTH = 120
-"""Columns where no terminal says how many it has."""
+"""Width in columns where no terminal reports one."""
 
 
 class Format(StrEnum):
-    """How a report is written."""
+    """Output format of a report."""
 
     TABLE = "table"
     JSON = "json"
@@ -217,20 +223,20 @@ def emit(page: Page, data: Any, format: Format, output: Path | None, sources: It
 
 
 def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
-    """Keep what a report reads.
+    """Refuse to overwrite a source of the report.
 
     Raises:
-        UserError: the report would be written over one of its sources.
+        UserError: `output` is one of the sources.
     """
     if any(output.exists() and output.samefile(source) for source in sources):
         raise UserError(f"{output}: would overwrite a result file that this report reads; give another -o")
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one: first beside it, then in its place.
+    """Write a file atomically: first beside the target, then in its place.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: the file cannot be written.
     """
     target = path.resolve()
     if target.is_dir():
@@ -238,7 +244,7 @@ def write_file(path: Path, text: str) -> None:
     if not target.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or give another -o")
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    place = beside if target.is_file() or not target.exists() else target  # a device or pipe has no beside
+    place = beside if target.is_file() or not target.exists() else target  # a device or pipe is written directly
     try:
         with place.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
@@ -258,8 +264,8 @@ def _print(text: str) -> None:
         sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # `| head` has seen enough; typer ends quietly
+        raise  # `| head` has closed the pipe; typer exits quietly
     except OSError as error:
-        # What is left in the buffer would fail once more when Python exits.
+        # The rest of the buffer would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise UserError(f"standard output: cannot write it ({error.strerror}); give -o FILE elsewhere") from error

@@ -1,15 +1,15 @@
-"""An exact event model of a pipeline: when each stage computes which micro-batch, and how long a step takes.
+"""Exact event model of a pipeline: executions by stage, and time of a step.
 
-A stage serves the micro-batches, its slots, in order 0 … m − 1, step after step, each as soon as its message is there
-and the stage is free. In decode the loop is closed: a slot enters stage 0 again when its tokens are back from the last
-stage. A prefill passes once.
+A stage serves the microbatches in order 0 … m − 1, step after step. Each starts as soon as its message has arrived and
+the stage is free. In decode the loop is closed: a microbatch enters stage 0 again when its tokens are back from the
+last stage. A prefill passes once.
 
-Every turn starts at the later of two moments, so decode is linear in the algebra of maximum and plus. Its turns wait
-for each other in cycles: a stage serves all slots and begins anew, a slot goes round, both within one step, and mixed
-ones span several. In the long run a step takes exactly the largest mean of all cycles, their seconds over the steps
-that they span, whatever the walk began with and even where single steps differ for ever (Baccelli, Cohen, Olsder and
-Quadrat, Synchronization and Linearity, 1992, chapter 3). So it is worked out from the cycles and not waited for: where
-another cycle is nearly as slow, a walk takes very long to settle.
+Every execution starts at the later of two moments, so decode is linear in the algebra of maximum and plus. Executions
+wait for each other in cycles. A stage that serves all microbatches and begins anew, or a microbatch that goes round,
+are cycles within one step. Mixed cycles span several steps. In the long run a step takes exactly the largest mean of
+all cycles: their seconds over the steps that they span. The initial state does not matter, and single steps may differ
+for ever (Baccelli, Cohen, Olsder and Quadrat, Synchronization and Linearity, 1992, chapter 3). The model therefore
+computes the step from the cycles. A simulation would take very long to settle where another cycle is nearly as slow.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from math import inf
 
 StageTable = Sequence[Sequence[float]]
-"""Seconds[stage][slot]."""
+"""Seconds[stage][microbatch]."""
 Moment = tuple[float, int]
-"""When, and what it was that it last waited for: a place in the state before the step."""
+"""Time, and its cause: the place in the state before the step that it waited for."""
 State = Sequence[float]
-"""When each stage is free, then when each slot is at the first stage."""
+"""Time at which each stage is free, then at which each microbatch is at stage 0."""
 
 
 @dataclass(frozen=True)
 class StageExecution:
-    """A stage computing one micro-batch, from `start` to `end` in seconds."""
+    """Execution of one microbatch on a stage, from `start` to `end` in seconds."""
 
     stage: int
     micro_batch: int
@@ -37,14 +37,14 @@ class StageExecution:
 
 @dataclass(frozen=True)
 class PipelineSchedule:
-    """What came of a walk.
+    """Executions and times of a step.
 
     Attributes:
-        executions: of one step, slot by slot, from its first start on. In decode it is a steady one: the same turns
-        come
-            again every `step_seconds`, and the last stages may be at this step when the first is at the next.
-        step_seconds: in decode of a step in the long run, in prefill from the first start to the last end.
-        idle_shares: of each stage the share of `step_seconds` in which it does not compute.
+        executions: executions of one step, microbatch by microbatch, from its first start on. In decode the step is
+            steady: its executions repeat every `step_seconds`. The last stages may be at this step when the first is at
+            the next.
+        step_seconds: in decode the time of a step in the long run; in prefill from the first start to the last end.
+        idle_shares: share of `step_seconds` in which each stage does not compute.
     """
 
     executions: Sequence[StageExecution]
@@ -53,12 +53,12 @@ class PipelineSchedule:
 
 
 def simulate_decode(busy: StageTable, hop: StageTable) -> PipelineSchedule:
-    """The closed loop in its steady state.
+    """Schedule of the closed loop in its steady state.
 
     Args:
-        busy: seconds that a stage computes a micro-batch.
-        hop: seconds from the end of that until its message is at the next stage, and of the last one until its tokens
-            are back at the first; they do not keep the stage busy.
+        busy: seconds that a stage computes a microbatch.
+        hop: seconds from the end of compute until the message is at the next stage. For the last stage: until its
+            tokens are back at the first. A hop does not keep the stage busy.
 
     Raises:
         ValueError: a table is empty or ragged, the two differ in shape, or a time is negative or not finite.
@@ -69,18 +69,22 @@ def simulate_decode(busy: StageTable, hop: StageTable) -> PipelineSchedule:
 
 
 def simulate_prefill(busy: StageTable, hop: StageTable) -> PipelineSchedule:
-    """Once through, from empty stages on; what `hop` says of the last stage is not looked at. Otherwise as `decode`."""
+    """Schedule of a single pass that starts with empty stages.
+
+    The last stage's `hop` is ignored. All else is as in `simulate_decode`.
+    """
     _validate_tables(busy, hop)
     starts = _advance_step(busy, hop, [0.0] * (len(busy) + len(busy[0])))[0]
     return _build_schedule(busy, starts, starts[-1][-1] + busy[-1][-1])
 
 
 def decode_step_seconds(busy: StageTable, hop: StageTable) -> float:
-    """`step_seconds` of decode.
+    """Seconds of a decode step in the long run.
 
-    Where all slots are alike no mixed cycle is the slowest: one in which stages begin anew w times and slots l times
-    goes m·w times from slot to slot, each by no more than the slowest stage's turn, and l times past every stage and
-    its hop. So its mean is no more than that of the slowest stage, or than that of a slot's round.
+    Where all microbatches are alike, no mixed cycle is the slowest. Take a cycle in which stages begin anew w times and
+    microbatches l times. It goes m·w times from microbatch to microbatch, each by no more than the slowest stage's
+    execution. It goes l times past every stage and its hop. So its mean is at most that of the slowest stage, or that
+    of a microbatch's round trip.
     """
     _validate_tables(busy, hop)
     if all(min(row) == max(row) for table in (busy, hop) for row in table):
@@ -102,7 +106,7 @@ def _validate_tables(busy: StageTable, hop: StageTable) -> None:
 
 
 def _advance_step(busy: StageTable, hop: StageTable, state: State) -> tuple[list[list[float]], list[Moment]]:
-    """Starts[slot][stage] of a step, and the state behind it."""
+    """Starts[microbatch][stage] of a step, and the state after the step."""
     moments = [(when, place) for place, when in enumerate(state)]
     free, back = moments[: len(busy)], moments[len(busy) :]
     starts: list[list[float]] = []
@@ -118,11 +122,11 @@ def _advance_step(busy: StageTable, hop: StageTable, state: State) -> tuple[list
 
 
 def _critical_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
-    """The largest mean of all cycles, and a place in the state that such a cycle passes.
+    """Largest mean of all cycles, and a place in the state on such a cycle.
 
-    Karp, A characterization of the minimum cycle mean in a digraph, 1978: of walks of as many steps as the state has
-    places the one to `place` tells the mean, for if that is taken off every step, no shorter walk to there is longer.
-    Nor is it without the cycles in it, so these are of that mean.
+    Karp, A characterization of the minimum cycle mean in a digraph, 1978. Take walks of as many steps as the state has
+    places. The walk to `place` gives the mean: with the mean taken off every step, no shorter walk to there is longer.
+    Nor is the walk without its cycles, so these cycles have that mean.
     """
     size = len(busy) + len(busy[0])
     walk: list[list[Moment]] = [[(-inf if place else 0.0, place) for place in range(size)]]
@@ -141,7 +145,10 @@ def _critical_cycle(busy: StageTable, hop: StageTable) -> tuple[float, int]:
 
 
 def _steady_state(busy: StageTable, hop: StageTable, seconds: float, place: int) -> list[float]:
-    """The state that a step moves on by `seconds` and leaves as it is: how late all else is behind a slowest cycle."""
+    """State that a step advances by `seconds` and otherwise leaves unchanged.
+
+    Each entry is the delay behind a slowest cycle.
+    """
     size = len(busy) + len(busy[0])
     state = [0.0 if one == place else -inf for one in range(size)]
     latest = state

@@ -1,4 +1,4 @@
-"""A file's measurements as tables, one for each question."""
+"""Build the tables of a file, one for each question, with header and footer."""
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from specs.gpus import Gpu
 from specs.measurement import Case
 from specs.roofline import Ceilings
 
-# The lines above a file's tables, and those below on what did not run.
+# Lines above a file's tables, and lines below on cases that did not run.
 
 LAUNCH_WORDS = {"graph": "in a graph", "eager": "eager"}
 
@@ -22,7 +22,7 @@ NO_CEILINGS = "none in this file: run suites/bench_ceilings.py with the others f
 
 
 def header_facts(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts:
-    """Machine, date, commit, how much was measured, and the ceilings that the shares refer to."""
+    """Machine, date, commit, case counts, and the ceilings that shares refer to."""
     span = pass_range(file)
     counts = [f"{len(file.measurements)} cases in {span} pass{'es' * (span != '1')}"]
     counts += [f"{len(file.not_run)} not run"] if file.not_run else []
@@ -54,7 +54,7 @@ def header_facts(file: ResultFile, measured: Ceilings, gpu: Gpu | None) -> Facts
 
 
 def _gpu_rows(file: ResultFile) -> Iterator[tuple[str, str]]:
-    """Ceilings that a run on a GPU has besides, and the clock that all of its times were taken at."""
+    """Yield further ceilings of a run on a GPU, and the SM clock of its times."""
     if not file.machine.get("gpu"):
         return
     rates = {
@@ -81,7 +81,7 @@ def _gpu_rows(file: ResultFile) -> Iterator[tuple[str, str]]:
 
 
 def _term(value: float | None, interval: Interval | None, unit: formatting.Quantity) -> str:
-    """A term of a line with its 95 % interval."""
+    """Format a term of a line with its 95 % interval."""
     if value is None:
         return "not seen"
     return formatting.with_unit(unit, value) + (
@@ -90,13 +90,13 @@ def _term(value: float | None, interval: Interval | None, unit: formatting.Quant
 
 
 def _frameworks(file: ResultFile) -> str:
-    """What published times were measured in, with versions."""
+    """Frameworks of published times, with versions."""
     found = {f"{one.framework} {one.version}" for one in file.measurements if one.framework and one.case.op == "linear"}
     return ", ".join(sorted(found))
 
 
 def footer_facts(file: ResultFile) -> list[Facts]:
-    """What is missing: reasons with their counts, and each failure on a line."""
+    """Reasons for missing cases with counts, each failure, and the notes."""
     reasons = Counter(file.not_run.values())
     not_run = tuple((str(count), reason) for reason, count in reasons.most_common())
     failed = tuple(("", f"{case}: {reason}") for case, reason in file.failed.items())
@@ -110,13 +110,13 @@ def footer_facts(file: ResultFile) -> list[Facts]:
 
 
 def pass_range(file: ResultFile) -> str:
-    """`6`, `6 to 14`: how many passes its cases had."""
+    """Number of passes of the cases: `6`, `6 to 14`."""
     counts = [len(one.seconds) for one in file.measurements]
     return "0" if not counts else f"{counts[0]}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def ceilings_text(roof: Ceilings) -> str:
-    """Read bandwidth, and the matmul rate of each number format."""
+    """Format the read bandwidth, and the matmul rate of each number format."""
     memory = roof.read_bytes_per_second
     rates = [
         f"{dtype} {formatting.with_unit(formatting.FLOPS_PER_SECOND, peak)}"
@@ -126,7 +126,7 @@ def ceilings_text(roof: Ceilings) -> str:
 
 
 def _minute(datetime: str) -> str:
-    """2026-01-31T12:34:56.789+00:00 to the minute, as UTC where it says so."""
+    """Cut 2026-01-31T12:34:56.789+00:00 to the minute; add UTC where it says so."""
     utc = " UTC" if datetime.endswith(("+00:00", "Z")) else ""
     return datetime[:16].replace("T", " ") + utc
 
@@ -141,7 +141,7 @@ NOTES_COLUMN = Column("notes", number=False, prose=True)
 
 
 def build_tables(figures: Iterable[CaseMetrics]) -> list[Table]:
-    """A table for each question."""
+    """Build a table for each question."""
     return [_table(question, members) for question, members in group_by_question(figures, lambda f: f.measurement.case)]
 
 
@@ -172,7 +172,7 @@ def _table(question: str, figures: Sequence[CaseMetrics]) -> Table:
 
 
 def _numbers(figures: Sequence[CaseMetrics]) -> list[tuple[Column, Cell]]:
-    """The numeric columns, each in one unit for the whole table."""
+    """Numeric columns, each in one unit for the whole table."""
     time = formatting.choose_scale(formatting.SECONDS, [f.measurement.median for f in figures])
     memory = formatting.choose_scale(formatting.BYTES_PER_SECOND, [f.bytes_per_second for f in figures])
     compute = formatting.choose_scale(formatting.FLOPS_PER_SECOND, [f.flops_per_second for f in figures])
@@ -191,17 +191,17 @@ def _numbers(figures: Sequence[CaseMetrics]) -> list[tuple[Column, Cell]]:
 
 
 def shared_warnings(figures: Sequence[CaseMetrics]) -> list[str]:
-    """What to mind about all rows: it stands in the caption."""
+    """Warnings about all rows, which the caption shows."""
     return [word for word in figures[0].warnings() if all(word in one.warnings() for one in figures)]
 
 
 def _notes(everywhere: Container[str]) -> Cell:
-    """What to mind about a row, less what holds for all rows and stands in the caption."""
+    """Cell with the warnings about a row, except those in the caption."""
     return lambda f: ", ".join(word for word in f.warnings() if word not in everywhere)
 
 
 def _missing_peak_notes(figures: Iterable[CaseMetrics]) -> tuple[str, ...]:
-    """Why some cases have no floor in a file that has ceilings."""
+    """Notes on number formats that lack a floor in a file with ceilings."""
     lacking = {
         f.measurement.case.dtype: None
         for f in figures
@@ -213,7 +213,7 @@ def _missing_peak_notes(figures: Iterable[CaseMetrics]) -> tuple[str, ...]:
 
 
 def _groups(question: str, figures: Sequence[CaseMetrics]) -> list[list[CaseMetrics]]:
-    """What stands together: series over tokens, a layer with its parts, else all."""
+    """Group rows: series over tokens, a layer with its parts, or all together."""
     if question == "sweep":
         return _series(figures)
     if question == layer.SHARES_QUESTION:
@@ -222,7 +222,7 @@ def _groups(question: str, figures: Sequence[CaseMetrics]) -> list[list[CaseMetr
 
 
 def _parts(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
-    """Layers, then heads, each by rising tokens."""
+    """Group the parts of a rank's share by name, each by rising tokens."""
     found: dict[str | None, list[CaseMetrics]] = {}
     for one in sorted(figures, key=lambda f: f.measurement.case.tokens or 0):
         found.setdefault(one.measurement.case.layer, []).append(one)
@@ -230,7 +230,7 @@ def _parts(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
 
 
 def _layers(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
-    """A whole layer under each launch, and its parts, by every implementation at one shape."""
+    """Group a layer and its parts at one shape, over launches and implementations."""
     groups: dict[tuple[object, ...], list[CaseMetrics]] = {}
     for one in figures:
         case = one.measurement.case
@@ -240,7 +240,10 @@ def _layers(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
 
 
 def _series(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
-    """Cases that differ only in their tokens and in what follows from them, the kernel too, by rising tokens."""
+    """Group cases that differ only in tokens, by rising tokens.
+
+    The kernel, bytes and flops may differ, too: they follow from the tokens.
+    """
     series: dict[Case, list[CaseMetrics]] = {}
     for one in figures:
         case = one.measurement.case
@@ -251,7 +254,7 @@ def _series(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
 
 
 def _growth(groups: Sequence[Sequence[CaseMetrics]]) -> tuple[Column, Cell]:
-    """How the time grows over that of the fewest tokens of its group."""
+    """Column of the time relative to that of the fewest tokens of its group."""
     least = {id(one): group[0] for group in groups for one in group}
     fewest = {group[0].measurement.case.tokens for group in groups}
     title = f"t/t({fewest.pop()})" if len(fewest) == 1 else "t/t(least)"

@@ -1,4 +1,4 @@
-"""A result file: what one run of the suites measured, and what it did not."""
+"""Read and check result files: what a run of the suites measured, and what not."""
 
 import json
 from collections import Counter
@@ -13,16 +13,16 @@ from specs.errors import UserError
 from specs.measurement import SCHEMA, Case, Measurement
 from specs.parallel import Deployment
 
-# Whether what a file says of a step can be true: its deployment, the shares of its ledgers, its timeline.
+# Consistency of a step: its deployment, the shares of its ledgers, its timeline.
 
 SHARE_TOLERANCE = 1e-3
-"""By how much the shares of a ledger may miss 1, and a block the window of its timeline."""
+"""Tolerance of a ledger's sum of shares, and of block ends in a timeline."""
 STEP_FIELDS = ("model", "layers", "vocab", "tp", "pp", "replicas", "micro_batches", "batch", "tokens")
 BLOCK_WIDTH = len(measurement.TimelineBlock._fields)
 
 
 def step_fault(one: Measurement) -> str | None:
-    """In a few words what cannot be true; None where all can."""
+    """Describe why a step is impossible; None where it is consistent."""
     return next(_faults(one), None)
 
 
@@ -46,7 +46,7 @@ def _faults(one: Measurement) -> Iterator[str]:
 
 
 def deployment_of(one: Measurement) -> Deployment:
-    """How a step's model was laid over its ranks."""
+    """Deployment of a step's model over its ranks."""
     case = one.case
     return Deployment(
         tp=case.tp or 1,
@@ -101,7 +101,7 @@ def _timeline(timeline: Any, ranks: int) -> Iterator[str]:
 
 def _block(block: Any, seconds: float, ranks: int) -> Iterator[str]:
     if not isinstance(block, list) or len(block) != BLOCK_WIDTH:
-        yield f"a block of a timeline is {str(block)[:40]!r}, not {', '.join(measurement.TimelineBlock._fields)}"
+        yield f"a block of a timeline is {str(block)[:40]!r}, not rank, kind, start, end, step, slot"
         return
     rank, kind, start, end, turn, slot = block
     if kind not in measurement.BLOCK_KINDS:
@@ -120,17 +120,20 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-# Reads a JSON file, and says in one line why it cannot be read.
+# JSON files, with a reason in one line where a file cannot be read.
 
 MAX_BYTES = 64 * 2**20
-"""A larger file is no result file, and would take minutes and gigabytes to find that out."""
+"""Maximum size in bytes of a result file.
+
+Parsing a larger file would take minutes and gigabytes.
+"""
 
 
 def read_json(path: Path) -> Any:
-    """Parse a result file's text.
+    """Parse a JSON file.
 
     Raises:
-        UserError: not there, a folder, unreadable, empty, cut short, or not JSON.
+        UserError: the file is missing, a folder, a journal, unreadable, too large, empty, cut short, or not JSON.
     """
     if path.suffix == ".jsonl":
         raise UserError(f"{path}: a journal, not a result file; {_recover_command(path)}")
@@ -170,7 +173,7 @@ def _text(path: Path) -> str:
 
 
 def _is_cut_short(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether the text starts as an object and ends before it closes."""
+    """True where the text starts as an object and ends before the object closes."""
     whole = text.strip()
     return whole.startswith("{") and (not whole.endswith("}") or error.pos >= len(text.rstrip()))
 
@@ -191,34 +194,39 @@ def _recover_command(journal: Path) -> str:
 
 SUITES_COMMAND = "`pytest suites/ --benchmark-json=out.json`"
 MAX_WORK = 1e30
-"""Flops or bytes of one call that no machine gets through."""
+"""Limit of the flops or bytes of one call, beyond any machine."""
 CASE_TYPES = tuple(get_type_hints(Case).items())
 POSITIVE_FIELDS = (
     *("tp", "pp", "tokens", "n", "k", "ranks", "message_bytes", "context", "batch", "per_layer"),
     *("replicas", "micro_batches", "layers", "vocab"),
 )
-"""What there is at least one of, where it is told at all."""
+"""Fields that are at least 1 where they are given."""
 MEASUREMENT_TYPES = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
-"""Types of the fields that a report prints or decides on, looked up once: files hold thousands of cases."""
+"""Types of the fields that a report prints or decides on.
+
+The types are looked up once: files hold thousands of cases.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResultFile:
-    """One file as pytest-benchmark writes it for the suites; each reading is itself alone, and can be a key.
+    """A file as pytest-benchmark writes it for the suites.
+
+    Instances compare by identity, so that each can be a key.
 
     Attributes:
-        path: where it was read.
+        path: place that the file was read from.
         machine: `machine_info`.
         measurements: one for each case, in the order of the file.
-        not_run: by case name the reason why it was left out.
-        failed: by case name what went wrong.
-        datetime: when the run ended, ISO 8601.
+        not_run: reason by case name for cases that were left out.
+        failed: error by case name.
+        datetime: end of the run, ISO 8601.
         commit: `commit_info`.
-        version: of the pytest-benchmark that wrote it.
-        options: what the run was asked for.
+        version: version of the pytest-benchmark that wrote the file.
+        options: options of the run.
         schema: `shardbench_schema`.
-        command: how the run was started; empty where the file does not say.
-        notes: what an import had to say about its source.
+        command: command of the run; empty where the file does not say.
+        notes: remarks of an import on its source.
     """
 
     path: Path
@@ -236,20 +244,20 @@ class ResultFile:
 
     @property
     def published(self) -> bool:
-        """Whether others measured it, and an import wrote it."""
+        """True for figures that others measured and an import wrote."""
         return "source" in self.machine
 
     @property
     def profiler(self) -> str:
-        """The profiler that took its times, attached to the run; empty for times that the suites took themselves."""
+        """Profiler attached to the run; empty for times that the suites took themselves."""
         return str(self.machine.get("profiler") or "")
 
 
 def load_all(paths: Sequence[Path]) -> list[ResultFile]:
-    """Read several, each once.
+    """Read several files.
 
     Raises:
-        UserError: as `load`, where a file is given twice, and where one is a profile: a profiler slows what it watches.
+        UserError: as `load`; also for a file given twice, and for a profile, since a profiler slows the run.
     """
     places = Counter(path.resolve() for path in paths)
     twice = next((path for path in paths if places[path.resolve()] > 1), None)
@@ -268,16 +276,16 @@ def load(path: Path) -> ResultFile:
     """Read a result file.
 
     Raises:
-        UserError: it cannot be read, is none, is of a newer schema, or contradicts itself.
+        UserError: the file cannot be read, is no result file, is of a newer schema, or contradicts itself.
     """
     return parse(path, read_json(path))
 
 
 def parse(path: Path, content: Any) -> ResultFile:
-    """Take a result file's JSON apart; `path` is for messages.
+    """Parse the JSON of a result file; `path` is for messages.
 
     Raises:
-        UserError: it is no result file, is of a newer schema, or contradicts itself.
+        UserError: the content is no result file, is of a newer schema, or contradicts itself.
     """
     schema = _schema(path, content)
     measurements = tuple(_measurement(path, entry) for entry in content["benchmarks"])
@@ -302,7 +310,7 @@ def parse(path: Path, content: Any) -> ResultFile:
 
 
 def _schema(path: Path, content: Any) -> int:
-    """The schema of a file whose outline is right."""
+    """Check the outline of a file and return its schema."""
     outline = {"benchmarks": list, "machine_info": dict}
     if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in outline.items()):
         raise UserError(f"{path}: JSON, but not pytest-benchmark's; give a file that {SUITES_COMMAND} wrote")

@@ -1,4 +1,4 @@
-"""A measurement beside its floors: what one row of a report says."""
+"""Compare measurements with floors, judge the attention target, and fit lines."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,25 +15,28 @@ from specs.measurement import Case, Measurement
 from specs.roofline import Ceilings
 from specs.statistics import Passes
 
-# The SM clock that times were taken at: its range over a run, and cases in which it moved or was held back.
+# SM clock of the times: range over a run, and cases where the clock moved or was throttled.
 
 THROTTLED, MOVED = "throttled", "clock moved"
 
 
 def clock_doubts(one: Measurement) -> list[str]:
-    """What is to be minded about the clock of a case, in a word each."""
+    """Warnings about the SM clock of a case: `throttled`, `clock moved`."""
     said = {THROTTLED: bool(one.throttled), MOVED: bool((one.telemetry or {}).get("moved_visits"))}
     return [word for word, applies in said.items() if applies]
 
 
 def clock_range(file: ResultFile) -> str:
-    """`1965 to 1980 MHz`: the SM clock over the cases of a file; empty where it says none."""
+    """SM clock range over the cases, `1965 to 1980 MHz`; empty where unknown."""
     found = sorted(mhz for one in file.measurements for mhz in _mhz(one))
     return " to ".join(dict.fromkeys(f"{mhz:.0f}" for mhz in (found[0], found[-1]))) + " MHz" if found else ""
 
 
 def clock_text(file: ResultFile) -> str:
-    """The clock of a run, and how many cases are in doubt about it; for a GPU whose clock nothing tells, that."""
+    """SM clock range of a run, and the number of doubtful cases.
+
+    A GPU whose clock is not reported gives `UNKNOWN_CLOCK`.
+    """
     if not (clock := clock_range(file)):
         return UNKNOWN_CLOCK if file.machine.get("gpu") and _is_timed_here(file.measurements) else ""
     words = [word for one in file.measurements for word in clock_doubts(one)]
@@ -49,21 +52,27 @@ def _is_timed_here(measurements: Sequence[Measurement]) -> bool:
 
 
 def _mhz(one: Measurement) -> list[float]:
-    """Readings before and after the samples; one of either in older files."""
+    """SM clock in MHz before and after the samples; older files hold one reading."""
     load = one.telemetry or {}
     ends = [load[name] for name in ("sm_mhz_before", "sm_mhz_after") if name in load]
     return ends or [load[name] for name in ("sm_mhz",) if name in load]
 
 
 NOISY = 0.2
-"""Samples whose middle four fifths spread over more than this share of their median make a noisy case."""
+"""Spread of samples over their median above which a case is noisy.
+
+The spread is that of the middle four fifths of the samples.
+"""
 CONTENDED = 0.1
-"""Share of the CPU time that others had, above which a case is labelled: it waited for them."""
+"""Share of CPU time taken by others above which a case is contended."""
 
 
 @dataclass(frozen=True)
 class CaseMetrics:
-    """A measurement, the ceilings of the same file, and those of its GPU's datasheet where that is known."""
+    """A measurement, the file's own ceilings, and those of the GPU's datasheet.
+
+    `datasheet`: None where the GPU is unknown.
+    """
 
     measurement: Measurement
     measured: Ceilings
@@ -71,17 +80,23 @@ class CaseMetrics:
 
     @property
     def floor_seconds(self) -> float | None:
-        """Least time by the file's own ceilings; None where one is missing, and for work that memory does not see."""
+        """Minimum time by the file's own ceilings.
+
+        None where a ceiling is missing, and for messages, launches and shares of a rank.
+        """
         return self._floor(self.measured)
 
     @property
     def floor_share(self) -> float | None:
-        """Floor / median: 1 is at the ceiling. More than 1 says that the ceiling was measured too low."""
+        """Floor / median: 1 is at the ceiling.
+
+        A value above 1 means that the ceiling was measured too low.
+        """
         return self.floor_seconds / self.measurement.median if self.floor_seconds else None
 
     @property
     def bound(self) -> str | None:
-        """Which ceiling sets the floor: memory or compute."""
+        """Resource that sets the floor: memory or compute."""
         case = self.measurement.case
         return roofline.limiting_resource(case.work, case.dtype, self.measured) if self.floor_seconds else None
 
@@ -93,25 +108,25 @@ class CaseMetrics:
 
     def _floor(self, ceilings: Ceilings) -> float | None:
         case = self.measurement.case
-        if case.wire_bytes_sent_per_rank or is_launch(case) or is_share(case):  # no ceiling here is of those
+        if case.wire_bytes_sent_per_rank or is_launch(case) or is_share(case):  # no ceiling here applies to them
             return None
-        if not case.hbm_bytes:  # unknown: nothing computes on nothing
+        if not case.hbm_bytes:  # 0 means unknown
             return None
         return roofline.floor_seconds(case.work, case.dtype, ceilings) or None
 
     @property
     def bytes_per_second(self) -> float | None:
-        """Achieved device-memory bandwidth; None where it is not the point."""
+        """Achieved device-memory bandwidth in bytes/s; None where not applicable."""
         return None if is_launch(self.measurement.case) else self.measurement.bytes_per_second or None
 
     @property
     def flops_per_second(self) -> float | None:
-        """Achieved arithmetic rate; None where it is not the point."""
+        """Achieved arithmetic rate in flop/s; None where not applicable."""
         return None if is_launch(self.measurement.case) else self.measurement.flops_per_second or None
 
     @property
     def wire_bytes_per_second(self) -> float | None:
-        """Bytes that a rank sends, a second; None where it sends none."""
+        """Bytes/s that a rank sends; None where a rank sends nothing."""
         return self.measurement.case.wire_bytes_sent_per_rank / self.measurement.median or None
 
     @cached_property
@@ -127,12 +142,12 @@ class CaseMetrics:
 
     @property
     def _taken_by_others(self) -> float:
-        """Share of the CPU time during the case that other processes and other virtual machines had."""
+        """Share of CPU time taken by other processes and virtual machines."""
         load = self.measurement.telemetry or {}
         return load.get("others_share", 0.0) + load.get("steal_share", 0.0)
 
     def warnings(self) -> list[str]:
-        """What to mind about the figure, in a word each."""
+        """Warnings about the figure, a few words each."""
         said = {
             "noisy": (self.noise or 0) > NOISY,
             **dict.fromkeys(clock_doubts(self.measurement), True),
@@ -147,14 +162,14 @@ class CaseMetrics:
 
     @property
     def _provenance(self) -> str:
-        """Where the figure comes from; of an interpolated one between what, and how far off that may be."""
+        """Origin of the figure; if interpolated, with the neighbours and the error."""
         one = self.measurement
         if not one.interpolated_over:
             return one.provenance
         return f"{one.provenance} over {one.interpolated_over} ±{formatting.percent(one.interpolation_error)}"
 
     def record(self) -> dict[str, Any]:
-        """All of it for a machine: SI units, None where there is nothing to say."""
+        """All fields as JSON data: SI units, None where a figure does not apply."""
         measurement = self.measurement
         low, high = measurement.interval or (None, None)
         return {
@@ -182,12 +197,15 @@ class CaseMetrics:
         }
 
 
-# What decode attention is meant to reach: one point of Llama-3-70B on H200, against the best library of the run.
+# Target of decode attention: one point of Llama-3-70B on H200, against the fastest library of the run.
 
 MAX_RATIO = 1.03
-"""Our time over that of the fastest library."""
+"""Maximum time of our kernel over that of the fastest library."""
 TARGET_POINT = {"model": "llama-3-70b", "tp": 1, "batch": 32, "context": 8192, "dtype": "bf16"}
-"""64 query heads on 8 kv heads: 1.07 GB of keys and values a layer."""
+"""Point of the target.
+
+64 query heads on 8 kv heads: 1.07 GB of keys and values per layer.
+"""
 OURS = "triton"
 LIBRARIES = ("torch", "flash-attn", "flashinfer")
 TARGET_TEXT = (
@@ -197,7 +215,10 @@ PUBLISHED_NOTE = "FlashAttention-3 on H200 is published at 247 us"
 
 
 class AttentionTargetResult(NamedTuple):
-    """How the target stands: `met` is None where a library that is missing could still decide it; a ratio of times."""
+    """Result of the attention target.
+
+    `met`: None where a missing library could still decide. `ratio`: our time over the fastest library's.
+    """
 
     met: bool | None
     ratio: float | None
@@ -209,7 +230,10 @@ class AttentionTargetResult(NamedTuple):
 
 
 def judge_attention(figures: Iterable[CaseMetrics]) -> AttentionTargetResult | None:
-    """How the target stands, by medians of cold calls in a graph; None where nothing was measured at its point."""
+    """Judge the target by medians of cold calls in a graph.
+
+    None where nothing was measured at the target's point.
+    """
     by = {one.measurement.case.implementation: one for one in figures if _is_point(one.measurement.case)}
     if not by:
         return None
@@ -226,7 +250,7 @@ def judge_attention(figures: Iterable[CaseMetrics]) -> AttentionTargetResult | N
 
 
 def attention_notes(figures: Iterable[CaseMetrics]) -> tuple[str, ...]:
-    """The target as a line under the table."""
+    """Line on the target for below a table; empty where not measured."""
     standing = judge_attention(figures)
     return (f"target: {TARGET_TEXT}: {standing} ({standing.remark}; {PUBLISHED_NOTE})",) if standing else ()
 
@@ -236,43 +260,43 @@ def _is_point(case: Case) -> bool:
     return at and case.op == "attention" and (case.cache, case.launch) == ("cold", "graph")
 
 
-# A line through times over bytes: t = alpha + bytes / rate, and how sure its two terms are.
+# Line fit t = alpha + bytes / rate, with intervals of both terms.
 #
-# Times span decades, so errors count in proportion: least squares of log t. Written t = alpha (1 + bytes / half), with
-# `half` the bytes that take twice the latency, alpha follows from half, and one unknown is left to search for. A term
-# that is nowhere more than a hundredth of the time is not told apart from nothing, and is left out.
+# Times span decades, so relative errors count: least squares of log t. The form is t = alpha (1 + bytes / half).
+# `half`: bytes that take twice the latency. alpha follows from half, so the search is over half alone. A term that
+# never exceeds a hundredth of the time cannot be distinguished from zero, and is left out.
 
 MAX_INTERVAL_FACTOR = 10
-"""Factor either way beyond which an interval is left out."""
+"""Factor in either direction beyond which an interval is left out."""
 MIN_TERM_SHARE = 0.01
-"""Share of the time that a term has to have somewhere."""
+"""Minimum share of the time that a term must reach at some size."""
 SEARCH_STEPS = 400
-"""Places of `half` that are tried before the best of them is refined."""
+"""Grid points of `half` before the best point is refined."""
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class AlphaBeta:
-    """alpha in seconds, and bytes a second; None where the times do not show it."""
+    """Terms of a line, alpha in s and rate in bytes/s; None where not resolved."""
 
     alpha: float | None
     rate: float | None
 
     def at(self, count: float) -> float:
-        """Seconds that it says for so many bytes."""
+        """Seconds that the line gives for `count` bytes."""
         return (self.alpha or 0.0) + (count / self.rate if self.rate else 0.0)
 
 
 @dataclass(frozen=True)
 class AlphaBetaFit:
-    """A line and how sure it is.
+    """A fitted line with the intervals of its terms.
 
     Attributes:
-        line: its two terms.
+        line: the two terms.
         alpha, rate: 95 % intervals, or ranges, of the terms.
-        source: where the intervals come from: `6 passes`, or `leaving out a size` where there is one figure a size.
-        worst_residual: the largest |time / line − 1|: a large one says that the model does not hold.
+        source: origin of the intervals: `6 passes`, or `leaving out a size` with one figure per size.
+        worst_residual: largest |time / line − 1|; a large value means that the model does not hold.
     """
 
     line: AlphaBeta
@@ -283,7 +307,7 @@ class AlphaBetaFit:
 
 
 def fit_alpha_beta(passes: Mapping[int, Passes]) -> AlphaBetaFit:
-    """Fit a line to the times of each number of bytes, and to each pass alone for the intervals."""
+    """Fit a line to the times by size in bytes, and to each pass for the intervals."""
     middle = {size: statistics.pooled_median(one) for size, one in passes.items()}
     line = _fit(middle)
     again, source = _refit_passes(passes, middle)
@@ -297,7 +321,10 @@ def fit_alpha_beta(passes: Mapping[int, Passes]) -> AlphaBetaFit:
 
 
 def _refit_passes(passes: Mapping[int, Passes], middle: Mapping[int, float]) -> tuple[list[AlphaBeta], str | None]:
-    """The line fitted to each pass that all sizes have; to single figures, without each size in turn."""
+    """Fit a line to each pass that all sizes have, and name the source.
+
+    With one figure per size, the lines leave out each size in turn.
+    """
     if all(sum(map(len, one)) == 1 for one in passes.values()):
         without = [{size: time for size, time in middle.items() if size != left_out} for left_out in middle]
         return [_fit(rest) for rest in without], "leaving out a size"
@@ -309,9 +336,10 @@ def _refit_passes(passes: Mapping[int, Passes], middle: Mapping[int, float]) -> 
 
 
 def term_interval(value: float | None, found: Sequence[float | None], source: str | None) -> Interval | None:
-    """Student's t on the logarithms over passes, around the value; of figures with one left out, their range.
+    """Interval of a term, or None.
 
-    None too where it is so wide, as that of two passes on a busy machine, that it says nothing.
+    Over passes: Student's t on the logarithms, around the value. With sizes left out: the range. None also where the
+    interval is too wide to be useful, as for two passes on a busy machine.
     """
     seen = [one for one in found if one is not None]
     if value is None or source is None or len(seen) < len(found):
@@ -328,9 +356,9 @@ def _fit(seconds: Mapping[int, float]) -> AlphaBeta:
 
 @cache
 def _line(times: tuple[tuple[int, float], ...]) -> AlphaBeta:
-    """The least squares of log t over `half`, between the ends where a term would vanish."""
+    """Fit by least squares of log t over `half`, up to where a term vanishes."""
     import numpy as np
-    from scipy.optimize import minimize_scalar  # most commands can do without
+    from scipy.optimize import minimize_scalar  # most commands do not need it
 
     sizes, logs = np.array([size for size, _ in times], float), np.log([time for _, time in times])
 

@@ -1,4 +1,4 @@
-"""`show`: what each file measured, one table for each question."""
+"""`show`: print the measurements of each file, one table for each question."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from specs.roofline import Ceilings
 
 
 def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noqa: A002
-    """Write a section for each file; as JSON a list of all their cases.
+    """Write a section for each file, or as JSON a list of all cases.
 
     Raises:
         UserError: a file cannot be read, or the report cannot be written.
@@ -46,7 +46,7 @@ def show(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noq
 
 
 def case_metrics(file: ResultFile) -> list[CaseMetrics]:
-    """Each measurement beside the file's own ceilings and its GPU's datasheet."""
+    """Each measurement with the file's own ceilings and its GPU's datasheet."""
     measured, gpu = machine.measured_ceilings(file), machine.known_gpu(file)
     datasheet = Ceilings.datasheet(gpu) if gpu else None
     return [CaseMetrics(measurement, measured, datasheet) for measurement in file.measurements]
@@ -55,7 +55,7 @@ def case_metrics(file: ResultFile) -> list[CaseMetrics]:
 def file_blocks(
     file: ResultFile, figures: Iterable[CaseMetrics], references: References = NO_REFERENCES
 ) -> list[Block]:
-    """One file: what it is, TP against PP, its other tables, what is missing."""
+    """Header, TP against PP, other tables, and missing cases of one file."""
     above = result_tables.header_facts(file, machine.measured_ceilings(file), machine.known_gpu(file))
     found = communication_points.build_points(file, figures, references)
     general = [
@@ -70,12 +70,12 @@ def file_blocks(
 
 
 def _ledger(file: ResultFile) -> list[Block]:
-    """Where the time of whole layers goes."""
+    """Ledger tables of whole layers."""
     return [block for one in layers.build_section([file]).file_ledgers for block in one.tables()]
 
 
 def _communication(points: Sequence[CommPoint]) -> list[Block]:
-    """Tables of operations between ranks, and latency and bandwidth fitted to them."""
+    """Tables of operations between ranks, with fitted latency and bandwidth."""
     fitted = [
         found for one in communication_points.collect_series(points) if (found := communication_points.fit_series(one))
     ]

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exception for mistakes of the user, and look-up of a row by its name."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -6,24 +6,22 @@ from typing import TypeVar
 
 
 class UserError(Exception):
-    """A mistake in what was asked for: one line that gives the value, the limit and what to do."""
+    """A mistake in the user's input, in one line: value, limit and remedy."""
 
-
-# Finding a row by the name that a user typed.
 
 Row = TypeVar("Row")
 
 
 def find(rows: Mapping[str, Row], name: str, noun: str) -> Row:
-    """The row called `name`.
+    """Return the row called `name`.
 
     Args:
         rows: all rows by name.
-        name: what was typed.
-        noun: what a row is, for the message: model, GPU, layer.
+        name: the name that the user typed.
+        noun: kind of row, for the message: model, GPU, layer.
 
     Raises:
-        UserError: there is no such row; the message gives the nearest name and all of them.
+        UserError: there is no such row; the message gives the nearest name and all names.
     """
     if name in rows:
         return rows[name]

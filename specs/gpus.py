@@ -1,8 +1,8 @@
-"""The GPUs whose limits are known, one row a SKU, as the vendor's datasheet gives them.
+"""The known GPUs, one row a SKU, and the limits of NVIDIA architectures.
 
-Three traps of datasheets, undone here: matrix peaks of Ada, Hopper and Blackwell are printed with 2:4
-sparsity (dense is half), NVLink and PCIe are printed as both directions summed (one is half), and a
-peak of a consumer card holds with accumulation in fp16 (in fp32 it is half).
+The rows come from the vendors' datasheets, with three traps undone. Matrix peaks of Ada, Hopper and Blackwell are
+printed with 2:4 sparsity: dense is half. NVLink and PCIe are printed as the sum of both directions: one direction is
+half. A consumer card's peak is printed with accumulation in fp16: in fp32 it is half.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,16 @@ class Gpu:
 
     Attributes:
         slug: name in options and result files; published systems keep their source's name.
-        names: what `torch.cuda.get_device_name` says, in full.
+        names: full names that `torch.cuda.get_device_name` returns.
         arch: sm_90, gfx942, …
         flops_per_second: dense peak by dtype, accumulating in fp32 (int8: in int32); fp32 is without matrix units.
-        hbm_bytes_per_second, hbm_bytes: the device memory, GDDR too. Printed GB are read as 1e9 bytes; devices
-            report up to 7 % more, since most are built in GiB.
-        l2_bytes: the last cache before memory that all SMs share, which cold measurements must outgrow.
+        hbm_bytes_per_second, hbm_bytes: the device memory, GDDR too. Printed GB are read as 1e9 bytes; devices report
+            up to 7 % more, since most are built in GiB.
+        l2_bytes: last cache before memory that all SMs share; cold measurements must outgrow it.
         sms: streaming multiprocessors, or compute units.
-        link, link_bytes_per_second: the fabric to other GPUs and what one GPU can send over it, in ONE direction.
-        source: where the figures come from.
+        link, link_bytes_per_second: fabric to other GPUs, and the rate at which one GPU sends over it, in ONE
+            direction.
+        source: origin of the figures.
     """
 
     slug: str
@@ -47,7 +48,7 @@ class Gpu:
 
 
 def _teraflops(**peaks: float) -> dict[str, float]:
-    """Peaks by dtype, from units of 1e12 flops a second."""
+    """Return peaks in flops/s by dtype, from units of 1e12 flops/s."""
     return {dtype: peak * 1e12 for dtype, peak in peaks.items()}
 
 
@@ -147,7 +148,7 @@ _ROWS = (
         flops_per_second=_GH100_SXM_PEAKS,
         hbm_bytes_per_second=4.8e12,
         hbm_bytes=141e9,
-        l2_bytes=60 * MIB,  # as the driver reports; the datasheet is silent
+        l2_bytes=60 * MIB,  # reported by the driver; the datasheet gives none
         sms=132,
         link="NVLink 4",
         link_bytes_per_second=450e9,
@@ -161,7 +162,7 @@ _ROWS = (
         flops_per_second=_teraflops(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, int8=4500, fp4=9000),
         hbm_bytes_per_second=7.7e12,  # as shipped in HGX B200; 8 TB/s and 192 GB were announced
         hbm_bytes=180e9,
-        l2_bytes=132_644_864,  # as the driver reports; the datasheet is silent
+        l2_bytes=132_644_864,  # reported by the driver; the datasheet gives none
         sms=148,
         link="NVLink 5",
         link_bytes_per_second=900e9,
@@ -184,11 +185,11 @@ _ROWS = (
         slug="b300_sxm",
         names=("NVIDIA B300 SXM6 AC",),
         arch="sm_103",
-        # fp4: 108 PF dense for eight GPUs; with sparsity 4/3 of it, not twice
+        # fp4: 108 PF dense for eight GPUs; sparsity gives 4/3 of the dense peak, not twice
         flops_per_second=_teraflops(fp32=75, tf32=1125, bf16=2250, fp16=2250, fp8=4500, fp4=13500),
         hbm_bytes_per_second=7.7e12,  # as shipped in HGX B300; the full chip has 8 TB/s and 288 GB
         hbm_bytes=270e9,
-        l2_bytes=132_644_864,  # as the driver reports; the datasheet is silent
+        l2_bytes=132_644_864,  # reported by the driver; the datasheet gives none
         sms=148,
         link="NVLink 5",
         link_bytes_per_second=900e9,
@@ -250,7 +251,7 @@ _ROWS = (
         slug="rtx_pro_6000_server",
         names=("NVIDIA RTX PRO 6000 Blackwell Server Edition",),
         arch="sm_120",
-        # rounded by the vendor; tf32 alone is printed dense
+        # Rounded by the vendor; only tf32 is printed dense.
         flops_per_second=_teraflops(fp32=120, tf32=234, bf16=500, fp16=500, fp8=1000, fp4=2000),
         hbm_bytes_per_second=1597e9,  # not the 1792 of the workstation edition
         hbm_bytes=96e9,
@@ -277,11 +278,11 @@ _ROWS = (
 )
 
 GPUS: dict[str, Gpu] = {row.slug: row for row in _ROWS}
-"""Every GPU by its slug."""
+"""All GPUs by slug."""
 
 
 def find_gpu(slug: str) -> Gpu:
-    """The GPU called `slug`.
+    """Return the GPU called `slug`.
 
     Raises:
         UserError: no such GPU.
@@ -290,11 +291,11 @@ def find_gpu(slug: str) -> Gpu:
 
 
 def recognise_gpu(device_name: str, memory_bytes: int | None = None) -> Gpu | None:
-    """The row of the device at hand, or None: its peaks are then unknown, never guessed.
+    """Return the row of this device; None where its peaks are unknown.
 
     Args:
-        device_name: as `torch.cuda.get_device_name` gives it; it must agree in full (an L40 is no L40S).
-        memory_bytes: what the device reports; a slice of a GPU (MIG, vGPU) or a rebuilt card is not recognised.
+        device_name: name from `torch.cuda.get_device_name`; it must match in full (an L40 is no L40S).
+        memory_bytes: memory that the device reports; a slice of a GPU (MIG, vGPU) or a rebuilt card is not recognised.
     """
     for row in GPUS.values():
         if device_name in row.names:
@@ -303,29 +304,30 @@ def recognise_gpu(device_name: str, memory_bytes: int | None = None) -> Gpu | No
     return None
 
 
-# What one streaming multiprocessor of each NVIDIA architecture holds, and how many programs fit on it.
+# Capacity of one streaming multiprocessor (SM) of each NVIDIA architecture, and its occupancy.
 
 WARP_SIZE = 32
 REGISTERS_PER_SM = 65536
 """32-bit registers of an SM, the same on every architecture here."""
 
 RESERVED_SHARED_BYTES = 1024
-"""Shared memory that the system takes of each resident block, from sm_80 on."""
+"""Shared memory that the system reserves for each resident block, from sm_80 on."""
 
 
 @dataclass(frozen=True)
 class Arch:
-    """One architecture, by the technical specifications in the CUDA C++ programming guide.
+    """Limits of one architecture, from the CUDA C++ programming guide.
 
     Attributes:
         name: sm_90, …
         shared_bytes: shared memory of an SM.
         shared_bytes_per_block: the most that one block may ask for.
         warps, blocks: the most that are resident on an SM.
-        matrix: its bf16 matrix instruction in SASS: by a warp, by four warps, or by one thread for four.
-        tma: whether the bulk tensor copy engine is there.
-        dependent_launch: whether a grid may start before the one ahead of it has ended.
-        gpu: slug of the GPU that stands for it where a prediction needs bandwidth and SMs; sm_86 borrows sm_89's.
+        matrix: bf16 matrix instruction in SASS: HMMA is issued by a warp, HGMMA by four warps, UTCHMMA by one thread
+            for four warps.
+        tma: True where the arch has the bulk tensor copy engine.
+        dependent_launch: True where a grid may start before the previous grid has ended.
+        gpu: slug of the GPU that predictions take bandwidth and SMs from; sm_86 borrows sm_89's.
     """
 
     name: str
@@ -365,22 +367,22 @@ DEPENDENT_LAUNCH_ARCHS = tuple(name for name, row in ARCHS.items() if row.depend
 
 
 def find_arch(name: str) -> Arch:
-    """The architecture called `name`.
+    """Return the architecture called `name`.
 
     Raises:
-        UserError: it is not among those whose limits are known.
+        UserError: the limits of this architecture are unknown.
     """
     return find(ARCHS, name, "architecture")
 
 
 def blocks_per_sm(arch: Arch, *, registers: int, shared_bytes: int, warps: int) -> int:
-    """Blocks that an SM holds at once; 0 where one alone asks for too much.
+    """Return how many blocks an SM holds at once; 0 where one block is too large.
 
     Args:
         arch: the architecture.
-        registers: of a thread; they are handed out to warps in units of 256.
-        shared_bytes: that a block asks for.
-        warps: of a block.
+        registers: registers of a thread; warps get them in units of 256.
+        shared_bytes: shared memory that a block asks for.
+        warps: warps of a block.
     """
     if shared_bytes > arch.shared_bytes_per_block:
         return 0

@@ -1,9 +1,9 @@
-"""The journal: a result file's contents, appended line by line as they are measured.
+"""The journal of a run, one JSON line per measured case, and its NVTX names.
 
-Each line is a JSON object with one key. `run` comes first and describes machine and options. `benchmark` is
-an entry of the result file less its statistics, and carries all samples of that case so far: a later line
-for the same case replaces the earlier one. `not_run` and `failed` hold a case and the reason. A case in which the
-device was lost carries `device_lost` with the reason beside what else is known of it.
+A journal holds a result file's contents, appended as cases are measured. Each line is a JSON object with one key. `run`
+comes first and describes machine and options. `benchmark` is an entry of the result file without its statistics. The
+entry holds all samples of that case so far: a later line for the same case replaces the earlier line. `not_run` and
+`failed` hold a case and the reason. A case that lost the device also carries `device_lost` with the reason.
 """
 
 import json
@@ -20,9 +20,10 @@ Record = dict[str, Any]
 
 @dataclass
 class Journal:
-    """What a journal holds: the run's header, and by case name the entry, the reason not run, the failure.
+    """Contents of a journal: the run's header, and three tables by case name.
 
-    `lost` has the reason of each case that took the device down.
+    `benchmarks` holds entries, `not_run` and `failed` hold reasons. `lost` holds the reason of each case that took the
+    device down.
     """
 
     run: Record
@@ -33,10 +34,12 @@ class Journal:
 
 
 def append_record(path: Path, kind: str, record: Record) -> None:
-    """Add one line and wait until it is on the disk; a last line that a crash cut short is taken off first.
+    """Append one line and wait until the disk has it.
+
+    A last line that a crash cut short is removed first.
 
     Raises:
-        UserError: the disk is full or the file cannot be written; what was written before stays.
+        UserError: the disk is full or the file cannot be written; earlier lines stay.
     """
     line = json.dumps({kind: record}, allow_nan=False) + "\n"
     try:
@@ -53,7 +56,7 @@ def append_record(path: Path, kind: str, record: Record) -> None:
 
 
 def _complete_bytes(path: Path) -> int:
-    """Bytes up to the last newline."""
+    """Return the number of bytes up to the last newline."""
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         while size:
@@ -65,10 +68,10 @@ def _complete_bytes(path: Path) -> int:
 
 
 def read_journal(path: Path) -> Journal:
-    """Read a journal; a last line that a crash cut short is left out.
+    """Read a journal; skip a last line that a crash cut short.
 
     Raises:
-        UserError: not there, not a journal, damaged before its last line, or of a newer schema.
+        UserError: the file is missing, no journal, damaged before its last line, or of a newer schema.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -100,7 +103,7 @@ def _apply_record(journal: Journal, kind: str, record: Record) -> None:
             raise TypeError("shardbench_schema is not a number")
         journal.run = record
     elif kind == "benchmark":
-        journal.failed.pop(record["fullname"], None)  # it broke, and was measured when the run was resumed
+        journal.failed.pop(record["fullname"], None)  # the case failed, and a resumed run has measured it since
         journal.benchmarks[record["fullname"]] = record
     elif kind == "not_run":
         journal.not_run[record["case"]] = record["reason"]
@@ -114,7 +117,7 @@ def _apply_record(journal: Journal, kind: str, record: Record) -> None:
 
 
 def _record_device_loss(journal: Journal, case: str, reason: object) -> None:
-    """Keep why the device was lost in a case; a later line without that says that it was measured since."""
+    """Keep the reason for a lost device; a later line without a reason clears it."""
     journal.lost.pop(case, None)
     if reason is not None:
         journal.lost[case] = str(reason)
@@ -124,14 +127,20 @@ def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
-# What the suites' NVTX ranges and marks are called, for those who open them and those who read a trace of them.
+# Names of NVTX ranges and marks, for the code that opens them and the code that reads a trace.
 
 NVTX_DOMAIN = "shardbench"
 WARM_UP_RANGE, TIMED_RANGE = "warm-up", "timed"
-"""Within the range of a case."""
+"""Ranges within the range of a case."""
 CALL_RANGE = "call"
-"""Within the warm-up: the first call that is checked, and in it by name the parts of what has any."""
+"""Range of the first, checked call in the warm-up.
+
+Named ranges within it cover the parts of a call that has parts.
+"""
 UNTIMED_RANGE = "between"
-"""Within `timed` and no sample: barriers and values filled in by ranks, load that brings a GPU's clock up."""
+"""Range within `timed` that holds no sample.
+
+It covers barriers, values that ranks fill in, and load that raises a GPU's clock.
+"""
 CALLS_MARK, SECONDS_MARK = "calls", "seconds a call"
-"""Marks behind the samples: how many calls `timed` holds, and what the suite's own clock says."""
+"""Marks after the samples: calls in `timed`, and the suite's own time per call."""

@@ -1,8 +1,8 @@
-"""One decoder layer as a rank runs it: the widths that are left of it under tensor parallelism, and its parts.
+"""One decoder layer as a rank runs it: widths under TP, parts, and case names.
 
-Decode: every sequence adds one token, so tokens = batch, and each attends to `context` tokens of its KV cache. Prefill:
-one prompt, so batch = 1 and context = tokens. Under tensor parallelism two all-reduces follow, one behind o and one
-behind down; they are no part of what one rank computes.
+Decode: every sequence adds one token, so tokens = batch. Each token attends to `context` tokens of its KV cache.
+Prefill: one prompt, so batch = 1 and context = tokens. Under tensor parallelism an all-reduce follows o and another
+follows down; both are outside of the work of one rank.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,32 @@ from specs.errors import UserError
 from specs.models import Model
 from specs.parallel import Split
 
-# What attention can be asked for as, and one rank's heads of it.
+# Implementations of attention, and one rank's heads.
 
 ATTENTION = "attention"
-"""What `--layer` and a case call it, beside the linears."""
+"""Name of attention in `--layer` and in cases, next to the linears."""
 
 ATTENTION_IMPLEMENTATIONS = ("torch", "triton", "triton-paged", "flash-attn", "flashinfer")
-"""Of decode attention, in the order in which rivals are measured; of prefill those that have it."""
+"""Implementations of decode attention, in the order of measurement.
+
+Prefill has some of them.
+"""
 
 PAGED_IMPLEMENTATIONS = ("triton-paged", "flashinfer")
-"""Those whose cache is in pages."""
+"""Implementations with a paged cache."""
 
 PAGE_SIZE = 64
-"""Tokens of a page: whole tiles of ours, and a size that all libraries take but FlashAttention-2, which wants 256."""
+"""Tokens of a page: whole tiles of our kernel.
+
+All libraries but FlashAttention-2 take this size; FlashAttention-2 requires 256.
+"""
 
 
 class AttentionShard(NamedTuple):
-    """One rank's part of attention, between its qkv and its o; strings and integers only, for JSON."""
+    """One rank's part of attention, between its qkv and its o.
+
+    All fields are strings and integers, for JSON.
+    """
 
     model: str
     tp: int
@@ -40,10 +49,10 @@ class AttentionShard(NamedTuple):
 
 
 def attention_shard(split: Split) -> AttentionShard:
-    """The heads of one rank: kv heads are repeated once tp exceeds them.
+    """Return the heads of one rank; kv heads are replicated once tp exceeds them.
 
     Raises:
-        UserError: the model's attention is of another kind.
+        UserError: the model's attention is not grouped-query.
     """
     one = split.model
     one.require_attention()
@@ -52,7 +61,7 @@ def attention_shard(split: Split) -> AttentionShard:
     )
 
 
-# The points that decode kernels are held to: a layer's linears of one model, cut several ways, at five batches.
+# Shapes of the decode kernels: a layer's linears of one model, at four TP degrees and five batches.
 
 DEFAULT_MODEL = "llama-3-70b"
 LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
@@ -60,34 +69,42 @@ TP_DEGREES = (1, 2, 4, 8)
 DECODE_TOKENS = (1, 8, 16, 32, 64)
 
 LINEAR_IMPLEMENTATIONS = ("torch", "cublaslt", "triton", "triton-pdl", "cuda")
-"""What a linear can be asked for as, in the order in which rivals are measured."""
+"""Implementations of a linear, in the order of measurement."""
 
 CUBLASLT_CANDIDATES = 32
-"""Proposals that cuBLASLt's heuristics are asked for at a size: a ratio against the fastest of fewer claims less."""
+"""Algorithms requested from cuBLASLt's heuristics per size.
+
+A ratio against the fastest of fewer algorithms would claim less.
+"""
 
 
 WHOLE_LAYER = "layer"
 LAYER_PARTS = ("norm", "qkv", "rotary", "attention", "o", "gate_up", "swiglu", "down")
-"""In the order of a layer; the norm, which adds the residual too, comes once more behind o."""
+"""Parts in the order of a layer.
+
+The norm adds the residual too, and comes once more after o.
+"""
 FUSED_GATE_UP = "gate_up_swiglu"
-"""gate_up with swiglu in its epilogue, where an implementation has that."""
+"""Part that is gate_up with swiglu in its epilogue, where both are fused."""
 CALLS_PER_LAYER = {"norm": 2}
-"""Calls a layer of what it calls more than once."""
+"""Calls per layer of the parts that a layer calls more than once."""
 
 LAYER_IMPLEMENTATIONS = ("torch", "torch-compile", "triton")
 FUSING_IMPLEMENTATIONS = ("triton",)
-"""Those whose layer has the fused part in place of gate_up and swiglu."""
+"""Implementations that replace gate_up and swiglu by the fused part."""
 
 
 class LayerPart(NamedTuple):
-    """A part of one rank's layer, or all of it; strings and integers only, for JSON.
+    """A part of one rank's layer, or the whole layer.
+
+    All fields are strings and integers, for JSON.
 
     Attributes:
-        model, tp, pp: what it was cut from.
-        layer: `layer` for all of it, else the part's name.
+        model, tp, pp: the split model.
+        layer: `layer` for the whole layer, else the part's name.
         tokens: rows of x.
-        batch: sequences that they belong to: as many as tokens in decode, 1 in prefill.
-        context: tokens in each sequence's cache, the new one included; of a prompt its tokens.
+        batch: sequences that the rows belong to: equal to tokens in decode, 1 in prefill.
+        context: tokens in each sequence's cache, with the new token; in prefill the tokens of the prompt.
         per_layer: calls a layer.
     """
 
@@ -110,10 +127,10 @@ class LayerShape:
     """Widths of one rank's layer.
 
     Attributes:
-        hidden: of the residual stream.
-        heads, kv_heads: of this rank.
-        head_dim: of each head.
-        intermediate: of this rank's part of the MLP.
+        hidden: width of the residual stream.
+        heads, kv_heads: heads of this rank.
+        head_dim: width of each head.
+        intermediate: width of this rank's part of the MLP.
     """
 
     hidden: int
@@ -129,12 +146,12 @@ class LayerShape:
 
     @property
     def queries(self) -> int:
-        """Width of the queries, and of what attention hands on."""
+        """Width of the queries, and of the output of attention."""
         return self.heads * self.head_dim
 
 
 def why_unsupported_layer(model: Model) -> str | None:
-    """One line on what a model's layers have that ours do not; None where they are of this kind."""
+    """Return one line on unsupported features of a model's layers; None without any."""
     odd = {
         "experts": model.experts,
         "biases": model.biases,
@@ -147,10 +164,10 @@ def why_unsupported_layer(model: Model) -> str | None:
 
 
 def layer_shape(split: Split) -> LayerShape:
-    """What a rank of `split` holds of a layer.
+    """Return the widths of a layer on a rank of `split`.
 
     Raises:
-        UserError: the model's layers are none of this kind.
+        UserError: the model's layers have unsupported features.
     """
     model = split.model
     if reason := why_unsupported_layer(model):
@@ -161,13 +178,16 @@ def layer_shape(split: Split) -> LayerShape:
 
 
 def layer_part(split: Split, name: str, *, tokens: int, batch: int, context: int) -> LayerPart:
-    """What tells the part `name` of a rank's layer from others."""
+    """Return the part `name` of a rank's layer as a `LayerPart`."""
     return LayerPart(split.model.slug, split.tp, split.pp, name, tokens, batch, context, CALLS_PER_LAYER.get(name, 1))
 
 
-# What a rank computes of a model by itself, its share, as cases name it: timed alone, and beside other ranks.
+# Shares: the parts of a model that one rank computes by itself, timed alone and next to other ranks.
 
 SHARES_QUESTION = "shares"
 LAYER_SHARE, HEAD_SHARE = WHOLE_LAYER, "lm_head"
-"""Its parts: one layer; and norm, LM head and the largest logit of each sequence."""
+"""Parts of a share: one layer, and the head.
+
+The head is norm, LM head and the largest logit of each sequence.
+"""
 SHARE_PARTS = (LAYER_SHARE, HEAD_SHARE)

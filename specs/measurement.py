@@ -1,4 +1,4 @@
-"""The one record of a measured case, and its form inside a pytest-benchmark result file."""
+"""The record of a measured case, its form in result files, and ledgers of steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +11,7 @@ from specs import statistics
 from specs.errors import UserError
 from specs.roofline import Work
 
-# A case: what is measured, known before anything runs.
+# A case: one planned measurement, known before anything runs.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,29 +20,30 @@ class Case:
 
     Attributes:
         name: pytest node id; `pytest-benchmark compare` matches on it.
-        question: decode, prefill, sweep, ceilings, … : the table it belongs to.
+        question: table that the case belongs to: decode, prefill, sweep, ceilings, …
         op: linear, moe, attention, read, copy, launch, all_reduce, …
         implementation: torch, triton, cuda, nccl, gloo, … ; of published points the framework: vllm, trtllm, sglang.
         kernel: name of the kernel within the implementation.
         dtype: fp32, bf16, fp16, fp8, fp8-block.
-        flops, hbm_bytes, wire_bytes_sent_per_rank: the work of one call, see `specs.roofline.Work`.
-        model, layer, tp, pp: what it was cut from; None for ceilings.
+        flops, hbm_bytes, wire_bytes_sent_per_rank: work of one call, see `specs.roofline.Work`.
+        model, layer, tp, pp: model, its part and its split; None for ceilings.
         tokens, n, k: rows of x, rows of W and the length they share, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
-        cache: cold, hot, rotated-6 or unknown: whether the caches could hold the weights from one call to the next.
+        cache: state of the caches: cold, hot, rotated-6 or unknown; in a hot case they can hold the weights between
+            calls.
         launch: graph, eager or unknown.
-        ranks: how many ranks ran it; message_bytes: size of the message, where there is one, as specs/traffic.py means
-            it.
+        ranks: number of ranks that run the case.
+        message_bytes: size of the message, where there is a message, as specs/traffic.py defines it.
         gap_seconds: idle time before each call; 0 where calls follow one another.
         pair: ranks that send and receive, `0-1`, where a call is between two of several.
         context: tokens that each query attends to, where there is attention.
-        batch: sequences that the tokens belong to, where there is attention: as many as tokens in decode.
-        per_layer: how often a layer makes this call, where it is a part of one.
-        replicas, schedule, micro_batches, partition: with tp and pp how a whole model was run, see
-            `specs.parallel.Deployment`; tokens are rows of a forward pass of the whole batch, a prompt's for each
-            sequence in prefill.
-        layers, vocab: of that model, fewer than it has where it was cut down.
-        backend: what carried its messages.
-        distribution: how tokens were dealt to experts: balanced, power_law_1.2, …
+        batch: sequences that the tokens belong to, where there is attention: equal to tokens in decode.
+        per_layer: calls of this part in a layer.
+        replicas, schedule, micro_batches, partition: with tp and pp the deployment of a whole model, see
+            `specs.parallel.Deployment`; tokens are rows of a forward pass of the whole batch, in prefill a prompt's for
+            each sequence.
+        layers, vocab: sizes of that model; smaller than the full model's where it is scaled down.
+        backend: library that carries its messages.
+        distribution: distribution of tokens over experts: balanced, power_law_1.2, …
     """
 
     name: str
@@ -87,33 +88,39 @@ class Case:
 
 # A step of a whole model: every sequence of the batch gets one token, or every prompt is read once.
 #
-# Its time is that of the slowest replica. In decode it is also what a sequence waits for each of its tokens: the loop
-# is closed, a micro-batch goes on only when its last token has come back.
+# The step time is that of the slowest replica. In decode it is also the latency of a token: the loop is closed, so a
+# microbatch continues only when its last token has come back.
 
 STEP_OP = "step"
 STEP_QUESTION = "tp_vs_pp"
 COMPUTE_ITEMS = ("linears", "attention", "norms")
-"""Of a layer, and of both ends: the embedding's look-up counts as norms, the LM head and sampling as linears."""
-LEDGER_ITEMS = (*COMPUTE_ITEMS, "all-reduce", "hop", "idle", "skew", "host")
-"""Where a rank's time goes.
+"""Compute items of a layer and of both ends of the model.
 
-all-reduce: from the moment that the last rank of the group has come, sampling's all-gather included.
-hop: sending, and what a message is waited for after it was sent.
-idle: what it is waited for before: the bubble, and the time after a rank has finished while others go on.
-skew: waiting in an all-reduce for the last rank to come.
-host: what is left between all these.
+The embedding's look-up counts as norms; the LM head and sampling count as linears.
+"""
+LEDGER_ITEMS = (*COMPUTE_ITEMS, "all-reduce", "hop", "idle", "skew", "host")
+"""Items of a ledger: a rank's time in a step, by cause.
+
+- all-reduce: transfer time once all ranks of the group have arrived, including sampling's all-gather.
+- hop: sending, and waiting for a message after it was sent.
+- idle: waiting before a message is sent: the bubble, and the time after a rank has finished while other ranks run.
+- skew: waiting in an all-reduce for the last rank to arrive.
+- host: remaining time between these.
 """
 BUSY_ITEMS = (*COMPUTE_ITEMS, "all-reduce", "hop", "host")
-"""All but waiting for others."""
+"""All items but waiting for other ranks."""
 BLOCK_KINDS = ("compute", "all-reduce", "hop", "idle")
-"""Kinds of blocks of a timeline; skew is idle there, and the host's time belongs to the block before."""
+"""Kinds of blocks of a timeline.
+
+A timeline shows skew as idle, and counts host time to the block before.
+"""
 
 
 class TimelineBlock(NamedTuple):
-    """What one rank did for a while, in seconds from the window's start, for which micro-batch of which step.
+    """One activity of one rank, in seconds from the window's start.
 
-    A timeline is {"seconds": length of the window, "blocks": [[rank, kind, start, end, step, slot], …]}, and a rank's
-    blocks fill the window one after another. `microbatch` is the micro-batch, -1 of a block that belongs to none.
+    A timeline is {"seconds": length of the window, "blocks": [[rank, kind, start, end, step, microbatch], …]}. A rank's
+    blocks fill the window one after another. `microbatch` is -1 for a block that belongs to none.
     """
 
     rank: int
@@ -125,23 +132,23 @@ class TimelineBlock(NamedTuple):
 
 
 def timeline_blocks(timeline: Mapping[str, Any]) -> list[TimelineBlock]:
-    """A timeline's blocks, as they stand in a file."""
+    """Return a timeline's blocks from their form in a file."""
     return [TimelineBlock(*one) for one in timeline["blocks"]]
 
 
 def is_decode(tokens: int | None, batch: int | None) -> bool:
-    """Whether each sequence adds one token; else each is a prompt of tokens / batch."""
+    """Return whether each sequence adds one token, and is no prompt of several."""
     return tokens == batch
 
 
 def mean_ledger(ledgers: Any) -> dict[str, float]:
-    """Shares of a step over all passes and stages: they add up to 1."""
+    """Return shares of a step by item, mean over all passes and stages; the sum is 1."""
     rows = [stage for one in ledgers for stage in one]
     return {item: fmean(row.get(item, 0.0) for row in rows) for item in LEDGER_ITEMS}
 
 
 def ledger_by_stage(ledgers: Any) -> list[dict[str, float]]:
-    """The same of each stage, over all passes."""
+    """Return shares of a step by item for each stage, mean over all passes."""
     return [
         {item: fmean(row.get(item, 0.0) for row in rows) for item in LEDGER_ITEMS}
         for rows in zip(*ledgers, strict=True)
@@ -149,12 +156,12 @@ def ledger_by_stage(ledgers: Any) -> list[dict[str, float]]:
 
 
 def share_by_pass(ledgers: Any, *items: str) -> list[float]:
-    """Of each pass the share of these items together, the mean over stages."""
+    """Return for each pass the summed share of these items, mean over stages."""
     return [fmean(sum(row.get(item, 0.0) for item in items) for row in one) for one in ledgers]
 
 
 def step_figures(measurement: "Measurement") -> Mapping[str, Any]:
-    """What a result file says of a step beside its samples; nothing of any other case."""
+    """Return a result file's derived figures of a step; empty for any other case."""
     case = measurement.case
     if case.op != STEP_OP or not case.batch:
         return {}
@@ -171,42 +178,41 @@ def step_figures(measurement: "Measurement") -> Mapping[str, Any]:
 
 
 SCHEMA = 1
-"""`shardbench_schema` of the files written now; readers accept it and older ones."""
+"""`shardbench_schema` of files written now; readers accept it and older schemas."""
 MAX_SECONDS = 1e6
-"""A call that takes longer, eleven days, is no measurement."""
+"""Limit for the time of a call: a longer call, eleven days, is no measurement."""
 CASE_FIELDS = tuple(f.name for f in fields(Case))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Every sample of one case in seconds a call, pass by pass, and how far to trust it.
+    """All samples of one case in seconds per call, and their reliability.
 
     Attributes:
-        case: what ran.
+        case: the case that ran.
         seconds: one tuple of samples for each pass.
-        clock: how a sample was taken: perf_counter or cuda_event; published where a source gives its own figure.
+        clock: source of a sample: perf_counter or cuda_event; published where a source gives its own figure.
         relative_error: ‖out − reference‖ / ‖reference‖ against float64; None where a source gives none.
         copies: distinct copies of the streamed inputs that calls rotate through.
         calls: calls that one sample spans.
-        stopped_by: precision, passes, budget, interrupted, or `error: …` with what ended it.
-        throttled: whether the clocks were held back under load; None where nothing tells.
-        telemetry: clocks in MHz, power in W and the like during load, by name; of a GPU the SM clock before and after
-            the samples of the last visit, and how many visits it moved in.
-        configuration: what the kernel chose for this case, and on what grounds; None for one that has no choice.
-        skew_seconds: by how much the slowest rank was behind the fastest at the end of a sample, the median over
-            samples, each of which is the slowest's time; None for one rank.
-        algorithm: ring, tree, nvls, … and the protocol, where the library tells; None where nothing does.
-        transport: the one kind of link that all ranks talk over: nvlink, pcie, loopback, …; None for several and for
-            unknown.
-        ledgers: of a step of a whole model, where its time went: for each pass and in it for each stage the share of
-            each of `specs.measurement.LEDGER_ITEMS`, which add up to 1.
-        timeline: of one sample of it, what each rank did: see `specs.measurement.TimelineBlock`.
+        stopped_by: precision, passes, budget, interrupted, or `error: …` with the cause.
+        throttled: True where the clocks were held back under load; None where unknown.
+        telemetry: clocks in MHz, power in W and similar figures under load, by name; for a GPU the SM clock before and
+            after the samples of the last visit, and the number of visits in which it moved.
+        configuration: the kernel's choice for this case, and its basis; None for a kernel without a choice.
+        skew_seconds: lag of the slowest rank behind the fastest at the end of a sample, the median over samples, each
+            of which is the slowest's time; None for one rank.
+        algorithm: ring, tree, nvls, … and the protocol, as the library reports; None where unknown.
+        transport: the one kind of link that all ranks use: nvlink, pcie, loopback, …; None for several and for unknown.
+        ledgers: for a step of a whole model: for each pass and in it for each stage the share of each of
+            `specs.measurement.LEDGER_ITEMS`; shares add up to 1.
+        timeline: activity of each rank in one sample of a step: see `specs.measurement.TimelineBlock`.
         provenance: measured, published, interpolated, assumed or modelled.
-        framework, version, kernel_source: what a published point was measured in, as its source names it.
-        maybe_hot: whether a cache may have held weights that should have come from memory; None where nothing tells.
-        interpolated_over: what was interpolated over, and between which neighbours: `n 16384–51200`.
+        framework, version, kernel_source: software of a published point, as its source names it.
+        maybe_hot: True where a cache may have held weights that should have come from memory; None where unknown.
+        interpolated_over: the interpolated axis and the two neighbours: `n 16384–51200`.
         interpolation_error: relative error of that method where a neighbour is left out and predicted.
-        doubts: what a linter found odd about the point.
+        doubts: oddities of the point that a linter found.
     """
 
     case: Case
@@ -235,7 +241,7 @@ class Measurement:
 
     @cached_property
     def samples(self) -> tuple[float, ...]:
-        """All samples in seconds, in the order they were taken."""
+        """All samples in seconds, in the order of measurement."""
         return tuple(sample for one in self.seconds for sample in one)
 
     @cached_property
@@ -245,21 +251,27 @@ class Measurement:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval on the median in seconds, clustered by pass; None for a single pass."""
+        """95 % interval on the median in seconds; None for a single pass.
+
+        Samples are clustered by pass.
+        """
         return statistics.median_interval(self.seconds)
 
     @property
     def bytes_per_second(self) -> float:
-        """Achieved device-memory bandwidth by the bytes that had to move."""
+        """Achieved device-memory bandwidth in bytes/s, from the least bytes of a call."""
         return self.case.hbm_bytes / self.median
 
     @property
     def flops_per_second(self) -> float:
-        """Achieved arithmetic rate."""
+        """Achieved arithmetic rate in flops/s."""
         return self.case.flops / self.median
 
     def extra_info(self) -> dict[str, Any]:
-        """All but the samples, for pytest-benchmark's `extra_info`: JSON types only, never NaN."""
+        """Return all but the samples, for pytest-benchmark's `extra_info`.
+
+        The values are JSON types only, never NaN.
+        """
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("case", "seconds")}
         for name in ("configuration", "skew_seconds", "algorithm", "transport", "ledgers", "timeline"):
             if own[name] is None:

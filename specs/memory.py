@@ -1,13 +1,16 @@
-"""What one rank keeps in memory and what it reads in a step: weights, key-value cache, activations; all in bytes.
+"""Memory and reads of one rank in bytes: weights, key-value cache, activations.
 
-Stages count from 0; a stage outside the split, or attention that is not grouped-query, is a UserError.
+Stages count from 0. A stage outside the split, or attention that is not grouped-query, is a UserError.
 """
 
 from specs.parallel import Split
 
 
 def layer_weight_bytes(split: Split, itemsize: int) -> int:
-    """One layer on one rank: linears are cut, norms, the router and biases of row-parallel linears are replicated."""
+    """Return the weights of one layer on one rank.
+
+    Linears are cut. Norms, the router and biases of row-parallel linears are replicated.
+    """
     model = split.model
     qkv, o, up, down = (split.linear(name) for name in ("qkv", "o", model.up_layer, "down"))
     attention = qkv.n * qkv.k + o.n * o.k
@@ -17,20 +20,24 @@ def layer_weight_bytes(split: Split, itemsize: int) -> int:
 
 
 def embedding_bytes(split: Split, itemsize: int, replicated: bool = False) -> int:
-    """The embedding on one rank of the first stage: cut by vocabulary, or whole; positions are always whole."""
+    """Return the embedding's size on one rank of the first stage.
+
+    The embedding is cut by vocabulary, or whole; positions are always whole.
+    """
     rows = split.model.vocab if replicated else split.vocab_per_rank
     return (rows + split.model.positions) * split.model.hidden * itemsize
 
 
 def lm_head_bytes(split: Split, itemsize: int) -> int:
-    """The LM head on one rank of the last stage, cut by vocabulary."""
+    """Return the LM head's size on one rank of the last stage, cut by vocabulary."""
     return split.vocab_per_rank * split.model.hidden * itemsize
 
 
 def stage_weight_bytes(split: Split, stage: int, itemsize: int, replicated_embedding: bool = False) -> int:
-    """All weights on one rank of a stage, counted from 0: its layers, embedding first, final norm and LM head last.
+    """Return all weights on one rank of a stage: layers, and what the ends add.
 
-    A tied head costs nothing where it finds the same cut of the embedding on its own rank, and is a copy elsewhere.
+    The first stage adds the embedding, the last adds the final norm and the LM head. A tied head costs nothing where
+    the same cut of the embedding is on its rank, and is a copy elsewhere.
     """
     size = split.layers_of(stage) * layer_weight_bytes(split, itemsize)
     first, last = stage == 0, stage == split.pp - 1
@@ -44,9 +51,10 @@ def stage_weight_bytes(split: Split, stage: int, itemsize: int, replicated_embed
 
 
 def stage_read_bytes(split: Split, stage: int, itemsize: int) -> int:
-    """Weights that one rank of a stage reads in one forward pass of one micro-batch: a look-up reads no embedding.
+    """Return the weights that a rank reads in one microbatch's forward pass.
 
-    Experts count in full, as a large batch visits them all.
+    The embedding is not read, since a look-up touches a few rows. Experts count in full, since a large batch visits
+    them all.
     """
     size = split.layers_of(stage) * layer_weight_bytes(split, itemsize)
     if stage == split.pp - 1:
@@ -55,22 +63,28 @@ def stage_read_bytes(split: Split, stage: int, itemsize: int) -> int:
 
 
 def kv_bytes_per_token(split: Split, itemsize: int) -> int:
-    """Key and value of one token in all layers, each head once: 2 · layers · kv_heads · head_dim · itemsize."""
+    """Return key and value of one token in all layers, each head once.
+
+    The size is 2 · layers · kv_heads · head_dim · itemsize.
+    """
     split.model.require_attention()
     return 2 * split.model.layers * split.model.kv_heads * split.model.head_dim * itemsize
 
 
 def kv_bytes_per_token_per_rank(split: Split, stage: int, itemsize: int) -> int:
-    """One rank's share of it: the layers of its stage and its heads, which are replicated once tp > kv_heads."""
+    """Return one rank's share of the cache per token: its stage's layers, its heads.
+
+    Heads are replicated once tp > kv_heads.
+    """
     split.model.require_attention()
     layers = split.layers_of(stage)
     return 2 * layers * split.kv_heads_per_rank * split.model.head_dim * itemsize
 
 
 def kv_tokens_that_fit(split: Split, memory_bytes: float, itemsize: int, replicated_embedding: bool = False) -> int:
-    """Tokens whose keys and values fit beside the weights of the fullest stage, with no room left for activations.
+    """Return how many tokens of KV cache fit next to the fullest stage's weights.
 
-    Negative where the weights alone do not fit.
+    No room is left for activations. The result is negative where the weights alone do not fit.
     """
     return min(
         int(
@@ -82,20 +96,26 @@ def kv_tokens_that_fit(split: Split, memory_bytes: float, itemsize: int, replica
 
 
 def residual_bytes(split: Split, tokens: int, itemsize: int) -> int:
-    """The residual stream of `tokens` on one rank: whole under TP, so it shrinks with the micro-batch only."""
+    """Return the residual stream of `tokens` on one rank.
+
+    TP leaves it whole, so only a smaller microbatch shrinks it.
+    """
     return tokens * split.model.hidden * itemsize
 
 
 def mlp_activation_bytes(split: Split, tokens: int, itemsize: int) -> int:
-    """Output of gate_up (or up) for `tokens` on one rank: cut by TP, top_k of them where there are experts."""
+    """Return the output of gate_up (or up) for `tokens` on one rank.
+
+    TP cuts it; with experts there are top_k outputs per token.
+    """
     return tokens * max(1, split.model.top_k) * split.linear(split.model.up_layer).n * itemsize
 
 
 def elementwise_bytes(split: Split, tokens: int, itemsize: int) -> int:
-    """What a layer's elementwise kernels move for `tokens` on one rank: two norms, rotary embedding, SwiGLU.
+    """Return the bytes that a layer's elementwise kernels move on one rank.
 
-    A norm reads x and the residual and writes both anew, rotary reads and writes queries, keys and values, SwiGLU reads
-    gate and up and writes one. Norms are not cut by TP.
+    The kernels are two norms, rotary embedding and SwiGLU. A norm reads x and the residual and writes both; rotary
+    reads and writes queries, keys and values; SwiGLU reads gate and up and writes one result. TP does not cut norms.
     """
     model = split.model
     split.model.require_attention()

@@ -1,4 +1,4 @@
-"""The models whose layers are measured, as their publishers' config.json gives them."""
+"""Measured models, from their publishers' config.json, and scaled-down models."""
 
 from dataclasses import dataclass, replace
 
@@ -16,13 +16,13 @@ class Model:
         intermediate: width of the MLP; of one expert where there are experts.
         heads, kv_heads, head_dim: grouped-query attention; all 0 where the attention is of another kind.
         vocab: rows of the embedding and of the LM head.
-        source: where the figures come from.
+        source: origin of the figures.
         gated: gate and up projections side by side (SwiGLU), or up alone.
         tied_embeddings: the LM head is the embedding.
         biases: linears have biases, and norms too (LayerNorm); without, RMSNorm.
         qk_norm: queries and keys are normed per head.
         positions: rows of a learned position embedding.
-        experts, top_k: routed experts a layer and how many of them a token visits; 0 for a dense MLP.
+        experts, top_k: routed experts of a layer, and experts that a token visits; 0 for a dense MLP.
     """
 
     slug: str
@@ -52,27 +52,38 @@ class Model:
 
     @property
     def up_width(self) -> int:
-        """Output features of that linear: gate and up count both."""
+        """Output features of `up_layer`; gate and up both count."""
         return (2 if self.gated else 1) * self.intermediate
 
     @property
     def embedding_parameters(self) -> int:
-        """One matrix [vocab, hidden]: the embedding, and again the LM head unless tied."""
+        """Parameters of one matrix [vocab, hidden].
+
+        It is the embedding, and once more the LM head unless both are tied.
+        """
         return self.vocab * self.hidden
 
     @property
     def norm_parameters(self) -> int:
-        """One norm over the residual stream: a weight, and a bias in LayerNorm."""
+        """Parameters of one norm over the residual stream.
+
+        A norm has a weight, and in LayerNorm a bias too.
+        """
         return (2 if self.biases else 1) * self.hidden
 
     @property
     def layer_norm_parameters(self) -> int:
-        """The norms of one layer: before attention, before the MLP, and per head where there is qk_norm."""
+        """Parameters of the norms of one layer.
+
+        There is a norm before attention, a norm before the MLP, and with qk_norm two per head.
+        """
         return 2 * self.norm_parameters + (2 * self.head_dim if self.qk_norm else 0)
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one layer: attention, MLP or experts with their router, norms and biases.
+        """Parameters of one layer.
+
+        They are attention, MLP or experts with their router, norms and biases.
 
         Raises:
             UserError: the attention is not grouped-query.
@@ -96,7 +107,7 @@ class Model:
         return self.layers * self.layer_parameters + ends + self.norm_parameters
 
     def require_attention(self) -> None:
-        """Refuse what needs attention shapes that are not known here.
+        """Refuse a model without known attention shapes.
 
         Raises:
             UserError: the attention is not grouped-query.
@@ -180,7 +191,7 @@ _ROWS = (
         positions=2048,
         source="https://arxiv.org/abs/2005.14165, table 2.1; intermediate, vocabulary and tying as in GPT-2",
     ),
-    Model(  # the note gives layers and hidden alone: the rest is assumed, GPT-3's heads, MLP and vocabulary
+    Model(  # the source gives only layers and hidden: heads, MLP and vocabulary are assumed from GPT-3
         slug="seed-32x12288",
         layers=32,
         hidden=12288,
@@ -206,7 +217,7 @@ _ROWS = (
         top_k=8,
         source="https://huggingface.co/Qwen/Qwen3-235B-A22B/blob/main/config.json",
     ),
-    Model(  # its routed experts; layers 1 to 3 are dense instead (18432 wide), and a shared expert has the same shape
+    Model(  # routed experts only; layers 1 to 3 are dense (18432 wide), and a shared expert has the same shape
         slug="deepseek-v3",
         layers=61,
         hidden=7168,
@@ -222,11 +233,11 @@ _ROWS = (
 )
 
 MODELS: dict[str, Model] = {row.slug: row for row in _ROWS}
-"""Every model by its slug, smallest first."""
+"""All models by slug, smallest first."""
 
 
 def find_model(slug: str) -> Model:
-    """The model called `slug`.
+    """Return the model called `slug`.
 
     Raises:
         UserError: no such model.
@@ -234,17 +245,18 @@ def find_model(slug: str) -> Model:
     return find(MODELS, slug, "model")
 
 
-# A model cut down to fewer layers, for machines that cannot hold or step through all of them.
+# A model scaled down to fewer layers, for machines that cannot hold or step through all layers.
 
 VOCAB_MULTIPLE = 128
-"""The vocabulary of a model cut down stays a multiple of this, so that tensor parallelism divides it."""
+"""Divisor of a scaled model's vocabulary, so that tensor parallelism divides it."""
 
 
 def scaled_model(model: Model, layers: int) -> Model:
-    """The first `layers` layers, under a vocabulary cut in the same proportion; the model itself where it has no more.
+    """Return the model's first `layers` layers, with a vocabulary cut in proportion.
 
-    The LM head then weighs as much beside a layer as in the whole model, so stages are as uneven, and a step takes
-    about that share of a whole one. Hops do not shrink: beside a step they look longer than they are.
+    The model itself is returned where it has as many layers. The proportion keeps the LM head's share constant, so
+    stages are as uneven as in the whole model. A step takes about that share of a whole step. Hops do not shrink, so
+    next to a step they look larger.
 
     Raises:
         UserError: the model has fewer layers.

@@ -1,8 +1,9 @@
-"""Reading what Nsight Compute writes with --csv, with units and thousands separators.
+"""Reader of the tables that Nsight Compute writes with --csv.
 
-The details page has one row a kernel and metric; the raw page one row a kernel, a column a metric, and under the
-header a row of units. With --nvtx a column holds the stack of ranges that a kernel was launched in, each one as
-`"domain:name:…"`. Lines of the program and of ncu itself may stand around the table.
+Cells have units and thousands separators. The details page has one row per kernel and metric. The raw page has one row
+per kernel, one column per metric, and under the header a row of units. With --nvtx a column holds the stack of ranges
+around a kernel's launch, each range as `"domain:name:…"`. Lines of the program and of ncu itself may stand around the
+table.
 """
 
 import csv
@@ -14,7 +15,7 @@ from math import inf, isinf
 READ_METRIC, DURATION_METRIC = "dram__bytes_read.sum", "gpu__time_duration.sum"
 METRICS = (READ_METRIC, DURATION_METRIC)
 METRIC_ALIASES = {"Duration": DURATION_METRIC}
-"""Names of sections of the details page."""
+"""Names that sections of the details page give to metrics."""
 
 BYTE_UNITS = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
 SECOND_UNITS = {
@@ -24,10 +25,13 @@ SECOND_UNITS = {
 _UNITS_BY_METRIC = {READ_METRIC: BYTE_UNITS, DURATION_METRIC: SECOND_UNITS}
 _RANGE_STACK_COLUMN = "Push/Pop_Range"
 _RANGE_PATTERN = re.compile(r'"([^":]+):([^":]+\.py::\w+(?:\[[^\]"]*\])?|[^":]+)')
-"""A range of the stack: its domain, and its name, of which a pytest node id has colons of its own."""
+"""A range of the stack: domain and name; a pytest node id contains colons."""
 
 _NUMBER_PATTERN = re.compile(r"(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:[eE][+-]?\d+)?")
-"""As ncu prints it where the locale is English: commas between thousands, and none behind the point."""
+"""A number as ncu prints it in an English locale.
+
+Commas separate thousands before the point, and none stand after it.
+"""
 
 TableRows = list[dict[str, str]]
 
@@ -38,13 +42,13 @@ class ProfiledKernel:
 
     Attributes:
         kernel: its name.
-        programs: along the grid's first axis.
-        read_bytes: from DRAM; None where it was not counted.
+        programs: programs along the grid's first axis.
+        read_bytes: bytes read from DRAM; None where they were not counted.
         seconds: duration.
-        ranges: domain and name of each NVTX range that it was launched in, the outermost first.
+        ranges: domain and name of each NVTX range around the launch, the outermost first.
         process: id of the process.
         arch: compute capability, as 9.0; empty where the table has none.
-        gpu: the device's name where the table has it.
+        gpu: the device's name; empty where the table has none.
     """
 
     kernel: str
@@ -58,14 +62,14 @@ class ProfiledKernel:
 
 
 def parse_kernels(text: str, needed: Sequence[str] = METRICS) -> list[ProfiledKernel]:
-    """The kernels in the order of their launches.
+    """Return the kernels in the order of their launches.
 
     Args:
-        text: what ncu printed.
+        text: output of ncu.
         needed: metrics without which a kernel is an error.
 
     Raises:
-        ValueError: no table, a metric is missing, or its unit or value is none that is known.
+        ValueError: no table, a missing metric, or an unknown unit or value.
     """
     kernels: dict[tuple[int, int], dict[str, str]] = {}
     for number, rows in enumerate(_parse_tables(text)):
@@ -79,7 +83,7 @@ def parse_kernels(text: str, needed: Sequence[str] = METRICS) -> list[ProfiledKe
 
 
 def _parse_tables(text: str) -> Iterator[TableRows]:
-    """Rows of each table by column."""
+    """Yield the rows of each table by column."""
     header: list[str] = []
     rows: TableRows = []
     for cells in csv.reader(line for line in text.splitlines() if line.startswith('"')):

@@ -1,8 +1,8 @@
-"""How one layer is cut: the linears that a single rank holds under tensor and pipeline parallelism.
+"""The split of a model over ranks: one rank's linears, stages, and deployments.
 
-Column-parallel linears (qkv, gate_up, lm_head) cut their output features n, row-parallel ones (o, down)
-their input features k; each of the latter ends in an all-reduce over hidden. Experts are cut like a
-dense MLP, so every rank holds a slice of every expert; expert parallelism is another split, not made here.
+Column-parallel linears (qkv, gate_up, lm_head) cut their output features n. Row-parallel linears (o, down) cut their
+input features k, and each ends in an all-reduce over hidden. Experts are cut like a dense MLP, so every rank holds a
+slice of every expert; expert parallelism is not implemented.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ PARTITIONS = ("even", "balanced")
 
 
 class Shard(NamedTuple):
-    """One rank's part of one linear, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ; strings and integers only, for JSON."""
+    """One rank's part of one linear, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
+
+    All fields are strings and integers, for JSON.
+    """
 
     model: str
     tp: int
@@ -31,11 +34,11 @@ class Split:
     """A model over tp x pp ranks.
 
     Attributes:
-        model: what is split.
+        model: the model to split.
         tp: ranks that share every layer.
-        pp: stages that the layers are dealt to.
-        partition: how they are dealt, one of `PARTITIONS`: evenly, or so that the slowest stage, the LM head counted
-            in by its parameters, is as fast as it can be.
+        pp: number of pipeline stages.
+        partition: rule that deals layers to stages, one of `PARTITIONS`: even, or balanced so that the slowest stage is
+            as fast as possible, with the LM head counted by its parameters.
 
     Raises:
         UserError: the model cannot be split so.
@@ -67,22 +70,22 @@ class Split:
 
     @property
     def kv_heads_per_rank(self) -> int:
-        """Key-value heads on a rank: at least one, so they are replicated once tp exceeds kv_heads."""
+        """Key-value heads on a rank: at least 1, so replicated once tp exceeds kv_heads."""
         return max(1, self.model.kv_heads // self.tp)
 
     @property
     def vocab_per_rank(self) -> int:
-        """Rows of the vocabulary on a rank, padded up where tp does not divide them."""
+        """Rows of the vocabulary on a rank, rounded up where tp does not divide them."""
         return -(-self.model.vocab // self.tp)
 
     def stage_layers(self) -> tuple[int, ...]:
-        """Layers of each stage; what is left over goes to the first stages, one layer each."""
+        """Return the layers of each stage; an even split gives the rest to the first."""
         if self.partition == "even" or self.pp == 1:
             return _even_stages(self.model.layers, self.pp)
         return _balanced_stages(self.model, self.pp)
 
     def layers_of(self, stage: int) -> int:
-        """Layers of one stage, counted from 0.
+        """Return the layers of one stage, counted from 0.
 
         Raises:
             UserError: there is no such stage.
@@ -93,7 +96,10 @@ class Split:
 
     @cached_property
     def linears(self) -> dict[str, Shard]:
-        """One rank's linears by name, in the order that a token meets them; one expert stands for all."""
+        """One rank's linears by name, in the order of a forward pass.
+
+        One expert stands for all experts.
+        """
         model, tp = self.model, self.tp
         shapes: dict[str, tuple[int, int]] = {}
         if model.heads:
@@ -106,7 +112,9 @@ class Split:
         return {layer: Shard(model.slug, tp, self.pp, layer, n, k) for layer, (n, k) in shapes.items()}
 
     def linear(self, name: str) -> Shard:
-        """One rank's part of the linear `name`: qkv, o, gate_up (up where ungated), down or lm_head.
+        """Return one rank's part of the linear `name`.
+
+        The names are qkv, o, gate_up (up where ungated), down and lm_head.
 
         Raises:
             UserError: no such linear in this model.
@@ -122,7 +130,10 @@ def _even_stages(layers: int, stages: int) -> tuple[int, ...]:
 
 
 def _balanced_stages(model: Model, pp: int) -> tuple[int, ...]:
-    """The LM head stands for as many layers as it has parameters of; of equal choices the most even one."""
+    """Return the layers of each stage, with the LM head counted as layers.
+
+    The head counts as many layers as its parameters make. Among equal choices the most even is taken.
+    """
     head = model.embedding_parameters / model.layer_parameters
     even = _even_stages(model.layers, pp)
     choices = [(*_even_stages(model.layers - last, pp - 1), last) for last in range(1, even[-1] + 1)]
@@ -134,17 +145,20 @@ def _can_shard(model: Model, tp: int) -> bool:
     return whole and (model.kv_heads % tp == 0 or tp % model.kv_heads == 0)
 
 
-# How a model is laid over ranks and run: tensor parallel, in stages, in replicas, and with which schedule.
+# Deployment of a model over ranks: tensor parallel, stages, replicas and a schedule.
 #
-# Ranks of one layer are neighbours, then come the stages, then the replicas: the links between neighbours are the
-# fastest, and all-reduces need them most.
+# Ranks of one layer are neighbours, then come the stages, then the replicas. Links between neighbours are the fastest,
+# and all-reduces need them most.
 
 SCHEDULES = ("tp", "sync", "async")
-"""One stage; or several that the whole batch walks through, or m micro-batches of it at a time."""
+"""Schedules: tp has one stage, sync and async have several.
+
+sync sends the whole batch through the stages, async sends m microbatches at a time.
+"""
 
 
 class RankPosition(NamedTuple):
-    """Where a rank sits: its replica, its stage there, its shard of that stage's layers."""
+    """Position of a rank: replica, stage, and shard of the stage's layers."""
 
     replica: int
     stage: int
@@ -158,10 +172,10 @@ class Deployment:
     Attributes:
         tp: ranks that share every layer.
         pp: stages.
-        replicas: copies of all this, each with its part of the batch and no word to the others.
+        replicas: independent copies of the split model; each runs its part of the batch.
         schedule: one of `SCHEDULES`; tp where there is one stage.
-        micro_batches: parts of a replica's batch that are under way at once; 1 unless the schedule is async.
-        partition: how layers are dealt to stages, see `specs.parallel.Split`.
+        micro_batches: parts of a replica's batch in flight at once; 1 unless the schedule is async.
+        partition: rule that deals layers to stages, see `specs.parallel.Split`.
     """
 
     tp: int = 1
@@ -172,7 +186,7 @@ class Deployment:
     partition: str = "even"
 
     def __str__(self) -> str:
-        """`tp2`, `tp2-pp2-sync`, `pp4-async8-balanced`, `tp1x2` for two replicas."""
+        """Return `tp2`, `tp2-pp2-sync`, `pp4-async8-balanced`, `tp1x2` for two replicas."""
         words = [f"tp{self.tp}"] if self.tp > 1 or self.pp == 1 else []
         if self.pp > 1:
             words += [f"pp{self.pp}", self.schedule + (str(self.micro_batches) if self.schedule == "async" else "")]
@@ -182,24 +196,27 @@ class Deployment:
 
     @property
     def ranks(self) -> int:
-        """All of them."""
+        """Number of all ranks."""
         return self.tp * self.pp * self.replicas
 
     @property
     def busy_ranks(self) -> int:
-        """Ranks that compute at once: all of a stage, in as many stages as there are micro-batches for."""
+        """Number of ranks that compute at once.
+
+        They are all ranks of a stage, in as many stages as there are microbatches for.
+        """
         return self.tp * self.replicas * min(self.micro_batches, self.pp)
 
     def position(self, rank: int) -> RankPosition:
-        """Where a rank sits."""
+        """Return the position of a rank."""
         return RankPosition(rank // (self.tp * self.pp), rank // self.tp % self.pp, rank % self.tp)
 
     def rank(self, position: RankPosition) -> int:
-        """Who sits there."""
+        """Return the rank at a position."""
         return (position.replica * self.pp + position.stage) * self.tp + position.shard
 
     def split(self, model: Model) -> Split:
-        """How one replica cuts the model.
+        """Return the split of the model in one replica.
 
         Raises:
             UserError: the model cannot be cut so.
@@ -207,12 +224,15 @@ class Deployment:
         return Split(model, self.tp, self.pp, self.partition)
 
     def micro_batch_sizes(self, batch: int) -> tuple[int, ...]:
-        """Sequences of each micro-batch of one replica; where they do not divide, the first have one more."""
+        """Return the sequences of each microbatch of one replica.
+
+        Where they do not divide evenly, the first microbatches have one more.
+        """
         base, extra = divmod(batch // self.replicas, self.micro_batches)
         return tuple(base + (slot < extra) for slot in range(self.micro_batches))
 
     def why_not(self, ranks: int, batch: int) -> str | None:
-        """One line on why so many ranks cannot run it with this batch; None if they can."""
+        """Return why `ranks` ranks cannot run this batch, in one line; None if they can."""
         if self.ranks != ranks:
             return (
                 f"tp {self.tp} x pp {self.pp} x replicas {self.replicas} is {self.ranks} ranks and this run has "

@@ -1,12 +1,12 @@
-"""Names of people and machines, which a result file must not carry: it is passed on.
+"""Removal of names of people and machines from result files, which are shared.
 
 The home folder becomes `~`, the user's name `<user>`, the host's `<host>`, an address with its port `<address>`. A name
-of four letters or more goes wherever it stands, in whatever case, between anything but letters and digits. A shorter
-one would be found in units, and one that is a word (`specs.privacy`) in sentences, so these go only in a path or a
-branch, as a part of it or of a part (`job-ann-12`), behind `~`, before `@`, or where a host is named. What names nobody
-(root, ubuntu) and what suites and libraries call themselves (cuda, torch, main) stays. A variable that is there to name
-somebody, USER or SLURM_NODELIST, loses its whole value. `SPARED` are the keys whose values come from our tables or from
-the hardware: no kernel, model or GPU is renamed because somebody is called like it.
+of four letters or more is replaced in any case, wherever no letter or digit adjoins it. Shorter names would match
+units, and names that are words (`COMMON_WORDS`) would match sentences. Both are replaced only in a path or a branch, as
+a part or within a part (`job-ann-12`), after `~`, before `@`, or in place of a host. Impersonal names (root, ubuntu)
+and names that suites and libraries use (cuda, torch, main) stay. A variable that names a person or a host, USER or
+SLURM_NODELIST, loses its whole value. `EXEMPT_KEYS` are keys whose values come from our tables or from the hardware:
+kernels, models and GPUs keep their names.
 """
 
 import os
@@ -21,10 +21,9 @@ from typing import Any
 
 from specs.measurement import Case
 
-# Words that sentences in a result file are made of: reasons, warnings of libraries, what a machine says of itself.
+# Words of the sentences in a result file: reasons, warnings of libraries, descriptions of a machine.
 #
-# Somebody may be called like one of them. `specs.privacy` then looks for the name beside paths and hosts alone, for it
-# would find it in every second sentence.
+# A user may have such a name. It is then replaced only in paths and hosts, since it would match many sentences.
 
 _COMMON_WORDS_TEXT = """
 a100 aarch64 abba able about above absent accept accepted access accumulators acquire activated activation
@@ -136,11 +135,11 @@ COMMON_WORDS = frozenset(_COMMON_WORDS_TEXT.split())
 
 
 MIN_NAME_LETTERS = 4
-"""Of a name that is looked for as a word of its own."""
+"""Least letters of a name that is replaced as a word of its own."""
 MIN_PATH_LETTERS = 2
-"""Of one that is looked for within a part of a path."""
+"""Least letters of a name that is replaced within a part of a path."""
 MIN_PATH_PARTS = 3
-"""Of a path in which a name is looked for that is a word of a sentence."""
+"""Least parts of a path in which a name that is a common word is replaced."""
 IMPERSONAL_NAMES = frozenset((
     "root", "user", "users", "address", "admin", "administrator", "ubuntu", "debian", "fedora", "centos", "nobody",
     "runner", "docker", "vagrant", "jovyan", "ec2-user", "home", "localhost", "host", "linux", "windows", "main",
@@ -150,21 +149,21 @@ IMPERSONAL_NAMES = frozenset((
     "interpolated", "modelled", "assumed", "decode", "prefill", "graph", "eager", "cold", "loopback", "network",
     "nvlink", "pcie", "torchrun", "srun", "mpirun", "nvidia", "intel", "slurm", "work",
 ))  # fmt: skip
-"""Names that tell nobody from another, and words of the files themselves."""
+"""Names that identify no person or machine, and words of the files themselves."""
 EXEMPT_KEYS = frozenset(f.name for f in fields(Case)) | frozenset((
     "fullname", "group", "param", "params", "case", "planned", "stats", "timeline", "ledgers", "telemetry", "clock",
     "provenance", "transport", "framework", "version", "kernel_source", "cpu", "gpu", "arch", "device", "processor",
     "machine", "system", "packages", "impl", "launcher", "links",
 ))  # fmt: skip
-"""Keys whose values are labels of ours, or what hardware and packages call themselves."""
+"""Keys whose values are our labels, or names of hardware and packages."""
 BRANCH_KEYS = frozenset(("branch", "project"))
-"""Keys whose values are paths, though no slash may stand in them."""
+"""Keys whose values are paths, even without a slash."""
 UNIT_NAMES = frozenset(
     ("ns", "us", "ms", "sec", "min", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "hz", "mhz", "ghz")
 )
-"""What may stand behind a slash for another reason than that a folder is called so."""
+"""Units that may follow a slash, and are then no folder."""
 REPOSITORY_FOLDERS = ("suites", "kernels", "comm", "specs", "reports", "tests", "docs", "build")
-"""Folders of this repository, in which nobody's name stands."""
+"""Folders of this repository; their paths hold no names of people."""
 USER_KEYWORDS = r"(?:USER|USERNAME|LOGNAME)"
 HOST_KEYWORDS = r"(?:HOST|HOSTNAME|NODELIST)"
 IDENTITY_VARIABLE = re.compile(rf"(?:[A-Z0-9]\w*_)?(?:(?P<user>{USER_KEYWORDS})|{HOST_KEYWORDS})", re.IGNORECASE)
@@ -178,20 +177,23 @@ IP_ADDRESS = re.compile(r"(?<![\w.])(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}(
 LOCAL_ADDRESS = re.compile(r"127\.|0\.0\.0\.0|::1$")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][^\s:;,'\"()\[\]{}|]*")
 RELATIVE_PATH = re.compile(r"(?<![\w./\\~-])[\w.-]+(?:/[\w.-]+)+")
-"""`users/ann/fix`; `GB/s` looks like one too."""
+"""A relative path, such as `users/ann/fix`; `GB/s` matches too."""
 HOST_VARIABLES = ("HOSTNAME", "MASTER_ADDR", "SLURMD_NODENAME")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What this process's user, host and home folder are called."""
+    """Names of this process's user, host and home folder."""
 
     users: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
 
     def scrub(self, value: Any) -> Any:
-        """A JSON value without the names: a copy, in which mappings and sequences are dictionaries and lists."""
+        """Return a copy of a JSON value without the names.
+
+        Mappings and sequences become dictionaries and lists.
+        """
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -201,7 +203,10 @@ class Identity:
         return value
 
     def find_names(self, value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-        """Where in a JSON value a name stands, `machine_info.variables.TRITON_HOME`, and the text there."""
+        """Yield the place of each name in a JSON value, and the text there.
+
+        A place looks like `machine_info.variables.TRITON_HOME`.
+        """
         if isinstance(value, str):
             if self.text(value) != value:
                 yield place, value
@@ -218,7 +223,7 @@ class Identity:
                 yield from self.find_names(one, f"{place}[{index}]")
 
     def _scrub_by_key(self, key: str, value: Any) -> Any:
-        """A value without the names, by what its key says of it."""
+        """Return the value of a key without the names, by the rule for this key."""
         if key in EXEMPT_KEYS:
             return value
         if isinstance(value, str) and value:
@@ -229,7 +234,7 @@ class Identity:
         return self.scrub(value)
 
     def text(self, text: str) -> str:
-        """A line without the names."""
+        """Return a line without the names."""
         for pattern, instead in self._rules:
             text = pattern.sub(instead, text)
         return text
@@ -252,14 +257,20 @@ class Identity:
         )
 
     def _scrub_path(self, path: str, *, words: bool = True) -> str:
-        """A path without the names, however short, or without `words` those that are no words of a sentence."""
+        """Return a path without the names, however short.
+
+        Without `words`, names that are common words stay.
+        """
         for name, pattern, instead in self._path_rules:
             if words or name.lower() not in COMMON_WORDS:
                 path = pattern.sub(instead, path)
         return path
 
     def _scrub_relative_path(self, found: re.Match[str]) -> str:
-        """A path that does not start at the root: `tokens/s` and `read/write` are none, and of one letter is nobody."""
+        """Return a path that does not start at the root, without the names.
+
+        `tokens/s` and `read/write` are no paths, and a part of one letter is no name.
+        """
         parts = found[0].split("/")
         if parts[0] in REPOSITORY_FOLDERS:
             return found[0]
@@ -278,9 +289,9 @@ class Identity:
 
 
 def current_identity() -> Identity:
-    """The names of this process's user and host, as far as they tell anybody from another.
+    """Return the identifying names of this process's user, host and home folder.
 
-    Not from the network: looking up the host's full name can take seconds.
+    The network is not asked: a look-up of the host's full name can take seconds.
     """
     users, homes = [os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")], [os.environ.get("HOME", "")]
     with suppress(ImportError, KeyError):  # Windows has no pwd, and a container's user may have no entry
@@ -298,7 +309,7 @@ def current_identity() -> Identity:
 
 
 def _short_host(host: str) -> str:
-    """The name without its domain; an address has none."""
+    """Return a host's name without its domain; an address has no domain."""
     return host if host.replace(".", "").isdecimal() or ":" in host else host.partition(".")[0]
 
 
@@ -314,7 +325,7 @@ def _longest_first(names: Iterable[str]) -> list[str]:
 
 
 def _is_distinctive(name: str) -> bool:
-    """Whether it is somebody's name wherever it stands, neither a unit nor a word of a sentence."""
+    """Return whether a name is replaced everywhere, being no unit and no common word."""
     return len(name) >= MIN_NAME_LETTERS and any(map(str.isalpha, name)) and name.lower() not in COMMON_WORDS
 
 
@@ -323,7 +334,10 @@ def _word_pattern(name: str) -> re.Pattern[str]:
 
 
 def _path_pattern(name: str) -> re.Pattern[str]:
-    """Of a letter or two digits a whole part alone; `lib.so` is nobody's who is called so."""
+    """Return the pattern of a name in a path; one character matches whole parts only.
+
+    An extension never matches, such as the end of `lib.so`.
+    """
     literal = re.escape(name)
     if len(name) < MIN_PATH_LETTERS:
         return re.compile(rf"(?<![^/\\]){literal}(?![^/\\])")
@@ -331,7 +345,10 @@ def _path_pattern(name: str) -> re.Pattern[str]:
 
 
 def _user_patterns(name: str) -> list[re.Pattern[str]]:
-    """Alone; a short one before `@`, behind `~`, and at the very start before `/`, as in a branch."""
+    """Return the patterns of a user's name: a word of its own.
+
+    A name that is not distinctive matches only before `@`, after `~`, and at the start before `/`, as in a branch.
+    """
     if _is_distinctive(name):
         return [_word_pattern(name)]
     literal = re.escape(name)
@@ -339,7 +356,10 @@ def _user_patterns(name: str) -> list[re.Pattern[str]]:
 
 
 def _host_patterns(name: str) -> list[re.Pattern[str]]:
-    """Alone; a short one or an address behind `@` and `//`, and before a port."""
+    """Return the patterns of a host's name: a word of its own.
+
+    A name that is not distinctive, or an address, matches only after `@` and `//`, and before a port.
+    """
     if _is_distinctive(name):
         return [_word_pattern(name)]
     literal = re.escape(name)

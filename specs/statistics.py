@@ -1,9 +1,8 @@
-"""Intervals clustered by pass.
+"""Medians, and intervals clustered by pass.
 
-Samples taken one after another share whatever the machine was doing just then, so they are no
-independent witnesses: an interval from them calls identical runs different. Passes over all cases
-lie seconds apart, so each pass gives one figure, its median, and the spread between those figures
-makes the interval: Student's t on their logarithms (times are positive and errors multiply).
+Consecutive samples share the state of the machine, so they are not independent: an interval from them calls identical
+runs different. Passes over all cases are seconds apart. Each pass therefore gives one figure, its median. The spread
+between these figures makes the interval: Student's t on their logarithms (times are positive and errors multiply).
 """
 
 from collections.abc import Sequence
@@ -12,11 +11,14 @@ from math import ceil, exp, floor, fsum, inf, log, sqrt
 from statistics import fmean, median
 
 Passes = Sequence[Sequence[float]]
-"""Seconds a call: one sequence of samples for each pass."""
+"""Seconds per call: one sequence of samples for each pass."""
 
 
 def pooled_median(passes: Passes) -> float:
-    """Median in seconds over all samples of all passes: the figure that pytest-benchmark shows."""
+    """Return the median in seconds over all samples of all passes.
+
+    pytest-benchmark shows the same figure.
+    """
     return median(sample for one in passes for sample in one)
 
 
@@ -25,27 +27,33 @@ def _log_medians(passes: Passes) -> list[float]:
 
 
 def _variance(figures: Sequence[float]) -> float:
-    """Of a sample; twenty times as fast as that of the standard library, which adds fractions."""
+    """Return the variance of a sample.
+
+    It runs twenty times as fast as the standard library's, which adds fractions.
+    """
     middle = fmean(figures)
     return fsum((one - middle) ** 2 for one in figures) / (len(figures) - 1)
 
 
 def _student_t(confidence: float, freedom: float) -> float:
-    """Student's t that a two-sided interval of this confidence reaches to."""
-    from scipy.special import stdtrit  # half a second to import, which most commands can do without
+    """Return Student's t at the edge of a two-sided interval of this confidence."""
+    from scipy.special import stdtrit  # half a second to import, and most commands do not need it
 
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def relative_half_width(passes: Passes, confidence: float = 0.95) -> float:
-    """Relative half-width of the interval on the median: 0.05 means ± 5 %. Infinite for a single pass."""
+    """Return the relative half-width of the interval on the median.
+
+    0.05 means ± 5 %. It is infinite for a single pass.
+    """
     if len(passes) < 2:
         return inf
     return exp(_student_t(confidence, len(passes) - 1) * sqrt(_variance(_log_medians(passes)) / len(passes))) - 1
 
 
 def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Interval in seconds around the pooled median; None when a single pass cannot give one."""
+    """Return the interval in seconds around the pooled median; None for one pass."""
     if len(passes) < 2:
         return None
     factor, middle = 1 + relative_half_width(passes, confidence), pooled_median(passes)
@@ -53,7 +61,10 @@ def median_interval(passes: Passes, confidence: float = 0.95) -> tuple[float, fl
 
 
 MAX_LOG_HALF_WIDTH = 50.0
-"""Of an interval on a logarithm: two noisy passes know nothing, and JSON has no infinity."""
+"""Limit for the half-width of an interval on a logarithm.
+
+Two noisy passes give no information, and JSON has no infinity.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,10 @@ class LogRatio:
     """The logarithm of other / base, by Welch's t on the logarithms of pass medians.
 
     Attributes:
-        value: the difference of their means. It is no median of all samples, whose error would be a quarter larger.
+        value: difference of their means. A median of all samples would have an error larger by a quarter.
         error: its standard error between passes; 0 where no pass differs.
-        degrees_of_freedom: degrees of freedom.
-        passes: that the error is over: the square of the error times this is the variance of one pass.
+        degrees_of_freedom: degrees of freedom of the error.
+        passes: number of passes behind the error: error squared times this is the variance of one pass.
     """
 
     value: float
@@ -73,14 +84,17 @@ class LogRatio:
     passes: float = 1.0
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """On the ratio itself, two-sided."""
+        """Return the two-sided interval on the ratio itself."""
         reach = (
             min(_student_t(confidence, self.degrees_of_freedom) * self.error, MAX_LOG_HALF_WIDTH) if self.error else 0.0
         )
         return exp(self.value - reach), exp(self.value + reach)
 
     def p_value(self, least: float, most: float) -> float:
-        """Two-sided chance of such an estimate, or one further out, if the ratio were within `least` to `most`."""
+        """Return the two-sided p-value for a ratio within `least` to `most`.
+
+        It is the probability of this estimate, or of one further out, if the ratio were in this range.
+        """
         from scipy.special import stdtr
 
         out = max(self.value - log(most), log(least) - self.value)
@@ -90,7 +104,10 @@ class LogRatio:
 
 
 def log_ratio(base: Passes, other: Passes) -> LogRatio | None:
-    """How two measurements differ; None below two passes a side, between which nothing tells chance from change."""
+    """Return the log ratio of two measurements; None below two passes a side.
+
+    Fewer passes cannot tell chance from change.
+    """
     if len(base) < 2 or len(other) < 2:
         return None
     logs = [_log_medians(side) for side in (base, other)]
@@ -105,27 +122,31 @@ def log_ratio(base: Passes, other: Passes) -> LogRatio | None:
 
 
 def ratio_interval(base: Passes, other: Passes, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Interval on the time of other over that of base; None below two passes a side."""
+    """Return the interval on other / base in time; None below two passes a side."""
     found = log_ratio(base, other)
     return found.interval(confidence) if found else None
 
 
 def noise(passes: Passes) -> float:
-    """Spread of single samples: (90th − 10th percentile, outward ranks) / median. Large where a clock is bimodal."""
+    """Return the spread of single samples: (90th − 10th percentile) / median.
+
+    Percentiles use outward ranks. The spread is large where a clock is bimodal.
+    """
     samples = sorted(sample for one in passes for sample in one)
     last = len(samples) - 1
     return (samples[ceil(0.9 * last)] - samples[floor(0.1 * last)]) / median(samples)
 
 
 def mean(passes: Passes) -> float:
-    """Mean in seconds over all samples: what a sum of parts must add up."""
+    """Return the mean in seconds over all samples; means of parts add up."""
     return fmean(sample for one in passes for sample in one)
 
 
 def mean_interval(figures: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Interval around the mean of one figure a pass, in its unit; None for a single pass.
+    """Return the interval around the mean of one figure per pass, in its unit.
 
-    Sums, differences and shares are no times: they may be negative, so this is Student's t on the figures themselves.
+    None for a single pass. Sums, differences and shares may be negative, so this is Student's t on the figures
+    themselves.
     """
     if len(figures) < 2:
         return None

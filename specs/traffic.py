@@ -1,7 +1,8 @@
-"""What nccl-tests means by algbw and busbw, for every operation between ranks; docs/busbw.md derives the factors.
+"""Traffic between ranks: algbw and busbw, and bytes of a forward pass.
 
-`message_bytes` is what nccl-tests prints as `size`: of an all-gather the whole that every rank ends with, of a
-reduce-scatter the whole that every rank begins with, of everything else what one rank sends or holds.
+algbw and busbw are those of nccl-tests; docs/busbw.md derives the factors. `message_bytes` is the `size` that
+nccl-tests prints. In an all-gather it is the whole that every rank ends with, in a reduce-scatter the whole that every
+rank begins with. In all other operations it is the size that one rank sends or holds.
 """
 
 from collections.abc import Callable
@@ -12,13 +13,13 @@ from specs.parallel import Split
 
 
 class Traffic(NamedTuple):
-    """How an operation's time becomes a bandwidth.
+    """Factors that turn an operation's time into a bandwidth.
 
     Attributes:
-        bus_factor: busbw / algbw for so many ranks; None where the time holds more than the transfer.
-        sent_factor: bytes that the busiest rank sends, as a multiple of the message, for so many ranks; in a ring where
-            several rank do.
-        sequential_messages: messages that follow one another within one call: a ping-pong is two.
+        bus_factor: busbw / algbw by number of ranks; None where the time holds more than the transfer.
+        sent_factor: bytes that the busiest rank sends, as a multiple of the message, by number of ranks; in a ring
+            where several ranks send.
+        sequential_messages: messages that follow one another within one call: a ping-pong has two.
     """
 
     bus_factor: Callable[[int], float] | None
@@ -27,12 +28,12 @@ class Traffic(NamedTuple):
 
 
 def _all_reduce_factor(ranks: int) -> float:
-    """A reduce-scatter and an all-gather."""
+    """Return the factor of a reduce-scatter plus an all-gather."""
     return 2 * _shard_factor(ranks)
 
 
 def _shard_factor(ranks: int) -> float:
-    """Of n parts a rank has one already: n − 1 of them cross its link."""
+    """Return (n − 1) / n: of n parts a rank has one, and the rest cross its link."""
     return (ranks - 1) / ranks
 
 
@@ -52,18 +53,18 @@ TRAFFIC: dict[str, Traffic] = {
     "ping_pong": Traffic(_unit_factor, _unit_factor, sequential_messages=2),
     "peer_copy": Traffic(_unit_factor, _unit_factor),
 }
-"""Every operation between ranks."""
+"""All operations between ranks, by name."""
 
 
 COMM_IMPLEMENTATIONS = (
     *("gloo", "mpi", "nccl", "rccl", "cupy-nccl"),
     *("symm-one-shot", "symm-two-shot", "symm-multimem", "triton-one-shot", "peer"),
 )
-"""What carries messages, by the names of `--impl` and of result files."""
+"""Libraries that carry messages, by the names of `--impl` and of result files."""
 
 
 def bytes_sent_per_rank(op: str, ranks: int, message_bytes: int) -> int:
-    """Bytes that the busiest rank sends in one call.
+    """Return the bytes that the busiest rank sends in one call.
 
     Raises:
         UserError: no such operation.
@@ -72,7 +73,10 @@ def bytes_sent_per_rank(op: str, ranks: int, message_bytes: int) -> int:
 
 
 def algbw(op: str, message_bytes: int, seconds: float) -> float | None:
-    """Algorithm bandwidth in bytes a second: message over time; None where the time holds more than the transfer."""
+    """Return the algorithm bandwidth in bytes/s: message over time.
+
+    None where the time holds more than the transfer.
+    """
     traffic = TRAFFIC.get(op)
     if traffic is None or traffic.bus_factor is None:
         return None
@@ -80,40 +84,54 @@ def algbw(op: str, message_bytes: int, seconds: float) -> float | None:
 
 
 def busbw(op: str, ranks: int, message_bytes: int, seconds: float) -> float | None:
-    """Bus bandwidth in bytes a second: algbw times the factor, to be held against one direction of a link."""
+    """Return the bus bandwidth in bytes/s: algbw times the bus factor.
+
+    It compares with one direction of a link.
+    """
     found = algbw(op, message_bytes, seconds)
     if found is None or (factor := TRAFFIC[op].bus_factor) is None:
         return None
     return found * factor(ranks)
 
 
-# What one rank sends to others in a forward pass, in bytes sent (received is as much again).
+# Bytes that one rank sends in a forward pass; it receives as many.
 #
-# Per rank and per system, sent and sent plus received are four figures for one traffic; each name says which.
+# Per rank and per system, sent and sent plus received are four figures for one traffic. Each name says which.
 
 
 def message_bytes(split: Split, tokens: int, itemsize: int) -> int:
-    """The hidden state of `tokens`: what an all-reduce reduces and what a pipeline hop carries."""
+    """Return the size of the hidden state of `tokens`.
+
+    An all-reduce reduces it, and a pipeline hop carries it.
+    """
     return tokens * split.model.hidden * itemsize
 
 
 def all_reduces_per_forward(split: Split, vocabulary_parallel_embedding: bool = False) -> int:
-    """Two a layer, after o and after down, and one more where the embedding is cut by vocabulary; none for tp=1."""
+    """Return the all-reduces of a forward pass; 0 for tp=1.
+
+    There are two per layer, after o and after down, and one more where the embedding is cut by vocabulary.
+    """
     return 0 if split.tp == 1 else 2 * split.model.layers + vocabulary_parallel_embedding
 
 
 def all_reduce_bytes_sent_per_rank(split: Split, tokens: int, itemsize: int) -> int:
-    """A ring sends (tp − 1)/tp of the message in reduce-scatter and as much in all-gather."""
+    """Return the bytes that a rank sends in one ring all-reduce.
+
+    It sends (tp − 1)/tp of the message in reduce-scatter and as much in all-gather.
+    """
     return 2 * (split.tp - 1) * message_bytes(split, tokens, itemsize) // split.tp
 
 
 def layer_bytes_sent_per_rank(split: Split, tokens: int, itemsize: int) -> int:
-    """Two all-reduces a layer."""
+    """Return the bytes that a rank sends in a layer's two all-reduces."""
     return 2 * all_reduce_bytes_sent_per_rank(split, tokens, itemsize)
 
 
 def stage_bytes_sent_per_rank(split: Split, tokens: int, itemsize: int, stage: int = 0) -> int:
-    """The all-reduces of one stage's layers; with pp=1 those of a whole step.
+    """Return the bytes that a rank sends in the all-reduces of one stage's layers.
+
+    With pp=1 these are the all-reduces of a whole step.
 
     Raises:
         UserError: there is no such stage.
@@ -122,23 +140,33 @@ def stage_bytes_sent_per_rank(split: Split, tokens: int, itemsize: int, stage: i
 
 
 def logits_gather_bytes_sent_per_rank(split: Split, tokens: int, itemsize: int) -> int:
-    """An all-gather of the logits in a ring: each rank passes on tp − 1 slices of the vocabulary."""
+    """Return the bytes that a rank sends in a ring all-gather of the logits.
+
+    Each rank passes on tp − 1 slices of the vocabulary.
+    """
     return (split.tp - 1) * tokens * split.vocab_per_rank * itemsize
 
 
 def hop_bytes_sent_per_rank(split: Split, tokens: int, itemsize: int, with_residual: bool = False) -> int:
-    """The hidden state to the next stage, twice where an engine ships the residual apart; none for pp=1.
+    """Return the bytes that a rank sends to the next stage; 0 for pp=1.
 
-    Every rank of a stage sends it whole to its peer in the next one.
+    Every rank of a stage sends the whole hidden state to its peer in the next stage. The size doubles where an engine
+    sends the residual separately.
     """
     return 0 if split.pp == 1 else (1 + with_residual) * message_bytes(split, tokens, itemsize)
 
 
 def all_reduce_bytes_sent_system_wide(split: Split, tokens: int, itemsize: int) -> int:
-    """All ranks, all layers, one forward pass: 4 · layers · (tp − 1) · message."""
+    """Return the bytes of all ranks' all-reduces in all layers of one forward pass.
+
+    The sum is 4 · layers · (tp − 1) · message.
+    """
     return split.tp * split.model.layers * layer_bytes_sent_per_rank(split, tokens, itemsize)
 
 
 def hop_bytes_sent_system_wide(split: Split, tokens: int, itemsize: int, with_residual: bool = False) -> int:
-    """The pp − 1 hops of one forward pass, by each rank of a stage."""
+    """Return the bytes of the pp − 1 hops of one forward pass.
+
+    Each rank of a stage sends its own copy.
+    """
     return (split.pp - 1) * split.tp * hop_bytes_sent_per_rank(split, tokens, itemsize, with_residual)

@@ -25,7 +25,7 @@ def doctor(
     """Show what this machine can measure, what it cannot and why."""
     try:
         device = current_device()
-    except UserError:  # its reason stands in the first line
+    except UserError:  # the first line gives the reason
         device = cpu_device()
     lines = list(find_capabilities(device))
     if form == "json":
@@ -60,7 +60,7 @@ def overhead(
     blocks: Annotated[int, typer.Option(help="ABBA blocks.", min=2)] = 12,
 ) -> None:
     """What the probes add to a bare loop of the same gloo all-reduce."""
-    from suites.overhead import measure_overhead  # torch.distributed, which the other commands can do without
+    from suites.overhead import measure_overhead  # imports torch.distributed, which other commands do not need
 
     try:
         found = measure_overhead(ranks, parse_bytes(message), blocks)
@@ -76,7 +76,7 @@ def overhead(
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def gate(context: typer.Context) -> None:
     """Run the GPU gate, as `make gpu` does: correctness, the suites, counters, clocks; other profiles by name."""
-    raise typer.Exit(command.main(context.args))  # its own options: it has to run without typer too
+    raise typer.Exit(command.main(context.args))  # the gate parses its own options: it must run without typer
 
 
 if __name__ == "__main__":

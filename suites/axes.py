@@ -1,4 +1,4 @@
-"""The axes of a suite: what the options ask for, or else the suite's defaults for the device at hand."""
+"""Axes of the kernel and layer suites: the options, or defaults by device kind."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -24,15 +24,18 @@ from suites.options import Options, read_options
 
 DEFAULT_MODELS = {"cpu": ("llama-3.2-1b",), "cuda": ("llama-3-70b",)}
 DEFAULT_SPLITS = {"cpu": ((1, 1), (2, 1)), "cuda": ((8, 1), (1, 8))}
-"""Default (tp, pp). A laptop shows the cut in two; a GPU what one of eight does under TP8, and a stage of PP8."""
+"""Default (tp, pp): on a CPU a split in two; on a GPU one rank of TP 8 or PP 8."""
 DEFAULT_DTYPES = {"cpu": ("bf16", "fp32"), "cuda": ("bf16",)}
 DEFAULT_LAUNCHES = {"cpu": ("eager",), "cuda": ("graph",)}
 DEFAULT_IMPLEMENTATIONS = {"cpu": ("torch", "triton"), "cuda": LINEAR_IMPLEMENTATIONS}
-"""Implementations that are compared. On a CPU one of Triton's stands for all that need a GPU."""
+"""Default implementations by device kind.
+
+On a CPU a Triton kernel stands for all kernels that need a GPU.
+"""
 
 
 def requested_splits(options: Options, default: Sequence[tuple[int, int]], kind: str) -> list[Split]:
-    """Every model under every (tp, pp) that was asked for.
+    """Every requested model under every requested (tp, pp).
 
     Raises:
         UserError: a split that the model does not allow.
@@ -54,9 +57,9 @@ def add_shards(
     Args:
         metafunc: pytest's view of the bench function.
         tokens: default token counts by device kind.
-        within: token counts that the question is about; others that the options ask for belong elsewhere.
-        default_splits: (tp, pp) by device kind, where the options ask for none.
-        lm_head: whether the LM head belongs to the question beside a layer's linears.
+        within: token counts of the question; requested counts outside it belong to other suites.
+        default_splits: (tp, pp) by device kind, if the options name none.
+        lm_head: whether the question includes the LM head.
     """
     options, kind = read_options(metafunc.config), current_device().kind
     shards = [
@@ -76,13 +79,13 @@ def add_run_configs(
     default_dtypes: Mapping[str, Sequence[str]] = DEFAULT_DTYPES,
     implementations: Mapping[str, Sequence[str]] = DEFAULT_IMPLEMENTATIONS,
 ) -> None:
-    """Parametrise `how`, implementations innermost: rivals must stand next to each other.
+    """Parametrise `how`, implementations innermost: rivals must be adjacent.
 
     Args:
         metafunc: pytest's view of the bench function.
-        fixed: axes of `How` that the options do not touch here, because the question settles them.
-        default_dtypes: dtypes by device kind, where the options ask for none.
-        implementations: likewise implementations; those of a GPU are all that can be asked for.
+        fixed: axes of `RunConfig` that the question fixes; options do not change them.
+        default_dtypes: dtypes by device kind, if the options name none.
+        implementations: implementations by device kind, if the options name none. Options may name any of a GPU's.
     """
     options, kind = read_options(metafunc.config), current_device().kind
     axes = {
@@ -98,7 +101,7 @@ def add_run_configs(
 def requested_implementations(
     options: Options, implementations: Mapping[str, Sequence[str]], kind: str
 ) -> Sequence[str]:
-    """The rivals among the implementations that were asked for."""
+    """Requested implementations of the question, or its defaults."""
     return (
         implementations[kind]
         if options.impl is None
@@ -106,34 +109,37 @@ def requested_implementations(
     )
 
 
-# The axes of the suite on whole layers: which rank's layer, at which batch or prompt, as a whole or part by part.
+# Axes of the suite on whole layers: split, batch or prompt, whole layer or parts
 
 LAYER_SPLITS = {"cpu": ((2, 1),), "cuda": ((8, 1), (1, 8))}
-"""On a CPU one of two ranks: half the time of a whole layer, and a shard, which is what TP is about."""
+"""Default (tp, pp) of whole layers.
+
+A CPU runs one of two ranks: half the time of a whole layer, and a shard, as under TP.
+"""
 LAYER_DTYPES = ("bf16",)
 LAYER_LAUNCHES = {"cpu": ("eager",), "cuda": ("graph", "eager")}
 DEFAULT_LAYER_IMPLEMENTATIONS = {"cpu": ("torch", "torch-compile"), "cuda": LAYER_IMPLEMENTATIONS}
 CONTEXTS = {"cpu": (512,), "cuda": (2048,)}
 PROMPT_TOKEN_COUNTS = range(257, 2**31)
-"""Tokens that are a prompt's, where the options name some; in decode any count is a batch."""
+"""Requested token counts that are a prompt's; in decode any count is a batch."""
 
 BatchShape = Mapping[str, int]
 
 
 def add_layers(metafunc: pytest.Metafunc, tokens: Mapping[str, Sequence[int]], *, decode: bool, parts: bool) -> None:
-    """Parametrise `part` and `how`, implementations innermost: rivals must stand next to each other.
+    """Parametrise `part` and `how`, implementations innermost: rivals are adjacent.
 
     Args:
         metafunc: pytest's view of the bench function.
         tokens: default token counts by device kind: of a batch in decode, else of a prompt.
         decode: whether each sequence adds one token to its context.
-        parts: each part alone, or the layer as a whole.
+        parts: whether to measure each part alone, or else the whole layer.
     """
     options, kind = read_options(metafunc.config), current_device().kind
     found: list[tuple[LayerPart, RunConfig]] = []
     for split in requested_splits(options, LAYER_SPLITS[kind], kind):
         if parts and why_unsupported_layer(split.model):
-            continue  # the whole layer stands for them, and says why
+            continue  # the whole layer's case gives the reason
         for point in _batch_shapes(options, kind, tokens[kind], decode=decode):
             found += (
                 _layer_part_cases(split, point, options, kind)
@@ -157,7 +163,7 @@ def _batch_shapes(options: Options, kind: str, usual: Sequence[int], *, decode: 
 def _whole_layer_cases(
     split: Split, point: BatchShape, options: Options, kind: str
 ) -> Iterator[tuple[LayerPart, RunConfig]]:
-    """The layer in each way to launch it; where parts are named, it is none of them."""
+    """Whole layer with each launch; none if the options name parts."""
     if options.layer is not None:
         return
     part = layer_part(split, WHOLE_LAYER, **point)
@@ -173,7 +179,10 @@ def _whole_layer_cases(
 def _layer_part_cases(
     split: Split, point: BatchShape, options: Options, kind: str
 ) -> Iterator[tuple[LayerPart, RunConfig]]:
-    """Each part by itself in device time, in a graph where there is one; none where that launch is not asked for."""
+    """Parts of a layer in device time: in a CUDA graph, if there is a GPU.
+
+    There are none if the options exclude that launch.
+    """
     launch = LAYER_LAUNCHES[kind][0]
     if options.launch is not None and launch not in options.launch:
         return
@@ -183,5 +192,5 @@ def _layer_part_cases(
             if implementation == "torch-compile" or (
                 name == FUSED_GATE_UP and implementation not in FUSING_IMPLEMENTATIONS
             ):
-                continue  # its parts are torch's; torch fuses nothing by itself
+                continue  # torch-compile's parts are torch's; torch fuses nothing by itself
             yield layer_part(split, name, **point), RunConfig(dtype, cache, launch, implementation)

@@ -19,7 +19,7 @@ CONTEXTS = {"cpu": (512,), "cuda": (1024, 8192, 32768)}
 PROMPTS = {"cpu": (512,), "cuda": (2048, 8192)}
 ATTENTION_SPLITS = DEFAULT_SPLITS | {"cpu": ((1, 1),)}
 DTYPES = {"cpu": ("bf16",), "cuda": ("bf16",)}
-"""One of each on a CPU: it shows the cost of a context, and the time belongs to the linears."""
+"""Default dtypes: one. A CPU shows a context's cost; the linears get the time."""
 DECODE_IMPLEMENTATIONS = {"cpu": ("torch", "triton"), "cuda": layer.ATTENTION_IMPLEMENTATIONS}
 PREFILL_IMPLEMENTATIONS = {"cpu": ("torch",), "cuda": tuple(kernel.implementation for kernel in PREFILL_ATTENTION)}
 

@@ -14,14 +14,20 @@ from suites.collect import Measure
 
 READ_KERNELS = {"torch": TORCH_READ, "triton": TRITON_READ}
 MATMUL_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
-"""Sizes of the square product: large enough to fill the device, and two, because neither is always the better."""
+"""Edges of the square product, by device kind.
+
+They are large enough to fill the device, and two, because neither is always faster.
+"""
 READ_BYTES = {"cpu": (), "cuda": tuple(2**power for power in (24, 25, 26, 27))}
-"""Bytes of smaller reads, 17 to 134 MB: a line through their times and the large one's parts launch from bandwidth."""
+"""Bytes of smaller reads, 17 to 134 MB.
+
+A line through their times and the large read's separates launch from bandwidth.
+"""
 BOTH_LAUNCHES = ("eager", "graph")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give the bench functions below their axes: every run has its ceilings, whatever else it asks for."""
+    """Give the bench functions below their axes; every run has its ceilings."""
     kind, function = current_device().kind, metafunc.function
     fixed = {
         "cache": ("cold",),
@@ -62,14 +68,20 @@ def bench_empty(measure: Measure, how: RunConfig) -> None:
 
 
 def _implementations(function: Callable[..., None], kind: str) -> tuple[str, ...]:
-    """Who has it; an empty kernel and smaller reads are for a GPU, where a launch counts."""
+    """Implementations of a bench function.
+
+    An empty kernel and smaller reads need a GPU, where a launch counts.
+    """
     if function in (bench_empty, bench_sized_read):
         return ("triton",) if kind == "cuda" else ()
     return tuple(READ_KERNELS) if function is bench_read else ("torch",)
 
 
 def _launches(function: Callable[..., None], kind: str) -> tuple[str, ...]:
-    """Both where they may differ: a copy in a graph may be done by another engine of the GPU than an eager one."""
+    """Launches of a bench function: both if they may differ.
+
+    A GPU may use another engine for a copy in a graph than for an eager copy.
+    """
     if function is bench_launch or (function is bench_copy and kind == "cuda"):
         return BOTH_LAUNCHES
     return DEFAULT_LAUNCHES[kind]

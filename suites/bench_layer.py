@@ -12,7 +12,7 @@ from suites.case import RunConfig
 from suites.collect import Measure
 
 BATCHES = {"cpu": (1, 125, 1000), "cuda": (1, 125, 1000)}
-"""With the claim's 125 and 1000 tokens."""
+"""Decode batches by device kind, with the claim's 125 and 1000 tokens."""
 PROMPTS = {"cpu": (300,), "cuda": (2048,)}
 
 

@@ -9,7 +9,10 @@ from suites.case import RunConfig
 from suites.collect import Measure
 
 DECODE_TOKEN_RANGE, PREFILL_TOKEN_RANGE = range(1, 257), range(257, 2**31)
-"""Tokens of a decode batch, and of a prompt. The LM head sees one token a sequence: it is a decode linear."""
+"""Tokens of a decode batch, and of a prompt.
+
+The LM head sees one token per sequence: it is a decode linear.
+"""
 DECODE_TOKENS = {"cpu": (1, 16), "cuda": (1, 4, 8, 16, 32, 64, 128, 256)}
 PREFILL_TOKENS = {"cpu": (512,), "cuda": (512, 2048, 8192)}
 

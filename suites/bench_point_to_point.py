@@ -21,7 +21,7 @@ MESSAGE_SIZES_BY_OP = {
     "ping_pong": SPARSE_MESSAGE_SIZES,
 }
 COPY_SIZES_BY_OP = {"peer_copy": {"cpu": (2**14,), "cuda": (2**14, 2**28)}}
-"""A latency and a bandwidth for each pair."""
+"""Message sizes for the latency and the bandwidth of each pair."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

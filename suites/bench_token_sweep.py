@@ -12,13 +12,13 @@ TOKENS = {
     "cpu": (1, 2, 16, 64, 125, 256, 1000),
     "cuda": (1, 2, 4, 8, 16, 32, 64, 125, 128, 129, 192, 256, 257, 512, 1000, 2048, 4096),
 }
-"""Powers of two, the claim's 125 and 1000, and one token past the edge of common tiles."""
+"""Powers of two, the claim's 125 and 1000, and one token past common tile edges."""
 
 SPLITS = {"cpu": ((1, 1),), "cuda": ((8, 1), (1, 8))}
 
 
 DTYPES = {"cpu": ("bf16",), "cuda": ("bf16",)}
-"""One dtype by default: a long sweep in fp32 would take a CPU's whole budget."""
+"""Default dtypes: one, as a long sweep in fp32 would take a CPU's whole budget."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

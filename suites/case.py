@@ -1,4 +1,4 @@
-"""A case of the run: what has been measured of it so far, and why there is no more."""
+"""State of a case in a run: its samples so far, or why there are none."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,18 +10,17 @@ from specs import statistics
 from specs.measurement import Case, Measurement
 
 MOVED_VISITS = "moved_visits"
-"""Among the telemetry: visits in which the SM clock moved."""
+"""Telemetry key: visits in which the SM clock moved."""
 
 
 @dataclass(kw_only=True)
 class CaseState:
-    """What every case has, whatever measures it.
+    """State that cases of every kind have.
 
-    `labels` are pytest-benchmark's own names for it; `need_bytes` is what it takes beside other cases' memory;
-    `calls_made` counts its calls, so that each visit goes on where the one before ended; `failed` voids it, while
-    `error` only ends
-    it: what was measured before stays. `device_lost` says why the device could do no more after it, and --resume skips
-    it. `configuration` is what an interrupted run noted as the kernel's choice.
+    `labels`: pytest-benchmark's names. `need_bytes`: memory besides other cases'. `calls_made`: calls so far, so each
+    visit continues from the last. `failed`: reason that voids the case. `error`: reason that ends it but keeps its
+    samples. `device_lost`: reason of a lost device; --resume skips the case. `configuration`: the kernel's choice, as
+    journalled by an interrupted run.
     """
 
     case: Case
@@ -44,7 +43,7 @@ class CaseState:
 
     @property
     def is_measurable(self) -> bool:
-        """Whether there is anything to measure."""
+        """True if the case can run and has not failed."""
         return self.not_run is None and self.failed is None
 
     @property
@@ -53,7 +52,7 @@ class CaseState:
         return statistics.relative_half_width(self.seconds) if self.seconds else inf
 
     def measurement(self) -> Measurement:
-        """What has been measured so far, as the record."""
+        """Measurement so far."""
         return Measurement(
             case=self.case,
             seconds=tuple(self.seconds),
@@ -68,7 +67,7 @@ class CaseState:
         )
 
     def check(self, error: float, limit: float) -> None:
-        """Keep the error of a result; the case fails if it is too large or NaN."""
+        """Record the error of a result; the case fails if it is too large or NaN."""
         if error <= limit:
             self.relative_error = error
             return
@@ -76,9 +75,9 @@ class CaseState:
         self.failed = f"wrong result: relative error {error:.3g} is over {limit:.3g}{unwritten}; not timed"
 
     def record_load(self, telemetry: dict[str, float] | None, *, moved: bool = False) -> None:
-        """Keep what was read under load: shares as means over the visits so far, all else as the last reading.
+        """Record telemetry under load: mean shares over the visits, and last readings.
 
-        Visits in which the SM clock `moved` are counted, where that can be read.
+        Visits in which the SM clock `moved` are counted, if telemetry includes the clock.
         """
         if telemetry is not None and "sm_mhz_before" in telemetry:
             telemetry = telemetry | {MOVED_VISITS: self.moved_visits + float(moved)}
@@ -94,18 +93,21 @@ class CaseState:
         self.telemetry = telemetry | means
 
     def record_dropped(self, telemetry: dict[str, float]) -> None:
-        """Count a visit whose samples were dropped because the SM clock moved; earlier samples keep their clocks."""
+        """Count a visit whose samples were dropped because the SM clock moved.
+
+        Earlier samples keep their clocks.
+        """
         kept = self.telemetry if self.seconds and self.telemetry else telemetry
         self.telemetry = kept | {MOVED_VISITS: self.moved_visits + 1.0}
 
     @property
     def moved_visits(self) -> float:
-        """Visits in which the SM clock moved."""
+        """Number of visits in which the SM clock moved."""
         return (self.telemetry or {}).get(MOVED_VISITS, 0.0)
 
     @property
     def unsteady_reason(self) -> str | None:
-        """One line on a case that has no samples because the SM clock moved in every visit; None for all others."""
+        """One line on a case whose every visit had a moving SM clock, or None."""
         load = self.telemetry or {}
         if self.seconds or not self.moved_visits:
             return None
@@ -117,14 +119,14 @@ class CaseState:
         )
 
     def restore(self, before: Measurement) -> None:
-        """Go on from what an interrupted run has measured."""
+        """Restore the samples of an interrupted run."""
         self.seconds = list(before.seconds)
         self.relative_error, self.clock, self.calls = before.relative_error, before.clock, before.calls
         self.throttled, self.configuration = before.throttled, before.configuration
         self.telemetry = dict(before.telemetry) if before.telemetry else None
 
     def skip(self, reason: str, before: Measurement | None) -> None:
-        """Leave a case alone in which the device was lost, with the samples of before that where there are any."""
+        """Skip a case that lost the device, with its earlier samples if there are any."""
         self.device_lost, told = reason, f"{reason}; --resume does not try it again"
         if before:
             self.restore(before)
@@ -134,7 +136,7 @@ class CaseState:
 
 
 def group_implementations(entries: Iterable[CaseState]) -> list[list[CaseState]]:
-    """Neighbours that differ only in implementation, which have to be timed side by side."""
+    """Group neighbours that differ only in implementation, for timing side by side."""
 
     def shared(entry: CaseState) -> Case:
         return replace(entry.case, name="", implementation="", kernel="")
@@ -142,11 +144,11 @@ def group_implementations(entries: Iterable[CaseState]) -> list[list[CaseState]]
     return [list(group) for _, group in groupby(entries, shared)]
 
 
-# The axes that every suite of a kind has: how a kernel is run, and how ranks talk.
+# Axes of kernels, collectives and whole models
 
 
 class RunConfig(NamedTuple):
-    """How a kernel is run."""
+    """Axes of a kernel's case."""
 
     dtype: str
     cache: str
@@ -155,7 +157,7 @@ class RunConfig(NamedTuple):
 
 
 class CollectiveRunConfig(NamedTuple):
-    """How ranks talk: back-to-back where `gap_seconds` is 0, else each call after so much idle time."""
+    """Axes of a collective's case: calls are back-to-back if `gap_seconds` is 0."""
 
     dtype: str
     launch: str
@@ -168,7 +170,7 @@ class CollectiveRunConfig(NamedTuple):
 
 
 class StepRunConfig(NamedTuple):
-    """How a whole model is run: whose kernels, and what carries messages between ranks."""
+    """Axes of a whole model's case: kernels, and the backend between ranks."""
 
     dtype: str
     implementation: str

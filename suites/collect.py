@@ -1,4 +1,4 @@
-"""The plan: every case of the run, known before the first is measured."""
+"""Plan of a run: every case, known before any is measured."""
 
 from collections.abc import Callable
 from dataclasses import is_dataclass
@@ -21,7 +21,7 @@ Probe = Kernel | Collective | Deployment | Share
 
 
 class Measure(Protocol):
-    """The `measure` fixture that a bench function is given."""
+    """The `measure` fixture of bench functions."""
 
     def __call__(
         self,
@@ -31,20 +31,20 @@ class Measure(Protocol):
         part: Any = None,
         **shape: int,
     ) -> None:
-        """Measure a kernel, a collective, a whole model or a share of one, and give the samples to pytest-benchmark.
+        """Measure a kernel, collective, whole model or share for pytest-benchmark.
 
         Args:
-            probe: what is measured; of a whole model how it is laid over the ranks.
-            question: the table that it belongs to.
-            how: its axes.
-            part: what it was cut from: of a kernel a `Shard`, of a collective what a model sends; of a whole model what
-                is run of it.
-            shape: of a kernel what its `inputs` ask for; of a collective `message_bytes`, and `source` and `target`.
+            probe: object to measure; for a whole model its deployment.
+            question: table of the case.
+            how: axes of the case.
+            part: source of the shape: a `Shard` for a kernel, the model's message for a collective, the workload of a
+                whole model.
+            shape: a kernel's arguments of `inputs`; a collective's `message_bytes`, `source` and `target`.
         """
 
 
 def collect_case(item: pytest.Function, device: Device, ranks: RankPlan) -> CaseState:
-    """Call a bench function with a `measure` that only takes note of what it is asked for.
+    """Call a bench function with a `measure` that only plans its case.
 
     Raises:
         pytest.UsageError: the function needs other fixtures, or calls `measure` never or more than once.

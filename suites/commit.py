@@ -1,4 +1,4 @@
-"""The commit that a figure belongs to: from git, or from a variable where a copy of the tree has no history."""
+"""Commit of a result: from git, or from a variable in a tree without history."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ SHORT_LENGTH = 7
 
 @cache
 def commit_hash() -> str | None:
-    """The full hash by git; without .git what SHARDBENCH_COMMIT holds; None where neither says it."""
+    """Full hash from git, or SHARDBENCH_COMMIT without .git; None if unknown."""
     if not (ROOT / ".git").exists():
         return os.environ.get(COMMIT_VARIABLE, "").strip() or None
     try:
@@ -25,12 +25,12 @@ def commit_hash() -> str | None:
 
 
 def short_commit() -> str:
-    """As result files are named by it; `nogit` where it is unknown."""
+    """Short hash for names of result files; `nogit` if unknown."""
     return (commit_hash() or "nogit")[:SHORT_LENGTH]
 
 
 def commit_info() -> dict[str, Any] | None:
-    """As a result file holds it, where there is no .git but the variable; None where git or nobody says it."""
+    """Commit block of a result file from SHARDBENCH_COMMIT; None with .git."""
     if (ROOT / ".git").exists() or not (told := commit_hash()):
         return None
     return {"id": told, "time": None, "author_time": None, "dirty": False, "project": ROOT.name, "branch": "(unknown)"}

@@ -1,4 +1,4 @@
-"""What this machine can measure, what it cannot and why, and how to get what is missing."""
+"""Capabilities of this machine, with reason and remedy of each missing one."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from suites.workers.launcher import plan_ranks
 
 
 class Capability(NamedTuple):
-    """One finding: does it work, what it is, what was found or is missing, how to get it."""
+    """Finding: works or not, its subject, what was found, and how to get it."""
 
     works: bool
     subject: str
@@ -84,7 +84,7 @@ def _kernel_capabilities(device: Device) -> Iterator[Capability]:
 
 
 def _rank_capabilities(device: Device) -> Iterator[Capability]:
-    """Who can talk to whom, and through what."""
+    """Findings on ranks, backends and deployments."""
     try:
         ranks = plan_ranks(None, device.kind)
     except UserError as error:

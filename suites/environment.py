@@ -1,6 +1,6 @@
-"""What a number depends on besides the code: recorded in `machine_info` of every result file.
+"""Environment of a result, recorded in `machine_info` of every result file.
 
-No host name and no user name: result files are meant to be passed on.
+It has no host name and no user name, because result files are shared.
 """
 
 import os
@@ -39,7 +39,7 @@ VARIABLE_PREFIXES = (
     "KMP_",
     "GOMP_",
 )
-"""Variables that change what a kernel or a collective does."""
+"""Prefixes of variables that change a kernel or a collective."""
 PACKAGES = (
     *("torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cublas", "nvidia-cublas-cu12"),
     *("numpy", "nvtx", "cuda-bench", "pytest", "pytest-benchmark"),
@@ -47,11 +47,11 @@ PACKAGES = (
 
 
 CPU_NAME_NOISE = re.compile(r"\((?:R|TM)\)|\b(?:Processor|CPU)\b|@ *[\d.]+ *[GM]Hz", re.IGNORECASE)
-"""What vendors put into the names of all their processors, and clocks that they do not keep to."""
+"""Words in every processor's name, and nominal clocks that do not hold."""
 
 
 def machine_info(device: Device) -> dict[str, Any]:
-    """Facts of machine, driver and libraries; a fact that cannot be read is None, never guessed."""
+    """Facts of machine, driver and libraries; None if unreadable, never guessed."""
     packages = {name: package_version(name) for name in PACKAGES}
     return {
         "shardbench_schema": SCHEMA,
@@ -77,7 +77,7 @@ def machine_info(device: Device) -> dict[str, Any]:
 
 
 def gpu_info() -> dict[str, Any]:
-    """Facts of the first GPU, from torch and, where it answers, NVML."""
+    """Facts of the first GPU, from torch and, if available, NVML."""
     properties = torch.cuda.get_device_properties(0)
     facts: dict[str, Any] = {
         "gpu": properties.name,
@@ -107,14 +107,14 @@ def gpu_info() -> dict[str, Any]:
     for name, ask in asked.items():
         try:
             facts[name] = ask()
-        except (nvml.NVMLError, AttributeError):  # what NVML calls deprecated, a newer binding leaves out
+        except (nvml.NVMLError, AttributeError):  # newer bindings drop functions that NVML deprecates
             facts[name] = None
     return facts
 
 
 @cache
 def gpu_links(gpus: int) -> dict[str, str]:
-    """What joins each pair of the first GPUs, nvlink or pcie: {"0-1": "nvlink"}; empty where NVML is silent."""
+    """Link of each GPU pair, {"0-1": "nvlink"} or pcie; empty without NVML."""
     found = [handle for index in range(gpus) if (handle := nvml_handle(index))]
     if len(found) < gpus or not found:
         return {}
@@ -145,14 +145,14 @@ def _active_nvlinks(nvml: Any, handle: Any) -> int:
 
 
 def nccl_version() -> str | None:
-    """NCCL's version as torch was built with it; None on a build without NCCL."""
+    """NCCL version of torch's build; None on a build without NCCL."""
     if not torch.cuda.is_available() or not torch.distributed.is_nccl_available():
         return None
     return ".".join(map(str, torch.cuda.nccl.version()))
 
 
 def package_version(name: str) -> str | None:
-    """The installed version; None if it is not installed."""
+    """Installed version; None if the package is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -161,12 +161,12 @@ def package_version(name: str) -> str | None:
 
 @cache
 def cpu_name() -> str:
-    """The processor's name as it calls itself."""
+    """Processor's own name."""
     return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.processor() or platform.machine())
 
 
 def result_name(device: Device) -> str:
-    """<machine>-<date>, for a result file: the GPU's name or the CPU's, never the host's."""
+    """Name of a result file, <machine>-<date>, without the host's name."""
     if device.kind == "cuda":
         name = torch.cuda.get_device_name(0).removeprefix("NVIDIA ")
     else:
@@ -175,14 +175,14 @@ def result_name(device: Device) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", f"{name}{cores} {date.today().isoformat()}".lower()))
 
 
-# Notes on a GPU that a run does not have to itself: a slice, other processes, or little free memory.
+# Notes on a shared GPU: a MIG slice, other processes, or little free memory
 
 LOW_MEMORY_SHARE = 0.25
-"""Share of the memory below which large shapes and cold copies do not fit on most GPUs."""
+"""Share of free memory below which large shapes and cold copies often do not fit."""
 
 
 def gpu_sharing_notes(device: Device, mig: bool | None) -> Iterator[str]:
-    """One line each: the finding; the remedy."""
+    """Notes on a shared GPU, each `finding; remedy`."""
     if device.kind != "cuda":
         return
     if mig:

@@ -1,13 +1,13 @@
-"""NVTX ranges, so that a Nsight Systems timeline shows each case by its name.
+"""NVTX ranges that show each case by name in an Nsight Systems timeline.
 
-Domain `shardbench`, category the suite's question, payload the number of the case in the run. The outer range
-is named by the case, with `warm-up` and `timed` inside it. The call that is checked stands in the warm-up in a range
-`call` of its own, and what has parts, a layer, shows them there by name. Behind the samples two marks carry figures:
-`calls`, how many `timed` holds, and `seconds a call`, what our own clock says; so a trace needs no other file beside
-it. `between` inside `timed` stands around what is in no sample: ranks' barriers and values filled in, and load that
-brings a GPU's clock up. The package registers each message, and registered strings are what `nsys profile
---nvtx-capture` matches by default. With no tool attached a range costs about a microsecond, and none is opened inside a
-sample. Without the package nvtx there are no ranges.
+Domain: `shardbench`. Category: the suite's question. Payload: the number of the case in the run. The outer range has
+the case's name and contains `warm-up` and `timed`. The checked call has its own range `call` in the warm-up; a layer
+shows its parts there by name. `between`, inside `timed`, covers work outside the samples: ranks' barriers, filled
+values, and load that raises a GPU's clock. After the samples two marks carry figures: `calls`, the number of calls in
+`timed`, and `seconds a call`, by our own clock. A trace thus needs no other file.
+
+The package registers each message, and `nsys profile --nvtx-capture` matches registered strings by default. Without a
+tool attached a range costs about 1 us; no range opens inside a sample. Without the package nvtx there are no ranges.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,27 +19,27 @@ from specs.journal import CALLS_MARK, NVTX_DOMAIN, SECONDS_MARK
 
 
 class NullDomain:
-    """Stands in where nvtx is not installed: a run is measured all the same, and has no ranges."""
+    """Domain without ranges, for runs where nvtx is not installed."""
 
     def push_range(self, _attributes: Any) -> None:
-        """Open nothing."""
+        """Open no range."""
 
     def pop_range(self) -> None:
-        """Close nothing."""
+        """Close no range."""
 
     def mark(self, _attributes: Any) -> None:
-        """Say nothing."""
+        """Set no mark."""
 
     def get_category_id(self, _name: str) -> int:
-        """The same for all."""
+        """Return the same id for every name."""
         return 0
 
     def get_event_attributes(self, **_: Any) -> None:
-        """Attributes of nothing."""
+        """Return no attributes."""
 
 
 def open_domain() -> Any:
-    """The domain of our ranges; one that does nothing where nvtx is not installed."""
+    """Domain of the suites' ranges; without nvtx, one without ranges."""
     try:
         import nvtx
     except ImportError:
@@ -52,7 +52,7 @@ _domain = open_domain()
 
 @contextmanager
 def annotate(message: str, category: str, payload: int) -> Iterator[None]:
-    """A range around the body of a `with`."""
+    """Open a range around the body of a `with`."""
     _domain.push_range(_attributes(message, category, payload))
     try:
         yield
@@ -62,14 +62,14 @@ def annotate(message: str, category: str, payload: int) -> Iterator[None]:
 
 @contextmanager
 def annotate_case(label: Mapping[str, Any], part: str) -> Iterator[None]:
-    """The range of a case, by what ranks are told of it (name, question and number), and in it warm-up or timed."""
+    """Open a case's range from its label, and inside it the warm-up or timed range."""
     name, question, number = (label[key] for key in ("name", "question", "number"))
     with annotate(name, question, number), annotate(part, question, number):
         yield
 
 
 def mark_timing(category: str, calls: int, seconds: Sequence[float]) -> None:
-    """Marks with what a visit gave: calls outside `between`, and the median of samples in seconds a call."""
+    """Mark a visit's calls outside `between`, and its median seconds per call."""
     _domain.mark(_attributes(CALLS_MARK, category, calls))
     if seconds:
         _domain.mark(_attributes(SECONDS_MARK, category, float(median(seconds))))

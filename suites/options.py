@@ -1,4 +1,4 @@
-"""The command line of the suites: registered with pytest, checked before anything runs."""
+"""Command-line options of the suites: registered with pytest and checked first."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -54,7 +54,7 @@ LIST_OPTIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; None where the suite's own default for the device is meant."""
+    """Values of the options; None selects the suite's default for the device."""
 
     model: tuple[str, ...] | None
     layer: tuple[str, ...] | None
@@ -85,7 +85,7 @@ class Options:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Register the options. A wrong value ends the run with one line, before anything is measured."""
+    """Register the options; a wrong value ends the run before any measurement."""
     group = parser.getgroup("shardbench", "shardbench suites (lists are separated by commas)")
     checks: dict[str, Callable[[str], Any]] = {
         "--model": lambda word: find_model(word).slug,
@@ -133,7 +133,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read_options(config: pytest.Config) -> Options:
-    """The options as one value."""
+    """Values of all options."""
     return Options(**{name: config.getoption(name) for name in Options.__dataclass_fields__})
 
 
@@ -166,7 +166,7 @@ def _positive(word: str) -> int:
 
 
 def _prompts(word: str) -> tuple[int, int]:
-    """How many, and how long: a prompt of one token would be decode."""
+    """Number and length of prompts, from 4x512; one token would be decode."""
     count, _, length = word.partition("x")
     if not (count.isdecimal() and length.isdecimal() and int(count) >= 1 and int(length) >= 2):
         raise ArgumentTypeError(f"{word!r} is no count and length of prompts; four of 512 tokens are 4x512")

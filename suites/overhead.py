@@ -1,4 +1,7 @@
-"""What the probes add to a bare loop of the same all-reduce, in ABBA blocks: `python -m suites overhead`."""
+"""Overhead of the probes over a bare all-reduce loop, in ABBA blocks.
+
+Command: `python -m suites overhead`.
+"""
 
 import os
 import socket
@@ -19,11 +22,11 @@ from suites.workers.process import ROOT, LocalSpawner
 
 TIMEOUT_SECONDS = 60.0
 SAMPLES_PER_TURN = 2
-"""Of the bare loop in each of its turns; a visit to a case of some ms has as many."""
+"""Samples of the bare loop per turn; a visit to a case of some ms has as many."""
 
 
 class Overhead(NamedTuple):
-    """Seconds a call of both, and their ratio with its 95 % interval."""
+    """Seconds per call of bare loop and probe, and their ratio with a 95 % interval."""
 
     bare: float
     ours: float
@@ -33,7 +36,7 @@ class Overhead(NamedTuple):
 
 
 def measure_overhead(ranks: int, message_bytes: int, blocks: int) -> Overhead:
-    """Bare, ours, ours, bare, so many times; an interval needs two blocks.
+    """Time `blocks` ABBA blocks of bare loop and probe; an interval needs two blocks.
 
     Raises:
         UserError: the case cannot run here.
@@ -51,7 +54,7 @@ def measure_overhead(ranks: int, message_bytes: int, blocks: int) -> Overhead:
         bench = CollectiveBench(crew, plan, 2**62, [entry])
         with _start_bare_loop(ranks, message_bytes, environment) as loop:
             _visit_case(bench, entry)
-            for _ in range(blocks):  # as many calls a sample and samples on both sides: means have longer tails
+            for _ in range(blocks):  # same calls per sample and samples on both sides: means have longer tails
                 count = entry.calls
                 first = [loop(count) for _ in range(SAMPLES_PER_TURN)]
                 middle = [*_visit_case(bench, entry), *_visit_case(bench, entry)]
@@ -93,13 +96,13 @@ def _start_bare_loop(ranks: int, message_bytes: int, environment: dict[str, str]
 
 
 class BareLoop:
-    """The bare loop's processes: a call makes so many all-reduces and gives rank 0's seconds for one."""
+    """Processes of the bare loop; a call gives rank 0's seconds per all-reduce."""
 
     def __init__(self, processes: list["subprocess.Popen[str]"]) -> None:
         self._processes = processes
 
     def __call__(self, count: int) -> float:
-        """Let all ranks make `count` calls."""
+        """Run `count` all-reduces on all ranks."""
         for process in self._processes:
             if process.stdin:
                 print(count, file=process.stdin, flush=True)

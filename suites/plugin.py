@@ -1,11 +1,11 @@
-"""The pytest plugin: options, checks before the run, the passes, and their replay into pytest-benchmark.
+"""Pytest plugin: options, checks, the passes, and their replay.
 
-pytest runs its items once; a measurement needs passes over all of them. So before pytest's own loop begins,
-every bench function is asked what it would measure (`suites.collect`), all of it is measured in passes
-(`suites.runner`), and then pytest's loop runs each item once, where the `measure` fixture replays the finished
-samples into pytest-benchmark, skips the case with the reason it cannot run here, or fails it.
+pytest runs its items once; a measurement needs passes over all of them. Before pytest's own loop, `suites.collect`
+plans the case of every bench function and `suites.runner` measures all cases in passes. Then pytest's loop runs each
+item once. Its `measure` fixture replays the samples into pytest-benchmark, skips a case that cannot run here with the
+reason, or fails it.
 
-torch is imported only once there is something to measure: the plugin is loaded for unit tests too.
+torch is imported only if there is something to measure: unit tests load the plugin too.
 """
 
 from collections import Counter
@@ -38,9 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-benchmark reads its timer when it is configured itself
+@pytest.hookimpl(tryfirst=True)  # pytest-benchmark reads its timer in its own configuration
 def pytest_configure(config: pytest.Config) -> None:
-    """Install the replay clock and make sure that the results can be written, before anything is measured."""
+    """Install the replay timer, and check at the start that results can be written."""
     if read_options(config).device == "cpu":
         from kernels.timing.device import hide_gpus
 
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _is_follower() -> bool:
-    """Whether a launcher started this process as another rank than 0."""
+    """Return whether a launcher started this process as a rank other than 0."""
     try:
         place = find_launched_rank()
     except UserError as error:
@@ -67,7 +67,7 @@ def _is_follower() -> bool:
 
 
 def json_path(config: pytest.Config) -> Path | None:
-    """Where the JSON goes: pytest-benchmark before 5.3 opens the file itself and gives that."""
+    """Path of the JSON file; pytest-benchmark before 5.3 gives an open file."""
     asked = config.option.benchmark_json
     if asked is not None and str(asked) == ".":
         raise pytest.UsageError("--benchmark-json is empty; name a file")
@@ -98,7 +98,7 @@ def _check_splits_and_ranks(config: pytest.Config) -> None:
 
 
 def _check_layer(split: "Split", name: str) -> None:
-    """Refuse a part that the model does not have, or not as one rank's layer is made here."""
+    """Refuse a part that the model lacks, or that the suites cannot make for it."""
     if name == layer.ATTENTION:
         layer.attention_shard(split)
     elif name in (*layer.LAYER_PARTS, layer.FUSED_GATE_UP) and name not in LINEAR_NAMES:
@@ -116,7 +116,7 @@ def _make_writable(path: Path) -> None:
         with path.open("ab"):
             pass
         if not existed:
-            path.unlink(missing_ok=True)  # another process may have tried at the same moment
+            path.unlink(missing_ok=True)  # another process may have created it at the same moment
     except OSError as error:
         raise pytest.UsageError(
             f"--benchmark-json {path}: cannot be written ({error.strerror}); choose a folder that can"
@@ -125,7 +125,7 @@ def _make_writable(path: Path) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Refuse a GPU that torch cannot use before suites are collected: each of them would fail by itself."""
+    """Refuse a GPU that torch cannot use before each suite fails separately."""
     paths = [(session.config.invocation_params.dir / str(one).split("::")[0]).resolve() for one in session.config.args]
     if any(path.is_relative_to(SUITES_FOLDER) or SUITES_FOLDER.is_relative_to(path) for path in paths):
         from kernels.timing.device import current_device
@@ -139,13 +139,13 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def bench_items(session: pytest.Session) -> list[pytest.Function]:
-    """The collected items that measure something."""
+    """Collected bench functions."""
     return [item for item in session.items if isinstance(item, pytest.Function) and "measure" in item.fixturenames]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Measure everything in passes; pytest's own loop follows and replays it."""
+    """Measure everything in passes; pytest's own loop then replays the samples."""
     items, config = bench_items(session), session.config
     if not items or session.testsfailed or config.option.collectonly:
         return None
@@ -169,14 +169,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 def _refuse_xdist(config: pytest.Config) -> None:
-    """Several processes on one device would time each other and write the same files."""
+    """Refuse pytest-xdist: processes would time each other and write the same files."""
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         raise pytest.UsageError("pytest-xdist: workers would time each other; run the suites without -n")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what pytest makes of an axis without values, and implementations that have nothing for the tokens."""
+    """Deselect axes without values, and implementations without a fitting kernel."""
     benches = [item for item in items if "measure" in getattr(item, "fixturenames", ())]
     out = {item for item in benches if "NOTSET" in item.name}
     out |= _items_without_kernel([item for item in benches if item not in out])
@@ -196,7 +196,7 @@ def _items_without_kernel(benches: list[pytest.Item]) -> set[pytest.Item]:
     """Linears whose implementation has no kernel for their tokens.
 
     Raises:
-        pytest.UsageError: that is true of all linears, so the options contradict each other.
+        pytest.UsageError: no linear has a kernel, so the options contradict each other.
     """
     params = {item: item.callspec.params for item in benches if hasattr(item, "callspec")}
     linears = {item: (p["how"].implementation, p["tokens"]) for item, p in params.items() if "shard" in p}
@@ -215,7 +215,7 @@ def _items_without_kernel(benches: list[pytest.Item]) -> set[pytest.Item]:
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
-    """Give a bench function's case to pytest-benchmark: the samples are there already."""
+    """Replay the samples of a bench function's case into pytest-benchmark."""
     entry = request.config.stash[SESSION_KEY].entries[request.node.nodeid]
 
     def replay(*_: Any, **__: Any) -> None:
@@ -231,13 +231,13 @@ def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_generate_commit_info() -> dict[str, Any] | None:
-    """The commit of a copied tree, which has no history, from a variable; None leaves it to pytest-benchmark."""
+    """Commit of a tree without history; None leaves it to pytest-benchmark."""
     return commit_info()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Add what a number depends on; leave out the host's name, because result files are passed on."""
+    """Add facts that results depend on; remove the host's name from shared files."""
     if SESSION_KEY in config.stash:
         machine_info.pop("node", None)
         machine_info.update(config.stash[SESSION_KEY].machine_info)
@@ -245,16 +245,16 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Say beside the cases which ones did not run or failed, and why; without the names of user and host."""
+    """Add failed and omitted cases with reasons; remove user and host names."""
     if SESSION_KEY in config.stash:
         config.stash[SESSION_KEY].written = True
         output_json["shardbench"] = {"schema": SCHEMA, **config.stash[SESSION_KEY].outcome()}
         output_json.update(current_identity().scrub(output_json))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-benchmark, which writes the JSON here
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # wraps pytest-benchmark, which writes the JSON here
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
-    """A run that measured nothing, lost a case half way, or cannot write its JSON, is no success."""
+    """Fail a run that measured nothing, ended a case early, or cannot write its JSON."""
     ours = session.config.stash.get(SESSION_KEY, None)
     try:
         found = yield
@@ -277,7 +277,7 @@ def _names_by_error(entries: "Iterable[CaseState]") -> dict[str, list[str]]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What did not run and why, and what to do next."""
+    """Print the cases that did not run, with reasons, and the next command."""
     if (ours := config.stash.get(SESSION_KEY, None)) is None or read_options(config).list or not ours.ranks.is_leader:
         return
     line = terminalreporter.write_line

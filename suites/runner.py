@@ -1,8 +1,8 @@
-"""The run: passes over all cases, so that what the machine does meanwhile falls on all of them alike.
+"""Passes over all cases, so that changes of the machine affect all of them alike.
 
-Within a pass rivals (the same case by other implementations) are visited in ABBA order: each once on the way
-and once on the way back, and both halves are one pass. A case needs six passes and goes on while its interval
-is wider than the device's precision, until eighteen or the end of the budget.
+Within a pass rivals (one case by several implementations) are visited in ABBA order: once on the way out and once on
+the way back; both halves are one pass. A case needs six passes. It continues while its interval is wider than the
+device's precision, up to eighteen passes or the end of the budget.
 """
 
 import time
@@ -17,7 +17,7 @@ from specs.measurement import Measurement
 from specs.privacy import current_identity
 from suites.case import CaseState, group_implementations
 
-# Every visit goes to the journal at once, and an interrupted run goes on from there.
+# Journal: every visit is written at once, and an interrupted run resumes from it
 
 FIXED_FACTS = (
     "device",
@@ -32,16 +32,16 @@ FIXED_FACTS = (
     "launcher",
     "variables",
 )
-"""Facts of the machine that must not differ between the halves of a run."""
+"""Facts of the machine that must be the same when a run resumes."""
 
 
 def journal_path(json: Path | None) -> Path:
-    """Beside the JSON that was asked for, or build/journal.jsonl when none was."""
+    """Path of the journal: beside the requested JSON, or build/journal.jsonl."""
     return Path(f"{json}.journal.jsonl") if json else Path("build/journal.jsonl")
 
 
 def write_case(path: Path, entry: CaseState) -> None:
-    """Append what is known of an entry: its samples so far, or why there are none."""
+    """Append the state of a case: its samples so far, or why there are none."""
     lost = {} if entry.device_lost is None else {"device_lost": entry.device_lost}
     if entry.failed is not None:
         append_record(path, "failed", {"case": entry.case.name, "reason": entry.failed, **lost})
@@ -56,7 +56,7 @@ def write_case(path: Path, entry: CaseState) -> None:
 
 
 def append_record(path: Path, kind: str, record: dict[str, Any]) -> None:
-    """Add one line, without the names of user and host: a result file is made of it.
+    """Append one line without user and host names: a result file is made of it.
 
     Raises:
         UserError: the journal cannot be written.
@@ -65,7 +65,7 @@ def append_record(path: Path, kind: str, record: dict[str, Any]) -> None:
 
 
 def start_journal(path: Path, header: dict[str, Any]) -> Path | None:
-    """Begin a new journal; an older one is kept beside it and its new path returned."""
+    """Begin a new journal; rename an older one and return its new path."""
     kept = None
     if path.exists():
         kept = path.with_suffix(".previous.jsonl")
@@ -75,7 +75,11 @@ def start_journal(path: Path, header: dict[str, Any]) -> Path | None:
 
 
 class ResumeSummary(NamedTuple):
-    """Cases that have samples, cases that only the journal has, and by name why a case is not tried again."""
+    """Summary of a resumed journal.
+
+    `taken`: cases with samples. `others`: cases only in the journal. `skipped`: reasons of cases not tried again, by
+    name.
+    """
 
     taken: int
     others: int
@@ -83,7 +87,7 @@ class ResumeSummary(NamedTuple):
 
 
 def resume_journal(path: Path, header: dict[str, Any], entries: Sequence[CaseState]) -> ResumeSummary:
-    """Take over what a journal holds of these entries. A case that took the device down is not tried again.
+    """Restore these cases from a journal, except those that lost the device.
 
     Raises:
         UserError: the journal cannot be read, comes from another machine, or a case in it has another shape.
@@ -119,7 +123,7 @@ def _read_measurement(path: Path, entry: CaseState, record: dict[str, Any]) -> M
 
 
 def _fact_identity(fact: object) -> str:
-    """A processor is known by its name: the rest of its facts holds the clock of the moment."""
+    """Identity of a fact: a processor's name, without its current clock."""
     if isinstance(fact, dict):
         return str(fact["brand_raw"] if "brand_raw" in fact else dict(sorted(fact.items())))
     return str(fact)
@@ -129,39 +133,39 @@ MIN_PASSES = 6
 MAX_PASSES = 18
 
 ProgressCallback = Callable[[int, int, int, float], None]
-"""Told the pass, cases visited and to visit in it, and the seconds left by estimate."""
+"""Callback(pass_index, visited, total, seconds_left)."""
 
 
 class Bench(Protocol):
-    """What measures cases of one kind."""
+    """Bench of one kind of cases."""
 
     @property
     def limits(self) -> SamplingLimits:
-        """How long to measure."""
+        """Sampling limits."""
 
     def visit(self, entry: Any, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where a result is wrong or a clock moved, which is then noted on the entry."""
+        """Samples of one visit; none if a result is wrong or a clock moved."""
 
     @property
     def runs_in_process(self) -> bool:
-        """Whether cases run in this process: one after which nothing can be measured would end the next run too."""
+        """True if cases run in this process, where a lost device ends the next run too."""
 
     def lost(self) -> str:
-        """Why nothing more can be measured in this run; empty while it can."""
+        """Return why nothing more can be measured in this run; empty while it can."""
 
     def describe_error(self, entry: CaseState, error: Exception) -> str:
-        """One line on what ended a case."""
+        """Return one line on the error that ended a case."""
 
 
 class PassRunner:
-    """Measures the entries of a plan, journalling each visit.
+    """Runner of all passes over a plan, with a journal entry for each visit.
 
     Args:
-        entries: the plan; what was read from a journal is in them already.
-        bench: what measures them.
-        passes: exactly this many, or None for as many as the precision asks for.
-        budget_seconds: no new visit after this time, except in the first pass.
-        record: called with an entry after each visit, to journal it.
+        entries: the plan, with samples restored from a journal.
+        bench: measures the cases.
+        passes: exact number, or None to reach the precision.
+        budget_seconds: time after which no visit starts, except in the first pass.
+        record: called with a case after each visit, to journal it.
     """
 
     def __init__(
@@ -178,7 +182,7 @@ class PassRunner:
         self._lost, self._out_of_time = "", False
 
     def measure(self) -> None:
-        """Run all passes. An error in one case is noted on its entry; the others go on."""
+        """Run all passes. An error ends its own case only."""
         self._run_passes()
         for entry in self._entries:
             if (
@@ -191,7 +195,7 @@ class PassRunner:
             if entry.is_measurable and entry.error is None and entry.unsteady_reason:
                 self._give_up(entry, entry.unsteady_reason)
             entry.stopped_by = self._stopped_by(entry)
-            if entry.not_run is None:  # what cannot run here stands in the journal from the start
+            if entry.not_run is None:  # the journal holds these from the start
                 self._record(entry)
 
     def _run_passes(self) -> None:
@@ -217,7 +221,7 @@ class PassRunner:
         return "passes" if done or not self._out_of_time else "budget"
 
     def _groups(self, index: int) -> list[list[CaseState]]:
-        """What this pass visits: all rivals of a case that wants another pass, because alone it has no ABBA."""
+        """Cases of a pass: all rivals of a case that wants a pass, as ABBA needs them."""
         groups = group_implementations(entry for entry in self._entries if entry.is_measurable and entry.error is None)
         wanted = [group for group in groups if any(self._wants_pass(entry, index) for entry in group)]
         left = [[entry for entry in group if len(entry.seconds) <= index] for group in wanted]
@@ -234,7 +238,10 @@ class PassRunner:
         return min(whole - spent + passes * whole, max(whole - spent, self._budget - (time.monotonic() - started)))
 
     def _visit_group(self, group: list[CaseState]) -> None:
-        """A, or ABBA: the way out and the way back share the time and make one pass."""
+        """Visit a case, or rivals in ABBA order.
+
+        The way out and the way back share the time and make one pass.
+        """
         legs = [group, group[::-1]] if len(group) > 1 else [group]
         halves: dict[int, list[float]] = {id(entry): [] for entry in group}
         for leg in legs:
@@ -250,7 +257,7 @@ class PassRunner:
     def _guarded_visit(self, entry: CaseState, share: float) -> tuple[float, ...]:
         try:
             return self._bench.visit(entry, share)
-        except Exception as error:  # whatever a library raises is that case's, not the run's
+        except Exception as error:  # an error of any library ends its case, not the run
             self._lost = self._bench.lost()
             reason = self._bench.describe_error(entry, error)
             if self._lost and self._bench.runs_in_process:
@@ -259,20 +266,20 @@ class PassRunner:
         return ()
 
     def _give_up(self, entry: CaseState, reason: str) -> None:
-        """End a case. What earlier passes measured was right, and stays."""
+        """End a case. Samples of earlier passes were right, and stay."""
         if entry.seconds:
             entry.error = reason
         else:
             entry.failed = reason
 
 
-# How far the run is and how long it will take, on pytest's own terminal.
+# Progress of the run and time left, on pytest's terminal
 
 PROGRESS_INTERVAL_SECONDS = 10.0
 
 
 class ProgressLine:
-    """One line rewritten on a terminal; a new one now and then where output goes to a file."""
+    """Line rewritten on a terminal; in a file, a new line at intervals."""
 
     def __init__(self, reporter: Any, least_passes: int) -> None:
         self._reporter, self._least_passes = reporter, least_passes
@@ -280,7 +287,7 @@ class ProgressLine:
         self._last = time.monotonic()
 
     def __call__(self, index: int, visited: int, total: int, left_seconds: float) -> None:
-        """Show the pass (from 0), how many of its cases are done, and an estimate of the time left."""
+        """Show the pass (from 0), its visited and total cases, and the time left."""
         passes = f"of {self._least_passes}" if index < self._least_passes else "for cases still too wide"
         text = f"pass {index + 1} {passes}, case {visited} of {total}, about {left_seconds:.0f} s left"
         if self._terminal:

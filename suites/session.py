@@ -1,4 +1,4 @@
-"""One run of the suites: plan, journal and passes held together for the pytest plugin."""
+"""One run of the suites: plan, journal, passes and replay for the pytest plugin."""
 
 import hashlib
 import json
@@ -41,17 +41,17 @@ from suites.workers.pool import MultiRankBench, WorkerPool
 from suites.workers.process import LocalSpawner, RankLostError, Spawner
 from suites.workers.remote import LeaderSpawner, run_follower
 
-# The benchmark timer that lets pytest-benchmark show samples taken by another clock.
+# Timer that lets pytest-benchmark record samples of another clock
 #
-# pytest-benchmark can only time Python calls with its timer. Device time is measured elsewhere, and then
-# replayed: while `replay` runs, the timer tells virtual time and each call of `tick` moves it on by one sample.
-# At all other times it tells real time, because pytest-benchmark calibrates itself with it.
+# pytest-benchmark can only time Python calls with its timer. Device time is measured elsewhere and then replayed:
+# during `replay` the timer gives virtual time, and each call of `tick` advances it by one sample. At all other times it
+# gives real time, because pytest-benchmark calibrates itself with it.
 
 
 class ReplayTimer:
-    """Host seconds, or the samples of a finished measurement while they are replayed."""
+    """Timer of host seconds, or of the samples of a measurement during a replay."""
 
-    __name__ = "device_clock"  # what pytest-benchmark's header and files call the timer
+    __name__ = "device_clock"  # name of the timer in pytest-benchmark's header and files
 
     def __init__(self) -> None:
         self._virtual: float | None = None
@@ -64,7 +64,7 @@ class ReplayTimer:
         """Make `benchmark` record exactly `samples`, in seconds."""
         pending = iter(samples)
 
-        def rewind() -> None:  # differences of an ever growing time would lose the samples' last digits
+        def rewind() -> None:  # differences of growing times would lose the samples' last digits
             self._virtual = 0.0
 
         def tick() -> None:
@@ -81,7 +81,7 @@ class ReplayTimer:
 device_clock = ReplayTimer()
 
 
-# How a run was started, as one would type it again: for the result file, without paths of this machine.
+# Command line that reproduces a run, without paths of this machine
 
 
 def command_line(
@@ -90,13 +90,13 @@ def command_line(
     place: LaunchedRank | None,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
-    """The command line of a run, its launcher before it.
+    """Command line of a run, with its launcher.
 
     Args:
-        arguments: pytest's; a path among them is told from the repository's root, and one outside by its last part.
-        root: of the repository, pytest's rootdir.
-        place: this process's, where a launcher started several.
-        environment: PYTEST_ADDOPTS are arguments too.
+        arguments: pytest's arguments. A path is shortened to the part below the repository's root, or to its last part.
+        root: root of the repository, pytest's rootdir.
+        place: this process's rank, if a launcher started several.
+        environment: variables; PYTEST_ADDOPTS holds further arguments.
     """
     given = [*shlex.split(environment.get("PYTEST_ADDOPTS", "")), *map(str, arguments)]
     words = [_strip_folders(word, root) for word in given]
@@ -104,7 +104,7 @@ def command_line(
 
 
 def _launch_command(place: LaunchedRank | None) -> str:
-    """What starts pytest: on several hosts with as many ranks as each was given."""
+    """Command that starts pytest: on several hosts with each host's number of ranks."""
     if place is None:
         return "pytest"
     if place.launcher == "torchrun":
@@ -115,7 +115,7 @@ def _launch_command(place: LaunchedRank | None) -> str:
 
 
 def _strip_folders(word: str, root: Path) -> str:
-    """An argument, or the value in `--option=value`, without the folders that only this machine has."""
+    """Argument, or value in `--option=value`, without the folders of this machine."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if not equals and option:
         return word
@@ -133,12 +133,12 @@ MULTI_RANK_STATES = CollectiveCaseState | StepCaseState | ShareCaseState
 
 
 class Session:
-    """What the plugin keeps from collection to the summary.
+    """State of the plugin from collection to the summary.
 
     Args:
-        config: pytest's.
+        config: pytest's configuration.
         items: bench functions that pytest collected, in order.
-        json: the result file that was asked for.
+        json: requested result file.
     """
 
     def __init__(self, config: pytest.Config, items: Sequence[pytest.Function], json: Path | None) -> None:
@@ -147,7 +147,7 @@ class Session:
         self.journal = runner.journal_path(self.json)
         self.ranks = plan_ranks(self._options.ranks, self._device.kind)
         if self.ranks.launched_rank and self.ranks.kind == "cuda":
-            # else every process of a host would open the first
+            # else every process of a host would use the first GPU
             torch.cuda.set_device(min(self.ranks.launched_rank.local_rank, torch.cuda.device_count() - 1))
         self.plan = [collect_case(item, self._device, self.ranks) for item in items]
         self.entries = {entry.case.name: entry for entry in self.plan}
@@ -159,21 +159,21 @@ class Session:
 
     @property
     def runnable(self) -> int:
-        """Cases that this machine can run."""
+        """Number of cases that this machine can run."""
         return sum(1 for entry in self.plan if entry.not_run is None)
 
     @property
     def measured(self) -> int:
-        """Cases that have samples and passed their check."""
+        """Number of cases with samples that passed their check."""
         return sum(1 for entry in self.plan if entry.is_measurable and entry.seconds)
 
     @property
     def recovered_path(self) -> Path:
-        """Where a result file made from the journal belongs."""
+        """Path of a result file made from the journal."""
         return self.json or self.journal.with_suffix(".json")
 
     def print_cases(self) -> None:
-        """Print each case with its work, and the reason of those that cannot run here."""
+        """Print each case with its work, and the reason if it cannot run here."""
         line = self._reporter.write_line
         for entry in self.plan:
             work = _work_summary(entry.case)
@@ -181,7 +181,7 @@ class Session:
         line(f"{len(self.plan)} cases, {self.runnable} can run here")
 
     def measure(self) -> None:
-        """Run the passes, journalling as they go.
+        """Run the passes and journal every visit.
 
         Raises:
             UserError: the journal cannot be written, or belongs to another run.
@@ -190,7 +190,7 @@ class Session:
         collectives = [entry for entry in self.plan if isinstance(entry, CollectiveCaseState)]
         steps = [entry for entry in self.plan if isinstance(entry, StepCaseState)]
         shares = [entry for entry in self.plan if isinstance(entry, ShareCaseState)]
-        # what is computed from one another is measured one after another
+        # cases whose results are combined run close together
         models: list[CaseState] = sorted([*steps, *shares], key=lambda entry: entry.case.tokens or 0)
         with ExitStack() as stack:
             workers = stack.enter_context(self._make_pool()) if _any_measurable([*collectives, *models]) else None
@@ -206,7 +206,7 @@ class Session:
                 run(kernels, KernelBench(self._device, kernels), budget_seconds=budgets[0]).measure()
             if workers:
                 if self.ranks.kind == "cuda":
-                    torch.cuda.empty_cache()  # the kernels' pool, which the first GPU's rank may need
+                    torch.cuda.empty_cache()  # free the kernels' pool: the first GPU's rank may need it
                 record_nccl_algorithms(workers, collectives)
                 of_ranks: list[tuple[Sequence[CaseState], MultiRankBench]] = [
                     (collectives, CollectiveBench(workers, self.ranks, self._device.free_bytes(), collectives)),
@@ -220,7 +220,7 @@ class Session:
         progress.done(f"measured {self.measured} of {self.runnable} cases in {monotonic() - started:.0f} s")
 
     def follow_leader(self) -> None:
-        """Keep one rank for the process that leads, until it has measured everything.
+        """Keep one rank for the leading process until it has measured everything.
 
         Raises:
             UserError: that process cannot be reached, has other cases, or is gone.
@@ -242,14 +242,17 @@ class Session:
         return closing(WorkerPool(spawner, self.ranks.kind, timeout))
 
     def _record_hosts(self, workers: WorkerPool, bench: MultiRankBench) -> None:
-        """On how many hosts the ranks are is known when they have met: a launcher may start several groups on one."""
-        with suppress(RankLostError):  # every case tells it, as it is visited
+        """Record the number of hosts once the ranks have met.
+
+        It is unknown before: a launcher may start several groups on one host.
+        """
+        with suppress(RankLostError):  # each case reports the error when it is visited
             bench.ensure_started()
             self.machine_info |= {"hosts": workers.hosts, "transport": find_transport(self.ranks, workers.hosts, None)}
             runner.append_record(self.journal, "run", self._header())
 
     def _plan_digest(self) -> str:
-        """What tells this plan from another: every rank has to have the same."""
+        """Digest of the plan, which must be the same on every rank."""
         of_ranks = [entry for entry in self.plan if isinstance(entry, MULTI_RANK_STATES)]
         told = [(entry.case.name, entry.to_json()) for entry in of_ranks]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
@@ -263,7 +266,7 @@ class Session:
     ) -> tuple[float, ...]:
         """Seconds for kernels, for collectives, and for whole models with their shares.
 
-        The usual ones, or what was asked for in the same proportion.
+        These are the default budgets, scaled to the requested total.
         """
         of_ranks = (one[self.ranks.kind] for one in (RANK_PATIENCE, STEP_PATIENCE, SHARE_PATIENCE))
         patience = (self._device.limits, *of_ranks)
@@ -275,7 +278,7 @@ class Session:
         return tuple(seconds * factor for seconds in (usual[0], usual[1], usual[2] + usual[3]))
 
     def replay(self, entry: CaseState, benchmark: Any) -> None:
-        """Hand an entry's samples to pytest-benchmark."""
+        """Replay a case's samples into pytest-benchmark."""
         measurement = entry.measurement()
         benchmark.group, benchmark.params = entry.case.question, entry.labels["params"]
         benchmark.extra_info.update(measurement.extra_info())
@@ -283,7 +286,7 @@ class Session:
         self.replayed += 1
 
     def outcome(self) -> dict[str, Any]:
-        """The `shardbench` block of the result file."""
+        """Content of the `shardbench` block in the result file."""
         return {
             "command": self._command,
             "options": {name: value for name, value in vars(self._options).items() if value},
@@ -344,12 +347,12 @@ class Session:
 
 
 def _any_measurable(entries: Iterable[CaseState]) -> bool:
-    """Whether there is anything to measure among them."""
+    """Return whether any case is measurable."""
     return any(entry.is_measurable for entry in entries)
 
 
 def _work_summary(case: Case) -> str:
-    """What one call does, for a list of cases."""
+    """Work of one call, for a list of cases."""
     if case.message_bytes is not None:
         return f"{case.ranks} ranks, message {format_bytes(case.message_bytes)}"
     whole = f"{case.ranks} ranks, {case.layers} layers, on the busiest " if case.op == STEP_OP else ""

@@ -1,4 +1,4 @@
-"""Libraries that carry messages, one file each: requirements and start-up."""
+"""Libraries that carry messages: requirements and start-up."""
 
 from comm.backend import Backend
 from comm.backends.cupy_nccl import CUPY_NCCL
@@ -8,4 +8,4 @@ from comm.backends.torch_distributed import GLOO, NCCL
 
 ALL_BACKENDS = (GLOO, MPI, NCCL, CUPY_NCCL, SYMM_ONE_SHOT, SYMM_TWO_SHOT, SYMM_MULTIMEM, TRITON_ONE_SHOT, PEER)
 BACKENDS: dict[str, Backend] = {row.name: row for row in ALL_BACKENDS}
-"""By name; a line here adds one."""
+"""All backends by name; a row in `ALL_BACKENDS` adds a backend."""

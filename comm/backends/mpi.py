@@ -1,7 +1,7 @@
-"""MPI through mpi4py, between CPUs: what the machine's own MPI takes, beside gloo.
+"""MPI through mpi4py, between CPUs: the machine's own MPI, next to gloo.
 
-mpi4py calls MPI_Init when it is imported, so that is done by `connect`: a rank is a child of the process that mpirun
-started, the parent never speaks MPI, and one process at each place may, once.
+mpi4py calls MPI_Init on import, so `connect` imports it. A rank is a child of the process that mpirun started; the
+parent never uses MPI. Only one process in each place may use it, and only once.
 """
 
 import importlib
@@ -19,7 +19,7 @@ INSTALL_HINT = "pip install mpi4py, beside an MPI such as Debian's openmpi-bin a
 
 
 class MpiCommunicator(Communicator):
-    """A communicator of its own, so that its traffic mixes with no other's.
+    """A communicator of its own, so that its traffic mixes with no other traffic.
 
     Args:
         world: the ranks.
@@ -31,50 +31,62 @@ class MpiCommunicator(Communicator):
         self._mpi, self._ranks = mpi, mpi.COMM_WORLD.Dup()
 
     def barrier(self) -> None:
-        """Returns when all are there."""
+        """Wait until all ranks are there."""
         self._ranks.Barrier()
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Out of place: MPI can do both, and so the message stays what it was and repeated calls do not overflow."""
+        """Run an all-reduce out of place, which MPI supports.
+
+        The message stays, so repeated calls do not overflow.
+        """
         self._ranks.Allreduce(message.numpy(), out.numpy(), op=self._mpi.SUM)
 
     def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Bytes, of any format."""
+        """Run an all-gather of bytes, for any format."""
         self._ranks.Allgather(_byte_array(message), _byte_array(out))
 
     def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Parts of equal length."""
+        """Run a reduce-scatter with parts of equal length."""
         self._ranks.Reduce_scatter_block(message.numpy(), out.numpy(), op=self._mpi.SUM)
 
     def broadcast(self, message: torch.Tensor, root: int) -> None:
-        """From rank `root`."""
+        """Run a broadcast from rank `root`."""
         self._ranks.Bcast(_byte_array(message), root)
 
     def send(self, message: torch.Tensor, to: int) -> None:
-        """Returns when the message may be written over, which of a short one is before it has arrived."""
+        """Send, and return when the message may be overwritten.
+
+        For a short message this is before it has arrived.
+        """
         self._ranks.Send(_byte_array(message), to)
 
     def recv(self, out: torch.Tensor, source: int) -> None:
-        """From rank `source`."""
+        """Receive from rank `source`."""
         self._ranks.Recv(_byte_array(out), source)
 
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
-        """Both at once, in one call."""
+        """Send and receive at once, in one call."""
         self._ranks.Sendrecv(_byte_array(message), to, 0, _byte_array(out), source, 0)
 
     def close(self) -> None:
-        """End MPI, on all ranks: one that exits without is a crash to mpirun, which then kills the others."""
+        """End MPI on all ranks.
+
+        mpirun takes a rank's exit without this for a crash, and kills the other ranks.
+        """
         self._ranks.Free()
         self._mpi.Finalize()
 
 
 def _byte_array(tensor: torch.Tensor) -> Any:
-    """The tensor's memory for numpy, which knows no bf16."""
+    """Return the tensor's memory as bytes for numpy, which has no bf16."""
     return tensor.view(torch.uint8).numpy()
 
 
 def why_no_mpi(world: World) -> str | None:
-    """It needs mpi4py, and a launcher that tells MPI where its ranks are."""
+    """Return one line on missing requirements; None when all are met.
+
+    MPI needs mpi4py, and a launcher that tells MPI about its ranks.
+    """
     if reason := why_not_all_ranks(world):
         return reason
     if find_spec("mpi4py") is None:
@@ -90,9 +102,9 @@ def connect_mpi(world: World) -> Communicator:
     """Start MPI in this process.
 
     Raises:
-        UserError: there is no MPI library, or it sees other ranks than the launcher told.
+        UserError: there is no MPI library, or its ranks differ from the launcher's.
     """
-    importlib.import_module("mpi4py").rc(thread_level="funneled")  # of a rank's threads one talks
+    importlib.import_module("mpi4py").rc(thread_level="funneled")  # only one thread of a rank calls MPI
     try:
         mpi = importlib.import_module("mpi4py.MPI")
     except (ImportError, RuntimeError) as error:

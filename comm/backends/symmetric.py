@@ -1,7 +1,8 @@
-"""PyTorch's symmetric memory: memory of all ranks' GPUs mapped into every rank, and all-reduce kernels that use it.
+"""Backends over GPU memory that all ranks map: peer copies and all-reduces.
 
-One-shot: each rank adds up all messages itself. Two-shot: each adds up one part and writes it to all. Multimem:
-two-shot where the switch does the adding up, on NVSwitch systems from Hopper on.
+The memory is PyTorch's symmetric memory: memory of all ranks' GPUs is mapped into every rank, and all-reduce kernels
+use it. One-shot: each rank adds up all messages itself. Two-shot: each rank adds up one part and writes it to all
+ranks. Multimem: two-shot where the switch adds up, on NVSwitch systems from Hopper on.
 """
 
 from collections import Counter, defaultdict
@@ -18,13 +19,14 @@ from comm.backend import TORCH_DTYPES, Backend, Communicator, World
 from comm.backends.torch_distributed import first_line, why_no_gpus, why_no_overlapping_memory, why_not_one_host
 from specs.errors import UserError
 
-# Peer copies: the source's copy engine writes into another GPU's memory, with no other rank's help. The bare link.
+# Peer copies: the source's copy engine writes into another GPU's memory. No other rank takes part, so the time is that
+# of the bare link.
 
 DIRECT_PATH, STAGED_PATH = "peer", "host"
 
 
 class PeerCommunicator(Communicator):
-    """Copies that this process makes between its GPU and those of the other ranks.
+    """Copies that this process makes between its GPU and the other ranks' GPUs.
 
     Args:
         world: the ranks.
@@ -35,27 +37,36 @@ class PeerCommunicator(Communicator):
         self._token = torch.zeros(1)
 
     def barrier(self) -> None:
-        """The stream first, then the ranks, over their group's gloo: there is no device between them."""
+        """Wait for the stream, then for the ranks, over their group's gloo.
+
+        There is no device between the ranks.
+        """
         torch.cuda.current_stream().synchronize()
         dist.all_reduce(self._token, group=self.world.group)
 
     def buffer_at(self, rank: int, elements: int, dtype: str) -> torch.Tensor:
-        """In the memory of a rank's GPU."""
+        """Return a buffer in the memory of a rank's GPU."""
         return torch.empty(elements, dtype=TORCH_DTYPES[dtype], device=torch.device("cuda", rank))
 
     def copy_to(self, message: torch.Tensor, to: int, out: torch.Tensor) -> None:
-        """On the stream of the source's device, which is the current one; torch lets `out`'s stream wait for it."""
+        """Copy on the stream of the source's device, which is the current stream.
+
+        torch makes `out`'s stream wait for it.
+        """
         if out.device.index != to:
             raise ValueError(f"out lies on {out.device}, not with rank {to}; take it from buffer_at")
         out.copy_(message, non_blocking=True)
 
     def transfer_path(self, rank: int) -> str:
-        """`peer` where the GPUs reach each other's memory; `host` where the driver stages the copy in the host's."""
+        """Return `peer` where the GPUs reach each other's memory, else `host`.
+
+        With `host` the driver stages the copy in the host's memory.
+        """
         return DIRECT_PATH if torch.cuda.can_device_access_peer(self.world.device.index, rank) else STAGED_PATH
 
 
 def why_no_peer_memory(world: World) -> str | None:
-    """Two GPUs of one host."""
+    """Return one line where there are not two GPUs of one host; None elsewhere."""
     if reason := why_no_gpus(world):
         return reason
     if world.overlapping or world.ranks < 2:
@@ -73,17 +84,17 @@ PEER = Backend(
 
 
 AllReduceFunction = Callable[[torch.Tensor, torch.Tensor, str], object]
-"""(message, out, name of the group)."""
+"""Arguments: message, out, name of the group."""
 METHODS = frozenset({"all_reduce"})
 REDUCIBLE_DTYPES = ("fp32", "bf16")
-"""What torch's kernels are compiled for."""
+"""Dtypes that torch's kernels are compiled for."""
 
 
 def allocate_shared(elements: int, dtype: torch.dtype, world: World) -> tuple[torch.Tensor, Any]:
-    """Memory that all ranks reach, and torch's handle on it; on every rank alike.
+    """Return memory that all ranks reach, and torch's handle; call it on every rank.
 
-    Each one is an allocation of its own. `symm_mem.empty` would take it from a pool, where ranks may be given different
-    offsets once memory is used again, while torch's all-reduce kernels count from where an allocation begins.
+    Each result is an allocation of its own. `symm_mem.empty` would take memory from a pool. Ranks may then get
+    different offsets once memory is reused, while torch's all-reduce kernels count from the start of an allocation.
 
     Raises:
         UserError: the GPUs do not reach one another's memory.
@@ -102,7 +113,7 @@ class SymmetricCommunicator(Communicator):
     Args:
         world: the ranks.
         all_reduce: torch's operator.
-        multicast: whether it needs an address at which all ranks' memory is written and read at once.
+        multicast: True where it needs an address that reads and writes all ranks' memory at once.
 
     Raises:
         UserError: the memory cannot be shared, or there is no such address.
@@ -118,9 +129,10 @@ class SymmetricCommunicator(Communicator):
             raise UserError(f"{world.device} has no multicast to its peers; it takes NVSwitch and Hopper or later")
 
     def buffer(self, elements: int, dtype: str) -> torch.Tensor:
-        """Shared memory. All ranks call this together, with the same sizes in the same order.
+        """Return shared memory.
 
-        It is kept and given again: to share it anew costs every visit to a case an exchange between all ranks.
+        All ranks call this together, with the same sizes in the same order. The memory is kept and reused: to share new
+        memory costs every visit to a case an exchange between all ranks.
         """
         key = elements, dtype
         kept, taken = self._kept[key], self._given[key]
@@ -130,45 +142,48 @@ class SymmetricCommunicator(Communicator):
         return kept[taken]
 
     def recycle_buffers(self) -> None:
-        """From the first of each size again."""
+        """Reuse buffers from the first of each size."""
         self._given.clear()
 
     def barrier(self) -> None:
-        """On the stream, with flags of the token's own."""
+        """Wait on the stream, with the token's own flags."""
         self._handle.barrier(channel=0)
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Out of place or over the message, as `Backend.in_place` says."""
+        """Run an all-reduce, out of place or in place as `Backend.in_place` says."""
         self._all_reduce(message, out, self._group)
 
 
 def group_name(world: World) -> Any:
-    """Name of torch's group of these ranks, through whose store they find one another."""
+    """Return the name of these ranks' torch group, whose store connects them."""
     return (world.group or dist.distributed_c10d._get_default_group()).group_name
 
 
 def one_shot_all_reduce(message: torch.Tensor, out: torch.Tensor, group: str) -> None:
-    """Out of place."""
+    """Run a one-shot all-reduce out of place."""
     torch.ops.symm_mem.one_shot_all_reduce_out(message, "sum", group, out)
 
 
 def two_shot_all_reduce(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
-    """In place: the form that takes any number of ranks."""
+    """Run a two-shot all-reduce in place; this form takes any number of ranks."""
     torch.ops.symm_mem.two_shot_all_reduce_(message, "sum", group)
 
 
 def multimem_all_reduce(message: torch.Tensor, _: torch.Tensor, group: str) -> None:
-    """In place."""
+    """Run a multimem all-reduce in place."""
     torch.ops.symm_mem.multimem_all_reduce_(message, "sum", group)
 
 
 def why_no_symmetric_memory(world: World) -> str | None:
-    """GPUs of one host."""
+    """Return one line where there are no GPUs of one host; None elsewhere."""
     return why_no_gpus(world) or why_not_one_host(world) or why_no_overlapping_memory(world)
 
 
 def why_no_multimem(world: World) -> str | None:
-    """The same, and a GPU for each rank: whether there is multicast is known when they are connected."""
+    """Return one line on missing requirements; None when all are met.
+
+    Multimem needs symmetric memory and a GPU for each rank. A missing multicast shows only on connection.
+    """
     if torch.version.hip:
         return "multicast is NVIDIA's; on ROCm take symm-one-shot or symm-two-shot"
     if world.kind == "cuda" and world.overlapping:
@@ -204,16 +219,16 @@ SYMM_MULTIMEM = Backend(
 )
 
 
-# Our one-shot all-reduce over PyTorch's symmetric memory: messages and results lie anywhere, the kernel copies.
+# Our one-shot all-reduce over symmetric memory: messages and results may lie anywhere, since the kernel copies.
 
 try:
     from comm.one_shot import MOST_BYTES, OneShotAllReduce, buffer_bytes
-except ImportError:  # no Triton here: `why_not` says so, before anything asks for more
+except ImportError:  # no Triton here: `why_not` reports it before other functions are called
     MOST_BYTES = 0
 
 
 class TritonOneShotCommunicator(Communicator):
-    """Ranks that share two slots and flags each.
+    """Ranks that each share two slots and flags.
 
     Args:
         world: the ranks.
@@ -225,26 +240,26 @@ class TritonOneShotCommunicator(Communicator):
         self._shared.zero_()
         torch.cuda.synchronize(world.device)
         self._handle.barrier(channel=0)
-        torch.cuda.synchronize(world.device)  # now every rank's flags are zero, whatever stream comes next
+        torch.cuda.synchronize(world.device)  # from here on every rank's flags are zero, on any stream
         self._sum = OneShotAllReduce(world.rank, buffer_addresses(self._handle), world.device)
 
     def barrier(self) -> None:
-        """On the stream, with flags of torch's own."""
+        """Wait on the stream, with torch's own flags."""
         self._handle.barrier(channel=0)
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Out of place."""
+        """Run an all-reduce out of place."""
         self._sum(message, out)
 
 
 def buffer_addresses(handle: Any) -> list[int]:
-    """Where each rank's memory begins in this process."""
-    offset = getattr(handle, "offset", 0)  # of the tensor in its allocation
+    """Return the address of each rank's memory in this process."""
+    offset = getattr(handle, "offset", 0)  # offset of the tensor in its allocation
     return [pointer + offset for pointer in handle.buffer_ptrs]
 
 
 def why_no_one_shot(world: World) -> str | None:
-    """Symmetric memory, and Triton for the kernel."""
+    """Return one line where symmetric memory or Triton is missing; None elsewhere."""
     if reason := why_no_symmetric_memory(world):
         return reason
     return "it needs Triton: pip install -c constraints.txt triton (on Linux)" if not MOST_BYTES else None

@@ -1,4 +1,7 @@
-"""What every backend of torch.distributed does alike: gloo on a CPU, NCCL or RCCL on GPUs."""
+"""torch.distributed's backends: gloo on a CPU, NCCL or RCCL on GPUs.
+
+The file also has the requirements of GPU backends, and the reader of NCCL's log.
+"""
 
 import os
 import re
@@ -15,17 +18,17 @@ from specs.errors import UserError
 
 METHODS = frozenset({"all_reduce", "all_gather", "reduce_scatter", "broadcast", "send", "exchange"})
 IN_PLACE = frozenset({"all_reduce"})
-# torch 2.13 renamed them
+# torch 2.13 renamed both.
 _all_gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 class TorchCommunicator(Communicator):
-    """A process group.
+    """Connection through a process group.
 
     Args:
         world: the ranks.
-        group: of all ranks.
+        group: process group of all ranks.
     """
 
     def __init__(self, world: World, group: Any) -> None:
@@ -34,87 +37,93 @@ class TorchCommunicator(Communicator):
         self._token = torch.zeros(1, device=world.device)
 
     def barrier(self) -> None:
-        """An all-reduce of four bytes: on a GPU it holds the stream and not the host."""
+        """Run an all-reduce of four bytes; on a GPU the stream waits and not the host."""
         dist.all_reduce(self._token, group=self.group)
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:  # noqa: ARG002
-        """In place: torch.distributed has no other."""
+        """Run an all-reduce in place; torch.distributed has no other form."""
         dist.all_reduce(message, group=self.group)
 
     def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Into one tensor."""
+        """Run an all-gather into one tensor."""
         _all_gather(out, message, group=self.group)
 
     def reduce_scatter(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """Out of one tensor."""
+        """Run a reduce-scatter out of one tensor."""
         _reduce_scatter(out, message, group=self.group)
 
     def broadcast(self, message: torch.Tensor, root: int) -> None:
-        """From rank `root`."""
+        """Run a broadcast from rank `root`."""
         dist.broadcast(message, root, group=self.group)
 
     def send(self, message: torch.Tensor, to: int) -> None:
-        """To rank `to`."""
+        """Send to rank `to`."""
         dist.send(message, to, group=self.group)
 
     def recv(self, out: torch.Tensor, source: int) -> None:
-        """From rank `source`."""
+        """Receive from rank `source`."""
         dist.recv(out, source, group=self.group)
 
     def isend(self, message: torch.Tensor, to: int) -> PendingMessage:
-        """To rank `to`; on a GPU from a stream of the library's own."""
+        """Send to rank `to`; on a GPU from the library's own stream."""
         return _require_pending(dist.isend(message, to, group=self.group))
 
     def irecv(self, out: torch.Tensor, source: int) -> PendingMessage:
-        """From rank `source`."""
+        """Receive from rank `source`."""
         return _require_pending(dist.irecv(out, source, group=self.group))
 
     def exchange(self, message: torch.Tensor, to: int, out: torch.Tensor, source: int) -> None:
-        """Both at once, in one batch."""
+        """Send and receive at once, in one batch."""
         both = [dist.P2POp(dist.isend, message, to, self.group), dist.P2POp(dist.irecv, out, source, self.group)]
         for one in dist.batch_isend_irecv(both):
             one.wait()
 
     def close(self) -> None:
-        """Let go of the group."""
+        """Destroy the group."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dist.destroy_process_group(self.group)
 
 
 def _require_pending(work: PendingMessage | None) -> PendingMessage:
-    """None is what a rank gets that is not in the group."""
+    """Return the work; None means that this rank is not in the group."""
     if work is None:
         raise RuntimeError("this rank is not in the group that it sends through")
     return work
 
 
 def process_group(world: World, backend: str) -> Any:
-    """A group of all ranks, so that its traffic mixes with no other's; of fewer, the one that they have."""
+    """Return a new group of all ranks, or the group of fewer ranks.
+
+    A new group keeps its traffic apart from other traffic.
+    """
     return world.group or dist.new_group(backend=backend)
 
 
 def connect_groups(groups: Sequence[Sequence[int]], backend: str, world: World) -> TorchCommunicator:
-    """This rank's group of several disjoint ones: every rank has to make them all, in the same order."""
+    """Connect this rank's group of several disjoint groups.
+
+    Every rank has to create all groups, in the same order.
+    """
     made = {tuple(ranks): dist.new_group(list(ranks), backend=backend) for ranks in groups}
     return TorchCommunicator(world, next(group for ranks, group in made.items() if world.rank in ranks))
 
 
-# gloo through torch.distributed: collectives between CPUs, over TCP also on one host. It comes with torch.
+# gloo through torch.distributed: collectives between CPUs, over TCP even on one host. torch includes it.
 
 
 def why_no_gloo(_: World) -> str | None:
-    """Some builds of torch lack it."""
+    """Return one line where this build of torch lacks gloo; None elsewhere."""
     return None if dist.is_gloo_available() else "this torch is built without gloo; install one that has it"
 
 
 def connect_gloo(world: World) -> Communicator:
-    """A group of its own, so that its traffic mixes with no other's."""
+    """Connect all ranks through a new group."""
     return TorchCommunicator(world, process_group(world, "gloo"))
 
 
 def connect_gloo_groups(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
-    """Likewise, of some ranks."""
+    """Connect the ranks of each group."""
     return connect_groups(groups, "gloo", world)
 
 
@@ -130,18 +139,21 @@ GLOO = Backend(
 )
 
 
-# What backends of GPUs need alike, each in one line with how to get it.
+# Requirements of GPU backends, each as one line with its remedy.
 #
-# Nothing here makes a CUDA context or a process group: it is asked while cases are planned, too.
+# Nothing here creates a CUDA context or a process group, since planning of cases asks too.
 
 MULTI_RANK_VARIABLE = "NCCL_MULTI_RANK_GPU_ENABLE"
 OVERLAPPING_VARIABLE = "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"
 MULTI_RANK_MIN_VERSION = 23_000
-"""The first NCCL that lets several ranks share a GPU, as ncclGetVersion counts: 2.30.0."""
+"""First NCCL that lets ranks share a GPU, as ncclGetVersion counts: 2.30.0."""
 
 
 def why_no_gpus(world: World) -> str | None:
-    """A GPU for each rank of this host, unless ranks are meant to share one."""
+    """Return one line where a rank of this host has no GPU; None elsewhere.
+
+    Ranks that are meant to share a GPU need only one.
+    """
     if world.kind != "cuda":
         return f"it moves messages between GPUs and the ranks are on {world.kind}; run it where torch sees a GPU"
     there, needed = torch.cuda.device_count(), 1 if world.overlapping else world.local_ranks
@@ -153,21 +165,30 @@ def why_no_gpus(world: World) -> str | None:
 
 
 def why_not_one_host(world: World) -> str | None:
-    """Memory that is mapped from GPU to GPU ends at the host."""
+    """Return one line where ranks span hosts; None on one host.
+
+    Memory that is mapped from GPU to GPU ends at the host.
+    """
     if world.hosts > 1:
         return f"it reaches the GPUs of one host and these ranks are on {world.hosts}; run it on one"
     return None
 
 
 def why_not_all_ranks(world: World) -> str | None:
-    """Libraries that join all ranks that were started, or none."""
+    """Return one line where not all started ranks are in the group; None elsewhere.
+
+    Some libraries join all started ranks or none.
+    """
     return (
         None if world.group is None else f"it joins all ranks that were started, and these are the first {world.ranks}"
     )
 
 
 def why_no_shared_gpu(world: World, version: int) -> str | None:
-    """An NCCL that lets ranks share a GPU and has been told to; `version` as ncclGetVersion counts."""
+    """Return one line where NCCL does not let ranks share a GPU; None elsewhere.
+
+    NCCL must support it and be told to; `version` counts as ncclGetVersion does.
+    """
     if not world.overlapping:
         return None
     if version < MULTI_RANK_MIN_VERSION:
@@ -177,34 +198,34 @@ def why_no_shared_gpu(world: World, version: int) -> str | None:
 
 
 def why_no_overlapping_memory(world: World) -> str | None:
-    """Symmetric memory has to be told that ranks share a GPU."""
+    """Return one line where symmetric memory is not told that ranks share a GPU."""
     return why_not_enabled(OVERLAPPING_VARIABLE) if world.overlapping else None
 
 
 def why_not_enabled(name: str) -> str | None:
-    """A switch of the environment that has to be on."""
+    """Return one line where an environment variable is not set to 1; None elsewhere."""
     return None if os.environ.get(name) == "1" else f"ranks share a GPU; set {name}=1 for them"
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's exception says, without its stack of C++ frames."""
+    """Return the message of a library's exception without its stack of C++ frames."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:240] if lines else type(error).__name__
 
 
-# NCCL through torch.distributed, as most frameworks call it; on ROCm builds of torch the same calls are RCCL's.
+# NCCL through torch.distributed, as most frameworks call it. On ROCm builds of torch the same calls use RCCL.
 
 NCCL_NAME = "rccl" if torch.version.hip else "nccl"
 
 
 def nccl_version() -> int:
-    """Of the NCCL that torch has, as ncclGetVersion counts: 22907 is 2.29.7."""
+    """Return the version of torch's NCCL as ncclGetVersion counts: 22907 is 2.29.7."""
     major, minor, patch = torch.cuda.nccl.version()[:3]
     return int(major) * 10_000 + int(minor) * 100 + int(patch)
 
 
 def why_no_nccl(world: World) -> str | None:
-    """GPUs, and a torch that is built with it."""
+    """Return one line where GPUs or a torch with NCCL are missing; None elsewhere."""
     if reason := why_no_gpus(world):
         return reason
     if not dist.is_nccl_available():
@@ -213,19 +234,21 @@ def why_no_nccl(world: World) -> str | None:
 
 
 def connect_nccl(world: World) -> Communicator:
-    """A group of its own. NCCL joins the ranks at the first call, so one is made here.
+    """Connect all ranks through a new group.
+
+    NCCL joins the ranks at the first call, so a barrier follows.
 
     Raises:
-        UserError: it does not come together.
+        UserError: NCCL does not connect the ranks.
     """
     return _complete_start(TorchCommunicator(world, process_group(world, "nccl")))
 
 
 def connect_nccl_groups(world: World, groups: Sequence[Sequence[int]]) -> Communicator:
-    """Likewise, of some ranks.
+    """Connect the ranks of each group.
 
     Raises:
-        UserError: they do not come together.
+        UserError: NCCL does not connect the ranks.
     """
     return _complete_start(connect_groups(groups, "nccl", world))
 
@@ -249,15 +272,15 @@ NCCL = Backend(
 )
 
 
-# What NCCL says of its choices with NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=TUNING. Text in, facts out.
+# Reader of NCCL's choices in its log, with NCCL_DEBUG=INFO and NCCL_DEBUG_SUBSYS=TUNING.
 #
 #     NCCL INFO AllReduce: 16384 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}
 #     NCCL INFO AllReduce: 16384 Bytes -> Algo 1 proto 0 time 12.300000                        (before 2.24)
 #     NCCL INFO AllReduce [Symmetric]: 16384 Bytes -> Kernel AllReduce_AGxLL_R nchannels 4 …   (from 2.27)
 #
-# The bytes are the larger of what a rank sends and receives: what nccl-tests and specs/traffic.py call the message.
-# Only the symmetric kernels are told with the bytes that a rank sends, so of them those count whose ranks send the
-# message.
+# The bytes are the larger of sent and received bytes of a rank: the message of nccl-tests and specs/traffic.py.
+# Symmetric kernels print the bytes that a rank sends instead. They therefore count only for operations whose ranks send
+# the message.
 
 NCCL_OPS = {
     "AllReduce": "all_reduce",
@@ -266,7 +289,7 @@ NCCL_OPS = {
     "Broadcast": "broadcast",
 }
 NCCL_ALGORITHMS = ("tree", "ring", "collnet-direct", "collnet-chain", "nvls", "nvls-tree", "pat")
-"""In the order of NCCL's numbers, which older ones print."""
+"""Algorithms in the order of NCCL's numbers, which older versions print."""
 NCCL_PROTOCOLS = ("LL", "LL128", "SIMPLE")
 _ALGORITHM_ALIASES = {"COLLNETDIRECT": "collnet-direct", "COLLNETCHAIN": "collnet-chain", "NVLSTREE": "nvls-tree"}
 
@@ -277,7 +300,10 @@ _CHOICE_PATTERN = re.compile(
 
 
 def parse_choices(log: str) -> dict[tuple[str, int], str]:
-    """(op, message bytes) to algorithm and protocol, `ring LL`; left out where NCCL chose now this and now that."""
+    """Return algorithm and protocol by (op, message bytes), such as `ring LL`.
+
+    Messages for which NCCL made several choices are left out.
+    """
     told = defaultdict[tuple[str, int], set[str]](set)
     for line in _CHOICE_PATTERN.finditer(log):
         if (op := NCCL_OPS.get(line["op"])) and (choice := _parse_choice(line)):
@@ -296,7 +322,10 @@ def _parse_choice(line: re.Match[str]) -> str | None:
 
 
 def _canonical_name(word: str, names: tuple[str, ...]) -> str | None:
-    """A name as it stands in `names`, whether printed as a number, in capitals or not; None for an unknown one."""
+    """Return a name as in `names`, from a number or a word in any case.
+
+    None for an unknown name.
+    """
     if word.isdecimal():
         return names[int(word)] if int(word) < len(names) else None
     plain = word.upper().replace("_", "")

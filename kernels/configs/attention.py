@@ -1,7 +1,8 @@
-"""How decode attention is cut into programs, and the rule that cuts what no table covers, by architecture and SMs.
+"""The split of decode attention into programs: rule, tuned tables and dispatch.
 
-A step is one tile of K and V: 32 KiB, or 16 where an SM has only 100 KiB of shared memory. Either leaves room for two
-programs of three stages an SM, which is what keeps its memory busy while one of them is in its softmax.
+The rule cuts shapes without a tuned row, by architecture and SMs. A step is one tile of K and V: 32 KiB, or 16 where an
+SM has only 100 KiB of shared memory. Both leave room for two programs of three stages per SM, so memory stays busy
+while one program is in its softmax.
 """
 
 from dataclasses import dataclass
@@ -24,14 +25,22 @@ from specs.gpus import Arch, find_arch
 from specs.units import ITEMSIZE
 
 MERGE_FAN_IN = 16
-"""Parts that one program adds up. Where there are more, their sums are added up likewise: so 256 at most."""
+"""Parts that one program adds up.
+
+The sums of more parts are added up in the same way, so there are at most 256 parts.
+"""
 MIN_STEPS_PER_PART = 2
-"""Steps that a part has at least, so that one tile is on its way while the other is worked on."""
+"""Least steps of a part.
+
+One tile can then be in flight during the work on the other tile.
+"""
 START_COST_STEPS, MERGE_COST_STEPS = 1, 2
-"""What a program costs beside its steps: to begin, and for each time that partial results are added up, of which 16
-are 64 KiB."""
+"""Cost of a program besides its steps, in steps: its start, a merge level.
+
+Merging 16 partial results reads 64 KiB.
+"""
 PROGRAMS_PER_SM = 2
-"""Programs that are meant to work on an SM at once."""
+"""Programs that should run on an SM at once."""
 
 
 class SplitConfig(NamedTuple):
@@ -39,7 +48,7 @@ class SplitConfig(NamedTuple):
 
     Attributes:
         block: tokens of K and V that a program takes at a time.
-        warps: of a program.
+        warps: warps of a program.
         stages: depth of the software pipeline.
         split: programs that share the tokens of one sequence and kv head.
     """
@@ -55,42 +64,49 @@ class SplitConfig(NamedTuple):
 
     @property
     def merge_levels(self) -> int:
-        """How often partial results are added up: not at all, once, or groups of 16 and then their sums."""
+        """Levels of merging: 0, 1, or 2 for groups of 16 and then their sums."""
         return merge_levels(self.split)
 
     def in_flight_bytes(self, dtype: str, head_dim: int) -> int:
-        """Bytes of K and V that a program has asked for and not yet got while it works on a tile.
+        """Return the bytes of K and V that a program has in flight during a step.
 
-        Triton keeps a buffer less than there are stages and fills the one just read at the end of a step.
+        Triton keeps one buffer less than there are stages, and refills the buffer just read at the end of a step.
         """
         return 2 * self.block * head_dim * ITEMSIZE[dtype] * (self.stages - 2)
 
     def partial_count(self, pairs: int) -> int:
-        """Partial results that one call passes between programs, of `pairs` of a sequence and a kv head."""
+        """Return how many partial results one call passes between programs.
+
+        `pairs` counts pairs of a sequence and a kv head.
+        """
         return pairs * (self.split + ceil(self.split / MERGE_FAN_IN)) if self.merge_levels else 0
 
     def counter_count(self, pairs: int) -> int:
-        """Counters of arrivals that one call needs."""
+        """Return how many arrival counters one call needs."""
         return pairs * (ceil(self.split / MERGE_FAN_IN) + 1) if self.merge_levels else 0
 
 
 def merge_levels(split: int) -> int:
-    """How often the results of `split` parts are added up."""
+    """Return the levels of merging for `split` parts."""
     return 0 if split == 1 else 1 if split <= MERGE_FAN_IN else 2
 
 
 def unsplit_config(arch: Arch, dtype: str, head_dim: int) -> SplitConfig:
-    """Whole sequences in the tile that the shared memory of an SM allows."""
+    """Return the configuration for whole sequences.
+
+    Its tile is the largest that the shared memory of an SM allows.
+    """
     tile_bytes = 2**15 if arch.shared_bytes >= 2**17 else 2**14
     return SplitConfig(block=tile_bytes // (2 * head_dim * ITEMSIZE[dtype]), warps=4, stages=3)
 
 
 @cache
 def choose_split(pairs: int, steps: int, sms: int) -> int:
-    """Programs that share each of `pairs` of a sequence and a kv head, whose longest has `steps` steps.
+    """Return how many programs share each pair of a sequence and a kv head.
 
-    Of all splits the one whose programs are through first, the fewest parts of those: they take turns of PER_SM on
-    every SM, and each turn lasts as long as the steps of a part with what a program costs beside them.
+    The longest of the `pairs` has `steps` steps. The chosen split ends first, and among equals has the fewest parts.
+    Programs take turns, PROGRAMS_PER_SM on every SM. Each turn takes the steps of a part plus the fixed cost of a
+    program.
     """
 
     def duration(parts: int) -> int:
@@ -101,21 +117,24 @@ def choose_split(pairs: int, steps: int, sms: int) -> int:
 
 
 def rule_split_config(arch: Arch, sms: int, dtype: str, *, pairs: int, context: int, head_dim: int) -> SplitConfig:
-    """The cut of `pairs` of a sequence and a kv head, each of `context` tokens, on a GPU of `sms` SMs."""
+    """Return the rule's cut of `pairs` pairs of a sequence and a kv head.
+
+    Each pair has `context` tokens, and the GPU has `sms` SMs.
+    """
     one = unsplit_config(arch, dtype, head_dim)
     return one._replace(split=choose_split(pairs, ceil(context / one.block), sms))
 
 
 @cache
 def sm_count(device: torch.device) -> int:
-    """SMs of a device; without a GPU those of the one whose configurations CPU tensors take."""
+    """Return the SMs of a device; without a GPU those of ARCH_WITHOUT_GPU."""
     if device.type != "cuda":
         return arch_sm_count(ARCH_WITHOUT_GPU)
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def arch_sm_count(name: str) -> int:
-    """SMs of the GPU that stands for an architecture."""
+    """Return the SMs of an architecture's representative GPU."""
     sms = find_arch(name).representative.sms
     assert sms is not None  # noqa: S101 - each of them has a count in its datasheet
     return sms
@@ -124,7 +143,10 @@ def arch_sm_count(name: str) -> int:
 # Cuts of decode attention by architecture and shape: `kernels/tuned/<arch>.attention.json`.
 
 MAX_PAIRS_DISTANCE, MAX_CONTEXT_DISTANCE = 0.5, 1.0
-"""In powers of two. Pairs decide how many parts fill the SMs; the context how long each takes, which matters less."""
+"""Largest distances between a shape and a row, in powers of two.
+
+Pairs decide how many parts fill the SMs. The context decides the time of each part, which matters less.
+"""
 
 
 @dataclass(frozen=True)
@@ -132,11 +154,11 @@ class AttentionRow:
     """The cut of one class of shapes.
 
     Attributes:
-        dtype, batch, context, heads, kv_heads, head_dim: the shape that was looked at.
+        dtype, batch, context, heads, kv_heads, head_dim: the shape that was tuned.
         page_size: tokens of a page, 0 for a contiguous cache.
-        config: what was chosen.
+        config: the chosen cut.
         seconds: cold mean of a call.
-        basis: MEASURED followed by the GPU.
+        basis: MEASURED_BASIS followed by the GPU.
     """
 
     dtype: str
@@ -152,15 +174,15 @@ class AttentionRow:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What a row is of: a table has one row a shape."""
+        """Shape of the row; a table has one row per shape."""
         return self.dtype, self.batch, self.context, self.heads, self.kv_heads, self.head_dim, self.page_size
 
     def distance(
         self, dtype: str, batch: int, context: int, heads: int, kv_heads: int, head_dim: int, page_size: int
     ) -> float | None:
-        """How far a shape is from this one in powers of two; None where it is out of reach.
+        """Return the distance of a shape in powers of two; None where it is out of reach.
 
-        A batch of 32 on one kv head is a batch of 4 on eight: as many pairs, each a stream of its own.
+        A batch of 32 on one kv head equals a batch of 4 on eight: as many pairs, each a stream of its own.
         """
         pairs = abs(log2(batch * kv_heads / (self.batch * self.kv_heads)))
         length = abs(log2(context / self.context))
@@ -199,12 +221,12 @@ def _read_attention_row(config: dict[str, Any], **rest: Any) -> AttentionRow:
 
 @cache
 def tuned_attention_table(arch: str, folder: Path = TUNED_FOLDER) -> ConfigTable[AttentionRow] | None:
-    """The table of an architecture; None if there is none."""
+    """Return the table of an architecture; None if there is none."""
     path = folder / f"{arch}.attention.json"
     return load_attention_table(path) if path.exists() else None
 
 
-# The cut that decode attention runs with: a table's where one covers the shape, else the rule's. No search.
+# Dispatch: the cut of a tuned row that covers the shape, else the rule's. There is no search.
 
 
 @cache
@@ -212,7 +234,9 @@ def choose_split_config(
     name: str, sms: int, dtype: str, *, batch: int, context: int, heads: int, kv_heads: int, head_dim: int,
     page_size: int = 0,
 ) -> ConfigChoice[SplitConfig]:  # fmt: skip
-    """What a call runs with on the architecture `name` with `sms` SMs; page_size is 0 for a contiguous cache.
+    """Return the cut of a call on the architecture `name` with `sms` SMs.
+
+    page_size is 0 for a contiguous cache.
 
     Raises:
         UserError: the architecture's limits are unknown, or its table cannot be read.

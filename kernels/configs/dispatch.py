@@ -1,4 +1,7 @@
-"""Configurations by architecture and shape: `kernels/tuned/<arch>.json`, on what grounds, and the nearest row."""
+"""Choice of a linear's configuration: tuned tables, else the cost model's rule.
+
+Tables are `kernels/tuned/<arch>.json`; each row has its basis, and serves near shapes.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -17,16 +20,17 @@ from specs.errors import UserError
 from specs.gpus import ARCHS, Arch, find_arch
 from specs.units import ITEMSIZE
 
-# Which space of configurations and which model a count of tokens has: the skinny linear's or the GEMM's.
+# Search space and cost model by token count: the skinny linear's or the GEMM's.
 
 
 class SearchSpace(NamedTuple):
-    """What the search knows of one kernel.
+    """Functions of the search for one kernel.
 
     Attributes:
-        candidates: `candidates(on, dtype, tokens=…, n=…, k=…)` gives what is worth a try.
-        predict: `predict(config, gpu, ctas, dtype, tokens=…, n=…, k=…)` says how long it should take.
-        programs_per_sm: `resident(on, config, dtype, registers=…, shared=…)` says how many programs an SM holds.
+        candidates: `candidates(arch, dtype, tokens=…, n=…, k=…)` gives configurations that are worth a try.
+        predict: `predict(config, gpu, ctas, dtype, tokens=…, n=…, k=…)` gives a `Prediction`.
+        programs_per_sm: `programs_per_sm(arch, config, dtype, registers=…, shared=…)` gives the programs that an SM
+            holds.
     """
 
     candidates: Callable[..., list[LinearConfig]]
@@ -39,21 +43,24 @@ GEMM = SearchSpace(space.gemm_candidates, cost_model.predict_gemm, cost_model.ge
 
 
 def search_space(tokens: int) -> SearchSpace:
-    """That of the kernel which serves so many tokens."""
+    """Return the space of the kernel that serves so many tokens."""
     return SKINNY if tokens <= SKINNY_MAX_TOKENS else GEMM
 
 
-# The rule that serves what no table covers: of the configurations that fit, the one with the fastest prediction.
+# The rule for shapes without a tuned row: among configurations that fit, the fastest prediction.
 #
-# The static model predicts. What lies within two percent of the best is a tie, which goes to pointers before
-# descriptors, to fewer parts of k, to fewer stages and to larger tiles, in this order: each costs something that the
-# model does not see. Then comes the best of what is left with its ties, and so on.
+# The static model predicts. Configurations within two percent of the best are a tie. Ties prefer pointers to
+# descriptors, fewer parts of k, fewer stages and larger tiles, in this order: each costs time that the model does not
+# see. Then comes the best of the rest with its ties, and so on.
 
 TIE_TOLERANCE = 0.02
 
 
 def rank_configs(configs: Iterable[tuple[LinearConfig, Prediction]]) -> list[tuple[LinearConfig, Prediction]]:
-    """From the fastest prediction to the slowest, ties in the order above; what does not fit is left out."""
+    """Return configurations from the fastest to the slowest prediction.
+
+    Ties have the order above. Configurations that do not fit are left out.
+    """
 
     def seconds(pair: tuple[LinearConfig, Prediction]) -> float:
         return pair[1].seconds or 0.0
@@ -73,7 +80,10 @@ def rank_configs(configs: Iterable[tuple[LinearConfig, Prediction]]) -> list[tup
 
 
 def ranked_candidates(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[tuple[LinearConfig, Prediction]]:
-    """All candidates for a shape with what is predicted on the architecture's representative GPU, best first."""
+    """Return all candidates for a shape with their predictions, best first.
+
+    Predictions are for the architecture's representative GPU.
+    """
     shape, known = {"tokens": tokens, "n": n, "k": k}, search_space(tokens)
     return rank_configs(
         (config, known.predict(config, arch.representative, known.programs_per_sm(arch, config, dtype), dtype, **shape))
@@ -82,7 +92,7 @@ def ranked_candidates(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) ->
 
 
 def rule_config(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> LinearConfig:
-    """The configuration for y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on `arch`."""
+    """Return the configuration for y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on `arch`."""
     return ranked_candidates(arch, dtype, tokens=tokens, n=n, k=k)[0][0]
 
 
@@ -91,7 +101,10 @@ SCHEMA = 2
 MEASURED_BASIS, STATIC_BASIS = "measured on ", "static model"
 REMEDY = "restore it, or delete it and run python -m kernels tune"
 MAX_SHAPE_DISTANCE = 0.5
-"""A row serves shapes up to this far in powers of two, in n and in k: a factor of 1.41 either way."""
+"""Largest distance of a row's shapes in powers of two, in n and in k.
+
+It is a factor of 1.41 either way.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,10 +112,10 @@ class LinearRow:
     """The configuration of one shape class.
 
     Attributes:
-        dtype, tokens, n, k: the shape that was looked at; `tokens` is the class, see `token_tile`.
-        config: what was chosen.
-        seconds: cold mean of a call where measured, or what the model predicts.
-        basis: STATIC, or MEASURED followed by the GPU.
+        dtype, tokens, n, k: the shape that was tuned; `tokens` is the class, see `token_class`.
+        config: the chosen configuration.
+        seconds: cold mean of a call where measured, else the model's prediction.
+        basis: STATIC_BASIS, or MEASURED_BASIS followed by the GPU.
     """
 
     dtype: str
@@ -115,11 +128,14 @@ class LinearRow:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What a row is of: a table has one row a shape."""
+        """Shape of the row; a table has one row per shape."""
         return self.dtype, self.tokens, self.n, self.k
 
     def distance(self, dtype: str, tokens: int, n: int, k: int) -> float | None:
-        """How far a shape is from this one in powers of two; None where it is out of reach or of another class."""
+        """Return the distance of a shape in powers of two.
+
+        None where the shape is out of reach or of another class.
+        """
         along_n, along_k = abs(log2(n / self.n)), abs(log2(k / self.k))
         near = (
             dtype == self.dtype and token_class(tokens) == self.tokens and max(along_n, along_k) <= MAX_SHAPE_DISTANCE
@@ -128,19 +144,19 @@ class LinearRow:
 
 
 class TableRow(Protocol):
-    """A linear's row, or one of attention."""
+    """A linear's row, or a row of attention."""
 
     @property
     def config(self) -> Any:
-        """A NamedTuple."""
+        """Configuration, a NamedTuple."""
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What a row is of."""
+        """Shape of the row."""
 
     @property
     def distance(self) -> Callable[..., float | None]:
-        """From a shape, in the order of `shape`; None where it is out of reach."""
+        """Distance from a shape, in the order of `shape`; None where it is out of reach."""
 
 
 RowType = TypeVar("RowType", bound=TableRow)
@@ -152,7 +168,7 @@ class ConfigTable(Generic[RowType]):
 
     Attributes:
         arch: sm_90, …
-        made: by basis, what it was made with: GPU, versions, date.
+        made: by basis, its provenance: GPU, versions, date.
         rows: one a shape class.
     """
 
@@ -161,18 +177,24 @@ class ConfigTable(Generic[RowType]):
     rows: tuple[RowType, ...] = ()
 
     def nearest(self, *shape: Any) -> RowType | None:
-        """The row nearest to a shape, given in the order of a row's fields; None where none is in reach."""
+        """Return the row nearest to a shape; None where none is in reach.
+
+        The shape has the order of a row's fields.
+        """
         distances = [(distance, row) for row in self.rows if (distance := row.distance(*shape)) is not None]
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
 
     def with_row(self, row: RowType) -> "ConfigTable[RowType]":
-        """This table with `row` in the place of the one of the same shape."""
+        """Return this table with `row` in place of the row of the same shape."""
         others = (one for one in self.rows if one.shape != row.shape)
         return replace(self, rows=tuple(sorted((*others, row), key=lambda one: one.shape)))
 
 
 def format_table(table: ConfigTable[Any]) -> str:
-    """A table as JSON, a line a row so that a change of one shows as one."""
+    """Return a table as JSON, a line per row.
+
+    A change of one row thus changes one line.
+    """
     rows = ",\n".join("    " + json.dumps(asdict(row) | {"config": row.config._asdict()}) for row in table.rows)
     head = {"schema": SCHEMA, "arch": table.arch, "made": table.made}
     return json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "rows": [\n' + rows + "\n  ]\n}\n"
@@ -188,10 +210,10 @@ def load_linear_table(path: Path) -> ConfigTable[LinearRow]:
 
 
 def read_table(path: Path, read_row: Callable[..., RowType]) -> ConfigTable[RowType]:
-    """Read a table whose rows `read_row` makes of their fields.
+    """Read a table; `read_row` makes a row of its fields.
 
     Raises:
-        UserError: as above.
+        UserError: the file cannot be read, or is no table of this schema and of the architecture in its name.
     """
     try:
         given = json.loads(path.read_text())
@@ -225,22 +247,25 @@ def _read_linear_row(config: dict[str, Any], **rest: Any) -> LinearRow:
 
 @cache
 def tuned_linear_table(arch: str, folder: Path = TUNED_FOLDER) -> ConfigTable[LinearRow] | None:
-    """The table of an architecture; None if there is none."""
+    """Return the table of an architecture; None if there is none."""
     path = folder / f"{arch}.json"
     return load_linear_table(path) if path.exists() else None
 
 
-# The configuration that a call runs with: a table's where one covers the shape, else the rule's. No search.
+# Dispatch: the configuration of a tuned row that covers the shape, else the rule's. There is no search.
 
 ARCH_WITHOUT_GPU = "sm_80"
-"""Whose configurations calls on CPU tensors take, which only Triton's interpreter makes."""
+"""Architecture whose configurations serve calls on CPU tensors.
+
+Only Triton's interpreter makes these calls.
+"""
 
 
 ConfigType = TypeVar("ConfigType")
 
 
 class ConfigChoice(NamedTuple, Generic[ConfigType]):
-    """A configuration, and what it rests on: measured, static model, or rule."""
+    """A configuration, and its basis: measured, static model, or rule."""
 
     config: ConfigType
     basis: str
@@ -251,9 +276,10 @@ class ConfigChoice(NamedTuple, Generic[ConfigType]):
 
 @cache
 def choose_config(name: str, dtype: str, *, tokens: int, n: int, k: int) -> ConfigChoice[LinearConfig]:
-    """What y[tokens, n] = x[tokens, k] · W[n, k]ᵀ runs with on the architecture `name`.
+    """Return the configuration of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ on `name`.
 
-    A row that another Triton was chosen for, and that this one compiles badly, gives way to the rule.
+    `name` is an architecture. A row that was chosen with another Triton, and that this Triton compiles badly, gives way
+    to the rule.
 
     Raises:
         UserError: the architecture's limits are unknown, or its table cannot be read.
@@ -267,7 +293,10 @@ def choose_config(name: str, dtype: str, *, tokens: int, n: int, k: int) -> Conf
 
 @cache
 def device_arch(device: torch.device) -> str:
-    """Architecture of a device: sm_90, …; one that is unknown takes that of the newest below it."""
+    """Return the architecture of a device, such as sm_90.
+
+    An unknown architecture takes the newest older one.
+    """
     if device.type != "cuda":
         return ARCH_WITHOUT_GPU
     major, minor = torch.cuda.get_device_capability(device)
@@ -276,5 +305,5 @@ def device_arch(device: torch.device) -> str:
 
 
 def configuration(*, arch: str, dtype: str, tokens: int, n: int, k: int) -> str:
-    """The choice in words, for the record."""
+    """Return the choice in words, for the record."""
     return str(choose_config(arch, dtype, tokens=tokens, n=n, k=k))

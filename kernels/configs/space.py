@@ -1,4 +1,4 @@
-"""The configurations of the skinny linear that are worth a try for a shape; which of any lie next to each other."""
+"""Candidate configurations of the skinny linear and of the GEMM for a shape."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -9,24 +9,33 @@ from kernels.configs.cost_model import gemm_programs_per_sm, skinny_programs_per
 from specs.gpus import WARP_SIZE, Arch
 from specs.units import ITEMSIZE
 
-# The configurations of the GEMM that are worth a try for a shape.
+# Candidate configurations of the GEMM.
 
 GEMM_BLOCK_SIZES = (64, 128, 256)
-"""Rows of W and tokens of a tile: matrix instructions of sm_90 take 64 at least, the copy engine 256 at most."""
+"""Rows of W and tokens of a tile.
+
+Matrix instructions of sm_90 take at least 64, the copy engine at most 256.
+"""
 GEMM_SPLIT_K = (1, 2, 3, 4, 6, 8, 12)
 GEMM_STAGES = (3, 4, 6)
 FP32_GEMM_CONFIG = LinearConfig(64, 32, 32, 1, 8, 3)
-"""No matrix unit multiplies true fp32: plain multiply-adds, whose operands have to fit into registers."""
+"""Configuration for fp32, which no matrix unit multiplies exactly.
+
+The operands of plain multiply-adds have to fit into registers.
+"""
 GEMM_MIN_ACCUMULATORS, GEMM_MAX_ACCUMULATORS = 16, 128
-"""Fp32 sums a thread: with fewer it has little to do, more of them spill."""
+"""Fp32 sums of a thread: fewer give it little to do, more spill."""
 WARPGROUP_MAX_ACCUMULATORS = 64
-"""From sm_90 on four warps multiply as one group, which with more sums than these would wait for its own loads."""
+"""Most sums of a thread where four warps multiply as one group, from sm_90 on.
+
+With more sums the group would wait for its own loads.
+"""
 
 
 def gemm_candidates(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[LinearConfig]:
-    """Configurations that an SM of `arch` has room for and that leave no part of k without work.
+    """Return configurations that fit an SM of `arch` and give every part of k work.
 
-    Where the arch has descriptors all use them: they take fewer registers, and loads run on under the epilogue.
+    Where the arch has descriptors all use them: they take fewer registers, and loads continue under the epilogue.
     """
     if dtype == "fp32":
         return [FP32_GEMM_CONFIG]
@@ -38,9 +47,12 @@ def gemm_candidates(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> l
 
 
 def _gemm_tilings(arch: Arch, tokens: int) -> Iterator[LinearConfig]:
-    """Tiles no wider than the tokens need, with as many sums a thread as its warps are for."""
+    """Yield tiles no wider than the tokens need.
+
+    A thread has as many sums as its warps are for.
+    """
     by_warps = arch.matrix == "HMMA"
-    depths = (32, 64) if by_warps else (64,)  # half a line where shared memory is short of two programs
+    depths = (32, 64) if by_warps else (64,)  # 32: half a line where shared memory is too small for two programs
     for rows, side, depth, parts, warps, stages in product(
         GEMM_BLOCK_SIZES, GEMM_BLOCK_SIZES, depths, GEMM_SPLIT_K, (4, 8), GEMM_STAGES
     ):
@@ -51,28 +63,31 @@ def _gemm_tilings(arch: Arch, tokens: int) -> Iterator[LinearConfig]:
 
 
 def _is_split_useful(arch: Arch, config: LinearConfig, tokens: int, n: int, k: int) -> bool:
-    """Whether the last part of k has work, and parts serve to fill the SMs: two rounds of tiles fill them well."""
+    """Return whether the last part of k has work, and a split serves to fill the SMs.
+
+    Two rounds of tiles fill them well.
+    """
     last = config.steps(k) * config.depth * (config.split - 1)
     tiles = config.programs(n, tokens) // config.split
     return last < k and (config.split == 1 or tiles <= 2 * (arch.representative.sms or 1))
 
 
 SKINNY_BLOCK_N = {True: (64, 128, 256), False: (2, 4, 8)}
-"""Rows of W a program, on the matrix units and with multiply-adds."""
+"""Rows of W of a program, on the matrix units and with multiply-adds."""
 SKINNY_WARPS = {True: (4, 8), False: (2, 4, 8)}
 SKINNY_SPLIT_K = (1, 2, 3, 4, 6, 8)
 SKINNY_STAGES = {True: (3, 4, 6), False: (1, 3)}
 BLOCK_K_BYTES = (128, 256)
-"""Of a row of W a stage, on the matrix units: a whole line, or two."""
+"""Bytes of a row of W per stage, on the matrix units: a whole line, or two."""
 CHUNKS_PER_THREAD = (1, 2)
-"""Pieces of 16 bytes that a thread has of a row, with multiply-adds."""
+"""Pieces of 16 bytes that a thread takes of a row, with multiply-adds."""
 MAX_MULTIPLY_ADD_TOKENS = 4
 SKINNY_MAX_ACCUMULATORS = 64
-"""Fp32 sums a thread; more of them spill beside the operands."""
+"""Most fp32 sums of a thread; more spill besides the operands."""
 
 
 def skinny_candidates(arch: Arch, dtype: str, *, tokens: int, n: int, k: int) -> list[LinearConfig]:
-    """Configurations that an SM has room for, that leave no program without work, and that Triton compiles well.
+    """Return configurations that fit an SM, give all programs work, and compile well.
 
     Where some cut W into whole tiles only those are taken: masks cost instructions and registers.
     """
@@ -115,7 +130,7 @@ ConfigTuple = TypeVar("ConfigTuple", bound=tuple[float, ...])
 
 
 def neighbours(config: ConfigTuple, candidates: list[ConfigTuple]) -> list[ConfigTuple]:
-    """Those of `candidates` that differ from `config` in one field, the nearest values of numbers first."""
+    """Return `candidates` that differ from `config` in one field, nearest first."""
     return sorted(
         (one for one in candidates if config_distance(config, one)[0] == 1),
         key=lambda one: config_distance(config, one),
@@ -123,6 +138,6 @@ def neighbours(config: ConfigTuple, candidates: list[ConfigTuple]) -> list[Confi
 
 
 def config_distance(config: ConfigTuple, other: ConfigTuple) -> tuple[int, float]:
-    """In how many fields two configurations differ, and by how much in all."""
+    """Return in how many fields two configurations differ, and the total difference."""
     changed = [(old, new) for old, new in zip(config, other, strict=True) if old != new]
     return len(changed), sum(abs(float(new) - float(old)) / max(float(old), 1.0) for old, new in changed)

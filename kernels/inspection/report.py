@@ -1,4 +1,7 @@
-"""One row of `python -m kernels inspect`: a form as compiled for an architecture, beside what memory asks of it."""
+"""Rows of `python -m kernels inspect` as JSON and as a table.
+
+A row compares a compiled form with the needs of the architecture's memory.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,16 +20,16 @@ from specs.roofline import Ceilings, floor_seconds
 
 
 def variant_record(variant: InspectedVariant, arch: Arch) -> dict[str, Any]:
-    """What `inspect` tells of a form, as JSON; figures are None where `reason` says what the architecture lacks.
+    """Return the row of a form for one architecture, as JSON.
 
-    Keys: kernel, config, basis (measured, static model or rule), dtype, arch, registers (32 bits each, a thread),
-    spill_bytes (a thread), shared_bytes (a program), ctas_per_sm (that fit at once), bytes_in_flight_per_sm,
-    bytes_needed_per_sm (by Little's law), instructions (counts), load_bits (the narrowest load of the stream), barriers
-    and fences (of the loop that multiplies, see `kernels.inspection.sass`; None where there is no such loop, or no need
-    of a fence), pipeline_barriers (the most that the form should have; None where no rule says), unfenced (a fence is
-    missing), reason,
-    predicted (a list over shapes: layer, tp, n, k, tokens, the ctas_per_sm and bytes_in_flight_per_sm that a shape
-    fills, seconds, floor_seconds, share_of_floor; modelled for `gpu`).
+    Figures are None where `reason` names a feature that the architecture lacks. Keys: kernel, config, basis (measured,
+    static model or rule), dtype, arch, registers (32 bits each, of a thread), spill_bytes (of a thread), shared_bytes
+    (of a program), ctas_per_sm (that fit at once), bytes_in_flight_per_sm, bytes_needed_per_sm (by Little's law),
+    instructions (counts), load_bits (the narrowest load of the stream), barriers and fences (of the multiplying loop,
+    see `kernels.inspection.sass`; None without a loop or without need of a fence), pipeline_barriers (the most that the
+    form should have; None without a rule), unfenced (a fence is missing), reason, predicted (a list over shapes: layer,
+    tp, n, k, tokens, the ctas_per_sm and bytes_in_flight_per_sm that a shape fills, seconds, floor_seconds,
+    share_of_floor; modelled for `gpu`).
     """
     told: dict[str, Any] = {
         "kernel": variant.kernel.name,
@@ -93,7 +96,7 @@ def _prediction_record(variant: InspectedVariant, arch: Arch, ctas: int, shard: 
     }
 
 
-# The rows of `python -m kernels inspect` for people.
+# The table of `python -m kernels inspect`.
 
 NUMBER_COLUMNS = ("regs", "spills", "shared KiB", "CTAs/SM", "in flight / need KiB/SM", "barriers", "fences")
 KERNEL_LABELS = {
@@ -114,7 +117,7 @@ KERNEL_LABELS = {
 
 
 def render_table(rows: Sequence[dict[str, Any]], arch: Arch) -> Iterator[RenderableType]:
-    """Title, table and what it rests on."""
+    """Yield title, table and notes."""
     gpu = arch.representative
     yield f"{arch.name}, by the datasheet of {gpu}: {gpu.hbm_bytes_per_second / 1e12:.2f} TB/s, {gpu.sms} SMs\n"
     grid = Table(box=None, pad_edge=False)

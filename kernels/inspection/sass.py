@@ -1,10 +1,9 @@
-"""The loop of machine code that multiplies: the barriers and the proxy fences that each iteration passes.
+"""Reader of SASS: basic blocks, loops, and counts of the multiplying loop.
 
-The innermost loop with matrix instructions counts, else the one with the most multiplications. That is the loop over k
-of a linear, and the loop over tiles of K and V of decode attention: the number of its iterations makes the time.
-
-An iteration may skip code, such as the epilogue in a persistent GEMM that takes its tiles in one loop. So the counts
-are the least that an iteration can pass, over all branches that it may take.
+The counts are barriers and proxy fences per iteration. The innermost loop with matrix instructions counts, else the
+loop with the most multiplications. That is a linear's loop over k, and decode attention's loop over tiles of K and V:
+its iterations make the time. An iteration may skip code, such as the epilogue in a persistent GEMM that takes its tiles
+in one loop. The counts are therefore minima over all branches of an iteration.
 """
 
 import re
@@ -18,14 +17,14 @@ from typing import NamedTuple
 # Stretches of machine code without branches, and the loops that they form.
 
 _CODE_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;\n]*)", re.MULTILINE)
-_BRANCH_TARGET = re.compile(r"([^&?]*?)\b0x([0-9a-f]+)\b")  # some disassemblers go on with what the scheduler is told
+_BRANCH_TARGET = re.compile(r"([^&?]*?)\b0x([0-9a-f]+)\b")  # some disassemblers append scheduler hints
 
 
 class BasicBlock(NamedTuple):
-    """Instructions that follow each other, with no branch into their middle or out of it.
+    """Consecutive instructions, with no branch into their middle or out of it.
 
     Attributes:
-        opcodes: with their suffixes.
+        opcodes: instructions with their suffixes.
         targets: addresses of the blocks that may come next.
     """
 
@@ -37,13 +36,13 @@ class _Instruction(NamedTuple):
     address: int
     opcode: str
     target: int | None
-    falls_through: bool  # the next instruction may follow
+    falls_through: bool  # True where the next instruction may follow
 
 
 def basic_blocks(sass: str) -> dict[int, BasicBlock]:
-    """The blocks of a kernel by address, in order.
+    """Return the blocks of a kernel by address, in order.
 
-    Only BRA and EXIT leave a block here: our kernels call no functions and have no jump tables.
+    Only BRA and EXIT leave a block: our kernels call no functions and have no jump tables.
     """
     code = [_parse_instruction(*line) for line in _CODE_LINE.findall(sass)]
     begins = {one.address for one in code[:1]} | {one.target for one in code if one.target is not None}
@@ -60,15 +59,15 @@ def basic_blocks(sass: str) -> dict[int, BasicBlock]:
 def _parse_instruction(address: str, predicate: str, opcode: str, operands: str) -> _Instruction:
     target = _BRANCH_TARGET.match(operands.strip()) if opcode.split(".")[0] == "BRA" else None
     leaves = target is not None or opcode == "EXIT"
-    conditional = bool(predicate or (target and target[1]))  # by predicate, or by an operand ahead of the target
+    conditional = bool(predicate or (target and target[1]))  # by predicate, or by an operand before the target
     return _Instruction(int(address, 16), opcode, int(target[2], 16) if target else None, conditional or not leaves)
 
 
 def natural_loops(code: Mapping[int, BasicBlock]) -> dict[int, set[int]]:
-    """The blocks of each loop by the address of its head.
+    """Return the blocks of each loop by the address of its head.
 
-    A loop is closed by a branch to a block that every way to the branch has passed: its head. So code that the compiler
-    has laid behind the end of a kernel, and that returns into a loop, closes none.
+    A branch closes a loop if every way to the branch has passed its target: the head. Code that the compiler has put
+    after the end of a kernel, and that returns into a loop, therefore closes none.
     """
     passed = _dominators(code)
     loops: dict[int, set[int]] = {}
@@ -79,7 +78,10 @@ def natural_loops(code: Mapping[int, BasicBlock]) -> dict[int, set[int]]:
 
 
 def _dominators(code: Mapping[int, BasicBlock]) -> dict[int, set[int]]:
-    """For each block that can be reached, those that every way from the start to it passes, itself included."""
+    """Return the dominators of each reachable block, with the block itself.
+
+    Every way from the start to a block passes its dominators.
+    """
     first = next(iter(code), None)
     passed: dict[int, set[int]] = {} if first is None else {first: {first}}
     waiting = list(passed)
@@ -94,7 +96,7 @@ def _dominators(code: Mapping[int, BasicBlock]) -> dict[int, set[int]]:
 
 
 def _loop_body(code: Mapping[int, BasicBlock], head: int, last: int) -> set[int]:
-    """The blocks on the ways from the head of a loop to the block that closes it."""
+    """Return the blocks on the ways from a loop's head to the block that closes it."""
     found, waiting = {head}, [last]
     while waiting:
         at = waiting.pop()
@@ -104,26 +106,32 @@ def _loop_body(code: Mapping[int, BasicBlock], head: int, last: int) -> set[int]
     return found
 
 
-# Reading SASS: which instructions multiply, which load, and how wide.
+# Classes of instructions: products, and loads with their width.
 
 MATRIX_OPCODES = ("HGMMA", "UTCHMMA", "HMMA")
-"""Matrix instructions: by four warps, by one thread for four warps, by a warp."""
+"""Matrix instructions, issued by a group of warps, by one thread, or by a warp.
+
+HGMMA is issued by four warps, UTCHMMA by one thread for four warps, HMMA by a warp.
+"""
 
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 
 
 def count_opcodes(sass: str) -> Counter[str]:
-    """How often each instruction stands in the code, with its suffixes."""
+    """Return the number of each instruction in the code, with its suffixes."""
     return Counter(_OPCODE.findall(sass))
 
 
 def base_opcode(opcode: str) -> str:
-    """An instruction without its suffixes."""
+    """Return an instruction without its suffixes."""
     return opcode.split(".")[0]
 
 
 def load_bits(opcode: str) -> int | None:
-    """Bits that one thread loads from global memory; None for other instructions and for the copy engine's."""
+    """Return the bits that one thread loads from global memory.
+
+    None for other instructions and for the copy engine's.
+    """
     if base_opcode(opcode) not in ("LDG", "LDGSTS"):
         return None
     suffixes = opcode.split(".")[1:]
@@ -133,7 +141,10 @@ def load_bits(opcode: str) -> int | None:
 
 
 def summarise_opcodes(sass: str) -> dict[str, int]:
-    """Counts of what matters: matrix instructions, loads by width (LDG.128), multiply-adds, spills."""
+    """Return counts of matrix instructions, loads, multiply-adds and spills.
+
+    Loads are counted by width (LDG.128).
+    """
     found: Counter[str] = Counter()
     for opcode, count in count_opcodes(sass).items():
         name = base_opcode(opcode)
@@ -145,9 +156,10 @@ def summarise_opcodes(sass: str) -> dict[str, int]:
 
 
 def narrowest_load_bits(sass: str) -> int | None:
-    """Bits of the narrowest load that is no read back of what other programs left; None where there is none.
+    """Return the bits of the narrowest load of streamed data; None without any.
 
-    Those are marked STRONG: partial sums of other programs, lengths and page tables, a few bytes beside the weights.
+    Loads marked STRONG do not count. They read other programs' partial sums, lengths and page tables: few bytes next to
+    the weights.
     """
     streamed = (code for code in count_opcodes(sass) if ".STRONG" not in code)
     return min((bits for code in streamed if (bits := load_bits(code))), default=None)
@@ -160,7 +172,7 @@ ASYNC_PROXY_OPCODES = ("HGMMA", "UTCHMMA")
 
 @dataclass(frozen=True)
 class Loop:
-    """The blocks of a loop by address of their first instruction; `head` is where each iteration begins."""
+    """The blocks of a loop by address; each iteration begins at `head`."""
 
     head: int
     blocks: dict[int, BasicBlock]
@@ -172,17 +184,17 @@ class Loop:
 
     @property
     def barriers(self) -> int:
-        """Barriers of the whole program that each iteration passes at least."""
+        """Least number of barriers of the whole program that an iteration passes."""
         entered = self._least_before(is_barrier)
         ends = (at for at, block in self.blocks.items() if self.head in block.targets)
         return int(min(entered[at] + sum(map(is_barrier, self.blocks[at].opcodes)) for at in ends))
 
     @property
     def fences(self) -> int | None:
-        """Proxy fences that each iteration passes before a matrix instruction; None where it needs none.
+        """Least proxy fences of an iteration before a matrix instruction.
 
-        One is needed where cp.async writes what the matrix instruction reads through the asynchronous proxy. The copy
-        engine writes through that proxy itself.
+        None where no fence is needed. A fence is needed where cp.async writes data that the matrix instruction reads
+        through the asynchronous proxy. The copy engine itself writes through that proxy.
         """
         if not any(base_opcode(opcode) == "LDGSTS" for opcode in self.opcodes):
             return None
@@ -195,7 +207,10 @@ class Loop:
         return int(min(found)) if found else None
 
     def _least_before(self, counted: Callable[[str], bool]) -> dict[int, float]:
-        """The least of `counted` between the head of the loop and the beginning of each block."""
+        """Return the least count between the loop's head and the beginning of each block.
+
+        `counted` selects the counted instructions.
+        """
         least = dict.fromkeys(self.blocks, inf) | {self.head: 0}
         waiting = [self.head]
         while waiting:
@@ -209,23 +224,29 @@ class Loop:
 
 
 def _fences_before_matrix(block: BasicBlock) -> int | None:
-    """Proxy fences of a block before its first matrix instruction that needs one; None where it has none of those."""
+    """Return the fences of a block before its first asynchronous matrix instruction.
+
+    None where the block has no such instruction.
+    """
     at = next((at for at, opcode in enumerate(block.opcodes) if base_opcode(opcode) in ASYNC_PROXY_OPCODES), None)
     return None if at is None else sum(map(is_fence, block.opcodes[:at]))
 
 
 def is_barrier(opcode: str) -> bool:
-    """Whether threads wait there for all others of their program."""
+    """Return whether threads wait there for all other threads of their program."""
     return opcode.startswith(("BAR.SYNC", "BAR.RED"))
 
 
 def is_fence(opcode: str) -> bool:
-    """Whether it is what `fence.proxy.async` becomes."""
+    """Return whether the instruction is a compiled `fence.proxy.async`."""
     return opcode.startswith("FENCE.VIEW.ASYNC")
 
 
 def multiplying_loop(sass: str) -> Loop | None:
-    """The innermost loop with the most matrix instructions, else multiplications; None where no loop multiplies."""
+    """Return the innermost loop with the most matrix instructions.
+
+    Without matrix instructions, multiplications count. None where no loop multiplies.
+    """
     code = basic_blocks(sass)
     loops = [Loop(head, {at: code[at] for at in body}) for head, body in natural_loops(code).items()]
     for multiplies in (MATRIX_OPCODES, MULTIPLY_OPCODES):

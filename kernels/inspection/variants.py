@@ -1,4 +1,4 @@
-"""One compiled form of a kernel of ours, and how the forms of a configured one are made."""
+"""The compiled forms of our kernels that an architecture can be asked to run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from specs.parallel import Shard
 from specs.units import ITEMSIZE
 
 ShapesByChoice = dict[tuple[LinearConfig, str, bool], list[tuple[Shard, int]]]
-"""(configuration, basis, whole tiles), and the shapes that run so."""
+"""Shapes by (configuration, basis, whole tiles)."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class InspectedVariant:
 
     Attributes:
         kernel: the kernel.
-        config: what was configured, in words.
+        config: the configuration, in words.
         basis: measured, static model, rule or not chosen, where there was a choice.
-        dtype: of the operands.
-        warps: of a program.
-        in_flight_bytes: that a program has asked memory for and not yet got.
+        dtype: dtype of the operands.
+        warps: warps of a program.
+        in_flight_bytes: bytes that a program has in flight.
         compile_for: compiles it for an architecture.
-        linear_config: the configuration that predictions are made from; None where the model does not apply.
+        linear_config: the configuration for predictions; None where the model does not apply.
         shapes: (shard, tokens) of the inspected model that run with it.
-        missing_feature: what the architecture does not have that this needs; None where it runs.
+        missing_feature: required feature that the architecture lacks; None where the form runs.
     """
 
     kernel: Kernel
@@ -52,7 +52,7 @@ class InspectedVariant:
 
 
 def skinny_choices(arch: Arch, dtype: str, shards: Sequence[Shard], tiles: Sequence[int]) -> ShapesByChoice:
-    """What the decode linear is configured to for each shard at each tile of tokens."""
+    """Return the decode linear's configurations for each shard and tile of tokens."""
     found: ShapesByChoice = {}
     for shard in shards:
         for tokens in tiles:
@@ -73,7 +73,7 @@ def skinny_variant(
     dependent: bool = False,
     swiglu: bool = False,
 ) -> InspectedVariant:
-    """The decode linear, or what is made of it, in one configuration."""
+    """Return the decode linear, or a kernel derived from it, in one configuration."""
     variant = skinny.variant(config, dtype, even=even, dependent=dependent, swiglu=swiglu)
     return linear_variant(kernel, variant, config, basis, even, dtype, shapes)
 
@@ -87,7 +87,7 @@ def linear_variant(
     dtype: str,
     shapes: Sequence[tuple[Shard, int]],
 ) -> InspectedVariant:
-    """A linear compiled as `variant` for one configuration."""
+    """Return a linear compiled as `variant` for one configuration."""
     return InspectedVariant(
         kernel=kernel,
         config=str(config) if even else f"{config} masked",
@@ -104,7 +104,7 @@ def linear_variant(
 def fixed_variant(
     kernel: Kernel, variant: TritonVariant, config: str, dtype: str, in_flight_bytes: int
 ) -> InspectedVariant:
-    """A kernel that has nothing to choose, or whose time the model does not predict."""
+    """Return a kernel without a choice, or one that the model does not predict."""
     make = partial(compile_variant, variant)
     return InspectedVariant(kernel, config, None, dtype, variant.num_warps, in_flight_bytes, make)
 
@@ -116,7 +116,7 @@ INSPECTED_CONTEXT = 8192
 
 
 def attention_variants(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[InspectedVariant]:
-    """Contiguous and paged, once for each different code."""
+    """Yield contiguous and paged forms, once for each different code."""
     seen = set()
     for one in attention_shards(shards):
         group, sizes = (
@@ -137,11 +137,14 @@ def attention_variants(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Itera
                     yield replace(fixed_variant(kernel, compiled, told, dtype, in_flight), basis=basis)
 
 
-# The compiled forms of the GEMM that an architecture can be asked to run, and for which shapes.
+# The compiled forms of the GEMM.
 
 
 def gemm_variants(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[InspectedVariant]:
-    """The linear's forms, then those with the epilogue of gate and up, which gate_up alone asks for."""
+    """Yield the linear's forms, then those with the epilogue of gate and up.
+
+    Only gate_up asks for that epilogue.
+    """
     yield from _gemm_variants_of(gemm.TRITON_GEMM, dtype, _gemm_choices(arch, dtype, shards))
     gate_up = [shard for shard in shards if shard.layer == "gate_up"]
     yield from _gemm_variants_of(TRITON_GEMM_GATE_UP, dtype, _gemm_choices(arch, dtype, gate_up))
@@ -164,11 +167,11 @@ def _gemm_variants_of(kernel: Kernel, dtype: str, served: ShapesByChoice) -> Ite
         yield linear_variant(kernel, variant, config, basis, even, dtype, shapes)
 
 
-# The forms of what a layer has between its linears: SwiGLU alone and as an epilogue, RMSNorm, rotary embedding.
+# The forms of the elementwise kernels: SwiGLU alone and as an epilogue, RMSNorm, rotary embedding.
 
 
 def elementwise_variants(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[InspectedVariant]:
-    """All forms for `arch` that the models of `shards` run with."""
+    """Yield all forms for `arch` that the models of `shards` run with."""
     found = skinny_choices(arch, dtype, [shard for shard in shards if shard.layer == "gate_up"], SKINNY_TOKEN_CLASSES)
     for chosen, shapes in found.items():
         yield skinny_variant(TRITON_SKINNY_GATE_UP, *chosen, dtype, shapes, swiglu=True)
@@ -198,14 +201,14 @@ def _rotary_variant(head_dim: int, dtype: str) -> InspectedVariant:
     return fixed_variant(rotary.TRITON_ROTARY, variant, words, dtype, heads * head_dim * ITEMSIZE[dtype])
 
 
-# Every compiled form of our own kernels that an architecture can be asked to run, and for which shapes.
+# All compiled forms.
 
 TMA_EXAMPLE = LinearConfig(64, 16, 64, 2, 4, 4, tma=True)
-"""What is shown of the bulk tensor copy engine where no shape has chosen it."""
+"""Example of the bulk tensor copy engine, where no shape has chosen it."""
 
 
 def inspected_variants(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[InspectedVariant]:
-    """All forms for `arch`, decode kernels first."""
+    """Yield all forms for `arch`, decode kernels first."""
     yield from _skinny_variants(arch, dtype, shards)
     yield from _gemv_variants(dtype, shards)
     yield from attention_variants(arch, dtype, shards)
@@ -242,7 +245,7 @@ def _gemv_variants(dtype: str, shards: Sequence[Shard]) -> Iterator[InspectedVar
             found.setdefault(form, []).append((shard, tokens))
     for form, shapes in found.items():
         step = form.threads * cuda_gemv.CHUNK_BYTES // ITEMSIZE[dtype]
-        # Every stage of its ring is in flight, where Triton's pipeline works on one.
+        # Every stage of the ring is in flight, where Triton's pipeline works on one stage.
         cut = LinearConfig(form.rows, form.tokens, step, 1, form.warps, form.stages + 1, matrix=False)
         yield InspectedVariant(
             kernel=cuda_gemv.CUDA_GEMV,

@@ -1,9 +1,9 @@
-"""Device time on a GPU: CUDA events around graph replays, or around calls launched one by one.
+"""Device time on a GPU: CUDA events around graph replays or eager calls.
 
-A sample is t = (T(2n) − T(n)) / n, where T(n) is the time between events around n calls. What it costs to start a
-graph, or to begin launching, is in both and drops out. Graph samples are queued behind untimed replays, which bring the
-SM clock up. So the host runs ahead, and no gap of its making lies between two events. For eager calls nothing is
-queued ahead: where the host is slower than the device, that is what they are there to show.
+A sample is t = (T(2n) − T(n)) / n, where T(n) is the time between events around n calls. The start of a graph, or of
+launching, is in both and cancels. Graph samples are queued after untimed replays, which raise the SM clock. The host
+thus runs ahead, and causes no gap between two events. Eager calls have nothing queued ahead: where the host is slower
+than the device, they are meant to show it.
 """
 
 import time
@@ -21,25 +21,31 @@ import torch
 from kernels.timing.device import Device, read_load
 from kernels.timing.host import MAX_ROUNDS, Call, TimerSamples, gc_disabled
 
-# The SM clock before samples: load the GPU until its clock holds still, because an idle GPU runs far below it.
+# The SM clock before samples: load the GPU until its clock is steady, since an idle GPU runs far below it.
 #
 # A GPU takes tens of milliseconds of load to reach its clock. Each reading is taken while work is queued: the clock of
 # an idle GPU says nothing about a sample.
 
 STEADY_TOLERANCE = 0.01
-"""Relative difference of two readings up to which the clock has not moved."""
+"""Largest relative difference of two readings of a steady clock."""
 MIN_LOAD_SECONDS, MAX_LOAD_SECONDS = 0.05, 0.1
-"""Load before the samples of a GPU whose clock is not known to be up: the least, and the most that is waited for it."""
+"""Least and most load before samples, where the clock may still be low."""
 IDLE_SECONDS = 0.5
 """Time without load after which the clock may have fallen."""
 MAX_CHUNKS = 200
-"""Chunks that are queued at most, however short they turn out."""
+"""Most chunks that are queued, however short they are."""
 CHUNK_SECONDS = 3e-3
-"""Load between two readings: three chunks, two of them read, make 9 ms of load for a GPU that is warm."""
+"""Load between two readings.
+
+Three chunks with two readings make 9 ms of load for a warm GPU.
+"""
 
 
 class LoadReading(NamedTuple):
-    """One reading under load: whether clocks are held back (None where nothing tells), and figures by name."""
+    """One reading under load: throttled clocks, and figures by name.
+
+    None where unknown.
+    """
 
     throttled: bool | None
     figures: dict[str, float] | None
@@ -51,7 +57,10 @@ class LoadReading(NamedTuple):
 
 
 class SteadyClock:
-    """The SM clock of this process's GPU: the highest steady reading so far, and when the GPU was last under load."""
+    """The SM clock of this process's GPU.
+
+    It keeps the highest steady reading so far, and the time of the last load.
+    """
 
     def __init__(self) -> None:
         self._best: float | None = None
@@ -59,13 +68,14 @@ class SteadyClock:
 
     @property
     def warm(self) -> bool:
-        """Whether the GPU was under load a moment ago."""
+        """True where the GPU was under load a moment ago."""
         return self._loaded_at is not None and time.monotonic() - self._loaded_at < IDLE_SECONDS
 
     def settle(self, queue: Callable[[], object], read: Callable[[], LoadReading]) -> LoadReading:
-        """Queue chunks of load, one ahead of each reading, until the clock is steady or `MOST_SECONDS` have passed.
+        """Load the GPU until its clock is steady; return the last reading.
 
-        Returns the last reading; the last chunk may still run.
+        One chunk of load is queued ahead of each reading. The wait ends after `MAX_LOAD_SECONDS`; the last chunk may
+        still run.
 
         Args:
             queue: queues about `CHUNK_SECONDS` of load on the current stream.
@@ -91,7 +101,7 @@ class SteadyClock:
         self._loaded_at = time.monotonic()
 
     def _is_steady(self, last: float | None, now: float | None, loaded_seconds: float, *, warm: bool) -> bool:
-        """Whether samples may begin after this reading and the one before."""
+        """Return whether samples may begin after this reading and the previous reading."""
         if now is None:
             return warm or loaded_seconds >= MIN_LOAD_SECONDS
         if loaded_seconds >= MAX_LOAD_SECONDS:
@@ -103,12 +113,15 @@ class SteadyClock:
 
 
 def moved(before: float | None, after: float | None) -> bool:
-    """Whether two readings in MHz differ by more than `STEADY`; False where one is unknown."""
+    """Return whether two readings in MHz differ by more than `STEADY_TOLERANCE`.
+
+    False where one is unknown.
+    """
     return before is not None and after is not None and abs(after - before) > STEADY_TOLERANCE * before
 
 
 def _queue_chunk(queue: Callable[[], object]) -> torch.cuda.Event:
-    """Queue a chunk; returns the event behind it."""
+    """Queue a chunk; return the event after it."""
     queue()
     return _record_event()
 
@@ -122,20 +135,23 @@ def _record_event() -> torch.cuda.Event:
 PROBE_CALLS = 16
 MIN_ROUNDS = 3
 HOLD_SECONDS, HOLD_CYCLES = 2e-3, 4_000_000
-"""Time at 2 GHz of a kernel that only waits behind eager calls: NVML takes less to read the clock."""
+"""Time at 2 GHz of a kernel that only waits, after eager calls.
+
+NVML takes less time to read the clock.
+"""
 QUICK_CALLS = 32
 UntimedContext = Callable[[], AbstractContextManager[None]]
 PROCESS_CLOCK = SteadyClock()
-"""Of this process: the next visit knows which clock the GPU reaches."""
+"""Clock of this process: later visits know which clock the GPU reaches."""
 
 
 class CudaTimer:
-    """Times calls on torch's current stream.
+    """Timer of calls on torch's current stream.
 
     Args:
         device: gives a sample's span and a visit's time.
         launch: graph (calls are captured once and replayed) or eager.
-        between: opened around load that no sample is made of, so that a trace does not take it for calls of the case.
+        between: context around untimed load, so that a trace does not count it as calls of the case.
     """
 
     clock = "cuda_event"
@@ -147,22 +163,25 @@ class CudaTimer:
         self._runner = self._graph_runner if launch == "graph" else self._eager_runner
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
-        """Compile and allocate (impossible during capture), learn a call's time, then size the samples."""
+        """Compile and allocate, learn a call's time, then size the samples.
+
+        Compilation and allocation are impossible during capture.
+        """
         self._call_cycle = cycle(calls)
         self._launch(3)
         with gc_disabled():
             self._call_seconds = expected or self._probe(max(len(calls), PROBE_CALLS))
-        # Whole turns, so that the long graph does not end on what the short one begins with.
+        # Whole turns, so that the long graph does not end on inputs that the short graph begins with.
         self._calls = ceil(self._device.limits.span_seconds / self._call_seconds / len(calls)) * len(calls)
         self._short, self._long = self._runner(self._calls), self._runner(2 * self._calls)
 
     def sample(self, share: float) -> TimerSamples:
-        """Samples one behind the other at a steady clock, which is read under load before the first and after the last.
+        """Return consecutive samples at a steady clock.
 
-        Where the clock moved in between they are taken once more; `moved` says that it moved then too. A clock that is
-        held back moves all the time, and is not tried again. A hiccup of the host between two eager launches can make
-        T(n) longer than T(2n): such samples are left out, and for each of them the longest, since as many hiccups fall
-        into T(2n).
+        The clock is read under load before the first sample and after the last. Where it moved in between, the samples
+        are repeated once; `moved` says that it moved again. A throttled clock moves all the time, so its samples are
+        not repeated. A hiccup of the host between two eager launches can make T(n) longer than T(2n). Each such sample
+        is dropped together with one longest sample, since as many hiccups fall into T(2n).
 
         Raises:
             RuntimeError: 2n calls took no longer than n in most samples.
@@ -196,10 +215,10 @@ class CudaTimer:
         )
 
     def _settle(self) -> LoadReading:
-        """Load the GPU until its clock is steady; returns the last reading.
+        """Load the GPU until its clock is steady; return the last reading.
 
-        Graph samples follow the last chunk without a gap. Eager ones begin on an idle stream, else the host would be
-        ahead of the device in the first of them and in no other.
+        Graph samples follow the last chunk without a gap. Eager samples begin on an idle stream, else the host would be
+        ahead of the device in the first sample only.
         """
         wanted = CHUNK_SECONDS - (0.0 if self._uses_graph else HOLD_SECONDS)
         shorts = max(1, round(wanted / (self._calls * self._call_seconds)))
@@ -218,7 +237,7 @@ class CudaTimer:
         return load
 
     def _tail(self) -> None:
-        """Keep the GPU busy behind the last sample while its clock is read."""
+        """Keep the GPU busy after the last sample while its clock is read."""
         with self._between():
             if self._uses_graph:
                 self._short()
@@ -226,7 +245,10 @@ class CudaTimer:
                 torch.cuda._sleep(HOLD_CYCLES)
 
     def _probe(self, count: int) -> float:
-        """Seconds a call, at the clock of the samples: at an idle GPU's they would be made too short."""
+        """Return seconds per call at the clock of the samples.
+
+        At an idle GPU's clock the samples would be sized too short.
+        """
         probe = self._runner(count)
         probe()
         seconds = _event_milliseconds([probe])[0] / 1000
@@ -251,12 +273,13 @@ class CudaTimer:
 
 
 class QuickTiming:
-    """A first look at what a call takes: one small graph replayed a few times, its start within the time.
+    """A quick timing: one small graph replayed a few times, with its start included.
 
-    It tells slow from fast for a tenth of what samples cost, and only among looks at as many calls.
+    It tells slow from fast for a tenth of the cost of samples, and only among timings of as many calls.
 
     Args:
-        calls: what to time, in turn; the first `LOOK_CALLS` of them, called before so that all is compiled.
+        calls: calls to time, in turn; the first `QUICK_CALLS` are used, and must have run before so that all is
+            compiled.
     """
 
     def __init__(self, calls: Sequence[Call]) -> None:
@@ -268,7 +291,10 @@ class QuickTiming:
         self._graph.replay()  # the first replay uploads it
 
     def seconds(self, replays: int) -> float:
-        """The shortest of so many replays, in seconds a call; the clock of a GPU that was idle is brought up first."""
+        """Return the shortest of so many replays, in seconds per call.
+
+        The clock of an idle GPU is raised first.
+        """
         with gc_disabled():
             if not PROCESS_CLOCK.warm:
                 once = _event_milliseconds([self._graph.replay])[0] / 1000
@@ -281,7 +307,10 @@ class QuickTiming:
 
 
 def _drop_hiccups(seconds: Sequence[float]) -> tuple[float, ...]:
-    """What is a time, less as many of the longest as were none: a mean of what is merely positive is too long."""
+    """Return positive samples, without as many of the longest as were not positive.
+
+    A mean of all positive samples would be too long.
+    """
     longest = sorted(range(len(seconds)), key=lambda at: seconds[at])[len(seconds) - sum(one <= 0 for one in seconds) :]
     return tuple(one for at, one in enumerate(seconds) if one > 0 and at not in longest)
 
@@ -289,7 +318,10 @@ def _drop_hiccups(seconds: Sequence[float]) -> tuple[float, ...]:
 def _event_milliseconds(
     parts: Sequence[Call], tail: Call = lambda: None, meanwhile: Callable[[], object] = lambda: None
 ) -> list[float]:
-    """Time of each part between CUDA events; `meanwhile` runs on the host when all are done and `tail` is queued."""
+    """Return the time of each part between CUDA events, in milliseconds.
+
+    `meanwhile` runs on the host once all parts are done and `tail` is queued.
+    """
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(parts) + 1)]
     marks[0].record()
     for part, mark in zip(parts, marks[1:], strict=True):
@@ -312,12 +344,12 @@ def _read_gpu() -> LoadReading:
 
 
 def _any_throttled(before: bool | None, after: bool | None) -> bool | None:
-    """Whether clocks were held back at either end; None where neither tells."""
+    """Return whether clocks were held back at either end; None where unknown."""
     return None if before is None and after is None else bool(before or after)
 
 
 def _telemetry(before: LoadReading, after: LoadReading) -> dict[str, float] | None:
-    """Figures under load behind the samples, and the SM clock at both ends."""
+    """Return figures under load after the samples, and the SM clock at both ends."""
     if after.figures is None:
         return None
     ends = {"sm_mhz_before": before.sm_mhz, "sm_mhz_after": after.sm_mhz}

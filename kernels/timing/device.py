@@ -1,4 +1,4 @@
-"""The device under test, and how patient a measurement on it has to be."""
+"""The device under test: architecture, memory, sampling limits, and telemetry."""
 
 import os
 from contextlib import suppress
@@ -15,16 +15,22 @@ from kernels.timing.nvidia_smi import TorchBuild, are_gpus_hidden, find_driver, 
 from specs.errors import UserError
 from specs.gpus import recognise_gpu
 
-# A GPU that torch does not see: hidden on purpose, or listed by a driver that this torch cannot use.
+# GPUs that torch does not see: hidden on purpose, or listed by a driver that this torch cannot use.
 
 
 def hide_gpus() -> None:
-    """Hide every GPU from this process and those that it starts; torch must not have used CUDA yet."""
+    """Hide every GPU from this process and its children.
+
+    torch must not have used CUDA yet.
+    """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def why_gpu_unseen() -> str | None:
-    """One line where the driver lists a GPU that torch cannot use and that nobody hides; None elsewhere."""
+    """Return one line on a GPU that the driver lists and torch cannot use.
+
+    None elsewhere, and where GPUs are hidden on purpose.
+    """
     if torch.cuda.is_available() or are_gpus_hidden() or (driver := find_driver()) is None:
         return None
     return why_unusable(driver, TorchBuild(torch.__version__, torch.version.cuda, torch.version.hip, _torch_error()))
@@ -39,13 +45,16 @@ def _torch_error() -> str:
 
 
 COLD_FACTOR = 32
-"""Weights rotate through this many times the last-level cache: 4x still leaves 25 % hits where old lines are kept."""
+"""Factor of the last-level cache that weights rotate through.
+
+4x still leaves 25 % hits where the cache keeps old lines.
+"""
 
 MAX_COPIES = 4096
 
 
 class SamplingLimits(NamedTuple):
-    """How long to measure.
+    """Time limits of a measurement.
 
     Attributes:
         span_seconds: least time that one sample spans.
@@ -61,7 +70,10 @@ class SamplingLimits(NamedTuple):
 
 
 SAMPLING_LIMITS = {"cpu": SamplingLimits(5e-3, 25e-3, 0.05, 105.0), "cuda": SamplingLimits(1e-3, 30e-3, 0.005, 240.0)}
-"""A CPU's samples span more than a scheduler's tick, and visits are short so that a busy machine grants many."""
+"""Limits by kind of device.
+
+A CPU's samples span more than a scheduler's tick, and visits are short so that a busy machine grants many.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Device:
         kind: torch's device name, cpu or cuda.
         arch: cpu, sm_90, gfx942, …
         llc_bytes: last-level cache (L2 on a GPU, L3 on most CPUs).
-        limits: how long to measure on it.
+        limits: time limits of a measurement on it.
     """
 
     kind: str
@@ -82,16 +94,25 @@ class Device:
 
     @cached_property
     def cold_bytes(self) -> int:
-        """Bytes that cold inputs rotate through; less where memory is short, and the case is then labelled."""
+        """Bytes that cold inputs rotate through.
+
+        They are fewer where memory is short, and the case is then labelled.
+        """
         eighth = self.free_bytes() // 8
         return min(COLD_FACTOR * self.llc_bytes, 1 << max(0, eighth.bit_length() - 1))
 
     def cold_copies(self, weight_bytes: int) -> int:
-        """Copies of a weight that cold calls rotate through, together no less than cold_bytes; one of no weight."""
+        """Return how many copies of a weight cold calls rotate through; 1 without weight.
+
+        Together they have at least cold_bytes.
+        """
         return max(1, min(MAX_COPIES, ceil(self.cold_bytes / weight_bytes))) if weight_bytes else 1
 
     def lost(self) -> str:
-        """Why the device can do no more in this process; empty while it can. A CUDA fault spoils all that follows."""
+        """Return why this process can no longer use the device; empty while it can.
+
+        A CUDA fault spoils all later work.
+        """
         if self.kind == "cuda":
             try:
                 torch.cuda.synchronize()
@@ -100,13 +121,16 @@ class Device:
         return ""
 
     def total_bytes(self) -> int:
-        """Bytes that it has, whoever uses them: the same in every process, which what is free is not."""
+        """Return the bytes of memory that the device has, used or not.
+
+        The total is the same in every process, unlike the free memory.
+        """
         if self.kind == "cuda":
             return int(torch.cuda.mem_get_info()[1])
         return int(psutil.virtual_memory().total)
 
     def free_bytes(self) -> int:
-        """Bytes that can be allocated now."""
+        """Return the bytes that can be allocated now."""
         if self.kind == "cuda":
             return int(torch.cuda.mem_get_info()[0])
         return min(psutil.virtual_memory().available, _cgroup_free_bytes())
@@ -114,7 +138,7 @@ class Device:
 
 @cache
 def current_device() -> Device:
-    """The first CUDA (or ROCm) GPU where torch sees one, else the CPU.
+    """Return the first CUDA (or ROCm) GPU that torch sees, else the CPU.
 
     Raises:
         UserError: the driver lists a GPU that torch cannot use: the CPU is not measured in its place unasked.
@@ -127,18 +151,21 @@ def current_device() -> Device:
     nvidia_arch = f"sm_{properties.major}{properties.minor}"
     arch = properties.gcnArchName.split(":")[0] if torch.version.hip else nvidia_arch
     known = recognise_gpu(properties.name, properties.total_memory)
-    # An MI300X reports the L2 of one chiplet; what a cold run has to outgrow is the cache behind all of them.
+    # An MI300X reports the L2 of one chiplet; a cold run has to outgrow the cache behind all chiplets.
     llc_bytes = max(properties.L2_cache_size, (known.l2_bytes or 0) if known else 0)
     return Device("cuda", arch, llc_bytes, SAMPLING_LIMITS["cuda"])
 
 
 def cpu_device() -> Device:
-    """The CPU of this machine."""
+    """Return the CPU of this machine."""
     return Device("cpu", "cpu", _cpu_llc_bytes(), SAMPLING_LIMITS["cpu"])
 
 
 def _cpu_llc_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
-    """All last-level caches of the cores that this process may use, as Linux tells; 32 MiB where it does not."""
+    """Return the bytes of all last-level caches of this process's cores.
+
+    Linux reports them; 32 MiB elsewhere.
+    """
     caches: dict[tuple[int, str], int] = {}
     for cpu in psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else ():
         for index in (root / f"cpu{cpu}" / "cache").glob("index*"):
@@ -149,7 +176,10 @@ def _cpu_llc_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
 
 
 def _cgroup_free_bytes() -> int:
-    """What a container may still take: its own limit is not in the machine's free memory."""
+    """Return the bytes that a container may still take.
+
+    The machine's free memory does not include the container's own limit.
+    """
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
@@ -159,11 +189,11 @@ def _cgroup_free_bytes() -> int:
 
 
 def format_gib(count: int) -> str:
-    """Bytes in GiB: memory is sold and limited in powers of two."""
+    """Return bytes in GiB as text: memory is sold and limited in powers of two."""
     return f"{count / 2**30:.2f} GiB"
 
 
-# Clocks, power and throttling of an NVIDIA GPU, read through NVML while it is under load.
+# Clocks, power and throttling of an NVIDIA GPU, read through NVML under load.
 
 THROTTLE_REASONS = {
     0x04: "software power cap",
@@ -172,12 +202,15 @@ THROTTLE_REASONS = {
     0x40: "hardware thermal slowdown",
     0x80: "hardware power brake",
 }
-"""Bits of NVML's clock event reasons that mean: slower than the clocks that were asked for."""
+"""Bits of NVML's clock event reasons for clocks slower than requested."""
 
 
 @cache
 def nvml_handle(index: int = 0) -> tuple[Any, Any] | None:
-    """NVML and the handle of one of torch's GPUs, whatever masks there are; None without `nvidia-ml-py` or a driver."""
+    """Return NVML and the handle of one of torch's GPUs, whatever masks there are.
+
+    None without `nvidia-ml-py` or a driver.
+    """
     try:
         import pynvml
         import torch
@@ -185,12 +218,12 @@ def nvml_handle(index: int = 0) -> tuple[Any, Any] | None:
         pynvml.nvmlInit()
         uuid = str(torch.cuda.get_device_properties(index).uuid)
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-    except Exception:  # NVML raises its own errors for each thing that may be missing; each means: nothing to read
+    except Exception:  # NVML has an error for each missing thing; each means that nothing can be read
         return None
 
 
 def read_load() -> tuple[bool | None, dict[str, float] | None]:
-    """(throttled, figures) as the GPU is this moment: call it while work is in flight."""
+    """Return (throttled, figures) of the GPU now; call it while work is in flight."""
     if (found := nvml_handle()) is None:
         return None, None
     nvml, handle = found
@@ -210,7 +243,10 @@ def read_load() -> tuple[bool | None, dict[str, float] | None]:
 
 
 def _clock_event_reasons(nvml: Any, handle: Any) -> int | None:
-    """NVML's bits, by their newer name or by that of bindings and drivers before 535; None where neither is told."""
+    """Return NVML's bits; None where NVML gives none.
+
+    Bindings and drivers before 535 have an older name for them.
+    """
     for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
         if ask := getattr(nvml, name, None):
             with suppress(nvml.NVMLError):

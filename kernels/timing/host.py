@@ -1,4 +1,4 @@
-"""Samples of a list of calls in seconds a call: the form of a timer, and the one for a CPU."""
+"""Timers: their samples and interface, and the timer for a CPU."""
 
 import gc
 import time
@@ -15,20 +15,20 @@ from kernels.timing.device import Device
 
 Call = Callable[[], object]
 MAX_ROUNDS = 10
-"""Samples of one case in one pass."""
+"""Most samples of one case in one pass."""
 
 
 @dataclass(frozen=True)
 class TimerSamples:
-    """What one visit to a case gave.
+    """Samples of one visit to a case.
 
     Attributes:
-        seconds: samples, in seconds a call.
+        seconds: samples, in seconds per call.
         calls: calls that a sample spans.
-        throttled: whether clocks were held back under load; None where nothing tells.
-        telemetry: what was read from the device under load.
-        calls_made: calls made in all samples, those of a first try that was dropped too.
-        moved: whether the SM clock differed between the two ends of the samples.
+        throttled: True where clocks were held back under load; None where unknown.
+        telemetry: figures read from the device under load.
+        calls_made: calls made in all samples, with those of a dropped first try.
+        moved: True where the SM clock differed between the two ends of the samples.
     """
 
     seconds: tuple[float, ...]
@@ -40,18 +40,18 @@ class TimerSamples:
 
 
 class Timer(Protocol):
-    """A way of timing calls that rotate through copies of their inputs."""
+    """A timer of calls that rotate through copies of their inputs."""
 
     clock: str
     calls_made: int
-    """Calls made so far: where in the turn of copies the next visit has to go on."""
+    """Calls made so far; the next visit continues at this turn of copies."""
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
-        """Compile, load and allocate what a first call does, and size the samples.
+        """Compile, load and allocate as a first call does, and size the samples.
 
         Args:
-            calls: what to time, in turn.
-            expected: seconds a call in an earlier pass; None in the first, where it is learned.
+            calls: calls to time, in turn.
+            expected: seconds per call in an earlier pass; None in the first pass, which learns it.
         """
 
     def sample(self, share: float) -> TimerSamples:
@@ -61,7 +61,7 @@ class Timer(Protocol):
 class HostTimer:
     """perf_counter around calls that return when their work is done.
 
-    A CPU has no graph whose start would have to be subtracted, so a sample is T(n) / n.
+    A CPU has no graph start to subtract, so a sample is T(n) / n.
     """
 
     clock = "perf_counter"
@@ -71,18 +71,21 @@ class HostTimer:
         self.calls_made = 0
 
     def warm_up(self, calls: Sequence[Call], expected: float | None) -> None:
-        """A call to warm up and, at first, one to learn from; a call that outlasts a visit needs neither again."""
+        """Run a call to warm up, and in the first pass another to learn its time.
+
+        A call that outlasts a visit needs no second call.
+        """
         self._call_cycle = cycle(calls)
         with gc_disabled():
             self._call_seconds = expected or self._elapsed(1)
             if self._call_seconds < self._device.limits.visit_seconds:
                 self._call_seconds = min(
                     self._call_seconds, self._elapsed(1)
-                )  # a slow pass before must not make short samples now
+                )  # a slow earlier pass must not make short samples now
         self._calls = max(1, ceil(self._device.limits.span_seconds / self._call_seconds))
 
     def sample(self, share: float) -> TimerSamples:
-        """Samples of at least the device's span, one after another."""
+        """Return consecutive samples of at least the device's span."""
         wanted = share * self._device.limits.visit_seconds / (self._calls * self._call_seconds)
         rounds = min(MAX_ROUNDS, max(1, int(wanted)))
         before = cpu_seconds()
@@ -102,7 +105,7 @@ class HostTimer:
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """Python's garbage collector stops in the middle of anything: not while this lasts."""
+    """Disable Python's garbage collector, which can interrupt any call."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -113,7 +116,10 @@ def gc_disabled() -> Iterator[None]:
 
 
 class CpuSeconds(NamedTuple):
-    """CPU time so far: of all processors, spent by anyone here, spent by the run itself, taken by the hypervisor."""
+    """CPU time so far: all, busy, of the run itself, and stolen by the hypervisor.
+
+    `total` is the time of all processors.
+    """
 
     total: float
     busy: float
@@ -122,7 +128,7 @@ class CpuSeconds(NamedTuple):
 
 
 def cpu_seconds(others: Sequence[int] = ()) -> CpuSeconds:
-    """Read them; `others` are processes of the run besides this one."""
+    """Return the CPU time so far; `others` are further processes of the run."""
     machine, own = psutil.cpu_times(), 0.0
     for process in (None, *others):
         with suppress(psutil.Error):
@@ -134,7 +140,10 @@ def cpu_seconds(others: Sequence[int] = ()) -> CpuSeconds:
 
 
 def contention(before: CpuSeconds, after: CpuSeconds) -> dict[str, float] | None:
-    """Shares of the CPU time that went to other processes and to other machines: the usual causes of noise."""
+    """Return the shares of CPU time of other processes and other machines.
+
+    They are the usual causes of noise.
+    """
     total, busy, own, steal = (b - a for a, b in zip(before, after, strict=True))
     if total <= 0:
         return None

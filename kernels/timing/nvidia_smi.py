@@ -1,4 +1,7 @@
-"""This module reads nvidia-smi, and says why torch cannot use the GPU that it lists. It does not import torch."""
+"""Reader of nvidia-smi, and reasons why torch cannot use a listed GPU.
+
+This module does not import torch.
+"""
 
 import os
 import re
@@ -10,19 +13,28 @@ HIDING_VALUES = ("", "-1", "NoDevFiles")
 """Values of CUDA_VISIBLE_DEVICES that hide every GPU; the last is Slurm's."""
 
 OLDER_CUDA_BUILD = "cu126"
-"""PyTorch's build for drivers of CUDA 12: those from 525 on run it, whatever their minor version."""
+"""PyTorch's build for drivers of CUDA 12.
+
+Drivers from 525 on run it, in any minor version.
+"""
 
 MIN_DRIVER = {12: 525, 13: 580}
-"""The first driver branch that runs a major version of CUDA (NVIDIA's CUDA compatibility guide)."""
+"""First driver branch that runs a major version of CUDA.
+
+Source: NVIDIA's CUDA compatibility guide.
+"""
 
 TIMEOUT_SECONDS = 20.0
 
 _unresponsive = set[str]()
-"""Each nvidia-smi, by its path, that did not answer in time. It is not asked again in this process."""
+"""Paths of nvidia-smi that timed out; they are not asked again in this process."""
 
 
 class Driver(NamedTuple):
-    """The driver's own word: the name of the first GPU, its version, and the newest CUDA that it runs ("" unknown)."""
+    """Name of the first GPU, driver version, and newest CUDA that the driver runs.
+
+    An unknown CUDA is "".
+    """
 
     gpu: str
     version: str
@@ -34,7 +46,7 @@ class Driver(NamedTuple):
 
 
 class TorchBuild(NamedTuple):
-    """A torch that sees no GPU: its version, the CUDA and the HIP that it is built for, and its own reason."""
+    """A torch that sees no GPU: version, CUDA and HIP of its build, and its reason."""
 
     version: str
     cuda: str | None
@@ -43,12 +55,15 @@ class TorchBuild(NamedTuple):
 
 
 def are_gpus_hidden() -> bool:
-    """True where the user or a scheduler hides every GPU through CUDA_VISIBLE_DEVICES."""
+    """Return whether CUDA_VISIBLE_DEVICES hides every GPU.
+
+    The user or a scheduler sets it.
+    """
     return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in HIDING_VALUES
 
 
 def find_driver() -> Driver | None:
-    """The driver, as nvidia-smi tells; None where it is not there or does not answer."""
+    """Return the driver that nvidia-smi reports; None where it does not answer."""
     listed = _query("--query-gpu=name,driver_version", "--format=csv,noheader")
     first = listed.splitlines()[0].rpartition(",") if listed else ("", "", "")
     if not first[0] or not re.match(r"\s*\d+\.", first[2]):
@@ -58,19 +73,22 @@ def find_driver() -> Driver | None:
 
 
 def other_gpu_processes() -> list[int]:
-    """Processes that compute on this machine's NVIDIA GPUs beside this one; empty without nvidia-smi."""
+    """Return ids of other processes that compute on this machine's NVIDIA GPUs.
+
+    Empty without nvidia-smi.
+    """
     listed = _query("--query-compute-apps=pid", "--format=csv,noheader").split()
     return [int(word) for word in listed if word.isdecimal() and int(word) != os.getpid()]
 
 
 def timeout_message() -> str | None:
-    """One line where nvidia-smi was asked in this process and did not answer in time; None elsewhere."""
+    """Return one line where nvidia-smi timed out in this process; None elsewhere."""
     hangs = shutil.which("nvidia-smi") in _unresponsive
     return f"nvidia-smi did not answer within {TIMEOUT_SECONDS:g} s" if hangs else None
 
 
 def why_unusable(driver: Driver, torch: TorchBuild) -> str:
-    """One line: what keeps `torch` from the GPU that the driver lists, and what to install or set."""
+    """Return one line on why `torch` cannot use the driver's GPU, with the remedy."""
     return f"{driver}; {_unusable_reason(driver, torch)}"
 
 
@@ -97,7 +115,7 @@ def _unusable_reason(driver: Driver, torch: TorchBuild) -> str:
 
 
 def _query(*arguments: str) -> str:
-    """nvidia-smi's output; empty where it is not there, fails or hangs."""
+    """Return nvidia-smi's output; empty where it is missing, fails or hangs."""
     path = shutil.which("nvidia-smi")
     if path is None or path in _unresponsive:
         return ""

@@ -1,8 +1,8 @@
-"""Where a case's tensors live: one buffer larger than the caches, walked window by window.
+"""Memory of a case's tensors: one buffer larger than the caches, read by windows.
 
-Decode streams every layer's weights, so a weight that was just read must not be in a cache when it is read
-again. All cases of a dtype share one buffer of random values, at least `COLD_FACTOR` times the last-level
-cache; each weight that is drawn is the next window of it, so that successive calls read different addresses.
+Decode streams every layer's weights, so a weight that was just read must not be in a cache when it is read again. All
+cases of a dtype share one buffer of random values, at least `COLD_FACTOR` times the last-level cache. Each weight is
+the next window of the buffer, so successive calls read different addresses.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,12 @@ from kernels.kernel import TORCH_DTYPES
 from kernels.timing.device import Device
 
 ALIGNMENT = 256
-"""Bytes that every window starts at a multiple of, as allocators give and 16-byte loads need."""
+"""Alignment of windows in bytes, as from allocators and for 16-byte loads."""
 _BLOCK_ELEMENTS = 2**22
-"""Elements of fresh random values; longer buffers repeat them at other addresses, which caches cannot tell."""
+"""Elements of fresh random values.
+
+Longer buffers repeat them at other addresses, which caches cannot tell.
+"""
 
 Fill = Callable[[torch.Tensor], object]
 
@@ -25,13 +28,13 @@ class TensorPool:
     """A `kernels.kernel.TensorSource` over shared buffers on one device.
 
     Args:
-        device: where the buffers live.
-        window_bytes: by dtype, the largest weight that will be drawn.
+        device: device of the buffers.
+        window_bytes: largest weight that will be drawn, by dtype.
     """
 
     def __init__(self, device: Device, window_bytes: dict[str, int]) -> None:
         self._device = device
-        # Room for one window beyond cold_bytes, so that the last copy of any size is no part of the first.
+        # Room for one window beyond cold_bytes, so that the last copy of any size does not overlap the first.
         self._bytes = {
             dtype: size if size >= device.cold_bytes else device.cold_bytes + size
             for dtype, size in window_bytes.items()
@@ -40,15 +43,15 @@ class TensorPool:
         self._start: dict[str, int] = {}
         self._kept: dict[tuple[object, ...], torch.Tensor] = {}
         self._blocks: dict[torch.dtype, torch.Tensor] = {}
-        torch.seed()  # torch starts every process from the same seed, and a check must not see the same values again
+        torch.seed()  # torch seeds all processes alike, and a check must not see the same values again
 
     def reset(self) -> None:
-        """Drop activations and outputs of the case before, and begin at the buffer's start again."""
+        """Drop the previous case's activations and outputs, and start the buffer again."""
         self._kept.clear()
         self._start.clear()
 
     def weight(self, *shape: int, dtype: str) -> torch.Tensor:
-        """The next window of the buffer; from the start again where the end is too near."""
+        """Return the next window of the buffer; start again where the end is too near."""
         buffer, count = self._buffer(dtype), prod(shape)
         start = self._start.get(dtype, 0)
         if start + count > buffer.numel():
@@ -58,15 +61,18 @@ class TensorPool:
         return buffer[start : start + count].view(shape)
 
     def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
-        """One tensor for all calls of a case: the op before has just written it."""
+        """Return one tensor for all calls of a case, as the previous op writes it."""
         return self._cached_tensor(f"activation {name}", shape, dtype, self._fill_random)
 
     def output(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:
-        """One tensor for all calls of a case, poisoned with NaN."""
+        """Return one tensor for all calls of a case, poisoned with NaN."""
         return self._cached_tensor(f"output {name}", shape, dtype, lambda tensor: tensor.fill_(float("nan")))
 
     def integers(self, values: torch.Tensor) -> torch.Tensor:
-        """On the device; drawn anew for each call, for they belong to its weights."""
+        """Return the values on the device, anew for each call.
+
+        They belong to the call's weights.
+        """
         return values.to(self._device.kind)
 
     def _cached_tensor(self, role: str, shape: tuple[int, ...], dtype: str, fill: Fill) -> torch.Tensor:
@@ -77,7 +83,10 @@ class TensorPool:
         return self._kept[key]
 
     def _fill_random(self, tensor: torch.Tensor) -> None:
-        """Repeat a block of random values that no weight shares: drawing them anew would cost more than timing."""
+        """Repeat a block of random values that no weight shares.
+
+        Drawing all values anew would cost more than timing.
+        """
         if tensor.dtype not in self._blocks:
             self._blocks[tensor.dtype] = torch.empty(
                 _BLOCK_ELEMENTS, dtype=tensor.dtype, device=tensor.device
@@ -100,7 +109,7 @@ def _repeat_block(tensor: torch.Tensor, block: torch.Tensor) -> None:
 
 
 class ByteCounter:
-    """A `Draw` that allocates nothing and adds up what a call would take."""
+    """A `TensorSource` that allocates nothing and adds up the bytes of a call."""
 
     def __init__(self) -> None:
         self.weight_bytes = 0
@@ -113,7 +122,7 @@ class ByteCounter:
         return tensor
 
     def activation(self, *shape: int, dtype: str, name: str = "") -> torch.Tensor:  # noqa: ARG002 - each counts
-        """Count a tensor that every call shares."""
+        """Count a tensor that all calls share."""
         tensor = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="meta")
         self.other_bytes += tensor.nbytes
         return tensor
@@ -121,6 +130,6 @@ class ByteCounter:
     output = activation
 
     def integers(self, values: torch.Tensor) -> torch.Tensor:
-        """Count them with what every call shares."""
+        """Count the values with those that all calls share."""
         self.other_bytes += values.nbytes
         return values.to("meta")

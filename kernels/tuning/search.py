@@ -1,4 +1,7 @@
-"""The search on silicon: try what the model ranks first, then what lies next to the best, until time is up."""
+"""The search for configurations on a GPU: order of trials, journal and tables.
+
+It tries the configurations that the model ranks first, then neighbours of the best, until time is up.
+"""
 
 import json
 import os
@@ -26,7 +29,7 @@ from kernels.tuning.shapes import TunedShape
 from specs.errors import UserError
 
 SEED_CONFIGS = 4
-"""Leaders of the ranking, before neighbours of the best have their turn."""
+"""First configurations of the ranking, tried before neighbours of the best."""
 
 
 @dataclass
@@ -34,9 +37,9 @@ class SearchJob:
     """The search for one shape class.
 
     Attributes:
-        shape: what stands for the class.
-        ranked: every candidate, the one with the fastest prediction first; one already in use may lead.
-        seconds: cold mean of what was tried, by configuration; inf for what was wrong or would not run.
+        shape: shape that represents the class.
+        ranked: every candidate, the fastest prediction first; a configuration already in use may lead.
+        seconds: cold mean of each trial, by configuration; inf for a wrong result or a failed run.
     """
 
     shape: TunedShape
@@ -45,12 +48,15 @@ class SearchJob:
 
     @property
     def best(self) -> Any:
-        """The fastest of what was tried and right; None where nothing was."""
+        """Fastest correct configuration so far; None without any."""
         right = {config: seconds for config, seconds in self.seconds.items() if seconds < inf}
         return min(right, key=lambda config: right[config]) if right else None
 
     def next_config(self) -> Any:
-        """What to try now: the first few of the ranking, then neighbours of the best, then the rest; at last None."""
+        """Return the next configuration to try; None at the end.
+
+        The order is the first of the ranking, then neighbours of the best, then the rest.
+        """
         fresh = [config for config in self.ranked if config not in self.seconds]
         seeds = [config for config in self.ranked[:SEED_CONFIGS] if config not in self.seconds]
         near = neighbours(self.best, fresh) if self.best else []
@@ -61,19 +67,22 @@ TrialFunction = Callable[[SearchJob, Any], float]
 
 
 def leaders_first(ranked: Sequence[LinearConfig]) -> list[LinearConfig]:
-    """The best of each way to multiply and to fetch leads: no step along one field goes from one way to another."""
+    """Return the ranking with the best of each way to multiply and to fetch first.
+
+    No step along one field changes the way.
+    """
     ways = {(config.matrix, config.tma): config for config in reversed(ranked)}
     leaders = [config for config in ranked if ways[config.matrix, config.tma] == config]
     return list(dict.fromkeys([*leaders, *ranked]))
 
 
 def search_rounds(jobs: Sequence[SearchJob], trial: TrialFunction, time_left: Callable[[], bool]) -> Iterator[int]:
-    """Give each hunt one try after another, so that no shape waits for the others; yields rounds from 1.
+    """Give each job one trial per round, so that no shape waits; yield rounds from 1.
 
     Args:
-        jobs: what to search for.
+        jobs: searches to run.
         trial: cold mean of a configuration in seconds; inf where it is wrong or does not run.
-        time_left: asked before each try.
+        time_left: asked before each trial.
     """
     number = 0
     while time_left():
@@ -88,18 +97,18 @@ def search_rounds(jobs: Sequence[SearchJob], trial: TrialFunction, time_left: Ca
         yield number
 
 
-# What a search has tried, a line a try, so that the next one goes on from there.
+# Journal of trials, one line each, from which the next search continues.
 
 
 class Trial(NamedTuple):
-    """One try.
+    """One trial.
 
     Attributes:
-        made: the GPU, the versions and the kernel that it was made with.
-        shape: for which.
-        config: what was tried.
+        made: the GPU, the versions and the kernel digest of the trial.
+        shape: the tuned shape.
+        config: the tried configuration.
         seconds: cold mean of a call; inf where it was wrong or did not run.
-        problem: why, then.
+        problem: reason for inf.
     """
 
     made: dict[str, str]
@@ -110,7 +119,7 @@ class Trial(NamedTuple):
 
 
 def append_trial(path: Path, trial: Trial) -> None:
-    """Append a line. inf is no JSON: it becomes null.
+    """Append a line; inf, which JSON lacks, becomes null.
 
     Raises:
         UserError: the file cannot be written.
@@ -120,7 +129,7 @@ def append_trial(path: Path, trial: Trial) -> None:
     line = json.dumps({"made": trial.made} | trial.shape._asdict() | told).encode()
     try:
         with path.open("a+b") as file:
-            if file.tell() and not _ends_with_newline(file):  # the line before was cut short
+            if file.tell() and not _ends_with_newline(file):  # the previous line was cut short
                 line = b"\n" + line
             file.write(line + b"\n")
     except OSError as error:
@@ -135,13 +144,15 @@ def _ends_with_newline(file: IO[bytes]) -> bool:
 def read_trials(
     path: Path, made: dict[str, str], shape: Callable[..., Any], config: Callable[..., Any]
 ) -> Iterator[Trial]:
-    """Tries made with the same GPU and versions; a last line that was cut short, and foreign ones, are passed over.
+    """Yield trials with the same GPU and versions.
+
+    A last line that was cut short, and foreign lines, are skipped.
 
     Args:
         path: the journal.
-        made: with what.
-        shape: makes one of its fields.
-        config: likewise.
+        made: GPU, versions and kernel digest to match.
+        shape: makes a shape of its fields.
+        config: makes a configuration of its fields.
 
     Raises:
         UserError: the file is there and cannot be read.
@@ -160,23 +171,20 @@ def read_trials(
             trial = Trial(tried_with, shape(**line), tried, inf if seconds is None else float(seconds), problem)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-        if trial.made == made and trial.seconds > 0:  # NaN is not
+        if trial.made == made and trial.seconds > 0:  # fails for NaN too
             yield trial
-
-
-# One table that a search fills, on the disk: its hunts, the journal of their tries, and the rows found.
 
 
 @dataclass
 class TuningTable:
-    """A table, and what is being searched for it.
+    """One table on the disk that a search fills, with its jobs and journal.
 
     Attributes:
-        path: of the table; the journal lies beside it.
-        table: as found, then as filled.
-        made: the GPU, the versions and the kernel of this search.
-        row: makes one of a shape's fields, a configuration, seconds and a basis.
-        jobs: one a shape.
+        path: path of the table; the journal lies next to it.
+        table: the table as found, then as filled.
+        made: the GPU, the versions and the kernel digest of this search.
+        row: makes a row of a shape's fields, a configuration, seconds and a basis.
+        jobs: one search per shape.
     """
 
     path: Path
@@ -187,11 +195,11 @@ class TuningTable:
 
     @property
     def journal(self) -> Path:
-        """Where tries are written, a line each."""
+        """Path of the journal of trials."""
         return self.path.with_suffix(".trials.jsonl")
 
     def load_trials(self) -> int:
-        """Give the hunts what was tried before; how many tries that were."""
+        """Give the jobs their earlier trials; return the number of trials."""
         by_shape, known = {hunt.shape: hunt for hunt in self.jobs}, 0
         if not self.jobs:
             return 0
@@ -202,11 +210,14 @@ class TuningTable:
         return known
 
     def record_trial(self, job: SearchJob, config: Any, seconds: float, problem: str) -> None:
-        """Keep a try for the searches that follow."""
+        """Keep a trial for later searches."""
         append_trial(self.journal, Trial(self.made, job.shape, config, seconds, problem))
 
     def write_best(self) -> Path:
-        """Write the table with the best of each hunt; one that has hardly begun has found nothing yet."""
+        """Write the table with the best configuration of each job.
+
+        A job that has hardly begun does not count yet.
+        """
         basis = MEASURED_BASIS + self.made["gpu"]
         for hunt in self.jobs:
             if (best := hunt.best) is not None and len(hunt.seconds) >= min(SEED_CONFIGS, len(hunt.ranked)):
@@ -220,15 +231,15 @@ class TuningTable:
 
 
 def with_provenance(table: ConfigTable[Any], basis: str, made: dict[str, str]) -> ConfigTable[Any]:
-    """The table with what rows of a basis were made with."""
+    """Return the table with the provenance of a basis."""
     return ConfigTable(table.arch, table.made | {basis: made}, table.rows)
 
 
 def ensure_folder(into: Path) -> Path:
-    """The folder of the tables, made where it is missing.
+    """Return the folder of the tables; create it where it is missing.
 
     Raises:
-        UserError: it cannot be.
+        UserError: it cannot be created.
     """
     try:
         into.mkdir(parents=True, exist_ok=True)
@@ -238,7 +249,7 @@ def ensure_folder(into: Path) -> Path:
 
 
 def write_table(path: Path, table: ConfigTable[Any]) -> Path:
-    """Whole or not at all: a reader never meets half a table.
+    """Write a table in full or not at all: a reader never sees half a table.
 
     Raises:
         UserError: it cannot be written.
@@ -252,28 +263,27 @@ def write_table(path: Path, table: ConfigTable[Any]) -> Path:
     return path
 
 
-# One try of a configuration on the GPU at hand: correct first, then the cold mean of a call in a graph.
+# One trial of a configuration on this GPU: first the check, then the cold mean of a call in a graph.
 
 PERMANENT_ERRORS = (CompilationError, OutOfResources, UserError)
-"""What would be raised the next time too."""
+"""Errors that would be raised the next time too."""
 
 
 class DeviceLostError(Exception):
-    """A configuration took the GPU down: this process can use it no more."""
+    """A configuration took the GPU down: this process can no longer use it."""
 
 
 class TrialRunner:
-    """Tries configurations for one shape after another.
+    """Runner of trials for one shape after another.
 
     Args:
         device: the GPU.
-        dtype: of the operands.
-        largest_bytes: of the most that a call will stream.
+        dtype: dtype of the operands.
+        largest_bytes: most bytes that a call will stream.
 
     Attributes:
-        problem: why the last try gave no time; empty where it gave one.
-        is_permanent: whether it would give none the next time too: memory that is short, or a clock that is disturbed,
-            passes.
+        problem: reason why the last trial gave no time; empty where it gave a time.
+        is_permanent: True where it would give none the next time too; short memory and a disturbed clock pass.
     """
 
     def __init__(self, device: Device, dtype: str, largest_bytes: int) -> None:
@@ -282,16 +292,18 @@ class TrialRunner:
         self.problem, self.is_permanent = "", True
 
     def seconds(self, shape: TunedShape, config: Any) -> float:
-        """Cold mean of a call; inf where the configuration is wrong or does not run, with `problem` saying why.
+        """Return the cold mean of a call in seconds; inf on failure.
+
+        A failure is a wrong result or no run; `problem` has the reason.
 
         Raises:
-            LostError: the GPU is lost to this process.
+            DeviceLostError: the GPU is lost to this process.
         """
         self.problem, self.is_permanent = "", True
         try:
             with torch.inference_mode():
                 return self._measure(shape, config)
-        except Exception as error:  # whatever a compiler or a launch raises is that configuration's
+        except Exception as error:  # any error of a compiler or a launch is that configuration's
             said = str(error).strip().splitlines() or ["no message"]
             self.problem, self.is_permanent = f"{type(error).__name__}: {said[0]}", isinstance(error, PERMANENT_ERRORS)
         if lost := self._device.lost():
@@ -309,7 +321,7 @@ class TrialRunner:
             return inf
         inputs = self._inputs(shape)
         first, kernel = inputs[0], shape.kernel
-        scratch = Workspace(first["out"].device)  # its own: what a faulty configuration leaves there ends with it
+        scratch = Workspace(first["out"].device)  # own workspace: a faulty configuration's leftovers end with it
         scratch.next_buffers(*shape.workspace_sizes(config))
         scratch.partials.fill_(nan)
         shape.launch(config, scratch, **first)

@@ -1,4 +1,4 @@
-"""Decode attention as the search sees it, over a contiguous cache or over pages."""
+"""Shapes as the search sees them: decode attention, and linears."""
 
 from functools import cache
 from itertools import product
@@ -26,7 +26,7 @@ from specs.units import ITEMSIZE
 
 
 class AttentionShape(NamedTuple):
-    """Of one call; `page_size` is 0 for a contiguous cache."""
+    """Sizes of one call of decode attention; `page_size` is 0 for a contiguous cache."""
 
     dtype: str
     batch: int
@@ -38,18 +38,18 @@ class AttentionShape(NamedTuple):
 
     @property
     def kernel(self) -> Kernel:
-        """Ours, over pages or not."""
+        """Our kernel, over pages or a contiguous cache."""
         return TRITON_PAGED_ATTENTION if self.page_size else TRITON_DECODE_ATTENTION
 
     @property
     def streamed_bytes(self) -> int:
-        """K and V; a last page that is not full counts whole."""
+        """Bytes of K and V; a last page that is not full counts whole."""
         tokens = -(-self.context // self.page_size) * self.page_size if self.page_size else self.context
         return 2 * self.batch * tokens * self.kv_heads * self.head_dim * ITEMSIZE[self.dtype]
 
     @property
     def pairs(self) -> int:
-        """Of a sequence and a kv head, each of which is a stream of its own."""
+        """Pairs of a sequence and a kv head, each a stream of its own."""
         return self.batch * self.kv_heads
 
     @property
@@ -58,22 +58,25 @@ class AttentionShape(NamedTuple):
         return self.heads // self.kv_heads
 
     def inputs(self, source: TensorSource) -> Inputs:
-        """As kernels/attention.py draws them."""
+        """Return the tensors of kernels/attention.py."""
         sizes = self._asdict()
         if not self.page_size:
             del sizes["page_size"]
         return self.kernel.inputs(source, **sizes)
 
     def rejection(self, config: SplitConfig, arch: str) -> str:
-        """Where it spills: few codes serve all shapes, so that each is compiled for this once."""
+        """Return a reason where the configuration spills; empty elsewhere.
+
+        Few codes serve all shapes, so each is compiled once for this check.
+        """
         code = config._replace(
             split=(1, MERGE_FAN_IN, MERGE_FAN_IN * MERGE_FAN_IN)[config.merge_levels]
-        )  # all of so many levels are one code
+        )  # all splits of one merge level are one code
         spilled = _spill_bytes(code, self.dtype, self.group, self.head_dim, self.page_size, arch)
         return f"spills {spilled} bytes a thread" if spilled else ""
 
     def workspace_sizes(self, config: SplitConfig) -> tuple[int, int]:
-        """Results of parts, and counters of who has arrived."""
+        """Return the sizes for partial results and arrival counters."""
         return workspace_sizes(config, pairs=self.pairs, group=self.group, head_dim=self.head_dim)
 
     def launch(self, config: SplitConfig, scratch: Workspace, **inputs: Any) -> None:
@@ -90,7 +93,7 @@ def _spill_bytes(config: SplitConfig, dtype: str, group: int, head_dim: int, pag
     ).spill_bytes
 
 
-# The cuts of decode attention that are worth a try for a shape, those next to the rule's first.
+# Candidate cuts of decode attention for a shape.
 
 CANDIDATE_BLOCKS = (32, 64, 128)
 CANDIDATE_WARPS = (2, 4, 8)
@@ -98,7 +101,10 @@ CANDIDATE_STAGES = (2, 3, 4)
 
 
 def split_candidates(arch: Arch, sms: int, shape: AttentionShape) -> list[SplitConfig]:
-    """The rule's cut, then all tiles that a program has room for, each in half, as many and twice the rule's parts."""
+    """Return the rule's cut, then other cuts by distance from it.
+
+    They have all tiles that fit a program, each with half, as many and twice the rule's parts.
+    """
     first = rule_split_config(arch, sms, shape.dtype, pairs=shape.pairs, context=shape.context, head_dim=shape.head_dim)
     found = [first]
     for block, warps, stages in product(CANDIDATE_BLOCKS, CANDIDATE_WARPS, CANDIDATE_STAGES):
@@ -111,18 +117,21 @@ def split_candidates(arch: Arch, sms: int, shape: AttentionShape) -> list[SplitC
 
 
 def split_shared_bytes(config: SplitConfig, shape: AttentionShape) -> int:
-    """Shared memory of a program: a tile of K and V less than there are stages, its queries and their weights."""
+    """Return the shared memory of a program.
+
+    It has a tile of K and V less than there are stages, its queries and their weights.
+    """
     width = 2 * config.block * shape.head_dim * (config.stages - 1) + padded_rows(shape.group) * (
         shape.head_dim + config.block
     )
     return width * ITEMSIZE[shape.dtype]
 
 
-# A linear as the search sees it: up to 64 tokens the skinny linear, beyond it the GEMM.
-
-
 class LinearShape(NamedTuple):
-    """Of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ."""
+    """Sizes of y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
+
+    The skinny linear serves up to 64 tokens, the GEMM more.
+    """
 
     dtype: str
     tokens: int
@@ -131,24 +140,24 @@ class LinearShape(NamedTuple):
 
     @property
     def kernel(self) -> Kernel:
-        """The baseline, whose inputs and reference are those of every linear."""
+        """The baseline, whose inputs and reference hold for every linear."""
         return TORCH_LINEAR
 
     @property
     def streamed_bytes(self) -> int:
-        """W."""
+        """Bytes of W."""
         return self.n * self.k * ITEMSIZE[self.dtype]
 
     def inputs(self, source: TensorSource) -> Inputs:
-        """x[tokens, k], weight[n, k] and out[tokens, n]."""
+        """Return x[tokens, k], weight[n, k] and out[tokens, n]."""
         return TORCH_LINEAR.inputs(source, **self._asdict())
 
-    def rejection(self, config: LinearConfig, arch: str) -> str:  # noqa: ARG002 - of any configuration on any architecture
-        """Nothing: there are so many that to compile each once more would cost half of the tries."""
+    def rejection(self, config: LinearConfig, arch: str) -> str:  # noqa: ARG002
+        """Return no reason: to compile each of so many once more would halve the trials."""
         return ""
 
     def workspace_sizes(self, config: LinearConfig) -> tuple[int, int]:
-        """Partial sums, and a counter for each part of a tile."""
+        """Return the sizes for partial sums, and a counter for each part of a tile."""
         return config.partial_elements(self.n, self.tokens), config.programs(self.n, self.tokens)
 
     def launch(self, config: LinearConfig, scratch: Workspace, **inputs: Any) -> None:
@@ -157,37 +166,34 @@ class LinearShape(NamedTuple):
         kernel.launch(**inputs, config=config, scratch=scratch)
 
 
-# What the search has to know of a shape, whichever kernel serves it.
-
-
 class TunedShape(Protocol):
-    """A NamedTuple of a dtype and sizes, for which a configuration is searched.
+    """Interface of a shape for the search: a NamedTuple of a dtype and sizes.
 
     Attributes:
-        kernel: whose inputs, reference and tolerance hold.
+        kernel: kernel whose inputs, reference and tolerance hold.
         streamed_bytes: weights or caches that one call reads.
     """
 
     @property
     def dtype(self) -> str:
-        """Of the operands."""
+        """Dtype of the operands."""
 
     @property
     def kernel(self) -> Kernel:
-        """See above."""
+        """Kernel whose inputs, reference and tolerance hold."""
 
     @property
     def streamed_bytes(self) -> int:
-        """See above."""
+        """Bytes of weights or caches that one call reads."""
 
     def inputs(self, source: TensorSource) -> Inputs:
-        """The tensors of one call."""
+        """Return the tensors of one call."""
 
     def rejection(self, config: Any, arch: str) -> str:
-        """Why the compiler rules a configuration out before it is tried; empty where it does not."""
+        """Return why the compiler rules a configuration out before a trial; else empty."""
 
     def workspace_sizes(self, config: Any) -> tuple[int, int]:
-        """Fp32 partial results and counters that one call takes of its workspace."""
+        """Return the fp32 partial results and counters that one call takes."""
 
     def launch(self, config: Any, scratch: Workspace, **inputs: Any) -> None:
         """Run a configuration on tensors from `inputs`."""

@@ -1,4 +1,7 @@
-"""`python -m kernels tune`: fill an architecture's tables, by measuring on its GPU or by the static model."""
+"""`python -m kernels tune`: fill an architecture's tables.
+
+Rows come from measurements on its GPU or from the static model.
+"""
 
 import time
 from collections import Counter
@@ -61,7 +64,7 @@ from specs.gpus import Arch, find_arch
 from specs.layer import PAGE_SIZE
 from specs.parallel import Shard
 
-# The books that a search on a GPU can open: that of the linears and that of decode attention.
+# Tables that a search on a GPU can fill: that of the linears and that of decode attention.
 
 LINEARS_PART, ATTENTION_PART = "linears", "attention"
 KERNEL_SOURCES = {
@@ -72,7 +75,10 @@ KERNEL_SOURCES = {
 
 @dataclass(frozen=True)
 class TuningContext:
-    """What a search is bound to: one GPU, one dtype, one model's shards, one folder, and who is told."""
+    """Scope of a search: one GPU, one dtype, one model's shards, one folder.
+
+    `say` gets its progress.
+    """
 
     arch: Arch
     device: Device
@@ -84,7 +90,7 @@ class TuningContext:
 
 
 def linear_tuning(tuning: TuningContext) -> TuningTable:
-    """Every shard at every class of tokens."""
+    """Return the table and the jobs of every shard at every class of tokens."""
     path = tuning.into / f"{tuning.arch.name}.json"
     table = load_table(path, linear_table.load_linear_table)
     shapes = [LinearShape(tuning.dtype, tokens, one.n, one.k) for one in tuning.shards for tokens in TOKEN_CLASSES]
@@ -98,9 +104,10 @@ def _ranked_leaders(arch: Arch, dtype: str, **shape: int) -> list[Any]:
 
 
 def attention_tuning(tuning: TuningContext) -> TuningTable:
-    """The heads of every rank at usual batches and contexts, over a contiguous cache and over pages.
+    """Return the table and jobs of decode attention at usual batches and contexts.
 
-    One shape stands for all of as many pairs. What takes more than half of the free memory is left out, and said.
+    They cover the heads of every rank, over a contiguous cache and over pages. One shape represents all shapes with as
+    many pairs. Shapes that take more than half of the free memory are left out and reported.
     """
     path = tuning.into / f"{tuning.arch.name}.attention.json"
     table = load_table(path, configs_attention.load_attention_table)
@@ -126,38 +133,50 @@ def _attention_shapes(tuning: TuningContext) -> Iterator[AttentionShape]:
 
 
 def _search_job(table: ConfigTable[Any], shape: Any, configs: list[Any]) -> SearchJob:
-    """What the table has now is tried first, so that a new row is never slower than the one it takes the place of."""
+    """Return a job that tries the table's present configuration first.
+
+    A new row is thus never slower than the row that it replaces.
+    """
     now = table.nearest(*shape)
     return SearchJob(shape, list(dict.fromkeys([now.config, *configs] if now else configs)))
 
 
 def load_table(path: Path, load: Callable[[Path], ConfigTable[Any]]) -> ConfigTable[Any]:
-    """The table at `path`, else the committed one of its name, else an empty one."""
+    """Return the table at `path`, else the committed table, else an empty table."""
     paths = (path, TUNED_FOLDER / path.name)
     return next((load(one) for one in paths if one.exists()), ConfigTable(path.name.split(".")[0]))
 
 
 def software_versions(part: str) -> dict[str, str]:
-    """What a time depends on beside the GPU; of the kernels a digest, because tries are void once one changes."""
+    """Return the versions that a time depends on, besides the GPU.
+
+    Kernels have a digest, since trials are void once a kernel changes.
+    """
     sources = (Path(str(module.__file__)).read_bytes() for module in KERNEL_SOURCES[part])
     kernel = sha256(b"".join(sources)).hexdigest()[:12]
     return {"torch": torch.__version__, "triton": triton.__version__, "kernel": kernel}
 
 
-# Choosing without silicon: the static model's best few, compiled, and of those the best with real registers.
+# Choice without a GPU: the static model's best few are compiled, and the best with real registers is taken.
 #
-# A configuration that other shapes run with already is taken where it is nearly as good: each one more costs a user the
-# time to compile it.
+# A configuration that other shapes already use is taken where it is nearly as good: each further configuration costs a
+# user compile time.
 
 COMPILED_CANDIDATES = {SKINNY: 4, GEMM: 1}
-"""Candidates that are compiled for a shape, beyond those that spill: a GEMM's registers are mostly its sums."""
+"""Candidates that are compiled for a shape, besides those that spill.
+
+A GEMM's registers are mostly its sums.
+"""
 REUSE_TOLERANCE = 1.03
-"""Over the best prediction, what a configuration that is in use already may take."""
+"""Largest prediction of a reused configuration, over the best prediction."""
 
 
 @cache
 def compiled_programs_per_sm(config: LinearConfig, dtype: str, arch: Arch, *, tokens: int, even: bool) -> int:
-    """Programs that an SM holds, by the compiler's registers and shared memory; 0 where one spills or does not fit."""
+    """Return how many programs an SM holds, by compiled registers and shared memory.
+
+    0 where a form spills or does not fit.
+    """
     made = [compile_variant(form, arch.name) for form in _variants(config, dtype, arch, tokens, even)]
     if any(one.spill_bytes for one in made):
         return 0
@@ -166,14 +185,17 @@ def compiled_programs_per_sm(config: LinearConfig, dtype: str, arch: Arch, *, to
 
 
 def _variants(config: LinearConfig, dtype: str, arch: Arch, tokens: int, even: bool) -> list[TritonVariant]:
-    """What calls of so many tokens run of a configuration where rows begin at 16 bytes."""
+    """Return the compiled forms that calls of so many tokens run, on aligned rows.
+
+    Aligned rows begin at multiples of 16 bytes.
+    """
     if tokens <= SKINNY_MAX_TOKENS:
         return [variant(config, dtype, even=even, dependent=dependent) for dependent in {False, arch.dependent_launch}]
     return [gemm.variant(config, dtype, even=even or config.tma, swiglu=swiglu) for swiglu in (False, True)]
 
 
 def static_rows(arch: Arch, dtype: str, shards: Sequence[Shard]) -> Iterator[LinearRow]:
-    """A row for each shard and class of tokens."""
+    """Yield a row for each shard and class of tokens."""
     used: Counter[LinearConfig] = Counter()
     for tokens in TOKEN_CLASSES:
         for shard in shards:
@@ -202,13 +224,13 @@ def _static_row(arch: Arch, dtype: str, used: Counter[LinearConfig], *, tokens: 
 ReportProgress = Callable[[str], object]
 
 TUNING_PARTS = {LINEARS_PART: linear_tuning, ATTENTION_PART: attention_tuning}
-"""What can be tuned, each part into a table of its own."""
+"""Functions that open the table of each part."""
 
 
 def tune_static(arch: Arch, dtype: str, shards: Sequence[Shard], into: Path, say: ReportProgress) -> Path:
-    """Choose for linears by the static model and the compiler; rows that were measured stay. Returns the file written.
+    """Choose for linears by static model and compiler; return the file written.
 
-    Attention that nobody has measured is cut by its rule, which needs no table.
+    Measured rows stay. Attention without a measurement is cut by its rule, which needs no table.
     """
     path = ensure_folder(into) / f"{arch.name}.json"
     table = load_table(path, load_linear_table)
@@ -229,15 +251,17 @@ def tune(
     say: ReportProgress,
     parts: Sequence[str] = tuple(TUNING_PARTS),
 ) -> list[Path]:
-    """Search on the GPU at hand until the budget is spent; the tables are on the disk after every round.
+    """Search on this GPU until the budget is spent.
+
+    The tables are written after every round.
 
     Args:
-        dtype: of the operands.
-        shards: whose linears and, by model and degree, whose attention.
-        budget_seconds: for all parts together, which have tries in proportion to their shapes.
+        dtype: dtype of the operands.
+        shards: shards whose linears and, by model and degree, whose attention is tuned.
+        budget_seconds: time for all parts together; trials are in proportion to their shapes.
         into: folder of the tables.
-        say: told of the progress, a line at a time.
-        parts: of PARTS.
+        say: gets the progress, a line at a time.
+        parts: parts of TUNING_PARTS.
 
     Returns:
         The files written.
@@ -281,6 +305,9 @@ def tune(
 
 
 def _interleave_jobs(tables: Sequence[TuningTable]) -> list[SearchJob]:
-    """All hunts, those of each book spread over the whole: a budget that ends within a round has served them all."""
+    """Return all jobs, with each table's jobs spread over the whole.
+
+    A budget that ends within a round has then served all tables.
+    """
     places = [((at + 0.5) / len(book.jobs), hunt) for book in tables for at, hunt in enumerate(book.jobs)]
     return [hunt for _, hunt in sorted(places, key=lambda place: place[0])]

@@ -1,4 +1,4 @@
-"""The one or two figures of each question that a file answers."""
+"""Find, check and summarise the result files of `reports/data/`."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,13 +25,16 @@ from specs.errors import UserError
 from specs.measurement import SCHEMA, Case, Measurement
 from specs.privacy import Identity, current_identity
 
-# The name of a file in `reports/data`, <machine>-<date>-<commit>.json, and whether it agrees with what is in it.
+# Name of a file in `reports/data`, <machine>-<date>-<commit>.json, and its agreement with the content.
 
 NAME_PATTERN = re.compile(r"(?P<machine>[a-z0-9]+(?:-[a-z0-9]+)*)-(?P<date>\d{4}-\d\d-\d\d)-(?P<commit>[0-9a-f]{7,40})")
 
 
 def name_faults(file: ResultFile) -> Iterator[str]:
-    """A line for each part that does not agree; a file that does not tell its commit is not doubted."""
+    """Yield a line for each part of the name that contradicts the content.
+
+    The commit is not checked where the file does not state it.
+    """
     found = NAME_PATTERN.fullmatch(file.path.stem)
     if not found:
         yield "its name is not <machine>-<date>-<short commit>.json"
@@ -47,27 +50,30 @@ def name_faults(file: ResultFile) -> Iterator[str]:
 
 
 def _words(file: ResultFile) -> list[str]:
-    """The GPU, or the CPU and its threads, as `python -m suites name` puts them."""
+    """GPU, or CPU and threads, in the words of `python -m suites name`."""
     name = machine.device_name(file.machine)
     cores = "" if file.machine.get("gpu") else f" {file.machine.get('threads')} threads"
     return re.findall(r"[a-z0-9]+", f"{name}{cores}".lower())
 
 
 def _is_subsequence(some: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether all of them are among the words, in their order: a name may leave out what tells nothing."""
+    """True where `words` contains `some` in order: a name may omit redundant words."""
     left = iter(words)
     return all(word in left for word in some)
 
 
 def _same_day(named: str, ran: str) -> bool:
-    """Up to a day apart: the name has the local date of the start, the file the time of the end in UTC."""
+    """True up to a day apart.
+
+    The name has the local date of the start, the file the time of the end in UTC.
+    """
     try:
         return abs(date.fromisoformat(named) - date.fromisoformat(ran)) <= timedelta(days=1)
     except ValueError:
         return False
 
 
-# Where the result files of this repository lie, and which of them can be read.
+# Result files of this repository: place, and files that can be read.
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_FOLDER = ROOT / "reports" / "data"
@@ -75,7 +81,7 @@ DATA_FOLDER = ROOT / "reports" / "data"
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The files of a folder, by name: those that could be read, and why the others could not."""
+    """Files of a folder by name: those read, and the reasons for the damaged files."""
 
     folder: Path
     files: Sequence[ResultFile]
@@ -83,10 +89,10 @@ class ResultFolder:
 
 
 def load_folder(folder: Path = DATA_FOLDER) -> ResultFolder:
-    """All result files of a folder; the paths in it are told from the repository's root.
+    """Read all result files of a folder, with paths from the repository's root.
 
     Raises:
-        UserError: there is no such folder, or no result file in it.
+        UserError: the folder is missing, or has no result file.
     """
     read, damaged = [], []
     for path in result_paths(folder):
@@ -98,10 +104,10 @@ def load_folder(folder: Path = DATA_FOLDER) -> ResultFolder:
 
 
 def result_paths(folder: Path) -> list[Path]:
-    """The JSON files of a folder.
+    """JSON files of a folder.
 
     Raises:
-        UserError: there is no such folder, or no JSON file in it.
+        UserError: the folder is missing, or has no JSON file.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give result files, as in `python -m reports show out.json`")
@@ -111,28 +117,28 @@ def result_paths(folder: Path) -> list[Path]:
 
 
 def path_from_root(path: Path) -> Path:
-    """A path as one types it in the repository's root; one outside stays as it is."""
+    """Path relative to the repository's root; a path outside stays unchanged."""
     whole = path.resolve()
     return whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path
 
 
-# `check`: is a result file sound, of a schema that can be read, and without names that must not be passed on?
+# `check`: sound content, a readable schema, and no private names.
 
 MAX_QUOTED = 60
-"""Characters that are shown of a text with a name in it."""
+"""Maximum number of characters shown of a text with a private name."""
 REL_TOL = 1e-9
-"""Relative; sums of the same samples differ by less."""
+"""Relative tolerance; sums of the same samples differ by less."""
 
 
 def check(paths: Sequence[Path]) -> list[str]:
-    """A line for each file.
+    """Check files, and return a line for each.
 
     Args:
-        paths: files, or folders with files; none for `reports/data`.
+        paths: files, or folders with files; empty for `reports/data`.
 
     Raises:
-        UserError: a folder is not there, or has no result file.
-        GateError: a file has a fault; it has the lines of all files.
+        UserError: a folder is missing, or has no result file.
+        GateError: a file has a fault; the message has the lines of all files.
     """
     names, lines, sound = current_identity(), [], True
     for path in _files(paths or [DATA_FOLDER]):
@@ -149,7 +155,10 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def find_faults(path: Path, names: Identity) -> Iterator[str]:
-    """What is wrong with a file, a line each: that it cannot be read at all, or else everything that can be seen."""
+    """Yield a line for each fault of a file.
+
+    For a file that cannot be read at all, this is the only line.
+    """
     try:
         content = results.read_json(path)
         file = results.parse(path, content)
@@ -174,7 +183,7 @@ def _schema(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _facts(file: ResultFile) -> Iterator[str]:
-    """What a reader of the figures has to know."""
+    """Yield the missing facts that a reader of the figures needs."""
     known: dict[str, Any] = {"datetime": file.datetime}
     if not file.published and not file.profiler:
         own = {f"machine_info.{name}": file.machine.get(name) for name in ("device", "torch")}
@@ -187,7 +196,7 @@ def _facts(file: ResultFile) -> Iterator[str]:
 
 
 def _counts(content: dict[str, Any]) -> Iterator[str]:
-    """What stands in it twice says the same twice."""
+    """Yield counts that contradict a second place in the file."""
     for entry in content["benchmarks"]:
         stats, info, name = entry["stats"], entry["extra_info"], entry.get("fullname")
         rounds, passes = info.get("pass_rounds") or [len(stats["data"])], info.get("passes")
@@ -198,7 +207,7 @@ def _counts(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _statistics(content: dict[str, Any], file: ResultFile) -> Iterator[str]:
-    """What follows from the samples does follow from them."""
+    """Yield statistics that do not follow from the samples."""
     for entry, one in zip(content["benchmarks"], file.measurements, strict=True):
         stats, samples = entry["stats"], one.samples
         low, high = entry["extra_info"].get("interval_seconds") or (None, None)
@@ -230,11 +239,14 @@ def _private_names(content: dict[str, Any], names: Identity) -> Iterator[str]:
 
 
 Headline = tuple[str, str]
-"""A question and what the file says to it."""
+"""A question and the file's answer."""
 
 
 def headlines(file: ResultFile, figures: Sequence[CaseMetrics]) -> list[Headline]:
-    """A line for each question, TP against PP first; of others' figures it says that they are published."""
+    """A line for each question, TP against PP first.
+
+    Lines on figures of others say that they are published.
+    """
     steps = [text for ran in experiments.build_section([file]).by_file for text in ran.sentences()]
     others = [one for one in figures if not is_experiment_step(one.measurement)]
     tables = group_by_question(others, lambda one: one.measurement.case)
@@ -246,7 +258,10 @@ def headlines(file: ResultFile, figures: Sequence[CaseMetrics]) -> list[Headline
 
 
 def question_label(question: str, figures: Sequence[CaseMetrics]) -> str:
-    """What a question is called in a list: launches have a table of their own among the ceilings."""
+    """Label of a question in a list.
+
+    Launches have a table of their own among the ceilings.
+    """
     return "launch" if is_launch(figures[0].measurement.case) else question_title(question).partition(":")[0]
 
 
@@ -269,7 +284,10 @@ def _headline_text(file: ResultFile, question: str, figures: Sequence[CaseMetric
 
 
 def _streams(question: str, figures: Sequence[CaseMetrics]) -> Iterator[str]:
-    """Linears and attention: how near to the floor, how fast memory was read, and how time grows with tokens."""
+    """Yield the results on linears and attention.
+
+    Results: share of the floor, memory bandwidth, and growth of the time with tokens.
+    """
     yield pluralize(len(figures), "case")
     found = {
         "floor": [one.floor_share for one in figures if one.floor_share],
@@ -287,7 +305,7 @@ def _streams(question: str, figures: Sequence[CaseMetrics]) -> Iterator[str]:
 
 
 def _growth(figures: Sequence[CaseMetrics]) -> str:
-    """How many times as long the most tokens take as the fewest, in the middle over series."""
+    """Time ratio of the most to the fewest tokens, the median over series."""
     series: dict[object, dict[int, float]] = {}
     for one in figures:
         case = one.measurement.case
@@ -302,7 +320,7 @@ def _growth(figures: Sequence[CaseMetrics]) -> str:
 
 
 def _layers(figures: Sequence[CaseMetrics]) -> str:
-    """Whole layers' times, by tokens."""
+    """Times of whole layers, by tokens."""
     whole = [one.measurement for one in figures if one.measurement.case.layer == layer.WHOLE_LAYER]
     by: dict[tuple[str, str], list[Measurement]] = {}
     for one in sorted(whole, key=lambda one: one.case.tokens or 0):
@@ -316,7 +334,7 @@ def _layers(figures: Sequence[CaseMetrics]) -> str:
 
 
 def _messages(points: Sequence[CommPoint]) -> Iterator[str]:
-    """Of each operation the shortest time, and the highest bus bandwidth."""
+    """Yield the shortest time and the highest bus bandwidth of each operation."""
     by: dict[str, list[CommPoint]] = {}
     for one in points:
         by.setdefault(one.case.op, []).append(one)
@@ -346,43 +364,43 @@ def _range(ends: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-# A result file in a few words: where and when, how much, of which models, and how sure it is.
+# Summary of a result file: place, date, size, models and precision.
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an index says of a file."""
+    """Summary of a file for an index."""
 
     file: ResultFile
 
     @cached_property
     def figures(self) -> list[CaseMetrics]:
-        """Each measurement beside its floors."""
+        """Each measurement with its floors."""
         return case_metrics(self.file)
 
     @cached_property
     def headlines(self) -> list[Headline]:
-        """What it says, question by question."""
+        """Answers of the file, question by question."""
         return headlines(self.file, self.figures)
 
     @property
     def name(self) -> str:
-        """The file's, without folder and ending."""
+        """Name of the file, without folder and suffix."""
         return self.file.path.stem
 
     @property
     def questions(self) -> list[str]:
-        """What it answers, in the order of the tables."""
+        """Questions that the file answers, in the order of the tables."""
         return list(dict.fromkeys(question for question, _ in self.headlines))
 
     @property
     def models(self) -> list[str]:
-        """Whose shapes."""
+        """Slugs of the measured models, sorted."""
         return sorted({one.case.model for one in self.file.measurements if one.case.model})
 
     @property
     def splits(self) -> str:
-        """`tp 1, 2; pp 1, 2`: over how many ranks they were cut."""
+        """Degrees of TP and PP: `tp 1, 2; pp 1, 2`."""
         degrees = {"tp": self._values(lambda case: case.tp), "pp": self._values(lambda case: case.pp)}
         return "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in degrees.items() if found)
 
@@ -391,11 +409,11 @@ class Summary:
 
     @cached_property
     def half_widths(self) -> list[float]:
-        """Of the 95 % intervals, relative, by rising size; a single pass has none."""
+        """Relative half-widths of the 95 % intervals, ascending, without single passes."""
         return sorted(one.half_width for one in self.figures if one.half_width is not None)
 
     def certainty(self) -> str:
-        """How noisy it was, in a line."""
+        """Noise of the figures, in a line."""
         if not self.figures:
             return ""
         if self.file.published:
@@ -413,7 +431,7 @@ class Summary:
         return ", ".join(said)
 
     def record(self) -> dict[str, Any]:
-        """For a machine."""
+        """Summary as JSON data."""
         return {
             "file": str(self.file.path),
             "machine": machine.describe(self.file.machine),
@@ -439,7 +457,7 @@ class Summary:
         return (len(one.seconds) for one in self.file.measurements)
 
     def cells(self) -> Mapping[str, str]:
-        """A row of the index, by its column."""
+        """Row of the index, by column."""
         commit = str(self.file.commit.get("id") or "")[:7]
         return {
             "file": self.file.path.name,

@@ -1,4 +1,4 @@
-"""`index`: the pages of `reports/data`, one for each result file and one that lists them."""
+"""`index`: write the pages of `reports/data`, one per result file and a list."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,17 +17,17 @@ from reports.tp_vs_pp import report as experiments
 from specs.errors import UserError
 from specs.units import format_bytes
 
-# `show` without a file: what the repository's own result files hold.
+# `show` without a file: list the repository's own result files.
 
 NUMERIC_COLUMNS = ("cases", "passes")
 DIRTY_NOTE = "+ behind a commit: with uncommitted changes"
 
 
 def show_folder(format: Format, to: Path | None, folder: Path = entries.DATA_FOLDER) -> None:  # noqa: A002
-    """Write the list of what lies in `reports/data`.
+    """Write the list of the files in `reports/data`.
 
     Raises:
-        UserError: nothing lies there, or the list cannot be written.
+        UserError: the folder holds no file, or the list cannot be written.
     """
     found = entries.load_folder(folder)
     summaries = summaries_by_date(found)
@@ -36,12 +36,12 @@ def show_folder(format: Format, to: Path | None, folder: Path = entries.DATA_FOL
 
 
 def summaries_by_date(folder: ResultFolder) -> list[Summary]:
-    """What can be read, the latest last."""
+    """Summaries of the readable files, the latest last."""
     return [Summary(file) for file in sorted(folder.files, key=lambda file: (file.datetime, file.path.name))]
 
 
 def listing_blocks(folder: ResultFolder, summaries: Sequence[Summary]) -> list[Block]:
-    """A table of the files, what each says, and those that cannot be read."""
+    """Table of the files, answers of each, and files that cannot be read."""
     page: list[Block] = [listing_table(summaries)] if summaries else []
     page += [
         Facts(
@@ -57,7 +57,7 @@ def listing_blocks(folder: ResultFolder, summaries: Sequence[Summary]) -> list[B
 
 
 def listing_table(summaries: Sequence[Summary]) -> Table:
-    """A row for each file."""
+    """Table with a row for each file."""
     cells = [one.cells() for one in summaries]
     return Table(
         title="result files",
@@ -68,10 +68,10 @@ def listing_table(summaries: Sequence[Summary]) -> Table:
     )
 
 
-# A result file's own page: hardware, versions, date, commit, command, ceilings, figures, and how sure they are.
+# Page of a result file: hardware, versions, date, commit, command, ceilings, figures and noise.
 
 MAX_ROWS = 48
-"""Of a table on a page; `show` has them all."""
+"""Maximum number of rows of a table on a page; `show` prints all rows."""
 VERSION_LABELS = {
     "python_version": "Python",
     "pytest": "pytest",
@@ -92,7 +92,7 @@ HARDWARE_LABELS = {
 
 
 def page_blocks(one: Summary) -> list[Block]:
-    """The page: what the file is, what it says in short, its tables, what did not run."""
+    """Page of a file: facts, answers in short, tables, and cases that did not run."""
     above, *rest = show.file_blocks(one.file, one.figures, NO_REFERENCES)
     assert isinstance(above, Facts)  # noqa: S101  # section's first block is the header
     page: list[Block] = [Facts(title=one.name, rows=tuple(_facts(one, above)), level=1)]
@@ -104,7 +104,7 @@ def page_blocks(one: Summary) -> list[Block]:
 
 
 def _facts(one: Summary, above: Facts) -> Iterable[tuple[str, str]]:
-    """The header's lines, with more of the hardware and of the versions than a terminal has room for."""
+    """Lines of the header, with more facts on hardware and versions than a terminal."""
     machine = one.file.machine
     more = {"machine": _hardware(machine), "software": _versions(machine)}
     for name, text in above.rows:
@@ -140,7 +140,7 @@ def _versions(machine: Mapping[str, Any]) -> str:
 
 
 def _truncate_table(block: Block, path: str) -> Block:
-    """A table no longer than a page bears, and where the rest of it is."""
+    """Cut a table to `MAX_ROWS` rows, with a note on the rest."""
     if isinstance(block, Facts) or len(block.rows) <= MAX_ROWS:
         return block
     left, groups = MAX_ROWS, []
@@ -152,7 +152,7 @@ def _truncate_table(block: Block, path: str) -> Block:
 
 
 GENERATED_FOOTER = "\n<!-- written by `python -m reports index`; do not edit -->\n"
-"""Ends each page, and tells it from what somebody wrote."""
+"""End of each generated page, which distinguishes it from handwritten pages."""
 INTRODUCTION = """# Result files
 
 What `pytest suites/` wrote, one file a run. `python -m reports show FILE` prints all of it, `python -m reports compare
@@ -164,11 +164,11 @@ A B` holds two against each other, `python -m reports check` says whether they a
 
 
 def write_index(folder: Path = entries.DATA_FOLDER, *, only_check: bool = False) -> str:
-    """Write the pages, or with `only_check` say whether they are what would be written; returns a line.
+    """Write the pages, or with `only_check` compare them; return a line.
 
     Raises:
         UserError: a result file is damaged, or a page cannot be written.
-        GateError: `only_check`, and a page is not what would be written.
+        GateError: with `only_check`, a page differs from the generated page.
     """
     pages = render_pages(folder)
     stale = [path for path in sorted(folder.glob("*.md")) if path.name not in pages and _is_generated(path)]
@@ -187,10 +187,10 @@ def write_index(folder: Path = entries.DATA_FOLDER, *, only_check: bool = False)
 
 
 def render_pages(folder: Path) -> Mapping[str, str]:
-    """Each page's text, by its name.
+    """Text of each page, by file name.
 
     Raises:
-        UserError: a result file is damaged: a library has none.
+        UserError: a result file is damaged; the archive accepts none.
     """
     found = entries.load_folder(folder)
     if found.damaged:
@@ -201,7 +201,7 @@ def render_pages(folder: Path) -> Mapping[str, str]:
 
 
 def _index(summaries: Sequence[Summary]) -> list[Block]:
-    """A table with links, and what each file says."""
+    """Table with links, and the answers of each file."""
     said = [
         Facts(
             title=f"{machine.device_name(one.file.machine)}, {one.file.datetime[:10]}",

@@ -1,4 +1,4 @@
-"""The note's arithmetic claims in our words, each with the predicate that judges it."""
+"""Arithmetic claims of the note, each with the predicate that judges it."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
@@ -11,20 +11,20 @@ from specs.parallel import Split
 from specs.units import ITEMSIZE
 from specs.units import format_bytes as units_format_bytes
 
-# When a printed figure agrees with a computed one, and what its unit must mean for that.
+# Rounding tolerance of printed figures, and the possible meanings of MB and GB.
 
 BF16 = ITEMSIZE["bf16"]
 TOLERANCE = 0.03
-"""Relative difference that passes for rounding: the note prints two or three digits."""
+"""Relative difference that counts as rounding: the note prints 2 or 3 digits."""
 
 
 class UnitReading(NamedTuple):
-    """One meaning of MB and GB.
+    """One possible meaning of MB and GB.
 
     Attributes:
-        verdict: on a claim whose figures are right in this meaning.
-        meaning: the meaning, to open a condition.
-        unit_bytes: bytes that one MB and one GB then stand for.
+        verdict: verdict on a claim whose figures agree under this meaning.
+        meaning: the meaning in words, the start of a condition.
+        unit_bytes: bytes in one MB and in one GB under this meaning.
     """
 
     verdict: Verdict
@@ -33,7 +33,7 @@ class UnitReading(NamedTuple):
 
 
 class PrintedSize(NamedTuple):
-    """A figure as printed, `printed` in `unit`, beside the bytes that were found."""
+    """A printed figure, `printed` in `unit`, beside the computed bytes."""
 
     printed: float
     unit: Literal["MB", "GB"]
@@ -50,12 +50,15 @@ NO_READING = UnitReading("REFUTED", "no reading of the note's unit gives its fig
 
 
 def agrees(printed: float, computed: float, tolerance: float = TOLERANCE) -> bool:
-    """Whether `printed` lies within `tolerance`, a share of one, of `found`; both in the same unit."""
+    """Return whether `printed` is within the relative `tolerance` of `computed`."""
     return abs(printed - computed) <= tolerance * abs(computed)
 
 
 def interpret_units(*sizes: PrintedSize) -> UnitReading:
-    """What MB and GB must mean for all sizes to agree: as printed if that does, else whichever comes closest."""
+    """Return the meaning of MB and GB under which all sizes agree.
+
+    `AS_PRINTED` comes first, then the closest of `OTHER_READINGS`, else `NO_READING`.
+    """
 
     def off(reading: UnitReading) -> float:
         return max(abs(size.printed * reading.unit_bytes[size.unit] / size.computed - 1) for size in sizes)
@@ -66,12 +69,12 @@ def interpret_units(*sizes: PrintedSize) -> UnitReading:
 
 
 def format_bytes(size_bytes: float) -> str:
-    """Bytes in decimal MB or GB, to four digits."""
+    """Return bytes as decimal MB or GB, with four digits."""
     factor, symbol = (1e9, "GB") if size_bytes >= 1e9 else (1e6, "MB")
     return f"{size_bytes / factor:.4g} {symbol}"
 
 
-# The note's models, splits and batches, and how much more TP sends than PP, counted alike on both sides.
+# Models, splits and batches of the note, and the ratios of bytes sent under TP and PP.
 
 RANKS = 8
 BATCH, LARGE_BATCH = 1024, 10_000
@@ -83,20 +86,23 @@ MIDDLE_STAGE, LAST_STAGE = RANKS // 2, RANKS - 1
 
 
 def times_sent_per_rank(of: Model) -> float:
-    """Bytes sent by one rank in a forward pass, TP8 over a PP8 stage that has a next one: 4 · layers · 7/8."""
+    """Ratio of bytes sent by one rank in a forward pass, TP8 over PP8.
+
+    The PP8 rank is a stage that has a next stage. The ratio is 4 · layers · 7/8.
+    """
     tensor, pipeline = Split(of, tp=RANKS), Split(of, pp=RANKS)
     return traffic.stage_bytes_sent_per_rank(tensor, 1, 1) / traffic.hop_bytes_sent_per_rank(pipeline, 1, 1)
 
 
 def times_sent_system_wide(of: Model) -> float:
-    """Bytes sent by all ranks in a forward pass, TP8 over PP8: 4 · layers, for any number of ranks."""
+    """Ratio of bytes sent by all ranks, TP8 over PP8: 4 · layers at any rank count."""
     tensor, pipeline = Split(of, tp=RANKS), Split(of, pp=RANKS)
     return traffic.all_reduce_bytes_sent_system_wide(tensor, 1, 1) / traffic.hop_bytes_sent_system_wide(pipeline, 1, 1)
 
 
-# The note's formulas on its own model of 32 layers, 12,288 wide: 4·L·(P−1)/P·B·n·d under TP, (P−1)·B·n·d under PP.
+# Formulas of the note for its model of 32 layers, 12,288 wide: 4·L·(P−1)/P·B·n·d (TP), (P−1)·B·n·d (PP).
 #
-# The first counts what one rank sends, the second all hops together; both leave out the bytes of an element.
+# The TP formula counts bytes sent by one rank, the PP formula all hops. Both omit the bytes of an element.
 
 PREFILL_TOKENS = 32 * PROMPT
 TP_PREFILL_GB, PP_PREFILL_GB, PREFILL_TIMES_LESS = 46.0, 2.8, 16.0
@@ -125,7 +131,7 @@ def tp_decode() -> Finding:
 
 
 def pp_prefill() -> Finding:
-    """Bytes over all hops for 32 prompts of 1,024 tokens, and how much less than TP that is."""
+    """Bytes over all hops for 32 prompts of 1,024 tokens, and the ratio of TP to PP."""
     found = _pp_bytes_over_hops(PREFILL_TOKENS)
     reading = interpret_units(PrintedSize(PP_PREFILL_GB, "GB", found))
     per_rank, everywhere = times_sent_per_rank(SEED), times_sent_system_wide(SEED)
@@ -188,7 +194,7 @@ def _bytes_finding(reading: UnitReading, computed: int, detail: str) -> Finding:
     return Finding(verdict=reading.verdict, value=computed, unit="bytes", condition=f"{reading.meaning}: {detail}")
 
 
-# What Llama-3-70B keeps on each of eight GPUs: weights, keys and values, activations.
+# Memory of Llama-3-70B on each of eight GPUs: weights, KV cache, activations.
 
 WEIGHTS_GB = 19.5
 CACHE_MB = 400.0
@@ -197,7 +203,7 @@ GPU_OF_80_GB = "h100_sxm"
 
 
 def weights() -> Finding:
-    """Bytes of weights on one rank; `value` is TP8 with everything cut."""
+    """Bytes of weights on one rank; `value` is TP8 with everything sharded."""
     cut, whole = (memory.stage_weight_bytes(TP8, 0, BF16, replicated) for replicated in (False, True))
     stages = [memory.stage_weight_bytes(PP8, stage, BF16) for stage in range(PP8.pp)]
     *right, right_if_whole = (agrees(WEIGHTS_GB * 1e9, size) for size in (cut, *stages, whole))
@@ -214,7 +220,10 @@ def weights() -> Finding:
 
 
 def cache_formula() -> Finding:
-    """Bytes that one token's keys and values take over all ranks, against layers · hidden elements."""
+    """Bytes of one token's keys and values over all ranks.
+
+    The note claims layers · hidden elements.
+    """
     said, found = LLAMA.layers * LLAMA.hidden * BF16, memory.kv_bytes_per_token(TP8, BF16)
     wide = Split(LLAMA, tp=2 * LLAMA.kv_heads)
     copies = wide.tp * memory.kv_bytes_per_token_per_rank(wide, 0, BF16) / found
@@ -229,7 +238,7 @@ def cache_formula() -> Finding:
 
 
 def cache_size() -> Finding:
-    """Tokens whose keys and values fill the note's cache on one rank of TP8."""
+    """Tokens whose keys and values fill the note's cache on one TP8 rank."""
     token = memory.kv_bytes_per_token_per_rank(TP8, 0, BF16)
     prompts, singles = (LARGE_BATCH * context * token for context in (PROMPT, 1))
     as_prompts, as_singles = (
@@ -246,7 +255,10 @@ def cache_size() -> Finding:
 
 
 def activations() -> Finding:
-    """Activations of one rank, TP8 over PP8 with as many micro-batches as stages: residual stream and MLP."""
+    """Ratio of activations on one rank, TP8 over PP8: residual stream and MLP.
+
+    PP8 has as many micro-batches as stages.
+    """
     piece = BATCH // RANKS
     residual = memory.residual_bytes(TP8, BATCH, BF16) / memory.residual_bytes(PP8, piece, BF16)
     mlp = memory.mlp_activation_bytes(TP8, BATCH, BF16) / memory.mlp_activation_bytes(PP8, piece, BF16)
@@ -262,7 +274,10 @@ def activations() -> Finding:
 
 
 def batch_fits() -> Finding:
-    """Tokens of context a sequence that fit at batch 10,000 on eight GPUs of 80 GB under TP8."""
+    """Context, in tokens per sequence, that fits at batch 10,000 under TP8.
+
+    The system is eight GPUs of 80 GB.
+    """
     contexts = {
         slug: max(0, memory.kv_tokens_that_fit(TP8, gpu.hbm_bytes, BF16) // LARGE_BATCH) for slug, gpu in GPUS.items()
     }
@@ -281,14 +296,14 @@ def batch_fits() -> Finding:
     )
 
 
-# What micro-batches cost a pipeline of Llama-3-70B: nothing on the network, weights read again from memory.
+# Cost of micro-batches in a pipeline of Llama-3-70B: no network bytes, but repeated reads of the weights.
 
 TIMES_KEPT, TIMES_READ = 1.0, 1.0
 MICRO_BATCHES = RANKS
 
 
 def weight_transfer() -> Finding:
-    """Bytes that cutting a batch of 1,024 into micro-batches adds to what a stage sends."""
+    """Bytes that micro-batches add to what a stage sends, at batch 1,024."""
     whole, piece = (traffic.hop_bytes_sent_per_rank(PP8, tokens, BF16) for tokens in (BATCH, BATCH // MICRO_BATCHES))
     added = MICRO_BATCHES * piece - whole
     again = (MICRO_BATCHES - 1) * memory.stage_read_bytes(PP8, MIDDLE_STAGE, BF16)
@@ -302,7 +317,10 @@ def weight_transfer() -> Finding:
 
 
 def equal_memory() -> Finding:
-    """Bytes of weights read in a step of 8 micro-batches, a middle stage of PP8 over a rank of TP8."""
+    """Ratio of weight bytes read in a step of 8 micro-batches, PP8 over TP8.
+
+    The PP8 rank is a middle stage.
+    """
     kept = [memory.stage_weight_bytes(PP8, stage, BF16) for stage in range(PP8.pp)]
     kept_by_tp = memory.stage_weight_bytes(TP8, 0, BF16)
     step, middle, last = (
@@ -321,9 +339,9 @@ def equal_memory() -> Finding:
     )
 
 
-# What Llama-3-70B puts on the network in a decode step: eight ranks of tensor, or of pipeline parallelism.
+# Network bytes of a Llama-3-70B decode step over eight ranks, under TP and under PP.
 #
-# `value` is the figure in plain units, counted as the claim counts; `condition` says when the note's own is right.
+# `value` is in plain units, counted as the claim counts. `condition` says when the note's own figure is right.
 
 ALL_REDUCES = 2
 ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN = 28_672, 57_344
@@ -334,7 +352,7 @@ LARGE_TP_GB, LARGE_PP_MB, LARGE_TIMES = 44.8, 320.0, 140.0
 
 
 def all_reduce_count() -> Finding:
-    """All-reduces of one forward pass."""
+    """Number of all-reduces in one forward pass."""
     found = traffic.all_reduces_per_forward(TP8)
     with_embedding = traffic.all_reduces_per_forward(TP8, vocabulary_parallel_embedding=True)
     return Finding(
@@ -347,7 +365,10 @@ def all_reduce_count() -> Finding:
 
 
 def tp_bytes_layer() -> Finding:
-    """Bytes a token that one rank sends for one layer; printed in full, so no rounding is granted."""
+    """Bytes per token that one rank sends for one layer.
+
+    The note prints all digits, so no rounding is allowed.
+    """
     one, layer = traffic.all_reduce_bytes_sent_per_rank(TP8, 1, BF16), traffic.layer_bytes_sent_per_rank(TP8, 1, BF16)
     right = (one, layer) == (ALL_REDUCE_BYTES_A_TOKEN, LAYER_BYTES_A_TOKEN)
     return Finding(
@@ -389,7 +410,10 @@ def pp_bytes_stage() -> Finding:
 
 
 def tp_pp_ratio_128() -> Finding:
-    """Bytes of all ranks, TP8 over PP8: `value` for Llama-3-70B, beside the model of the note's formulas."""
+    """Ratio of bytes sent by all ranks, TP8 over PP8.
+
+    `value` is for Llama-3-70B; the condition adds the model of the note's formulas.
+    """
     here, there = times_sent_system_wide(LLAMA), times_sent_system_wide(SEED)
     verdict: Verdict = "HOLDS" if agrees(TIMES, here) else "HOLDS_IF" if agrees(TIMES, there) else "REFUTED"
     return Finding(
@@ -403,7 +427,7 @@ def tp_pp_ratio_128() -> Finding:
 
 
 def tp_pp_ratio_140() -> Finding:
-    """Bytes that one rank sends, TP8 over PP8."""
+    """Ratio of bytes that one rank sends, TP8 over PP8."""
     sent = traffic.stage_bytes_sent_per_rank(TP8, LARGE_BATCH, BF16)
     hop = traffic.hop_bytes_sent_per_rank(PP8, LARGE_BATCH, BF16)
     alike, everywhere = sent / hop, times_sent_system_wide(LLAMA)
@@ -425,7 +449,10 @@ def tp_pp_ratio_140() -> Finding:
 
 
 class ArithmeticClaim(NamedTuple):
-    """One claim: a slug, what is claimed, where the note says so, the verdict it came to, and what finds it again."""
+    """One arithmetic claim: slug, statement, source, verdict and predicate.
+
+    `source` is a place in the note. `expected` is the recorded verdict; `predicate` recomputes it.
+    """
 
     id: str
     statement: str
@@ -569,4 +596,4 @@ ARITHMETIC_CLAIMS = (
         batch_fits,
     ),
 )
-"""Every arithmetic claim of the ledger, in its order."""
+"""All arithmetic claims, in the order of the ledger."""

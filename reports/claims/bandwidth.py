@@ -1,7 +1,8 @@
-"""The claim that TP uses all of the memory bandwidth in decode: bytes a second over the bandwidth, shard by shard.
+"""Claim that TP uses all of the memory bandwidth in decode, judged per shard.
 
-One token, so that a linear does nothing but stream its weights, and a whole layer its weights and its cache. The
-bandwidth is the read ceiling of the same run; for published times the datasheet's, as they come with none.
+The figure is bytes/s over the bandwidth at one token. A linear then only streams its weights, and a whole layer its
+weights and its cache. The bandwidth is the read ceiling of the same run. Published times come without a ceiling, so
+the datasheet's bandwidth is used.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,9 +16,12 @@ from specs import statistics
 from specs.measurement import Case, Measurement
 
 FULL_SHARE = 0.95
-"""Share of the bandwidth from which on it counts as all of it."""
+"""Minimum share of the bandwidth that counts as all of it."""
 MAX_SHARE = 1.05
-"""Share above which a cache must have helped, or the ceiling is too low: it says nothing of memory."""
+"""Share above which a figure says nothing of memory.
+
+A cache must have helped, or the ceiling is too low.
+"""
 OF_DATASHEET = "of the datasheet's bandwidth"
 UNREACHED = f"{OF_DATASHEET}, which no memory reaches in full"
 ABOVE_CEILING = f"over {MAX_SHARE:.0%} of the read ceiling: a cache held some of it, or the ceiling is too low"
@@ -25,11 +29,14 @@ NO_CEILING = "no read ceiling in this file: run suites/bench_ceilings.py with it
 NO_DATASHEET = "no bandwidth is known of it: specs/gpus.py has no row for it"
 NO_SHARDS = "tp 1 alone is no tensor parallelism: measure with --tp 2 or more"
 ShardKey = tuple[str, str]
-"""Model, and which shard or layer: `o tp8`."""
+"""Model, and shard or layer, such as `o tp8`."""
 
 
 def judge_bandwidth(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """For each GPU, format and kind of layer an overall finding, then one for each shard; experts stream less."""
+    """Judge each GPU, format and kind of layer: overall, then per shard.
+
+    Experts are left out, as they stream less.
+    """
     for evidence in evidences:
         if evidence.single_token:
             rows = [_shard_finding(evidence, place, found) for place, found in _shards(evidence).items()]
@@ -38,7 +45,10 @@ def judge_bandwidth(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def _shards(evidence: Evidence) -> dict[ShardKey, list[Measurement]]:
-    """Each shard by every implementation once: from inside a graph where it was, and of the first table that has it."""
+    """Return each shard once per implementation.
+
+    Times from inside a graph come first, then those of the first table that has the shard.
+    """
     found: dict[ShardKey, dict[str, Measurement]] = {}
     for one in sorted(
         evidence.single_token, key=lambda one: (one.case.launch != "graph", DECODE_QUESTIONS.index(one.case.question))
@@ -53,7 +63,7 @@ def _shard_key(case: Case) -> ShardKey:
 
 
 def _shard_finding(evidence: Evidence, place: ShardKey, found: Sequence[Measurement]) -> Finding:
-    """One shard, by every implementation whose figure can be believed."""
+    """Judge one shard by every implementation with a credible figure."""
     blank = replace(evidence.blank_finding("share"), model=place[0], scope=place[1])
     known = [share for one in found if (share := _bandwidth_share(evidence, one))]
     if not known:
@@ -67,7 +77,10 @@ def _shard_finding(evidence: Evidence, place: ShardKey, found: Sequence[Measurem
 
 
 def _bandwidth_share(evidence: Evidence, one: Measurement) -> TimeRatio | None:
-    """Bytes a second over the bandwidth by one implementation; None where that is not known."""
+    """Return bytes/s over the bandwidth by one implementation.
+
+    None where the bandwidth is unknown.
+    """
     if evidence.published:
         if not evidence.datasheet:
             return None
@@ -87,7 +100,7 @@ def _bandwidth_share(evidence: Evidence, one: Measurement) -> TimeRatio | None:
 
 
 def _why_doubtful(share: TimeRatio) -> str:
-    """Why a share says nothing; empty where it does."""
+    """Return why a share is not credible; empty where it is."""
     one = share.used[0]
     if one.maybe_hot:
         return claims_evidence.MAYBE_HOT
@@ -110,10 +123,13 @@ def _share_verdict(shares: Sequence[TimeRatio], low: float | None, high: float |
 
 
 def _overall_finding(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
-    """By the shards of more than one rank: at tp 1 there is no tensor parallelism."""
+    """Return the overall finding over shards of more than one rank.
+
+    At tp 1 there is no tensor parallelism.
+    """
     shards = [row for row in rows if row.scope.split()[1] != "tp1"]
     decided = [row for row in shards if row.verdict in DECIDED_VERDICTS]
-    judged = [row for row in decided if row.provenance != "interpolated"] or decided  # at one token only shapes are
+    judged = [row for row in decided if row.provenance != "interpolated"] or decided  # at one token only shapes can be
     if not shards:
         return replace(evidence.blank_finding("share"), condition=NO_SHARDS)
     if not judged:
@@ -130,14 +146,14 @@ def _overall_finding(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
 
 
 def _reaching_text(judged: Sequence[Finding]) -> str:
-    """How many shards reach all of it, and some of them by name."""
+    """Return how many shards reach the full bandwidth, naming some of them."""
     some = [row for row in judged if row.verdict != "REFUTED"]
     named = ", ".join(f"{row.model} {row.scope} {row.condition}".rstrip() for row in some[:MAX_NAMED])
     return f"{len(some)} of {len(judged)} reach {FULL_SHARE:.0%}: {named}"
 
 
 def _coverage_text(evidence: Evidence, shards: Sequence[Finding], judged: Sequence[Finding], shapes: int) -> str:
-    """How many shards the finding goes by, how many it leaves out, and whose bandwidth it is a share of."""
+    """Return the numbers of shards used and left out, and the bandwidth's origin."""
     hot = sum(1 for row in shards if claims_evidence.MAYBE_HOT in row.condition)
     undecided = len(shards) - len(judged) - hot - shapes
     reasons = {"maybe hot": hot, "undecided": undecided, "of interpolated shape": shapes}

@@ -1,4 +1,7 @@
-"""Times over tokens and of steps in result files, measured or published, ordered for claims to be judged by them."""
+"""Findings on claims, and the evidence that they are judged by.
+
+Evidence is times over tokens and steps of whole models from result files, measured or published.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +21,16 @@ from specs.measurement import Case, Measurement
 from specs.models import MODELS
 from specs.roofline import Ceilings
 
-# What a claim was found to be: a verdict, the figure behind it, and what it rests on.
+# Finding on a claim: a verdict, the figure behind it, and the cases used.
 
 Verdict = Literal["HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED"]
 VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED")
 DECIDED_VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
-"""Verdicts that the data were enough for."""
+"""Verdicts that rest on enough data."""
 Architecture = Literal["dense", "whole", "moe"]
-"""What was measured: the linears of dense layers, whole dense layers with attention, or experts."""
+"""Kind of layer: dense linears, whole dense layers with attention, or experts."""
 OVERALL = "overall"
-"""Scope of the one row that answers for a whole GPU and architecture."""
+"""Scope of the single row on a whole GPU and architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +38,23 @@ class Finding:
     """One verdict on one claim.
 
     Attributes:
-        verdict: HOLDS, REFUTED, HOLDS_IF, UNDERPOWERED or NOT_MEASURED: never HOLDS for want of data.
-        value: the figure that decides, in `unit`; None where there is none.
+        verdict: HOLDS, REFUTED, HOLDS_IF, UNDERPOWERED or NOT_MEASURED; never HOLDS for lack of data.
+        value: the deciding figure, in `unit`; None where there is none.
         low, high: interval on it: from passes where measured, over frameworks where published.
-        unit: of value, low and high: bytes, tokens, ratio, share, …
+        unit: unit of value, low and high: bytes, tokens, ratio, share, …
         condition: what HOLDS_IF depends on, what is missing, or what qualifies the figure.
-        gpu: GPU slug, or the machine's name where it has no row; None for arithmetic.
-        dtype: of the cases; of arithmetic the format that its bytes are counted in.
+        gpu: GPU slug, or the machine's name where specs/gpus.py has no row; None for arithmetic.
+        dtype: format of the cases; for arithmetic the format in which bytes are counted.
         architecture: dense, whole or moe; None where nothing was found.
-        cases: names of the cases that were used.
-        provenance: arithmetic, datasheet, measured, published, interpolated, modelled or assumed; the weakest that was
-            used, and of a plan modelled at best.
-        scope: `OVERALL`, or what a row under it is about: `gate_up tp8`.
+        cases: names of the cases used.
+        provenance: the weakest of those used: arithmetic, datasheet, measured, published, interpolated, modelled or
+            assumed; of a plan modelled at best.
+        scope: `OVERALL`, or the subject of a row below it, such as `gate_up tp8`.
         model: slug of the model that the cases are cut from.
-        interpolation_error: of a linear the larger of the points used, by leave-one-out; overall that of the middle
-            linear. It is not in the interval, and cautious: leaving a neighbour out doubles the gap.
-        file: where the cases stand.
-        label: the GPU, with its file where several are of one.
+        interpolation_error: leave-one-out error: of a linear the largest of its points, overall that of the median
+            linear. Not part of the interval. Cautious: leaving a neighbour out doubles the gap.
+        file: path of the result file with the cases.
+        label: the GPU, with its file where several files are of the same GPU.
     """
 
     verdict: Verdict
@@ -74,7 +77,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClaimFinding:
-    """A finding beside the claim that it is on."""
+    """A finding with the claim that it judges."""
 
     id: str
     statement: str
@@ -82,21 +85,24 @@ class ClaimFinding:
 
 
 def overall_findings(judged: Iterable[ClaimFinding], slug: str) -> list[Finding]:
-    """The overall findings on one claim."""
+    """Return the overall findings on one claim."""
     return [one.finding for one in judged if one.id == slug and one.finding.scope == OVERALL]
 
 
 QUESTION_ARCHITECTURES: Mapping[str, Architecture] = {"sweep": "dense", "moe": "moe"}
-"""Tables that hold times over tokens of one linear or of experts, and the kind of layer that they are of."""
+"""Kind of layer, by the table that holds its times over tokens."""
 DECODE_QUESTIONS = ("decode", "sweep", "layer")
-"""Tables that hold linears of decode; where several have the same one, the first counts."""
+"""Tables with decode linears; of several with the same linear, the first counts."""
 SeriesKey = tuple[str, str, int, int | None, str | None, str, str]
-"""What tells series apart: model, layer, tp, context, distribution, implementation, kernel."""
+"""Model, layer, tp, context, distribution, implementation, kernel of a series."""
 
 
 @dataclass(frozen=True)
 class TokenSeries:
-    """One linear, the experts of a layer, or all of it, over tokens, by one implementation; `points` are by tokens."""
+    """Times over tokens of a linear, experts or a layer, by one implementation.
+
+    `points` are by tokens.
+    """
 
     model: str
     layer: str
@@ -109,7 +115,10 @@ class TokenSeries:
 
     @property
     def part(self) -> str:
-        """What of a model is measured, whoever's implementation it is: `gate_up tp8`, `experts tp1 balanced`."""
+        """Measured part of a model: `gate_up tp8`, `experts tp1 balanced`.
+
+        All implementations share the name.
+        """
         return part_name(self.layer, self.tp, self.context, self.distribution)
 
     @cached_property
@@ -119,34 +128,37 @@ class TokenSeries:
 
     @cached_property
     def maybe_hot(self) -> bool:
-        """Whether a cache may have held the weights: such a series supports no verdict on cold ones."""
+        """True where a cache may have held the weights.
+
+        The series then supports no verdict on cold weights.
+        """
         return any(one.maybe_hot for one in self.points.values())
 
     @cached_property
     def shape_published(self) -> bool:
-        """Whether this very shape was measured, if not at these very tokens."""
+        """True where this shape was measured, even if at other token counts."""
         overs = (one.interpolated_over for one in self.points.values())
         return not any(over and not over.startswith("tokens") for over in overs)
 
     def at(self, *tokens: int) -> list[Measurement] | None:
-        """The points at these tokens, in their order; None unless all are there."""
+        """Return the points at these tokens, in their order; None unless all exist."""
         return [self.points[count] for count in tokens] if all(count in self.points for count in tokens) else None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All series of one file, number format and kind of layer, and what ran of whole models.
+    """All series of one file, format and kind of layer, and its whole-model steps.
 
     Attributes:
-        file: all that was read, for what is put together from more than times over tokens.
-        gpu: slug of the GPU where it is known, else what the file says of the machine.
+        file: the result file, for estimates from more than times over tokens.
+        gpu: slug of the GPU where it is known, else the file's name for the machine.
         published: whether others measured it.
         datasheet: the GPU's datasheet row.
         measured: ceilings of the same file.
-        read_measurement: the read that `measured` has its bandwidth from.
-        single_token: linears, or whole layers, that one token goes through: those of decode tables too.
-        steps: experiments on whole models: dense ones, with attention.
-        label: the GPU, with its file where several files are of one.
+        read_measurement: the read that gives the bandwidth of `measured`.
+        single_token: linears or whole layers at one token, decode tables included.
+        steps: experiments on whole dense models, with attention.
+        label: the GPU, with its file where several files are of the same GPU.
     """
 
     file: ResultFile
@@ -164,23 +176,23 @@ class Evidence:
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """Path of the result file."""
         return self.file.path
 
     @property
     def name(self) -> str:
-        """What tells it from the other GPUs of a report."""
+        """Name that distinguishes the GPU in a report."""
         return self.label or self.gpu
 
     @property
     def ceilings(self) -> Ceilings | None:
-        """The ceilings of the run itself; for published points the datasheet's."""
+        """Ceilings of the run itself; for published points the datasheet's."""
         if self.measured.read_bytes_per_second and self.measured.flops_per_second:
             return self.measured
         return Ceilings.datasheet(self.datasheet) if self.datasheet else None
 
     def blank_finding(self, unit: str) -> Finding:
-        """A finding on all of it, to be filled in."""
+        """Return a NOT_MEASURED finding on this evidence, to be filled in."""
         return Finding(
             verdict="NOT_MEASURED",
             unit=unit,
@@ -194,7 +206,7 @@ class Evidence:
 
     @cached_property
     def parts(self) -> Mapping[tuple[str, str], list[TokenSeries]]:
-        """The series of each model and part: one for each implementation."""
+        """Series by model and part, one for each implementation."""
         found: dict[tuple[str, str], list[TokenSeries]] = {}
         for one in self.series:
             found.setdefault((one.model, one.part), []).append(one)
@@ -202,17 +214,23 @@ class Evidence:
 
 
 def part_name(layer: str, tp: int, context: int | None = None, distribution: str | None = None) -> str:
-    """What tells parts of a model apart: `gate_up tp8`, `layer tp8 ctx2048`, `experts tp1 balanced`."""
+    """Return the name of a part of a model.
+
+    Examples: `gate_up tp8`, `layer tp8 ctx2048`, `experts tp1 balanced`.
+    """
     return " ".join(filter(None, (layer, f"tp{tp}", f"ctx{context}" if context else "", distribution)))
 
 
 def with_token_series(evidences: Iterable[Evidence]) -> list[Evidence]:
-    """Those that hold times over tokens: a file may have linears at one token alone."""
+    """Return the evidence that has times over tokens.
+
+    A file may have linears at one token only.
+    """
     return [one for one in evidences if one.series]
 
 
 def collect_evidence(files: Iterable[ResultFile]) -> list[Evidence]:
-    """What the files hold, file by file; what was measured from warm caches is left out."""
+    """Collect the evidence file by file; times from warm caches are left out."""
     found = [evidence for file in files for evidence in _file_evidence(file)]
     places: dict[tuple[str, str, str], list[Evidence]] = {}
     for one in found:
@@ -229,7 +247,7 @@ def _file_evidence(file: ResultFile) -> Iterator[Evidence]:
         if case.cache == "hot" or case.tokens is None or not case.layer:
             continue
         if kind := _case_architecture(case):
-            kernel = case.kernel if case.op == "moe" else ""  # a linear's implementation may change it with the tokens
+            kernel = case.kernel if case.op == "moe" else ""  # a linear's kernel may change with the tokens
             context = case.context if kind == "whole" else None
             key = (case.model or "", case.layer, case.tp or 1, context, case.distribution, case.implementation, kernel)
             group = kinds.setdefault((case.dtype, kind), {})
@@ -259,25 +277,31 @@ def _file_evidence(file: ResultFile) -> Iterator[Evidence]:
 
 
 def _case_architecture(case: Case) -> Architecture | None:
-    """What a case has times over tokens of: of whole layers those of decode, each sequence with one token."""
+    """Return the kind of layer that a case gives times over tokens of, or None.
+
+    Of whole layers only decode counts, with one token per sequence.
+    """
     if case.question == "layer":
         return "whole" if case.op == "layer" and case.batch == case.tokens else None
     return QUESTION_ARCHITECTURES.get(case.question)
 
 
 def _device_times(by_launch: Mapping[str, dict[int, Measurement]]) -> dict[int, Measurement]:
-    """The points from inside a graph where there are any: the host's launch gaps are another question, not mixed in."""
+    """Return the points from inside a graph where there are any.
+
+    The host's launch gaps are a separate question and not mixed in.
+    """
     return by_launch.get("graph") or next(iter(by_launch.values()))
 
 
-# From the findings on single linears to the one on a GPU.
+# From findings on single linears to the finding on a GPU.
 
 MAYBE_HOT = "the weights may have come from the L2: too few copies were rotated through"
 ODD_TIMES = "the times are odd: slower than with more tokens"
 
 
 def coverage_text(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Finding]) -> str:
-    """How many linears an overall finding goes by, and how many it leaves out and why."""
+    """Return the numbers of linears used and left out, with the reasons."""
     left = [row for row in rows if (row.model, row.scope) in evidence.parts and row not in used]
     hot = sum(1 for row in left if row.condition == MAYBE_HOT)
     undecided = sum(1 for row in left if row.verdict not in DECIDED_VERDICTS) - hot
@@ -290,7 +314,7 @@ def coverage_text(evidence: Evidence, rows: Sequence[Finding], used: Sequence[Fi
 
 
 def decided_rows(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
-    """The rows to go by: linears that could be judged, of shapes that were measured themselves where there are any."""
+    """Return the judged linears, of measured shapes where there are any."""
     parts = evidence.parts
     singles = [row for row in rows if (row.model, row.scope) in parts and row.verdict in DECIDED_VERDICTS]
     measured = {key for key, alike in parts.items() if all(one.shape_published for one in alike)}
@@ -298,7 +322,10 @@ def decided_rows(evidence: Evidence, rows: Sequence[Finding]) -> list[Finding]:
 
 
 def merge_findings(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Finding:
-    """The middle figure and the whole range of these rows, its verdict still open; of undecided ones no range."""
+    """Merge rows into their median figure and whole range, with the verdict open.
+
+    Undecided rows give no range.
+    """
     values = [row.value for row in rows if row.value is not None]
     errors = [row.interpolation_error for row in rows if row.interpolation_error is not None]
     lows, highs = [row.low for row in rows if row.low is not None], [row.high for row in rows if row.high is not None]
@@ -313,36 +340,45 @@ def merge_findings(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Fi
     )
 
 
-# What adds up to a whole layer and to a whole model, by each implementation that has all of it.
+# Sums of series into whole layers and whole models, for each implementation with all parts.
 
 LAYER_LINEARS = (("qkv",), ("o",), ("gate_up", "up"), ("down",))
-"""The linears of a dense layer: one of each group."""
+"""Linears of a dense layer: one of each group."""
 
 
 @dataclass(frozen=True)
 class SeriesSum:
-    """What one implementation adds up: series, and how often each is run."""
+    """Series that one implementation sums up, and how often each is run."""
 
     series: Sequence[TokenSeries]
     counts: Sequence[int] = (1,)
 
     def maybe_hot(self, *tokens: int) -> bool:
-        """Whether any of it may have been read from a cache at these tokens."""
+        """Return whether a cache may have held any weights at these tokens."""
         return any(one.points[count].maybe_hot for one in self.series for count in tokens if count in one.points)
 
     def is_doubtful(self, *tokens: int) -> bool:
-        """Whether any of it is odd at these tokens: a linter's mark, such as more time than more tokens take."""
+        """Return whether a linter marked any point at these tokens.
+
+        Example: more time than a larger number of tokens takes.
+        """
         return any(one.points[count].doubts for one in self.series for count in tokens if count in one.points)
 
     def pass_sums(self, measurements: Sequence[Measurement]) -> list[tuple[float]]:
-        """Sum of the means of one measurement of each series, pass by pass: parts of a whole add up in means."""
+        """Return per pass the sum of the means, given one measurement per series.
+
+        Parts of a whole add up in means.
+        """
         passes = min(len(one.seconds) for one in measurements)
         parts = list(zip(measurements, self.counts, strict=True))
         return [(sum(count * fmean(one.seconds[turn]) for one, count in parts),) for turn in range(passes)]
 
 
 def sums_by_scope(evidence: Evidence) -> Iterator[tuple[str, str, list[SeriesSum]]]:
-    """Model, scope, and what each implementation adds up: whole models, whole layers, then each linear alone."""
+    """Yield model, scope and the sums of each implementation.
+
+    Whole models come first, then whole layers, then each linear alone.
+    """
     splits: dict[tuple[str, int], dict[str, dict[str, TokenSeries]]] = defaultdict(lambda: defaultdict(dict))
     for one in evidence.series:
         splits[one.model, one.tp][one.implementation][one.layer] = one
@@ -356,14 +392,17 @@ def sums_by_scope(evidence: Evidence) -> Iterator[tuple[str, str, list[SeriesSum
 
 
 def _layer_sum(_: str, linears: Mapping[str, TokenSeries]) -> SeriesSum | None:
-    """The linears of a layer; None if one is missing."""
+    """Sum the linears of a layer; None if a linear is missing."""
     found = [next((linears[name] for name in group if name in linears), None) for group in LAYER_LINEARS]
     series = [one for one in found if one]
     return SeriesSum(series, [1] * len(series)) if all(found) else None
 
 
 def _model_sum(slug: str, linears: Mapping[str, TokenSeries]) -> SeriesSum | None:
-    """All layers and the LM head; None if one linear is missing, or the model's layers are not known."""
+    """Sum all layers and the LM head.
+
+    None if a linear is missing, or if the model's number of layers is unknown.
+    """
     layer = _layer_sum(slug, linears)
     if not layer or "lm_head" not in linears or slug not in MODELS:
         return None

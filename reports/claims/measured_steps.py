@@ -1,4 +1,7 @@
-"""The claims on who wins, by steps over the same ranks: latency in decode, tokens a second there, and prefill."""
+"""Claims on whole models under TP and PP, judged by measured steps.
+
+All deployments use the same ranks. The claims cover schedules, communication, decode and prefill.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +29,7 @@ from specs import measurement, statistics
 from specs.measurement import Measurement
 from specs.parallel import Deployment
 
-# From findings at single loads to the one on a machine: where a claim on whole models holds.
+# Findings at single loads, and the overall finding on a machine.
 
 NEEDS_PASSES = "a single pass gives no interval"
 TAKE_TURNS = " and take turns"
@@ -35,7 +38,10 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class StepFinding:
-    """A finding at one load; `what` is what ran there, `decides` whether the overall finding goes by it."""
+    """A finding at one load.
+
+    `what` names the deployment. `decides` marks the findings that set the overall finding.
+    """
 
     setting: Setting
     load: Load
@@ -54,7 +60,7 @@ def step_finding(
     used: Sequence[Measurement],
     condition: str = "",
 ) -> StepFinding:
-    """A row with its finding; `figure` is a value, its interval and its unit."""
+    """Return a row with its finding; `figure` is value, interval and unit."""
     value, interval, unit = figure
     crowded = next((why for one in evidence.steps if (why := oversubscription(one.file, setting.ranks))), "")
     if crowded:
@@ -76,7 +82,10 @@ def step_finding(
 
 
 def verdict_within(interval: Interval, least: float, most: float) -> Verdict:
-    """HOLDS where the whole interval lies within these limits, REFUTED where all of it lies outside."""
+    """Judge an interval against limits.
+
+    HOLDS where the whole interval lies within the limits, REFUTED where all of it lies outside.
+    """
     if interval is None:
         return "UNDERPOWERED"
     low, high = interval
@@ -86,9 +95,10 @@ def verdict_within(interval: Interval, least: float, most: float) -> Verdict:
 
 
 def summarise(evidence: Evidence, unit: str, rows: Sequence[StepFinding], *, missing: str) -> Iterator[Finding]:
-    """The overall finding, then those of the rows; `missing` says what would have to run where there are none.
+    """Yield the overall finding, then the findings of the rows.
 
-    It holds or is refuted where all rows are; where they differ, or some cannot be told, it says which.
+    The overall finding holds or is refuted where all rows are. Otherwise its condition names the loads. `missing` says
+    what to run where there are no rows.
     """
     deciding = [one for one in rows if one.decides]
     if not deciding:
@@ -103,7 +113,10 @@ def summarise(evidence: Evidence, unit: str, rows: Sequence[StepFinding], *, mis
 
 
 def joint_verdict(found: Sequence[Verdict]) -> Verdict:
-    """Some that hold beside others that do not, or that cannot be told, make it conditional."""
+    """Return the verdict on several findings.
+
+    HOLDS_IF where some hold beside others that do not, or that are undecided.
+    """
     decided = {verdict for verdict in found if verdict in DECIDED_VERDICTS}
     if not decided:
         return "UNDERPOWERED"
@@ -113,7 +126,7 @@ def joint_verdict(found: Sequence[Verdict]) -> Verdict:
 
 
 def _overall_condition(verdict: Verdict, rows: Sequence[StepFinding]) -> str:
-    """Of each series of loads where it holds, and where that cannot be told."""
+    """Return, per series of loads, where the claim holds and where it is undecided."""
     series: dict[tuple[Setting, str], list[StepFinding]] = {}
     for one in rows:
         series.setdefault((one.setting, one.what), []).append(one)
@@ -146,16 +159,19 @@ def _series_condition(verdict: Verdict, rows: Sequence[StepFinding]) -> str:
 
 
 def _shared_reason(condition: str) -> str:
-    """What keeps a finding open whatever was measured; empty where it is the figures."""
+    """Return the reason that leaves a finding open regardless of its figures.
+
+    Empty where the figures themselves are the reason.
+    """
     return next((part for part in condition.split("; ") if part == NEEDS_PASSES or part.endswith(TAKE_TURNS)), "")
 
 
-# The claims on PP alone: one request lights one stage, micro-batches are of no use, stages are busy all the time.
+# Claims on PP alone: one request uses one stage, micro-batches are useless, stages are always busy.
 
 SHARE_TOLERANCE = 1.05
-"""A share this many times 1/P still counts as 1/P."""
+"""Factor by which a share may exceed 1/P and still count as 1/P."""
 FULL_USE_SHARE = 0.95
-"""Share of its time from which on a stage counts as used all the time."""
+"""Minimum share of its time for which a stage counts as always busy."""
 RUN_SUITE_WITH = "run suites/bench_tp_vs_pp.py with"
 NO_SINGLE_SEQUENCE = f"no decode of one sequence in stages: {RUN_SUITE_WITH} --batch 1"
 NO_SYNC_AND_ASYNC = f"no batch with both sync and async PP: {RUN_SUITE_WITH} both"
@@ -163,7 +179,10 @@ NO_FULL_PIPELINE = f"no async PP in decode with as many micro-batches as stages:
 
 
 def judge_single_request(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of a step that a rank computes while a single sequence decodes, with as many stages as ranks."""
+    """Judge the share of a step that a rank computes for a single sequence.
+
+    Only deployments with as many stages as ranks count.
+    """
     for evidence in evidences:
         if evidence.steps:
             rows = [
@@ -178,7 +197,10 @@ def judge_single_request(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_micro_batches(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """t(sync) / t(async at its best m) of a decode step at each batch: within 1.25 either way they are the same."""
+    """Judge t(sync) / t(async at its best m) of a decode step at each batch.
+
+    Ratios within 1.25 either way count as the same time.
+    """
     for evidence in evidences:
         if evidence.steps:
             rows = [
@@ -191,7 +213,10 @@ def judge_micro_batches(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_utilisation(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """All but idle and skew, of async PP with at least P micro-batches; decode decides, prefill stands beside it."""
+    """Judge the busy share of async PP with at least P micro-batches.
+
+    Busy is everything but idle and skew. Decode decides; prefill stands beside it.
+    """
     for evidence in evidences:
         if evidence.steps:
             rows = [
@@ -218,7 +243,7 @@ def _share_finding(
     items: Sequence[str],
     limits: tuple[float, float],
 ) -> StepFinding:
-    """The share of some items together, judged by whether it lies within the limits."""
+    """Return the finding on the summed share of some items, judged by the limits."""
     shares = measurement.share_by_pass(of.ledgers, *items)
     interval = statistics.mean_interval(shares)
     figure = fmean(shares), interval, "share"
@@ -232,7 +257,10 @@ def _share_finding(
 
 
 def _without_decision(one: StepFinding) -> StepFinding:
-    """Prefill fills and drains the pipeline, which the claim leaves out: it is shown and decides nothing."""
+    """Return a prefill finding as one that decides nothing.
+
+    Prefill fills and drains the pipeline, which the claim excludes. Decode findings stay as they are.
+    """
     if one.setting.decode:
         return one
     finding = replace(one.finding, condition="; ".join(filter(None, (one.finding.condition, "fill and drain in it"))))
@@ -242,7 +270,10 @@ def _without_decision(one: StepFinding) -> StepFinding:
 def _sync_over_async(
     evidence: Evidence, experiment: Experiment, load: Load, runs: RunsByDeployment, sync: Deployment
 ) -> StepFinding | None:
-    """Sync over the fastest async of the same cut and partition; None where there is none."""
+    """Return sync over the fastest async of the same split and partition.
+
+    None where there is no async run of that kind.
+    """
     alike = {
         one: of
         for one, of in runs.items()
@@ -262,13 +293,13 @@ def _sync_over_async(
     return step_finding(evidence, experiment.setting, load, what, verdict, figure, [runs[sync], alike[best]], condition)
 
 
-# The claims on communication by ledgers of steps that ran: all-reduces of decode and prefill in TP, hops in PP.
+# Claims on communication, judged by ledgers of measured steps: all-reduces of TP, and hops of PP.
 
 MAX_ALL_REDUCE_SHARE = 0.30
 PREFILL_LIMITS = 0.20, 0.30
 HOP_LIMITS = 0.0, 0.01
 WAITING_ITEMS = {"all-reduce": "skew", "hop": "idle"}
-"""What is waited for before either."""
+"""Item of waiting before each communication item."""
 WAITING_NAMES = {"all-reduce": "waiting for the last rank", "hop": "fill and drain"}
 RUN_SUITE_WITH_BOTH = "run suites/bench_tp_vs_pp.py with both"
 NO_TP = f"no {{}} under TP alone with its ledger: {RUN_SUITE_WITH_BOTH}"
@@ -276,12 +307,15 @@ NO_PP = f"no prefill in stages with its ledger: {RUN_SUITE_WITH_BOTH}"
 
 
 def judge_all_reduces(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of all-reduces in a decode step of TP, waiting for the last rank to come not counted."""
+    """Judge the share of all-reduces in a decode step under TP.
+
+    Waiting for the last rank is not counted.
+    """
     yield from _judge_tp(evidences, decode=True, limits=(0.0, MAX_ALL_REDUCE_SHARE))
 
 
 def judge_nvlink(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """What ran on a CPU has no NVLink."""
+    """Yield NOT_MEASURED for steps that ran on a CPU, which has no NVLink."""
     for evidence in evidences:
         if evidence.steps and not evidence.datasheet:
             via = evidence.steps[0].setting.backend
@@ -290,12 +324,15 @@ def judge_nvlink(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_prefill_all_reduces(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of all-reduces in prefill under TP."""
+    """Judge the share of all-reduces in prefill under TP."""
     yield from _judge_tp(evidences, decode=False, limits=PREFILL_LIMITS)
 
 
 def judge_prefill_hops(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of hops in prefill under PP: sending, and waiting for what was sent; the bubble is counted apart."""
+    """Judge the share of hops in prefill under PP.
+
+    A hop is sending, and waiting for what was sent. The bubble is counted separately.
+    """
     for evidence in evidences:
         if evidence.steps:
             rows = [
@@ -322,7 +359,7 @@ def _judge_tp(evidences: Iterable[Evidence], *, decode: bool, limits: tuple[floa
 def _communication_findings(
     evidence: Evidence, experiment: Experiment, item: str, limits: tuple[float, float]
 ) -> Iterator[StepFinding]:
-    """Of each load those deployments in which the item is all communication that there is."""
+    """Yield, per load, findings on deployments whose only communication is the item."""
     for load, runs in experiment.loads.items():
         for one, of in runs.items():
             if _is_pure_tp_or_pp(one, item) and of.ledgers:
@@ -343,22 +380,31 @@ def _is_pure_tp_or_pp(one: Deployment, item: str) -> bool:
 
 UNIT = "sequences"
 LARGE_BATCH = 1000
-"""Sequences from which on a decode batch is a large one, as the note has it."""
+"""Sequences from which on a decode batch is large, by the note."""
 NO_RUNS = "no {} of TP and of PP over all ranks: run suites/bench_tp_vs_pp.py with both"
 
 
 def judge_latency(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """t(PP at its best) / t(TP) of a decode step at each batch: above 1 TP has the lower latency."""
+    """Judge t(PP at its best) / t(TP) of a decode step at each batch.
+
+    Above 1, TP has the lower latency.
+    """
     yield from _judge_comparisons(evidences, decode=True)
 
 
 def judge_prefill(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """t(TP) / t(PP at its best) of a whole prefill, fill and drain in it: above 1 PP has the higher throughput."""
+    """Judge t(TP) / t(PP at its best) of a whole prefill.
+
+    Fill and drain are included. Above 1, PP has the higher throughput.
+    """
     yield from _judge_comparisons(evidences, decode=False)
 
 
 def judge_crossover(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """From which decode batch on PP has the shorter step, and so more tokens a second, of each series that ran."""
+    """Judge from which decode batch on PP is faster, for each measured series.
+
+    The shorter step also gives more tokens/s.
+    """
     for evidence in evidences:
         if evidence.steps:
             decoding = [one for one in evidence.steps if one.setting.decode and compare_tp_pp(one)]
@@ -373,7 +419,10 @@ def judge_crossover(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def _crossover_finding(evidence: Evidence, experiment: Experiment) -> Finding:
-    """Of one series: between the last batch at which TP is ahead and the first at which PP is."""
+    """Return the finding on one series.
+
+    The crossover lies between the last batch at which TP leads and the first at which PP leads.
+    """
     found = compare_tp_pp(experiment)
     setting, at = experiment.setting, find_crossover(found)
     crowded = oversubscription(experiment.file, setting.ranks)
@@ -393,7 +442,10 @@ def _crossover_finding(evidence: Evidence, experiment: Experiment) -> Finding:
 
 
 def _no_crossover_verdict(found: Sequence[TpPpComparison]) -> Verdict:
-    """The verdict where nobody overtakes: it is about large batches, so the largest one has to be large and decided."""
+    """Return the verdict where no crossover was found.
+
+    The claim is on large batches, so the largest batch must be large and decided.
+    """
     winners = {one.winner for one in found if one.winner}
     if winners == {"tp"} and found[-1].winner and found[-1].load.batch >= LARGE_BATCH:
         return "REFUTED"
@@ -403,7 +455,7 @@ def _no_crossover_verdict(found: Sequence[TpPpComparison]) -> Verdict:
 
 
 def _leads_text(found: Sequence[TpPpComparison]) -> str:
-    """Who is ahead where, and where that cannot be told."""
+    """Return the loads at which each side leads, and the undecided loads."""
     loads = [one.load for one in found]
     won = {who: [one.load for one in found if one.winner == who] for who in ("tp", "pp")}
     even = [one.load for one in found if one.winner is None]
@@ -414,12 +466,12 @@ def _leads_text(found: Sequence[TpPpComparison]) -> str:
 
 
 def _fastest_pp_text(found: Sequence[TpPpComparison], batch: int) -> str:
-    """What of PP was the fastest at this batch."""
+    """Return the fastest PP deployment at this batch, in words."""
     return f"by {next(deployment_name(one.pp) for one in found if one.load.batch == batch)}"
 
 
 def _combine_series(evidence: Evidence, found: Sequence[Finding]) -> Finding:
-    """Several series: their range where each has a crossover."""
+    """Merge the findings of several series; the range spans their crossovers."""
     whole = claims_evidence.merge_findings(evidence, found, UNIT)
     verdict = joint_verdict([one.verdict for one in found])
     return replace(whole, verdict=verdict, condition="; ".join(f"{one.scope}: {one.condition}" for one in found))

@@ -1,4 +1,4 @@
-"""The claims on prefill: how much of it is communication under TP and under PP, and who reads prompts faster."""
+"""Claims on prefill, judged by estimates: communication shares, and the winner."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,18 +22,21 @@ from reports.plan.step import ALL_REDUCE, PartCosts
 from reports.tp_vs_pp.compare import Load
 from specs.parallel import Deployment
 
-# Prefill put together from parts: one prompt through TP, and prompts one behind the other through stages.
+# Estimated prefill: one prompt under TP, and consecutive prompts through the stages of PP.
 
 ONE_SHOT_PROMPTS = 8
 """Prompts of a one-shot prefill, each a micro-batch of its own."""
 PROMPT_COUNTS = (ONE_SHOT_PROMPTS, 16, 32, 64)
-"""Prompts by which it is judged who reads them faster: the more there are, the less filling and draining counts."""
+"""Numbers of prompts at which the winner is judged.
+
+The more prompts there are, the less filling and draining count.
+"""
 PROMPT_LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
 @dataclass(frozen=True)
 class TpPrefill:
-    """One prompt under TP: what a layer takes, and all of the model with one token's logits."""
+    """Costs of one prompt under TP: a layer, and the model with one token's logits."""
 
     layer: Cost
     all_reduce: Cost
@@ -43,12 +46,12 @@ class TpPrefill:
 
 @dataclass(frozen=True)
 class PpPrefill:
-    """Prompts through stages: seconds from the first start to the last end, and of what they are made.
+    """Prompts through stages: seconds from the first start to the last end.
 
     Attributes:
-        all, first: until the last prompt's token, and until the first one's.
-        sync: with one prompt in the pipeline at a time.
-        exposed: how much shorter it were without hops, as a share.
+        all, first: time to the last prompt's token, and to the first prompt's.
+        sync: time with one prompt in the pipeline at a time.
+        exposed: share of the time that would be saved without hops.
         busy: share of their time that stages compute.
     """
 
@@ -62,10 +65,10 @@ class PpPrefill:
 
 @lru_cache(4096)
 def estimate_tp_prefill(parts: PartCosts, tp: int, tokens: int) -> TpPrefill:
-    """One prompt.
+    """Estimate one prompt under TP.
 
     Raises:
-        MissingError: a part was not measured with so many tokens.
+        MissingMeasurementError: a part was not measured with so many tokens.
     """
     found, head = parts.prompt_parts(tp, tokens), parts.head_parts(tp, 1, tp)
     layer = sum_costs(found.values())
@@ -75,13 +78,13 @@ def estimate_tp_prefill(parts: PartCosts, tp: int, tokens: int) -> TpPrefill:
 
 @lru_cache(4096)
 def estimate_pp_prefill(parts: PartCosts, deployment: Deployment, tokens: int) -> PpPrefill:
-    """As many prompts as there are micro-batches, one behind the other.
+    """Estimate consecutive prompts through PP, each a micro-batch.
 
-    All are alike, so a stage starts one as soon as the slowest stage lets it: the last one ends after its way through
-    all stages and as many turns of the slowest as there are prompts before it.
+    All prompts are alike, so a stage starts one as soon as the slowest stage allows. The last prompt ends after its way
+    through all stages, plus a turn of the slowest stage for each prompt before it.
 
     Raises:
-        MissingError: a part was not measured with so many tokens.
+        MissingMeasurementError: a part was not measured with so many tokens.
     """
     prompts = deployment.micro_batches
     stages, hop, basis = _stage_costs(parts, deployment.split(parts.query.truncated_model).stage_layers(), tokens)
@@ -108,7 +111,7 @@ def estimate_pp_prefill(parts: PartCosts, deployment: Deployment, tokens: int) -
 
 @lru_cache(4096)
 def _stage_costs(parts: PartCosts, layers: tuple[int, ...], tokens: int) -> tuple[list[Cost], Cost, Provenance]:
-    """What each stage takes for a prompt, and the hop between two of them."""
+    """Return the cost of a prompt per stage, the cost of a hop, and provenance."""
     found, head = parts.prompt_parts(1, tokens), parts.head_parts(1, 1, len(layers))
     layer = sum_costs(found.values())
     stages = [layer.scaled(count) for count in layers]
@@ -127,7 +130,7 @@ SourcedEstimate = tuple[Estimate, Provenance]
 
 
 def judge_tp_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of all-reduces in a layer that reads a prompt under TP, by its length."""
+    """Judge the share of all-reduces in a prefill layer under TP, by prompt length."""
     for subject in planned_gpus(evidences):
         rows, tp = PlannedFindings(subject, "share"), subject.query.gpus
         for tokens, found in _estimates_by_length(rows, partial(_tp_share, tp)):
@@ -137,7 +140,10 @@ def judge_tp_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_pp_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of hops that nothing hides, of eight prompts one behind the other; the bubble is counted apart."""
+    """Judge the share of exposed hops for eight consecutive prompts.
+
+    The bubble is counted separately.
+    """
     for subject in planned_gpus(evidences):
         rows, pp = PlannedFindings(subject, "share"), _pp_deployment(subject, ONE_SHOT_PROMPTS)
         for tokens, found in _estimates_by_length(rows, partial(_pp_share, pp)):
@@ -151,9 +157,10 @@ def judge_pp_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_prefill_winner(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """t(TP) / t(async PP) of several prompts: TP reads one after another, PP has each as a micro-batch.
+    """Judge t(TP) / t(async PP) of several prompts.
 
-    Filling and draining the pipeline costs the same whatever their number, so what decides is how many there are.
+    TP reads the prompts one after another, PP has each as a micro-batch. Filling and draining cost the same for any
+    number of prompts, so that number decides.
     """
     for subject in planned_gpus(evidences):
         rows, tp = PlannedFindings(subject, "ratio"), subject.query.gpus
@@ -173,9 +180,10 @@ def judge_prefill_winner(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def prompts_needed_text(said: Mapping[int, Mapping[int, Verdict]]) -> str:
-    """Of verdicts by length and number of prompts: from how many on PP is faster, lengths that are alike together.
+    """Return from how many prompts on PP is faster, by prompt length.
 
-    `from 16 prompts of 1024 and 2048 tokens on, from 16–32 of 4096 on, not with up to 64 of 8192`: of two numbers PP
+    The verdicts are by length and number of prompts; lengths of the same text are grouped. Example:
+    `from 16 prompts of 1024 and 2048 tokens on, from 16–32 of 4096 on, not with up to 64 of 8192`. Of two numbers, PP
     may be faster from the first on and surely is from the second on.
     """
     alike: dict[tuple[str, str], list[int]] = {}
@@ -196,7 +204,7 @@ def _lengths_text(chosen: Sequence[int], among: Sequence[int]) -> str:
 
 
 def _prompts_needed(verdicts: Mapping[int, Verdict]) -> tuple[str, str]:
-    """What comes before the prompts and what after them."""
+    """Return the text before the prompts and the text after them."""
     surely = next((count for count, one in verdicts.items() if one == "HOLDS"), None)
     maybe = next((count for count, one in verdicts.items() if one == "HOLDS" or one not in DECIDED_VERDICTS), None)
     most = max(verdicts)
@@ -209,7 +217,7 @@ def _prompts_needed(verdicts: Mapping[int, Verdict]) -> tuple[str, str]:
 
 
 def _fits_memory(subject: PlannedGpu, pp: Deployment, tokens: int) -> bool:
-    """Whether memory holds keys and values of all prompts either way."""
+    """Return whether memory holds the KV cache of all prompts under TP and PP."""
     there = subject.with_query(replace(subject.query, context=tokens))
     return all(there.fits(one, pp.micro_batches) for one in (Deployment(tp=subject.query.gpus), pp))
 
@@ -217,7 +225,7 @@ def _fits_memory(subject: PlannedGpu, pp: Deployment, tokens: int) -> bool:
 def _estimates_by_length(
     rows: PlannedFindings, figure: Callable[[int, PartCosts], SourcedEstimate]
 ) -> Iterator[tuple[int, SourcedEstimate]]:
-    """At each length of a prompt that tables reach."""
+    """Yield the estimate at each prompt length that the tables reach."""
     for tokens in PROMPT_LENGTHS:
         try:
             yield tokens, rows.subject.estimate(partial(figure, tokens))
@@ -254,7 +262,7 @@ def _tp_over_pp(tp: int, pp: Deployment, tokens: int, parts: PartCosts) -> Sourc
 
 
 def _rates_text(subject: PlannedGpu, pp: Deployment, tokens: int) -> str:
-    """Tokens a second, and how long the first and the last prompt wait."""
+    """Return tokens/s, and the waiting times of the first and the last prompt."""
     tp, prompts = subject.query.gpus, pp.micro_batches
 
     def of_tp(parts: PartCosts) -> SourcedEstimate:

@@ -1,4 +1,7 @@
-"""The claims on schedules and on latency, by composed decode steps of TP and of PP over all GPUs."""
+"""Claims on whole models in decode, judged by estimated steps.
+
+The steps are of TP and PP over all GPUs. The claims cover all-reduces, schedules, latency and the crossover.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,11 +37,11 @@ from reports.plan.step import PartCosts, StepEstimate, stage_table
 from reports.tp_vs_pp.compare import Load, Setting
 from specs.parallel import PARTITIONS, Deployment
 
-# The claims on all-reduces in decode: up to 30 % of a step under TP, 38 % of one over NVLink.
+# Claims on all-reduces in decode: up to 30 % of a step under TP, and 38 % over NVLink.
 
 MAX_SHARE, NVLINK_SHARE = 0.30, 0.38
 AllReduceMode = tuple[str, str]
-"""Whose kernel, and how it is launched."""
+"""Family and launch of an all-reduce kernel."""
 ALL_REDUCE_MODES: Mapping[AllReduceMode, str] = {
     ("custom", "graph"): "custom kernel in a graph",
     ("custom", "eager"): "custom kernel launched eagerly",
@@ -50,7 +53,7 @@ SharesByBatch = dict[int, tuple[Estimate, Provenance]]
 
 
 def judge_all_reduce_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of all-reduces at each batch, by backend and launch."""
+    """Judge the share of all-reduces at each batch, by backend and launch."""
     for subject in planned_gpus(evidences):
         rows = PlannedFindings(subject, "share")
         said: dict[str, str] = {}
@@ -68,7 +71,10 @@ def judge_all_reduce_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_nvlink_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The largest share at any batch that fits, and from which batch on it is large enough; over NVLink alone."""
+    """Judge the largest all-reduce share over NVLink, at any batch that fits.
+
+    The condition names the batches whose share is large enough.
+    """
     for subject in planned_gpus(evidences):
         gpu = subject.evidence.datasheet
         if gpu and not gpu.link.startswith("NVLink"):
@@ -84,7 +90,7 @@ def judge_nvlink_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def _add_largest_share(rows: PlannedFindings, setting: Setting, shares: SharesByBatch) -> str:
-    """A row at the batch with the largest share, and what it says."""
+    """Add a row at the batch with the largest share, and return its condition."""
     spans = {batch: span for batch, (span, _) in shares.items()}
     batch = max(spans, key=lambda one: spans[one].value)
     largest = Estimate(*(max(ends) for ends in zip(*spans.values(), strict=True)))
@@ -97,7 +103,7 @@ def _add_largest_share(rows: PlannedFindings, setting: Setting, shares: SharesBy
 
 
 def _group_modes(said: Mapping[str, str], link: str) -> str:
-    """What is said of each way, those of which it is the same together."""
+    """Join the conditions of all modes, grouping modes of the same text."""
     ways: dict[str, list[str]] = {}
     for name, text in said.items():
         ways.setdefault(text, []).append(name)
@@ -105,7 +111,7 @@ def _group_modes(said: Mapping[str, str], link: str) -> str:
 
 
 def _share_text(verdicts: Mapping[Load, Verdict]) -> str:
-    """At which batches all-reduces are no more than that, at which more, at which it is open."""
+    """Return the batches within the limit, above the limit, and undecided."""
     among = list(verdicts)
     holding, more = ([load for load, one in verdicts.items() if one == kind] for kind in ("HOLDS", "REFUTED"))
     undecided = [load for load, one in verdicts.items() if one not in DECIDED_VERDICTS]
@@ -116,7 +122,10 @@ def _share_text(verdicts: Mapping[Load, Verdict]) -> str:
 
 
 def _reached_text(spans: Mapping[int, Estimate]) -> str:
-    """At which batches, going by the most that a share may be, and by the least; empty if at none."""
+    """Return the batches that reach the claimed share; empty where none does.
+
+    The upper bound of the share gives the first batch, the lower bound the sure one.
+    """
     maybe = [batch for batch, span in spans.items() if span.high >= NVLINK_SHARE]
     surely = next((batch for batch, span in spans.items() if span.low >= NVLINK_SHARE), None)
     if not maybe:
@@ -145,7 +154,10 @@ def _mode_setting(subject: PlannedGpu, mode: AllReduceMode) -> Setting:
 def _all_reduce_shares(
     subject: PlannedGpu, mode: AllReduceMode, batches: Iterable[int], missing: list[str]
 ) -> SharesByBatch:
-    """Of TP over all GPUs, at those batches that fit and that there are all-reduces for."""
+    """Return the all-reduce share of TP over all GPUs, by batch.
+
+    Only batches that fit, and that have all-reduce times, are included.
+    """
     this, tp = _with_mode(subject, mode), _tp_deployment(subject)
     found: SharesByBatch = {}
 
@@ -171,11 +183,14 @@ def _tp_deployment(subject: PlannedGpu) -> Deployment:
 
 SourcedEstimate = tuple[Estimate, Provenance]
 PIPELINE_BATCHES = (8, 64, 256, 1000, 2048, 4096)
-"""Batches of micro-batches; 1000 is the note's."""
+"""Batches at which pipelines are judged; 1000 is the note's."""
 
 
 def judge_latency(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """t(PP at its best) / t(TP) of a step at each batch that fits: above 1 TP has the lower latency."""
+    """Judge t(PP at its best) / t(TP) of a step at each batch that fits.
+
+    Above 1, TP has the lower latency.
+    """
     for subject in planned_gpus(evidences):
         rows, tp = PlannedFindings(subject, "ratio"), Deployment(tp=subject.query.gpus)
         for batch in DEFAULT_BATCHES:
@@ -197,7 +212,7 @@ def judge_latency(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_micro_batches(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """t(sync) / t(async at its best m) of a decode step at each batch."""
+    """Judge t(sync) / t(async at its best m) of a decode step at each batch."""
     for subject in planned_gpus(evidences):
         rows, sync = PlannedFindings(subject, "ratio"), _sync_deployment(subject)
         for batch in PIPELINE_BATCHES:
@@ -217,7 +232,7 @@ def judge_micro_batches(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_utilisation(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of a step that stages of async PP are busy; prefill stands beside it."""
+    """Judge the busy share of async PP stages; prefill stands beside it."""
     for subject in planned_gpus(evidences):
         rows = PlannedFindings(subject, "share")
         for way in PARTITIONS:
@@ -232,7 +247,7 @@ def judge_utilisation(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_single_request(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The share of a step that a GPU is busy while a single sequence walks from stage to stage."""
+    """Judge the busy share of a GPU while one sequence passes all stages."""
     for subject in planned_gpus(evidences):
         rows, sync = PlannedFindings(subject, "share"), _sync_deployment(subject)
         if subject.fits(sync, 1):
@@ -251,7 +266,7 @@ def _add_estimate(
     figure: partial[SourcedEstimate],
     condition: str = "",
 ) -> None:
-    """A row, or why there is none."""
+    """Add a row, or record why there is none."""
     try:
         found = rows.subject.estimate(figure)
     except MissingMeasurementError as error:
@@ -261,7 +276,10 @@ def _add_estimate(
 
 
 def _add_prefill(rows: PlannedFindings) -> None:
-    """One-shot prefill fills and drains the pipeline, which the claim leaves out: it decides nothing."""
+    """Add a row on one-shot prefill, which decides nothing.
+
+    Prefill fills and drains the pipeline, which the claim excludes.
+    """
     one = Deployment(pp=rows.subject.query.gpus, schedule="async", micro_batches=ONE_SHOT_PROMPTS)
     tokens = PROMPT_LENGTHS[0]
 
@@ -283,7 +301,7 @@ def _sync_deployment(subject: PlannedGpu) -> Deployment:
 
 
 def _async_deployments(subject: PlannedGpu, batch: int) -> list[Deployment]:
-    """With as many micro-batches as stages, and twice as many, where they come out equal."""
+    """Return async deployments with P and 2P micro-batches of equal size."""
     gpus = subject.query.gpus
     return [Deployment(1, gpus, 1, "async", one * gpus) for one in MICRO_BATCH_FACTORS if not batch % (one * gpus)]
 
@@ -291,7 +309,7 @@ def _async_deployments(subject: PlannedGpu, batch: int) -> list[Deployment]:
 def _step_ratio(
     subject: PlannedGpu, base: Sequence[Deployment], other: Sequence[Deployment], batch: int, parts: PartCosts
 ) -> SourcedEstimate:
-    """Time of the fastest of `other` over that of the fastest of `base`, by the same parts."""
+    """Return the fastest time of `other` over that of `base`, by the same parts."""
     a, b = _fastest_step(subject, parts, base, batch), _fastest_step(subject, parts, other, batch)
     span = Estimate(b.step.seconds / a.step.seconds, b.step.low / a.step.high, b.step.high / a.step.low)
     return span, Provenance.merge([a.provenance, b.provenance])
@@ -304,7 +322,10 @@ def _fastest_step(
 
 
 def _fastest_deployment(subject: PlannedGpu, deployments: Sequence[Deployment], batch: int) -> Deployment | None:
-    """The fastest by the first whose parts are there."""
+    """Return the fastest deployment by the first complete parts.
+
+    None where no parts are complete.
+    """
     for parts in subject.parts:
         try:
             return min(deployments, key=lambda one: subject.compose_step(parts, one, batch).step.seconds)
@@ -314,7 +335,10 @@ def _fastest_deployment(subject: PlannedGpu, deployments: Sequence[Deployment], 
 
 
 def _busy_estimate(subject: PlannedGpu, deployment: Deployment, batch: int, parts: PartCosts) -> SourcedEstimate:
-    """Of all stages in the mean, whatever is in doubt of stages and of hops."""
+    """Return the mean busy share of all stages.
+
+    The bounds cover the doubts of stages and of hops.
+    """
     made = subject.compose_step(parts, deployment, batch)
     shares = [_busy_share(made.step, *picks) for picks in product(COST_FIELDS, COST_FIELDS)]
     return Estimate(shares[0], min(shares), max(shares)), made.provenance
@@ -327,11 +351,11 @@ def _busy_share(step: StepEstimate, stage_pick: CostField, hop_pick: CostField) 
     )
 
 
-# The question: from which decode batch on async PP gives more tokens a second than TP.
+# Claim on the crossover: from which decode batch on async PP gives more tokens/s than TP.
 
 UNIT = "sequences"
 LONG_CONTEXT = 2048
-"""Tokens of context at which memory ends sooner."""
+"""Context length, in tokens, at which memory limits the batch sooner."""
 CLAIM_VERDICTS: dict[str, Verdict] = {
     "crossover": "HOLDS_IF",
     "tp": "REFUTED",
@@ -341,7 +365,10 @@ CLAIM_VERDICTS: dict[str, Verdict] = {
 
 
 def judge_crossover(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """The crossover over everybody's parts and both partitions; then by all-reduce, and for a longer context."""
+    """Judge the crossover over all implementations and both partitions.
+
+    Further findings are by all-reduce backend, and for a longer context.
+    """
     for subject in planned_gpus(evidences):
         usual = subject.query
         others = [
@@ -383,7 +410,10 @@ def _variation_finding(subject: PlannedGpu, what: str, plan: Plan) -> Finding:
 
 
 def _crossover_finding(subject: PlannedGpu, found: PlannedCrossover, plan: Plan, said: str) -> Finding:
-    """With the cases of both ways as far as the plan has points of them."""
+    """Return the crossover finding, with the cases of TP and PP.
+
+    The cases come from the points that the plan has.
+    """
     sides = [
         one for batch in plan.query.batches for one in tp_and_pp_points(plan, plan.at(batch)) if one and one.breakdown
     ]
@@ -398,12 +428,15 @@ def _crossover_finding(subject: PlannedGpu, found: PlannedCrossover, plan: Plan,
 
 
 def _misses_large_batches(found: PlannedCrossover) -> bool:
-    """Whether TP leads as far as anybody looked, which was not as far as large batches."""
+    """Return whether TP leads over a search range without large batches."""
     return found.verdict == "tp" and found.batch_range[1] < LARGE_BATCH
 
 
 def _batch_limit_text(subject: PlannedGpu, found: PlannedCrossover) -> str:
-    """What ends the batches: memory, and under which of the ways first; else what the search says."""
+    """Return what limits the batches.
+
+    The limit is memory, with the deployment that reaches it first; else the search's own limit.
+    """
     gpus, context = subject.query.gpus, subject.query.context
     fit = {
         name: step.max_sequences(one, subject.query, subject.profile)
@@ -420,7 +453,7 @@ def _batch_limit_text(subject: PlannedGpu, found: PlannedCrossover) -> str:
 
 
 def _crossover_text(subject: PlannedGpu, found: PlannedCrossover) -> str:
-    """Where PP leads, and what ends the batches."""
+    """Return where PP leads, and what limits the batches."""
     first, last = found.batch_range
     never = sum(1 for one in found.leads_from.values() if one is None)
     if found.verdict == "crossover":
@@ -439,7 +472,10 @@ def _crossover_text(subject: PlannedGpu, found: PlannedCrossover) -> str:
 
 
 def _better_text(plan: Plan) -> str:
-    """What gives more than both at the batch nearest to the crossover where anything does, as in the plan's answer."""
+    """Return what beats both TP and PP near the crossover; empty if nothing does.
+
+    The plan's answer uses the same batch and rule.
+    """
     for batch in batches_near_crossover(plan):
         if found := better_than_both(plan, batch):
             return _gain_text(*found)

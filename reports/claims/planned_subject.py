@@ -1,4 +1,7 @@
-"""What claims are judged on where nobody ran whole models: a GPU whose parts were measured, and the usual question."""
+"""GPUs that claims are judged on by estimates, and the findings on them.
+
+Their parts were measured, but no whole model ran. The query is the report's usual one.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +24,10 @@ from specs.units import format_bytes
 
 
 class Estimate(NamedTuple):
-    """A figure and what it may be: over everybody's parts, elementwise kernels counted or not, and over all doubts."""
+    """A figure with bounds.
+
+    The bounds cover all implementations' parts, with and without elementwise kernels, and all doubts.
+    """
 
     value: float
     low: float
@@ -29,24 +35,24 @@ class Estimate(NamedTuple):
 
 
 class StepWithBreakdown(NamedTuple):
-    """A step and where it goes."""
+    """An estimated step with its breakdown."""
 
     step: StepEstimate
     breakdown: StepBreakdown
 
     @property
     def provenance(self) -> Provenance:
-        """What it rests on."""
+        """Provenance of the step's parts, with their cases."""
         return Provenance(self.breakdown.provenance, self.breakdown.cases)
 
 
 @dataclass(frozen=True)
 class PlannedGpu:
-    """One GPU.
+    """A GPU with the query that it is planned for.
 
     Attributes:
-        evidence: of its file, on whole layers, with nothing in it that ran.
-        query: the question.
+        evidence: evidence of its file on whole layers, without measured steps.
+        query: the planner's query.
     """
 
     evidence: Evidence
@@ -54,35 +60,37 @@ class PlannedGpu:
 
     @cached_property
     def profile(self) -> HardwareProfile:
-        """What its file holds."""
+        """Hardware profile of the GPU's file."""
         return planner.profile_for_file(self.evidence.file, self.query.dtype)
 
     @property
     def parts(self) -> Sequence[PartCosts]:
-        """By everybody whose linears were measured."""
+        """Part costs of every implementation whose linears were measured."""
         return planner.part_costs_for_file(self.evidence.file, self.query)
 
     def with_query(self, query: PlanQuery) -> "PlannedGpu":
-        """The same GPU asked something else."""
+        """Return the same GPU with another query."""
         return replace(self, query=query)
 
     def setting(self, *, decode: bool = True, backend: str = "") -> Setting:
-        """How its findings are spoken of."""
+        """Return the setting that labels its findings."""
         cut = self.query.truncated_model
         context = self.query.context if decode else None
         return Setting(cut.slug, cut.layers, cut.vocab, self.query.dtype, "", backend, self.query.gpus, decode, context)
 
     def fits(self, deployment: Deployment, batch: int) -> bool:
-        """Whether it can be run so, and memory holds it."""
+        """Return whether a deployment is possible and fits in memory."""
         return not deployment.why_not(self.query.gpus, batch) and not step.why_not_fit(
             deployment, self.query, self.profile, batch
         )
 
     def estimate(self, figure: Callable[[PartCosts], tuple[Estimate, Provenance]]) -> tuple[Estimate, Provenance]:
-        """A figure over everybody's parts: its middle where elementwise kernels count, as points of a plan have it.
+        """Estimate a figure over all implementations' parts.
+
+        The value is the median with elementwise kernels counted, as in the points of a plan.
 
         Raises:
-            MissingError: nobody has all that it needs.
+            MissingMeasurementError: no implementation has all parts.
         """
         found: list[tuple[bool, Estimate, Provenance]] = []
         missing: list[MissingMeasurementError] = []
@@ -100,10 +108,10 @@ class PlannedGpu:
         return Estimate(counted[(len(counted) - 1) // 2], *ends), Provenance.merge(basis for _, _, basis in found)
 
     def compose_step(self, parts: PartCosts, deployment: Deployment, batch: int) -> "StepWithBreakdown":
-        """One step by one's parts.
+        """Estimate one step by the parts of one implementation.
 
         Raises:
-            MissingError: one of them was not measured.
+            MissingMeasurementError: a part was not measured.
         """
         split = deployment.split(self.query.truncated_model)
         step = estimate_step(parts, deployment, split, batch)
@@ -111,7 +119,10 @@ class PlannedGpu:
 
 
 def planned_gpus(evidences: Iterable[Evidence]) -> Iterator[PlannedGpu]:
-    """GPUs that can be planned for, each file once; where whole models ran, what ran decides."""
+    """Yield the GPUs that can be planned for, each file once.
+
+    Files with measured steps of whole models are left out: those steps decide.
+    """
     all_of = list(evidences)
     ran = {one.path for one in all_of if one.steps}
     seen = set()
@@ -127,16 +138,22 @@ def planned_gpus(evidences: Iterable[Evidence]) -> Iterator[PlannedGpu]:
             yield PlannedGpu(replace(one, architecture="whole", series=(), single_token=(), steps=()))
 
 
-# Whether all-reduces make use of the link: where they hardly do, a finding is on that system and not on its link.
+# Use of the link by all-reduces: where it is small, a finding is on the system and not on its link.
 
 MIN_LINK_SHARE = 0.1
-"""Of the link's rate by datasheet, under which what was measured is far from what the link can do."""
+"""Share of the link's datasheet rate below which all-reduces count as slow."""
 MESSAGE_TOKENS = 1024
-"""Whose message is so large, 16 MiB with 8192 elements of two bytes, that latency hardly counts."""
+"""Tokens of a message so large that latency hardly counts.
+
+The message has 16 MiB with 8192 elements of two bytes.
+"""
 
 
 def slow_all_reduce_note(subject: PlannedGpu) -> str:
-    """`all-reduces of 16 MiB at 5–6% of the link`, of those that are asked for; empty where none is that slow."""
+    """Return the link share of the query's all-reduces; empty where none is slow.
+
+    Example: `all-reduces of 16 MiB at 5–6% of the link`.
+    """
     gpu, ranks = subject.profile.gpu, subject.query.gpus
     message = MESSAGE_TOKENS * subject.query.truncated_model.hidden * subject.profile.itemsize
     found = []
@@ -155,12 +172,12 @@ def slow_all_reduce_note(subject: PlannedGpu) -> str:
     return f"all-reduces of {format_bytes(message)} at {span} of the link"
 
 
-# Findings on plans at single loads, and the one over all of them.
+# Findings of plans at single loads, and the overall finding.
 
 
 @dataclass(frozen=True)
 class PlannedFindings:
-    """Of one claim on one GPU; `missing` says why there are none."""
+    """Findings on one claim and one GPU; `missing` says why there are none."""
 
     subject: PlannedGpu
     unit: str
@@ -178,16 +195,16 @@ class PlannedFindings:
         *,
         decides: bool = True,
     ) -> None:
-        """One more; `what` ran at a load."""
+        """Add a row; `what` names the deployment."""
         finding = planned_finding(self.subject, self.unit, verdict, found, condition)
         scoped = replace(finding, scope=f"{what} {load_label(load)}", model=setting.model)
         self._rows.append((StepFinding(setting, load, what, scoped, decides), found[1]))
 
     def findings(self, condition: str = "") -> Iterator[Finding]:
-        """The overall one, which says what is assumed, then the rows.
+        """Yield the overall finding with its assumptions, then the rows.
 
         Args:
-            condition: of the overall one, in place of what is put together from the rows.
+            condition: condition of the overall finding; empty to derive it from the rows.
         """
         named = [self._with_scope(row) for row, _ in self._rows]
         missing = self.missing[0] if self.missing else "nothing of it can be planned"
@@ -198,21 +215,24 @@ class PlannedFindings:
         yield from rest
 
     def _with_scope(self, row: StepFinding) -> StepFinding:
-        """With what tells its setting from others of its phase."""
+        """Add to the scope what distinguishes the row's setting within its phase."""
         alike = {one.setting for one, _ in self._rows if one.setting.decode == row.setting.decode}
         scope = f"{row.finding.scope} {distinguishing_label(row.setting, alike)}".rstrip()
         return replace(row, finding=replace(row.finding, scope=scope))
 
     @property
     def assumptions_text(self) -> str:
-        """What all rows assume together."""
+        """Assumptions of all rows together, in words."""
         return Provenance.merge(basis for _, basis in self._rows).assumptions_text
 
 
 def planned_finding(
     subject: PlannedGpu, unit: str, verdict: Verdict, found: tuple[Estimate, Provenance], condition: str
 ) -> Finding:
-    """A finding by a plan: modelled at best, with the cases of all its parts."""
+    """Return a finding by a plan, with the cases of all its parts.
+
+    Its provenance is modelled at best.
+    """
     (value, low, high), basis = found
     return replace(
         subject.evidence.blank_finding(unit),
@@ -227,5 +247,5 @@ def planned_finding(
 
 
 def join_clauses(*texts: str) -> str:
-    """Those that say something, one after another."""
+    """Join the non-empty texts with semicolons."""
     return "; ".join(filter(None, texts))

@@ -1,4 +1,4 @@
-"""Every statement that times decide: on linears and layers, and on whole models that ran or are planned."""
+"""All claims, their gates, and the `claims` command that judges them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,12 +28,15 @@ ARCHITECTURES = ("dense", "whole", "moe")
 
 
 class GateError(Exception):
-    """Verdicts that are not the expected ones: a line for each."""
+    """Failed gate, with a line for each unexpected result."""
 
 
 @dataclass(frozen=True)
 class ClaimGate:
-    """The verdict that every overall finding on a claim must have; on measured claims that of one kind of layer."""
+    """Verdict that every overall finding on a claim must have.
+
+    For measured claims, `kind` is the kind of layer that counts.
+    """
 
     id: str
     kind: str
@@ -41,17 +44,17 @@ class ClaimGate:
 
 
 def parse_gates(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | None, Architecture]]) -> list[ClaimGate]:
-    """Gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists; an ID alone expects what the ledger does.
+    """Parse gates from `ID`, `ID=VERDICT` or `ID/moe=VERDICT`, in comma lists.
 
-    Without a kind it is the one that the claim is on: whole for those on steps of whole models, else dense; the others
-    are gated with a verdict of their own: `ID/whole=VERDICT`.
+    An ID alone expects the ledger's verdict. Without a kind the claim's own kind counts: whole for claims on steps of
+    whole models, else dense. Other kinds need a verdict: `ID/whole=VERDICT`.
 
     Args:
         texts: as typed.
-        expected: by claim the ledger's verdict, and the kind of layer that it is on.
+        expected: by claim the ledger's verdict and its kind of layer.
 
     Raises:
-        UserError: no such claim, kind or verdict, or the ledger expects none.
+        UserError: an unknown claim, kind or verdict, or the ledger expects none.
     """
     found = []
     named = [part.strip() for whole in texts for part in whole.split(",") if part.strip()]
@@ -73,10 +76,10 @@ def parse_gates(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | Non
 
 
 def check_gates(gates: Sequence[ClaimGate], judged: Sequence[ClaimFinding]) -> None:
-    """Pass if every gate's verdict is found wherever it is asked for, and somewhere.
+    """Check that every gate has findings, all with the gate's verdict.
 
     Raises:
-        GateError: one is not.
+        GateError: a gate has no finding, or a finding with another verdict.
     """
     wrong = []
     for gate in gates:
@@ -103,16 +106,16 @@ NO_STEPS = (
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement.
+    """One claim, with the function that judges it.
 
     Attributes:
         id: slug in options and files.
-        statement: what is claimed, in our words.
-        source: where the note says so.
-        expected: the verdict that the ledger has come to; None where it differs by machine.
-        judge: finds what the evidence says; arithmetic needs none.
-        kind: of layer that `expected` is on, and a gate that names none.
-        missing: what to run where no file has anything to judge it by.
+        statement: the claim, in our words.
+        source: place in the note.
+        expected: the ledger's verdict; None where it differs by machine.
+        judge: function from evidence to findings; arithmetic needs no evidence.
+        kind: kind of layer of `expected`, and of a gate that names none.
+        missing: what to run where no file has evidence.
     """
 
     id: str
@@ -128,7 +131,10 @@ Judge = Callable[[Sequence[Evidence]], Iterable[Finding]]
 
 
 def _measured_or_planned(ran: Judge, planned: Judge) -> Judge:
-    """By whole models that ran; of GPUs on which none did by steps that are put together from their parts."""
+    """Judge by measured steps of whole models, and by estimated steps.
+
+    Estimates serve GPUs on which no whole model ran.
+    """
     return lambda evidences: [*ran(evidences), *planned(evidences)]
 
 
@@ -261,11 +267,14 @@ TIMED_CLAIMS = (
 )
 
 
-# The ledger: every statement that is judged, and `claims`, which judges them by the specs and by result files.
+# All claims, and the `claims` command that judges them by the specs and by result files.
 
 
 def _arithmetic_claim(row: ArithmeticClaim) -> Claim:
-    """A claim that the specs decide alone; those of the note are all on dense layers in bf16."""
+    """Return a claim that the specs decide alone.
+
+    The note's arithmetic claims are all on dense layers in bf16.
+    """
 
     def judge(_: Sequence[Evidence]) -> list[Finding]:
         return [replace(row.predicate(), dtype="bf16", architecture="dense")]
@@ -274,16 +283,16 @@ def _arithmetic_claim(row: ArithmeticClaim) -> Claim:
 
 
 CLAIMS = (*map(_arithmetic_claim, ARITHMETIC_CLAIMS), *TIMED_CLAIMS)
-"""All of them; a line here or in reports/claims/arithmetic.py adds one."""
+"""All claims; an entry in `TIMED_CLAIMS` or in claims/arithmetic.py adds one."""
 
 
 def judge_files(loaded: Iterable[ResultFile]) -> list[ClaimFinding]:
-    """Every claim with each of its findings on these files."""
+    """Judge every claim on these files."""
     return judge_claims(collect_evidence(loaded))
 
 
 def judge_claims(evidences: Sequence[Evidence]) -> list[ClaimFinding]:
-    """Every claim with each of its findings: overall ones first, those on single linears under them."""
+    """Judge every claim: overall findings first, then those on single linears."""
     return [
         ClaimFinding(claim.id, claim.statement, finding)
         for claim in CLAIMS
@@ -306,7 +315,7 @@ def write_claims(
     *,
     every: bool,
 ) -> None:
-    """Write the verdicts.
+    """Write the verdicts, then check the gates.
 
     Raises:
         UserError: a file cannot be read, a gate names no claim, or the report cannot be written.
@@ -328,5 +337,5 @@ def write_claims(
 
 
 def finding_record(one: ClaimFinding) -> dict[str, Any]:
-    """A verdict for a machine."""
+    """Return a finding and its claim as a JSON record."""
     return {"id": one.id, "statement": one.statement, **asdict(one.finding)}

@@ -1,4 +1,7 @@
-"""The note's two summary tables, right figures beside its own: Llama-3-70B at TP8 and PP8, and who wins each phase."""
+"""Tables of verdicts, of the fabrics used, and of the note's two summaries.
+
+The summaries set right figures beside the note's: Llama-3-70B at TP8 and PP8, and the winner of each phase.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,21 +18,21 @@ from reports.tp_vs_pp.compare import is_experiment_step
 from specs import memory, traffic
 from specs.measurement import Measurement
 
-# Verdicts as tables: those on arithmetic, and those on times with their intervals.
+# Verdict tables: arithmetic claims, and timed claims with their intervals.
 
 ARCHITECTURE_ORDER = ("dense", "whole", "moe")
-"""Linears, then the layers made of them, then experts."""
+"""Row order: linears, then the layers made of them, then experts."""
 FILELESS_PROVENANCES = ("arithmetic", "datasheet")
 """Provenances of findings that need no file."""
 
 
 def verdict_tables(judged: Sequence[ClaimFinding], *, every: bool = False, more: str = "") -> list[Block]:
-    """A table for each measured claim and one for all arithmetic; single linears, layers and loads only with `every`.
+    """Return a table per measured claim, and one for all arithmetic claims.
 
     Args:
-        judged: what to show.
-        every: the findings on single ones too.
-        more: where those are to be found, if not here.
+        judged: findings to show.
+        every: also show findings on single linears, layers and loads.
+        more: where to find the hidden findings; empty where none are hidden.
     """
     arithmetic = [one for one in judged if one.finding.provenance in FILELESS_PROVENANCES]
     slugs = dict.fromkeys(one.id for one in judged if one.finding.provenance not in FILELESS_PROVENANCES)
@@ -38,7 +41,10 @@ def verdict_tables(judged: Sequence[ClaimFinding], *, every: bool = False, more:
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """A value in the form that its unit is read in; the unit is part of it except for ratios and tokens."""
+    """Format a value for its unit.
+
+    The text includes the unit, except for ratios and tokens.
+    """
     if value is None:
         return DASH
     if unit == "ratio":
@@ -51,7 +57,7 @@ def format_value(value: float | None, unit: str) -> str:
 
 
 def format_interval(finding: Finding) -> str:
-    """The interval, or a dash."""
+    """Format the interval, or return a dash where there is none."""
     if finding.low is None or finding.high is None:
         return DASH
     return f"{format_value(finding.low, finding.unit)} – {format_value(finding.high, finding.unit)}"
@@ -78,13 +84,13 @@ def _claim_table(rows: Sequence[ClaimFinding], *, every: bool, more: str) -> Tab
 
 
 def _hidden_rows_text(rows: Iterable[ClaimFinding]) -> str:
-    """What the rows that are not shown are on."""
+    """Return the subject of the hidden rows, such as `single linears`."""
     found = [one.finding for one in rows if one.finding.scope != OVERALL]
     return f"single {' and '.join(dict.fromkeys(map(_row_kind, found)))}"
 
 
 def _row_kind(finding: Finding) -> str:
-    """Whether a row is on a linear, on a layer, or on one load of a whole model."""
+    """Return the kind of a row: linears, layers, or loads of a whole model."""
     if finding.architecture != "whole":
         return "linears"
     return "layers" if finding.scope.startswith("layer") else "loads"
@@ -133,12 +139,16 @@ def _arithmetic_table(rows: Sequence[ClaimFinding]) -> Table:
     return Table(title="arithmetic", caption="recomputed from the models' shapes", columns=columns, groups=(cells,))
 
 
-# The note's fabrics and libraries as axes: which of them the figures of each file were made with.
+# Fabrics and libraries of the note: which of them each file's figures used.
 #
-# A file says it by the implementations of its cases, by its link, and by the variables that its run was given.
+# The evidence is the implementations of the cases, the link, and the variables that the run was given.
 
 USED, UNUSED, UNKNOWN, ABSENT = "used", "not used", "unknown", "not present"
-"""There are figures made with it; the machine has it or could, and none is; figures do not tell; it cannot be there."""
+"""States of a fabric or library in a file.
+
+`USED`: figures were made with it. `UNUSED`: the machine has it or could, and no figure used it.
+`UNKNOWN`: the figures do not tell. `ABSENT`: the machine cannot have it.
+"""
 NVSWITCH_LINKS = ("NVLink 3", "NVLink 4", "NVLink 5")
 """Links of the GPUs that are sold in boards of eight behind a switch."""
 BOARD_RANKS = 8
@@ -148,14 +158,14 @@ RACK_GPUS = ("gb200", "gb300")
 
 @dataclass(frozen=True)
 class LibraryAxis:
-    """One fabric or library, and how a file tells."""
+    """One fabric or library; `state` returns its state in a file."""
 
     name: str
     state: Callable[[ResultFile], str]
 
 
 def library_tables(loaded: Sequence[ResultFile]) -> list[Table]:
-    """A row for each file; nothing without files."""
+    """Return a table with a row per file; no table without files."""
     if not loaded:
         return []
     columns = (Column("file of", number=False), *(Column(axis.name, number=False) for axis in LIBRARY_AXES))
@@ -176,7 +186,7 @@ def library_tables(loaded: Sequence[ResultFile]) -> list[Table]:
 
 
 def _implementations(file: ResultFile) -> set[str]:
-    """Whose messages: of operations between ranks, and of whole models."""
+    """Return the implementations of messages between ranks and of whole models."""
     between = {one.case.implementation for one in file.measurements if one.case.message_bytes}
     return between | {one.case.backend or "" for one in file.measurements if is_experiment_step(one)}
 
@@ -195,14 +205,17 @@ def _is_amd(file: ResultFile) -> bool:
 
 
 def _communication(file: ResultFile) -> list[Measurement]:
-    """Messages between ranks, and whole models."""
+    """Return measurements of messages between ranks and of whole models."""
     return [
         one for one in file.measurements if one.case.ranks > 1 and (one.case.message_bytes or is_experiment_step(one))
     ]
 
 
 def _nvswitch(file: ResultFile) -> str:
-    """Boards of eight such GPUs, and racks of them, have no other way from GPU to GPU; boards of four are wired."""
+    """Return the state of NVSwitch.
+
+    Boards of eight such GPUs, and racks of them, have no other path between GPUs. Boards of four are wired directly.
+    """
     gpu = machine.known_gpu(file)
     if not gpu or gpu.link not in NVSWITCH_LINKS:
         return ABSENT
@@ -214,12 +227,15 @@ def _nvswitch(file: ResultFile) -> str:
 
 
 def _reduces_in_switch(file: ResultFile) -> bool:
-    """Whether the switch did the adding up in any figure."""
+    """Return whether the switch reduced in any figure."""
     return bool(_implementations(file) & set(MULTICAST_IMPLEMENTATIONS)) or "nvls" in _algorithms(file)
 
 
 def _nvls(file: ResultFile) -> str:
-    """Adding up in the switch, from Hopper on, is told by its kernel, or by the algorithm that the library took."""
+    """Return the state of NVLS, the reduction in the switch from Hopper on.
+
+    The kernel, or the algorithm that the library chose, shows it.
+    """
     gpu = machine.known_gpu(file)
     if not gpu or gpu.link not in NVSWITCH_LINKS[1:]:
         return ABSENT
@@ -229,13 +245,16 @@ def _nvls(file: ResultFile) -> str:
 
 
 def _nic(file: ResultFile) -> str:
-    """Messages between hosts go through one; within a host none does."""
+    """Return the state of the NIC: used between hosts, never within a host."""
     hosts = file.machine.get("hosts")
     return USED if isinstance(hosts, int) and hosts > 1 else UNUSED if _is_gpu(file) else ABSENT
 
 
 def _rack(file: ResultFile) -> str:
-    """Its ranks are told by their GPU; more of them than one host has are across the rack."""
+    """Return the state of the rack.
+
+    The GPU identifies the rack. More ranks than one tray holds span the rack.
+    """
     gpu = machine.known_gpu(file)
     if not gpu or gpu.slug not in RACK_GPUS:
         return ABSENT
@@ -243,7 +262,7 @@ def _rack(file: ResultFile) -> str:
 
 
 TRAY_RANKS = 4
-"""GPUs in one tray of such a rack."""
+"""GPUs in one tray of an NVL72 rack."""
 
 
 def _nccl(file: ResultFile) -> str:
@@ -261,7 +280,10 @@ def _rccl(file: ResultFile) -> str:
 
 
 def _uccl(file: ResultFile) -> str:
-    """A plug-in of NCCL and RCCL, which a run is told to load by a variable."""
+    """Return the state of UCCL.
+
+    UCCL is a plug-in of NCCL and RCCL, loaded by a variable of the run.
+    """
     variables = file.machine.get("variables")
     told = str(variables if isinstance(variables, dict) else "").lower()
     return USED if "uccl" in told or "uccl" in _implementations(file) else UNUSED if _is_gpu(file) else ABSENT
@@ -279,12 +301,12 @@ LIBRARY_AXES = (
 
 
 NOTE_CONTEXT = 1
-"""Tokens a sequence at which keys and values of 10,000 sequences take the note's 400 MB."""
+"""Context at which the KV cache of 10,000 sequences takes the note's 400 MB."""
 NOTE_DTYPE = "bf16"
 
 
 class RankBytes(NamedTuple):
-    """Bytes on one rank under TP8, and under PP8 on a middle stage and on the last."""
+    """Bytes on one rank: under TP8, on a middle PP8 stage, and on the last stage."""
 
     tp: float
     middle: float
@@ -292,7 +314,7 @@ class RankBytes(NamedTuple):
 
 
 class NoteMetric(NamedTuple):
-    """A row: the note's three cells, what was found, and how that is counted."""
+    """A table row: the note's three cells, the bytes found, and how they are counted."""
 
     name: str
     note: tuple[str, str, str]
@@ -301,12 +323,15 @@ class NoteMetric(NamedTuple):
 
 
 def summary_tables(judged: Sequence[ClaimFinding]) -> list[Table]:
-    """Both tables; the second has a row for each system that a claim on whole models was judged on."""
+    """Return the metrics table and the phases table.
+
+    The phases table has a row for each system with a verdict on whole models.
+    """
     return [_metrics_table(), _phases_table(judged)]
 
 
 def note_metrics() -> list[NoteMetric]:
-    """The first table's rows, at batch 10,000."""
+    """Return the rows of the metrics table, at batch 10,000."""
     piece = LARGE_BATCH // RANKS
     ranks = ((TP8, 0), (PP8, MIDDLE_STAGE), (PP8, LAST_STAGE))
     weights = RankBytes(*(memory.stage_weight_bytes(*rank, BF16) for rank in ranks))
@@ -394,7 +419,7 @@ NOTE_PHASES = (
 
 
 def _phases_table(judged: Sequence[ClaimFinding]) -> Table:
-    """Prefill, then decode: the note's row and one for each system."""
+    """Return the phases table: per phase the note's row and a row per system."""
     titles = ("phase", "on", "bottleneck", "TP", "PP", "winner", "from")
     systems = dict.fromkeys(one.label for one in overall_findings(judged, "decode-winner") if one.gpu)
     groups = []
@@ -444,7 +469,7 @@ def _decode_row(judged: Sequence[ClaimFinding], label: str) -> tuple[str, ...]:
 
 
 def _overall_finding(judged: Iterable[ClaimFinding], slug: str, label: str, kind: str = "whole") -> Finding | None:
-    """The overall finding on a system."""
+    """Return the overall finding on a system; None where there is none."""
     found = overall_findings(judged, slug)
     return next((one for one in found if (one.label, one.architecture, one.dtype) == (label, kind, NOTE_DTYPE)), None)
 
@@ -462,7 +487,7 @@ def _share_cell(one: Finding | None, what: str, link: str = "in ") -> str:
 
 
 def _winner_cell(one: Finding | None) -> str:
-    """PP where the claim holds, TP where it is refuted."""
+    """Return PP where the claim holds, TP where it is refuted."""
     if one is None or one.verdict not in DECIDED_VERDICTS:
         return "not told" if one and one.value is not None else DASH
     if one.verdict == "HOLDS_IF":
@@ -477,6 +502,9 @@ def _crossover_cell(one: Finding | None) -> str:
 
 
 def _provenance_cell(*found: Finding | None) -> str:
-    """Measured where what ran decides; else modelled, with whatever is assumed in the claims above."""
+    """Return the provenance of a row: `measured`, or else `modelled`.
+
+    A row is measured where measured steps decide. Assumptions stand with the claims above.
+    """
     known = {one.provenance for one in found if one and one.provenance and one.value is not None}
     return DASH if not known else "measured" if known == {"measured"} else "modelled"

@@ -1,4 +1,4 @@
-"""Claims about the shape of t(m): where the knee lies, and how far throughput grows with the batch."""
+"""Claims on t(m): the knee, the growth of throughput, and ratios of times."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -15,27 +15,30 @@ from specs.measurement import Measurement
 from specs.roofline import ridge_tokens
 from specs.units import ITEMSIZE
 
-# Where the time of a linear stops being flat: the roofline's corner, as the times show it.
+# Knee of a linear: the token count where its time stops being flat, as measured times show it.
 #
-# t(m) = max(a, c·m) + o over m tokens: a streams the weights, c·m computes, and o is what a launch costs however little
-# it does. Three parameters cannot be told apart from times alone (o hides in a as well as in c·m), so o is given: the
-# launch latency of the same run, or for published times a stated constant with a range. The knee is a / c tokens.
+# t(m) = max(a, c·m) + o over m tokens. a: streaming the weights; c·m: computing; o: the fixed cost of a launch.
+# Times alone cannot separate the three parameters, as o hides in both a and c·m. So o is given: the launch latency of
+# the same run, or for published times a constant with a range. The knee is a / c tokens.
 
 FLAT_SHARE = 1 / 4
-"""Up to this share of the ridge the time is the weights': points there give a."""
+"""Share of the ridge up to which the weights set the time; points there give a."""
 STEEP_MULTIPLE = 4
-"""From this many times the ridge on the time is the arithmetic's: points there give c."""
+"""Multiple of the ridge from which arithmetic sets the time; points there give c."""
 MIN_POINTS = 2
-"""Points that each side needs."""
+"""Minimum number of points on each side."""
 GROWTH_FACTOR = 1.25
-"""The model-free knee: tokens from which on the time stays above this many times that of one token."""
+"""Factor over the time of one token that marks the model-free knee.
+
+The knee is the token count from which on the time stays above this factor.
+"""
 CLIFF_FACTOR = 1.1
-"""One more token that costs more than this is a cliff: a tile was opened for it."""
+"""Factor in time of one more token from which on it is a cliff: a new tile."""
 
 
 @dataclass(frozen=True)
 class LaunchOverhead:
-    """What a launch costs in seconds, and how far that is certain."""
+    """Launch cost in seconds, with its bounds."""
 
     seconds: float
     low: float
@@ -43,12 +46,18 @@ class LaunchOverhead:
 
 
 PUBLISHED_OVERHEAD = LaunchOverhead(1.5e-6, 0.5e-6, 2.5e-6)
-"""Inside a graph, without quantising: the smallest such GEMM of the published tables takes 1.5 to 2.5 us as a whole."""
+"""Launch overhead inside a graph, without quantising.
+
+The smallest GEMM of the published tables takes 1.5 to 2.5 us as a whole.
+"""
 
 
 @dataclass(frozen=True)
 class Knee:
-    """A fit in tokens, with the range that other choices of o and leaving out any one point lead to."""
+    """Fitted knee in tokens, with its range.
+
+    The range covers other choices of o, and leaving out any one point.
+    """
 
     tokens: float
     low: float
@@ -56,11 +65,13 @@ class Knee:
 
 
 def fit_knee(seconds: Mapping[int, float], ridge: float, overhead: LaunchOverhead) -> Knee | None:
-    """The knee of times by tokens; None where the sweep ends too early on either side.
+    """Fit the knee to times by tokens.
+
+    None where the sweep ends too early on either side.
 
     Args:
         seconds: median times by tokens.
-        ridge: tokens at which the roofline's two sides meet.
+        ridge: tokens at which both sides of the roofline meet.
         overhead: o of the model.
     """
     best = _knee_tokens(seconds, ridge, overhead.seconds)
@@ -73,7 +84,10 @@ def fit_knee(seconds: Mapping[int, float], ridge: float, overhead: LaunchOverhea
 
 
 class GrowthPoint(NamedTuple):
-    """Tokens from which on the time stays above a limit, on a straight line between the points below and above it."""
+    """Tokens from which on the time stays above a limit.
+
+    `tokens` is interpolated linearly between the points `below` and `above` the limit.
+    """
 
     tokens: float
     below: int
@@ -81,7 +95,10 @@ class GrowthPoint(NamedTuple):
 
 
 def find_growth_point(seconds: Mapping[int, float], factor: float = GROWTH_FACTOR) -> GrowthPoint | None:
-    """Where the time comes to stay above `factor` times that of the fewest tokens; None if it never does."""
+    """Find where the time starts to stay above `factor` times the first time.
+
+    The first time is that of the fewest tokens. None where the time never stays above.
+    """
     tokens = sorted(seconds)
     limit = factor * seconds[tokens[0]]
     below = [count for count in tokens if seconds[count] <= limit]
@@ -93,13 +110,19 @@ def find_growth_point(seconds: Mapping[int, float], factor: float = GROWTH_FACTO
 
 
 def find_cliffs(seconds: Mapping[int, float]) -> dict[int, float]:
-    """Tokens after which a single one more costs over a tenth of the time, and how many times the time it takes."""
+    """Find tokens after which a single one more costs over a tenth of the time.
+
+    The values are the ratios t(m + 1) / t(m).
+    """
     steps = {m: seconds[m + 1] / seconds[m] for m in sorted(seconds) if m + 1 in seconds}
     return {tokens: step for tokens, step in steps.items() if step > CLIFF_FACTOR}
 
 
 def _knee_tokens(seconds: Mapping[int, float], ridge: float, overhead: float) -> float | None:
-    """The knee a / c; nought where o may be all of the flat time; None where a side has too few points."""
+    """Return the knee a / c in tokens.
+
+    0 where o may be all of the flat time; None where a side has too few points.
+    """
     flat = [time - overhead for tokens, time in seconds.items() if tokens <= max(1.0, FLAT_SHARE * ridge)]
     steep = [(time - overhead) / tokens for tokens, time in seconds.items() if tokens >= STEEP_MULTIPLE * ridge]
     if min(len(flat), len(steep)) < MIN_POINTS or median(steep) <= 0:
@@ -112,24 +135,30 @@ def _without_point(seconds: Mapping[int, float], tokens: int) -> dict[int, float
 
 
 def merge_knees(knees: Sequence[Knee]) -> Knee:
-    """The middle knee of several series, and the range of them all."""
+    """Return the median knee of several series, with the range of all."""
     return Knee(median(one.tokens for one in knees), min(k.low for k in knees), max(k.high for k in knees))
 
 
 FEW_TOKENS, MANY_TOKENS = 125, 1000
-"""A knee between these explains why they take different times."""
+"""Token counts of the claim; a knee between them explains different times."""
 MAX_NAMED_CLIFFS = 3
 NO_FLAT_PART = "experts have no flat part: with each token more of them are visited"
 NO_DATASHEET = "specs/gpus.py has no peak or bandwidth for it, or its times include quantising, whose cost is unknown"
 
 
 def judge_knee(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """For each GPU and format an overall knee, then that of each linear; experts have none."""
+    """Judge the knee per GPU and format: overall, then of each linear.
+
+    Experts have no knee.
+    """
     return _judge_linears(evidences, _knee_finding, _with_knee_verdict)
 
 
 def judge_throughput(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """For each GPU and format the tokens up to which throughput grows with them, overall and for each linear."""
+    """Judge, per GPU and format, up to how many tokens throughput grows.
+
+    The overall finding comes first, then one for each linear.
+    """
     return _judge_linears(evidences, _throughput_finding, _with_throughput_verdict)
 
 
@@ -138,9 +167,9 @@ def _judge_linears(
     of_linear: Callable[[Evidence, str, str, Sequence[TokenSeries]], Finding],
     verdict: Callable[[Finding], Finding],
 ) -> Iterator[Finding]:
-    """An overall finding and one for each linear; of experts that they have no flat part.
+    """Yield an overall finding and one for each linear.
 
-    A whole layer has no single knee: attention grows with the batch from the first token on.
+    Experts have no flat part. A whole layer has no single knee: attention grows with the batch from the first token on.
     """
     for evidence in with_token_series(evidences):
         if evidence.architecture == "whole":
@@ -155,7 +184,10 @@ def _judge_linears(
 
 
 def roofline_ridge(evidence: Evidence) -> float | None:
-    """Tokens at which the two sides of the roofline meet; None where a ceiling is unknown."""
+    """Return the tokens at which both sides of the roofline meet.
+
+    None where a ceiling is unknown.
+    """
     limits, itemsize = evidence.ceilings, ITEMSIZE.get(evidence.dtype)
     peak = limits.peak(evidence.dtype) if limits else None
     if not (limits and limits.read_bytes_per_second and peak and itemsize):
@@ -164,9 +196,10 @@ def roofline_ridge(evidence: Evidence) -> float | None:
 
 
 def launch_overhead(evidence: Evidence) -> LaunchOverhead | None:
-    """What a launch costs: measured in the same run, or the constant for published times; None if unknown.
+    """Return the launch overhead; None where it is unknown.
 
-    Published times of narrow formats include quantising the activations, which no constant is known for.
+    Measured times use that of the same run, published times a constant. Published times of narrow formats include
+    quantising the activations, for which no constant is known.
     """
     if evidence.published:
         return PUBLISHED_OVERHEAD if ITEMSIZE.get(evidence.dtype, 0) > 1 else None
@@ -175,7 +208,10 @@ def launch_overhead(evidence: Evidence) -> LaunchOverhead | None:
 
 
 def series_knee(evidence: Evidence, series: TokenSeries) -> Knee | None:
-    """The knee of one implementation; its range covers the passes where it was measured in several."""
+    """Return the knee of one implementation.
+
+    Its range covers the passes where there are several.
+    """
     corner, launch = roofline_ridge(evidence), launch_overhead(evidence)
     if corner is None or launch is None:
         return None
@@ -187,13 +223,13 @@ def series_knee(evidence: Evidence, series: TokenSeries) -> Knee | None:
 
 
 def _times_by_pass(series: TokenSeries) -> list[dict[int, float]]:
-    """The times by tokens that each pass alone gives."""
+    """Return the times by tokens of each pass."""
     passes = min(len(one.seconds) for one in series.points.values())
     return [{m: median(one.seconds[turn]) for m, one in series.points.items()} for turn in range(passes)]
 
 
 def _blank_finding(evidence: Evidence, slug: str, part: str, alike: Sequence[TokenSeries]) -> Finding:
-    """What a finding on one linear says apart from its verdict."""
+    """Return a finding on one linear, without its verdict."""
     used = [one for series in alike for one in series.points.values()]
     cases, rests_on = tuple(one.case.name for one in used), weakest_provenance(one.provenance for one in used)
     return replace(evidence.blank_finding("tokens"), scope=part, model=slug, cases=cases, provenance=rests_on)
@@ -221,7 +257,10 @@ def _knee_finding(evidence: Evidence, slug: str, part: str, alike: Sequence[Toke
 
 
 def _cliffs_text(alike: Sequence[TokenSeries]) -> list[str]:
-    """The steepest tile cliffs that most implementations have: one more token costs a tenth and over."""
+    """Return the steepest tile cliffs that most implementations have.
+
+    At a cliff one more token costs a tenth or more.
+    """
     steps: dict[int, list[float]] = {}
     for series in alike:
         for tokens, step in find_cliffs(series.seconds).items():
@@ -232,7 +271,7 @@ def _cliffs_text(alike: Sequence[TokenSeries]) -> list[str]:
 
 
 def _with_knee_verdict(figures: Finding) -> Finding:
-    """Whether the knee lies between few and many tokens."""
+    """Judge whether the knee lies between few and many tokens."""
     low, high = figures.low or 0.0, figures.high or 0.0
     if low >= FEW_TOKENS and high <= MANY_TOKENS:
         return replace(figures, verdict="HOLDS")
@@ -262,7 +301,10 @@ def _throughput_finding(evidence: Evidence, slug: str, part: str, alike: Sequenc
 def _growth_range(
     evidence: Evidence, used: Sequence[TokenSeries], found: Sequence[GrowthPoint]
 ) -> tuple[float, float] | tuple[None, None]:
-    """From the last point below to the first above, over frameworks or over passes; none of a single one."""
+    """Return the range of growth points, over frameworks or over passes.
+
+    It spans the last point below to the first above. (None, None) for a single framework or pass.
+    """
     if evidence.published:
         several = len({series.implementation for series in used}) > 1
         return (min(one.below for one in found), max(one.above for one in found)) if several else (None, None)
@@ -274,7 +316,10 @@ def _growth_range(
 
 
 def _with_throughput_verdict(figures: Finding) -> Finding:
-    """Throughput is in proportion to the tokens as far as the time is flat: never without end."""
+    """Judge the growth of throughput.
+
+    Throughput grows in proportion to the tokens while the time is flat, never without end.
+    """
     if figures.high is not None and figures.high <= 2:
         return replace(figures, verdict="REFUTED")
     return replace(
@@ -283,7 +328,10 @@ def _with_throughput_verdict(figures: Finding) -> Finding:
 
 
 def _overall_knee(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
-    """The middle and the range of what could be judged, its verdict open; else the first reason why nothing could."""
+    """Return the median and range of the judged rows, with the verdict open.
+
+    Where no row was judged, the condition is the first row's reason.
+    """
     judged = claims_evidence.decided_rows(evidence, rows)
     if not judged:
         whole = claims_evidence.merge_findings(evidence, rows[:1], "tokens")
@@ -298,14 +346,17 @@ def _overall_knee(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
 # Claims of the form "b tokens take as long as a": t(b) / t(a) of linears, layers and models, and overall.
 
 SAME_TIME_FACTOR = 1.25
-"""Times within this factor count as the same."""
+"""Factor within which times count as the same."""
 MAX_NAMED = 2
-"""Linears that a condition names beside counting them."""
+"""Number of linears that a condition names besides counting all."""
 
 
 @dataclass(frozen=True)
 class TimeRatio:
-    """t(b) / t(a) by one implementation, and the interval that its passes give, if there are several."""
+    """Ratio t(b) / t(a) by one implementation.
+
+    `interval` comes from its passes; None for a single pass.
+    """
 
     implementation: str
     value: float
@@ -316,7 +367,10 @@ class TimeRatio:
     def from_measurements(
         cls, stack: SeriesSum, before: Sequence[Measurement], after: Sequence[Measurement]
     ) -> "TimeRatio":
-        """The ratio of the summed times of several linears; of one linear alone that of its medians."""
+        """Return the ratio of the summed times of several linears.
+
+        For a single linear, the ratio of its medians.
+        """
         if len(before) == 1:
             value = after[0].median / before[0].median
             interval = statistics.ratio_interval(before[0].seconds, after[0].seconds)
@@ -327,7 +381,10 @@ class TimeRatio:
 
 
 def judge_token_ratio(evidences: Iterable[Evidence], a: int, b: int) -> Iterator[Finding]:
-    """For each GPU, format and kind of layer an overall finding, then one for each model, layer and linear."""
+    """Judge t(b) / t(a) per GPU, format and kind of layer.
+
+    The overall finding comes first, then one for each model, layer and linear.
+    """
     for evidence in with_token_series(evidences):
         rows = [_scope_finding(evidence, slug, scope, stacks, a, b) for slug, scope, stacks in sums_by_scope(evidence)]
         yield _overall_ratio(evidence, rows)
@@ -335,7 +392,7 @@ def judge_token_ratio(evidences: Iterable[Evidence], a: int, b: int) -> Iterator
 
 
 def _scope_finding(evidence: Evidence, slug: str, scope: str, stacks: Sequence[SeriesSum], a: int, b: int) -> Finding:
-    """One linear or one sum of linears, by every implementation that has it cold."""
+    """Judge one linear or one sum of linears, by all implementations timed cold."""
     blank = replace(evidence.blank_finding("ratio"), scope=scope, model=slug)
     cold = [stack for stack in stacks if not stack.maybe_hot(a, b)]
     sound = [stack for stack in cold if not stack.is_doubtful(a, b)]
@@ -365,7 +422,7 @@ def ratio_finding(
     condition: str,
     ends: tuple[float | None, float | None],
 ) -> Finding:
-    """A row with the middle of what implementations gave, and all the cases that it rests on."""
+    """Return a row with the median of the implementations and all cases used."""
     used = [one for ratio in ratios for one in ratio.used]
     return replace(
         blank_finding,
@@ -381,10 +438,13 @@ def ratio_finding(
 
 
 def ratio_range(ratios: Sequence[TimeRatio], *, published: bool) -> tuple[float | None, float | None]:
-    """Over frameworks where published, over passes where measured; nothing where there is but one of them."""
+    """Return the range over frameworks (published) or over passes (measured).
+
+    (None, None) for a single framework or pass.
+    """
     if published:
         values = [ratio.value for ratio in ratios]
-        several = len({ratio.implementation for ratio in ratios}) > 1  # two kernels of one framework are one witness
+        several = len({ratio.implementation for ratio in ratios}) > 1  # two kernels of one framework count once
         return (min(values), max(values)) if several else (None, None)
     ends = [ratio.interval for ratio in ratios if ratio.interval]
     return (min(ends)[0], max(high for _, high in ends)) if len(ends) == len(ratios) else (None, None)
@@ -420,12 +480,12 @@ def _overall_ratio(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
 
 
 def _within_text(judged: Sequence[Finding]) -> str:
-    """Where the claim holds, for an overall finding that neither holds nor fails everywhere."""
+    """Return where the claim holds, for an overall finding with mixed rows."""
     some = [row for row in judged if row.verdict != "REFUTED"]
     everywhere = sum(1 for row in judged if row.verdict == "HOLDS")
     text = f"{len(some)} of {len(judged)} stay within {SAME_TIME_FACTOR} in a framework, {everywhere} in all"
     ways = Counter(_scope_suffix(row) for row in judged)
-    if len(ways) > 1:  # of experts, how the tokens were dealt to them decides; of whole layers, their context
+    if len(ways) > 1:  # experts: by distribution of the tokens; layers: by context
         count = Counter(map(_scope_suffix, some))
         text += f" ({', '.join(f'{way} {count[way]} of {of}' for way, of in sorted(ways.items()))})"
     named = sorted(some, key=lambda row: row.verdict)[:MAX_NAMED]
@@ -433,5 +493,8 @@ def _within_text(judged: Sequence[Finding]) -> str:
 
 
 def _scope_suffix(row: Finding) -> str:
-    """What a scope such as `experts tp1 balanced` or `layer tp1 ctx512` ends in; empty for dense linears."""
+    """Return the end of a scope; empty for dense linears.
+
+    Examples of scopes: `experts tp1 balanced`, `layer tp1 ctx512`.
+    """
     return " ".join(row.scope.split()[2:])

@@ -1,4 +1,4 @@
-"""One measured operation between ranks: its bandwidths, its share of the link, and what is normal."""
+"""Operations between ranks: bandwidths, link shares, references and fits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +19,10 @@ from specs.measurement import Case, Measurement
 from specs.statistics import Passes
 from specs.units import format_bytes
 
-# Published all-reduces beside each other: NCCL and the custom kernels of serving engines, in a graph and eager.
-
-# What others published for the same operation on the same GPU, to hold a measurement against.
+# References: times that others published for the same operation on the same GPU.
 #
-# Only like is compared with like: GPU, operation, ranks and launch agree, NCCL stands beside NCCL and a custom kernel
-# beside custom kernels, back-to-back calls beside back-to-back calls.
+# Only like is compared with like. GPU, operation, ranks and launch agree. NCCL is compared with NCCL, custom kernels
+# with custom kernels, and back-to-back calls with back-to-back calls.
 
 FAMILIES = {
     "nccl": "nccl",
@@ -36,13 +34,19 @@ FAMILIES = {
     "symm-multimem": "custom",
     "triton-one-shot": "custom",
 }
-"""Implementations by the kind of software that they are."""
+"""Kind of software of each implementation."""
 SIXTEEN_BIT = {"bf16", "fp16"}
-"""Formats that send and add as many bytes for each element: NCCL is published in fp16 alone, engines run bf16."""
+"""Formats with the same bytes per element.
+
+NCCL is published in fp16 only; engines run bf16.
+"""
 
 
 class ReferenceKey(NamedTuple):
-    """What a measurement and a published figure have to agree in, besides dtype and message."""
+    """Fields that a measurement and a published figure share.
+
+    Dtype and message size are matched separately.
+    """
 
     gpu: str
     op: str
@@ -53,7 +57,10 @@ class ReferenceKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """A published time in seconds, whose it is, and between which sizes it was interpolated, if it was."""
+    """A published time in seconds, and its source.
+
+    `between` names the sizes that it was interpolated between; None for a tabulated time.
+    """
 
     seconds: float
     source: str
@@ -62,14 +69,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class ReferenceCurve:
-    """Published times of one kernel: seconds by bytes of the message."""
+    """Published times of one kernel: seconds by message bytes."""
 
     dtype: str
     source: str
     seconds: Mapping[int, float]
 
     def at(self, message_bytes: int) -> Reference | None:
-        """The time at this size, on a straight line between its neighbours where it is not tabulated."""
+        """Return the time at this size, interpolated linearly where not tabulated."""
         if (exact := self.seconds.get(message_bytes)) is not None:
             return Reference(exact, self.source)
         found = package.interpolate(self.seconds, message_bytes)
@@ -80,12 +87,15 @@ class ReferenceCurve:
 
 @dataclass(frozen=True)
 class References:
-    """Every published curve at hand."""
+    """All available published curves."""
 
     curves: Mapping[ReferenceKey, Sequence[ReferenceCurve]]
 
     def lookup(self, gpu: Gpu | None, one: Measurement) -> Reference | None:
-        """The fastest that was published for the same case; a tabulated size goes before an interpolated one."""
+        """Return the fastest published time of the same case.
+
+        A tabulated size comes before an interpolated one.
+        """
         key = _key(gpu, one)
         case = one.case
         if not gpu or not key or one.provenance != "measured" or case.gap_seconds or case.message_bytes is None:
@@ -103,14 +113,14 @@ NO_REFERENCES = References({})
 
 
 def is_over_fabric(gpu: Gpu, transport: str) -> bool:
-    """Whether this kind of link is the fabric whose rate the GPU's row holds."""
+    """Return whether this link is the fabric whose rate the GPU's row holds."""
     return gpu.link.lower().startswith(transport.lower())
 
 
 def gather_references(files: Sequence[ResultFile]) -> References:
-    """The published figures of these files, and of the installed tables for GPUs that no file has any of.
+    """Gather the published figures of these files and of the installed tables.
 
-    A package that is not there is no error: there are fewer references then.
+    The tables serve GPUs that no file has figures of. A missing package is no error: there are then fewer references.
     """
     rows = [
         (known, one, file.path.name)
@@ -130,7 +140,7 @@ def _published_in(file: ResultFile) -> list[Measurement]:
 
 
 def _gpus_to_look_up(file: ResultFile) -> list[Gpu]:
-    """The file's GPU, if the file holds anything that tables could have a figure for."""
+    """Return the file's GPU, if tables could have a figure for a measurement."""
     gpu = machine.known_gpu(file)
     asks = any(one.provenance == "measured" and _key(gpu, one) for one in file.measurements)
     return [gpu] if gpu and asks else []
@@ -139,7 +149,7 @@ def _gpus_to_look_up(file: ResultFile) -> list[Gpu]:
 def _tables(gpu: Gpu) -> list[Measurement]:
     try:
         folder, _ = package.find_package().system(gpu.slug)
-        from reports.importers.aiconfigurator import readers  # pandas: a second, and only where a GPU was measured
+        from reports.importers.aiconfigurator import readers  # pandas takes 1 s: only for a measured GPU
 
         return readers.read_collectives(folder).measurements
     except (UserError, ImportError):
@@ -170,8 +180,10 @@ def _source(one: Measurement, origin: str) -> str:
     return f"{who} {one.case.dtype} ({origin})"
 
 
+# Published all-reduces side by side: NCCL and the custom kernels of serving engines, in a graph and eager.
+
 SHOWN_SIZES = tuple(size * 2**10 for size in (16, 128, 1024, 16 * 1024))
-"""A token of hidden 8192 in 16 bits, and what prefill sends."""
+"""Bytes of a token of hidden 8192 in 16 bits, and of prefill messages."""
 PREFERRED_RANKS = 8
 Variant = tuple[str, str]
 VARIANT_LABELS: Mapping[Variant, str] = {
@@ -180,12 +192,15 @@ VARIANT_LABELS: Mapping[Variant, str] = {
     ("custom", "eager"): "custom eager",
     ("custom", "graph"): "custom graph",
 }
-"""Whose kernel and how it is launched: what decides the time of a small message."""
+"""Kernel family and launch, which decide the time of a small message."""
 
 
 @dataclass(frozen=True)
 class PublishedAllReduces:
-    """All-reduces of one GPU over so many ranks in a 16-bit format, by way and by bytes: the fastest kernel's."""
+    """Fastest published 16-bit all-reduces of one GPU over `ranks` ranks.
+
+    `variants` are by kernel family and launch, then by message bytes.
+    """
 
     name: str
     gpu: Gpu | None
@@ -193,11 +208,11 @@ class PublishedAllReduces:
     variants: Mapping[Variant, Mapping[int, Measurement]]
 
     def at(self, way: Variant, message_bytes: int) -> Measurement | None:
-        """The point there, if there is one: nothing is interpolated."""
+        """Return the measurement at this point, if any; nothing is interpolated."""
         return self.variants.get(way, {}).get(message_bytes)
 
     def sentence(self, message_bytes: int) -> str:
-        """What a message of this size takes by every way that there is; empty where there is none."""
+        """Return the times of this message size in words; empty where there are none."""
         who, how = {"nccl": "NCCL", "custom": "the fastest custom kernel"}, {"graph": "in a graph", "eager": "eager"}
         found = [(way, one) for way in VARIANT_LABELS if (one := self.at(way, message_bytes))]
         times = [f"{microseconds(one.median)} us with {who[family]} {how[launch]}" for (family, launch), one in found]
@@ -210,13 +225,13 @@ class PublishedAllReduces:
 
 
 def collect_published(files: Sequence[ResultFile]) -> list[PublishedAllReduces]:
-    """One for each file that has any, the oldest GPU first."""
+    """Return the published all-reduces of each file, the oldest GPU first."""
     found = [one for file in files if (one := _published_all_reduces(file, _name(file, files)))]
     return sorted(found, key=lambda one: (generations.generation_number(one.gpu) if one.gpu else 0, one.name))
 
 
 def published_table(found: Sequence[PublishedAllReduces]) -> list[Table]:
-    """For each size a group of rows, a GPU each; no table where nothing was published."""
+    """Return a table with a row per size and GPU; no table without figures."""
     ways = [way for way in VARIANT_LABELS if any(way in one.variants for one in found)]
     groups = []
     for size in SHOWN_SIZES:
@@ -253,7 +268,7 @@ def _row(one: PublishedAllReduces, size: int, ways: Sequence[Variant]) -> tuple[
 
 
 def _formats(found: Sequence[PublishedAllReduces]) -> str:
-    """NCCL in fp16, custom in bf16: what the tables hold."""
+    """Return the formats by kernel family: `NCCL in fp16, custom in bf16`."""
     formats: dict[str, set[str]] = {}
     for one in found:
         for (family, _), by_size in one.variants.items():
@@ -288,7 +303,7 @@ def _published_all_reduces(file: ResultFile, name: str) -> PublishedAllReduces |
 
 
 def _name(file: ResultFile, files: Sequence[ResultFile]) -> str:
-    """The GPU, with its file where several files are of one."""
+    """Return the GPU's name, with the file where several files are of that GPU."""
     name = gpu_name(file)
     alike = [one for one in files if one.published and gpu_name(one) == name]
     return f"{name} ({file.path.stem})" if len(alike) > 1 else name
@@ -296,7 +311,7 @@ def _name(file: ResultFile, files: Sequence[ResultFile]) -> str:
 
 @dataclass(frozen=True)
 class CommPoint:
-    """A measurement, the GPU that it ran on where that is known, and a published time to hold it against."""
+    """A measurement, its GPU where known, and its published reference."""
 
     figures: CaseMetrics
     gpu: Gpu | None
@@ -304,31 +319,34 @@ class CommPoint:
 
     @property
     def measurement(self) -> Measurement:
-        """The record."""
+        """Measurement record."""
         return self.figures.measurement
 
     @property
     def case(self) -> Case:
-        """What ran."""
+        """Case that ran."""
         return self.measurement.case
 
     @property
     def algbw(self) -> float | None:
-        """Bytes a second, as nccl-tests means them; None where the time holds more than a transfer."""
+        """Algorithm bandwidth in bytes/s, as in nccl-tests.
+
+        None where the time holds more than a transfer.
+        """
         if self.case.message_bytes is None:
             return None
         return specs_traffic.algbw(self.case.op, self.case.message_bytes, self.measurement.median)
 
     @property
     def busbw(self) -> float | None:
-        """The same, to be held against one direction of a link."""
+        """Bus bandwidth in bytes/s, comparable to one direction of a link."""
         if self.case.message_bytes is None:
             return None
         return specs_traffic.busbw(self.case.op, self.case.ranks, self.case.message_bytes, self.measurement.median)
 
     @property
     def hop_seconds(self) -> float | None:
-        """One way of a ping-pong; None for anything else."""
+        """Seconds of one direction of a ping-pong; None for other operations."""
         traffic = specs_traffic.TRAFFIC.get(self.case.op)
         return (
             self.measurement.median / traffic.sequential_messages
@@ -338,7 +356,10 @@ class CommPoint:
 
     @property
     def link_share(self) -> float | None:
-        """Busbw over one direction of the GPU's fabric; None unless that, and nothing else, carried the message."""
+        """Busbw over one direction of the GPU's fabric.
+
+        None unless that fabric alone carried the message.
+        """
         transport, busbw = self.measurement.transport, self.busbw
         if not self.gpu or not busbw or transport is None or not is_over_fabric(self.gpu, transport):
             return None
@@ -346,11 +367,11 @@ class CommPoint:
 
     @property
     def ratio(self) -> float | None:
-        """How many times the published time it takes."""
+        """Measured time over the published time."""
         return self.measurement.median / self.reference.seconds if self.reference else None
 
     def record(self) -> dict[str, Any]:
-        """What `Figures.record` lacks, for a machine."""
+        """Return the JSON fields that `CaseMetrics.record` lacks."""
         return {
             "algbw_bytes_per_second": self.algbw,
             "busbw_bytes_per_second": self.busbw,
@@ -365,35 +386,38 @@ class CommPoint:
 
 
 def is_between_ranks(case: Case) -> bool:
-    """Whether a case is an operation between ranks of which a bandwidth can be said."""
+    """Return whether a case is an operation between ranks with a bandwidth."""
     return case.op in specs_traffic.TRAFFIC and case.message_bytes is not None
 
 
 def build_points(file: ResultFile, figures: Iterable[CaseMetrics], references: References) -> list[CommPoint]:
-    """Each figure of a file with what the links of its GPU, and others, say of it."""
+    """Return each figure of a file with its GPU and its published reference."""
     gpu = machine.known_gpu(file)
     one_host = file.machine.get("hosts", 1) == 1  # published figures are of ranks in one host
     return [CommPoint(one, gpu, references.lookup(gpu, one.measurement) if one_host else None) for one in figures]
 
 
 def at_sizes(found: Sequence[CommPoint], sizes: Sequence[int]) -> list[CommPoint]:
-    """Those at some sizes; all where there are none at these."""
+    """Return the points at some sizes; all points where there are none."""
     return [one for one in found if one.case.message_bytes in sizes] or list(found)
 
 
-# Points that differ only in their message, by rising size.
+# Series: points that differ only in the message, by rising size.
 
 
 @dataclass(frozen=True)
 class MessageSeries:
-    """One operation by one implementation over messages; `case` is what they share, without a message."""
+    """One operation by one implementation over messages.
+
+    `case` holds the shared fields, without a message.
+    """
 
     case: Case
     points: tuple[CommPoint, ...]
 
     @property
     def label(self) -> str:
-        """What tells it from the others of its operation on a plot."""
+        """Label of the series among others of its operation on a plot."""
         case = self.case
         gap = f"gap {1e3 * case.gap_seconds:g} ms" if case.gap_seconds else ""
         ranks = f"{case.ranks} ranks"
@@ -403,7 +427,7 @@ class MessageSeries:
 
 
 def collect_series(points: Iterable[CommPoint]) -> list[MessageSeries]:
-    """Every series, in the order in which they come."""
+    """Collect the series, in order of appearance."""
     found: dict[tuple[Case, str | None, str | None], list[CommPoint]] = {}
     for one in points:
         bare = replace(one.case, name="", tokens=None, message_bytes=None, wire_bytes_sent_per_rank=0)
@@ -419,19 +443,19 @@ def _size(one: CommPoint) -> tuple[int, int]:
 
 MIN_SIZES = 4
 MIN_SIZE_RATIO = 16
-"""The largest message over the smallest."""
+"""Minimum ratio of the largest message to the smallest."""
 
 
 @dataclass(frozen=True)
 class SeriesFit:
-    """A line through a series.
+    """Fitted line of a series.
 
     Attributes:
-        series: what it goes through.
-        line: its two terms, the rate in bytes of the message a second.
+        series: the fitted series.
+        line: its two terms, the rate in message bytes/s.
         alpha, rate: 95 % intervals, or ranges, of the terms.
-        source: where the intervals come from: `6 passes`, or `leaving out a size` where there is one figure a size.
-        worst_residual: the largest |time / line − 1|: a large one says that the model does not hold.
+        source: source of the intervals: `6 passes`, or `leaving out a size` with one figure per size.
+        worst_residual: the largest |time / line − 1|; a large value shows that the model does not hold.
     """
 
     series: MessageSeries
@@ -443,33 +467,33 @@ class SeriesFit:
 
     @property
     def factor(self) -> float:
-        """Busbw over bytes of the message a second; 1 for an operation that has no busbw."""
+        """Busbw over message bytes/s; 1 for an operation without a busbw."""
         case = self.series.case
         return specs_traffic.busbw(case.op, case.ranks, 1, 1.0) or 1.0
 
     @property
     def kind(self) -> str:
-        """What the bandwidth is: busbw, or the message over the time."""
+        """Kind of bandwidth: busbw, or the message over the time."""
         traffic = specs_traffic.TRAFFIC[self.series.case.op]
         return "busbw" if traffic.bus_factor else "message/time"
 
     @property
     def bandwidth(self) -> float | None:
-        """Bytes a second of that kind."""
+        """Bandwidth of this kind, in bytes/s."""
         return self.line.rate * self.factor if self.line.rate else None
 
     @property
     def bandwidth_interval(self) -> Interval | None:
-        """Its interval."""
+        """Interval of the bandwidth, in bytes/s."""
         return (self.rate[0] * self.factor, self.rate[1] * self.factor) if self.rate else None
 
     @property
     def sizes(self) -> list[int]:
-        """Messages that it goes through, in bytes."""
+        """Sizes of the fitted messages, in bytes."""
         return [one.case.message_bytes or 0 for one in self.series.points]
 
     def record(self) -> dict[str, Any]:
-        """For a machine: SI units."""
+        """Return the JSON record, in SI units."""
         case = self.series.case
         shown = ("question", "op", "implementation", "kernel", "model", "layer", "launch", "gap_seconds", "pair")
         return {
@@ -486,7 +510,10 @@ class SeriesFit:
 
 
 def fit_series(series: MessageSeries) -> SeriesFit | None:
-    """The line through a series; None for too few sizes, too near to each other, or with several cases of one."""
+    """Fit a line to a series.
+
+    None for too few sizes, sizes too near to each other, or several cases of one size.
+    """
     passes: dict[int, Passes] = {}
     for one in series.points:
         passes[one.case.message_bytes or 0] = one.measurement.seconds

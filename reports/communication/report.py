@@ -1,4 +1,7 @@
-"""Operations between ranks as tables: one for each question and operation, a matrix of pairs, and the fits."""
+"""Tables and report chapter on operations between ranks.
+
+There is a table for each question and operation, a matrix of pairs, and a table of fits.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +29,9 @@ from specs.traffic import TRAFFIC
 from specs.units import format_bytes
 
 SERIES_FIELDS = ("implementation", "launch", "gap_seconds", "pair", "ranks", "dtype")
-"""What tells series of one operation apart."""
+"""Fields that distinguish the series of one operation."""
 MESSAGE_FIELDS = ("model", "layer", "tp", "pp")
-"""And what a model's messages are of, where they are one's."""
+"""Further fields for the messages of a model."""
 QUESTIONS = ("communication", "messages")
 SWITCH_ALGORITHMS = ("nvls", "multimem")
 UNKNOWN = "unknown"
@@ -36,7 +39,10 @@ Cell = Callable[[CommPoint], str]
 
 
 def communication_tables(points: Iterable[CommPoint]) -> list[Table]:
-    """A table for each question and operation, and for copies between several pairs a matrix beside it."""
+    """Return a table for each question and operation.
+
+    Copies between several pairs also get a matrix.
+    """
     tables: dict[tuple[str, str], list[CommPoint]] = {}
     for one in points:
         tables.setdefault((one.case.question, one.case.op), []).append(one)
@@ -48,7 +54,7 @@ def communication_tables(points: Iterable[CommPoint]) -> list[Table]:
 
 
 def fit_table(found: Sequence[SeriesFit]) -> list[Table]:
-    """What was fitted, a row for each series; no table where nothing could be."""
+    """Return the fits, a row for each series; no table without fits."""
     if not found:
         return []
     cases = [one.series.case for one in found]
@@ -147,7 +153,7 @@ def _notes(one: CommPoint, everywhere: Sequence[str]) -> list[str]:
 
 
 def _sources(points: Sequence[CommPoint]) -> list[str]:
-    """Whose the published figures are, and what to mind about shares of the link."""
+    """Return the sources of published figures, and a caveat on link shares."""
     named = dict.fromkeys(one.reference.source for one in points if one.reference)
     said = [f"published, the fastest of its kind: {'; '.join(named)}"] if named else []
     adds = any(word in (one.measurement.algorithm or "") for one in points for word in SWITCH_ALGORITHMS)
@@ -159,7 +165,10 @@ def _sources(points: Sequence[CommPoint]) -> list[str]:
 
 
 def _matrices(points: Sequence[CommPoint]) -> list[Table]:
-    """Who copies to whom how fast, at the largest message; nothing for a single pair."""
+    """Return copy rates between pairs at the largest message.
+
+    Empty for a single pair.
+    """
     alike: dict[Case, list[MessageSeries]] = {}
     for series in collect_series(points):
         if series.case.op == "peer_copy" and series.case.pair:
@@ -193,16 +202,16 @@ def _table_order(table: tuple[str, str]) -> tuple[int, int]:
     return known, list(TRAFFIC).index(op)
 
 
-# The report's chapter on communication: what was measured, with fits, and what others published.
+# Report chapter on communication: measured series with fits, and published figures.
 
 TITLE = "Communication"
 OPS = ("all_reduce", "send_recv")
-"""What TP and PP wait for."""
+"""Operations that TP and PP wait for."""
 
 
 @dataclass(frozen=True)
 class FileCommunication:
-    """One file's all-reduces and hops: their series, each with the line through it where one could be fitted."""
+    """All-reduces and hops of one file: series, each with its fit if there is one."""
 
     name: str
     file: ResultFile
@@ -210,21 +219,21 @@ class FileCommunication:
 
     @property
     def points(self) -> list[CommPoint]:
-        """All of them."""
+        """All points of the series."""
         return [one for each, _ in self.series for one in each.points]
 
     @property
     def fits(self) -> list[SeriesFit]:
-        """The lines."""
+        """Fits of the series."""
         return [found for _, found in self.series if found]
 
     def tables(self, *, every: bool = False) -> list[Table]:
-        """At a few sizes, or at every, and the fits."""
+        """Return tables of the points, at a few sizes or at all, and of the fits."""
         points = self.points if every else communication_points.at_sizes(self.points, SHOWN_SIZES)
         return [*communication_tables(points), *fit_table(self.fits)]
 
     def sentences(self) -> list[str]:
-        """The fastest way of each operation for a short message, and its fit."""
+        """Return sentences on the fastest short message of each operation, and its fit."""
         return [text for op in OPS if (text := self._sentence(op))]
 
     def _sentence(self, op: str) -> str:
@@ -251,7 +260,7 @@ def _fit_sentence(line: SeriesFit) -> str:
 
 @dataclass(frozen=True)
 class CommunicationSection:
-    """What all files say of operations between ranks."""
+    """Communication results of all files."""
 
     measured: Sequence[FileCommunication]
     published: Sequence[PublishedAllReduces]
@@ -260,12 +269,12 @@ class CommunicationSection:
         return bool(self.measured or self.published)
 
     def sentences(self) -> list[str]:
-        """The answer in words: published first, as it is of GPUs."""
+        """Return the answer in words, published figures first: they are of GPUs."""
         said = [one.sentence(SHOWN_SIZES[0]) for one in self.published]
         return [*filter(None, said), *(text for one in self.measured for text in one.sentences())]
 
     def blocks(self) -> list[Block]:
-        """Shortly, for the terminal."""
+        """Return short blocks for the terminal."""
         if not self:
             return []
         blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
@@ -275,7 +284,7 @@ class CommunicationSection:
         return blocks
 
     def data(self) -> dict[str, Any]:
-        """For a machine: SI units."""
+        """Return the JSON data, in SI units."""
         return {
             "sentences": self.sentences(),
             "fits": [{"file": str(one.file.path), **line.record()} for one in self.measured for line in one.fits],
@@ -300,7 +309,7 @@ class CommunicationSection:
 
 
 def build_section(files: Sequence[ResultFile]) -> CommunicationSection:
-    """Gather what the files hold."""
+    """Build the section from the files."""
     references = communication_points.gather_references(files)
     measured = []
     for file in files:

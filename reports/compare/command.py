@@ -1,4 +1,4 @@
-"""`compare`: read the files, write what changed, and stop CI where a gate says so."""
+"""`compare`: write what changed between files, and fail on a closed gate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +11,21 @@ from reports.compare.report import comparison_page, comparison_record
 from reports.output import Format
 from specs.errors import UserError
 
-# `compare --gate 5%`: fail where a case became slower by more, so that CI stops; say what the gate cannot see.
+# `compare --gate 5%`: fail on a slowdown above the limit, so that CI stops, and list what could not be judged.
 
 MAX_NAMED = 20
-"""Cases that are named one by one."""
+"""Number of cases that are named."""
 
 
 def check_gate(found: Sequence[Comparison], threshold: float) -> list[str]:
-    """Pass if no case is slower by more than the threshold, and none that ran before fails now.
+    """Fail on a slowdown above the threshold, or on a new failure.
 
     Returns:
-        What it could not see, a line each: it must not be taken for seen.
+        What could not be judged, a line each: it must not count as passed.
 
     Raises:
-        GateError: a case is, or does.
-        UserError: nothing could be judged, or a profile was given: a gate that is blind must not look open.
+        GateError: a case slowed down, or fails now.
+        UserError: nothing could be judged, or a profile was given: a blind gate must not look open.
     """
     for versus in found:
         for file in (versus.a, versus.b):
@@ -60,7 +60,10 @@ def _slowdowns(versus: Comparison, threshold: float) -> list[str]:
 
 
 def _lost_cases(versus: Comparison) -> list[str]:
-    """Cases that the baseline has a time of and the other file none, or none to the end: they must not vanish."""
+    """Return the cases that only the baseline measured to the end.
+
+    They must not vanish.
+    """
     before, b = {one.case.name: one for one in versus.a.measurements}, versus.b
     cut = {one.case.name: one.stopped_by for one in b.measurements if one.stopped_by.startswith("error")}
     how = [(b.failed, "failed"), (b.not_run, "was not run"), (cut, "was cut off")]
@@ -97,18 +100,20 @@ def compare(
     limit: float | None = None,
     every: bool = False,
 ) -> list[str]:
-    """Write the comparison of each further file with the first; returns what a gate could not see.
+    """Write the comparison of each further file with the first.
+
+    The result lists what a gate could not judge.
 
     Args:
         paths: the baseline, then one file or more.
-        threshold: change that counts; None for what the files can tell.
-        format: how to write it.
-        to: where to write it; None for standard output.
-        limit: the gate: the slow-down beyond which the command fails; None for no gate.
-        every: all cases of long tables.
+        threshold: change that counts; None to derive it from the files.
+        format: output format.
+        to: output path; None for standard output.
+        limit: slowdown above which the gate fails; None for no gate.
+        every: show all cases of long tables.
 
     Raises:
-        UserError: a file cannot be read, two share no case, or the report cannot be written.
+        UserError: a file cannot be read, two files share no case, or the report cannot be written.
         GateError: the gate is closed.
     """
     names = _file_letters(len(paths))

@@ -1,4 +1,4 @@
-"""Cases by the question that they answer, and each group taken together."""
+"""Comparison of two files: matched cases, verdicts, and groups by question."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,22 +33,22 @@ from specs.errors import UserError
 from specs.measurement import Case, Measurement
 from specs.statistics import LogRatio
 
-# How sure each verdict has to be, where many are given at once: Benjamini and Hochberg's false discovery rate.
+# Confidence of each verdict among many: the false discovery rate of Benjamini and Hochberg.
 #
-# Of a thousand equal cases fifty leave their 95 % intervals by chance. So chances are sorted, and as many cases are
-# called as keep the wrong ones among those called at 1 %: the intervals of all are raised to the confidence at which
-# just these lie beyond (Benjamini & Yekutieli 2005, doi:10.1198/016214504000001907). Where nothing changed, that is
-# Bonferroni's bar: the chance of any wrong call stays below 1 %. Where much changed, it is lower.
+# Of a thousand equal cases, fifty leave their 95 % intervals by chance. So the p-values are sorted, and as many cases
+# are called as keep wrong calls at 1 %. All intervals get the confidence at which exactly these cases lie beyond
+# (Benjamini & Yekutieli 2005, doi:10.1198/016214504000001907). Where nothing changed, this is Bonferroni's limit: the
+# chance of any wrong call stays below 1 %. Where much changed, the limit is lower.
 
 FALSE_DISCOVERY_RATE = 0.01
-"""Share of the calls that may be wrong; where nothing changed, the chance of any."""
+"""Share of calls that may be wrong; where nothing changed, the chance of any."""
 
 
 def fdr_confidence(p_values: Iterable[float]) -> float:
-    """The confidence of every interval, from the chance of each case's ratio without a change.
+    """Return the confidence of all intervals, from the p-values of the cases.
 
     Args:
-        p_values: two-sided, one for each case that is compared.
+        p_values: two-sided, without a change; one for each compared case.
     """
     ordered = sorted(p_values)
     count = max(len(ordered), 1)
@@ -67,13 +67,13 @@ GROUP_OF_QUESTION = {
 }
 """Questions of the suites that belong to a group of another name."""
 MAX_DECODE_TOKENS = 256
-"""Tokens up to which a linear or a layer is taken for a decode batch; beyond they are a prompt's."""
+"""Tokens up to which a linear or layer counts as decode; above, as prefill."""
 
 T = TypeVar("T")
 
 
 def group_of(case: Case) -> str:
-    """The question that a case answers; one that no group knows stands for itself."""
+    """Return the group of a case; a question without a group is its own."""
     if case.question in GROUP_OF_QUESTION:
         return GROUP_OF_QUESTION[case.question]
     if case.question not in ("sweep", "layer"):
@@ -84,7 +84,7 @@ def group_of(case: Case) -> str:
 
 
 def by_group(items: Iterable[T], case_of: Callable[[T], Case]) -> dict[str, list[T]]:
-    """The members of each group: those of `GROUPS` first, then others as they come."""
+    """Group items: those of `GROUP_ORDER` first, then others as they come."""
     found: dict[str, list[T]] = {}
     for item in items:
         found.setdefault(group_of(case_of(item)), []).append(item)
@@ -99,8 +99,8 @@ class CaseGroup:
 
     Attributes:
         name: the question.
-        cases: each with what explains its ratio.
-        confidence: of the interval that has to lie beyond half the threshold: raised for the number of questions.
+        cases: comparisons with their explanations.
+        confidence: confidence of the interval that must lie beyond half the threshold; raised for many questions.
     """
 
     name: str
@@ -109,28 +109,31 @@ class CaseGroup:
 
     @cached_property
     def pairs(self) -> list[CaseComparison]:
-        """The cases alone."""
+        """Comparisons without their explanations."""
         return [pair for pair, _ in self.cases]
 
     @cached_property
     def explanations(self) -> list[Explanation]:
-        """What explains each."""
+        """Explanations of the cases."""
         return [why for _, why in self.cases]
 
     @property
     def ratio(self) -> float:
-        """Geometric mean of the ratios: each case counts alike."""
+        """Geometric mean of the ratios, with equal weight for each case."""
         return exp(fmean(log(pair.ratio) for pair in self.pairs))
 
     @property
     def span(self) -> Interval:
-        """The least and the greatest ratio."""
+        """Smallest and largest ratio."""
         ratios = [pair.ratio for pair in self.pairs]
         return min(ratios), max(ratios)
 
     @cached_property
     def log_ratio(self) -> LogRatio | None:
-        """The mean over cases that have passes, with the error between these: a slow pass moves all of its cases."""
+        """Mean log ratio of the cases with passes, with the error between passes.
+
+        A slow pass moves all of its cases. None where no case has passes.
+        """
         pairs = [pair for pair in self.pairs if pair.basis == "passes"]
         if not pairs:
             return None
@@ -142,7 +145,7 @@ class CaseGroup:
 
     @property
     def interval(self) -> Interval | None:
-        """95 % interval on the geometric mean, clustered by pass; None where no case has passes."""
+        """95 % interval on the geometric mean, clustered by pass; None without passes."""
         return self._interval(0.95)
 
     def _interval(self, confidence: float) -> Interval | None:
@@ -150,82 +153,94 @@ class CaseGroup:
 
     @property
     def drift(self) -> Interval:
-        """By how much the machine itself may have changed the case in the middle."""
+        """Median over cases of the machine's own change, as a range of factors."""
         return median(pair.drift[0] for pair in self.pairs), median(pair.drift[1] for pair in self.pairs)
 
     def verdict_at(self, threshold: float) -> Verdict:
-        """Whether the group as a whole changed by more than this, and than the machine itself."""
+        """Return the verdict on the group, against this change and the drift."""
         widened = self._interval(self.confidence)
         return decide_verdict(self.ratio, self.interval, widened and remove_drift(widened, self.drift), threshold)
 
     def p_value(self, threshold: float) -> float | None:
-        """Of such a mean, or one further out, without a change by half the threshold; None where it has no interval."""
+        """Return the p-value of the mean without a change by half the threshold.
+
+        None where there is no interval.
+        """
         return p_value(self.log_ratio, threshold, self.drift) if self.log_ratio else None
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cases by verdict."""
+        """Number of cases by verdict."""
         found = Counter(pair.verdict for pair in self.pairs)
         return {verdict: found[verdict] for verdict in VERDICTS}
 
     def resource(self, name: str) -> Interval | None:
-        """What a resource changed by, the least and the greatest of the cases that need it: formats have peaks."""
+        """Return the smallest and largest ratio of a resource over cases that need it.
+
+        The ratios differ because formats have different peaks.
+        """
         found = [one.resource_ratios[name] for one in self.explanations if name in one.resource_ratios]
         return (min(found), max(found)) if found else None
 
     @property
     def explained(self) -> dict[str, int]:
-        """Cases that each resource explains, the most first."""
+        """Number of cases that each resource explains, the largest first."""
         return dict(Counter(one.explained_by for one in self.explanations if one.explained_by).most_common())
 
     def unexplained_count(self, threshold: float) -> int:
-        """Cases that changed by more than this and that none of their resources explains."""
+        """Return the number of cases above this change that no resource explains."""
         changed = [why for pair, why in self.cases if abs(log(pair.ratio)) > log(1 + threshold)]
         return sum(1 for why in changed if not why.explained_by and why.expected is not None)
 
     @property
     def unknown(self) -> int:
-        """Cases of which no resource is known on both machines."""
+        """Number of cases without a resource that is known on both machines."""
         return sum(1 for why in self.explanations if why.expected is None)
 
     @property
     def unexplained(self) -> float:
-        """Geometric mean of what stays unexplained of the cases that something could explain; else of all ratios."""
+        """Geometric mean of the unexplained ratios.
+
+        Only cases with a known resource count; where there are none, all ratios do.
+        """
         known = [one.unexplained for one in self.explanations if one.expected is not None]
         return exp(fmean(log(one) for one in known)) if known else self.ratio
 
     @property
     def resources(self) -> dict[str, Interval]:
-        """The ratios of every resource that a case needs."""
+        """Ratios of every resource that a case needs."""
         return {name: ratio for name in RESOURCES if (ratio := self.resource(name)) is not None}
 
 
 def _mean_log_by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
-    """The mean over cases of the logarithm of a pass's median, for each pass that all cases have."""
+    """Return, for each common pass, the mean over cases of the log of its median."""
     return [fmean(log(median(case[turn])) for case in cases) for turn in range(min(map(len, cases)))]
 
 
-# Which cases two files have in common, and which of those are the same work.
+# Matching: the cases that two files have in common, and which of them are the same work.
 
 MeasurementPair = tuple[Measurement, Measurement]
 WORK_FIELDS = (
     "model", "op", "dtype", "layer", "tp", "pp", "tokens", "n", "k", "context", "batch", "layers", "vocab", "ranks",
     "message_bytes",
 )  # fmt: skip
-"""What has to agree for two times to be of the same work."""
+"""Fields that must agree for two times to be of the same work."""
 CEILING_FIELDS = ("flops", "hbm_bytes")
-"""Of a ceiling too: a read has no shape but its bytes."""
+"""Further fields for ceilings: a read has no shape but its bytes."""
 DISTINGUISHING_FIELDS = ("model", "dtype", "tp", "pp", "tokens", "implementation", "question")
-"""What files without a common case are told apart by."""
+"""Fields that distinguish files without a common case."""
 UNKNOWN = "unknown"
-"""What a profile says of its cases where no run lends it their facts."""
+"""Value in a profile's cases for facts that no run provides."""
 MAX_VALUES = 6
-"""Values of a field that are named before the rest is counted."""
+"""Number of values of a field that are named before the rest is counted."""
 
 
 @dataclass(frozen=True)
 class MatchedCases:
-    """The cases that both files hold, in the order of the first; and by name why some are not the same work."""
+    """Cases that both files hold, in the order of the first file.
+
+    `mismatched` says, by case name, why a case is not the same work.
+    """
 
     pairs: Sequence[MeasurementPair]
     mismatched: dict[str, str]
@@ -235,7 +250,7 @@ def match_cases(a: ResultFile, b: ResultFile) -> MatchedCases:
     """Pair two files by the names of their cases.
 
     Raises:
-        UserError: no case is in both.
+        UserError: no case is in both, or none is the same work.
     """
     others = {one.case.name: one for one in b.measurements}
     common = [(one, others[one.case.name]) for one in a.measurements if one.case.name in others]
@@ -253,13 +268,13 @@ def match_cases(a: ResultFile, b: ResultFile) -> MatchedCases:
 
 
 def cases_only_in(one: ResultFile, others: Iterable[ResultFile]) -> list[str]:
-    """Names of the cases that none of the other files has."""
+    """Return the names of the cases that no other file has."""
     elsewhere = {measurement.case.name for other in others for measurement in other.measurements}
     return [measurement.case.name for measurement in one.measurements if measurement.case.name not in elsewhere]
 
 
 def missing_cases(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
-    """Names of the cases that two or more of the other files have and this one has not."""
+    """Return the cases that two or more other files have and this file lacks."""
     own, seen = {measurement.case.name for measurement in one.measurements}, dict[str, int]()
     for other in others:
         for measurement in other.measurements:
@@ -275,7 +290,7 @@ def _work_mismatch(one: Case, other: Case) -> str:
 
 
 def _no_match_hint(a: ResultFile, b: ResultFile) -> str:
-    """What none of the cases agree in, and what to do."""
+    """Return a field in which no cases agree, and what to do."""
     for field in DISTINGUISHING_FIELDS:
         left, right = (_values(file, field) for file in (a, b))
         if left and right and not set(left) & set(right):
@@ -296,28 +311,28 @@ def _join_values(values: Sequence[str]) -> str:
     return ", ".join(values[:MAX_VALUES]) + more
 
 
-# What the noise of all cases says of the noise of each.
+# Moderated variances: the noise of all cases informs the noise of each.
 #
-# Six passes tell the spread of a case badly: by chance it looks small in some of hundreds, and a bar that is high
-# enough for these hides what changed in the others. So the variance of a case is drawn towards that of all cases
-# together, the less the more the cases differ in their noise and the more passes a case has: the moderated t of Smyth
-# 2004 (doi:10.2202/1544-6115.1027). How far comes out of the data: variances of cases with equal noise scatter as
-# chi-square over its degrees of freedom, and what they scatter beyond that is a true difference.
+# Six passes estimate the spread of a case badly. By chance it looks small in some of hundreds of cases, and a limit
+# high enough for these hides real changes in others. So each variance is drawn towards the common variance: less the
+# more the cases differ in noise, and less the more passes a case has. This is the moderated t of Smyth 2004
+# (doi:10.2202/1544-6115.1027). The data set the amount: variances of cases with equal noise scatter as chi-square over
+# its degrees of freedom, and any further scatter is a true difference.
 #
-# Two things that the method takes for granted do not hold here. A case may be far noisier than the others: what is
-# above nine in ten of equal noise keeps its own variance. And what disturbs a pass disturbs all of its cases, so that
-# many cases tell less than they seem to: the common variance counts for twice a case's own degrees of freedom at most.
+# Two assumptions of the method do not hold here. A case may be far noisier than the rest: above nine in ten of equal
+# noise, it keeps its own variance. And a disturbed pass disturbs all of its cases, so many cases tell less than they
+# seem to. So the common variance counts for at most twice a case's own degrees of freedom.
 
 MIN_CASES = 10
-"""Fewer say too little of each other."""
+"""Minimum number of cases; fewer say too little of each other."""
 MAX_PRIOR_WEIGHT = 2
-"""Degrees of freedom of the common variance over those of a case, at most."""
+"""Maximum ratio of the common variance's degrees of freedom to a case's own."""
 OUTLIER_SHARE = 0.1
-"""Share of cases of equal noise that would have a variance above the limit to which it is drawn."""
+"""Share of equally noisy cases with a variance above the limit for moderation."""
 
 
 def shrink_variances(ratios: Sequence[LogRatio | None]) -> list[LogRatio | None]:
-    """The same ratios with moderated errors; all stay where few of them have one."""
+    """Return the ratios with moderated errors; all unchanged where few have one."""
     noisy = [one for one in ratios if one and one.error]
     if len(noisy) < MIN_CASES:
         return list(ratios)
@@ -326,7 +341,7 @@ def shrink_variances(ratios: Sequence[LogRatio | None]) -> list[LogRatio | None]
 
 
 def _variance(one: LogRatio) -> float:
-    """Of one pass."""
+    """Return the variance of one pass."""
     return one.error**2 * one.passes
 
 
@@ -342,8 +357,8 @@ def _moderate(one: LogRatio, common: float, freedom: float) -> LogRatio:
 
 
 def _fit_prior(noisy: Sequence[LogRatio]) -> tuple[float, float]:
-    """The variance of a pass that all have in common, and the degrees of freedom that it counts for."""
-    from scipy.optimize import brentq  # most commands can do without
+    """Return the common variance of a pass, and its degrees of freedom."""
+    from scipy.optimize import brentq  # imported here: most commands need no SciPy
     from scipy.special import digamma, polygamma
 
     logs = [
@@ -357,23 +372,23 @@ def _fit_prior(noisy: Sequence[LogRatio]) -> tuple[float, float]:
     return exp(fmean(logs) + float(digamma(half)) - log(half)), 2 * half
 
 
-# One file against the baseline: every case that both hold judged, explained and grouped.
+# One file against the baseline: every common case is judged, explained and grouped.
 
 FINE_THRESHOLD, COARSE_THRESHOLD = 0.015, 0.05
-"""The change that counts, where none is asked for: 1.5 % where files can tell so little, else 5 %."""
+"""Default thresholds: 1.5 % where files can resolve so little, else 5 %."""
 MAX_FINE_REACH = 0.02
-"""They can where the 95 % interval of the case in the middle reaches no further than this either way."""
+"""Largest reach of the median 95 % interval, either way, for the fine threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """File b against file a.
+    """Comparison of file b with file a.
 
     Attributes:
         a, b: the files.
         threshold: change that counts.
-        cases: those of the same work in both, each with what explains its ratio.
-        mismatched: by case name why the work is not the same in both.
+        cases: cases of the same work in both files, with their explanations.
+        mismatched: by case name, why the work differs.
     """
 
     a: ResultFile
@@ -384,17 +399,17 @@ class Comparison:
 
     @cached_property
     def pairs(self) -> list[CaseComparison]:
-        """The cases alone."""
+        """Comparisons without their explanations."""
         return [pair for pair, _ in self.cases]
 
     @cached_property
     def explanations(self) -> list[Explanation]:
-        """What explains each."""
+        """Explanations of the cases."""
         return [why for _, why in self.cases]
 
     @cached_property
     def groups(self) -> list[CaseGroup]:
-        """By question."""
+        """Cases grouped by question."""
         members = by_group(self.cases, lambda one: one.pair.a.case)
         found = [CaseGroup(name, cases) for name, cases in members.items()]
         chances = [chance for group in found if (chance := group.p_value(self.threshold)) is not None]
@@ -402,23 +417,26 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cases by verdict."""
+        """Number of cases by verdict."""
         found = Counter(pair.verdict for pair in self.pairs)
         return {verdict: found[verdict] for verdict in VERDICTS}
 
     @property
     def ratio(self) -> float:
-        """Geometric mean over all cases."""
+        """Geometric mean of the ratios over all cases."""
         return exp(fmean(log(pair.ratio) for pair in self.pairs))
 
     @property
     def drift(self) -> Interval:
-        """By how much the ceilings of one machine changed."""
+        """Smallest and largest change of the ceilings of one machine, as factors."""
         return min(pair.drift[0] for pair in self.pairs), max(pair.drift[1] for pair in self.pairs)
 
     @property
     def detectable(self) -> float | None:
-        """The slow-down that would be called in half of such runs, in the case in the middle; None where none would."""
+        """Slowdown that is detected half the time (median case).
+
+        None where none would be detected.
+        """
         found = [reach for pair in self.pairs if (reach := pair.detectable) is not None]
         return median(found) if found else None
 
@@ -429,10 +447,10 @@ def compare_files(a: ResultFile, b: ResultFile, threshold: float | None = None) 
     Args:
         a: the baseline.
         b: the file that is judged.
-        threshold: change that counts; None for what the files can tell.
+        threshold: change that counts; None to derive it from the files.
 
     Raises:
-        UserError: they have no case in common, or none of the same work.
+        UserError: the files have no case in common, or none of the same work.
     """
     found, machines = match_cases(a, b), MachinePair(a, b)
     machine, frameworks = machine_drift(a, b, found.pairs), _frameworks(found.pairs)
@@ -462,18 +480,21 @@ def compare_files(a: ResultFile, b: ResultFile, threshold: float | None = None) 
 
 
 def default_threshold(ratios: Iterable[LogRatio]) -> float:
-    """1.5 % where the files can tell so little in half of their cases, else 5 %."""
+    """Return 1.5 % where half of the cases can resolve so little, else 5 %."""
     reaches = [sqrt(high / low) - 1 for low, high in (one.interval() for one in ratios)]
     return FINE_THRESHOLD if reaches and median(reaches) <= MAX_FINE_REACH else COARSE_THRESHOLD
 
 
 def _work_key(case: Case) -> Case:
-    """What a case does, whoever's framework does it."""
+    """Return the work of a case, without the framework that does it."""
     return replace(case, name="", implementation="", kernel="", cache="", hbm_bytes=0, flops=0)
 
 
 def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[Case, Interval]:
-    """Of work that two or more frameworks published on both GPUs, the range of the ratios."""
+    """Return the range of ratios over frameworks, by work.
+
+    Only work that two or more frameworks published on both GPUs is included.
+    """
     ratios: dict[Case, list[tuple[str | None, float]]] = {}
     for before, after in pairs:
         if before.provenance != "measured" and after.provenance != "measured":

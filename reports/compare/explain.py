@@ -1,9 +1,10 @@
-"""What could explain that a case takes longer or shorter on another machine, and what stays unexplained.
+"""Explanation of a changed time by the resources of two machines.
 
-A case needs each resource for some least time (its bytes over the bandwidth, its flops over the peak, a launch, its
-bytes on the wire), and no less than the longest of these. That resource binds it; how the longest changed between the
-machines is the ratio of times to expect. It explains a change if at least half of what was to expect came, and if the
-resource takes a good part of the time: a kernel at a tenth of its floor waits for something else.
+A case needs each resource for a minimum time: its bytes over the bandwidth, its flops over the peak, a launch, its
+bytes on the wire. Its time is no less than the longest of these, and that resource binds it. The ratio of the longest
+minimum times on both machines is the expected ratio. The resource explains a change if at least half of the expected
+change occurred and the resource takes a good part of the time. A kernel whose floor is a tenth of its time waits for
+something else.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,28 +20,30 @@ from specs import statistics, traffic
 from specs.measurement import Case, Measurement
 from specs.roofline import Ceilings, compute_seconds, memory_seconds
 
-# What a time can be waiting for, and how fast two machines are at it: memory, arithmetic, launches, the link.
+# Resources that a time can wait for (memory, arithmetic, launches, the link), and the speed of two machines at each.
 #
-# The figures of both machines have one origin, or they are not compared: both measured in the run itself, else both
-# from the datasheet. What is measured is another case of the same file: the read, the square products, the launch, and
-# of the link the fastest large transfer with the shortest small one.
+# Figures of both machines have the same origin, or they are not compared: both measured in the run itself, else both
+# from the datasheet. Measured figures come from other cases of the same file: the read, the square products, the
+# launch, and for the link the fastest large transfer and the shortest small one.
 
 MEMORY, FLOPS, LAUNCH, LINK = "memory bandwidth", "flops", "launch latency", "link"
 RESOURCES = (MEMORY, FLOPS, LAUNCH, LINK)
 ResourceSeconds = Mapping[str, tuple[float, float]]
-"""By resource the least seconds that a case needs it for, on A and on B."""
+"""Minimum seconds that a case needs each resource for, on A and on B."""
 LARGE_MESSAGE = 2**20
-"""Bytes of a message from which on it shows the link's bandwidth."""
+"""Message bytes from which on a transfer shows the link's bandwidth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineLimits:
-    """How fast one machine is at each, from one origin; what is None or missing is unknown.
+    """Speed of one machine at each resource, from one origin.
+
+    Values that are None or missing are unknown.
 
     Attributes:
         roof: memory and arithmetic.
-        launch_seconds: by how a kernel is launched.
-        link_bytes_per_second: in one direction; link_seconds: of the shortest message.
+        launch_seconds: launch time by launch mode.
+        link_bytes_per_second: rate in one direction; link_seconds: time of the shortest message.
     """
 
     roof: Ceilings
@@ -49,7 +52,10 @@ class MachineLimits:
     link_seconds: float = 0.0
 
     def seconds(self, case: Case) -> dict[str, float]:
-        """The least time of each resource that the case needs and whose speed is known; none if its bytes are not."""
+        """Return the minimum time of each needed resource of known speed.
+
+        Empty if the case's bytes are unknown.
+        """
         if not (case.hbm_bytes or case.wire_bytes_sent_per_rank):
             return {}
         found = {
@@ -68,25 +74,26 @@ class MachineLimits:
 
 @dataclass(frozen=True)
 class MachinePair:
-    """Two files' machines at work on the same cases."""
+    """Machines of two files, for the same cases."""
 
     a: ResultFile
     b: ResultFile
 
     @cached_property
     def measured(self) -> tuple[MachineLimits, MachineLimits]:
-        """By each run itself."""
+        """Limits that each run itself measured."""
         return _measured_limits(self.a), _measured_limits(self.b)
 
     @cached_property
     def datasheet(self) -> tuple[MachineLimits, MachineLimits]:
-        """As the vendors print it."""
+        """Limits that the vendors print."""
         return _datasheet_limits(self.a), _datasheet_limits(self.b)
 
     def seconds(self, case: Case) -> ResourceSeconds:
-        """The least time that a case needs each resource for, on both machines: measured where both are, else printed.
+        """Return the minimum time of each resource on both machines.
 
-        A case that is a ceiling itself is held against the datasheets alone: it cannot explain itself.
+        Limits measured on both machines come before printed limits. A ceiling itself uses the datasheets only,
+        as it cannot explain itself.
         """
         printed = self._both(self.datasheet, case)
         if case.question == "ceilings" or _is_link_probe(case):
@@ -121,7 +128,10 @@ def _datasheet_limits(file: ResultFile) -> MachineLimits:
 
 
 def _transfers(file: ResultFile) -> list[tuple[int, float, float]]:
-    """Bytes, bytes a second in one direction, and seconds of each message that one rank sent another back to back."""
+    """Return bytes, bytes/s in one direction, and seconds of each message.
+
+    The messages are those that one rank sent another back to back.
+    """
     return [
         (size, rate, one.median)
         for one in file.measurements
@@ -132,46 +142,48 @@ def _transfers(file: ResultFile) -> list[tuple[int, float, float]]:
 
 
 def _is_link_probe(case: Case) -> bool:
-    """Whether the link's speed is taken from it."""
+    """Return whether a case gives the link's speed."""
     return case.op == "send_recv" and case.question == "communication" and not case.gap_seconds
 
 
-# How much the machine itself changed between two runs on it.
+# Drift: the change of the machine itself between two runs.
 #
-# Passes cannot show what lasts longer than a run: another tenant, a warm room, a clock that settled lower. The
-# ceilings can, where machine and libraries are the same: they are the same work in both files and no code under test,
-# so what the ceiling of a case changed by is not to be called faster or slower. Between different machines, drivers or
-# versions their ratio is the answer and no drift.
+# Passes cannot show what lasts longer than a run: another tenant, a warm room, a clock that settled lower. Ceilings
+# can, where machine and libraries are the same: they are the same work in both files and no code under test. So the
+# change of a case's ceiling is not called faster or slower. Between different machines, drivers or versions the ratio
+# of the ceilings is the answer, not drift.
 
 MeasurementPair = tuple[Measurement, Measurement]
 MACHINE_IDENTITY = (
     "gpu", "gpus", "cpu", "cores", "threads", "torch_threads", "torch", "triton", "cuda", "hip", "nccl", "driver",
     "sm_mhz_default", "power_limit_watts", "ecc", "mig",
 )  # fmt: skip
-"""Facts that have to agree for two runs to be of one machine."""
+"""Facts that must agree for two runs to be of one machine."""
 CEILING_RESOURCES = {"read": MEMORY, "copy": MEMORY, "linear": FLOPS, "launch": LAUNCH}
-"""By operation of a ceiling the resource that it shows."""
+"""Resource that a ceiling shows, by operation."""
 
 
 @dataclass(frozen=True)
 class MachineDrift:
-    """By case name each ceiling before and after; empty between different machines.
+    """Ceilings of both runs by case name; empty between different machines.
 
     Attributes:
-        ceilings: the pairs.
-        shared: whether one clock drives memory and arithmetic, as on a CPU: any ceiling is a witness of all then.
+        ceilings: each ceiling before and after.
+        shared: whether one clock drives memory and arithmetic, as on a CPU; then any ceiling shows the drift of all.
     """
 
     ceilings: Mapping[str, MeasurementPair] = field(default_factory=dict)
     shared: bool = False
 
     def range_for(self, case: Measurement, bound: Collection[str] = ()) -> tuple[float, float]:
-        """Least and greatest factor by which a case may have changed with its machine, 1 among them.
+        """Return the range of factors by which a case may have drifted.
+
+        The range includes 1.
 
         Args:
-            case: a ceiling that is judged itself is no witness.
-            bound: the resources that bind it, whose ceilings are the witnesses; where unknown, all but launches. Where
-                all are, the others count for what is sure of their change.
+            case: the case; a ceiling that is judged is not used for itself.
+            bound: resources that bind the case, whose ceilings count; where unknown, all but launches. With a shared
+                clock, other ceilings count for the certain part of their change.
         """
         wanted, ratios = set(bound) or {MEMORY, FLOPS}, [1.0]
         for name, (before, after) in self.ceilings.items():
@@ -186,7 +198,10 @@ class MachineDrift:
 
     @cached_property
     def certain_ratios(self) -> Mapping[str, float]:
-        """Of each ceiling the end of its interval that is nearer to 1; 1 where that is within, or there is none."""
+        """Certain change of each ceiling: the end of its interval that is nearer to 1.
+
+        1 where the interval includes 1, or where there is none.
+        """
         found = {
             name: statistics.ratio_interval(before.seconds, after.seconds)
             for name, (before, after) in self.ceilings.items()
@@ -195,7 +210,7 @@ class MachineDrift:
 
 
 def machine_drift(a: ResultFile, b: ResultFile, pairs: Iterable[MeasurementPair]) -> MachineDrift:
-    """The ceilings among the cases that both files hold."""
+    """Collect the ceilings among the cases that both files hold."""
     if not is_same_machine(a, b):
         return MachineDrift()
     ceilings = {pair[0].case.name: pair for pair in pairs if pair[0].case.question == "ceilings"}
@@ -203,29 +218,32 @@ def machine_drift(a: ResultFile, b: ResultFile, pairs: Iterable[MeasurementPair]
 
 
 def is_same_machine(a: ResultFile, b: ResultFile) -> bool:
-    """Whether both are runs on one machine with the same libraries, as far as they say."""
+    """Return whether both runs are on one machine with the same libraries.
+
+    Only recorded facts are compared.
+    """
     return not {name for name, *_ in machine.differences(a.machine, b.machine)} & set(MACHINE_IDENTITY)
 
 
 MIN_BINDING_SHARE = 0.4
-"""Share of the time, on either machine, that the binding resource takes at least where it explains a change."""
+"""Minimum share of the time, on either machine, of a resource that explains."""
 MIN_CHANGE = 0.02
-"""A resource that changed by less explains nothing."""
+"""Minimum change of a resource that explains anything."""
 MIN_EXPECTED_PART = 0.5
-"""Part of the expected change, on the logarithm, that has to have come."""
+"""Part of the expected change, on the logarithm, that must have occurred."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One case, all ratios being times of B over times of A.
+    """Explanation of one case; ratios are times of B over times of A.
 
     Attributes:
-        resource_ratios: by resource what it changed by: those that the case needs and both machines' speed is known of.
-        bound: the resources that bind it on A and on B.
-        expected: what the least times say; None where no resource is known.
-        share: of the time that the binding resource takes, the larger one of both machines.
-        explained_by: what explains the change; None where nothing does.
-        unexplained: the ratio over the expected one; all of the ratio where no resource takes a good part of the time.
+        resource_ratios: ratio by resource, for those that the case needs and whose speed is known on both machines.
+        bound: resources that bind the case on A and on B.
+        expected: ratio of the minimum times; None where no resource is known.
+        share: share of the time that the binding resource takes, the larger of both machines.
+        explained_by: resources that explain the change; None where none does.
+        unexplained: ratio over the expected ratio; the whole ratio where no resource takes a good part of the time.
     """
 
     resource_ratios: Mapping[str, float]
@@ -237,21 +255,21 @@ class Explanation:
 
 
 class ExplainedCase(NamedTuple):
-    """A case in two files and what explains its ratio."""
+    """A case in two files with the explanation of its ratio."""
 
     pair: CaseComparison
     why: Explanation
 
 
 def binding_resources(least: ResourceSeconds) -> tuple[str, str] | None:
-    """The resources that a case needs longest on A and on B; None where none is known."""
+    """Return the resources that bind a case on A and on B; None if unknown."""
     if not least:
         return None
     return max(least, key=lambda name: least[name][0]), max(least, key=lambda name: least[name][1])
 
 
 def explain(pair: CaseComparison, least: ResourceSeconds) -> Explanation:
-    """Set a ratio against the ratios of what the case needs."""
+    """Compare a ratio with the ratios of the resources that the case needs."""
     bound, could = binding_resources(least), {name: after / before for name, (before, after) in least.items()}
     if bound is None:
         return Explanation(could, None, None, None, None, pair.ratio)
@@ -265,7 +283,7 @@ def explain(pair: CaseComparison, least: ResourceSeconds) -> Explanation:
 
 
 def _is_as_expected(ratio: float, expected: float) -> bool:
-    """Whether what was to expect is a change at all, and at least half of it came."""
+    """Return whether a change was expected, and at least half of it occurred."""
     return _is_change(expected) and log(ratio) / log(expected) >= MIN_EXPECTED_PART
 
 

@@ -1,4 +1,4 @@
-"""GPU generations side by side: every case that the oldest GPU has too, and one linear over tokens."""
+"""GPU generations compared: cases of the oldest GPU, and one linear over tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from specs.measurement import Measurement
 from specs.roofline import Ceilings
 
 TOKEN_COUNTS = (1, 16, 125, 256, 1000, 4096)
-"""Decode at small and large batch, the claim's two, and a prefill."""
+"""Decode at small and large batch, the claim's two counts, and a prefill."""
 LinearKey = tuple[str, str, int, str]
 """Model, layer, tp and dtype."""
 
 
 @dataclass(frozen=True)
 class GenerationEntry:
-    """One GPU at one count of tokens.
+    """One GPU at one token count.
 
     Attributes:
-        seconds: the middle of the implementations' medians; floor: the least by the datasheet.
-        speedup: the oldest GPU's time over this one's, in the middle of the implementations that both have.
-        expected_speedup: the same of the resource that binds it: what could be expected.
+        seconds: median of the implementations' medians; floor: minimum by the datasheet.
+        speedup: the oldest GPU's time over this GPU's, median of the implementations that both have.
+        expected_speedup: the speedup of the resource that binds the linear.
     """
 
     gpu: Gpu
@@ -44,18 +44,20 @@ class GenerationEntry:
 
     @property
     def share(self) -> float:
-        """The datasheet's floor over the time."""
+        """Datasheet floor over the time."""
         return self.floor / self.seconds
 
 
 @dataclass(frozen=True)
 class Generations:
-    """All GPUs against the oldest, and the linear that the most of them share, from the oldest to the newest.
+    """All GPUs against the oldest, and the linear that most of them share.
+
+    GPUs are in order from the oldest to the newest.
 
     Attributes:
-        names: of the oldest and of the others.
-        found: the others against it, in the same order.
-        model, part, dtype: of the linear; entries: its times.
+        names: names of the oldest GPU and of the others.
+        found: comparisons of the others with the oldest, in the same order.
+        model, part, dtype: the linear; entries: its times.
     """
 
     names: Sequence[str]
@@ -67,9 +69,9 @@ class Generations:
 
 
 def compare_generations(files: Sequence[ResultFile]) -> Generations | None:
-    """The files of known GPUs that were measured, or those published, whichever are more.
+    """Compare the measured files of known GPUs, or the published files.
 
-    None below two that share a linear.
+    The larger set counts. None where fewer than two GPUs share a linear.
     """
     known = [file for file in files if machine.known_gpu(file)]
     measured, published = ([file for file in known if file.published == kind] for kind in (False, True))
@@ -85,18 +87,18 @@ def compare_generations(files: Sequence[ResultFile]) -> Generations | None:
 
 
 def generation_blocks(found: Generations) -> list[Block]:
-    """By question, in words, and the linear."""
+    """Return the comparison by question, its explanations, and the linear."""
     return [*question_blocks(found), linear_table(found)]
 
 
 def question_blocks(found: Generations) -> list[Block]:
-    """All cases of each question on each GPU against the oldest, and what explains their change."""
+    """Return the cases of each question against the oldest GPU, and explanations."""
     drawn = comparison.question_table(found.found, found.names, "GPU")
     return [drawn, comparison.explanation_facts(found.found, found.names)]
 
 
 def linear_table(found: Generations) -> Table:
-    """For each count of tokens a group of rows, a GPU each."""
+    """Return the linear's table: per token count a group with a row per GPU."""
     columns = ("tokens", "GPU", "time us", "of sheet floor", "times as fast as the oldest", "could be explained")
     groups = []
     for tokens in dict.fromkeys(one.tokens for one in found.entries):
@@ -124,7 +126,7 @@ def linear_table(found: Generations) -> Table:
 
 
 def generation_number(gpu: Gpu) -> int:
-    """A number that rises with the years: that of the architecture."""
+    """Return the number of the architecture, which rises with the years."""
     return int("".join(letter for letter in gpu.arch if letter.isdigit()) or 0)
 
 
@@ -136,12 +138,12 @@ def _age_key(file: ResultFile) -> tuple[int, float, str]:
 def _try_compare(oldest: ResultFile, newer: ResultFile) -> Comparison | None:
     try:
         return compare_files(oldest, newer)
-    except UserError:  # nothing in common
+    except UserError:  # no case in common
         return None
 
 
 def _linears(versus: Comparison) -> dict[LinearKey, list[ExplainedCase]]:
-    """Times over tokens of each linear from cold memory, of shapes that were measured."""
+    """Return the times over tokens of each cold linear with a measured shape."""
     found: dict[LinearKey, list[ExplainedCase]] = {}
     for one in versus.cases:
         case = one.pair.a.case
@@ -151,13 +153,19 @@ def _linears(versus: Comparison) -> dict[LinearKey, list[ExplainedCase]]:
 
 
 def _is_doubtful(pair: CaseComparison) -> bool:
-    """Whether a cache may have held its weights on either GPU, or nobody measured its very shape."""
+    """Return whether a cache may have held the weights, or the shape is unmeasured.
+
+    Either GPU counts.
+    """
     overs = (pair.a.interpolated_over, pair.b.interpolated_over)
     return bool(pair.a.maybe_hot or pair.b.maybe_hot) or any(o and not o.startswith("tokens") for o in overs)
 
 
 def _shared_linear(found: Sequence[Comparison]) -> LinearKey | None:
-    """The one that the most GPUs have, in bf16 if it can be, of the most bytes: that shows the memory best."""
+    """Return the linear that most GPUs have.
+
+    bf16 comes first, then the most bytes: they show the memory best.
+    """
     sizes: dict[LinearKey, list[int]] = {}
     for versus in found:
         for linear, pairs in _linears(versus).items():
@@ -166,7 +174,7 @@ def _shared_linear(found: Sequence[Comparison]) -> LinearKey | None:
 
 
 def _entries(found: Sequence[Comparison], linear: LinearKey, names: Mapping[int, str]) -> list[GenerationEntry]:
-    """At each count of tokens the oldest GPU, then the others that have it."""
+    """Return, per token count, the entry of the oldest GPU and those of the others."""
     sharing = [(versus, pairs) for versus in found if (pairs := _linears(versus).get(linear))]
     entries: list[GenerationEntry | None] = []
     for tokens in TOKEN_COUNTS:

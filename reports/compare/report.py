@@ -1,4 +1,4 @@
-"""The comparison for people: what changed by question and what explains it, then each case."""
+"""Report of a comparison: questions, explanations, cases, and the JSON record."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import log
@@ -13,23 +13,23 @@ from reports.output import Block, Column, Facts, Row, Table
 from reports.results import ResultFile
 from specs.measurement import Case
 
-# Every case on a row: its times, what changed, how sure that is and what explains it.
+# Case tables: times, change, certainty and explanation of every case.
 
 MAX_ROWS = 40
-"""Rows of a table beyond which those without a change are left out, unless all are asked for."""
+"""Rows above which a table omits unchanged cases, unless all are asked for."""
 
 
 CaseLine = tuple[Case, Mapping[str, ExplainedCase]]
-"""A case, and by file how it compares."""
+"""A case, and its comparison by file."""
 
 
 def case_tables(found: Sequence[Comparison], names: Sequence[str], *, every: bool) -> list[Table]:
-    """A table for each question of each group.
+    """Return a table for each question of each group.
 
     Args:
-        found: the files against the baseline.
-        names: of the baseline, then of each.
-        every: all cases, however many.
+        found: comparisons with the baseline.
+        names: name of the baseline, then of each file.
+        every: show all cases, however many.
     """
     lines: dict[str, tuple[Case, dict[str, ExplainedCase]]] = {}
     for name, versus in zip(names[1:], found, strict=True):
@@ -47,7 +47,7 @@ def case_tables(found: Sequence[Comparison], names: Sequence[str], *, every: boo
 
 
 def _largest_changes(lines: Sequence[CaseLine]) -> Sequence[CaseLine]:
-    """Those that changed, the most first to be kept, where there are too many; in the order of the file."""
+    """Return the most changed lines where there are too many, in file order."""
     if len(lines) <= MAX_ROWS:
         return lines
     kept = sorted(range(len(lines)), key=lambda at: _weight(lines[at]), reverse=True)[:MAX_ROWS]
@@ -100,7 +100,7 @@ def _two_file_columns(lines: Sequence[CaseLine], names: Sequence[str]) -> tuple[
 
 
 def _many_file_columns(lines: Sequence[CaseLine], names: Sequence[str]) -> tuple[tuple[Column, ...], list[Row]]:
-    """A column of ratios and one of verdicts for each file."""
+    """Return a column of ratios and one of verdicts for each file."""
     a, others = names[0], names[1:]
     bases = [next(iter(by.values())).pair.a.median for _, by in lines]
     time = formatting.choose_scale(formatting.SECONDS, bases)
@@ -123,7 +123,7 @@ def _interval(pair: CaseComparison) -> str:
     return f"{formatting.ratio(pair.interval[0])} – {formatting.ratio(pair.interval[1])}"
 
 
-# What else differs between two files besides the times: one warning each.
+# Warnings on differences between two files besides the times.
 
 CASE_FIELDS = ("cache", "launch", "implementation", "kernel", "backend", "flops", "hbm_bytes")
 MEASUREMENT_FIELDS = ("clock", "provenance", "version", "kernel_source")
@@ -132,7 +132,7 @@ CLOCK_WORDS = {roofline.THROTTLED: "throttled", roofline.MOVED: "in which the SM
 
 
 def comparability_warnings(versus: Comparison, a: str = "A", b: str = "B") -> list[str]:
-    """Facts of the machines that differ, then what differs between matched cases, then what weakens a verdict."""
+    """Return differences of machines, then of matched cases, then weak verdicts."""
     found = [
         f"machines differ in {name}: {_shorten(left)} → {_shorten(right)}"
         for name, left, right in machine.differences(versus.a.machine, versus.b.machine)
@@ -191,19 +191,19 @@ def _shorten(text: str) -> str:
 RATIO_NOTE = "ratios are times over those of {}: below 1 is faster; of a resource the time by it alone"
 PUBLISHED_NOTE = "published times have no passes: verdicts are by the range over frameworks, whose versions may differ"
 MAX_NAMES = 20
-"""Cases that only one file has, before the rest is counted."""
+"""Cases in only one file that are named before the rest is counted."""
 
 
 def comparison_page(
     files: Sequence[ResultFile], found: Sequence[Comparison], names: Sequence[str], *, every: bool
 ) -> list[Block]:
-    """All blocks: files, what to mind, groups, cases, what could not be compared, the rule.
+    """Return all blocks: files, warnings, groups, cases, unmatched cases, the rule.
 
     Args:
         files: the baseline, then the others.
-        found: the others against it.
+        found: comparisons of the others with the baseline.
         names: A, B, C, … for each file.
-        every: each case, else of large tables those that changed.
+        every: show each case; else large tables show the changed cases.
     """
     described = [(name, f"{file.path}: {_machine(file)}") for name, file in zip(names, files, strict=True)]
     blocks: list[Block] = [Facts(title="compare", rows=tuple(described))]
@@ -224,7 +224,7 @@ def comparison_page(
 
 
 def _machine(file: ResultFile) -> str:
-    """The machine, and the SM clock that it ran at."""
+    """Return the machine, and the SM clock that it ran at."""
     clock = roofline.clock_range(file)
     return machine.describe(file.machine) + (f", SM clock {clock}" if clock else "")
 
@@ -235,7 +235,10 @@ def _first_names(cases: Sequence[str]) -> list[str]:
 
 
 def question_table(found: Sequence[Comparison], names: Sequence[str], what: str = "file") -> Table:
-    """For each file a row a question: its cases together, and how resources changed that could explain it."""
+    """Return a table with a row per file and question.
+
+    A row has the question's cases together, and the change of the resources that could explain it.
+    """
     groups = tuple(
         tuple((name, *_row(group, one)) for group in one.groups) for name, one in zip(names[1:], found, strict=True)
     )
@@ -254,7 +257,7 @@ def question_table(found: Sequence[Comparison], names: Sequence[str], what: str 
 
 
 def explanation_facts(found: Sequence[Comparison], names: Sequence[str]) -> Facts:
-    """A sentence for each question of each file: which resource explains the change, and which does not."""
+    """Return a sentence per file and question on which resources explain the change."""
     rows = tuple(
         (f"{name} {group.name}", explanation_sentence(group, one.threshold))
         for name, one in zip(names[1:], found, strict=True)
@@ -264,7 +267,7 @@ def explanation_facts(found: Sequence[Comparison], names: Sequence[str]) -> Fact
 
 
 def explanation_sentence(group: CaseGroup, threshold: float) -> str:
-    """What explains a group's change, what could not, and what is left."""
+    """Return which resources explain a group's change, which do not, and the rest."""
     total, parts = len(group.pairs), [f"{formatting.ratio(group.ratio)} of the time"]
     for names, count in group.explained.items():
         parts.append(f"{_resource_text(names, group)} {_verb(names)} {count} of {total}")
@@ -339,17 +342,17 @@ def _range_text(interval: tuple[float, float]) -> str:
     return " – ".join(dict.fromkeys(map(formatting.ratio, interval)))
 
 
-# The comparison for a machine; the names of its keys are a contract.
+# JSON record of a comparison; the names of its keys are a contract.
 
 Record = dict[str, Any]
 
 
 def comparison_record(files: Sequence[ResultFile], found: Sequence[Comparison], labels: Sequence[str]) -> Record:
-    """Everything: each case of each file against the first one, groups, and what could not be compared.
+    """Return each case of each file against the first, groups, and unmatched cases.
 
     Args:
         files: the baseline, then the others.
-        found: the others against it.
+        found: comparisons of the others with the baseline.
         labels: A, B, C, … for each file.
     """
     against = list(zip(labels[1:], found, strict=True))

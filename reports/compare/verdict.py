@@ -1,4 +1,4 @@
-"""Faster, slower, same or ambiguous: what two measurements of one case allow to say."""
+"""Verdict on two measurements of a case: faster, slower, same or ambiguous."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +19,12 @@ class CaseComparison:
     """One case in two files.
 
     Attributes:
-        a, b: the measurements; the verdict speaks of b.
-        log_ratio: the logarithm of b over a with its error between passes; None where a file has a single pass.
+        a, b: the measurements; the verdict is on b.
+        log_ratio: log of b over a, with its error between passes; None where a file has a single pass.
         threshold: change that counts, 0.05 for 5 %.
-        confidence: of the interval that has to lie beyond half of it: 95 %, raised for the number of cases.
-        drift: least and greatest factor by which the machine itself changed between the files, 1 among them.
-        frameworks: the ratios by all frameworks that published this very work on both GPUs, least and greatest.
+        confidence: confidence of the interval that must lie beyond half of it: 95 %, raised for the number of cases.
+        drift: range of factors by which the machine itself changed between the files; includes 1.
+        frameworks: range of the ratios by all frameworks that published this work on both GPUs.
     """
 
     a: Measurement
@@ -42,28 +42,34 @@ class CaseComparison:
 
     @property
     def basis(self) -> Literal["passes", "frameworks"] | None:
-        """What the interval is over; None where there is none."""
+        """Source of the interval; None where there is no interval."""
         return "passes" if self.log_ratio else "frameworks" if self.frameworks else None
 
     @cached_property
     def interval(self) -> Interval | None:
-        """95 % interval on the ratio; of published times the range over frameworks; None where neither is there."""
+        """95 % interval on the ratio; for published times the range over frameworks.
+
+        None where neither exists.
+        """
         return include_ratio(self.ratio, self.log_ratio.interval()) if self.log_ratio else self.frameworks
 
     @cached_property
     def widened_interval(self) -> Interval | None:
-        """The interval at `confidence`, less the drift: it has to lie beyond half the threshold."""
+        """Interval at `confidence`, less the drift.
+
+        It must lie beyond half the threshold.
+        """
         if not self.log_ratio:
             return self.frameworks
         return remove_drift(include_ratio(self.ratio, self.log_ratio.interval(self.confidence)), self.drift)
 
     @property
     def verdict(self) -> Verdict:
-        """For the change that counts."""
+        """Verdict at the threshold."""
         return self.verdict_at(self.threshold)
 
     def verdict_at(self, threshold: float) -> Verdict:
-        """The verdict for another change that counts."""
+        """Return the verdict at another threshold."""
         return (
             "ambiguous"
             if self._doubtful
@@ -72,7 +78,10 @@ class CaseComparison:
 
     @property
     def detectable(self) -> float | None:
-        """The slow-down that would have been called in half of such runs: 0.03 for 3 %; None where none would."""
+        """Slowdown that is detected half the time, 0.03 for 3 %.
+
+        None where none would be detected.
+        """
         if not self.log_ratio:
             return None
         low, high = self.log_ratio.interval(self.confidence)
@@ -80,24 +89,31 @@ class CaseComparison:
 
     @property
     def _doubtful(self) -> bool:
-        """A published time that a cache may have made, or that its linter finds odd, supports no verdict."""
+        """True for a published time that supports no verdict.
+
+        A cache may have made the time, or its linter finds it odd.
+        """
         return self.basis == "frameworks" and any(one.maybe_hot or one.doubts for one in (self.a, self.b))
 
 
 def include_ratio(ratio: float, interval: Interval) -> Interval:
-    """The interval with the ratio of the medians in it: where it is not that of the passes, both are in doubt."""
+    """Return the interval, widened to include the ratio of the medians.
+
+    Where that ratio is not that of the passes, both are in doubt.
+    """
     return min(interval[0], ratio), max(interval[1], ratio)
 
 
 def remove_drift(interval: Interval, drift: Interval) -> Interval:
-    """What is left where the machine itself changed by as much."""
+    """Return the interval that remains after the machine's own change."""
     return interval[0] / drift[1], interval[1] / drift[0]
 
 
 def decide_verdict(ratio: float, interval: Interval | None, widened: Interval | None, threshold: float) -> Verdict:
-    """Faster or slower if the ratio is beyond the threshold, and surely beyond half of it: by the widened interval.
+    """Return the verdict on a ratio.
 
-    Same if the plain interval lies within the threshold; ambiguous without an interval.
+    Faster or slower: the ratio is beyond the threshold, and the widened interval beyond half of it. Same: the plain
+    interval lies within the threshold. Ambiguous: anything else, or no interval.
     """
     if interval is None or widened is None:
         return "ambiguous"
@@ -110,21 +126,24 @@ def decide_verdict(ratio: float, interval: Interval | None, widened: Interval | 
 
 
 def unchanged_range(threshold: float) -> Interval:
-    """The ratios that count as no change: the same factor both ways."""
+    """Return the range of ratios that count as no change, the same factor both ways."""
     return 1 / (1 + threshold), 1 + threshold
 
 
 def p_value(log_ratio: LogRatio, threshold: float, drift: Interval) -> float:
-    """Two-sided chance of such a ratio, or one further out, without a change by half the threshold and the drift."""
+    """Return the two-sided p-value of a ratio.
+
+    The null hypothesis is a change within half the threshold and the drift.
+    """
     least, most = unchanged_range(threshold / 2)
     return log_ratio.p_value(least * drift[0], most * drift[1])
 
 
 def parse_threshold(text: str, option: str = "--threshold") -> float:
-    """A share of one from `5%` or `0.05`.
+    """Parse a share from `5%` or `0.05`.
 
     Raises:
-        UserError: anything else, and what is not between 0 and 100 %.
+        UserError: any other text, or a share not between 0 and 100 %.
     """
     number, unit = text.strip().removesuffix("%"), 0.01 if text.strip().endswith("%") else 1.0
     try:

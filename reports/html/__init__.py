@@ -1,1 +1,1 @@
-"""The report as one HTML page."""
+"""Report as one HTML page."""

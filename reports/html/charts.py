@@ -1,4 +1,4 @@
-"""A plot and the numbers in it."""
+"""Plots as Vega-Lite, with their data as CSV."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ import altair as alt
 
 DataRows = Sequence[Mapping[str, Any]]
 PLOT_HEIGHT = 260
-"""Pixels; the width is that of the screen."""
+"""Plot height in pixels; the width follows the screen."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot.
+    """A plot with its data.
 
     Attributes:
-        name: slug, for its place on the page and the name of its CSV file.
-        title: what it shows.
-        note: what to read off it.
-        spec: Vega-Lite.
-        rows: the data points, for the CSV.
+        name: slug for the plot's place on the page and its CSV file.
+        title: subject of the plot.
+        note: reading aid.
+        spec: Vega-Lite specification.
+        rows: data points for the CSV.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Figure:
 
     @property
     def csv(self) -> str:
-        """The data as CSV, a column for each field."""
+        """Data as CSV, a column for each field."""
         fields = dict.fromkeys(field for row in self.rows for field in row)
         text = StringIO()
         writer = csv.DictWriter(text, list(fields), lineterminator="\n")
@@ -43,12 +43,12 @@ class Figure:
 
 
 def inline_data(rows: DataRows) -> alt.InlineData:
-    """Rows as a chart takes them, floats to five digits: no plot shows more."""
+    """Rows as chart data, floats rounded to five digits: no plot shows more."""
     return alt.InlineData(values=[{key: _round_float(value) for key, value in row.items()} for row in rows])
 
 
 def to_vega_lite(chart: Any, height: int = PLOT_HEIGHT) -> Mapping[str, Any]:
-    """The chart as Vega-Lite that fills the width of its place; `height` is in pixels."""
+    """Convert a chart to Vega-Lite at the width of its place; `height` in pixels."""
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
     return spec
 
@@ -61,14 +61,14 @@ def log_axis(
     domain: Sequence[float] | None = None,
     vertical: bool = False,
 ) -> Any:
-    """A logarithmic axis over tokens, seconds or whatever has decades."""
+    """Logarithmic axis, for tokens, seconds or another quantity that spans decades."""
     axis = alt.Axis(title=title, values=list(values) if values else alt.Undefined, grid=True, labelOverlap=True)
     scale = alt.Scale(type="log", nice=False, domain=list(domain) if domain else alt.Undefined)
     return (alt.Y if vertical else alt.X)(f"{field}:Q", scale=scale, axis=axis)
 
 
 def gpu_colour(gpus: Sequence[str]) -> Any:
-    """A colour for each GPU, the same in every plot."""
+    """Colour by GPU, the same in every plot."""
     legend = alt.Legend(orient="top", symbolOpacity=1)
     return alt.Color("gpu:N", title=None, scale=alt.Scale(domain=list(gpus)), legend=legend)
 
@@ -78,5 +78,5 @@ def _round_float(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, as text."""
+    """Prefix text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -1,4 +1,4 @@
-"""`html`: the whole report as one page, or the same in the terminal."""
+"""`html`: write the whole report as one page, or print it in the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,9 @@ INSTALL_COMMAND = "`pip install --constraint constraints.txt --editable .`"
 
 
 def html(paths: Sequence[Path], format: Format | None, to: Path | None) -> str:  # noqa: A002
-    """Write the page to `to`; without it, or with a format, write the report as text. Returns what to say about it.
+    """Write the page to `to`, or the report as text; return a message.
+
+    The report is written as text without `to`, or with a format.
 
     Raises:
         UserError: a file cannot be read, the page cannot be written, or a library is missing.
@@ -23,7 +25,7 @@ def html(paths: Sequence[Path], format: Format | None, to: Path | None) -> str: 
         return "" if format is not None else "the page itself: -o report.html"
     try:
         from reports.html.page import (
-            render_page,  # altair and Vega: two seconds, and absent where only GPUs are measured
+            render_page,  # altair and Vega take 2 s to import; machines that only measure GPUs lack them
         )
     except ImportError as error:
         raise UserError(

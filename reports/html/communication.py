@@ -1,4 +1,7 @@
-"""Time against message: what was measured with the line through it, and NCCL beside custom kernels on each GPU."""
+"""Plot time over message size: measured with fitted lines, and published.
+
+Published: NCCL beside custom kernels on each GPU.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,14 +19,14 @@ from specs.units import BINARY_UNITS, format_bytes
 SIZE_TICKS = tuple(2**power for power in range(8, 31, 4))
 LAUNCH_DASHES = {"eager": [5, 3], "graph": [1, 0]}
 POINTS_PER_DOUBLING = 8
-"""Points of a fitted line for each doubling of the message: in log-log it bends."""
+"""Points of a fitted line per doubling of the message: the line bends in log-log."""
 MAX_FITS_NAMED = 3
-"""Fits that a plot's note spells out; the table below it has them all."""
+"""Maximum number of fits in a plot's note; the table below has all fits."""
 Extent = tuple[float, float]
 
 
 def template_context(section: CommunicationSection) -> dict[str, Any] | None:
-    """What the template shows of it; None where the files hold no operation between ranks."""
+    """Template data; None where the files hold no operation between ranks."""
     if not section:
         return None
     return {
@@ -38,7 +41,7 @@ def template_context(section: CommunicationSection) -> dict[str, Any] | None:
 
 
 def every_size_tables(section: CommunicationSection) -> dict[str, list[Table]]:
-    """The long tables of each measured file, by its name."""
+    """Tables with every message size of each measured file, by its name."""
     return {one.name: [table for table in one.tables(every=True) if table.title != "fit"] for one in section.measured}
 
 
@@ -130,7 +133,7 @@ def _line(by: str, line: SeriesFit) -> Iterable[dict[str, Any]]:
 
 
 def _messages(ends: Extent | None = None) -> Any:
-    """The axis of messages, in powers of two."""
+    """Axis of message sizes, in powers of two."""
     axis = alt.Axis(
         title="message", values=list(SIZE_TICKS), grid=True, labelOverlap=True, labelFlush=False, labelExpr=_units()
     )
@@ -138,7 +141,7 @@ def _messages(ends: Extent | None = None) -> Any:
 
 
 def _units() -> str:
-    """Vega's expression for a size in powers of two."""
+    """Vega expression that formats a size in powers of two."""
     expression = "datum.value + ' B'"
     for factor, symbol in reversed(BINARY_UNITS):
         expression = f"datum.value >= {factor} ? datum.value / {factor} + ' {symbol}' : {expression}"
@@ -150,7 +153,7 @@ def _scale(ends: Extent | None) -> Any:
 
 
 def _variant_encoding(one: PublishedAllReduces) -> dict[str, Any]:
-    """A colour for each way, dashed where it is eager, in one legend."""
+    """Colour by variant, dashed where eager, in one legend."""
     names = {name: way for way, name in VARIANT_LABELS.items() if way in one.variants}
     legend = alt.Legend(orient="top", symbolSize=400, columns=2)
     dashes = alt.Scale(domain=list(names), range=[LAUNCH_DASHES[launch] for _, launch in names.values()])

@@ -1,4 +1,4 @@
-"""Time against tokens on one GPU, with its roofline and its knee."""
+"""Plots of layers and linears: ledgers, time over tokens, rooflines, speedups."""
 
 from collections.abc import Iterable, Sequence, Set
 from itertools import chain, islice
@@ -17,16 +17,16 @@ from reports.ledger.report import FileLedgers, LedgerSection
 from specs import roofline
 from specs.units import ITEMSIZE
 
-# Where the time of whole layers goes: a bar for each, stacked of the items of its ledger.
+# Time of whole layers: a bar for each, stacked by the items of its ledger.
 
 LABEL_WIDTH = 260
-"""Pixels for `1000 tokens at 2048 · torch-compile`."""
+"""Label width in pixels; fits `1000 tokens at 2048 · torch-compile`."""
 PlotKey = tuple[str | None, int | None, int | None, str, str]
-"""Model, tp, pp, number format, and a word where the weights were hot: what a plot is of."""
+"""Subject of a plot: model, tp, pp, number format, and a word for hot weights."""
 
 
 def template_context(section: LedgerSection) -> dict[str, Any] | None:
-    """What the template shows of it; None where no file holds a whole layer."""
+    """Template data; None where no file holds a whole layer."""
     if not section:
         return None
     return {
@@ -36,7 +36,7 @@ def template_context(section: LedgerSection) -> dict[str, Any] | None:
 
 
 def _plots(one: FileLedgers) -> list[Figure]:
-    """A plot for each model, split and format."""
+    """A plot for each model, split, number format and cache state."""
     subjects: dict[PlotKey, list[Ledger]] = {}
     for ledger in one.ledgers:
         case = ledger.layer.case
@@ -74,7 +74,7 @@ def _draw(name: str, subject: PlotKey, ledgers: Sequence[Ledger]) -> Figure:
 
 
 def _context_note(contexts: Set[int | None]) -> str:
-    """At which context, where all batches have the same."""
+    """Note with the context, where all batches have the same."""
     return "; ".join([*(f"context {one}" for one in contexts if len(contexts) == 1), "intervals are in the table"])
 
 
@@ -97,7 +97,7 @@ def _rows(ledger: Ledger, *, with_context: bool) -> list[dict[str, Any]]:
 
 
 def _bar(ledger: Ledger, *, with_context: bool) -> str:
-    """`125 tokens · torch`, and of a prompt `prompt of 2048 · torch`."""
+    """Label of a bar: `125 tokens · torch`, `prompt of 2048 · torch`."""
     case = ledger.layer.case
     if not _is_decode(ledger):
         return f"prompt of {case.tokens} · {case.implementation}"
@@ -118,7 +118,10 @@ CLAIMED_TOKENS = (125, 1000)
 
 
 def tokens_figure(evidence: Evidence, part: tuple[str, str]) -> Figure:
-    """The times of one part of a model by every implementation, cold ones only where there are any."""
+    """Plot the times of one part of a model by implementation.
+
+    Hot series are left out where cold series exist.
+    """
     alike = evidence.parts[part]
     series = [one for one in alike if not one.maybe_hot] or alike
     rows = [row for one in series for row in _series_points(one)]
@@ -155,7 +158,7 @@ def _series_points(series: TokenSeries) -> list[dict[str, Any]]:
 
 
 def _floors(evidence: Evidence, series: TokenSeries) -> list[dict[str, Any]]:
-    """The roofline at the same tokens; nothing where a ceiling is unknown."""
+    """Points of the roofline at the same tokens; empty where a ceiling is unknown."""
     if not evidence.ceilings:
         return []
     found = []
@@ -183,7 +186,7 @@ def _roofline(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _claim_layer() -> Any:
-    """Thin lines at the two counts of tokens that the claim compares."""
+    """Thin lines at the two token counts that the claim compares."""
     return (
         alt.Chart(inline_data([{"at": tokens} for tokens in CLAIMED_TOKENS]))
         .mark_rule(strokeDash=[1, 3], color="gray")
@@ -212,7 +215,10 @@ def _series_note(evidence: Evidence, series: Sequence[TokenSeries], corner: clai
 
 
 def choose_part(evidence: Evidence, preferred: tuple[str, str] | None) -> tuple[str, str]:
-    """The part to draw: the one that all GPUs share, or the cold one with the most weights."""
+    """Choose the part to draw.
+
+    The choice is `preferred`, which all GPUs share, or else the cold part with the most weights.
+    """
     parts = evidence.parts
     if preferred and preferred in parts:
         return preferred
@@ -225,18 +231,21 @@ def _rank(alike: Sequence[TokenSeries]) -> tuple[bool, bool, int]:
     return cold, measured, max(one.case.hbm_bytes for one in chain(*(each.points.values() for each in alike)))
 
 
-# All linears of all GPUs under one roof: share of the peak against arithmetic intensity over the ridge.
+# Roofline of all linears of all GPUs: share of the peak over arithmetic intensity / ridge.
 
 ROOFLINE_TOKENS = (1, 4, 16, 64, 125, 256, 1000, 4096)
 MAX_PARTS = 8
-"""Linears of one GPU at most, those with the most weights: more points hide each other."""
+"""Maximum number of linears per GPU, those with the most weights.
+
+More points would hide each other.
+"""
 TOOLTIP_FIELDS = ("share_of_peak", "tflops", "intensity", "us")
 
 
 def roofline_figure(evidences: Sequence[Evidence], gpus: Sequence[str]) -> Figure | None:
-    """A point for each linear and count of tokens; None where no GPU's ceilings are known.
+    """A point for each linear and token count; None where all ceilings are unknown.
 
-    Both axes are shares of the GPU's own figures, so that all of them stand under one roof.
+    Both axes are relative to the GPU's own figures, so that all GPUs share one roof.
     """
     points = [row for evidence in evidences if evidence.architecture == "dense" for row in _roofline_points(evidence)]
     if not points:
@@ -277,7 +286,7 @@ def _roofline_points(evidence: Evidence) -> Iterable[dict[str, Any]]:
     )
     if not peak or not corner:
         return
-    ridge = corner * 2 / ITEMSIZE[evidence.dtype]  # flops a byte: two for each weight and token
+    ridge = corner * 2 / ITEMSIZE[evidence.dtype]  # flop/byte: 2 flops for each weight and token
     cold = {
         part: series
         for part, alike in evidence.parts.items()
@@ -307,11 +316,11 @@ def _bytes(series: TokenSeries) -> int:
     return min(one.case.hbm_bytes for one in series.points.values())
 
 
-# How many times as fast as the oldest GPU each one is, over tokens, beside what the datasheets explain.
+# Speedup over the oldest GPU by tokens, beside the ratio that the datasheets explain.
 
 
 def speedup_figure(found: Generations, gpus: Sequence[str]) -> Figure:
-    """A line for each GPU but the oldest; dashed, the ratio of the datasheets' floors."""
+    """A line for each GPU but the oldest; dashed: the ratio of datasheet floors."""
     oldest = found.entries[0].name
     rows: list[dict[str, Any]] = [
         {

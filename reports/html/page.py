@@ -1,4 +1,4 @@
-"""Puts the page together: one file with its styles, scripts and data in it."""
+"""Assemble the page: one HTML file with its styles, scripts and data."""
 
 import base64
 import gzip
@@ -21,14 +21,14 @@ from reports.output import Facts, Table
 HERE = Path(__file__).parent
 MAX_BYTES = 2_000_000
 MAX_TIME_PLOTS = 8
-"""Plots of time against tokens that stay where those of all GPUs would make the page too large."""
+"""Number of time plots that stay where all would make the page too large."""
 
 
 def render_page(report: Report) -> str:
-    """The page as HTML; whatever comes from files is escaped.
+    """Render the page as HTML; text from files is escaped.
 
-    The tables of single linears, then those of every message, then the cases behind plans are left out, and the page
-    says so, where they would make it too large to send.
+    A page that would be too large leaves out content and says so. The order: tables of single linears, tables of every
+    message, cases behind plans, and plots of time beyond `MAX_TIME_PLOTS`.
     """
     template, parts = _template(), _parts(report)
     linears, times = _linears(report), _times(report)
@@ -60,7 +60,7 @@ def _template() -> Template:
 
 
 def _parts(report: Report) -> dict[str, Any]:
-    """What stands on every page, however large."""
+    """Content of every page, whatever its size."""
     gpus = list(dict.fromkeys(one.name for one in report.evidences))
     return {
         "question": TP_VS_PP_QUESTION,
@@ -86,26 +86,32 @@ def _parts(report: Report) -> dict[str, Any]:
 
 
 def _linears(report: Report) -> list[Table]:
-    """The findings on single linears, a table for each claim on times."""
+    """Findings on single linears, a table for each claim on times."""
     tables = [block for block in report.verdicts(every=True) if isinstance(block, Table)]
     return [table for table in tables if table.title != "arithmetic"]
 
 
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, packed: in the open it would take half of what a page may."""
+    """Vega, Vega-Lite and Vega-Embed as one compressed script.
+
+    Uncompressed, the script would take half of the page's maximum size.
+    """
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it can do without
     return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()
 
 
 def _times(report: Report) -> list[Figure]:
-    """A plot for each GPU and format of dense layers: of the linear that they share, where they do."""
+    """A plot for each GPU and format of dense layers.
+
+    Where the GPUs share a linear, the plots show it.
+    """
     shared = (report.generations.model, report.generations.part) if report.generations else None
     dense = [one for one in report.evidences if one.architecture == "dense"]
     return [linears.tokens_figure(one, linears.choose_part(one, shared)) for one in dense]
 
 
 def _by_file(report: Report) -> list[list[Facts]]:
-    """The blocks of each file: a heading of level 2 opens one."""
+    """Blocks of each file: a heading of level 2 starts a file."""
     groups: list[list[Facts]] = []
     for block in report.provenance():
         if isinstance(block, Facts):
@@ -116,7 +122,7 @@ def _by_file(report: Report) -> list[list[Facts]]:
 
 
 def _code(text: str) -> Markup:
-    """Escaped text, with what stands in backticks as code."""
+    """Escape text, and mark text in backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just now
 
 

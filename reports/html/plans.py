@@ -1,4 +1,7 @@
-"""Plans as plots: where PP overtakes on each GPU, and what every split gives for what a token takes; with the cases."""
+"""Plots of plans: crossovers by GPU, and throughput over time per token.
+
+The cases behind the highlighted points come with them.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +22,10 @@ KIND_COLOURS = {
     "mixed TP x PP": "#db6d28",
     "replicas": "#a371f7",
 }
-"""Of kinds, readable on light and on dark ground."""
+"""Colour by kind of deployment, readable on light and dark backgrounds."""
 GREY = "#8b949e"
 LANE_HEIGHT = 34
-"""Pixels a GPU takes."""
+"""Height of a GPU's lane in pixels."""
 BATCH_TICKS = tuple(2**power for power in range(14))
 DOT_SIZE, FRONT_DOT_SIZE = 34, 95
 CLICK_NOTE = "; a click on a dot of it, and on one of TP or async PP over all GPUs, leads to its cases"
@@ -30,7 +33,10 @@ Extent = tuple[float, float]
 
 
 def template_context(section: PlanSection, *, linked: bool = True) -> dict[str, Any] | None:
-    """What the template shows of it; None where nothing can be planned. `linked`: dots lead to their cases."""
+    """Template data; None where nothing can be planned.
+
+    `linked`: dots lead to their cases.
+    """
     if not section:
         return None
     shown = [_fastest_fitting(one.plan.points) for one in section.planned]
@@ -55,7 +61,7 @@ def template_context(section: PlanSection, *, linked: bool = True) -> dict[str, 
 
 
 def traced_cases(section: PlanSection) -> dict[str, dict[str, Any]]:
-    """By the name of the GPU the telling points with their parts' sources."""
+    """Highlighted points with the sources of their parts, by name of the GPU."""
     return {
         one.name: _traced_plan(one, report.number_sources(report.highlighted_points(one.plan)))
         for one in section.planned
@@ -79,7 +85,7 @@ def _cells(one: PlanPoint) -> tuple[str, ...]:
 
 
 def _fastest_fitting(points: Sequence[PlanPoint]) -> list[PlanPoint]:
-    """Those that fit; of several numbers of micro-batches the fastest."""
+    """Points that fit in memory, with the fastest number of microbatches."""
     best: dict[tuple[object, ...], PlanPoint] = {}
     for one in points:
         deployment = one.deployment
@@ -90,7 +96,10 @@ def _fastest_fitting(points: Sequence[PlanPoint]) -> list[PlanPoint]:
 
 
 def _crossovers(planned: Sequence[NamedPlan]) -> Figure | None:
-    """A lane for each GPU: the batches looked at, those where either may lead, and the middle; None without a lane."""
+    """A lane for each GPU; None without any lane.
+
+    A lane shows the batches examined, the batches where either may lead, and the median.
+    """
     rows = [row for one in planned if (row := _lane(one))]
     if not rows:
         return None
@@ -146,10 +155,13 @@ def _lane(one: NamedPlan) -> dict[str, Any] | None:
 
 
 def _splits(one: NamedPlan, points: Sequence[PlanPoint], times: Extent, rates: Extent, *, linked: bool) -> Figure:
-    """Tokens a second over what a token takes, a dot for each split and batch; the front is joined and numbered."""
+    """Tokens/s over time per token, a dot for each split and batch.
+
+    The Pareto front is joined by a line and numbered by batch.
+    """
     traced = {id(point) for point in report.highlighted_points(one.plan)} if linked else set()
     front = {id(point) for point in one.plan.front}
-    below = sorted(points, key=lambda point: id(point) in front)  # what is drawn last lies on top
+    below = sorted(points, key=lambda point: id(point) in front)  # later dots cover earlier dots
     rows = [_row(one, point, id(point) in front, id(point) in traced) for point in below]
     kinds = [kind for kind in KIND_COLOURS if any(row["kind"] == kind for row in rows)]
     x = log_axis("ms", "ms a token (logarithmic)", domain=times)
@@ -198,7 +210,7 @@ def _anchor(one: NamedPlan, point: PlanPoint) -> str:
 
 
 def _ends(values: Sequence[float]) -> Extent:
-    """With a little room, so that no dot lies on the frame."""
+    """Range with a margin, so that no dot lies on the frame."""
     return min(values) / 1.25, max(values) * 1.4
 
 

@@ -1,4 +1,4 @@
-"""Whether tokens come for free, the second question of a report, answered in sentences."""
+"""Build the report: answers to both questions, and the blocks of all sections."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,21 +33,24 @@ from reports.tp_vs_pp.report import ExperimentSection as Experiments
 
 TOKENS_QUESTION = "Do 125 tokens take as long as 1000?"
 MAIN_DTYPE = "bf16"
-"""The format that the headline is about where files hold several."""
+"""Number format of the headline where files hold several."""
 CLOSE_RATIO = 2
-"""Experts that take less than this many times as long come close to the claim."""
+"""Time ratio below which experts come close to the claim."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A headline of one sentence, and what qualifies it, a sentence each."""
+    """A headline of one sentence, and one sentence for each qualification."""
 
     headline: str
     details: Sequence[str]
 
 
 def tokens_answer(judged: Sequence[ClaimFinding]) -> Answer:
-    """What the verdicts on dense layers say first, then what does hold, then on experts and other formats."""
+    """Answer from the verdicts on dense layers.
+
+    Details: ratios, whole layers, 125 tokens against one, experts, other number formats.
+    """
     found = {dtype: _overall(judged, "tokens-125-vs-1000", "dense", dtype) for dtype in _dtypes(judged)}
     if not found:
         text = "Not measured: no file here has times of 125 and of 1000 tokens through the linears of a dense layer."
@@ -68,7 +71,7 @@ def _overall(judged: Sequence[ClaimFinding], slug: str, kind: Architecture, dtyp
 
 
 def _dtypes(judged: Sequence[ClaimFinding]) -> list[str]:
-    """Formats of dense layers that have a value, the usual one first."""
+    """Number formats of the findings on dense layers, `MAIN_DTYPE` first."""
     rows = overall_findings(judged, "tokens-125-vs-1000")
     dtypes = {row.dtype for row in rows if row.dtype and row.architecture == "dense"}
     return sorted(dtypes, key=lambda dtype: (dtype != MAIN_DTYPE, dtype))
@@ -93,7 +96,7 @@ def _headline(rows: Sequence[Finding], dtype: str) -> str:
 
 
 def _ratio_sentence(rows: Sequence[Finding]) -> str:
-    """The ratio and its range on each GPU, the smallest first."""
+    """Sentence with the ratio and its range on each GPU, the smallest first."""
     known = sorted((row for row in rows if row.value), key=lambda row: row.value or 0)
     said = ", ".join(f"{row.label} {row.value:.1f} ({_range(row)})" for row in known)
     return f"t(1000) / t(125), the middle over the linears and its range: {said}." if said else _open_reasons(rows)
@@ -104,18 +107,18 @@ def _range(row: Finding) -> str:
 
 
 def _whole_layer_text(rows: Sequence[Finding]) -> str:
-    """The same of whole layers with attention."""
+    """Text with the ratio and its range of whole layers, attention included."""
     said = [f"{row.value:.1f} ({_range(row)}) times as long on {row.label}" for row in rows if row.value]
     return f"1000 tokens take a whole layer, with attention, {', '.join(said)}" if said else ""
 
 
 def _exact_range(row: Finding) -> str:
-    """The range to the digit that the limit of 1.25 has."""
+    """Range with two decimals, as the limit of 1.25 has."""
     return f"{row.low:.2f}–{row.high:.2f}" if row.low and row.high else "no interval"
 
 
 def _plateau(rows: Sequence[Finding]) -> str:
-    """Where 125 tokens do take as long as one."""
+    """Text on where 125 tokens take as long as one."""
     holding = [row for row in rows if row.verdict == "HOLDS"]
     partly = [row for row in rows if row.verdict == "HOLDS_IF"]
     refuted = [row for row in rows if row.verdict == "REFUTED"]
@@ -133,7 +136,7 @@ def _plateau(rows: Sequence[Finding]) -> str:
 
 
 def _experts(rows: Sequence[Finding]) -> str:
-    """How near fine-grained experts come, and where they are within the limit."""
+    """Text on how close fine-grained experts come, and where they meet the limit."""
     known = [row for row in rows if row.value]
     if not known:
         return ""
@@ -161,7 +164,7 @@ def _open_reasons(rows: Sequence[Finding]) -> str:
     return "; ".join(dict.fromkeys(f"{row.label}: {row.condition}" for row in rows)) + "."
 
 
-# The project's question, answered for the machine that was measured and for each GPU that a plan can be made for.
+# Project's question, answered for the measured machine and for each GPU with a plan.
 
 TP_VS_PP_QUESTION = "Tensor parallel or pipeline parallel?"
 NOT_MEASURED = (
@@ -171,7 +174,7 @@ NOT_MEASURED = (
 
 
 def tp_vs_pp_answer(ran: Experiments, plans: Plans) -> Answer:
-    """In one line who leads where, then a sentence for each experiment and for each plan."""
+    """Answer with all winners in one line, then a sentence per experiment and plan."""
     said = [*_measured_winners(ran), *_planned_winners(plans.planned)]
     details = [*ran.sentences(), *plans.sentences()]
     if said:
@@ -181,14 +184,14 @@ def tp_vs_pp_answer(ran: Experiments, plans: Plans) -> Answer:
 
 
 def _measured_winners(ran: Experiments) -> Iterator[str]:
-    """Of each machine's first experiment who wins at which loads."""
+    """Yield the winners by load in each machine's first experiment."""
     for one in ran.by_file:
         if won := experiments.winner_texts(one.experiments[0]):
             yield f"measured on {one.name}, {'; '.join(won)}"
 
 
 def _planned_winners(planned: Sequence[NamedPlan]) -> Iterator[str]:
-    """Of all plans together: from where to where PP overtakes, and where it does not."""
+    """Yield the crossover batches of all plans, and the GPUs without a crossover."""
     by: dict[str, list[NamedPlan]] = {}
     for one in planned:
         if one.plan.crossover:
@@ -211,7 +214,10 @@ def _planned_winners(planned: Sequence[NamedPlan]) -> Iterator[str]:
 
 
 def _crossover_range(planned: Sequence[NamedPlan]) -> str:
-    """`about 88 (l40s) to 1496 (h100_sxm) in the middle of …; replicas of … beat both on 6 of 6 …`."""
+    """Text with the smallest and the largest crossover batch, and their GPUs.
+
+    Example: `about 88 (l40s) to 1496 (h100_sxm) …; replicas of … beat both on 6 of 6 …`.
+    """
     middles = sorted((one.plan.crossover.batch or 0, one.name) for one in planned if one.plan.crossover)
     ends = dict.fromkeys((middles[0], middles[-1]))
     from_to = f"about {' to '.join(f'{batch} ({name})' for batch, name in ends)} in the middle of what is in doubt"
@@ -219,7 +225,10 @@ def _crossover_range(planned: Sequence[NamedPlan]) -> str:
 
 
 def _third_split_note(plans: Sequence[Plan]) -> str:
-    """On how many another split is surely ahead of both at the asked batch that is nearest to the crossover."""
+    """Note on how many plans have a third split that is surely faster than both.
+
+    The comparison is at the asked batch nearest to the crossover.
+    """
     there = [found for one in plans if (found := better_than_both(one, batches_near_crossover(one)[0]))]
     ahead = [best.deployment for best, *others in there if is_surely_faster(best, others)]
     if not ahead:
@@ -232,7 +241,7 @@ def _plan_names(planned: Sequence[NamedPlan]) -> str:
     return ", ".join(one.name for one in planned)
 
 
-# The report as blocks: what the page shows and the terminal prints.
+# Report as blocks, for the page and the terminal.
 
 IMPORT_HINT = (
     "`python -m reports import aiconfigurator --system h200_sxm -o h200.json`, after `pip install '.[silicon]'`"
@@ -241,20 +250,20 @@ IMPORT_HINT = (
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the files say, judged.
+    """Judged content of the files.
 
     Attributes:
-        files: what was read.
-        evidences: their times over tokens.
-        judged: every claim.
-        answer: to the project's question.
-        tokens: whether 125 tokens take as long as 1000.
+        files: result files that were read.
+        evidences: times over tokens in the files.
+        judged: findings on every claim.
+        answer: answer to the project's question.
+        tokens: answer to whether 125 tokens take as long as 1000.
         experiment: TP against PP on whole models.
-        plans: the same over 8 GPUs, put together from parts.
-        generations: GPUs against the oldest, where two have a linear in common.
+        plans: TP against PP over 8 GPUs, estimated from parts.
+        generations: GPUs against the oldest; None unless two share a linear.
         layers: ledgers of whole layers.
-        communication: what was measured and published of operations between ranks.
-        missing: what the report lacks, and what to do about it.
+        communication: measured and published operations between ranks.
+        missing: gaps of the report, and how to fill them.
     """
 
     files: Sequence[ResultFile]
@@ -270,7 +279,10 @@ class Report:
     missing: Sequence[str]
 
     def blocks(self) -> list[Block]:
-        """The answers, TP against PP, plans, verdicts, generations, layers, communication, where figures come from."""
+        """All blocks of the report.
+
+        Order: answers, TP against PP, plans, verdicts, summary, generations, layers, communication, provenance.
+        """
         blocks = [*self.answers(), *self.experiment.blocks(), *self.plans.blocks()]
         blocks += [*report.verdict_tables(self.judged, more="`python -m reports claims --all`"), *self.summary()]
         if self.generations:
@@ -278,7 +290,7 @@ class Report:
         return [*blocks, *self.layers.blocks(), *self.communication.blocks(), *self.provenance()]
 
     def answers(self) -> list[Block]:
-        """Both questions, the project's first."""
+        """Answers to both questions, the project's question first."""
         parallel = [self.answer.headline, *self.answer.details, *self.missing]
         times = [self.tokens.headline, *self.tokens.details]
         return [
@@ -287,15 +299,15 @@ class Report:
         ]
 
     def verdicts(self, *, every: bool = False) -> list[Block]:
-        """A table for each measured claim, and one for all of arithmetic."""
+        """A table for each measured claim, and a single table for arithmetic."""
         return report.verdict_tables(self.judged, every=every)
 
     def summary(self) -> list[Table]:
-        """Libraries and fabric that figures were made with, and the note's two tables anew."""
+        """Tables of libraries and fabric, and the two summary tables of the claims' note."""
         return [*report.library_tables(self.files), *report.summary_tables(self.judged)]
 
     def provenance(self) -> list[Block]:
-        """For each file its machine, source, date, ceilings, and what is missing from it."""
+        """Machine, source, date, ceilings and missing cases of each file."""
         found: list[Block] = []
         for file in self.files:
             found += [
@@ -305,7 +317,7 @@ class Report:
         return found
 
     def data(self) -> dict[str, Any]:
-        """For a machine."""
+        """Report as JSON data."""
         return {
             "question": TP_VS_PP_QUESTION,
             "answer": self.answer.headline,
@@ -326,7 +338,7 @@ class Report:
 
 
 def build_report(files: Sequence[ResultFile]) -> Report:
-    """Judge what the files hold."""
+    """Judge the files and build all sections."""
     collected = collect_evidence(files)
     evidences, judged = with_token_series(collected), registry.judge_claims(collected)
     missing = []

@@ -1,4 +1,4 @@
-"""TP against PP: step time and throughput over the batch, where each step's time goes, and what each rank did when."""
+"""Plots of TP against PP: steps over the batch, ledgers, and rank timelines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,25 +15,31 @@ from specs import measurement
 from specs.measurement import Measurement
 from specs.parallel import Deployment
 
-# What each rank did when: a lane for each, from the timeline of one sample of a step.
+# Timelines: a lane for each rank, from one sample of a step.
 
 TIMELINE_COLOURS = {"compute": "#1f6feb", "all-reduce": "#db6d28", "hop": "#2ea043", "idle": "#8b949e"}
-"""As in the ledgers."""
+"""Colour by kind of block, as in the ledgers."""
 LANE_HEIGHT = 34
-"""Pixels a rank takes."""
+"""Height of a rank's lane in pixels."""
 MAX_BLOCKS = 400
-"""What follows these is left out, so that a page stays small: a TP rank of 80 layers has 320 blocks a step."""
+"""Maximum number of blocks in a plot, so that a page stays small.
+
+A TP rank of 80 layers has 320 blocks per step.
+"""
 MIN_LABEL_SHARE = 0.025
-"""Share of the window from which on a block has room for its number."""
+"""Minimum share of the window that gives a block room for its number."""
 FADE_STEP = 0.22
-"""By how much each further micro-batch is paler, as far as `PALEST`."""
+"""Loss of opacity per microbatch, down to `MIN_OPACITY`."""
 MIN_OPACITY = 0.45
 
 TimelineChoice = tuple[Experiment, Load, Deployment, Measurement]
 
 
 def timeline_figures(one: FileExperiments) -> list[Figure]:
-    """One request under sync PP, the largest batch under sync and under async, and a prefill: those that are there."""
+    """Timelines of up to four steps.
+
+    The steps: one request under sync PP, the largest batch under sync and under async PP, and a prefill.
+    """
     picks = {pick[3].case.name: pick for pick in _choose_timelines(one.experiments)}
     return [_draw(one.name, *pick) for pick in picks.values()]
 
@@ -54,7 +60,7 @@ def _choose_timelines(experiments: Sequence[Experiment]) -> Iterator[TimelineCho
 
 
 def _with_timeline(experiments: Sequence[Experiment], of: Callable[[Experiment], bool]) -> list[TimelineChoice]:
-    """Steps in stages that have a timeline, of the first experiment that has any."""
+    """Steps in stages that have a timeline, of the first experiment with any."""
     for experiment in experiments:
         found = [
             (experiment, load, deployment, one)
@@ -68,7 +74,7 @@ def _with_timeline(experiments: Sequence[Experiment], of: Callable[[Experiment],
 
 
 def _simplicity_key(pick: TimelineChoice) -> tuple[bool, bool, bool, bool]:
-    """Stages alone before stages of several ranks, as many micro-batches as stages, layers dealt evenly."""
+    """Sort key: single-rank stages, then one microbatch per stage, then even layers."""
     one = pick[2]
     return one.replicas > 1, one.tp > 1, one.micro_batches != one.pp, one.partition != "even"
 
@@ -113,7 +119,7 @@ def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment,
 
 
 def _blocks(one: Measurement) -> tuple[list[measurement.TimelineBlock], float]:
-    """The first blocks, and the window that all ranks fill with them."""
+    """First `MAX_BLOCKS` blocks, and the window in seconds that they fill."""
     timeline = one.timeline or {}
     found = sorted(measurement.timeline_blocks(timeline), key=lambda block: block.start)
     shown = found[:MAX_BLOCKS]
@@ -164,17 +170,20 @@ PART_COLOURS = {
     "skew": "#c4c9d0",
     "host": "#a371f7",
 }
-"""Of items, readable on light and on dark ground; what computes is blue and waiting is grey."""
+"""Colour by ledger item, readable on light and dark backgrounds.
+
+Computing is blue; waiting is grey.
+"""
 BAR_HEIGHT = 15
-"""Pixels a bar of a ledger takes."""
+"""Height of a ledger's bar in pixels."""
 LABEL_WIDTH = 230
-"""Pixels for `pp2-async2-balanced · 1,660 ms`."""
+"""Label width in pixels; fits `pp2-async2-balanced · 1,660 ms`."""
 BATCH_AXES = (("ms", "step time", "ms"), ("tokens_per_second", "throughput", "tokens/s"))
-"""Field, what it is, and its unit."""
+"""Field, title and unit of each plot over the batch."""
 
 
 def template_context(section: ExperimentSection) -> dict[str, Any] | None:
-    """What the template shows of it; None where no file holds an experiment."""
+    """Template data; None where no file holds an experiment."""
     if not section:
         return None
     return {
@@ -193,7 +202,7 @@ def template_context(section: ExperimentSection) -> dict[str, Any] | None:
 
 
 def _batch_figures(one: FileExperiments, experiment: Experiment) -> list[Figure]:
-    """Step time, and throughput."""
+    """Plots of step time and of throughput over the batch."""
     return [_lines(one, experiment, *axis) for axis in BATCH_AXES]
 
 
@@ -202,7 +211,10 @@ def _rows(experiment: Experiment) -> list[DeploymentRow]:
 
 
 def _lines(one: FileExperiments, experiment: Experiment, field: str, what: str, unit: str) -> Figure:
-    """A line for each deployment over batches, with a bar for each interval; both axes logarithmic."""
+    """A line for each deployment over batches; both axes logarithmic.
+
+    Each point has a bar for its interval.
+    """
     points = [_point(row) for row in _rows(experiment)]
     batches = [load.batch for load in experiment.loads]
     names = list(dict.fromkeys(point["deployment"] for point in points))
@@ -242,12 +254,12 @@ def _point(row: DeploymentRow) -> dict[str, Any]:
 
 
 def _ledgers(one: FileExperiments, experiment: Experiment) -> Figure:
-    """A bar for each deployment under its load, stacked of the items of its ledger."""
+    """A bar for each deployment under its load, stacked by the items of its ledger."""
     rows = [row for row in _rows(experiment) if row.ledger]
     shares = [share for row in rows for share in _shares(row)]
     items = [item for item in measurement.LEDGER_ITEMS if any(share["item"] == item for share in shares)]
     places = [place for row in rows for place in (f"{load_heading(row.load)}|", _bar(row))]
-    bars = list(dict.fromkeys(places))  # an empty bar is the heading of its load
+    bars = list(dict.fromkeys(places))  # an empty bar holds the heading of its load
     is_heading = "slice(datum.value, -1) == '|'"
     axis = alt.Axis(
         labelExpr=f"{is_heading} ? slice(datum.value, 0, -1) : split(datum.value, '|')[1]",
@@ -322,5 +334,5 @@ def _setting_text(experiment: Experiment) -> str:
 
 
 def _setting(experiment: Experiment) -> str:
-    """What tells it from the file's other experiments."""
+    """Slug of the setting, which distinguishes the experiments of a file."""
     return "-".join(str(one) for one in experiment.setting)

@@ -1,1 +1,1 @@
-"""Importers of result files from what other programs measured."""
+"""Importers that turn output of other programs into result files."""

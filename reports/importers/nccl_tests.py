@@ -1,4 +1,4 @@
-"""What `import nccl-tests` does with its files."""
+"""`import nccl-tests`: write outputs of nccl-tests as one result file."""
 
 import json
 from collections import Counter
@@ -23,15 +23,17 @@ from specs.errors import UserError, find
 from specs.gpus import GPUS, recognise_gpu
 from specs.measurement import SCHEMA, Case, Measurement
 
-# Does a row agree with itself? Size, count, time and both bandwidths say the same thing in several units.
+# Consistency of a row: size, count, time and both bandwidths state the same in several units.
 #
-# Each printed figure stands for the interval that rounds to it; a row is refused where no exact figures could have been
-# printed so.
+# Each printed figure stands for the interval that rounds to it. A row is refused where no exact figures fit.
 
 FP32_TOLERANCE = 1e-6
 """Relative error of bandwidths that old versions kept in fp32."""
 MAX_ROUNDING = 0.02
-"""Relative rounding of a bandwidth below which a mistake of unit shows: GiB for GB is 7 %."""
+"""Relative rounding of a bandwidth below which a wrong unit shows.
+
+GiB instead of GB is a difference of 7 %.
+"""
 UNIT_MISTAKES = (
     (1e3, "as if the time were in ms"),
     (1e6, "as if the time were in s"),
@@ -39,16 +41,16 @@ UNIT_MISTAKES = (
     (1.073741824, "as if bandwidths were in GiB/s"),
     (1 / 8, "as if bandwidths were in Gbit/s"),
 )
-"""What a bandwidth by size and time is of the printed one, if a unit is another."""
+"""Ratio of computed to printed bandwidth for each mistake of unit."""
 
 
 def find_contradiction(op: str, ranks: int, row: NcclTestsRow) -> str | None:
-    """Why the row cannot be true; None if it can."""
+    """Describe why a row is impossible; None where it is consistent."""
     return _size(op, ranks, row) or _bandwidths(op, ranks, row)
 
 
 def is_precise(row: NcclTestsRow) -> bool:
-    """Whether its bandwidth has digits enough to show a wrong unit."""
+    """True where the bandwidth has enough digits to show a wrong unit."""
     return row.algbw > 0 and float(_rounding(row.algbw) / row.algbw) < MAX_ROUNDING
 
 
@@ -92,9 +94,9 @@ def _hint(printed: Decimal, right: float) -> str:
     return f", {near[0]}" if near else ""
 
 
-# Rows as cases: what passes the checks, what was wrong, and what cannot be used.
+# Rows as cases: accepted, failed, or unusable.
 #
-# A case that is printed again, by -N or in another file of the same machine, is another pass of it.
+# A case that is printed again, by -N or in another file of the same machine, is another pass of the case.
 
 SUITE = "nccl-tests"
 CLOCK = "nccl-tests"
@@ -103,11 +105,11 @@ UNCHECKED = "result unchecked"
 
 @dataclass
 class ImportedCases:
-    """What an import has gathered.
+    """Cases gathered by an import.
 
     Attributes:
-        measured: by case name, one pass for each time that it was printed.
-        failed, not_run: by case name the reason.
+        measured: measurement by case name, a pass for each time that the case was printed.
+        failed, not_run: reason by case name.
     """
 
     measured: dict[str, Measurement] = field(default_factory=dict)
@@ -115,7 +117,10 @@ class ImportedCases:
     not_run: dict[str, str] = field(default_factory=dict)
 
     def add(self, run: NcclTestsRun, op: str, source: str) -> None:
-        """Take a run's rows; `source` says which file, for reasons, where there are several."""
+        """Add the rows of a run.
+
+        `source`: name of the file in reasons, where there are several.
+        """
         for place, reason in run.unread.items():
             self.not_run[f"{SUITE}::{op}[{source}{place}]"] = f"{source}{place}: {reason}"
         untrue = {row: find_contradiction(op, run.ranks, row) for row in run.rows}
@@ -133,7 +138,7 @@ class ImportedCases:
                 self._measured(_measurement(run, case, row))
 
     def drop_inconsistent(self) -> None:
-        """Leave out what was right once and wrong another time."""
+        """Drop measured cases that failed or were refused another time."""
         for name in self.failed | self.not_run:
             self.measured.pop(name, None)
         for name in self.failed:
@@ -145,12 +150,15 @@ class ImportedCases:
 
 
 def operation_of(run: NcclTestsRun) -> str | None:
-    """Ours of the run's program; None for one that we have no counterpart of."""
+    """Our name of the program's operation; None where there is no counterpart."""
     return PROGRAMS.get((run.program or "").rpartition("/")[2].removesuffix("_mpi"))
 
 
 def _check_failure(run: NcclTestsRun, row: NcclTestsRow) -> str | None:
-    """What the row's check found. Of an old version's largest error only the run's end says if it is too large."""
+    """Failure that the row's check found, or None.
+
+    Of an old version's largest error, only the end of the run says whether it is too large.
+    """
     if row.wrong in ("N/A", "0"):
         return None
     if run.errors:
@@ -183,7 +191,7 @@ def _case(run: NcclTestsRun, op: str, row: NcclTestsRow) -> Case:
         flops=0,
         hbm_bytes=0,
         wire_bytes_sent_per_rank=traffic.bytes_sent_per_rank(op, run.ranks, row.size),
-        cache="unknown",  # buffers move on from call to call, as far as there is room
+        cache="unknown",  # each call moves on in the buffers, as far as there is room
         launch=run.launch,
         ranks=run.ranks,
         message_bytes=row.size,
@@ -211,16 +219,16 @@ AVERAGE_NOTE = (
 
 
 def import_nccl_tests(paths: Sequence[Path], to: Path, gpu: str | None, op: str | None) -> str:
-    """Write what several outputs of one machine hold as one result file; returns what to tell the user.
+    """Write outputs of one machine as a result file; return a message for the user.
 
     Args:
         paths: outputs of nccl-tests, text or JSON.
-        to: where the file goes.
-        gpu: the GPU's name or slug, where the outputs have none that is known.
+        to: result file to write.
+        gpu: name or slug of the GPU, where the outputs have no known name.
         op: operation of outputs that do not name their program.
 
     Raises:
-        UserError: a file cannot be used, or they are not of one machine and library.
+        UserError: a file cannot be used, or the files are not of one machine and library.
     """
     output.refuse_sources(to, paths)
     _refuse_duplicates(paths)
@@ -247,7 +255,7 @@ def _refuse_duplicates(paths: Sequence[Path]) -> None:
 
 
 def _parse_op(op: str | None) -> str | None:
-    """--op by our name or the program's."""
+    """Parse --op, by our name or the program's."""
     known = {op: op for op in PROGRAMS.values()} | PROGRAMS
     return find(known, op, "operation of nccl-tests") if op else None
 
@@ -288,7 +296,7 @@ def _add(points: ImportedCases, run: NcclTestsRun, source: str, path: Path, name
 
 
 def _machine(runs: Sequence[tuple[Path, NcclTestsRun]], gpu: str | None) -> result_file.Record:
-    """`machine_info` of what all runs ran on; names of hosts stay out of it."""
+    """`machine_info` that all runs share, without names of hosts."""
     (first, one), found = runs[0], runs[0][1].gpus[0]
     for path, run in runs:
         for what, left, right in (

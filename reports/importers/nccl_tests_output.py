@@ -1,4 +1,4 @@
-"""One start of a program of nccl-tests: where it ran, how it timed, and the rows of its table as they stand there."""
+"""Parse output of nccl-tests: where it ran, how it timed, and its table's rows."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from specs.errors import UserError
 
 
 class NcclTestsRow(NamedTuple):
-    """One time.
+    """One time of a table.
 
     Attributes:
-        place: where it stands: line 17, result 3.
-        size: bytes; elements: the column called count.
+        place: position in the source: line 17, result 3.
+        size: bytes; elements: column `count`.
         type, redop, root: as printed.
-        in_place: whether it is of the columns for results written over the message.
-        microseconds, algbw, busbw: with the digits that are printed, which say how exact they are; GB are 1e9 bytes.
-        wrong: elements that were wrong; N/A where nobody looked.
+        in_place: True for the columns of results written over the message.
+        microseconds, algbw, busbw: with the printed digits, which state the precision; GB are 1e9 bytes.
+        wrong: number of wrong elements; N/A where unchecked.
     """
 
     place: str
@@ -37,7 +37,7 @@ class NcclTestsRow(NamedTuple):
 
 
 class RankDevice(NamedTuple):
-    """A rank's GPU, as listed under `Using devices`."""
+    """GPU of a rank, as listed under `Using devices`."""
 
     rank: int
     group: int
@@ -46,10 +46,10 @@ class RankDevice(NamedTuple):
 
 
 def parse_figure(text: str | Decimal) -> Decimal:
-    """A figure with the digits that are printed.
+    """Parse a figure with its printed digits.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no finite number.
     """
     found = Decimal(text)
     if not found.is_finite():
@@ -58,29 +58,29 @@ def parse_figure(text: str | Decimal) -> Decimal:
 
 
 def parse_wrong(text: object) -> str:
-    """What stands in the column of wrong elements, 0 in one way only.
+    """Parse the column of wrong elements, with a single spelling of 0.
 
     Raises:
-        ValueError: it is neither a number nor N/A.
+        ValueError: the value is neither a number nor N/A.
     """
     return "N/A" if text in (None, "N/A") else f"{float(str(text).rstrip('*')):g}"
 
 
 @dataclass
 class NcclTestsRun:
-    """What one start printed.
+    """Output of one start of a program.
 
     Attributes:
         library: nccl or rccl.
         program: all_reduce_perf, …; None where an old version did not say.
-        version: of nccl-tests; library_version: of NCCL or RCCL. None where they are not printed.
+        version: of nccl-tests; library_version: of NCCL or RCCL. None where not printed.
         devices: one for each rank.
-        settings_seen: whether the line of settings is there; versions that know no graphs leave those out of it.
-        graph, iterations, aggregated: CUDA graph launches, calls that a time is the average of, and calls in a group.
-        blocking: whether each call was waited for.
-        rows, unread: the table, and by place why a row of it cannot be read.
-        out_of_bounds: what the line under the table counts; None before it has come.
-        errors: whether `wrong` is the largest error of an old version and no count of wrong elements.
+        settings_seen: True where the line of settings exists; versions without graphs print none for them.
+        graph, iterations, aggregated: CUDA graph launches, calls per average time, and calls in a group.
+        blocking: True where each call was waited for.
+        rows, unread: rows of the table, and the reason by place for unreadable rows.
+        out_of_bounds: count in the line under the table; None before this line.
+        errors: True where `wrong` is the largest error of an old version, not a count of elements.
     """
 
     library: str = "nccl"
@@ -100,17 +100,17 @@ class NcclTestsRun:
 
     @property
     def groups(self) -> int:
-        """Groups of ranks that called at the same time, each for itself."""
+        """Number of groups of ranks that called at the same time, independently."""
         return len({one.group for one in self.devices})
 
     @property
     def ranks(self) -> int:
-        """Ranks that a call is between."""
+        """Number of ranks in a call."""
         return len(self.devices) // self.groups
 
     @property
     def hosts(self) -> int:
-        """Hosts that rank 0's group is on."""
+        """Number of hosts of rank 0's group."""
         return len({one.host for one in self.devices if one.group == self.devices[0].group})
 
     @property
@@ -120,16 +120,16 @@ class NcclTestsRun:
 
     @property
     def launch(self) -> str:
-        """As cases call it."""
+        """Launch mode in the terms of cases: graph, eager or unknown."""
         if not self.settings_seen:
             return "unknown"
         return "graph" if self.graph else "eager"
 
     def check_devices(self) -> None:
-        """See that the list of devices is whole.
+        """Check that the list of devices is complete.
 
         Raises:
-            UserError: it is missing, cut, or that of several programs that knew nothing of each other.
+            UserError: the list is missing, cut, of unequal groups or GPUs, or of several independent programs.
         """
         ranks = [one.rank for one in self.devices]
         if not ranks:
@@ -148,14 +148,14 @@ class NcclTestsRun:
 
 
 def format_version(code: int) -> str | None:
-    """NCCL's version number for people: 22807 -> 2.28.7, and before 2.9 2708 -> 2.7.8."""
+    """Format NCCL's version number: 22807 as 2.28.7; before 2.9, 2708 as 2.7.8."""
     if not code:
         return None
     major, rest = divmod(code, 10_000 if code >= 10_000 else 1_000)
     return f"{major}.{rest // 100}.{rest % 100}"
 
 
-# The table of nccl-tests: columns by their names, units as the header gives them, never assumed.
+# Table of nccl-tests: columns by their names, units as the header gives them, never assumed.
 
 COLUMN_UNITS = {
     "size": "(B)",
@@ -168,20 +168,20 @@ COLUMN_UNITS = {
     "i_p99": "(us)",
     "i_cv%": "(%)",
 }
-"""What stands under each column that has a unit."""
+"""Unit in the header of each column that has a unit."""
 NEEDED_COLUMNS = ("size", "count", "type", "time", "algbw", "busbw")
 CPU_TIME_ERROR = "times are of the CPU (-C 1), which bandwidths are not made of; run it without -C"
 
 
 class NcclTestsTable:
-    """The columns of one table.
+    """Columns of one table.
 
     Args:
-        titles: the line above the names, which says out-of-place and in-place.
-        names: the line of names.
+        titles: line above the names, with out-of-place and in-place.
+        names: line of names.
 
     Raises:
-        UserError: a column is missing, or times are of something else than the operation.
+        UserError: a column is missing, or the times are CPU times.
     """
 
     def __init__(self, titles: str, names: str) -> None:
@@ -198,10 +198,10 @@ class NcclTestsTable:
         self._columns = [part for name in self.names for part in ([name] * 2 if name == "timestamp" else [name])]
 
     def check_units(self, line: str) -> None:
-        """Compare the line of units with what nccl-tests prints.
+        """Compare the line of units with the units that nccl-tests prints.
 
         Raises:
-            UserError: a unit is missing or another one.
+            UserError: a unit is missing or different.
         """
         wanted = [(name, COLUMN_UNITS[name]) for name in self.names if name in COLUMN_UNITS]
         found = re.findall(r"\([^)]*\)", line)
@@ -212,14 +212,14 @@ class NcclTestsTable:
                 raise UserError(f"{name} is in {there}, and nccl-tests prints {unit}; import its own output")
 
     def rows(self, place: str, line: str) -> list[NcclTestsRow]:
-        """A line's times, out of place and in place.
+        """Parse the times of a line, out of place and in place.
 
         Raises:
             UserError: the line does not fit the columns.
         """
         cells = line.split()
         if len(cells) == len(self._columns) - 1 and "redop" in self._columns:
-            cells.insert(self._columns.index("redop"), "none")  # some versions print nothing where nothing is reduced
+            cells.insert(self._columns.index("redop"), "none")  # some versions print no redop without a reduction
         if len(cells) != len(self._columns):
             raise UserError(f"{len(cells)} values under {len(self._columns)} columns: {' '.join(line.split())[:60]!r}")
         try:
@@ -247,20 +247,20 @@ class NcclTestsTable:
         )
 
 
-# What `-J FILE` writes: JSON whose times are in microseconds and whose bandwidths are in GB/s of 1e9 bytes.
+# JSON of `-J FILE`: times in microseconds, bandwidths in GB/s of 1e9 bytes.
 #
-# No key says so; the program that writes it does, and every row is checked against itself. Of the environment and the
-# names of hosts, which stand in it too, nothing is kept.
+# No key states the units; the source of nccl-tests does, and every row is checked against itself. The file also holds
+# the environment and names of hosts, of which nothing is kept.
 
 FOREIGN_JSON = "JSON, but not what nccl-tests' -J writes: no {}; give that, or the text that it prints"
 PLACEMENTS = (("out_of_place", False), ("in_place", True))
 
 
 def read_json(text: str) -> list[NcclTestsRun]:
-    """The run of a file.
+    """Parse the run of a JSON file.
 
     Raises:
-        UserError: it is cut short, not JSON, or of another program.
+        UserError: the text is cut short, not JSON, or of another program.
     """
     try:
         content = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
@@ -307,7 +307,10 @@ def _run(content: Mapping[str, Any]) -> NcclTestsRun:
 
 
 def _devices(config: Mapping[str, Any]) -> list[RankDevice]:
-    """One for each rank. nccl-tests writes the first of each process alone, so the others are filled in."""
+    """A device for each rank.
+
+    nccl-tests lists only the first rank of each process, so the other ranks are filled in.
+    """
     listed = [
         RankDevice(int(one["rank"]), int(one["group"]), str(one["hostname"]), str(one["device_info"]))
         for one in config.get("devices") or ()
@@ -348,20 +351,20 @@ def _parse_int(value: Any) -> int:
     return value
 
 
-# Names that nccl-tests gives to programs and number formats, and ours for them.
+# Names of programs and number formats in nccl-tests, and our names.
 
 PROGRAMS = {
     "all_reduce_perf": "all_reduce",
     "all_gather_perf": "all_gather",
     "reduce_scatter_perf": "reduce_scatter",
     "broadcast_perf": "broadcast",
-    "sendrecv_perf": "ring_shift",  # each rank sends to the next and receives from the one before, at once
+    "sendrecv_perf": "ring_shift",  # each rank sends to the next and receives from the previous rank, at once
 }
-"""The operation of specs/traffic.py that each program times."""
+"""Operation of specs/traffic.py that each program times."""
 COUNTED_BY_RANK = ("all_gather", "reduce_scatter")
-"""Operations whose `count` is of one rank's part, and whose `size` is of all parts."""
+"""Operations whose `count` is one rank's part, and whose `size` is all parts."""
 DTYPE_NAMES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16"}
-"""Our name of a format; those that we have none for keep theirs."""
+"""Our name of a format; a format without one keeps its name."""
 ITEMSIZE = {
     "int8": 1,
     "char": 1,
@@ -380,13 +383,13 @@ ITEMSIZE = {
     "uint64": 8,
     "double": 8,
 }
-"""Bytes an element."""
+"""Bytes per element."""
 
 
-# What the programs print to standard output; one log may hold several runs, and other lines between theirs.
+# Standard output of the programs; a log may hold several runs, and other lines between them.
 
 LINE_TAG = re.compile(r"^(?:\[\d+,\d+\]<std(?:out|err)>: ?|\d+: (?=[# ]))")
-"""What mpirun --tag-output and srun --label put before each line."""
+"""Prefix of a line by mpirun --tag-output and srun --label."""
 VERSION_LINE = re.compile(r"# (nccl|rccl)-tests version (\S+).*?-library=(\d+)")
 START_LINE = re.compile(r"# Collective test starting: (\S+)")
 SETTINGS_LINE = re.compile(r"# ?nThread \d+ nGpus \d+ ")
@@ -399,10 +402,10 @@ ROW_LINE = re.compile(r"\s*\d+\s+\d+\s")
 
 
 def read_log(text: str) -> list[NcclTestsRun]:
-    """Every run of a log.
+    """Parse every run of a log.
 
     Raises:
-        UserError: there is none, one is cut short, or its header is not that of nccl-tests.
+        UserError: there is no run, a run is cut short, or a header is not that of nccl-tests.
     """
     reader = _Reader()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -414,7 +417,7 @@ def read_log(text: str) -> list[NcclTestsRun]:
 
 
 class _Reader:
-    """Takes line after line."""
+    """Parser that takes a log line by line."""
 
     def __init__(self) -> None:
         self._runs = [NcclTestsRun()]
@@ -423,7 +426,7 @@ class _Reader:
         self._before = ""
 
     def runs(self) -> list[NcclTestsRun]:
-        """What came of it."""
+        """Complete runs of the log, with checked devices."""
         if self._table is None and len(self._runs) == 1:
             raise UserError("no table of nccl-tests in it; give what all_reduce_perf and the like print, or their JSON")
         for run in self._runs:
@@ -435,10 +438,10 @@ class _Reader:
         return self._runs
 
     def take(self, place: str, line: str) -> None:
-        """One line.
+        """Process one line.
 
         Raises:
-            UserError: a header that is not that of nccl-tests.
+            UserError: a header is not that of nccl-tests.
         """
         if self._table and not self._units_seen:
             self._table.check_units(line)
@@ -486,7 +489,7 @@ class _Reader:
             self._next().devices.append(RankDevice(int(device[1]), int(device[2] or 0), device[3], device[4].strip()))
 
     def _next(self) -> NcclTestsRun:
-        """The run that a line before its table belongs to: a new one, if the last has its table."""
+        """Run of a line before its table: a new run, if the last has its table."""
         if self._table is not None:
             self._runs.append(NcclTestsRun())
             self._table = None

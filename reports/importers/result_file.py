@@ -1,4 +1,4 @@
-"""`recover`: the result file of a run that was cut off, made from its journal."""
+"""Parts of a result file, and `recover`, which writes a journal as one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from specs.journal import Record as JournalRecord
 from specs.measurement import SCHEMA, Measurement
 from specs.privacy import current_identity
 
-# The form of a result file, for what was not written by pytest-benchmark itself: recovered and imported runs.
+# Form of a result file that pytest-benchmark did not write: recovered and imported runs.
 
 Record = dict[str, Any]
 
 
 def benchmark_stats(samples: Sequence[float]) -> Record:
-    """The statistics that pytest-benchmark writes beside the samples, in seconds."""
+    """Statistics that pytest-benchmark writes beside the samples, in seconds."""
     stats = Stats()
     for sample in samples:
         stats.update(sample)
@@ -34,7 +34,7 @@ def reason_rows(by_case: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def benchmark_entry(measurement: Measurement) -> Record:
-    """A member of `benchmarks`."""
+    """Member of `benchmarks`."""
     name = measurement.case.name
     labels = {"group": None, "name": name.rpartition("::")[2], "fullname": name, "params": None, "param": None}
     info = {key: value for key, value in measurement.extra_info().items() if value is not None}
@@ -47,14 +47,14 @@ def shardbench_block(schema: int = SCHEMA, **parts: Any) -> Record:
 
 
 LABEL_KEYS = ("group", "name", "fullname", "params", "param", "extra_info")
-"""What pytest-benchmark writes of a case besides its options and its statistics."""
+"""Keys of a case that pytest-benchmark writes besides options and statistics."""
 
 
 def recover(path: Path, to: Path) -> str:
-    """Write what a journal holds as a result file; returns a line that says what it was.
+    """Write a journal as a result file; return a line for the user.
 
     Raises:
-        UserError: the journal cannot be read or holds nothing, or the file cannot be written or holds more.
+        UserError: the journal cannot be read or is empty, or the file cannot be written or holds more cases.
     """
     found = journal.read_journal(path)
     content = journal_to_result(found)
@@ -68,7 +68,10 @@ def recover(path: Path, to: Path) -> str:
 
 
 def journal_to_result(found: Journal) -> JournalRecord:
-    """A journal in the form of pytest-benchmark's JSON and shardbench's block, without the names of user and host."""
+    """Convert a journal to pytest-benchmark's JSON with shardbench's block.
+
+    Names of the user and the host are removed.
+    """
     run = found.run
     block = shardbench_block(
         schema=run["shardbench_schema"],
@@ -90,14 +93,14 @@ def journal_to_result(found: Journal) -> JournalRecord:
 
 
 def _not_reached(found: Journal) -> dict[str, str]:
-    """Cases that the run had planned and never came to."""
+    """Cases that the run had planned and did not reach."""
     known = found.benchmarks.keys() | found.not_run.keys() | found.failed.keys()
     planned = found.run.get("planned") or []
     return {str(case): "the run ended before this case was reached" for case in planned if case not in known}
 
 
 def _benchmark(entry: JournalRecord) -> JournalRecord:
-    """An entry with the statistics that pytest-benchmark would have written.
+    """Entry with the statistics that pytest-benchmark would have written.
 
     Raises:
         UserError: its samples are missing or no numbers.
@@ -118,12 +121,12 @@ def _mapping(value: Any) -> JournalRecord:
 
 
 def _refuse_loss(path: Path, to: Path, names: set[str]) -> None:
-    """Keep a whole result file that holds cases which the journal lacks."""
+    """Refuse to overwrite a whole result file with cases that the journal lacks."""
     if to.exists() and path.exists() and to.samefile(path):
         raise UserError(f"{to}: is the journal itself; give -o another name")
     try:
         there = {one.case.name for one in results.load(to).measurements}
     except UserError:
-        return  # not there, or not whole: nothing to lose
+        return  # missing or incomplete: nothing to lose
     if lost := there - names:
         raise UserError(f"{to}: whole already, with {len(lost)} cases that {path} lacks; give another -o")

@@ -1,4 +1,4 @@
-"""One linear at one count of tokens, by every implementation that a file has of it."""
+"""Linears by implementation in a result file, their speedups, and the targets."""
 
 import re
 from collections import Counter
@@ -29,7 +29,10 @@ from specs.parallel import Split
 LIBRARIES = ("torch", "cublaslt")
 OURS = ("triton", "cuda")
 OURS_DEPENDENT = formatting.DEPENDENT_LAUNCH
-"""With programmatic dependent launch a kernel starts under the tail of the one before: another question, kept apart."""
+"""Our implementations with programmatic dependent launch, kept apart.
+
+Their kernels start under the tail of the previous kernel, which is another question.
+"""
 QUESTIONS = ("decode", "prefill", "sweep")
 MEASURE_HINT = "`pytest suites/ -k decode --dtype bf16 --benchmark-json=out.json`"
 
@@ -38,14 +41,14 @@ PUBLISHED_HINT = "published times of frameworks: `python -m reports html` shows 
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times as fast as the better library the best of some of our kernels is, by medians."""
+    """Speedup of the best of our kernels over the better library, by medians."""
 
     ours: CaseMetrics
     library: CaseMetrics
 
     @property
     def ratio(self) -> float:
-        """The library's time over ours: above 1 where we are faster."""
+        """Library time over our time: above 1 where our kernel is faster."""
         return self.library.measurement.median / self.ours.measurement.median
 
     @cached_property
@@ -56,51 +59,57 @@ class Speedup:
 
 @dataclass(frozen=True)
 class KernelPoint:
-    """A shard at one count of tokens, with the metrics of each implementation from the same passes."""
+    """A shard at one token count, with metrics by implementation.
+
+    All metrics come from the same passes.
+    """
 
     by_implementation: Mapping[str, CaseMetrics]
 
     @property
     def case(self) -> Case:
-        """Any of the cases, for what they share: layer, tp, n, k, tokens, bytes."""
+        """Any of the cases, for the shared fields: layer, tp, n, k, tokens, bytes."""
         return next(iter(self.by_implementation.values())).measurement.case
 
     @property
     def name(self) -> str:
-        """`o tp8 M 16`."""
+        """Name of the point, such as `o tp8 M 16`."""
         return f"{self.case.layer} tp{self.case.tp} M {self.case.tokens}"
 
     @property
     def floor_seconds(self) -> float | None:
-        """Least time by the ceilings of the same run; None where it measured none."""
+        """Minimum time by the ceilings of the same run; None without ceilings."""
         return next(iter(self.by_implementation.values())).floor_seconds
 
     @property
     def read_bytes_per_second(self) -> float | None:
-        """The read ceiling of the same run."""
+        """Read ceiling of the same run, in bytes/s."""
         return next(iter(self.by_implementation.values())).measured.read_bytes_per_second
 
     def best(self, implementations: Iterable[str]) -> CaseMetrics | None:
-        """The fastest of these by its median; None where the file has none of them."""
+        """Return the fastest of these by median; None where the file has none."""
         found = [self.by_implementation[name] for name in implementations if name in self.by_implementation]
         return min(found, key=lambda figures: figures.measurement.median, default=None)
 
     def speedup(self, ours: Iterable[str] = OURS) -> Speedup | None:
-        """The best of `ours` against the better library; None where either side is missing."""
+        """Return the best of `ours` against the better library.
+
+        None where either side is missing.
+        """
         own, library = self.best(ours), self.best(LIBRARIES)
         return Speedup(own, library) if own and library else None
 
 
 @dataclass(frozen=True)
 class LinearSelection:
-    """What a file holds of one model's linears in decode and prefill.
+    """Linears of one model in a file, in decode and prefill.
 
     Attributes:
-        file: where it stands.
-        model: whose linears; None where there are none.
+        file: the result file.
+        model: slug of the model; None where there are no linears.
         launch: graph on a GPU, eager on a CPU.
         points: by layer in the order of the file, then by tp and tokens.
-        notes: what was left out, and what is missing.
+        notes: remarks on what was left out, and on what is missing.
     """
 
     file: ResultFile
@@ -111,11 +120,13 @@ class LinearSelection:
 
 
 def select_linears(file: ResultFile, model: str | None = None) -> LinearSelection:
-    """The bf16 linears of a model, cold and in a graph (on a CPU: eager); of a sweep where there is nothing else.
+    """Select the bf16 linears of a model, cold and in a graph (on a CPU: eager).
+
+    Sweeps count only where there is nothing else.
 
     Args:
-        file: what was measured.
-        model: whose linears; without it `MODEL` where the file has that, else the file's first.
+        file: the result file.
+        model: slug of the model; by default `DEFAULT_MODEL` where the file has it, else the file's first.
     """
     launch = "graph" if file.machine.get("gpu") else "eager"
     linears = [figures for figures in show.case_metrics(file) if _is_linear(figures.measurement.case)]
@@ -146,7 +157,7 @@ def _tokens(case: Case) -> int:
 
 
 def _unfit_reason(case: Case, launch: str) -> str | None:
-    """Why a linear is not of this table, in a word or two."""
+    """Return why a linear is not in this table, in a word or two; else None."""
     if case.implementation not in LINEAR_IMPLEMENTATIONS:
         return f"by {case.implementation}"
     if case.cache != "cold":
@@ -155,7 +166,10 @@ def _unfit_reason(case: Case, launch: str) -> str | None:
 
 
 def _points(figures: Iterable[CaseMetrics]) -> list[KernelPoint]:
-    """Stages of any pp have the same shapes: the pp with the most implementations stands for all."""
+    """Group figures into points.
+
+    Stages of any pp have the same shapes, so the pp with the most implementations represents all.
+    """
     found: dict[tuple[str | None, int | None, int], dict[int | None, dict[str, CaseMetrics]]] = {}
     for one in figures:
         case = one.measurement.case
@@ -167,7 +181,7 @@ def _points(figures: Iterable[CaseMetrics]) -> list[KernelPoint]:
 
 
 def _left_out_text(linears: Iterable[CaseMetrics], launch: str) -> str:
-    """How many linears are of another kind: `240 by vllm, 12 eager`."""
+    """Return the numbers of other linears by kind: `240 by vllm, 12 eager`."""
     reasons = Counter(reason for figures in linears if (reason := _unfit_reason(figures.measurement.case, launch)))
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
@@ -183,7 +197,7 @@ def _join_names(names: Iterable[str | None]) -> str:
 
 
 def _missing(points: Sequence[KernelPoint]) -> list[str]:
-    """Implementations without any point, and points whose ratio is over one library alone."""
+    """Return implementations without a point, and counts of points with one library."""
     absent = [name for name in LINEAR_IMPLEMENTATIONS if not any(name in point.by_implementation for point in points)]
     compared = [point for point in points if point.speedup() or point.speedup(OURS_DEPENDENT)]
     alone = {name: sum(name not in point.by_implementation for point in compared) for name in LIBRARIES}
@@ -193,15 +207,21 @@ def _missing(points: Sequence[KernelPoint]) -> list[str]:
     ]
 
 
-# How many of cuBLASLt's proposals a ratio stands on: the fastest of few may not be its best.
+# Number of cuBLASLt candidates behind a ratio: the fastest of few may not be its best.
 
 CUBLASLT, FEW_CANDIDATES_MARK = "cublaslt", "†"
 CANDIDATES_PATTERN = re.compile(r"\((\d+) asked\)|^algo \d+ of (\d+)")
-"""In the configuration of a case; older files name those proposed alone."""
+"""Candidate counts in a case's configuration.
+
+Older files name only the number that was proposed.
+"""
 
 
 def candidate_count(point: KernelPoint) -> int | None:
-    """Proposals that were asked for at this size; None without cuBLASLt, and where its case does not say."""
+    """Return the number of candidates that were asked for at this size.
+
+    None without cuBLASLt, and where its case does not say.
+    """
     figures = point.by_implementation.get(CUBLASLT)
     return _parse_candidates(figures.measurement) if figures else None
 
@@ -212,13 +232,13 @@ def _parse_candidates(one: Measurement) -> int | None:
 
 
 def candidates_mark(point: KernelPoint) -> str:
-    """Behind a ratio that stands on fewer than are asked for now."""
+    """Return a mark for a ratio against fewer candidates than are asked for now."""
     count = candidate_count(point)
     return FEW_CANDIDATES_MARK if count is not None and count < CUBLASLT_CANDIDATES else ""
 
 
 def candidates_text(points: Sequence[KernelPoint]) -> str:
-    """Over how many candidates at a size; empty where nothing says so."""
+    """Return the range of candidates at a size; empty where unknown."""
     counts = sorted(count for point in points if (count := candidate_count(point)) is not None)
     if not counts:
         return ""
@@ -227,7 +247,7 @@ def candidates_text(points: Sequence[KernelPoint]) -> str:
 
 
 def candidates_notes(points: Sequence[KernelPoint]) -> tuple[str, ...]:
-    """The legend of the mark where a ratio has it."""
+    """Return the legend of the mark where a ratio has it."""
     if not any(map(candidates_mark, points)):
         return ()
     return (
@@ -236,7 +256,7 @@ def candidates_notes(points: Sequence[KernelPoint]) -> tuple[str, ...]:
     )
 
 
-# What the decode kernels are meant to reach: 16 shapes of Llama-3-70B on H200, at five counts of tokens.
+# Targets of the decode kernels: 16 shapes of Llama-3-70B on H200, at five token counts.
 
 TARGET_GPU = "h200_sxm"
 MIN_SPEEDUP = 0.97
@@ -245,25 +265,25 @@ MIN_NARROW_SPEEDUP = 1.15
 LAUNCH_SECONDS = 2.2e-6
 READ_SHARE = 0.96
 LINE_PERCENT = 90
-"""Percent of the points that have to take no longer than the line."""
+"""Percent of the points that must take no longer than the line."""
 
 PointKey = tuple[str | None, int | None, int | None]
 PointSpeedups = Sequence[tuple[KernelPoint, Speedup]]
 TARGET_POINTS: frozenset[PointKey] = frozenset(product(LAYER_LINEARS, TP_DEGREES, DECODE_TOKENS))
 NARROW_POINTS: frozenset[PointKey] = frozenset(product(("qkv", "o"), (4, 8), DECODE_TOKENS))
-"""Where the library leaves the most."""
+"""Points where the library leaves the most room."""
 
 
 @dataclass(frozen=True)
 class TargetResult:
-    """One target and how it stands.
+    """Result on one target.
 
     Attributes:
-        target: what is asked for.
-        met: None where the points that are missing could still decide it.
-        figure: what was reached, in its `unit`: a ratio, or a share of the points.
-        points: how many of them there are; `expected_points`: how many it was set for.
-        remark: the point that decides, or what is missing.
+        target: the target in words.
+        met: None where the missing points could still decide it.
+        figure: the value reached, in its `unit`: a ratio, or a share of the points.
+        points: number of points; `expected_points`: number that the target was set for.
+        remark: the deciding point, or what is missing.
     """
 
     target: str
@@ -276,11 +296,11 @@ class TargetResult:
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """Verdict in words."""
         return "not measured" if self.met is None else "met" if self.met else "not met"
 
     def record(self, *, dependent_launch: bool) -> dict[str, Any]:
-        """For a machine."""
+        """Return the JSON record."""
         return {
             "target": self.target,
             "dependent_launch": dependent_launch,
@@ -294,7 +314,7 @@ class TargetResult:
 
 
 def judge_targets(points: Sequence[KernelPoint], ours: Sequence[str]) -> list[TargetResult]:
-    """Every target, held against the best of `ours`."""
+    """Judge every decode target by the best of `ours`."""
     ratios = [
         (point, speedup) for point in points if point_key(point) in TARGET_POINTS and (speedup := point.speedup(ours))
     ]
@@ -310,7 +330,7 @@ def judge_targets(points: Sequence[KernelPoint], ours: Sequence[str]) -> list[Ta
 
 
 def other_setting_remark(selection: LinearSelection) -> str:
-    """A remark where machine or model are not those that the targets were set for; else empty."""
+    """Return a remark where GPU or model are not the targets'; else empty."""
     gpu = gpu_name(selection.file)
     return (
         ""
@@ -320,12 +340,15 @@ def other_setting_remark(selection: LinearSelection) -> str:
 
 
 def point_key(point: KernelPoint) -> PointKey:
-    """What a target names a point by: layer, tp, tokens."""
+    """Return the key of a point in a target: layer, tp, tokens."""
     return point.case.layer, point.case.tp, point.case.tokens
 
 
 def judge_every(target: str, bound: float, ratios: PointSpeedups, of: int) -> TargetResult:
-    """A single point below decides against it; for it, all have to be there."""
+    """Judge a target on every point.
+
+    A single point below the bound refutes it; meeting it needs all points.
+    """
     worst, speedup = min(ratios, key=lambda one: one[1].ratio, default=(None, None))
     if worst is None or speedup is None:
         return TargetResult(target, None, None, 0, of)
@@ -335,7 +358,10 @@ def judge_every(target: str, bound: float, ratios: PointSpeedups, of: int) -> Ta
 
 
 def judge_mean(target: str, bound: float, ratios: PointSpeedups, of: int) -> TargetResult:
-    """All have to be there; with one library missing the ratios can only be too large."""
+    """Judge a target on the geometric mean.
+
+    All points must exist. With one library missing the ratios can only be too large.
+    """
     if not ratios:
         return TargetResult(target, None, None, 0, of)
     figure, lack = geometric_mean(speedup.ratio for _, speedup in ratios), _missing_remark(ratios, of)
@@ -344,9 +370,9 @@ def judge_mean(target: str, bound: float, ratios: PointSpeedups, of: int) -> Tar
 
 
 def _judge_line(points: Sequence[KernelPoint], ours: Sequence[str]) -> TargetResult:
-    """Times against a line: a launch, then the bytes at nearly the read ceiling of the run.
+    """Judge times against a line: a launch, plus bytes at nearly the read ceiling.
 
-    With so many points over it that those missing cannot make up for them, it is decided.
+    The target is decided early where more points exceed the line than the missing points can offset.
     """
     target = f"t ≤ {LAUNCH_SECONDS * 1e6:g} us + bytes / ({READ_SHARE} read) at {LINE_PERCENT}%"
     of, read = len(TARGET_POINTS), next((point.read_bytes_per_second for point in points), None)
@@ -365,7 +391,7 @@ def _judge_line(points: Sequence[KernelPoint], ours: Sequence[str]) -> TargetRes
 
 
 def _missing_remark(ratios: PointSpeedups, of: int) -> str:
-    """What keeps a target from being met, however good the figures are."""
+    """Return what keeps a target from being met, however good the figures are."""
     lacking = {name: sum(name not in point.by_implementation for point, _ in ratios) for name in LIBRARIES}
     alone = [f"no {name} at {count}" for name, count in lacking.items() if count]
     return _join_remarks(_count_missing(of - len(ratios)), *alone)
@@ -379,10 +405,10 @@ def _join_remarks(*remarks: str) -> str:
     return "; ".join(filter(None, remarks))
 
 
-# What the GEMM is meant to reach: the same 16 shapes of Llama-3-70B on H200, at 128 tokens and more.
+# Targets of the GEMM: the same 16 shapes of Llama-3-70B on H200, at 128 tokens and more.
 
 BATCH_TOKENS, PROMPT_TOKENS = (128, 256), (512, 2048, 8192)
-"""Tokens where the time is still that of reading the weights, and where it is that of the multiply-adds."""
+"""Tokens where reading the weights sets the time, and where multiply-adds do."""
 NARROW_N = 5120
 """Rows of W up to which tiles alone are too few for the SMs."""
 BATCH_MEAN, NARROW_MEAN = 1.04, 1.10
@@ -395,7 +421,7 @@ NARROW_SHAPES = [
 
 
 def judge_many_tokens(points: Sequence[KernelPoint], ours: Sequence[str]) -> list[TargetResult]:
-    """Every target, held against the best of `ours`."""
+    """Judge every GEMM target by the best of `ours`."""
     batches, narrow, prompts = (
         _keys(SHAPES, BATCH_TOKENS),
         _keys(NARROW_SHAPES, BATCH_TOKENS),

@@ -1,4 +1,4 @@
-"""The kernels of each layer side by side, what the best of ours chose, and the targets beneath."""
+"""Kernel report: layer tables, choices, targets, grids, and the command."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from specs.models import find_model
 from specs.parallel import Split
 
 WARNING_MARKS = {"noisy": "~", roofline.THROTTLED: "!", roofline.MOVED: "*", "contended": "^"}
-"""Before a time: what makes it doubtful."""
+"""Mark before a time, by the warning that makes it doubtful."""
 WITHOUT_PDL, WITH_PDL = "without dependent launch", "with dependent launch"
 KernelChoice = tuple[str, str]
 """A kernel and its configuration."""
@@ -33,7 +33,7 @@ Cell = Callable[[KernelPoint], str]
 
 
 def layer_blocks(selection: LinearSelection) -> list[Block]:
-    """A table for each layer, then configurations and targets."""
+    """Return a table for each layer, then configurations and targets."""
     points, choices = selection.points, _choices(selection.points)
     mind = Facts(title="mind", rows=tuple(("", note) for note in selection.notes), level=3)
     if not points:
@@ -48,26 +48,26 @@ def layer_blocks(selection: LinearSelection) -> list[Block]:
 
 
 def time_cell(figures: CaseMetrics | None, scale: formatting.Scale) -> str:
-    """A median behind the marks of its labels; a dash where there is none."""
+    """Return a median with the marks of its warnings; a dash where there is none."""
     if figures is None:
         return DASH
     return "".join(WARNING_MARKS.get(word, "") for word in figures.warnings()) + scale(figures.measurement.median)
 
 
 def marks_legend(figures: Sequence[CaseMetrics]) -> tuple[str, ...]:
-    """What the marks before these times say."""
+    """Return the legend of the marks before these times."""
     words = {word for one in figures for word in one.warnings()}
     marks = "; ".join(f"{mark} {word}" for word, mark in WARNING_MARKS.items() if word in words)
     return (marks,) if marks else ()
 
 
 def shared_caption(selection: LinearSelection) -> str:
-    """What holds for all points of a file."""
+    """Return the properties that all points of a file share."""
     return f"{selection.model} · bf16 · cold · {selection.launch}"
 
 
 def _reading(points: Sequence[KernelPoint]) -> Facts:
-    """What the columns mean that are there."""
+    """Return the legend of the columns that are present."""
     libraries, ours = " and ".join(LIBRARIES), " and ".join(OURS)
     rows = [("times", "medians of all passes; torch is what torch calls, on a GPU cuBLAS")]
     if any(point.speedup() for point in points):
@@ -127,24 +127,27 @@ def _ratio(point: KernelPoint, ours: Sequence[str]) -> str:
 
 
 def _width(speedup: Speedup | None) -> str:
-    """Half-width of the interval, as a share of the ratio."""
+    """Return the half-width of the interval, as a share of the ratio."""
     return formatting.interval_width(speedup.interval[1] / speedup.ratio - 1) if speedup and speedup.interval else DASH
 
 
 def best_configuration(point: KernelPoint) -> str | None:
-    """What the best of ours without dependent launch ran with; None in files that do not say."""
+    """Return the configuration of our best kernel without dependent launch.
+
+    None in files that do not record it.
+    """
     own = point.best(OURS)
     return own.measurement.configuration if own else None
 
 
 def _choice(point: KernelPoint) -> KernelChoice:
-    """The kernel that won among ours, and its configuration; empty where none is said."""
+    """Return our fastest kernel and its configuration; empty where not recorded."""
     own, chosen = point.best(OURS), best_configuration(point)
     return (own.measurement.case.kernel, chosen) if own and chosen else ("", "")
 
 
 def _choices(points: Sequence[KernelPoint]) -> dict[KernelChoice, int]:
-    """Each choice and its number, in the order of the rows."""
+    """Return each choice and its number, in the order of the rows."""
     found = dict.fromkeys(choice for point in points if any(choice := _choice(point)))
     return {choice: number for number, choice in enumerate(found, 1)}
 
@@ -158,7 +161,10 @@ def _configurations(points: Sequence[KernelPoint], choices: Mapping[KernelChoice
 
 
 def _targets(selection: LinearSelection) -> list[Block]:
-    """Without dependent launch, then with it, or a word that it was not measured."""
+    """Return the targets without dependent launch, then with it.
+
+    A note stands in where dependent launch was not measured.
+    """
     remark = kernel_report_points.other_setting_remark(selection)
     if any(point.best(OURS_DEPENDENT) for point in selection.points):
         with_pdl = _target_table(selection, WITH_PDL, OURS_DEPENDENT, formatting.DEPENDENT_LAUNCH_NOTE, remark)
@@ -167,7 +173,10 @@ def _targets(selection: LinearSelection) -> list[Block]:
 
 
 def _many_token_table(selection: LinearSelection) -> Table:
-    """Dependent launch is no matter there: a launch is little beside what follows it."""
+    """Return the targets from 128 tokens on.
+
+    Dependent launch does not matter there: a launch is short beside its kernel.
+    """
     judged = kernel_report_points.judge_many_tokens(selection.points, OURS)
     return _verdicts(
         "targets from 128 tokens on", " and ".join(OURS), judged, kernel_report_points.other_setting_remark(selection)
@@ -201,16 +210,19 @@ def _target(target: TargetResult) -> tuple[str, ...]:
     return target.target, target.verdict, figure, f"{target.points} of {target.expected_points}", target.remark
 
 
-# The grid: every shape of a model against counts of tokens, ours beside the better library in each cell.
+# Grid: every shape of a model by token count, our time beside the better library's in each cell.
 
 GridShape = tuple[str, int, int, int]
-"""layer, tp, n, k."""
+"""Layer, tp, n and k."""
 CELL_LEGEND = "cells: ours / better of cuBLAS and cuBLASLt"
 NO_GPU_NOTE = "No GPU has been measured yet: the cells fill from result files that a GPU wrote."
 
 
 def ratio_grids(selections: Sequence[LinearSelection]) -> list[Table]:
-    """For each GPU a table, another with dependent launch where that was measured; without any GPU an empty one."""
+    """Return a table per GPU, and another with dependent launch where measured.
+
+    Without any GPU, an empty table.
+    """
     gpus = [one for one in selections if one.points and one.file.machine.get("gpu")]
     tables = [
         _table(one, ours) for one in gpus for ours in (OURS, OURS_DEPENDENT) if ours is OURS or _has_any(one, ours)
@@ -260,7 +272,10 @@ def _columns() -> tuple[Column, ...]:
 
 
 def _shapes(slug: str | None) -> list[GridShape]:
-    """The sixteen shapes that the targets are about; of another model what the file has."""
+    """Return the sixteen shapes of the targets.
+
+    Empty for another model, whose shapes come from the file.
+    """
     if slug != DEFAULT_MODEL:
         return []
     linears = [Split(find_model(DEFAULT_MODEL), tp).linear(layer) for layer in LAYER_LINEARS for tp in TP_DEGREES]
@@ -273,13 +288,13 @@ def _shape(point: KernelPoint) -> GridShape:
 
 
 def _shape_cells(shape: GridShape) -> tuple[str, ...]:
-    """The cells before the times; a weight of bf16 has 2 bytes."""
+    """Return the cells before the times; a bf16 weight has 2 bytes."""
     layer, tp, n, k = shape
     return layer, f"{tp}", f"{n}×{k}", formatting.decimal_bytes(2 * n * k)
 
 
 def _cell(point: KernelPoint | None, ours: Sequence[str], scale: formatting.Scale) -> str:
-    """`4.31 / 5.02 (1.165)`; empty where neither side was measured."""
+    """Return `4.31 / 5.02 (1.165)`; empty where neither side was measured."""
     own, library = (point.best(ours), point.best(LIBRARIES)) if point else (None, None)
     if own is None and library is None:
         return ""
@@ -297,7 +312,7 @@ def _by_layer(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[tuple[str, ...], .
     return tuple(tuple(row for row in rows if row[0] == layer) for layer in layers)
 
 
-# `kernels`: how near the kernels of each file come to the floor, and to what the library does.
+# `kernels` command: how near the kernels of each file come to the floor, and to the library.
 
 
 def kernels(
@@ -308,14 +323,16 @@ def kernels(
     *,
     as_grid: bool = False,
 ) -> None:
-    """Write for each file its kernels beside the library's; as JSON a list with an object for each file.
+    """Write the kernels of each file beside the library's.
+
+    As JSON the output is a list with an object for each file.
 
     Args:
         paths: result files.
-        model: whose linears; without it Llama-3-70B where a file has it, else its first.
-        format: how to write it.
-        to: where to; None for standard output.
-        as_grid: of GPUs alone, with a cell for each point.
+        model: model slug; by default Llama-3-70B where a file has it, else its first.
+        format: output format.
+        to: output path; None for standard output.
+        as_grid: write grids of GPUs only, with a cell for each point.
 
     Raises:
         UserError: an unknown model, a file that cannot be read, or a report that cannot be written.
@@ -327,14 +344,14 @@ def kernels(
 
 
 def file_blocks(selection: LinearSelection) -> list[Block]:
-    """One file: what it is, its kernels, the targets, what is missing."""
+    """Return the blocks of one file: header, kernels, targets, missing points."""
     file = selection.file
     above = result_tables.header_facts(file, machine.measured_ceilings(file), machine.known_gpu(file))
     return [above, *layer_blocks(selection), *result_tables.footer_facts(file)]
 
 
 def selection_record(selection: LinearSelection) -> dict[str, Any]:
-    """For a machine: SI units, medians, None where there is nothing to say."""
+    """Return the JSON record: SI units, medians, None for missing values."""
     judged = [
         (ours, target)
         for ours in (OURS, OURS_DEPENDENT)

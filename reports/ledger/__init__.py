@@ -1,1 +1,1 @@
-"""Where the time of a decoder layer goes: parts, launches, and their sum."""
+"""Time breakdown of a decoder layer: parts, launches, and their sum."""

@@ -1,14 +1,15 @@
-"""The ledger of one layer: where its time goes, pass by pass, and whether it takes as long as its parts together.
+"""Ledger of one layer: where its time goes, and its time against its parts' sum.
 
-In means, as sums are of means. Passes lie seconds apart and each one holds the layer and its parts, so every figure is
-worked out within a pass, and the spread between passes makes the intervals. In each pass the items add up to 100 %:
+Figures are means, as sums are of means. Passes lie seconds apart, and each holds the layer and its parts. So every
+figure is computed within a pass, and the spread between passes gives the intervals. In each pass the items add up to
+100 %:
 
     linears, attention, norms   parts alone, times their calls; on a CPU less a launch for each call
     launch gaps                 on a GPU eager − graph; on a CPU calls times the launch latency of the same run
     fusion gain                 t(gate_up_swiglu) − t(gate_up) − t(swiglu); of torch.compile its layer − torch's
-    cache effect                what is left: above zero where a part alone runs hotter than in a layer, which sends its
-                                weights through the caches between two calls, below where the layer finds in a cache
-                                what a part alone does not, and where calls overlap
+    cache effect                the rest: above zero where a part alone runs hotter than in a layer, which sends its
+                                weights through the caches between two calls; below zero where the layer finds in a
+                                cache what a part alone does not, and where calls overlap
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from specs import statistics
 from specs.layer import FUSED_GATE_UP, FUSING_IMPLEMENTATIONS, WHOLE_LAYER
 from specs.measurement import Case, Measurement
 
-# A whole layer in a result file, with its parts and whatever else its ledger needs.
+# A whole layer in a result file, with its parts and other inputs of its ledger.
 
 QUESTION = "layer"
 ITEM_PARTS: Mapping[str, tuple[str, ...]] = {
@@ -32,14 +33,14 @@ ITEM_PARTS: Mapping[str, tuple[str, ...]] = {
     "attention": ("attention",),
     "norms": ("norm", "rotary", "swiglu"),
 }
-"""Parts by the item of the ledger that they are summed in; norms are whatever is elementwise."""
+"""Parts that each ledger item sums; norms are all elementwise parts."""
 COMPILED = "torch-compile"
 PARTS_FROM = {COMPILED: "torch"}
-"""Whose parts stand for those of an implementation that cannot be timed part by part."""
+"""Source of the parts of an implementation that cannot be timed by parts."""
 
 
 LayerKey = tuple[str | None, int | None, int | None, int | None, int | None, int | None, str, bool]
-"""Model, tp, pp, tokens, batch, context, dtype, and whether the weights were cold."""
+"""Model, tp, pp, tokens, batch, context, dtype, and whether weights were cold."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class MeasuredLayer:
     """One layer by one implementation.
 
     Attributes:
-        file: where it stands.
-        whole: all of it, by launch.
+        file: the result file.
+        whole: the whole layer, by launch.
         parts: each part alone, by name, of the same implementation or its family: in a graph on a GPU, eager on a CPU.
-        plain: the layer by torch in the same launch as `parts`, which `torch-compile` is held against.
-        latency: what an eager launch takes on a CPU, by the same run.
+        plain: torch's layer in the launch of `parts`, with which `torch-compile` is compared.
+        latency: eager launch time on a CPU, by the same run.
     """
 
     file: ResultFile
@@ -62,36 +63,36 @@ class MeasuredLayer:
 
     @property
     def total(self) -> Measurement:
-        """What makes 100 %: as launched eagerly, if it was."""
+        """Measurement that is 100 %: the eager launch, where there is one."""
         return self.whole.get("eager") or next(iter(self.whole.values()))
 
     @property
     def device(self) -> Measurement | None:
-        """The layer in the launch that its parts were timed in; None where it is not there."""
+        """Layer in the launch that its parts were timed in; None if not measured."""
         return self.whole.get(_device_launch(self.file))
 
     @property
     def case(self) -> Case:
-        """The case that makes 100 %."""
+        """Case of the measurement that is 100 %."""
         return self.total.case
 
     @property
     def compiled(self) -> bool:
-        """Whether a compiler fuses what it likes, so that its parts cannot be timed alone."""
+        """True where a compiler chooses the fusion, so parts cannot be timed alone."""
         return self.case.implementation == COMPILED
 
     @property
     def unfused(self) -> bool:
-        """Whether the fused part is missing that the layer has in place of plain ones."""
+        """True where the layer has a fused part that was not measured alone."""
         return self.case.implementation in FUSING_IMPLEMENTATIONS and FUSED_GATE_UP not in self.parts
 
     def calls(self, name: str) -> int:
-        """How often a layer calls a part."""
+        """Return how often a layer calls a part."""
         return self.parts[name].case.per_layer or 1
 
     @cached_property
     def gaps(self) -> Sequence[str]:
-        """What the ledger of it lacks, in a few words each; empty where it can be closed."""
+        """Missing measurements, in a few words each; empty where the ledger closes."""
         family = PARTS_FROM.get(self.case.implementation, self.case.implementation)
         absent = [name for group in ITEM_PARTS.values() for name in group if name not in self.parts]
         launch = _device_launch(self.file)
@@ -103,20 +104,23 @@ class MeasuredLayer:
 
     @property
     def remarks(self) -> list[str]:
-        """What it lacks without harm to the other items."""
+        """Missing measurements that leave the other items intact."""
         if self.file.machine.get("gpu"):
             return [] if "eager" in self.whole else ["the layer launched eagerly: no launch gaps"]
         return [] if self.latency else ["the launch latency of suites/bench_ceilings.py: launches stay in the parts"]
 
     @property
     def used(self) -> list[Measurement]:
-        """All measurements that its figures come from."""
+        """All measurements behind the figures."""
         found = [*self.whole.values(), *self.parts.values(), self.plain, self.latency]
         return [one for one in found if one]
 
 
 def collect_layers(file: ResultFile) -> list[MeasuredLayer]:
-    """Every whole layer of a file with its parts, in the order of the file; a layer's launches make one of it."""
+    """Collect the whole layers of a file with their parts, in file order.
+
+    All launches of a layer form one entry.
+    """
     wholes: dict[tuple[LayerKey, str], dict[str, Measurement]] = {}
     parts: dict[tuple[LayerKey, str], dict[str, Measurement]] = {}
     for one in _timed_measurements(file):
@@ -142,12 +146,15 @@ def _timed_measurements(file: ResultFile) -> Iterator[Measurement]:
 
 
 def _device_launch(file: ResultFile) -> str:
-    """The launch that gives device time: a CPU has no graphs."""
+    """Return the launch that gives device time: a CPU has no graphs."""
     return "graph" if file.machine.get("gpu") else "eager"
 
 
 def _part_keys(case: Case) -> list[LayerKey]:
-    """Where a part belongs: one that streams nothing is hot alone, and a part of cold layers too."""
+    """Return the layers that a part belongs to.
+
+    A part that streams nothing is hot alone, and also belongs to cold layers.
+    """
     place, prompt = _layer_key(case), case.tokens != case.batch
     streams = case.layer not in ITEM_PARTS["norms"] and not (case.layer == "attention" and prompt)
     return [place] if streams or case.cache != "hot" else [place, (*place[:-1], True)]
@@ -155,13 +162,16 @@ def _part_keys(case: Case) -> list[LayerKey]:
 
 def _layer_key(case: Case) -> LayerKey:
     shape = case.tokens, case.batch, case.context
-    return case.model, case.tp, case.pp, *shape, case.dtype, case.cache != "hot"  # rotated-6: parts differ in how many
+    return case.model, case.tp, case.pp, *shape, case.dtype, case.cache != "hot"  # rotated-N: N differs by part
 
 
 ITEMS = (*ITEM_PARTS, "launch gaps", "fusion gain", "cache effect", "unaccounted")
-"""In the order of the ledger; the last stands in for the cache effect where a part is missing."""
+"""Items in the order of the ledger.
+
+The last item replaces the cache effect where a part is missing.
+"""
 SUM_TOLERANCE = 0.05
-"""The layer and the sum of its parts may differ by this much."""
+"""Largest relative difference between the layer and the sum of its parts."""
 SumVerdict = Literal["within 5 %", "over", "under", "straddles"]
 
 
@@ -173,7 +183,7 @@ class PassFigure:
 
     @property
     def mean(self) -> float:
-        """Over passes."""
+        """Mean over passes."""
         return fmean(self.by_pass)
 
     @cached_property
@@ -183,12 +193,12 @@ class PassFigure:
 
     @property
     def half_width(self) -> float | None:
-        """Half of it, in the unit of the figure."""
+        """Half of the interval, in the unit of the figure."""
         return (self.interval[1] - self.interval[0]) / 2 if self.interval else None
 
     @property
     def relative(self) -> float | None:
-        """The same as a share of the mean."""
+        """Half-width as a share of the mean."""
         return self.half_width / abs(self.mean) if self.half_width is not None and self.mean else None
 
 
@@ -203,17 +213,17 @@ class LedgerItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Where the time of a layer goes.
+    """Breakdown of a layer's time.
 
     Attributes:
-        layer: what was measured.
-        passes: that all its measurements have in common.
+        layer: the measurements.
+        passes: number of passes that all measurements have.
         seconds: the layer's time, which is 100 %.
-        items: what it consists of; they add up to it.
+        items: parts of the layer's time; they add up to it.
         parts: seconds of one call of each part alone, launch included.
-        device: seconds of the layer as its parts were timed, on a GPU without launch gaps; None where it was not.
-        sum_of_parts: seconds of the parts after fusion, as often as they are called; None where one is missing, and for
-            torch.compile, whose own parts nobody knows.
+        device: seconds of the layer in the launch of its parts, on a GPU without launch gaps; None if not measured.
+        sum_of_parts: seconds of the parts after fusion, times their calls; None where a part is missing, and for
+            torch.compile, whose parts are unknown.
     """
 
     layer: MeasuredLayer
@@ -226,24 +236,30 @@ class Ledger:
 
     @cached_property
     def ratio(self) -> PassFigure | None:
-        """The layer over the sum of its parts, launch gaps in neither on a GPU and in both on a CPU."""
+        """Layer over the sum of its parts.
+
+        Launch gaps are in neither on a GPU, and in both on a CPU.
+        """
         if not (self.device and self.sum_of_parts):
             return None
         return PassFigure([one / of for one, of in zip(self.device.by_pass, self.sum_of_parts.by_pass, strict=True)])
 
     @property
     def floor_share(self) -> float | None:
-        """The least time by the file's ceilings over the layer's; None where a ceiling is missing."""
+        """Minimum time by the file's ceilings over the layer's time.
+
+        None where a ceiling is missing.
+        """
         floor = CaseMetrics(self.layer.total, machine.measured_ceilings(self.layer.file), None).floor_seconds
         return floor / self.seconds.mean if floor else None
 
     def share(self, name: str) -> PassFigure | None:
-        """Of one item; None where the ledger does not have it."""
+        """Return the share of one item; None where the ledger lacks it."""
         return next((item.share for item in self.items if item.name == name), None)
 
     @property
     def verdict(self) -> SumVerdict | None:
-        """Whether the layer takes as long as its parts; None without an interval."""
+        """Verdict on the layer against the sum of its parts; None without an interval."""
         ends = self.ratio.interval if self.ratio else None
         if ends is None:
             return None
@@ -254,12 +270,12 @@ class Ledger:
 
     @property
     def missing(self) -> list[str]:
-        """What the ledger lacks."""
+        """Missing measurements, in words."""
         return [*self.layer.gaps, *self.layer.remarks]
 
 
 def build_ledger(layer: MeasuredLayer) -> Ledger:
-    """Work the ledger out, over the passes that all measurements have in common."""
+    """Compute the ledger over the passes that all measurements have."""
     passes = range(min(len(one.seconds) for one in layer.used))
     turns = [_items(layer, turn) for turn in passes]
     seconds = [_mean(layer.total, turn) for turn in passes]
@@ -286,7 +302,10 @@ def build_ledger(layer: MeasuredLayer) -> Ledger:
 
 
 def _items(layer: MeasuredLayer, turn: int) -> dict[str, float]:
-    """Seconds of each item in one pass; one that a missing part belongs to is left out, and no cache effect is told."""
+    """Return the seconds of each item in one pass.
+
+    An item with a missing part is left out, and the cache effect is then not given.
+    """
     launch = _mean(layer.latency, turn) if layer.latency else 0.0
     items, calls = {}, 0
     for group, names in ITEM_PARTS.items():
@@ -304,12 +323,15 @@ def _items(layer: MeasuredLayer, turn: int) -> dict[str, float]:
 
 
 def _parts(layer: MeasuredLayer, turn: int) -> float:
-    """Seconds of all plain parts, launches included."""
+    """Return the seconds of all plain parts, launches included."""
     return sum(layer.calls(name) * _mean(layer.parts[name], turn) for names in ITEM_PARTS.values() for name in names)
 
 
 def _fusion(layer: MeasuredLayer, turn: int) -> float:
-    """What fusing saves, as a negative number of seconds; 0 where nothing is fused."""
+    """Return the seconds that fusion saves, as a negative number.
+
+    0 where nothing is fused.
+    """
     if layer.plain and layer.device:
         return _mean(layer.device, turn) - _mean(layer.plain, turn)
     fused = [layer.parts.get(name) for name in (FUSED_GATE_UP, "gate_up", "swiglu")]

@@ -1,4 +1,7 @@
-"""The report's chapter on whole layers: a ledger for each, and what the fastest say in words."""
+"""Report chapter on whole layers, and the `ledger` command.
+
+The chapter has a ledger for each layer, and sentences on the fastest layers.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +18,11 @@ from reports.results import ResultFile
 from specs.errors import UserError
 from specs.layer import FUSED_GATE_UP
 
-# A ledger for a machine: SI units, means, None where there is nothing to say.
+# JSON record of a ledger: SI units, means, None for missing values.
 
 
 def ledger_record(one: Ledger) -> dict[str, Any]:
-    """One layer; the shares of its items add up to 1."""
+    """Return the record of one layer; the shares of its items add up to 1."""
     case, ratio = one.layer.case, _interval(one.ratio)
     return {
         "file": str(one.layer.file.path),
@@ -87,7 +90,7 @@ NEEDS_PASSES = "a single pass gives no interval"
 
 
 def ledger_tables(ledgers: Sequence[Ledger]) -> list[Table]:
-    """Where the time goes, and the parts that it was worked out from; nothing without a whole layer."""
+    """Return the ledger and its parts as tables; none without a whole layer."""
     return [_shares(ledgers), _parts(ledgers)] if ledgers else []
 
 
@@ -140,7 +143,7 @@ def _item_column(name: str) -> tuple[Column, Cell]:
 
 
 def _share(share: PassFigure | None) -> str:
-    """A share in percent, with the half-width of its interval in points: `93.1 ±0.4`."""
+    """Return a share in percent with its half-width in points: `93.1 ±0.4`."""
     if share is None or not any(share.by_pass):
         return DASH
     width = "" if share.half_width is None else f" ±{100 * share.half_width:.1f}"
@@ -164,23 +167,26 @@ ITEM_WORDS = {
 }
 VERDICT_WORDS = {"straddles": "the interval reaches across 5 %"}
 MIN_SHARE = 0.005
-"""Share of a layer below which a sentence passes over it."""
+"""Share of a layer below which a sentence omits an item."""
 
 
 @dataclass(frozen=True)
 class FileLedgers:
-    """The ledgers of one file; `name` tells its machine from the others of a report."""
+    """Ledgers of one file; `name` identifies its machine within a report."""
 
     name: str
     file: ResultFile
     ledgers: Sequence[Ledger]
 
     def tables(self) -> list[Table]:
-        """Shares, and parts alone."""
+        """Return the tables of shares and of parts alone."""
         return ledger_tables(self.ledgers)
 
     def sentences(self) -> list[str]:
-        """For each split of each model the fastest layer at the fewest and at the most tokens of a batch."""
+        """Return sentences on the fastest layer of each split of each model.
+
+        Each split has a sentence for its smallest and for its largest batch, in tokens.
+        """
         splits: dict[tuple[str | None, int | None, str], dict[int, list[Ledger]]] = {}
         for one in self.ledgers:
             case = one.layer.case
@@ -212,13 +218,13 @@ class FileLedgers:
 
 
 def _is_sure(share: PassFigure | None) -> bool:
-    """Whether its interval leaves out zero."""
+    """Return whether the interval excludes zero."""
     return bool(share and share.interval and not share.interval[0] <= 0 <= share.interval[1])
 
 
 @dataclass(frozen=True)
 class LedgerSection:
-    """The ledgers of all files."""
+    """Ledgers of all files."""
 
     file_ledgers: Sequence[FileLedgers]
 
@@ -226,11 +232,11 @@ class LedgerSection:
         return bool(self.file_ledgers)
 
     def sentences(self) -> list[str]:
-        """What they say in words."""
+        """Return the sentences of all files."""
         return [text for one in self.file_ledgers for text in one.sentences()]
 
     def blocks(self) -> list[Block]:
-        """For the terminal."""
+        """Return the blocks for the terminal."""
         if not self:
             return []
         blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
@@ -239,12 +245,12 @@ class LedgerSection:
         return blocks
 
     def data(self) -> list[dict[str, Any]]:
-        """For a machine."""
+        """Return the JSON records of all ledgers."""
         return [ledger_record(ledger) for one in self.file_ledgers for ledger in one.ledgers]
 
 
 def build_section(files: Sequence[ResultFile]) -> LedgerSection:
-    """The ledgers of those files that hold whole layers."""
+    """Build the section from the files that hold whole layers."""
     found = [
         FileLedgers(
             distinct_gpu_name(file, files), file, [build_ledger(layer) for layer in ledger_ledger.collect_layers(file)]
@@ -254,16 +260,16 @@ def build_section(files: Sequence[ResultFile]) -> LedgerSection:
     return LedgerSection([one for one in found if one.ledgers])
 
 
-# `ledger`: where the time of each whole layer goes.
+# `ledger` command: where the time of each whole layer goes.
 
 MEASURE_HINT = "`pytest suites/bench_layer.py suites/bench_ceilings.py --benchmark-json=out.json` measures them"
 
 
 def ledger(paths: Sequence[Path], format: Format, to: Path | None) -> None:  # noqa: A002
-    """Write the ledgers of each file; as JSON a list of all of them.
+    """Write the ledgers of each file; as JSON a list of all ledgers.
 
     Raises:
-        UserError: a file cannot be read, none holds a whole layer, or the report cannot be written.
+        UserError: a file cannot be read, no file holds a whole layer, or the report cannot be written.
     """
     loaded = results.load_all(paths)
     found = build_section(loaded)

@@ -1,4 +1,4 @@
-"""What a plan says of TP against PP, in a sentence."""
+"""Answer of a plan in sentences: TP against PP, and better splits."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,18 +11,18 @@ from reports.plan.query import PlanQuery
 
 
 def answer_sentence(plan: Plan) -> str:
-    """Below which batch TP is faster, from which on async PP gives more tokens a second for good, what beats both."""
+    """State where TP leads, where async PP leads for good, and what beats both."""
     found = "; ".join((_crossover_clause(plan), *_better_deployments(plan)))
     return f"On {plan.query.gpus} x {plan.profile.name} ({query_description(plan.query)}): {found}."
 
 
 def short_answer(plan: Plan, name: str) -> str:
-    """The same of a system by this name in few words, after `lead`."""
+    """State the answer for a named system in few words, after `short_answers_intro`."""
     return f"On {plan.query.gpus} x {name}: {'; '.join((_short_crossover(plan), *_better_deployments(plan)))}."
 
 
 def short_answers_intro(query: PlanQuery) -> str:
-    """What comes before the brief answers of several systems."""
+    """Introduction to the short answers of several systems."""
     return (
         f"Planned over {query.gpus} GPUs ({query_description(query)}), which is ahead at which batches, PP for good; "
         "between two "
@@ -31,7 +31,7 @@ def short_answers_intro(query: PlanQuery) -> str:
 
 
 def query_description(query: PlanQuery) -> str:
-    """What is asked, and that nothing of it was run."""
+    """Description of the query, and that its steps are estimated, not run."""
     kind = "modelled for other links" if query.interconnect.is_hypothetical else "put together from parts, not run"
     model = f"{query.model} cut to {query.layers} layers" if query.layers else query.model
     return f"{model}, {query.dtype}, context {query.context}; {kind}"
@@ -69,7 +69,7 @@ def _crossover_clause(plan: Plan) -> str:
 
 
 def _why_no_crossover(plan: Plan) -> str:
-    """Where there is no crossover, and what the first of the two that cannot be planned has none of."""
+    """Text on why there is no crossover, with the first reason of TP or PP."""
     gpus = plan.query.gpus
     if gpus == 1:
         return "one GPU leaves nothing to cut"
@@ -79,7 +79,7 @@ def _why_no_crossover(plan: Plan) -> str:
 
 
 def _tp_leads_first(found: PlannedCrossover) -> bool:
-    """Whether TP surely leads at any batch that was looked at."""
+    """Return whether TP surely leads at any batch searched."""
     return found.low is not None and found.low > found.batch_range[0]
 
 
@@ -88,7 +88,7 @@ def _median_clause(found: PlannedCrossover) -> str:
 
 
 def _uncertain_range_clause(found: PlannedCrossover) -> str:
-    """What holds where PP may lead and does not yet surely."""
+    """Clause on batches where PP may lead but does not surely; empty without any."""
     if found.low == found.high:
         return ""
     least = "" if _tp_leads_first(found) else ", the least looked at,"
@@ -99,7 +99,7 @@ def _uncertain_range_clause(found: PlannedCrossover) -> str:
 
 
 def _ambiguous_clause(found: PlannedCrossover, tp: str, pp: str, bound: str) -> str:
-    """Where some variants cross and others do not."""
+    """Clause where some variants cross and others do not."""
     never = sum(1 for one in found.leads_from.values() if one is None)
     lead = f"{tp} is faster below a batch of {found.low}" if _tp_leads_first(found) else ""
     rest = (
@@ -110,7 +110,10 @@ def _ambiguous_clause(found: PlannedCrossover, tp: str, pp: str, bound: str) -> 
 
 
 def _better_deployments(plan: Plan) -> Iterator[str]:
-    """What beats both at the batch nearest to the crossover where anything does; without a crossover what is best."""
+    """Yield the deployment that beats TP and PP nearest the crossover, if any.
+
+    Without a crossover, yield the best deployments.
+    """
     if plan.crossover is None:
         yield from _best_deployments(plan)
         return
@@ -124,7 +127,7 @@ def _better_deployments(plan: Plan) -> Iterator[str]:
 
 
 def _best_deployments(plan: Plan) -> Iterator[str]:
-    """At the middle one and the largest of the batches asked for."""
+    """Yield the best deployment at the median and at the largest requested batch."""
     batches = plan.batches
     for batch in dict.fromkeys((batches[(len(batches) - 1) // 2], batches[-1])):
         there = plan.at(batch)
@@ -135,7 +138,10 @@ def _best_deployments(plan: Plan) -> Iterator[str]:
 
 
 def better_than_both(plan: Plan, batch: int) -> tuple[PlanPoint, PlanPoint, PlanPoint] | None:
-    """The fastest of a batch, TP and async PP over all GPUs; None where the fastest is one of these two."""
+    """Fastest point of a batch, and TP and async PP over all GPUs.
+
+    None where TP or PP is the fastest, or was not planned.
+    """
     there = plan.at(batch)
     best = max(there, key=lambda one: one.tokens_per_second)
     tp, pp = tp_and_pp_points(plan, there)
@@ -147,7 +153,7 @@ def _deployment_gives(one: PlanPoint) -> str:
 
 
 def tp_and_pp_points(plan: Plan, points: Sequence[PlanPoint]) -> tuple[PlanPoint | None, PlanPoint | None]:
-    """TP over all GPUs and the fastest async PP over all of them, among points of one batch."""
+    """TP and the fastest async PP over all GPUs, among points of one batch."""
     gpus = plan.query.gpus
     tp = next((one for one in points if one.deployment.tp == gpus), None)
     stages = [one for one in points if one.deployment.pp == gpus and one.deployment.schedule == "async"]
@@ -155,12 +161,15 @@ def tp_and_pp_points(plan: Plan, points: Sequence[PlanPoint]) -> tuple[PlanPoint
 
 
 def is_surely_faster(best: PlanPoint, others: Sequence[PlanPoint]) -> bool:
-    """Whether its bounds lie below all of theirs."""
+    """Return whether the bounds of `best` lie below those of all `others`."""
     return all(best.high < one.low for one in others)
 
 
 def batches_near_crossover(plan: Plan) -> list[int]:
-    """The batches asked for, those near the crossover first: there the two are alike and a third matters most."""
+    """Requested batches, those nearest the crossover first.
+
+    There TP and PP are alike, and a third deployment matters most.
+    """
     batches = plan.batches
     at = plan.crossover.batch if plan.crossover and plan.crossover.batch else batches[-1]
     return sorted(batches, key=lambda batch: abs(batch - at))

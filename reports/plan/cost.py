@@ -1,4 +1,4 @@
-"""Times of what one rank computes, found in result files: shares, whole layers, linears, attention."""
+"""Costs of a rank's compute, all-reduces and stage-to-stage messages."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,17 +28,20 @@ from specs.units import format_bytes
 
 LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
 LAUNCH_PREFERENCE = ("graph", "eager", "unknown")
-"""A step runs in a graph: what was timed in one goes first, and stands alone where it is."""
+"""Launch modes, best first.
+
+A step runs in a graph, so timings in a graph exclude the rest.
+"""
 SizedMeasurements = Iterable[tuple[int, Measurement]]
 
 
 class ComputeCosts:
-    """Of one implementation and one model.
+    """Compute costs of one implementation of one model.
 
     Args:
-        system: what was measured.
-        asked: model and context.
-        implementation: whose linears; attention may be another's where it has none.
+        profile: hardware and its measurements.
+        query: model and context.
+        implementation: source of the linears; where it has no attention, another's is used.
     """
 
     def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
@@ -46,7 +49,10 @@ class ComputeCosts:
         self._decoding: dict[int, Mapping[int, CostCurve]] = {}
 
     def layer(self, split: Split, sequences: int, busy: int) -> Cost | None:
-        """A whole layer in decode: as a rank's share beside `busy` ranks in all, or alone on the device."""
+        """Cost of a whole decode layer; None where no file covers the batch.
+
+        A rank's share, measured beside `busy` ranks, comes before a layer measured alone.
+        """
         context = self._query.context
         share = self._curve(
             ("share", split.tp, busy, context),
@@ -70,10 +76,10 @@ class ComputeCosts:
         return whole.at(sequences) if whole and whole.covers(sequences) else None
 
     def linears(self, split: Split, rows: float) -> Cost:
-        """All of a layer's.
+        """Cost of all linears of a layer.
 
         Raises:
-            MissingError: one was not measured, or not with as many tokens.
+            MissingMeasurementError: a linear was not measured, or not with as many tokens.
         """
         found = [self._linear(split, name, rows) for name in LAYER_LINEARS]
         how, cases = (
@@ -83,10 +89,10 @@ class ComputeCosts:
         return _with_provenance(sum_costs(found), how, cases)
 
     def head(self, split: Split, rows: float, busy: int) -> Cost:
-        """The LM head; where this many rows of the vocabulary were not measured, in proportion to others.
+        """Cost of the LM head; an unmeasured vocabulary width is scaled from another.
 
         Raises:
-            MissingError: none was measured.
+            MissingMeasurementError: no LM head was measured with as many tokens.
         """
         n = split.vocab_per_rank
         for at_once, fits in ((busy, partial(_is_share_beside, busy)), (None, _is_alone)):
@@ -99,15 +105,17 @@ class ComputeCosts:
 
     @cached_property
     def _lm_head_widths(self) -> set[int]:
-        """Of the vocabulary, that LM heads were measured with."""
+        """Vocabulary widths with which LM heads were measured."""
         found = self._profile.measurements_by_layer.get(("linear", self._query.model, HEAD_SHARE), ())
         return {one.case.n for one in found if one.case.n}
 
     def attention(self, split: Split, sequences: int) -> Cost:
-        """Of decode over the asked context; beyond the largest batch it goes on in proportion, as its cache does.
+        """Cost of decode attention; contexts are interpolated.
+
+        Beyond the largest batch the cost grows linearly, as the KV cache does.
 
         Raises:
-            MissingError: there is none for these heads, or for contexts around the asked one.
+            MissingMeasurementError: none for these heads, or for contexts around the query's.
         """
         context = self._query.context
         curves = self._decode_curves(split)
@@ -132,10 +140,10 @@ class ComputeCosts:
         )
 
     def prompt_attention(self, split: Split, tokens: float) -> Cost:
-        """Of one prompt.
+        """Cost of prefill attention over one prompt.
 
         Raises:
-            MissingError: there is none for these heads.
+            MissingMeasurementError: none for these heads.
         """
         found = self._own_or_fastest_curve(
             ("prompt", split.tp),
@@ -172,10 +180,10 @@ class ComputeCosts:
         return found.at(rows)
 
     def _raise_if_only_shares(self, split: Split) -> None:
-        """Say what shares there are, where those are all that was measured of the model.
+        """Raise where only ranks' shares of layers were measured.
 
         Raises:
-            MissingError: so it is.
+            MissingMeasurementError: the message lists the shares.
         """
         cases = [
             one.case
@@ -199,7 +207,7 @@ class ComputeCosts:
         )
 
     def _linears(self, name: str) -> Iterator[Measurement]:
-        """Those of this model and implementation that ran alone on their device."""
+        """Yield linears of this model and implementation that ran alone."""
         for one in self._profile.measurements_by_layer.get(("linear", self._query.model, name), ()):
             if (
                 one.case.implementation == self._implementation
@@ -211,7 +219,7 @@ class ComputeCosts:
     def _curve(
         self, key: tuple[object, ...], fits: Callable[[Measurement], bool], op: str, layer: str | None = None
     ) -> CostCurve | None:
-        """Over tokens, of what fits among the cases of this model and implementation."""
+        """Cost over tokens of this implementation's fitting cases; None if none."""
         of = self._query.model, layer or op, self._implementation
 
         def points(launch: str) -> SizedMeasurements:
@@ -226,7 +234,7 @@ class ComputeCosts:
         return None
 
     def _decode_curves(self, split: Split) -> Mapping[int, CostCurve]:
-        """Of decode attention of these heads by context."""
+        """Decode attention costs by context."""
         if split.tp not in self._decoding:
             found = self._by_context(split, "decode").items()
             curves = {
@@ -236,7 +244,7 @@ class ComputeCosts:
         return self._decoding[split.tp]
 
     def _by_context(self, split: Split, phase: str) -> Mapping[int, Sequence[Measurement]]:
-        """Attention of these heads by context, whoever's."""
+        """Attention measurements by context, from any implementation."""
         key = self._query.model, phase, split.tp
         if key not in self._profile.attention_by_context:
             found: dict[int, list[Measurement]] = {}
@@ -249,7 +257,7 @@ class ComputeCosts:
     def _own_or_fastest_curve(
         self, key: tuple[object, ...], among: Sequence[Measurement], fits: Callable[[Measurement], bool]
     ) -> CostCurve | None:
-        """Over tokens the implementation's own attention, else the fastest at each size."""
+        """Cost over tokens: the implementation's own attention, else the fastest."""
 
         def points(own: bool) -> SizedMeasurements:
             for one in among:
@@ -261,7 +269,7 @@ class ComputeCosts:
         return own or self._profile.curve((*of, ""), partial(points, False))
 
     def _is_attention_of_rank(self, one: Measurement, split: Split, phase: str) -> bool:
-        """Whether it is attention of one rank of this split, in this phase."""
+        """Return whether a measurement is a rank's attention in this phase."""
         case = one.case
         decode = case.layer == "decode" or (case.layer == "attention" and case.batch == case.tokens)
         return (
@@ -287,41 +295,40 @@ def _with_provenance(cost: Cost, provenance: str, cases: tuple[str, ...]) -> Cos
     return Cost(cost.seconds, cost.low, cost.high, cost.half_width, provenance, tuple(dict.fromkeys(cases)))
 
 
-# Messages over a link that somebody imagines: faster or slower, further away, or shared with others.
+# Messages over a hypothetical link: another bandwidth or latency, or shared with other traffic.
 
 UNCHANGED_LINKS = Interconnect()
 
 
 def modelled_hop_cost(message_bytes: int, interconnect: Interconnect, usual: Assumption, usual_rate: float) -> Cost:
-    """A hop of which nothing was measured: what is not imagined is assumed."""
+    """Cost of an unmeasured hop; figures that the query does not set are assumed."""
     moved = message_bytes / available_rate(interconnect, usual_rate)
     seconds, low, high = (wait + moved for wait in latency_range(interconnect, usual))
     return Cost(seconds, low, high, 0.0, "assumed" if interconnect == UNCHANGED_LINKS else "modelled")
 
 
 def available_rate(interconnect: Interconnect, usual: float) -> float:
-    """Bytes a second of a link, in one direction, that are left by whoever else uses it."""
+    """Rate of a link that other users leave, in bytes/s and one direction."""
     return (interconnect.bytes_per_second or usual) * interconnect.share
 
 
 def latency_range(interconnect: Interconnect, usual: Assumption) -> tuple[float, float, float]:
-    """Seconds of a message, the least and the most."""
+    """Latency of a message in seconds: value, low, high."""
     given = interconnect.latency_seconds
     return (usual.value, usual.low, usual.high) if given is None else (given, given, given)
 
 
 def rescale_to_link(curve: CostCurve, message_bytes: int, interconnect: Interconnect, usual_rate: float) -> Cost:
-    """What was measured, on another link.
+    """Rescale a measured message time to another link.
 
-    The smallest message has the latency: it scales as the imagined latency does against what is assumed of a hop. What
-    a message takes beyond that was spent moving bytes: it scales with the rates, so an algorithm stays as good as it
-    is.
+    The smallest message shows the latency, which scales by the hypothetical over the assumed latency. The rest moved
+    bytes and scales with the rates, so an algorithm keeps its efficiency.
 
     Args:
         curve: measured times over bytes.
-        message_bytes: of the message.
-        interconnect: what is imagined.
-        usual_rate: of the link as it is, in bytes a second and one direction.
+        message_bytes: size of the message.
+        interconnect: the hypothetical link.
+        usual_rate: rate of the existing link, in bytes/s and one direction.
     """
     start, one = curve.at(curve.sizes[0]), curve.at(message_bytes)
     given = interconnect.latency_seconds
@@ -332,24 +339,24 @@ def rescale_to_link(curve: CostCurve, message_bytes: int, interconnect: Intercon
 
 
 def measured_link_rate(curve: CostCurve, op: str, ranks: int) -> float:
-    """What the largest message reaches over a link, in bytes a second and one direction."""
+    """Rate of the largest message over a link, in bytes/s and one direction."""
     most = curve.sizes[-1]
     return TRAFFIC[op].sent_factor(ranks) * most / curve.at(most).seconds
 
 
-# What messages between ranks take: all-reduces by whose kernel and how launched, and hops from stage to stage.
+# Costs of messages: all-reduces by kernel family and launch mode, and hops (stage-to-stage messages).
 
 HOP_OP = "ping_pong"
 BACKEND_FAMILIES = {"custom": ("custom",), "nccl": ("nccl", "rccl")}
 
 
 class CommCosts:
-    """What one implementation's messages take.
+    """Message costs of one implementation.
 
     Args:
-        system: what was measured.
-        asked: backend and links.
-        implementation: of the linears: an engine's own kernel goes with its own linears.
+        profile: hardware and its measurements.
+        query: backend and links.
+        implementation: source of the linears; an engine's own all-reduce goes only with its own linears.
     """
 
     def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
@@ -358,10 +365,10 @@ class CommCosts:
         self._known_hops: dict[tuple[int, bool], Cost] = {}
 
     def all_reduce(self, ranks: int, message_bytes: int) -> Cost:
-        """Over neighbouring ranks.
+        """Cost of an all-reduce over neighbouring ranks.
 
         Raises:
-            MissingError: there is none for so many ranks, or for messages as large.
+            MissingMeasurementError: none for as many ranks, or for messages as large.
         """
         key = ranks, message_bytes
         if key not in self._known:
@@ -374,7 +381,10 @@ class CommCosts:
         return self._known[key]
 
     def hop(self, message_bytes: int, *, across: bool = False) -> Cost:
-        """From a rank to another, in one host or across two: measured where it was, else by what is assumed."""
+        """Cost of a message between ranks, in one host or across two.
+
+        Measured within a host where possible, else assumed.
+        """
         key = message_bytes, across
         if key not in self._known_hops:
             self._known_hops[key] = self._hop(*key)
@@ -399,11 +409,11 @@ class CommCosts:
 
     @property
     def _link_rate(self) -> float | None:
-        """Of the GPUs' own link by its datasheet, in bytes a second and one direction."""
+        """Datasheet rate of the GPUs' own link, in bytes/s and one direction."""
         return self._profile.gpu.link_bytes_per_second if self._profile.gpu else None
 
     def _within_node(self, ranks: int, message_bytes: int) -> Cost:
-        """In one host: the fastest of what the backend allows."""
+        """Cost in one host: the fastest all-reduce that the backend allows."""
         curves = self._curves(ranks)
         fitting = [one for one in curves if one.covers(message_bytes)]
         if not curves:
@@ -419,7 +429,7 @@ class CommCosts:
         )
 
     def _all_reduce_cost(self, curve: CostCurve, ranks: int, message_bytes: int) -> Cost:
-        """One kind, on the link that is imagined if that is the one in the host."""
+        """Cost of one kind of all-reduce, rescaled to a hypothetical link in the host."""
         fabric = self._query.interconnect
         if not fabric.changes_link:
             return curve.at(message_bytes)
@@ -427,7 +437,10 @@ class CommCosts:
         return rescale_to_link(curve, message_bytes, fabric, rate)
 
     def _across_nodes(self, ranks: int, nodes: int, message_bytes: int) -> Cost:
-        """Within each host, then between hosts for each GPU's part of the message, in a ring."""
+        """Cost within each host, then between hosts for each GPU's part of the message.
+
+        Bytes between hosts are a ring's. Latency counts 2 ceil(log2(nodes)) messages.
+        """
         fabric = self._query.interconnect
         inside = ranks // nodes
         first = self._within_node(inside, message_bytes) if inside > 1 else Cost(0.0, 0.0, 0.0)
@@ -449,7 +462,7 @@ class CommCosts:
         return [one for kind in kinds if (one := self._curve(kind, ranks))]
 
     def _curve(self, kind: str, ranks: int) -> CostCurve | None:
-        """Of one kind, launched in the first of the ways asked for that there is."""
+        """Costs of one kind, in the first requested launch mode that was measured."""
         for launch in self._query.launches:
             who = self._implementation if kind == "custom" else ""
             key = "all_reduce", kind, who, ranks, launch
@@ -464,7 +477,7 @@ class CommCosts:
                 yield case.message_bytes, one
 
     def _all_reduces(self) -> Iterator[Measurement]:
-        """Back to back, of elements that are as wide."""
+        """Yield back-to-back all-reduces of equally wide elements."""
         dtype = self._profile.dtype
         alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
         for one in self._profile.measurements_by_op.get("all_reduce", ()):
@@ -487,7 +500,7 @@ class CommCosts:
         )
 
     def _ping_pong_curve(self) -> CostCurve | None:
-        """One way of a ping-pong: from the call to the message's being there."""
+        """Cost over bytes of one way of a ping-pong, from call to arrival."""
         found = self._profile.measurements_by_op.get(HOP_OP, ())
 
         def points() -> Iterator[tuple[int, Measurement]]:

@@ -1,7 +1,7 @@
-"""From which batch on async PP gives more tokens a second than TP, as a range over everything that is in doubt.
+"""Range of batches from which async PP gives more tokens/s than TP.
 
-Whoever's parts, elementwise kernels counted or not, and layers dealt evenly or balanced: each is a variant, and TP and
-PP are compared within it. Where steps jump at tile sizes TP may come to the front again; the range spans that.
+A variant is an implementation with elementwise kernels counted or not, and layers partitioned evenly or balanced. TP
+and PP are compared within a variant. Where steps jump at tile sizes TP may lead again; the range spans such batches.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ from specs.errors import UserError
 from specs.parallel import PARTITIONS, Deployment, Split
 
 MAX_BATCH = 8192
-"""Sequences beyond which nobody looks."""
+"""Search limit in sequences."""
 CrossoverVerdict = Literal["crossover", "tp", "pp", "ambiguous"]
 
 
 @dataclass(frozen=True)
 class PlannedCrossover:
-    """Where PP overtakes.
+    """Batches from which PP leads.
 
     Attributes:
-        batch: from which on it leads, the middle over variants; None where it does not in all of them.
-        low: from which on it may lead in some variant; None where it may in none.
-        high: from which on it surely leads in every variant; None where it does not in all.
-        verdict: crossover, where PP overtakes in every variant; tp or pp, where one leads at every batch in all of
-            them; else ambiguous.
-        batch_range: the smallest and the largest batch.
-        bound_by: what ends the batches: memory, or what was measured, in words; empty where nothing does.
-        leads_from: of each variant the batch from which on PP leads; None where it does not.
+        batch: batch from which PP leads, the median over variants; None where PP does not lead in all variants.
+        low: batch from which PP may lead in some variant; None where it may in none.
+        high: batch from which PP surely leads in every variant; None where it does not in all.
+        verdict: crossover: PP overtakes in every variant. tp or pp: that side leads at every batch in every variant.
+            ambiguous: otherwise.
+        batch_range: smallest and largest batch searched.
+        bound_by: limit of the batches in words, memory or measurements; empty where the search limit applies.
+        leads_from: batch from which PP leads in each variant; None where it does not lead.
     """
 
     batch: int | None
@@ -48,7 +48,7 @@ class PlannedCrossover:
 
 
 def find_crossover(parts: Sequence[PartCosts], profile: HardwareProfile, query: PlanQuery) -> PlannedCrossover | None:
-    """The crossover over all GPUs; None where TP or PP cannot be planned there."""
+    """Find the crossover over all GPUs; None where TP or PP cannot be planned."""
     if query.gpus < 2:
         return None
     try:
@@ -68,7 +68,10 @@ def find_crossover(parts: Sequence[PartCosts], profile: HardwareProfile, query: 
 
 @dataclass(frozen=True)
 class _LeadBatches:
-    """Of one variant: from which batch on PP leads, may lead, surely leads; and the last one that has its parts."""
+    """Batches of a variant from which PP leads, may lead, and surely leads.
+
+    `last`: last batch for which all parts were measured.
+    """
 
     leads_from: int | None
     earliest: int | None
@@ -77,7 +80,10 @@ class _LeadBatches:
 
 
 def _searched_batches(profile: HardwareProfile, query: PlanQuery) -> tuple[list[int], str]:
-    """Multiples of the GPUs, so that micro-batches are equal, as far as memory holds them under both."""
+    """Batches to search, and their limit in words.
+
+    The batches are multiples of the GPUs, so that microbatches are equal. Memory has to hold them under both TP and PP.
+    """
     most, bound = MAX_BATCH, ""
     for one in (_tp_deployment(query), *(_pp_deployment(query, way, 1) for way in PARTITIONS)):
         one.split(query.truncated_model)
@@ -98,7 +104,10 @@ def _pp_deployment(query: PlanQuery, partition: str, factor: int) -> Deployment:
 def _leads_by_partition(
     parts: PartCosts, profile: HardwareProfile, batches: Sequence[int]
 ) -> dict[str, _LeadBatches | None]:
-    """Of each partition. The batches end where a part was not measured with as many tokens."""
+    """Lead batches of a variant by partition.
+
+    The batches end where a part was not measured with as many tokens.
+    """
     tp = _fastest_steps(parts, profile, [_tp_deployment(parts.query)], batches)
     if not tp:
         return {}
@@ -113,7 +122,10 @@ def _leads_by_partition(
 
 
 def _lead_batches(batches: Sequence[int], ratios: Sequence[tuple[float, float, float]]) -> _LeadBatches:
-    """Of t(TP) / t(PP) at each batch: the least that it may be, its figure, the most."""
+    """Lead batches from t(TP) / t(PP) at each batch.
+
+    A ratio has a lower bound, an estimate and an upper bound.
+    """
     by = maybe = surely = None
     for batch, (least, middle, most) in zip(batches, ratios, strict=False):
         maybe = batch if maybe is None and most >= 1 else maybe
@@ -125,7 +137,7 @@ def _lead_batches(batches: Sequence[int], ratios: Sequence[tuple[float, float, f
 def _fastest_steps(
     parts: PartCosts, profile: HardwareProfile, deployments: Sequence[Deployment], batches: Sequence[int]
 ) -> list[StepBounds]:
-    """At each batch the fastest way, of those whose micro-batches are equal there."""
+    """Fastest step at each batch, among deployments with equal microbatches there."""
     split = deployments[0].split(parts.query.truncated_model)
     found: dict[int, list[StepBounds]] = {}
     for deployment in deployments:
@@ -139,9 +151,10 @@ def _fastest_steps(
 def _cached_steps(
     parts: PartCosts, profile: HardwareProfile, deployment: Deployment, split: Split, grid: Sequence[int]
 ) -> list[StepBounds]:
-    """One way at each batch; without all-reduces once for all backends.
+    """Steps of one deployment at each batch.
 
-    What was published is one figure a size; intervals from passes bend where they like.
+    Without all-reduces (tp 1) all backends share them. Published curves have one figure per size and bend only there.
+    Intervals from passes may bend anywhere.
     """
     usual = replace(parts.query, backend="best", launches=()) if deployment.tp == 1 else parts.query
     key = parts.variant, usual, deployment, tuple(grid)
@@ -158,7 +171,7 @@ def _interpolated_steps(
         return StepBounds(step.seconds, step.low, step.high)
 
     try:
-        for batch in grid[:1]:  # so that its curves are there to be asked for their bends
+        for batch in grid[:1]:  # builds the curves whose bends are needed below
             at(batch)
     except MissingMeasurementError:
         return []
@@ -166,7 +179,7 @@ def _interpolated_steps(
 
 
 def _breakpoints(parts: PartCosts, profile: HardwareProfile, deployment: Deployment) -> set[float]:
-    """Batches at which any curve that was looked up may bend, whether its sizes are tokens or bytes of a message."""
+    """Batches at which any used curve may bend, over tokens or over message bytes."""
     query, sizes = parts.query, profile.sizes
     row, chunk = (
         query.truncated_model.hidden * parts.itemsize,
@@ -179,7 +192,7 @@ def _breakpoints(parts: PartCosts, profile: HardwareProfile, deployment: Deploym
 def _combine_variants(
     found: dict[tuple[Variant, str], _LeadBatches], batches: Sequence[int], bound: str
 ) -> PlannedCrossover:
-    """All variants together."""
+    """Combine the lead batches of all variants into one crossover."""
     by = {which: one.leads_from for which, one in found.items()}
     known = [one for one in by.values() if one is not None]
     low = min((one.earliest for one in found.values() if one.earliest is not None), default=None)

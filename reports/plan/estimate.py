@@ -1,4 +1,4 @@
-"""Times of one part over its size, and what they say of sizes in between and beyond."""
+"""Costs of parts with ranges and provenance, interpolated over sizes."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,13 +14,13 @@ from specs import statistics
 from specs.errors import UserError
 from specs.measurement import Measurement
 
-# What nobody has measured and a step cannot do without: each figure with its range and its reason.
+# Default values for costs that no result file contains, each with its range and reason.
 #
-# They are said in every plan, and every part that rests on one says so. A file that has the figure takes its place.
+# Every plan lists them, and every part that depends on a default says so. A figure in a file takes precedence.
 
 
 class Assumption(NamedTuple):
-    """A figure, its range, and where it comes from."""
+    """Assumed value, its range, and its reason."""
 
     value: float
     low: float
@@ -31,37 +31,40 @@ class Assumption(NamedTuple):
 HOP_SECONDS = Assumption(
     10e-6, 5e-6, 20e-6, "a message between two GPUs of one host; published tables hold none between a pair"
 )
-"""Before the first byte of a hop arrives; its bytes go at the datasheet's rate on top."""
+"""Latency before the first byte of a hop arrives.
+
+Its bytes take additional time at the datasheet's rate.
+"""
 NODE_HOP_SECONDS = Assumption(20e-6, 10e-6, 40e-6, "a message between hosts: through two network cards and a switch")
 NODE_BYTES_PER_SECOND = Assumption(50e9, 50e9, 50e9, "a 400 Gbit/s network card for each GPU, in one direction")
 KERNEL_SECONDS = Assumption(
     2e-6, 0.0, 2e-6, "an elementwise kernel in a graph beyond its bytes; none where it is fused into a neighbour"
 )
 KERNELS_PER_LAYER = 4
-"""Two norms with the residual, rotary embedding, SwiGLU."""
+"""Elementwise kernels: two norms with the residual, rotary embedding, SwiGLU."""
 WORKSPACE_BYTES = Assumption(
     3 * 2.0**30, 3 * 2.0**30, 3 * 2.0**30, "context, libraries' workspaces, buffers of collectives and of graphs"
 )
 
 
 def all_assumptions() -> dict[str, Assumption]:
-    """All of them, by name."""
+    """Assumptions of this module, by name."""
     return {name: one for name, one in globals().items() if isinstance(one, Assumption)}
 
 
-# What a part of a step takes, and how far that can be trusted.
+# Cost of a part of a step, with its uncertainty.
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of a part, or of several one after another.
+    """Seconds of a part, or of several parts in sequence.
 
     Attributes:
-        seconds: a mean over calls: sums of medians would leave out the slow calls of every part.
-        low, high: what it may be where a cache, or an assumption, leaves room; errors that all parts share add up.
+        seconds: mean over calls; sums of medians would omit the slow calls of every part.
+        low, high: bounds where a cache or an assumption leaves doubt; errors that all parts share add up.
         half_width: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
-        provenance: one of `reports.provenance.PROVENANCE_ORDER`; empty of a sum.
-        cases: names of what it rests on; none of a sum.
+        provenance: one of `reports.provenance.PROVENANCE_ORDER`; empty for a sum.
+        cases: names of the cases behind the cost; none for a sum.
     """
 
     seconds: float
@@ -72,7 +75,7 @@ class Cost:
     cases: tuple[str, ...] = ()
 
     def scaled(self, count: float) -> "Cost":
-        """So many calls, all of them as far off as the one that was measured."""
+        """Cost of `count` calls, each with the error of the measured call."""
         return Cost(
             count * self.seconds,
             count * self.low,
@@ -84,17 +87,17 @@ class Cost:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Both kinds of doubt together."""
+        """Lower and upper bound in seconds: the range widened by the half-width."""
         return max(0.0, self.low - self.half_width), self.high + self.half_width
 
 
 CostField = Callable[[Cost], float]
 COST_FIELDS: tuple[CostField, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
-"""The figure, the least and the most that it may be."""
+"""Getters of the estimate and of its lower and upper bound."""
 
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
-    """One after another."""
+    """Cost of parts in sequence."""
     found = list(costs)
     return Cost(
         sum(one.seconds for one in found),
@@ -105,33 +108,33 @@ def sum_costs(costs: Iterable[Cost]) -> Cost:
 
 
 def exact_cost(seconds: float, provenance: str) -> Cost:
-    """A figure without a range that comes from no case."""
+    """Cost without a range and without a case."""
     return Cost(seconds, seconds, seconds, 0.0, provenance)
 
 
-# What a composed figure rests on: its weakest part, the cases, and what is assumed because nobody measured it.
+# Provenance of a composed figure: its weakest part, its cases, its assumptions.
 
 MODELLED = "modelled"
-"""The best that a figure can be that no run gave."""
+"""Best provenance of a figure that no run gave."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """By part of a step the weakest provenance and the names of the cases."""
+    """Weakest provenance and case names, by part of a step."""
 
     provenance_by_part: Mapping[str, str]
     cases_by_part: Mapping[str, Sequence[str]]
 
     @classmethod
     def from_costs(cls, costs: Mapping[str, Cost]) -> "Provenance":
-        """That of single costs."""
+        """Provenance of single costs, by part."""
         return cls(
             {name: one.provenance for name, one in costs.items()}, {name: one.cases for name, one in costs.items()}
         )
 
     @classmethod
     def merge(cls, found: Iterable["Provenance"]) -> "Provenance":
-        """That of several."""
+        """Combined provenance: weakest provenance and all cases of each part."""
         parts: dict[str, str] = {}
         cases: dict[str, list[str]] = {}
         for one in found:
@@ -143,17 +146,20 @@ class Provenance:
 
     @property
     def provenance(self) -> str:
-        """Of the whole: modelled at best."""
+        """Provenance of the whole figure: modelled at best."""
         return weakest_provenance([MODELLED, *self.provenance_by_part.values()])
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """All of them once."""
+        """Distinct case names of all parts."""
         return tuple(dict.fromkeys(name for names in self.cases_by_part.values() for name in names))
 
     @property
     def assumptions_text(self) -> str:
-        """`assumed: elementwise kernels of 2 us, hops of 5–20 us`; empty where nothing is."""
+        """Text on the assumed parts; empty where no part is assumed.
+
+        Format: `assumed: elementwise kernels of 2 us, hops of 5–20 us`.
+        """
         found = sorted(
             _assumption_text(name) for name, provenance in self.provenance_by_part.items() if provenance == "assumed"
         )
@@ -172,11 +178,14 @@ def _assumption_text(part: str) -> str:
 
 
 BELOW_SMALLEST, BEYOND_LARGEST = "interpolated", "assumed"
-"""A call of less than the smallest size takes as long as that; beyond the largest the last slope goes on."""
+"""Provenance of sizes outside the table.
+
+A call below the smallest size takes as long as the smallest. Beyond the largest size the last slope goes on.
+"""
 
 
 class CostCurve:
-    """Costs by size: tokens, sequences, bytes.
+    """Costs by size: tokens, sequences, or bytes.
 
     Args:
         points: costs by size, at least one.
@@ -189,17 +198,17 @@ class CostCurve:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Those that are tabulated, rising."""
+        """Tabulated sizes, rising."""
         return self._sizes
 
     def at(self, size: float) -> Cost:
-        """The cost there: tabulated, on a straight line between its neighbours, or beyond the ends."""
+        """Cost at a size: tabulated, interpolated linearly, or extrapolated."""
         if size not in self._known:
             self._known[size] = self._between(size)
         return self._known[size]
 
     def covers(self, size: float) -> bool:
-        """Whether it is not beyond the largest."""
+        """Return whether a size is at most the largest tabulated size."""
         return size <= self._sizes[-1]
 
     def _between(self, size: float) -> Cost:
@@ -228,14 +237,15 @@ class CostCurve:
 
 
 def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
-    """What a measurement says: the mean of a pass, and of passes the middle one; with the interval between them.
+    """Cost of a measurement: the median over passes of each pass's mean.
 
-    Within a pass slow calls count, for a sum has them too. A whole pass that something else slowed down does not.
+    Slow calls within a pass count, because a sum includes them. A whole pass that something else slowed down does not.
+    The half-width comes from the interval between passes.
 
     Args:
-        one: the record.
-        high: seconds that it may take more, from a doubt about its caches.
-        factor: of the time that counts, as half of a ping-pong.
+        one: the measurement.
+        high: extra seconds for doubt about its caches.
+        factor: share of the time that counts, as half of a ping-pong.
     """
     means = [fmean(samples) for samples in one.seconds]
     seconds, interval = factor * median(means), statistics.mean_interval(means)
@@ -244,7 +254,7 @@ def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> C
 
 
 def fastest_curve(points: Iterable[tuple[int, Cost]]) -> CostCurve | None:
-    """Of several costs at a size the least; None where there is no point."""
+    """Curve of the least cost at each size; None without points."""
     found: dict[int, Cost] = {}
     for size, one in points:
         if size not in found or one.seconds < found[size].seconds:
@@ -252,22 +262,19 @@ def fastest_curve(points: Iterable[tuple[int, Cost]]) -> CostCurve | None:
     return CostCurve(found) if found else None
 
 
-# Why a split cannot be planned.
-
-
 class MissingMeasurementError(UserError):
-    """A part that no file has: one line on what is there instead."""
+    """Part that no file has; the one-line message says what exists instead."""
 
 
-# Figures at many batches from few: where a figure runs straight, what lies between two of its points is on the line.
+# Steps at many batches from few: steps between two batches lie on a line where the midpoint does.
 #
-# Parts of a step are straight between the sizes that were tabulated. A sum of them is too, the faster of two
-# all-reduces bends to one side only, and so does the slower of a stage and a round trip. A curve that bends to one side
-# only and has the middle of an interval on the straight line between its ends runs straight over all of it.
+# Parts of a step are linear between tabulated sizes, and so is a sum of parts. The faster of two all-reduces bends to
+# one side only, and so does the slower of a stage and a round trip. A curve that bends to one side only is linear over
+# an interval if its midpoint lies on the line between the ends.
 
 
 class StepBounds(NamedTuple):
-    """Seconds of a step, and the least and the most that it may take."""
+    """Seconds of a step: estimate, lower bound, upper bound."""
 
     seconds: float
     low: float
@@ -275,12 +282,12 @@ class StepBounds(NamedTuple):
 
 
 def evaluate_grid(at: Callable[[int], StepBounds], grid: Sequence[int], bends: Iterable[float]) -> list[StepBounds]:
-    """The figure at every batch of the grid, up to the last one that was measured.
+    """Evaluate a step at every batch of the grid, up to the last measured batch.
 
     Args:
-        at: works it out for one batch; a `MissingError` ends the grid.
-        grid: batches, equally far apart.
-        bends: where parts may bend, or end.
+        at: evaluates one batch; a `MissingMeasurementError` ends the grid.
+        grid: equally spaced batches.
+        bends: batches where parts may bend or end.
     """
     if not grid:
         return []
@@ -298,7 +305,7 @@ def evaluate_grid(at: Callable[[int], StepBounds], grid: Sequence[int], bends: I
 
 
 def _breakpoint_places(grid: Sequence[int], bends: Iterable[float]) -> list[int]:
-    """Of the ends, and of the neighbours of each bend on both sides."""
+    """Indices of the grid's ends, and of each bend's neighbours on both sides."""
     first, step = grid[0], (grid[1] - grid[0]) if len(grid) > 1 else 1
     found = {0, len(grid) - 1}
     for bend in bends:
@@ -310,7 +317,10 @@ def _breakpoint_places(grid: Sequence[int], bends: Iterable[float]) -> list[int]
 def _fill_between(
     known: dict[int, StepBounds], at: Callable[[int], StepBounds], grid: Sequence[int], left: int, right: int
 ) -> None:
-    """Between two places: on the line if the middle is, else half by half."""
+    """Fill the batches between two known places of the grid.
+
+    They are interpolated where the midpoint lies on the line; else each half is filled in turn.
+    """
     if right - left < 2:
         return
     middle = (left + right) // 2

@@ -1,4 +1,4 @@
-"""A plan: every deployment at every batch, where async PP overtakes TP, what is best for each latency, the front."""
+"""Plan: every deployment at every batch, crossover, best splits, Pareto front."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,21 +17,22 @@ from reports.results import ResultFile
 from specs.errors import UserError
 from specs.parallel import Deployment, Split
 
-# A deployment at a batch: what its step takes, over all variants that were measured.
+# Points: the step of one deployment at one batch, over all measured variants.
 
 
 @dataclass(frozen=True)
 class PlanPoint:
-    """One row of a plan.
+    """Row of a plan.
 
     Attributes:
-        batch: sequences in all.
-        deployment: how they are run.
-        why: why it does not fit into memory; empty where it does.
-        steps: by implementation the step, elementwise kernels counted; none where it does not fit.
-        low, high: over all implementations, with and without elementwise kernels, and the doubts of their parts.
-        implementation: whose step stands for all: the middle one.
-        breakdown: of that.
+        batch: sequences in total.
+        deployment: how the model is cut and scheduled.
+        why: reason why the point does not fit into memory; empty where it fits.
+        steps: step by implementation, elementwise kernels counted; None where the point does not fit.
+        low, high: bounds over all implementations, with and without elementwise kernels, and over their parts'
+            uncertainty.
+        implementation: implementation with the median step, which represents all.
+        breakdown: breakdown of that step.
     """
 
     batch: int
@@ -45,25 +46,25 @@ class PlanPoint:
 
     @property
     def fits(self) -> bool:
-        """Whether memory holds it."""
+        """True where memory holds the deployment at this batch."""
         return not self.why
 
     @property
     def seconds(self) -> float:
-        """Of the middle step."""
+        """Seconds of the median implementation's step; infinite where it does not fit."""
         return self.steps[self.implementation].seconds if self.steps else float("inf")
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the whole batch, a token for each sequence and step."""
+        """Throughput of the whole batch in tokens/s, one token per sequence and step."""
         return self.batch / self.seconds
 
 
 def plan_point(parts: Sequence[PartCosts], deployment: Deployment, split: Split, batch: int) -> PlanPoint:
-    """The point that fits.
+    """Estimate a point that fits.
 
     Raises:
-        MissingError: no variant has all its parts.
+        MissingMeasurementError: no variant has all its parts.
     """
     found, lacking = [], []
     for one in parts:
@@ -88,14 +89,14 @@ def plan_point(parts: Sequence[PartCosts], deployment: Deployment, split: Split,
     )
 
 
-# What to choose among the batches asked for: of each latency the most tokens a second, and the front of both.
+# Best choices among the requested batches: the most tokens/s within each latency, and the Pareto front.
 #
-# A batch that nobody asked for may do better, or worse than its neighbours where a tile ends.
+# Other batches may do better, or worse than their neighbours where a tile ends.
 
 
 @dataclass(frozen=True)
 class LatencyTarget:
-    """A latency that is promised, the point with the most tokens a second within it, and those not told from it."""
+    """Latency limit, the point with the most tokens/s within it, and tied points."""
 
     latency_seconds: float
     best: PlanPoint | None
@@ -103,7 +104,10 @@ class LatencyTarget:
 
 
 def best_for_latencies(points: Sequence[PlanPoint], latencies: Sequence[float]) -> list[LatencyTarget]:
-    """One for each latency. A point is within it where its figure is; tied are those whose bounds reach the best's."""
+    """Best point for each latency, rising.
+
+    A point is within a latency where its estimate is. Tied points are those whose bounds reach the best point's.
+    """
     found = []
     for latency in sorted(latencies):
         within = [one for one in points if one.seconds <= latency]
@@ -114,7 +118,7 @@ def best_for_latencies(points: Sequence[PlanPoint], latencies: Sequence[float]) 
 
 
 def pareto_front(points: Sequence[PlanPoint]) -> list[PlanPoint]:
-    """By rising latency those with more tokens a second than any faster one."""
+    """Points with more tokens/s than any faster point, by rising latency."""
     found: list[PlanPoint] = []
     for one in sorted(points, key=lambda point: (point.seconds, -point.tokens_per_second)):
         if not found or one.tokens_per_second > found[-1].tokens_per_second:
@@ -123,15 +127,15 @@ def pareto_front(points: Sequence[PlanPoint]) -> list[PlanPoint]:
 
 
 def _ties_with(one: PlanPoint, best: PlanPoint) -> bool:
-    """Whether its tokens a second at best are as many as the best's at worst."""
+    """Return whether a point's best throughput reaches the best point's worst."""
     return one.batch / one.low >= best.batch / best.high
 
 
 @dataclass(frozen=True)
 class UnplannableDeployment:
-    """A deployment that cannot be planned, at one batch or, where that is None, at any.
+    """Deployment that cannot be planned at a batch, or at any where `batch` is None.
 
-    `lacks_measurement` says that it could be run, and that no file holds a part of it.
+    `lacks_measurement`: the deployment could run, but no file holds one of its parts.
     """
 
     deployment: Deployment
@@ -142,16 +146,16 @@ class UnplannableDeployment:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found.
+    """Result of a query.
 
     Attributes:
         query: the question.
-        profile: the GPUs.
-        points: those with figures, and those that memory has no room for.
-        unplannable: those that cannot be cut so, or have a part that no file holds.
-        crossover: where async PP over all GPUs overtakes TP over all of them; None where one of them cannot be planned.
-        targets: for each latency the best point; None where nothing is as fast.
-        front: what nothing beats in both latency and tokens a second.
+        profile: the GPUs and their measurements.
+        points: points with figures, and points that do not fit into memory.
+        unplannable: deployments that cannot be cut this way, or have a part that no file holds.
+        crossover: where async PP over all GPUs overtakes TP over all GPUs; None where one of the two cannot be planned.
+        targets: best point for each latency; the point is None where nothing is as fast.
+        front: points that no other point beats in both latency and tokens/s.
     """
 
     query: PlanQuery
@@ -164,28 +168,28 @@ class Plan:
 
     @property
     def batches(self) -> list[int]:
-        """Those at which anything fits."""
+        """Batches at which any deployment fits."""
         return sorted({one.batch for one in self.points if one.fits})
 
     def at(self, batch: int) -> list[PlanPoint]:
-        """What fits at a batch."""
+        """Points that fit at a batch."""
         return [one for one in self.points if one.fits and one.batch == batch]
 
 
 def plan_for_files(files: Sequence[ResultFile], query: PlanQuery) -> Plan:
-    """Put together what the files hold.
+    """Plan a query from the measurements in files.
 
     Raises:
-        UserError: they are of several GPUs, or hold nothing that this can be planned by.
+        UserError: the files are of several GPUs, or hold no measurement that the query needs.
     """
     return plan_for_profile(build_profile(files, query.dtype), query)
 
 
 def plan_for_profile(profile: HardwareProfile, query: PlanQuery) -> Plan:
-    """The same of a system that is already there, whose curves serve several plans.
+    """Plan a query for an existing profile, whose curves serve several plans.
 
     Raises:
-        UserError: it holds nothing that this can be planned by.
+        UserError: the profile holds no measurement that the query needs.
     """
     parts = part_costs_by_variant(profile, query)
     points: list[PlanPoint] = []
@@ -208,10 +212,12 @@ def plan_for_profile(profile: HardwareProfile, query: PlanQuery) -> Plan:
 
 
 def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[PartCosts]:
-    """Whoever's linears or layers of the model were measured, with elementwise kernels counted and without.
+    """Part costs of each implementation with measured linears or layers of the model.
+
+    Each implementation appears with elementwise kernels counted and without.
 
     Raises:
-        UserError: nobody's were.
+        UserError: no implementation was measured.
     """
     names: dict[str, set[str]] = {}
     for one in (*profile.measurements_by_op.get("linear", ()), *profile.measurements_by_op.get("layer", ())):
@@ -235,7 +241,7 @@ def _plan_deployment(
     profile: HardwareProfile,
     query: PlanQuery,
 ) -> None:
-    """The deployment at each batch, or why not."""
+    """Add the deployment's point at each batch, or the reason why there is none."""
     try:
         split = deployment.split(query.truncated_model)
     except UserError as error:
@@ -246,7 +252,7 @@ def _plan_deployment(
         if why := capped.why_not(query.gpus, batch) or query.interconnect.why_straddles(capped.tp):
             unplannable.append(UnplannableDeployment(capped, batch, why))
         elif any((one.batch, one.deployment) == (batch, capped) for one in points):
-            continue  # so few sequences that another number of micro-batches came to the same
+            continue  # capped to the same microbatches as an earlier deployment
         elif why := step.why_not_fit(capped, query, profile, batch):
             points.append(PlanPoint(batch, capped, why))
         else:
@@ -257,7 +263,7 @@ def _plan_deployment(
 
 
 def _cap_micro_batches(deployment: Deployment, batch: int) -> Deployment:
-    """With as many micro-batches as there are sequences, where these are fewer."""
+    """Deployment with at most as many microbatches as a replica has sequences."""
     most = max(1, batch // deployment.replicas)
     return replace(deployment, micro_batches=min(deployment.micro_batches, most))
 
@@ -265,7 +271,10 @@ def _cap_micro_batches(deployment: Deployment, batch: int) -> Deployment:
 def _why_nothing_planned(
     points: Iterable[PlanPoint], unplannable: Sequence[UnplannableDeployment], query: PlanQuery
 ) -> str:
-    """Why there is no point: the most frequent reason, and first of all one that something measured would help."""
+    """Reason why no point was planned: the most frequent reason.
+
+    Missing measurements take precedence, because measuring would help.
+    """
     lacking = [one.why for one in unplannable if one.lacks_measurement]
     at_a_batch = [one.why for one in unplannable if one.batch is not None]
     reasons = lacking or [one.why for one in points] or at_a_batch or [one.why for one in unplannable]
@@ -273,36 +282,39 @@ def _why_nothing_planned(
     return f"plan: nothing of {query.model} can be planned over {query.gpus} GPUs: {why}"
 
 
-# Plans that several parts of a report share: of each file and question one, made when it is first asked for.
+# Plans cached by file and query, each made on first use.
 #
-# A plan of a published GPU takes seconds, and verdicts, the chapter and the page all look at the same one.
+# A plan of a published GPU takes seconds. The claims, the report section and the page share it.
 
 REPORT_QUERY = PlanQuery(model="llama-3-70b", gpus=8, context=256)
-"""What every GPU is asked: a dense model of 70B over one host."""
+"""Query for every GPU: a dense model of 70B over one host."""
 CACHE_SIZE = 128
 
 
 def plan_for_file(file: ResultFile, query: PlanQuery = REPORT_QUERY) -> Plan | None:
-    """The plan for the GPU that a file is of; None where it is of none, or does not hold what the plan needs."""
+    """Plan for a file's GPU; None for an unknown GPU or without needed measurements."""
     return _cached_plan(file, query) if machine.known_gpu(file) else None
 
 
 def profile_for_file(file: ResultFile, dtype: str = REPORT_QUERY.dtype) -> HardwareProfile:
-    """What a file holds, its curves shared by all plans.
+    """Profile of a file; all plans share its curves.
 
     Raises:
-        UserError: it has no linear in this format.
+        UserError: the file has no linear in this format.
     """
     return _cached_profile(file, dtype)
 
 
 def part_costs_for_file(file: ResultFile, query: PlanQuery) -> Sequence[PartCosts]:
-    """Everybody's parts of the model, for what no plan holds; none where the file has none."""
+    """Part costs of all variants in a file; empty where the file has none.
+
+    They serve figures that no plan holds.
+    """
     return _cached_part_costs(file, query) if machine.known_gpu(file) else ()
 
 
 def crossover_for_file(file: ResultFile, query: PlanQuery) -> PlannedCrossover | None:
-    """Where PP overtakes, without a plan around it."""
+    """Crossover of TP and PP without a plan; None where it cannot be planned."""
     found = part_costs_for_file(file, query)
     return crossover.find_crossover(found, profile_for_file(file, query.dtype), query) if found else None
 

@@ -1,4 +1,4 @@
-"""What files hold of one kind of GPU: times of parts by who measured them, ready to be put together."""
+"""Measurements of one kind of GPU, as cost curves of parts."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ class HardwareProfile:
     """One kind of GPU, or a CPU whose ranks share it.
 
     Attributes:
-        name: slug of the GPU, or the machine's name.
-        gpu: its datasheet row.
-        files: what is known of it.
-        dtype: that the parts are in.
-        attention_by_context: those of some heads by context.
-        cached_steps: steps at many batches, for questions that have them in common.
+        name: slug of the GPU, or name of the machine.
+        gpu: datasheet row of the GPU.
+        files: result files of this hardware.
+        dtype: number format of the parts.
+        attention_by_context: cached attention measurements by context, for each model, phase and tp.
+        cached_steps: cached steps at many batches, for queries that share them.
     """
 
     name: str
@@ -44,17 +44,17 @@ class HardwareProfile:
 
     @property
     def paths(self) -> list[Path]:
-        """Where the files are."""
+        """Paths of the result files."""
         return [one.path for one in self.files]
 
     @property
     def published(self) -> bool:
-        """Whether others measured all of it."""
+        """True where all files are published, not measured by this suite."""
         return all(one.published for one in self.files)
 
     @property
     def sizes(self) -> set[float]:
-        """At which any curve so far has a point."""
+        """Sizes at which any curve built so far has a point."""
         return {float(size) for one in self._curves.values() if one for size in one.sizes}
 
     @cached_property
@@ -64,13 +64,13 @@ class HardwareProfile:
 
     @cached_property
     def read_bytes_per_second(self) -> float | None:
-        """Of device memory: measured in one of the files, else the datasheet's."""
+        """Bandwidth of device memory in bytes/s: measured, else the datasheet's."""
         found = [one for file in self.files if (one := machine.measured_ceilings(file).read_bytes_per_second)]
         return max(found, default=self.gpu.hbm_bytes_per_second if self.gpu else None)
 
     @cached_property
     def memory_bytes(self) -> float | None:
-        """Of one GPU; of a CPU all that its ranks share."""
+        """Memory of one GPU, or of a CPU all memory that its ranks share."""
         if self.gpu:
             return self.gpu.hbm_bytes
         found = [one for file in self.files if isinstance(one := file.machine.get("memory_bytes"), int) and one > 0]
@@ -78,17 +78,20 @@ class HardwareProfile:
 
     @property
     def has_shared_memory(self) -> bool:
-        """Whether all ranks have one memory between them."""
+        """True where all ranks share one memory."""
         return self.gpu is None
 
     @cached_property
     def measurements_by_op(self) -> Mapping[str, Sequence[Measurement]]:
-        """The measurements that plans are made of, by operation; what was computed from a cache is left out."""
+        """Measurements that plans use, by operation.
+
+        Computations from a hot cache are left out.
+        """
         return _group_by(self._usable(), lambda one: one.case.op)
 
     @cached_property
     def measurements_by_layer(self) -> Mapping[tuple[str, str | None, str | None], Sequence[Measurement]]:
-        """Those in this format by operation, model and layer."""
+        """Measurements in this format by (operation, model, layer)."""
         of_format = (one for one in self._usable() if one.case.dtype == self.dtype)
         return _group_by(of_format, lambda one: (one.case.op, one.case.model, one.case.layer))
 
@@ -99,19 +102,19 @@ class HardwareProfile:
     def curve(
         self, key: tuple[object, ...], found: Callable[[], Iterable[tuple[int, Measurement]]], factor: float = 1.0
     ) -> CostCurve | None:
-        """The curve under a key, made once: of measurements by size; None where there are none."""
+        """Curve of measurements by size under a key, built once; None without any."""
         if key not in self._curves:
             self._curves[key] = fastest_curve((size, self.cost(one, factor)) for size, one in found())
         return self._curves[key]
 
     def cost(self, one: Measurement, factor: float = 1.0) -> Cost:
-        """What a measurement says, and by how much a cache may have helped it."""
+        """Cost of a measurement; its range spans the help that a cache may have given."""
         return measured_cost(one, self._streaming_seconds(one) if one.maybe_hot else 0.0, factor)
 
     def _streaming_seconds(self, one: Measurement) -> float:
-        """Seconds in which memory would have given what the last cache may have held of the weights.
+        """Seconds to read from memory the weights that the last cache may have held.
 
-        Calls rotate through copies, and a cache of so many bytes can hold that part of them at most.
+        Calls rotate through copies, so the cache holds at most its size's share of them.
         """
         case = one.case
         if not (self.gpu and self.gpu.l2_bytes and case.n and case.k):
@@ -129,10 +132,10 @@ def _group_by(found: Iterable[Measurement], by: Callable[[Measurement], Key]) ->
 
 
 def build_profile(files: Sequence[ResultFile], dtype: str) -> HardwareProfile:
-    """The one kind of GPU that all files are of.
+    """Build the profile of the one kind of GPU that all files are of.
 
     Raises:
-        UserError: there is no file, they are of several, or one has no linear in this format.
+        UserError: there is no file, the files are of several GPUs, or a file has no linear in this format.
     """
     names = {gpu_name(file): file for file in files}
     if not names:

@@ -1,4 +1,4 @@
-"""What a plan is asked for: the model, the GPUs, the load, and what is to be imagined of the links."""
+"""Query of a plan: model, GPUs, load, and hypothetical links."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,25 +9,27 @@ from specs.layer import why_unsupported_layer
 from specs.models import MODELS, Model, find_model, scaled_model
 from specs.parallel import PARTITIONS, Deployment
 
-# The links between GPUs, as they are or as somebody imagines them: what is imagined makes a figure a modelled one.
+# Links between GPUs, as they are or hypothetical. Hypothetical links make a figure modelled.
 
 MIN_LINK_RATE, MAX_LINK_RATE = 1e3, 1e15
-"""Bytes a second that a link may have."""
+"""Allowed range of a link's rate in bytes/s."""
 MAX_LINK_LATENCY = 1.0
 MIN_LINK_SHARE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interconnect:
-    """What to change about the links. Where there are several nodes all of it is about the link between them.
+    """Changes to the links between GPUs.
+
+    With several nodes all changes apply to the link between nodes.
 
     Attributes:
-        nodes: hosts that the GPUs are in.
-        gpus_per_node: in each of them; None where there is one.
-        bytes_per_second: of the link, in one direction; None for what was measured, else the datasheet's or, between
-            nodes, what `reports.plan.estimate` says.
-        latency_seconds: of a message over it; None likewise.
-        share: of the link's rate that is left by whoever else uses it.
+        nodes: hosts that hold the GPUs.
+        gpus_per_node: GPUs in each host; None with one host.
+        bytes_per_second: rate of the link in one direction. None: the measured rate, else the datasheet's or, between
+            nodes, the default in `reports.plan.estimate`.
+        latency_seconds: latency of a message; None as for `bytes_per_second`.
+        share: share of the link's rate that other users leave.
     """
 
     nodes: int = 1
@@ -38,20 +40,23 @@ class Interconnect:
 
     @property
     def is_hypothetical(self) -> bool:
-        """Whether anything differs from what was measured in one host."""
+        """True where anything differs from the links measured in one host."""
         return self.nodes > 1 or self.changes_link
 
     @property
     def changes_link(self) -> bool:
-        """Whether the link within a host differs; of several hosts it is the one between them that does."""
+        """True where the link within a host differs.
+
+        With several hosts the changes apply to the link between hosts, so the value is False.
+        """
         alike = self.bytes_per_second is None and self.latency_seconds is None and self.share == 1.0
         return self.nodes == 1 and not alike
 
     def check(self, gpus: int) -> None:
-        """Whether so many GPUs can be there.
+        """Check that this many GPUs fit the hosts and that all figures are in range.
 
         Raises:
-            UserError: they cannot, or a figure is none.
+            UserError: the GPUs do not fit, or a figure is out of range.
         """
         if self.nodes < 1 or (self.gpus_per_node if self.gpus_per_node is not None else 1) < 1:
             raise UserError(f"--nodes {self.nodes} --gpus-per-node {self.gpus_per_node}: give 1 or more of both")
@@ -79,7 +84,7 @@ class Interconnect:
             )
 
     def why_straddles(self, tp: int) -> str:
-        """Why groups of `tp` ranks do not lie evenly in hosts; empty where they do."""
+        """Reason why groups of `tp` ranks lie unevenly in hosts; empty where they do not."""
         host = self.gpus_per_node
         if self.nodes == 1 or host is None or host % tp == 0 or tp % host == 0:
             return ""
@@ -89,43 +94,46 @@ class Interconnect:
         )
 
     def host_of(self, rank: int) -> int:
-        """The host that a rank is in."""
+        """Index of the host that holds a rank."""
         return rank // self.gpus_per_node if self.gpus_per_node else 0
 
     def hosts_spanned(self, tp: int) -> int:
-        """Hosts that a group of neighbouring ranks lies over."""
+        """Number of hosts that a group of neighbouring ranks spans."""
         return -(-tp // self.gpus_per_node) if self.gpus_per_node else 1
 
 
 BACKENDS = ("best", "custom", "nccl")
-"""Whose all-reduce: the faster one at each message, an engine's own kernel, or the library's."""
+"""Kinds of all-reduce.
+
+best: the fastest at each message; custom: an engine's own kernel; nccl: the library's.
+"""
 DEFAULT_BATCHES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 MAX_GPUS = 1024
 TARGET_LATENCIES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
-"""Seconds a token that somebody may have promised."""
+"""Latency limits in seconds per token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanQuery:
-    """The question.
+    """Question that a plan answers.
 
     Attributes:
-        model: slug.
-        gpus: in all; tp x pp x replicas of every way to cut the model.
-        context: tokens in each sequence's cache, the new one included.
-        batches: sequences in all, over all replicas.
-        dtype: of weights, caches and messages.
+        model: slug of the model.
+        gpus: number of GPUs; tp x pp x replicas of every split.
+        context: tokens in each sequence's cache, the new token included.
+        batches: sequences in total, over all replicas.
+        dtype: number format of weights, caches and messages.
         backend: one of `BACKENDS`.
-        launches: of all-reduces, the first one that was timed counts: a decode step runs in a graph.
-        partition: how layers are dealt to stages.
-        draft_tokens: that each sequence has checked in a step beside its own.
-        prefill_chunk: tokens of prompts that a step takes along.
-        layers: that the model is cut down to; None for all.
-        latencies: seconds a token for which the best split is named.
-        interconnect: the links, as they are or as they are imagined.
+        launches: launch modes of all-reduces; the first measured mode counts, because a decode step runs in a graph.
+        partition: how layers are distributed over stages.
+        draft_tokens: draft tokens of each sequence that a step checks beside its own token.
+        prefill_chunk: prompt tokens that a step takes along.
+        layers: layers that the model is truncated to; None for all.
+        latencies: seconds per token for which the best split is named.
+        interconnect: links, as they are or hypothetical.
 
     Raises:
-        UserError: it cannot be asked so.
+        UserError: an option is invalid or the model is unsupported.
     """
 
     model: str
@@ -167,24 +175,27 @@ class PlanQuery:
 
     @cached_property
     def truncated_model(self) -> Model:
-        """The model that is planned for.
+        """Model that is planned for.
 
         Raises:
-            UserError: it has fewer layers.
+            UserError: the model has fewer layers.
         """
         whole = find_model(self.model)
         return scaled_model(whole, self.layers) if self.layers else whole
 
     @property
     def rows_per_sequence(self) -> int:
-        """Rows of a forward pass that each sequence has: its own token and those that are checked."""
+        """Rows of each sequence in a forward pass: its own token and its draft tokens."""
         return 1 + self.draft_tokens
 
 
-# Every way to run a model over so many GPUs.
+# Deployments of a model over a number of GPUs.
 
 MICRO_BATCH_FACTORS = (1, 2)
-"""Multiples of the stages that async runs are planned with: as many as keep all busy, and twice that."""
+"""Microbatches of async runs, in multiples of the stages.
+
+1: as many as keep all stages busy; 2: twice as many.
+"""
 
 
 def all_deployments(gpus: int, partition: str) -> list[Deployment]:
@@ -208,5 +219,5 @@ def _with_schedules(gpus: int, tp: int, pp: int, partition: str) -> Iterator[Dep
 
 
 def _divisors(count: int) -> list[int]:
-    """The largest first: TP over all ranks leads."""
+    """Divisors of `count`, the largest first, so that TP over all ranks leads."""
     return [one for one in range(count, 0, -1) if count % one == 0]

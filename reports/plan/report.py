@@ -1,4 +1,7 @@
-"""The report's chapter on planned steps: what each GPU's files say of TP against PP over 8 of them."""
+"""Output of plans: JSON records, report section, command, options, case sources.
+
+The section compares TP and PP over 8 GPUs.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,11 +29,11 @@ from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError, find
 
-# A plan for a machine: SI units; None where there is no figure.
+# JSON records of a plan: SI units, None where there is no figure.
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
-    """Its question, answer, points, crossover, best splits, and what it assumes."""
+    """JSON record: query, answer, points, crossover, targets, assumptions."""
     query = plan.query
     return {
         "system": plan.profile.name,
@@ -52,12 +55,12 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 
 
 def assumption_records() -> list[dict[str, Any]]:
-    """What no file holds: figure, range, reason."""
+    """Assumptions: name, value, range, reason."""
     return [{"name": name.lower(), **one._asdict()} for name, one in estimate.all_assumptions().items()]
 
 
 def point_record(one: PlanPoint) -> dict[str, Any]:
-    """One row."""
+    """JSON record of a point."""
     counted = one.breakdown
     return {
         **_deployment_record(one),
@@ -78,7 +81,7 @@ def point_record(one: PlanPoint) -> dict[str, Any]:
 
 
 def crossover_record(found: PlannedCrossover | None) -> dict[str, Any]:
-    """Where async PP overtakes TP; verdict none where one of them cannot be planned."""
+    """JSON record of the crossover; verdict none where TP or PP cannot be planned."""
     if found is None:
         return {"batch": None, "low": None, "high": None, "verdict": "none"}
     return {
@@ -100,7 +103,7 @@ def _deployment_record(one: PlanPoint) -> dict[str, Any]:
 
 
 def _point_summary(one: PlanPoint) -> dict[str, Any]:
-    """A point without where its time goes."""
+    """Point without its breakdown."""
     figures = {
         "step_seconds": one.seconds,
         "low": one.low,
@@ -133,7 +136,7 @@ VERDICT_NAMES = {
 
 @dataclass(frozen=True)
 class NamedPlan:
-    """The plan of one file; `name` tells its GPU from the others of a report."""
+    """Plan of one file; `name` distinguishes its GPU within a report."""
 
     name: str
     file: ResultFile
@@ -141,18 +144,18 @@ class NamedPlan:
 
     @property
     def reproduce_command(self) -> str:
-        """The command that makes it again."""
+        """Command line that reproduces the plan."""
         return reproduce_command([self.file.path], self.plan.query)
 
     @property
     def sentence(self) -> str:
-        """Its answer in full."""
+        """Answer of the plan in full."""
         return answer_sentence(self.plan)
 
 
 @dataclass(frozen=True)
 class PlanSection:
-    """The plans of all files that one can be made of."""
+    """Plans of all files that allow a plan."""
 
     planned: Sequence[NamedPlan]
 
@@ -160,7 +163,7 @@ class PlanSection:
         return bool(self.planned)
 
     def sentences(self) -> list[str]:
-        """What they say in few words, and first what they share."""
+        """Introduction, then the short answer of each plan."""
         if not self:
             return []
         return [
@@ -169,11 +172,11 @@ class PlanSection:
         ]
 
     def tables(self) -> list[Table]:
-        """All GPUs side by side: where PP overtakes, and the best split for each latency."""
+        """Tables of all GPUs: where PP overtakes, best split for each latency."""
         return [_crossover_table(self.planned), _latency_table(self.planned)] if self else []
 
     def blocks(self) -> list[Block]:
-        """For the terminal; nothing where nothing can be planned."""
+        """Blocks for the terminal; empty where no file allows a plan."""
         if not self:
             return []
         said = Facts(title=TITLE, rows=tuple(("", one.sentence) for one in self.planned), level=1)
@@ -181,7 +184,7 @@ class PlanSection:
         return [said, *self.tables(), Facts(title="every split, its parts and cases", rows=commands)]
 
     def data(self) -> list[dict[str, Any]]:
-        """For a machine. Points come without the names of their cases: the command's own JSON has them."""
+        """JSON records; points omit case names, which the command's own JSON has."""
         return [
             {"name": one.name, "command": one.reproduce_command, **_without_cases(plan_record(one.plan))}
             for one in self.planned
@@ -189,7 +192,7 @@ class PlanSection:
 
 
 def build_section(files: Sequence[ResultFile]) -> PlanSection:
-    """The plans of those files that hold what one needs."""
+    """Plan for each file that holds the needed measurements."""
     found = [(file, plan) for file in files if (plan := plan_for_file(file, REPORT_QUERY))]
     return PlanSection([NamedPlan(distinct_gpu_name(file, files), file, plan) for file, plan in found])
 
@@ -247,7 +250,7 @@ def _latency_table(planned: Sequence[NamedPlan]) -> Table:
 
 
 def _latency_rows(planned: Sequence[NamedPlan], place: int) -> tuple[tuple[str, ...], ...]:
-    """One latency, a row for each GPU."""
+    """Rows of one latency, one for each GPU."""
     found = [(one.name, one.plan.targets[place]) for one in planned]
     return tuple(
         (f"{1e3 * one.latency_seconds:g}", name, *tables.point_cells(one.best), tables.tied_names(one))
@@ -255,40 +258,42 @@ def _latency_rows(planned: Sequence[NamedPlan], place: int) -> tuple[tuple[str, 
     )
 
 
-# `plan`: composes what files hold into steps of a whole model, for every way to cut it.
+# Command `plan`: estimated steps of a whole model, for every split.
 
 
 def write_plan(paths: Sequence[Path], query: PlanQuery, format: Format, to: Path | None) -> None:  # noqa: A002
-    """Write the plan.
+    """Write the plan of these files.
 
     Raises:
-        UserError: a file cannot be read, it cannot be planned, or the report cannot be written.
+        UserError: a file cannot be read, the query cannot be planned, or the report cannot be written.
     """
     made = plan_for_files(results.load_all(paths), query)
     data = plan_record(made) if format is Format.JSON else None
     output.emit(tables.build_tables(made), data, format, to, paths)
 
 
-# Lists of numbers as a user types them.
+# Options as a user types them: launch modes and lists of numbers.
 
 LAUNCH_MODES = ("graph", "eager")
 
 
 def parse_launches(first: str) -> tuple[str, ...]:
-    """How all-reduces may have been launched: in a graph where that was timed, or eager alone.
+    """Launch modes allowed for all-reduces, best first.
+
+    `graph` falls back to eager; `eager` stands alone.
 
     Raises:
-        UserError: it is neither.
+        UserError: the launch mode is unknown.
     """
     find(dict.fromkeys(LAUNCH_MODES, ""), first, "launch")
     return LAUNCH_MODES[LAUNCH_MODES.index(first) :]
 
 
 def parse_whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Rising and each once, from `1,8,64`.
+    """Distinct whole numbers in rising order, from `1,8,64`.
 
     Raises:
-        UserError: one is no whole number above 0.
+        UserError: an entry is no whole number above 0.
     """
     found = [one.strip() for one in text.split(",")]
     if odd := next((one for one in found if not one.isascii() or not one.isdigit() or not int(one)), None):
@@ -299,10 +304,10 @@ def parse_whole_numbers(text: str, option: str) -> tuple[int, ...]:
 
 
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:
-    """Rising and each once, from `0.02,0.05`.
+    """Distinct numbers in rising order, from `0.02,0.05`.
 
     Raises:
-        UserError: one is no number above 0.
+        UserError: an entry is no number above 0.
     """
     try:
         found = sorted({float(one) for one in text.split(",")})
@@ -313,10 +318,10 @@ def parse_numbers(text: str, option: str) -> tuple[float, ...]:
     return tuple(found)
 
 
-# Which cases stand behind which points: each part's set of cases once, with a number that points refer to.
+# Cases behind each point: a part's set of cases appears once, under a number that points refer to.
 
 PartSource = tuple[str, tuple[str, ...]]
-"""A part, and the names of the cases that its time comes from."""
+"""Part, and the names of the cases that its time comes from."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +330,7 @@ class PointSources:
 
     Attributes:
         sources: in the order of their numbers, which start at 1.
-        points: each with its parts' numbers; parts without a case are assumed and have none.
+        points: each with its parts' numbers; assumed parts have no case and no number.
     """
 
     sources: Sequence[PartSource]
@@ -333,7 +338,7 @@ class PointSources:
 
 
 def number_sources(points: Sequence[PlanPoint]) -> PointSources:
-    """Of the middle implementation of each."""
+    """Number the sources of each point's median implementation."""
     numbers: dict[PartSource, int] = {}
     traced = []
     for one in points:
@@ -344,7 +349,10 @@ def number_sources(points: Sequence[PlanPoint]) -> PointSources:
 
 
 def highlighted_points(plan: Plan) -> list[PlanPoint]:
-    """The points that a plan's statements are about, by batch: TP and async PP over all GPUs, the best, the front."""
+    """Points that sentences mention, by batch.
+
+    These are TP and async PP over all GPUs, the best point, and the Pareto front.
+    """
     found: dict[int, PlanPoint] = {id(one): one for one in plan.front}
     for batch in plan.batches:
         alike = plan.at(batch)

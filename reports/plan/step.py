@@ -1,4 +1,4 @@
-"""One step of a whole model under a deployment, put together from its parts."""
+"""Estimated step of a whole model under a deployment: time, breakdown, memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from specs import memory
 from specs.errors import UserError
 from specs.parallel import Deployment, RankPosition, Split
 
-# What a rank computes in a step: layers and the LM head, of one implementation, from whatever was measured of them.
+# Part costs: layers and the LM head on a rank, for one implementation.
 #
-# Best is a rank's own share of a layer as it runs beside the others, then a layer that was timed as a whole, then the
-# sum of its linears, its attention and its elementwise kernels.
+# The best source is a rank's share of a layer, measured beside the other ranks. Next is a layer measured as a whole,
+# then the sum of its linears, attention and elementwise kernels.
 
 CostByPart = Mapping[str, Cost]
-"""Costs of a layer, or of an end, by what they are."""
+"""Costs of a layer, or of the LM head, by part."""
 ALL_REDUCE = "all-reduce"
 SAMPLED_LOGIT_BYTES = 8
-"""A rank's best logit and its place, in fp32, that sampling gathers of each row."""
+"""Bytes of a rank's best logit in fp32 and its index, gathered for each row."""
 
 
 class PromptChunk(NamedTuple):
-    """What a micro-batch takes along of a prompt: so many tokens of one that has `prompt` in all."""
+    """Prompt tokens in a microbatch: `tokens` of a prompt of `prompt` tokens."""
 
     tokens: float = 0.0
     prompt: float = 0.0
@@ -42,19 +42,22 @@ NO_CHUNK = PromptChunk()
 
 @dataclass(frozen=True)
 class Variant:
-    """Whose parts, and whether elementwise kernels count: an engine may have fused them into their neighbours."""
+    """Implementation, and whether elementwise kernels count.
+
+    An engine may have fused elementwise kernels into their neighbours.
+    """
 
     implementation: str
     elementwise: bool = True
 
 
 class PartCosts:
-    """Of one variant.
+    """Part costs of one variant.
 
     Args:
-        system: what was measured.
-        query: model, context, what each sequence has in a step.
-        variant: whose.
+        profile: hardware and its measurements.
+        query: model, context, and tokens of each sequence in a step.
+        variant: implementation, and whether elementwise kernels count.
     """
 
     def __init__(self, profile: HardwareProfile, query: PlanQuery, variant: Variant) -> None:
@@ -68,30 +71,30 @@ class PartCosts:
         self._heads: dict[tuple[int, int, int], Cost] = {}
 
     def layer(self, tp: int, sequences: int, chunk: PromptChunk, busy: int) -> Cost:
-        """What `layer_parts` add up to."""
+        """Cost of one layer: the sum of `layer_parts`."""
         key = tp, sequences, chunk, busy
         if key not in self._layers:
             self._layers[key] = sum_costs(self.layer_parts(*key).values())
         return self._layers[key]
 
     def head(self, tp: int, sequences: int, busy: int) -> Cost:
-        """What `head_parts` add up to."""
+        """Cost of the LM head: the sum of `head_parts`."""
         key = tp, sequences, busy
         if key not in self._heads:
             self._heads[key] = sum_costs(self.head_parts(*key).values())
         return self._heads[key]
 
     def layer_parts(self, tp: int, sequences: int, chunk: PromptChunk, busy: int) -> CostByPart:
-        """One layer on a rank, in decode.
+        """Costs of one layer on a rank in decode, by part.
 
         Args:
-            tp: ranks that share it.
-            sequences: of the micro-batch.
-            chunk: what it takes along of a prompt.
+            tp: ranks that share the layer.
+            sequences: sequences of the microbatch.
+            chunk: prompt tokens of the microbatch.
             busy: ranks that compute at the same time.
 
         Raises:
-            MissingError: no file has what it needs.
+            MissingMeasurementError: no file holds a needed part.
         """
         split, rows = self._split(tp), sequences * self.query.rows_per_sequence + chunk.tokens
         found: dict[str, Cost] = {}
@@ -107,10 +110,10 @@ class PartCosts:
         return self._with_all_reduces(found, split, rows)
 
     def prompt_parts(self, tp: int, tokens: int) -> CostByPart:
-        """One layer on a rank, in prefill of a prompt.
+        """Costs of one layer on a rank in prefill of a prompt, by part.
 
         Raises:
-            MissingError: no file has what it needs.
+            MissingMeasurementError: no file holds a needed part.
         """
         split = self._split(tp)
         found = {
@@ -121,10 +124,12 @@ class PartCosts:
         return self._with_all_reduces(found, split, tokens)
 
     def head_parts(self, tp: int, sequences: int, busy: int) -> CostByPart:
-        """The LM head on a rank of the last stage, and the gather of what each rank found best.
+        """Costs of the LM head on a rank of the last stage, by part.
+
+        The gather of each rank's best logit is included.
 
         Raises:
-            MissingError: no file has what it needs.
+            MissingMeasurementError: no file holds a needed part.
         """
         split, rows = self._split(tp), sequences * self.query.rows_per_sequence
         found = {"lm_head": self._compute_costs.head(split, rows, busy)}
@@ -133,7 +138,7 @@ class PartCosts:
         return found
 
     def _split(self, tp: int) -> Split:
-        """One stage of all layers."""
+        """Split with one stage of all layers."""
         if tp not in self._splits:
             try:
                 self._splits[tp] = Split(self.query.truncated_model, tp)
@@ -142,9 +147,9 @@ class PartCosts:
         return self._splits[tp]
 
     def _add_elementwise(self, found: dict[str, Cost], split: Split, rows: float) -> None:
-        """Norms, rotary embedding, SwiGLU: their bytes at the memory's rate, and a fixed price each.
+        """Add norms, rotary embedding and SwiGLU: bytes at memory bandwidth, fixed costs.
 
-        Their range is another variant's: without them.
+        Their range comes from another variant, which omits these kernels.
         """
         rate = self._profile.read_bytes_per_second
         if not self.variant.elementwise:
@@ -155,7 +160,7 @@ class PartCosts:
         found["elementwise"] = exact_cost(moved + estimate.KERNELS_PER_LAYER * estimate.KERNEL_SECONDS.value, "assumed")
 
     def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: float) -> CostByPart:
-        """And the two that follow o and down."""
+        """Add the two all-reduces that follow o and down."""
         if split.tp > 1:
             message = round(rows * split.model.hidden * self._profile.itemsize)
             found[ALL_REDUCE] = self.comm_costs.all_reduce(split.tp, message).scaled(2)
@@ -163,21 +168,21 @@ class PartCosts:
 
 
 TOKEN_ID_BYTES = 8
-"""A sampled token on its way back to the first stage."""
+"""Bytes of a sampled token on its way back to the first stage."""
 StageCosts = Mapping[int, Sequence[Cost]]
-"""By sequences of a micro-batch what each stage takes for it."""
+"""Cost of each stage, by the number of sequences in a microbatch."""
 
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What a step takes.
+    """Estimated time of a step.
 
     Attributes:
-        seconds: of a step, which in the closed loop of decode is also what a sequence waits for each token.
-        low, high: what it may be by the doubts of its parts.
-        sizes: sequences of each micro-batch.
-        stages: what each stage computes for one, its all-reduces included.
-        hops: from each stage to the next and from the last one back; none where there is one stage.
+        seconds: time of a step; in the closed loop of decode also the latency of each token.
+        low, high: bounds from the uncertainty of the parts.
+        sizes: sequences of each microbatch.
+        stages: compute of each stage for a microbatch, all-reduces included.
+        hops: messages from each stage to the next and from the last stage back; empty with one stage.
     """
 
     seconds: float
@@ -189,10 +194,10 @@ class StepEstimate:
 
 
 def estimate_step(parts: PartCosts, deployment: Deployment, split: Split, batch: int) -> StepEstimate:
-    """The step at this batch; each micro-batch reads the weights anew.
+    """Estimate the step at this batch; each microbatch reads the weights anew.
 
     Raises:
-        MissingError: a part was not measured.
+        MissingMeasurementError: a part was not measured.
     """
     sizes = deployment.micro_batch_sizes(batch)
     chunk = chunk_per_micro_batch(parts.query.prefill_chunk, deployment)
@@ -208,7 +213,7 @@ def estimate_step(parts: PartCosts, deployment: Deployment, split: Split, batch:
 
 
 def chunk_per_micro_batch(tokens: int, deployment: Deployment) -> PromptChunk:
-    """Of what a step takes along each replica has its part, and of that each micro-batch."""
+    """Prompt tokens of a microbatch: an equal part of its replica's equal part."""
     prompt = tokens / deployment.replicas
     return PromptChunk(prompt / deployment.micro_batches, prompt)
 
@@ -232,7 +237,7 @@ def _hop_costs(parts: PartCosts, deployment: Deployment, size: int, chunk: Promp
 
 
 def _crosses_nodes(interconnect: Interconnect, deployment: Deployment, stage: int, to: int) -> bool:
-    """Whether a message from stage to stage leaves its host, in any replica."""
+    """Return whether a message between two stages leaves its host in any replica."""
     if interconnect.nodes == 1:
         return False
     seats = [(RankPosition(copy, stage, 0), RankPosition(copy, to, 0)) for copy in range(deployment.replicas)]
@@ -240,7 +245,10 @@ def _crosses_nodes(interconnect: Interconnect, deployment: Deployment, stage: in
 
 
 def _loop_seconds(sizes: Sequence[int], stages: StageCosts, hops: StageCosts, pick: CostField) -> float:
-    """Of the closed loop: the slowest stage's work, or a micro-batch's way round, whichever is longer."""
+    """Seconds of a step in the closed loop.
+
+    The step takes the longer of the slowest stage's work and a microbatch's round trip.
+    """
     if len(stages) == 1:
         alike, between = stages[sizes[0]], hops[sizes[0]]
         return max(len(sizes) * max(map(pick, alike)), sum(map(pick, alike)) + sum(map(pick, between)))
@@ -248,12 +256,15 @@ def _loop_seconds(sizes: Sequence[int], stages: StageCosts, hops: StageCosts, pi
 
 
 def stage_table(sizes: Sequence[int], columns: StageCosts, pick: CostField) -> pipeline_model.StageTable:
-    """Seconds[stage][slot], as the event model has them."""
+    """Seconds[stage][microbatch], as the event model takes them."""
     return [[pick(columns[size][stage]) for size in sizes] for stage in range(len(columns[sizes[0]]))]
 
 
 def _half_width(sizes: Sequence[int], stages: StageCosts, hops: StageCosts) -> float:
-    """Half-width of the step: stages are counted from the same few measurements, so their errors are alike."""
+    """Half-width of the step's interval in seconds.
+
+    Costs of stages come from the same few measurements, so their errors are alike and add up.
+    """
     alike, between = stages[max(sizes)], hops[max(sizes)]
     slowest = max(alike, key=lambda one: one.seconds)
     if len(sizes) * slowest.seconds >= sum(one.seconds for one in (*alike, *between)):
@@ -261,19 +272,19 @@ def _half_width(sizes: Sequence[int], stages: StageCosts, hops: StageCosts) -> f
     return sum(one.half_width for one in (*alike, *between))
 
 
-# Where a step goes: all-reduces, hops, the bubble; and what each of its parts rests on.
+# Breakdown of a step: all-reduces, hops, the bubble, and the provenance of each part.
 
 
 @dataclass(frozen=True)
 class StepBreakdown:
-    """Shares of a step, each the mean over stages; and by part where its time comes from.
+    """Shares of a step, each the mean over stages, and provenance by part.
 
     Attributes:
-        all_reduce_share: in all-reduces.
-        hop_share: waiting for messages on their way, where the loop hangs on them.
-        bubble_share: waiting for other stages.
-        provenance: by part the weakest of what it rests on.
-        cases: by part the names of the cases.
+        all_reduce_share: share in all-reduces.
+        hop_share: share waiting for messages in flight, where the loop depends on them.
+        bubble_share: share waiting for other stages.
+        provenance: weakest provenance of each part.
+        cases: case names of each part.
     """
 
     all_reduce_share: float
@@ -284,12 +295,12 @@ class StepBreakdown:
 
     @property
     def communication_share(self) -> float:
-        """All-reduces and hops together."""
+        """Share of all-reduces and hops together."""
         return self.all_reduce_share + self.hop_share
 
 
 def break_down(parts: PartCosts, deployment: Deployment, split: Split, step: StepEstimate) -> StepBreakdown:
-    """Of a composed step."""
+    """Break an estimated step down into shares and provenance."""
     chunk = chunk_per_micro_batch(parts.query.prefill_chunk, deployment)
     layers, busy = split.stage_layers(), deployment.busy_ranks
     reducing = [0.0] * deployment.pp
@@ -322,7 +333,7 @@ def _all_reduce_seconds(found: Mapping[str, Cost]) -> float:
 
 
 def _exposed_hop_seconds(step: StepEstimate) -> float:
-    """Seconds that messages are on their way while the loop waits for them: none where a stage sets the pace."""
+    """Seconds that the loop waits for messages; 0 where a stage sets the pace."""
     if not step.hops:
         return 0.0
     size = max(step.sizes)
@@ -332,13 +343,16 @@ def _exposed_hop_seconds(step: StepEstimate) -> float:
     return min(way, max(0.0, round_trip - len(step.sizes) * slowest))
 
 
-# Whether a deployment fits into memory: weights, caches of keys and values, activations, workspace.
+# Memory of a deployment: weights, KV caches, activations, workspace.
 
 STORED_LOGIT_BYTES = 4
 
 
 def required_bytes(deployment: Deployment, query: PlanQuery, profile: HardwareProfile, batch: int) -> int:
-    """Of the fullest rank; where all ranks share one memory, of all together. The embedding is replicated under TP."""
+    """Bytes of the fullest rank, or of all ranks where they share one memory.
+
+    The embedding is replicated under TP.
+    """
     split, itemsize = deployment.split(query.truncated_model), profile.itemsize
     sequences = batch // deployment.replicas
     rows = max(deployment.micro_batch_sizes(batch)) * query.rows_per_sequence
@@ -357,7 +371,7 @@ def required_bytes(deployment: Deployment, query: PlanQuery, profile: HardwarePr
 
 
 def why_not_fit(deployment: Deployment, query: PlanQuery, profile: HardwareProfile, batch: int) -> str:
-    """One line on what does not fit; empty where it does, or where nobody knows the memory."""
+    """Reason why a batch does not fit; empty where it fits or memory is unknown."""
     limit = profile.memory_bytes
     if limit is None or (need := required_bytes(deployment, query, profile, batch)) <= limit:
         return ""
@@ -369,7 +383,10 @@ def why_not_fit(deployment: Deployment, query: PlanQuery, profile: HardwareProfi
 
 
 def max_sequences(deployment: Deployment, query: PlanQuery, profile: HardwareProfile) -> int:
-    """The largest batch that fits, a multiple of the replicas; 0 where not even one sequence a replica does."""
+    """Largest batch that fits, a multiple of the replicas.
+
+    The result is 0 where not even one sequence per replica fits.
+    """
     limit = profile.memory_bytes
     low, high = 0, 2**20
     if limit is None:

@@ -1,4 +1,4 @@
-"""A plan as tables: what is best first, then every split at every batch, then what is missing and what is assumed."""
+"""Tables of a plan: answer, best splits, every split, gaps and assumptions."""
 
 import re
 import shlex
@@ -17,12 +17,10 @@ from reports.plan.step import ALL_REDUCE
 from reports.provenance import weakest_provenance
 from specs.parallel import Deployment
 
-# How a plan's splits, ranges, parts and what-ifs are written.
-
-# The command that makes a plan again.
+# Command line that reproduces a plan.
 
 COMMAND_DEFAULTS = PlanQuery(model="llama-3-70b", gpus=8)
-"""What `python -m reports plan` is asked where no option says otherwise."""
+"""Query of `python -m reports plan` without options."""
 PLAIN_OPTIONS = ("model", "gpus", "context", "dtype", "backend", "partition", "draft_tokens", "prefill_chunk", "layers")
 LIST_OPTIONS = {"batches": "batch", "latencies": "latency"}
 LINK_OPTIONS = {
@@ -35,7 +33,7 @@ LINK_OPTIONS = {
 
 
 def reproduce_command(paths: Iterable[Path], query: PlanQuery) -> str:
-    """`python -m reports plan FILE --context 256`: the options that differ from the usual ones."""
+    """`python -m reports plan FILE --context 256`, without default options."""
     return shlex.join(["python", "-m", "reports", "plan", *map(str, paths), *_options(query)])
 
 
@@ -53,6 +51,8 @@ def _options(query: PlanQuery) -> Iterator[str]:
             yield from (f"--{option}", str(value))
 
 
+# Text of a plan's splits, ranges, parts and hypothetical links.
+
 UNMEASURED = ("assumed", "modelled")
 SHORT_NAMES = {"interpolated": "interp.", "lm_head": "head"}
 VARIANTS_NOTE = (
@@ -69,18 +69,18 @@ UNSEEN_NOTE = (
 BATCHES_NOTE = "powers of two fill tiles, and batches just above them do not: --batch asks for others"
 LAUNCH_NAMES = {"graph": "in a graph", "eager": "eagerly"}
 MAX_NAMED = 4
-"""Splits that a cell names; of more it says how many."""
+"""Splits named in a cell; further ones are counted."""
 
 
 def parallelism_label(one: Deployment) -> str:
-    """`tp2-pp4x2`: how the model is cut, without schedule."""
+    """Label of how the model is cut, without schedule: `tp2-pp4x2`."""
     words = [f"tp{one.tp}"] if one.tp > 1 or one.pp == 1 else []
     words += [f"pp{one.pp}"] if one.pp > 1 else []
     return "-".join(words) + (f"x{one.replicas}" if one.replicas > 1 else "")
 
 
 def deployment_kind(one: Deployment) -> str:
-    """What a split is an example of: whatever has replicas is of that kind, whatever has both TP and PP is mixed."""
+    """Kind of a deployment: replicas where it has any, else TP, PP or mixed."""
     if one.replicas > 1:
         return "replicas"
     if one.pp == 1:
@@ -89,23 +89,26 @@ def deployment_kind(one: Deployment) -> str:
 
 
 def format_milliseconds(seconds: float) -> str:
-    """To three digits, or all of those before the point."""
+    """Format seconds in ms to three digits, or all digits before the point."""
     number = 1e3 * seconds
     return formatting.three_digits(float(f"{number:.3g}")) if number < 1000 else f"{number:,.0f}"
 
 
 def step_range(one: PlanPoint) -> str:
-    """The least and the most that its step may take, in milliseconds."""
+    """Lower and upper bound of a point's step, in ms."""
     return f"{format_milliseconds(one.low)}–{format_milliseconds(one.high)}"
 
 
 def unmeasured_parts(one: PlanPoint) -> set[str]:
-    """Parts that rest on an assumption or on a model."""
+    """Parts of a point's step that are assumed or modelled."""
     return {name for name, how in one.breakdown.provenance.items() if how in UNMEASURED} if one.breakdown else set()
 
 
 def provenance_cell(one: PlanPoint, everywhere: Iterable[str] = ()) -> str:
-    """`interp. + hop`: the weakest that parts with a measurement rest on, then those that are assumed or modelled."""
+    """`interp. + hop`: weakest measured provenance, then assumed or modelled parts.
+
+    Parts in `everywhere` are left out.
+    """
     if one.breakdown is None:
         return ""
     found = [how for how in one.breakdown.provenance.values() if how not in UNMEASURED]
@@ -115,7 +118,7 @@ def provenance_cell(one: PlanPoint, everywhere: Iterable[str] = ()) -> str:
 
 
 def tied_names(one: LatencyTarget) -> str:
-    """The splits that cannot be told from the best: those of its batch first."""
+    """Names of the splits tied with the best, those at its batch first."""
     best = one.best
     if best is None:
         return ""
@@ -126,7 +129,7 @@ def tied_names(one: LatencyTarget) -> str:
 
 
 def query_summary(query: PlanQuery) -> str:
-    """`llama-3-70b · bf16 · context 256 · …`."""
+    """Summary of a query: `llama-3-70b · bf16 · context 256 · …`."""
     return " · ".join(_query_parts(query))
 
 
@@ -143,7 +146,7 @@ def _query_parts(query: PlanQuery) -> Iterator[str]:
 
 
 def hypothetical_links(query: PlanQuery) -> str:
-    """What is imagined of the links; empty where nothing is."""
+    """Description of the hypothetical links; empty where there are none."""
     fabric = query.interconnect
     if not fabric.is_hypothetical:
         return ""
@@ -161,7 +164,10 @@ def hypothetical_links(query: PlanQuery) -> str:
 
 
 def all_reduce_sources(plan: Plan) -> str:
-    """`behind the middle figures: custom (vllm) timed in a graph, of bf16; …`; none where nothing is reduced."""
+    """`behind the middle figures: custom (vllm) timed in a graph, of bf16; …`.
+
+    Empty where no split reduces.
+    """
     known = {one.case.name: one for one in plan.profile.measurements_by_op.get("all_reduce", ())}
     used = [
         known[name]
@@ -179,15 +185,15 @@ def all_reduce_sources(plan: Plan) -> str:
     return f"behind the middle figures: {'; '.join(said)}" if said else ""
 
 
-# What a plan has no figures of, a line for each reason; and the figures that it assumes.
+# Splits without figures, a row for each reason, and the assumed figures.
 
 ASSUMPTION_UNITS = (("BYTES_PER_SECOND", 1e9, "GB/s"), ("SECONDS", 1e-6, "us"), ("BYTES", 2.0**30, "GiB"))
-"""How the name of an assumed figure ends, and what it is written in."""
+"""(ending of an assumption's name, value of the unit, unit)."""
 NODE_PREFIX = "NODE_"
 
 
 def unplannable_tables(plan: Plan) -> list[Block]:
-    """Both tables; the first where anything is left out."""
+    """Tables of splits without figures, if any, and of assumptions."""
     rows = [*_memory_rows(plan), *_missing_rows(plan.unplannable)]
     found: list[Block] = []
     if rows:
@@ -197,7 +203,7 @@ def unplannable_tables(plan: Plan) -> list[Block]:
 
 
 def _memory_rows(plan: Plan) -> Iterator[Row]:
-    """All that memory holds too few sequences for, in one line."""
+    """Yield one row for all splits that exceed memory."""
     tight = dict.fromkeys(one.deployment for one in plan.points if not one.fits)
     if not tight:
         return
@@ -211,7 +217,7 @@ def _memory_rows(plan: Plan) -> Iterator[Row]:
 
 
 def _missing_rows(unplannable: Iterable[UnplannableDeployment]) -> Iterator[Row]:
-    """Reasons that differ in their numbers alone are one."""
+    """Yield a row per reason; reasons that differ only in numbers share it."""
     alike: dict[str, list[UnplannableDeployment]] = {}
     for one in unplannable:
         alike.setdefault(re.sub(r"[\d.,]+", "#", one.why), []).append(one)
@@ -225,7 +231,7 @@ def _missing_rows(unplannable: Iterable[UnplannableDeployment]) -> Iterator[Row]
 
 
 def _deployments_with_batches(found: Sequence[UnplannableDeployment]) -> Iterator[str]:
-    """`tp8`, or with its batches: `tp4x2 at 1, 8`."""
+    """Yield `tp8`, or a deployment with its batches: `tp4x2 at 1 and 8`."""
     batches: dict[Deployment, list[str]] = {}
     for one in found:
         batches.setdefault(one.deployment, []).extend([str(one.batch)] if one.batch else [])
@@ -234,7 +240,7 @@ def _deployments_with_batches(found: Sequence[UnplannableDeployment]) -> Iterato
 
 
 def _assumption_table(query: PlanQuery) -> Table:
-    """What no file holds; what lies between hosts only where there are several."""
+    """Table of assumptions; links between hosts only with several hosts."""
     rows = []
     for name, one in estimate.all_assumptions().items():
         if name.startswith(NODE_PREFIX) and query.interconnect.nodes == 1:
@@ -269,7 +275,7 @@ CASES_NOTE = "{} has the cases of each point, by their names in `python -m repor
 
 
 def build_tables(plan: Plan) -> list[Block]:
-    """All of it, the answer first."""
+    """Build all blocks of a plan, the answer first."""
     found: list[Block] = [_header_facts(plan)]
     found += [_crossover_table(plan, plan.crossover)] if plan.crossover else []
     found += [_latency_table(plan), _pareto_table(plan), _point_table(plan)]
@@ -290,7 +296,7 @@ def _header_facts(plan: Plan) -> Facts:
 
 
 def _crossover_table(plan: Plan, found: PlannedCrossover) -> Table:
-    """The batch from which on PP leads, a column for each way to deal layers."""
+    """Table of batches from which PP leads, a column per partition."""
     ways = list(dict.fromkeys(way for _, way in found.leads_from))
     rows = [
         (
@@ -331,7 +337,7 @@ def _crossover_table(plan: Plan, found: PlannedCrossover) -> Table:
 
 
 def _crossover_range(found: PlannedCrossover) -> str:
-    """What is known of all variants together."""
+    """Text on the crossover's range over all variants."""
     if found.low is None:
         return "none"
     surely = f"surely {found.high}" if found.high else "in some variants none"
@@ -344,7 +350,7 @@ def _batch_cell(batch: int | None) -> str:
 
 
 def _latency_table(plan: Plan) -> Table:
-    """Of each latency the split with the most tokens a second."""
+    """Table of the split with the most tokens/s within each latency."""
     tied = Column("tied with", number=False, prose=True)
     return Table(
         title="best split for a latency",
@@ -358,7 +364,7 @@ def _latency_table(plan: Plan) -> Table:
 
 
 def point_cells(one: PlanPoint | None) -> tuple[str, ...]:
-    """A point without where its time goes; None for a latency that nothing reaches."""
+    """Cells of a point without its breakdown; dashes for None."""
     return (
         tuple(cell(one) for _, cell in POINT_COLUMNS)
         if one
@@ -377,7 +383,7 @@ def _pareto_table(plan: Plan) -> Table:
 
 
 def _point_table(plan: Plan) -> Table:
-    """A group of rows for each batch."""
+    """Table of every split that fits, grouped by batch."""
     there = [one for one in plan.points if one.fits]
     everywhere = set.intersection(*map(unmeasured_parts, there)) if there else set()
     columns: list[tuple[Column, Cell]] = [
@@ -406,7 +412,7 @@ def _point_table(plan: Plan) -> Table:
 
 
 def _point_marks(plan: Plan, alike: Iterable[PlanPoint]) -> dict[int, str]:
-    """By point of one batch: best or tied, and whether it is on the front."""
+    """Marks of one batch's points by `id`: best or tied, and front."""
     best = min(alike, key=lambda one: one.seconds)
     told = {id(one): "best" if one is best else "tied" if one.low <= best.high else "" for one in alike}
     front = {id(one) for one in plan.front}

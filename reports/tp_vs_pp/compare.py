@@ -1,7 +1,7 @@
-"""TP against PP over the same ranks: who takes the shorter step, at which loads, and where PP overtakes.
+"""Comparison of measured TP and PP over the same ranks, at each load.
 
-In decode the loop is closed, so at one batch the shorter step is both the lower latency and more tokens a second.
-PP stands for its best schedule, partition and number of micro-batches at that load.
+In decode the loop is closed: at a fixed batch, a shorter step improves latency and throughput. PP stands for its best
+schedule, partition and number of microbatches at that load.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from specs import measurement, statistics
 from specs.measurement import Measurement
 from specs.parallel import PARTITIONS, SCHEDULES, Deployment
 
-# What a file holds of whole models: the steps of all deployments over the same ranks, load by load.
+# Experiments in a file: steps of all deployments over the same ranks, by load.
 
 
 class Load(NamedTuple):
-    """What a step gets through: a batch, and the tokens of each of its sequences: one in decode, else a prompt's."""
+    """Batch, and tokens of each sequence in a step: 1 in decode, else the prompt's."""
 
     prompt: int
     batch: int
 
 
 class Setting(NamedTuple):
-    """What deployments share that are held against each other.
+    """Properties that compared deployments share.
 
-    `context` is that of decode; None for prompts, which are it themselves.
+    `context`: context of decode; None for prefill, where the prompt is the context.
     """
 
     model: str
@@ -43,12 +43,12 @@ class Setting(NamedTuple):
 
 
 RunsByDeployment = Mapping[Deployment, Measurement]
-"""Steps of one load, TP first, then by stages, schedule and micro-batches, then replicas."""
+"""Steps at one load: TP, then by stages, schedule, microbatches, then replicas."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One model on the same ranks in decode or in prefill, by rising load."""
+    """Steps of one model on the same ranks, in decode or in prefill, by rising load."""
 
     file: ResultFile
     setting: Setting
@@ -56,9 +56,10 @@ class Experiment:
 
 
 def oversubscription(file: ResultFile, ranks: int) -> str:
-    """`4 ranks share 2 cores`, where there are more ranks than cores: what would run at once takes turns.
+    """Text where ranks outnumber cores: `4 ranks share 2 cores`; else empty.
 
-    Such steps show that the ranks work together and where each waits; of TP against PP they say nothing.
+    Such ranks take turns. Their steps show that the ranks work together and where each waits. They say nothing of TP
+    against PP.
     """
     cores, hosts = file.machine.get("cores"), file.machine.get("hosts") or 1
     if file.machine.get("device") != "cpu" or not isinstance(cores, int) or not isinstance(hosts, int):
@@ -68,12 +69,12 @@ def oversubscription(file: ResultFile, ranks: int) -> str:
 
 
 def is_experiment_step(one: Measurement) -> bool:
-    """Whether it is of an experiment: a step that was run, not modelled."""
+    """Return whether a measurement is a step that ran, not a modelled step."""
     return one.case.op == measurement.STEP_OP and one.provenance == "measured"
 
 
 def collect_experiments(file: ResultFile) -> list[Experiment]:
-    """Every experiment of a file, decode before prefill."""
+    """Experiments of a file, decode before prefill."""
     found: dict[Setting, dict[Load, dict[Deployment, Measurement]]] = {}
     for one in file.measurements:
         if is_experiment_step(one):
@@ -106,12 +107,15 @@ def _deployment_order(one: Deployment) -> tuple[int, int, int, int, int]:
 
 Interval = tuple[float, float]
 ERROR_RATE = 0.05
-"""Chance that the fastest of several is called another's better by luck."""
+"""Chance that luck alone makes the fastest of several beat another deployment."""
 
 
 @dataclass(frozen=True)
 class StepRatio:
-    """t(other) / t(base), and its interval, wider where `other` is the fastest of several: it was the luckiest too."""
+    """Ratio t(other) / t(base), with its interval.
+
+    The interval is wider where `other` is the fastest of `among`: it may also be the luckiest.
+    """
 
     base: Measurement
     other: Measurement
@@ -119,18 +123,21 @@ class StepRatio:
 
     @property
     def value(self) -> float:
-        """Of the medians."""
+        """Ratio of the medians."""
         return self.other.median / self.base.median
 
     @cached_property
     def interval(self) -> Interval | None:
-        """At 95 % for all that it was chosen among (Bonferroni); None where either has a single pass."""
+        """Interval at 95 % over all `among` comparisons (Bonferroni).
+
+        None where either measurement has a single pass.
+        """
         return statistics.ratio_interval(self.base.seconds, self.other.seconds, 1 - ERROR_RATE / self.among)
 
 
 @dataclass(frozen=True)
 class TpPpComparison:
-    """TP and the best of PP at one load."""
+    """TP and the best PP deployment at one load."""
 
     load: Load
     tp: Deployment
@@ -139,13 +146,13 @@ class TpPpComparison:
 
     @property
     def winner(self) -> Literal["tp", "pp"] | None:
-        """Whose step is shorter; None where the interval holds 1, or there is none."""
+        """Side with the shorter step; None where the interval holds 1 or is missing."""
         low, high = self.ratio.interval or (1, 1)
         return "tp" if low > 1 else "pp" if high < 1 else None
 
 
 def compare_tp_pp(experiment: Experiment) -> list[TpPpComparison]:
-    """One for each load at which both ran over all ranks."""
+    """Compare TP and PP at each load at which both ran over all ranks."""
     found = []
     for load, runs in experiment.loads.items():
         alone = {one: of for one, of in runs.items() if one.replicas == 1}
@@ -158,12 +165,15 @@ def compare_tp_pp(experiment: Experiment) -> list[TpPpComparison]:
 
 
 def fastest_deployment(runs: RunsByDeployment) -> Deployment:
-    """By the median."""
+    """Deployment with the shortest median step."""
     return min(runs, key=lambda one: runs[one].median)
 
 
 def tied_fastest(runs: RunsByDeployment) -> list[Deployment]:
-    """The fastest and all that cannot be told from it; none where there is no interval or nothing to tell it from."""
+    """Fastest deployment and all that are not significantly slower.
+
+    The list is empty without intervals, or without another deployment.
+    """
     first = fastest_deployment(runs)
     others = {one: StepRatio(runs[first], of, among=len(runs) - 1) for one, of in runs.items() if one != first}
     if not others or any(ratio.interval is None for ratio in others.values()):
@@ -173,12 +183,12 @@ def tied_fastest(runs: RunsByDeployment) -> list[Deployment]:
 
 @dataclass(frozen=True)
 class MeasuredCrossover:
-    """Between which batches PP overtakes TP.
+    """Batches between which PP overtakes TP.
 
     Attributes:
-        after: the last batch at which TP is ahead; None where it is at none.
-        by: the first from which on PP is; None where it is at none.
-        why: what keeps it from being told; empty where it is.
+        after: last batch at which TP leads; None where TP leads at no batch.
+        by: first batch from which PP leads; None where PP leads at no batch.
+        why: reason why there is no crossover; empty where there is one.
     """
 
     after: int | None
@@ -187,7 +197,7 @@ class MeasuredCrossover:
 
 
 def find_crossover(found: Sequence[TpPpComparison]) -> MeasuredCrossover:
-    """Where PP overtakes TP in decode, by those batches at which they can be told apart."""
+    """Find where PP overtakes TP in decode, from the batches with a winner."""
     decided = [(one.load.batch, one.winner) for one in found if one.winner]
     if not decided:
         return MeasuredCrossover(None, None, "they cannot be told apart at any batch")

@@ -1,4 +1,4 @@
-"""Experiments as tables: a row for each deployment at each load, with its step time, throughput and ledger."""
+"""Report section on measured TP against PP: sentences, tables, JSON records."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -38,20 +38,20 @@ from specs.measurement import Measurement
 from specs.parallel import Deployment
 from specs.roofline import Ceilings
 
-# What an experiment says of TP against PP, in a sentence.
+# One sentence for each experiment: winners, crossover, best throughput.
 
 NEEDS_PASSES = "a single pass gives no interval, so no winner is named: measure with --passes 2 or more"
 NOT_BOTH_RAN = "TP and PP have not both run over all ranks"
 
 
 def experiment_sentence(name: str, experiment: Experiment) -> str:
-    """Who is faster at which loads, where PP overtakes, and which deployment gives the most tokens a second.
+    """State who is faster at which loads, the crossover and the best throughput.
 
-    A winner is named only where the interval of the ratio leaves out 1.
+    A winner is named only where the interval of the ratio excludes 1.
 
     Args:
-        name: of the machine.
-        experiment: what ran there.
+        name: name of the machine.
+        experiment: steps that ran on the machine.
     """
     setting = experiment.setting
     context = f", context {setting.context}" if setting.context else ""
@@ -65,7 +65,7 @@ def _phase_phrase(experiment: Experiment) -> str:
 
 
 def winner_texts(experiment: Experiment) -> list[str]:
-    """Who is faster than whom at which loads, without by how much; nothing where no winner can be named."""
+    """Winners at their loads, without ratios; empty where no winner can be named."""
     return [] if _why_no_winner(experiment) else [text for text, _ in _wins_by_side(compare_tp_pp(experiment))]
 
 
@@ -81,7 +81,7 @@ def _finding_clauses(experiment: Experiment) -> Iterator[str]:
 
 
 def _why_no_winner(experiment: Experiment) -> str:
-    """What keeps any winner from being named; empty where nothing does."""
+    """Reason why no winner can be named; empty where a winner can be."""
     if all(one.interval is None for runs in experiment.loads.values() for one in runs.values()):
         return NEEDS_PASSES
     if crowded := oversubscription(experiment.file, experiment.setting.ranks):
@@ -98,7 +98,7 @@ def _winner_clauses(found: Sequence[TpPpComparison]) -> Iterator[str]:
 
 
 def _wins_by_side(found: Sequence[TpPpComparison]) -> Iterator[tuple[str, list[TpPpComparison]]]:
-    """`TP 2 is faster than PP 2 up to a batch of 64`, and those duels."""
+    """Yield `TP 2 is faster than PP 2 up to a batch of 64`, and the comparisons won."""
     if not found:
         return
     loads = [one.load for one in found]
@@ -109,7 +109,10 @@ def _wins_by_side(found: Sequence[TpPpComparison]) -> Iterator[tuple[str, list[T
 
 
 def _speedups_text(won: Sequence[TpPpComparison]) -> str:
-    """`1.80 times at 1 and 1.20 times at 64`; of PP with what it took."""
+    """Speedups of a winner: `1.80 times at 1 and 1.20 times at 64`.
+
+    For PP the text also names the winning deployment.
+    """
     ends = won if len(won) == 1 else (won[0], won[-1])
     took = [deployment_name(one.pp) if one.winner == "pp" else "" for one in ends]
     alike = len(set(took)) == 1
@@ -120,7 +123,7 @@ def _speedups_text(won: Sequence[TpPpComparison]) -> str:
 
 
 def _speedup(one: TpPpComparison) -> float:
-    """How many times as fast the winner is."""
+    """Ratio of the loser's step time to the winner's."""
     return one.ratio.value if one.winner == "tp" else 1 / one.ratio.value
 
 
@@ -131,10 +134,10 @@ def _crossover_clause(found: Sequence[TpPpComparison]) -> Iterator[str]:
 
 
 def _best_throughput_clause(experiment: Experiment) -> Iterator[str]:
-    """The deployment and load with the most tokens a second, and what cannot be told from it, unless nothing can.
+    """Yield the best throughput, its load and its deployments, tied ones included.
 
-    All at a load are told apart from the fastest at once, which is harder than the two sides of a duel: who has lost
-    that to one of those named here is not named beside it.
+    Yield nothing where no deployment is significantly slower. Comparing all deployments at once is stricter than
+    comparing two sides. A deployment that lost a comparison to one named here is left out.
     """
     rates = {
         load: load.prompt * load.batch / runs[fastest_deployment(runs)].median
@@ -154,7 +157,7 @@ def _best_throughput_clause(experiment: Experiment) -> Iterator[str]:
 
 
 def _without_losers(first: Sequence[Deployment], found: Sequence[TpPpComparison]) -> list[Deployment]:
-    """Leaders less the side that has lost a duel to one of them: PP with all of its schedules, or TP."""
+    """Leaders without the side that lost to a leader: TP, or PP with all schedules."""
     kept = list(first)
     for duel in found:
         winner = duel.tp if duel.winner == "tp" else duel.pp
@@ -165,7 +168,7 @@ def _without_losers(first: Sequence[Deployment], found: Sequence[TpPpComparison]
 
 
 ITEM_TITLES = {"linears": "lin-\nears", "attention": "attn", "all-reduce": "all-\nreduce"}
-"""Of items, so narrow that a row of eight stays readable."""
+"""Narrow column titles of ledger items: eight items share a row."""
 PREFILL_TITLES = {"idle": "fill,\ndrain"}
 NOTES = (
     "shares are means over ranks and passes, in percent; linears hold the LM head and sampling, norms the embedding",
@@ -183,7 +186,7 @@ TRUNCATED_NOTE = "the model is cut down and a hop is not: beside a step it looks
 
 @dataclass(frozen=True)
 class DeploymentRow:
-    """One deployment at one load; `mark` is best or tied."""
+    """One deployment at one load; `mark` is best, tied or empty."""
 
     load: Load
     deployment: Deployment
@@ -192,22 +195,22 @@ class DeploymentRow:
 
     @property
     def measurement(self) -> Measurement:
-        """The record."""
+        """Measurement of the step."""
         return self.figures.measurement
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the whole batch."""
+        """Throughput of the whole batch in tokens/s."""
         return self.load.prompt * self.load.batch / self.measurement.median
 
     @cached_property
     def ledger(self) -> Mapping[str, float]:
-        """Shares of its step by item; empty where nothing tells."""
+        """Share of the step by ledger item; empty where no ledger was recorded."""
         return specs_measurement.mean_ledger(self.measurement.ledgers) if self.measurement.ledgers else {}
 
 
 def deployment_rows(experiment: Experiment) -> list[list[DeploymentRow]]:
-    """Of each load those of all deployments."""
+    """Rows of all deployments, a list for each load."""
     found = []
     for load, runs in experiment.loads.items():
         first = tied_fastest(runs)
@@ -218,7 +221,7 @@ def deployment_rows(experiment: Experiment) -> list[list[DeploymentRow]]:
 
 
 def steps_table(experiment: Experiment) -> Table:
-    """Step time, throughput and where the time goes, in percent."""
+    """Table of step time, throughput and shares of step time in percent."""
     groups, setting = deployment_rows(experiment), experiment.setting
     every = [row for group in groups for row in group]
     everywhere = shared_warnings([row.figures for row in every])
@@ -280,7 +283,7 @@ def _notes_cell(row: DeploymentRow, everywhere: list[str]) -> str:
 
 
 def _experiment_notes(experiment: Experiment) -> list[str]:
-    """What keeps these steps from standing for others."""
+    """Notes on oversubscribed ranks and a truncated model."""
     crowded = oversubscription(experiment.file, experiment.setting.ranks)
     return [
         *([OVERSUBSCRIBED_NOTE.format(crowded)] if crowded else []),
@@ -288,11 +291,11 @@ def _experiment_notes(experiment: Experiment) -> list[str]:
     ]
 
 
-# An experiment for a machine: SI units, medians, None where there is nothing to say.
+# JSON records of an experiment: SI units, medians, None where there is no value.
 
 
 def experiment_record(name: str, experiment: Experiment) -> dict[str, Any]:
-    """Its setting, its answer, TP against PP at each load, and every run with its ledger."""
+    """JSON record: setting, answer, comparisons, runs with ledgers."""
     found = compare_tp_pp(experiment)
     return {
         "file": str(experiment.file.path),
@@ -337,14 +340,14 @@ def _run_record(row: DeploymentRow) -> dict[str, Any]:
     }
 
 
-# The report's chapter on TP against PP: what each machine's experiment says, and its tables.
+# Report section: sentences and tables of each machine's experiments.
 
 TITLE = "TP against PP"
 
 
 @dataclass(frozen=True)
 class FileExperiments:
-    """The experiments of one file; `name` tells its machine from the others of a report."""
+    """Experiments of one file; `name` distinguishes its machine within a report."""
 
     name: str
     file: ResultFile
@@ -352,17 +355,17 @@ class FileExperiments:
 
     @cached_property
     def plan_checks(self) -> Sequence[PlanValidation | None]:
-        """Of each experiment the plan that it can be held against; None where it cannot."""
+        """Validation of each experiment's plan; None where it cannot be planned."""
         return [validate_plan(one) for one in self.experiments]
 
     def sentences(self) -> list[str]:
-        """The answer of each, and how well a plan would have told it."""
+        """Answer of each experiment, then the error of each plan."""
         return [experiment_sentence(self.name, one) for one in self.experiments] + [
             validation.validation_sentence(one) for one in self.plan_checks if one
         ]
 
     def tables(self) -> list[Table]:
-        """One for each, and one for each plan beside what ran."""
+        """Step table of each experiment, then planned against run steps."""
         return [
             *(steps_table(one) for one in self.experiments),
             *(validation.validation_table(one) for one in self.plan_checks if one),
@@ -371,7 +374,7 @@ class FileExperiments:
 
 @dataclass(frozen=True)
 class ExperimentSection:
-    """The experiments of all files."""
+    """Experiments of all files."""
 
     by_file: Sequence[FileExperiments]
 
@@ -379,11 +382,11 @@ class ExperimentSection:
         return bool(self.by_file)
 
     def sentences(self) -> list[str]:
-        """What they say in words."""
+        """Sentences of all files, in order."""
         return [text for one in self.by_file for text in one.sentences()]
 
     def blocks(self) -> list[Block]:
-        """For the terminal; nothing where no file holds an experiment."""
+        """Blocks for the terminal; empty where no file holds an experiment."""
         if not self:
             return []
         blocks: list[Block] = [Facts(title=TITLE, rows=tuple(("", text) for text in self.sentences()), level=1)]
@@ -394,7 +397,7 @@ class ExperimentSection:
         return blocks
 
     def data(self) -> list[dict[str, Any]]:
-        """For a machine."""
+        """JSON records of all experiments with their planned runs."""
         return [
             {**experiment_record(one.name, experiment), "planned": validation.validation_record(found)}
             for one in self.by_file
@@ -403,6 +406,6 @@ class ExperimentSection:
 
 
 def build_section(files: Sequence[ResultFile]) -> ExperimentSection:
-    """The experiments of those files that hold steps of whole models."""
+    """Collect the experiments of files that hold steps of whole models."""
     found = [FileExperiments(distinct_gpu_name(file, files), file, collect_experiments(file)) for file in files]
     return ExperimentSection([one for one in found if one.experiments])

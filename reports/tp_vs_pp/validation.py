@@ -1,8 +1,9 @@
-"""The event model against what was measured: a step replayed from the turns and messages of its own timeline.
+"""Validation of the event model and of planned steps against measured steps.
 
-A stage's turn lasts until its micro-batch is sent, for a rank does one thing at a time and sends before it receives
-again. From then on the message is under way until the next stage begins to compute, if that waited for it. One that was
-there when the stage turned to it came in time: its hop counts as none, and taking it in is part of the turn.
+The event model replays a step from the executions and messages of its own timeline. A stage's execution lasts until its
+microbatch is sent: a rank does one thing at a time and sends before it receives again. The message is then in flight
+until the next stage begins to compute, if that stage waited. A message that arrived before the stage was ready has a
+hop of zero, and receiving it is part of the execution.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +31,19 @@ from specs.measurement import Measurement, TimelineBlock
 from specs.parallel import Deployment, RankPosition
 
 COMPUTE_KINDS = ("compute", "all-reduce")
-"""Blocks of a turn, and with them what lies between: waiting for other ranks of the same stage."""
+"""Kinds of blocks in an execution.
+
+Gaps between them, spent waiting for other ranks of the same stage, belong to the execution.
+"""
 WAIT_THRESHOLD = 0.01
-"""Share of a turn from which on a stage that receives what was already sent waits, and does not merely take it in."""
+"""Least wait for a message already sent, as a share of the execution.
+
+A shorter time counts as receiving the message.
+"""
 
 
 class ReplayTables(NamedTuple):
-    """What a timeline says of a step: whether it is one of decode, its seconds, and the event model's tables."""
+    """Decode flag and seconds of a timeline's step, and the event model's tables."""
 
     decode: bool
     seconds: float
@@ -45,9 +52,10 @@ class ReplayTables(NamedTuple):
 
 
 class ObservedExecution(NamedTuple):
-    """A stage's part of a micro-batch in seconds from the window's start, cut off where the window is.
+    """Execution of a microbatch on a stage, in seconds from the window's start.
 
-    The stage turns to it at `wait_start`, computes from `start` to `compute_end`, and has sent it at `send_end`.
+    The stage is ready at `wait_start`, computes from `start` to `compute_end`, and has sent at `send_end`. The window
+    cuts off earlier and later times.
     """
 
     wait_start: float
@@ -57,11 +65,14 @@ class ObservedExecution(NamedTuple):
 
 
 ObservedExecutions = Mapping[tuple[int, int], ObservedExecution]
-"""Of one stage, by step and slot."""
+"""Executions of one stage by (step, microbatch)."""
 
 
 def replay(measurement: Measurement) -> tuple[float, float] | None:
-    """Seconds of a step by its timeline, and by the event model; None where `read` gives None."""
+    """Seconds of a step by its timeline and by the event model.
+
+    None where `read_timeline` gives None.
+    """
     walk = read_timeline(measurement)
     if walk is None:
         return None
@@ -71,10 +82,11 @@ def replay(measurement: Measurement) -> tuple[float, float] | None:
 
 
 def read_timeline(measurement: Measurement) -> ReplayTables | None:
-    """Turns and messages of a timeline as tables, the mean of each over the steps in it.
+    """Tables of a timeline's executions and messages, each the mean over its steps.
 
-    None of what is no step in stages, and of replicas, whose timeline is cut to the steps of one of them; and where it
-    does not show whole how each slot is computed and sent on each stage, or not the sending of what was waited for.
+    None for a step without stages, and for replicas: their timeline is cut to the steps of one replica. None also where
+    the timeline does not show each microbatch's compute and send in full on each stage, or the send of an awaited
+    message.
     """
     case, deployment = measurement.case, deployment_of(measurement)
     if (
@@ -113,7 +125,10 @@ def read_timeline(measurement: Measurement) -> ReplayTables | None:
 
 
 def _observed_executions(blocks: Sequence[TimelineBlock], window: float) -> ObservedExecutions:
-    """Of the first rank of a stage, by its blocks; of some only the end of sending is within the window."""
+    """Executions of a stage's first rank, from its blocks.
+
+    Where only the end of sending is within the window, the earlier times are 0.
+    """
     by_place: dict[tuple[int, int], list[TimelineBlock]] = {}
     for block in blocks:
         by_place.setdefault((block.step, block.microbatch), []).append(block)
@@ -127,9 +142,10 @@ def _observed_executions(blocks: Sequence[TimelineBlock], window: float) -> Obse
 
 
 def _is_complete(turn: ObservedExecution, window: float, *, decode: bool, last: bool) -> bool:
-    """Whether it was computed within the window.
+    """Return whether the execution was computed within the window.
 
-    One of decode cuts into turns at its edges, and ends where the last stage's last turn does; a prefill has no others.
+    A decode window cuts executions at its edges and ends with the last stage's last execution. A prefill window
+    contains only its own executions.
     """
     return (turn.start > 0 or not decode) and (turn.compute_end < window or last)
 
@@ -137,48 +153,52 @@ def _is_complete(turn: ObservedExecution, window: float, *, decode: bool, last: 
 def _with_senders(
     stages: Sequence[ObservedExecutions], stage: int, slot: int, *, decode: bool
 ) -> list[tuple[ObservedExecution, ObservedExecution | None]]:
-    """Turns of a stage's slot, each with that which sent what it works on; None where that is out of sight."""
+    """Executions of a microbatch on a stage, each with its sender's execution.
+
+    The sender is None where the window does not show it.
+    """
     before: ObservedExecutions = stages[stage - 1] if decode or stage else {}
     return [(turn, before.get((of - (stage == 0), one))) for (of, one), turn in stages[stage].items() if one == slot]
 
 
 def _had_to_wait(turn: ObservedExecution, sent: ObservedExecution | None) -> bool:
-    """Whether the stage turned to it before its message was there."""
+    """Return whether the stage was ready before its message arrived."""
     late = sent is not None and turn.wait_start <= sent.send_end
     return late or turn.start - turn.wait_start > WAIT_THRESHOLD * (turn.compute_end - turn.start)
 
 
 def _busy_seconds(turn: ObservedExecution, sent: ObservedExecution | None) -> float:
-    """Seconds that a turn keeps the stage busy before it sends."""
+    """Seconds that an execution keeps the stage busy before it sends."""
     return turn.compute_end - (turn.start if _had_to_wait(turn, sent) else turn.wait_start)
 
 
 def _send_seconds(turn: ObservedExecution, taken: ObservedExecution | None) -> float:
-    """Seconds from the end of computing until the message is sent, or until the next stage computes with it.
+    """Seconds from the end of compute until the message is sent.
 
-    A sender may be held up beyond that. Where one micro-batch goes round, nobody waits for it then.
+    The time ends earlier where the next stage already computes with the message. A sender may be held up beyond that.
+    With a single microbatch in flight no stage waits for the sender then.
     """
     end = min(turn.send_end, taken.start) if taken and taken.start > turn.compute_end else turn.send_end
     return end - turn.compute_end
 
 
 def _mean_or_zero(seconds: Sequence[float]) -> float:
-    """0 of none."""
+    """Mean in seconds; 0 for an empty sequence."""
     return fmean(seconds) if seconds else 0.0
 
 
-# Does the composition predict what a whole model takes? Planned steps against those that the same machine has run.
+# Planned steps against measured steps of the same machine.
 #
-# A plan is made of the parts in the experiment's own file: what a rank's shares take, and its all-reduces and hops.
-# Nothing of the experiment itself goes into it.
+# A plan uses parts from the experiment's own file: shares of a layer, all-reduces and hops. No measured step of the
+# experiment goes into the plan.
 
 CLEAR_DIFFERENCE = 0.15
-"""By how much two splits have to differ before a plan has to name the right one."""
+"""Relative difference of two splits above which a plan must name the faster."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run beside its plan; `error` is of the plan, as a share of what was measured."""
+    """Measured run with its planned step."""
 
     load: Load
     deployment: Deployment
@@ -187,24 +207,27 @@ class PlannedRun:
 
     @property
     def error(self) -> float:
-        """Above 0 where the plan is too long."""
+        """Relative error of the plan; above 0 where the planned step is too long."""
         return self.step.seconds / self.measured.median - 1
 
     @cached_property
     def event_model_error(self) -> float | None:
-        """Of the event model fed with the run's own timeline, against that; None where it does not show enough."""
+        """Relative error of the event model against the run's own timeline.
+
+        None where the timeline does not show enough.
+        """
         found = replay(self.measured)
         return found[1] / found[0] - 1 if found else None
 
 
 @dataclass(frozen=True)
 class PlanValidation:
-    """All runs of an experiment that can be planned.
+    """Planned runs of an experiment.
 
     Attributes:
-        experiment: what ran.
-        rows: by rising load.
-        missing: by run why it cannot be planned.
+        experiment: measured runs.
+        rows: planned runs by rising load.
+        missing: reason for each run that cannot be planned.
     """
 
     experiment: Experiment
@@ -213,22 +236,25 @@ class PlanValidation:
 
     @property
     def cut(self) -> Sequence[PlannedRun]:
-        """Runs in which ranks share a model; replicas of a whole one send no messages, and are easier to foretell."""
+        """Runs in which ranks share a model.
+
+        Replicas of a whole model send no messages and are easier to predict.
+        """
         return [one for one in self.rows if one.deployment.tp * one.deployment.pp > 1]
 
     @property
     def median_error(self) -> float | None:
-        """Of the absolute errors of those that are cut; None where none is."""
+        """Median absolute error of `cut` runs; None without any."""
         return median(abs(one.error) for one in self.cut) if self.cut else None
 
     @property
     def replicas(self) -> Sequence[PlannedRun]:
-        """Runs of whole models, one a rank."""
+        """Runs of whole models, one per rank."""
         return [one for one in self.rows if one not in self.cut]
 
     @property
     def median_error_by_kind(self) -> Mapping[str, float]:
-        """Of those that are cut by kind the error in the middle, with its sign: below 0 where plans are too short."""
+        """Median signed error by kind, without replicas; below 0 where plans are short."""
         kinds = dict.fromkeys(deployment_kind(one.deployment) for one in self.cut)
         return {
             name: median(one.error for one in self.cut if deployment_kind(one.deployment) == name) for name in kinds
@@ -236,7 +262,10 @@ class PlanValidation:
 
     @property
     def clear_pairs(self) -> Sequence[tuple[PlannedRun, PlannedRun]]:
-        """Pairs of cut runs at one load whose measured steps differ by more than `CLEAR`, the faster first."""
+        """Pairs of `cut` runs at one load that differ by over `CLEAR_DIFFERENCE`.
+
+        The faster run comes first.
+        """
         found = []
         for a, b in combinations(self.cut, 2):
             first, second = sorted((a, b), key=lambda one: one.measured.median)
@@ -246,12 +275,15 @@ class PlanValidation:
 
     @property
     def correct_pairs(self) -> int:
-        """Of the clear pairs those in which the plan names the faster one."""
+        """Clear pairs in which the plan names the faster run."""
         return sum(first.step.seconds < second.step.seconds for first, second in self.clear_pairs)
 
 
 def validate_plan(experiment: Experiment) -> PlanValidation | None:
-    """Of decode on ranks that do not take turns; None for anything else, and where no run can be planned."""
+    """Plan an experiment's decode steps and compare them with its runs.
+
+    None for prefill, oversubscribed ranks, or where no run can be planned.
+    """
     setting = experiment.setting
     if not setting.decode or setting.context is None or oversubscription(experiment.file, setting.ranks):
         return None
@@ -283,7 +315,7 @@ def _plan_query(experiment: Experiment) -> PlanQuery:
     )
 
 
-# How far plans are off from what was run, in a sentence, a table and for a machine.
+# Errors of plans: a sentence, a table, JSON records.
 
 NOTES = (
     "planned: put together from what ranks' own shares, all-reduces and hops took in this file, not from the steps",
@@ -293,7 +325,7 @@ NOTES = (
 
 
 def validation_sentence(check: PlanValidation) -> str:
-    """The error in the middle and at worst, and whether the plan would have chosen right."""
+    """State the median and worst error, and how often the plan names the faster run."""
     if check.median_error is None:
         return "No step of a model that is cut can be put together from its parts."
     worst, runs = max(check.cut, key=lambda one: abs(one.error)), pluralize(len(check.cut), "run")
@@ -311,7 +343,7 @@ def validation_sentence(check: PlanValidation) -> str:
 
 
 def validation_table(check: PlanValidation) -> Table:
-    """A row for each run."""
+    """Table of measured and planned steps, a row for each run."""
     seconds = [value for one in check.rows for value in (one.measured.median, one.step.seconds)]
     time = formatting.choose_scale(formatting.SECONDS, seconds)
     groups: dict[object, list[tuple[str, ...]]] = {}
@@ -347,7 +379,10 @@ def validation_table(check: PlanValidation) -> Table:
 
 
 def _bias_notes(check: PlanValidation) -> Iterator[str]:
-    """`planned steps come out, in the middle: TP 5.9% short, …`; apart those that the caption does not count."""
+    """Yield `planned steps come out, in the middle: TP 5.9% short, …`, then replicas.
+
+    The caption does not count replicas.
+    """
     if check.median_error_by_kind:
         said = ", ".join(f"{name} {_bias_text(error)}" for name, error in check.median_error_by_kind.items())
         yield f"planned steps come out, in the middle: {said}"
@@ -361,7 +396,7 @@ def _bias_text(error: float) -> str:
 
 
 def validation_record(check: PlanValidation | None) -> dict[str, Any] | None:
-    """Each run beside its plan."""
+    """JSON record of the errors and of each run with its plan."""
     if check is None:
         return None
     return {

@@ -1,7 +1,7 @@
-"""A micro-batch on one stage: the calls of its forward pass in their order, bound to their tensors once for all steps.
+"""Microbatch on one stage: the calls of its forward pass, bound to tensors once.
 
-The residual stream enters as one tensor and leaves as one: of what a layer hands on, out and total, the sum is what a
-stage sends. Every call is named by the item of the step's ledger that its time belongs to.
+The residual stream enters and leaves as one tensor: a stage sends the sum of a layer's `out` and `total`. Each call is
+named by the ledger item that its time belongs to.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,15 +20,18 @@ from suites.decoder.model import ModelShard, Stage, Tensors
 
 Segment = tuple[str, Callable[[], object]]
 ITEM_BY_PART = {"attention": "attention", **dict.fromkeys(("norm", "rotary", "swiglu"), "norms")}
-"""Of a part's name; all others are linears."""
+"""Ledger item by part name; all other parts are linears."""
 REDUCED_TENSORS = {"o": "projected", "down": "out"}
-"""What a rank has a part of the sum of behind a row-parallel linear."""
+"""Tensors of which a rank holds a partial sum after a row-parallel linear."""
 ROPE_THETA = 500_000.0
-"""Base of the angles, as in Llama 3."""
+"""Base of the rotary angles, as in Llama 3."""
 
 
 class MicrobatchSpec(NamedTuple):
-    """Whose rows a micro-batch holds: sequences `first` … of its replica, `length` rows each; of 1 it is decode."""
+    """Rows of a microbatch: `length` rows of each sequence from `first` on.
+
+    Length 1 is decode. `first` counts within a replica.
+    """
 
     first: int
     sequences: int
@@ -42,26 +45,27 @@ class MicrobatchSpec(NamedTuple):
 
     @property
     def decode(self) -> bool:
-        """Whether each sequence adds one token to what its cache holds."""
+        """True if each sequence adds one token to its cache."""
         return self.length == 1
 
 
 class Microbatch:
-    """One micro-batch on this rank.
+    """Microbatch on this rank.
 
     Args:
-        stage: of this rank.
-        rows: the micro-batch.
-        group: the ranks that share its layers; None where it has them whole.
+        stage: stage of this rank.
+        rows: rows of the microbatch.
+        group: ranks that share the stage's layers; None if this rank holds whole layers.
 
     Attributes:
-        ids: tokens that enter, where this is the first stage.
-        entering, leaving: the residual stream[tokens, hidden] from the stage before and to the next.
-        logits, sampled: where this is the last stage, logits of this rank's part of the vocabulary for each sequence,
-            and the tokens that come out.
-        kept: of each step of a proof its logits and the tokens that it sampled.
-        given: of each layer the tensors that its calls are bound to.
-        opening, layers, ending: a forward pass: the look-up, each layer, and the head, or what the next stage is sent.
+        ids: input tokens, on the first stage.
+        hidden_in, hidden_out: residual stream[tokens, hidden] from the previous stage and to the next.
+        logits, sampled_ids: logits of this rank's part of the vocabulary for each sequence, and sampled tokens, on the
+            last stage.
+        step_outputs: logits and sampled tokens of each step of a verification.
+        layer_tensors: tensors that the calls of each layer are bound to.
+        embedding_segments, layers, output_segments: calls of a forward pass: the look-up, each layer, and the head or
+            the sum to send.
     """
 
     def __init__(self, stage: Stage, rows: MicrobatchSpec, group: Communicator | None) -> None:
@@ -91,26 +95,26 @@ class Microbatch:
 
     @property
     def shard(self) -> ModelShard:
-        """Of every layer."""
+        """Shard of every layer."""
         return self.stage.shard
 
     @property
     def dtype(self) -> str:
-        """Of what it computes with."""
+        """Dtype of weights and activations."""
         return self.shard.dtype
 
     @property
     def implementation(self) -> str:
-        """Of the kernels."""
+        """Implementation of the kernels."""
         return self.stage.implementation
 
     @property
     def vocab_slice(self) -> slice:
-        """What part of it this rank has logits of."""
+        """Part of the vocabulary that this rank computes logits of."""
         return self.shard.vocab_slice
 
     def begin_verification(self) -> None:
-        """Begin anew with the first tokens; what is not written from now on shows."""
+        """Start a verification from the first tokens; poisoned buffers show as NaN."""
         self._is_verifying, self.step_outputs = True, []
         for tensor in (self.hidden_in, self.hidden_out, self.logits):
             if tensor is not None:
@@ -118,11 +122,11 @@ class Microbatch:
         self.ids.copy_(self._tokens())
 
     def end_verification(self) -> None:
-        """Go on with the tokens that are sampled; what was kept stays until the next proof."""
+        """Continue with sampled tokens; `step_outputs` stays until the next verification."""
         self._is_verifying = False
 
     def end_step(self) -> None:
-        """In a proof keep what came out, poison what was used, and go on with tokens that are known."""
+        """In a verification, keep the outputs, poison buffers, and use known tokens."""
         if not self._is_verifying:
             return
         self.hidden_in.fill_(float("nan"))
@@ -142,7 +146,7 @@ class Microbatch:
         return torch.full(shape, float("nan"), dtype=TORCH_DTYPES[shard.dtype], device=shard.device)
 
     def _bind_layers(self) -> Tensors:
-        """Bind every layer; gives what the last one hands on."""
+        """Bind every layer; return the tensors that the last layer writes."""
         stage, rows, shard = self.stage, self.rows, self.shard
         batch, context = (rows.tokens, rows.context) if rows.decode else (1, rows.length)
         parts = part_kernels(stage.implementation, shard.layer_shape, tokens=rows.tokens, batch=batch, context=context)
@@ -170,7 +174,7 @@ class Microbatch:
                 yield "all-reduce", partial(self._group.all_reduce, message, message)
 
     def _caches(self) -> list[Tensors]:
-        """Of each layer the part for these sequences; a prompt's is written, not read."""
+        """Each layer's cache of these sequences; a prompt's cache is written, not read."""
         rows, shard = self.rows, self.shard
         if rows.decode:
             end = rows.first + rows.sequences
@@ -180,7 +184,7 @@ class Microbatch:
         return [{name: self._allocate(*shape) for name in ("key", "value")} for _ in self.stage.layers]
 
     def _rotary_angles(self) -> Tensors:
-        """Of where the tokens stand, cos and sin[tokens, head_dim / 2]."""
+        """Cos and sin[tokens, head_dim / 2] of the tokens' positions."""
         rows, dim = self.rows, self.shard.split.model.head_dim
         places = torch.arange(rows.length) if not rows.decode else torch.tensor([rows.context - 1])
         angles = places.repeat(rows.sequences)[:, None] * ROPE_THETA ** (-torch.arange(0, dim, 2).double() / dim)
@@ -188,7 +192,7 @@ class Microbatch:
         return {name: of(angles).float().to(device) for name, of in (("cos", torch.cos), ("sin", torch.sin))}
 
     def _bind_output(self, flow: Tensors, logits: torch.Tensor) -> None:
-        """Norm, LM head over the last row of each sequence, and the largest logit."""
+        """Bind the norm, the LM head on each sequence's last row, and the sampling."""
         stage, rows = self.stage, self.rows
         norm = ELEMENTWISE_KERNELS[stage.implementation]["norm"].run
         given = {"x": flow["out"], "residual": flow["total"], "weight": stage.gain}
@@ -203,13 +207,16 @@ class Microbatch:
         self._bind_sampling(logits)
 
     def _bind_sampling(self, logits: torch.Tensor) -> None:
-        """Greedy. Under tensor parallelism the best of each rank's best: two numbers a sequence are sent."""
+        """Bind greedy sampling.
+
+        Under tensor parallelism ranks exchange two numbers per sequence: best logit and id.
+        """
         if self._group is None:
             largest = torch.empty_like(logits[:, 0])  # argmax alone is several times slower on a CPU
             self.output_segments.append(("linears", partial(torch.max, logits, 1, out=(largest, self.sampled_ids))))
             return
         width = self.shard.split.tp
-        best = torch.empty(2, self.rows.sequences, device=logits.device)  # fp32 has every id below 2^24
+        best = torch.empty(2, self.rows.sequences, device=logits.device)  # fp32 represents every id below 2^24
         every = torch.empty(width * 2 * self.rows.sequences, device=logits.device)
         self.output_segments += [
             ("linears", partial(_local_argmax, logits, self.shard.vocab_slice.start, best)),

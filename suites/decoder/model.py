@@ -1,4 +1,7 @@
-"""Which part of each weight a rank holds: rows of qkv, gate_up and the head, columns of o and down."""
+"""Synthetic model of a rank: weights, caches, tokens, and the rank's stage.
+
+A rank holds rows of qkv, gate_up and the head, and columns of o and down.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -13,19 +16,24 @@ from kernels.kernel import TORCH_DTYPES
 from specs.layer import FUSED_GATE_UP, LayerShape, layer_shape
 from specs.parallel import RankPosition, Split
 
-# What stands in weights, caches and prompts, so that any rank can make its part of any tensor, and all agree.
+# Values of weights, caches and prompts: any rank can make its part of any tensor, and all ranks agree
 #
-# A tensor's row is a window of one long table of normal values, entered at a place that its name and number give. A
-# shard is a narrower window of fewer rows, so it is made as fast as memory is copied, and without the rest.
+# A tensor's row is a window of one long table of normal values, at an offset given by the tensor's name and the row's
+# number. A shard is a narrower window of fewer rows, so making it is a memory copy and needs no other part.
 
 TABLE_LENGTH = 1_048_573
 ROW_STRIDE = 7919
-"""Between the windows of two rows: primes, so that no two rows of a tensor are the same before PRIME of them."""
+"""Offset between the windows of two rows.
+
+It and TABLE_LENGTH are primes, so rows of a tensor repeat only after TABLE_LENGTH rows.
+"""
 MAX_COLUMNS = 65_536
-"""Columns of a window at most."""
+"""Most columns of a window."""
 DISTINCT_SEQUENCES = 7
-"""Sequences that differ; the others repeat them in memory of their own. Few, so that a float64 reference of them all is
-quickly made, and a prime, so that no two micro-batches of a power of two begin alike."""
+"""Distinct sequences; further ones repeat their values in memory of their own.
+
+Few, so that a float64 reference of all is quick. A prime, so that no two microbatches of a power of two begin alike.
+"""
 
 
 @cache
@@ -40,12 +48,12 @@ def synthetic_block(
     """Rows and columns of the tensor called `name`: normal values times `scale`.
 
     Args:
-        name: `layer 3 qkv`, …
-        rows: numbers of the rows, int64.
+        name: tensor name, such as `layer 3 qkv`.
+        rows: row numbers, int64.
         columns: start and stop.
         dtype: short name.
-        device: where it is made.
-        scale: 1 / √k for a weight, so that what it gives is as large as what it is given.
+        device: device of the result.
+        scale: 1 / √k for a weight, which keeps outputs as large as inputs.
     """
     entered = (zlib.crc32(name.encode()) + columns.start + rows.to(device) * ROW_STRIDE) % TABLE_LENGTH
     windows = _random_table(dtype, device).unfold(0, columns.stop - columns.start, 1)
@@ -56,14 +64,14 @@ def synthetic_block(
 def synthetic_weight(
     name: str, rows: torch.Tensor, columns: slice, k: int, dtype: str, device: torch.device
 ) -> torch.Tensor:
-    """The same of a weight W[n, k], scaled to its whole length k."""
+    """Rows and columns of a weight W[n, k], scaled by its full length k."""
     return synthetic_block(name, rows, columns, dtype, device, 1 / sqrt(k))
 
 
 def synthetic_kv(
     name: str, sequences: int, context: int, heads: slice, head_dim: int, dtype: str, device: torch.device
 ) -> torch.Tensor:
-    """Keys or values[sequences, context, heads, head_dim] of a cache that was filled before."""
+    """Keys or values[sequences, context, heads, head_dim] of a filled cache."""
     places = (torch.arange(sequences) % DISTINCT_SEQUENCES)[:, None] * context + torch.arange(context)
     columns = slice(heads.start * head_dim, heads.stop * head_dim)
     found = synthetic_block(name, places.flatten(), columns, dtype, device)
@@ -71,7 +79,7 @@ def synthetic_kv(
 
 
 def synthetic_tokens(sequences: int, length: int, vocab: int, turn: int = 0) -> torch.Tensor:
-    """Token ids[sequences, length]; others in another turn."""
+    """Token ids[sequences, length]; each turn gives different tokens."""
     places = (torch.arange(sequences) % DISTINCT_SEQUENCES)[:, None] * length + torch.arange(length)
     return (places * 104_729 + turn * 15_485_863 + 3) % TABLE_LENGTH % vocab
 
@@ -81,10 +89,10 @@ class ModelShard:
     """One of tp shards of every layer of a model.
 
     Attributes:
-        split: how the model is cut.
-        index: which shard.
-        dtype: of weights and activations.
-        device: where they are.
+        split: split of the model.
+        index: index of the shard.
+        dtype: dtype of weights and activations.
+        device: device of the tensors.
     """
 
     split: Split
@@ -94,24 +102,27 @@ class ModelShard:
 
     @property
     def layer_shape(self) -> LayerShape:
-        """Of one layer here."""
+        """Shape of one layer of the shard."""
         return layer_shape(self.split)
 
     @property
     def kv_heads(self) -> slice:
-        """Key-value heads of this shard; where there are fewer than shards, several have the same one."""
+        """Key-value heads of this shard; several shards may hold the same head."""
         each = self.split.kv_heads_per_rank
         first = self.index * self.split.model.kv_heads // self.split.tp
         return slice(first, first + each)
 
     @property
     def vocab_slice(self) -> slice:
-        """Rows of the LM head: with its last shard shorter where they do not divide."""
+        """Rows of the LM head; the last shard may be shorter."""
         each = self.split.vocab_per_rank
         return slice(self.index * each, min((self.index + 1) * each, self.split.model.vocab))
 
     def layer(self, number: int, parts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Weights and gains of one layer, counted over the whole model; `parts` says whether gate and up alternate."""
+        """Weights and gains of one layer.
+
+        `number` counts over the whole model. `parts` decides whether gate and up rows alternate.
+        """
         model, widths = self.split.model, self.layer_shape
         hidden, intermediate, dim = model.hidden, model.intermediate, model.head_dim
         queries = slice(self.index * widths.queries, (self.index + 1) * widths.queries)
@@ -132,22 +143,22 @@ class ModelShard:
         }
 
     def embedding(self) -> torch.Tensor:
-        """[vocab, hidden], whole on every shard: a look-up then needs no all-reduce."""
+        """Embedding[vocab, hidden], whole on every shard: a look-up needs no all-reduce."""
         model = self.split.model
         rows = _indices(slice(0, model.vocab))
         return synthetic_block("embedding", rows, slice(0, model.hidden), self.dtype, self.device)
 
     def head(self) -> torch.Tensor:
-        """The LM head's rows of this shard, over hidden."""
+        """LM head[vocab rows of this shard, hidden]."""
         hidden = self.split.model.hidden
         return self._weight("head", _indices(self.vocab_slice), slice(0, hidden), hidden)
 
     def final_gain(self) -> torch.Tensor:
-        """Of the norm before the head."""
+        """Gain[hidden] of the norm before the LM head."""
         return self._gain("final")
 
     def cache(self, number: int, sequences: int, context: int) -> dict[str, torch.Tensor]:
-        """Keys and values of one layer, as if `context` tokens of each sequence had been read."""
+        """Keys and values of one layer, filled with `context` tokens of each sequence."""
         dim = self.split.model.head_dim
         return {
             name: synthetic_kv(
@@ -160,7 +171,7 @@ class ModelShard:
         return synthetic_weight(name, rows, columns, k, self.dtype, self.device)
 
     def _gain(self, name: str) -> torch.Tensor:
-        """Near one."""
+        """Gain[hidden] with values near 1."""
         drawn = synthetic_block(
             name, torch.zeros(1, dtype=torch.int64), slice(0, self.split.model.hidden), self.dtype, self.device, 0.1
         )
@@ -171,19 +182,19 @@ def _indices(part: slice, each: int = 1) -> torch.Tensor:
     return torch.arange(part.start * each, part.stop * each)
 
 
-# One rank's stage of a decoder: a shard of some layers, the embedding before the first, the head behind the last.
+# Stage of a rank: a shard of some layers, with the embedding on the first stage and the LM head on the last
 
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
 class Stage:
-    """Weights and caches, made once for all batches that run through it.
+    """Weights and caches of one rank, made once for all batches.
 
     Args:
-        shard: of every layer.
-        position: which stage.
-        implementation: of the kernels: torch or triton.
+        shard: shard of every layer.
+        position: replica, stage and shard of the rank.
+        implementation: kernels, torch or triton.
     """
 
     shard: ModelShard
@@ -204,32 +215,32 @@ class Stage:
 
     @property
     def layer_numbers(self) -> range:
-        """Of its layers, counted over the whole model."""
+        """Numbers of the stage's layers, counted over the whole model."""
         counts = self.shard.split.stage_layers()
         begin = sum(counts[: self.position.stage])
         return range(begin, begin + counts[self.position.stage])
 
     @property
     def is_first(self) -> bool:
-        """Whether it looks tokens up."""
+        """True for the stage with the embedding."""
         return self.position.stage == 0
 
     @property
     def is_last(self) -> bool:
-        """Whether it samples."""
+        """True for the stage that samples."""
         return self.position.stage == self.shard.split.pp - 1
 
     @property
     def total_bytes(self) -> int:
-        """Of weights and caches."""
+        """Bytes of weights and caches."""
         ends = [one for one in (self.embedding, self.head, self.gain) if one is not None]
         held = [tensor for one in (*self.layers, *self._caches) for tensor in one.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in (*ends, *held))
 
     def caches(self, sequences: int, context: int) -> list[Tensors]:
-        """Of each layer key and value[at least `sequences`, context, kv_heads, head_dim]."""
+        """Key and value[at least `sequences`, context, kv_heads, head_dim] of each layer."""
         if self._cache_shape[1] != context or self._cache_shape[0] < sequences:
-            self._caches = []  # gone before the next ones come
+            self._caches = []  # free the old caches before allocating new ones
             self._caches = [self.shard.cache(number, sequences, context) for number in self.layer_numbers]
             self._cache_shape = sequences, context
         return self._caches

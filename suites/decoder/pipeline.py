@@ -1,8 +1,8 @@
-"""The pipeline as one rank runs it: receive, compute, send on, micro-batch after micro-batch.
+"""Pipeline of one rank: receive, compute and send, microbatch after microbatch.
 
-Decode is a closed loop: a micro-batch enters the first stage again when the last one has sent its tokens back, so m of
-them are under way and no more. With one micro-batch that is the synchronous schedule, with one stage plain tensor
-parallelism. A prefill runs once through, so that the stages fill and drain.
+Decode is a closed loop: a microbatch re-enters the first stage once the last stage has returned its tokens, so m
+microbatches are in flight. One microbatch gives the synchronous schedule; one stage gives plain tensor parallelism. A
+prefill runs once through, so the stages fill and drain.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +17,14 @@ from specs.parallel import Deployment, RankPosition
 from suites.decoder.microbatch import Microbatch
 from suites.decoder.trace import TRACE_START, Tracer
 
-# Whom a rank talks to: those that share its layers, the stage before, the stage behind.
+# Connections of a rank: to the ranks that share its layers, to the previous stage, to the next stage
 
 
 class CommunicatorCache:
-    """The connections of one rank, each made once.
+    """Connections of one rank, each made once.
 
-    Hidden states and token ids go through groups of their own: between two stages both may be under way at once, in
-    opposite directions, and a library serves one pair of ranks in the order of its calls.
+    Hidden states and token ids use separate groups: both may be in flight between two stages, in opposite directions. A
+    library serves a pair of ranks in the order of its calls.
 
     Args:
         world: all ranks.
@@ -35,10 +35,12 @@ class CommunicatorCache:
         self._made: dict[tuple[object, ...], Communicator] = {}
 
     def channels(self, backend: Backend, deployment: Deployment) -> "PipelineChannels":
-        """This rank's in a deployment. Every rank has to ask for the same ones in the same order.
+        """Connections of this rank in a deployment.
+
+        All ranks must request the same ones in the same order.
 
         Raises:
-            UserError: the backend cannot join some ranks alone.
+            UserError: the backend cannot connect a subset of the ranks.
         """
         if backend.connect_groups is None:
             raise UserError(f"{backend} joins all ranks or none; tensor parallelism within stages needs gloo or nccl")
@@ -50,10 +52,10 @@ class CommunicatorCache:
         return PipelineChannels(self._world, deployment, every, group, hidden, ids)
 
     def barrier_for(self, backend: Backend, ranks: int) -> Callable[[], None]:
-        """Holds the first `ranks` ranks until they are all there. Every rank has to ask for it.
+        """Barrier of the first `ranks` ranks. Every rank must request it.
 
         Raises:
-            UserError: the backend cannot join some ranks alone.
+            UserError: the backend cannot connect a subset of the ranks.
         """
         every = self._world.ranks
         if ranks == 1:
@@ -65,7 +67,7 @@ class CommunicatorCache:
         return self._make(backend, "layer", ranks, every).barrier
 
     def close(self) -> None:
-        """Let go of the others."""
+        """Close all connections."""
         for communicator in self._made.values():
             communicator.close()
 
@@ -79,13 +81,13 @@ class CommunicatorCache:
 
 
 class PipelineChannels:
-    """One rank's links in a deployment.
+    """Connections of one rank in a deployment.
 
     Attributes:
-        group: the ranks that share its layers; None where it has them whole.
-        posts_receives_early: whether to ask for a message before it is needed. gloo sends when it has been asked, so
-        that saves a
-            round trip; NCCL's kernel would keep a multiprocessor busy until the message comes.
+        group: ranks that share its layers; None if this rank holds whole layers.
+        posts_receives_early: whether to post a receive before its message is needed. gloo sends only after the receive
+            is posted, so this saves a round trip. NCCL's kernel would occupy a multiprocessor until the message
+            arrives.
     """
 
     def __init__(
@@ -107,28 +109,28 @@ class PipelineChannels:
         }
 
     def barrier(self) -> None:
-        """All ranks."""
+        """Wait for all ranks."""
         self._every.barrier()
 
     def send_hidden(self, hidden: torch.Tensor) -> PendingMessage:
-        """The residual stream to the next stage."""
+        """Send the residual stream to the next stage."""
         return _require(self._hidden).isend(hidden, self._ranks["behind"])
 
     def receive_hidden(self, hidden: torch.Tensor) -> PendingMessage:
-        """The residual stream from the stage before."""
+        """Receive the residual stream from the previous stage."""
         return _require(self._hidden).irecv(hidden, self._ranks["before"])
 
     def send_tokens(self, ids: torch.Tensor) -> PendingMessage:
-        """Sampled tokens from the last stage to the first."""
+        """Send sampled tokens from the last stage to the first."""
         return _require(self._ids).isend(ids, self._ranks["first"])
 
     def receive_tokens(self, ids: torch.Tensor) -> PendingMessage:
-        """Sampled tokens at the first stage."""
+        """Receive sampled tokens on the first stage."""
         return _require(self._ids).irecv(ids, self._ranks["last"])
 
 
 def _skip_barrier() -> None:
-    """Where there is nobody to wait for."""
+    """Return at once: a single rank waits for no other."""
 
 
 def _require(communicator: Communicator | None) -> Communicator:
@@ -138,11 +140,11 @@ def _require(communicator: Communicator | None) -> Communicator:
 
 
 class Pipeline:
-    """One rank's part.
+    """Schedule of one rank.
 
     Args:
-        slots: the micro-batches, in the order in which they run.
-        channels: to the other ranks.
+        microbatches: microbatches in the order in which they run.
+        channels: connections to the other ranks.
     """
 
     def __init__(self, microbatches: Sequence[Microbatch], channels: PipelineChannels) -> None:
@@ -152,7 +154,7 @@ class Pipeline:
         self._is_single_stage = channels.is_first and channels.is_last
 
     def decode(self, steps: int, trace: Tracer) -> None:
-        """So many tokens for every sequence, from the tokens that the slots hold; the trace is told what was when."""
+        """Decode `steps` tokens per sequence and record a trace."""
         with gc_disabled():
             self._begin(0, trace)
             for step in range(steps):
@@ -161,7 +163,7 @@ class Pipeline:
             self._finish()
 
     def prefill(self, steps: int, trace: Tracer) -> None:
-        """Every prompt once, `steps` times over, each time from empty stages on."""
+        """Run every prompt `steps` times, each time from empty stages."""
         with gc_disabled():
             for step in range(steps):
                 self._begin(step, trace)
@@ -170,7 +172,7 @@ class Pipeline:
                 self._finish()
 
     def _begin(self, step: int, trace: Tracer) -> None:
-        """All ranks at once; those behind the first ask for the first message of every slot."""
+        """Start all ranks at once; later stages post each microbatch's first receive."""
         self._channels.barrier()
         trace.mark(TRACE_START, step, -1)
         if self._channels.posts_receives_early and not self._channels.is_first:
@@ -184,7 +186,7 @@ class Pipeline:
         )
 
     def _run_microbatch(self, trace: Tracer, step: int, number: int, *, loop: bool, again: bool) -> None:
-        """One micro-batch through this stage; `loop` says that its tokens come from the last stage."""
+        """Run one microbatch; with `loop`, the last stage sends its tokens."""
         slot, links, run = self._microbatches[number], self._channels, trace.run
         if not self._is_single_stage and (loop or not links.is_first):
             run("recv", step, number, partial(self._wait_receive, number))
@@ -204,7 +206,10 @@ class Pipeline:
         self._pending_receives.pop(number).wait()
 
     def _send(self, number: int) -> None:
-        """Without waiting: a slot comes round again when its message has been used, so its memory is free by then."""
+        """Send without waiting.
+
+        A microbatch returns only once its message was used, so its memory is free by then.
+        """
         slot = self._microbatches[number]
         if slot.hidden_out is not None:
             self._pending_sends[number] = self._channels.send_hidden(slot.hidden_out)

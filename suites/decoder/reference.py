@@ -1,7 +1,7 @@
-"""The model on one rank in float64, from the same values: what every split's logits are held against.
+"""Reference model on one rank in float64, to check the logits of every split.
 
-Written out once more, layer by layer, and not with the kernels under test; only the products of a linear are taken in
-slices as elsewhere, because a whole weight in float64 is large.
+It uses the same values, but not the kernels under test. Only the product of a linear is shared with them, in slices,
+because a whole weight in float64 is large.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,28 +19,31 @@ from suites.decoder.microbatch import ROPE_THETA, Microbatch
 from suites.decoder.model import ModelShard
 
 LAYER_ERRORS = {"fp32": 2e-6, "bf16": 1.2e-2, "fp16": 1.5e-3}
-"""What a layer may add to the error, in quadrature: some ten roundings, for bf16 1.1e-3 each, and what attention makes
-of them. A shard too many, a message too late, a sequence in another's place gives over 100 %."""
+"""Error that one layer may add, in quadrature.
+
+It covers about ten roundings, of 1.1e-3 each in bf16, and their growth in attention. An extra shard, a late message or
+a misplaced sequence gives over 100 %.
+"""
 
 
 def logits_rtol(dtype: str, layers: int) -> float:
-    """Largest accepted ‖logits − reference‖ / ‖reference‖ after so many layers."""
+    """Largest accepted ‖logits − reference‖ / ‖reference‖ after this many layers."""
     return LAYER_ERRORS[dtype] * sqrt(layers + 1)
 
 
 def reference_logits(
     model: Model, sequences: torch.Tensor, length: int, context: int, dtype: str, device: torch.device, turn: int = 0
 ) -> torch.Tensor:
-    """Of the last token of each sequence, [sequences, vocab].
+    """Logits[sequences, vocab] of the last token of each sequence.
 
     Args:
-        model: the whole of it.
-        sequences: numbers of sequences below `values.PERIOD`.
-        length: tokens that each brings; with 1 they follow context − 1 others that its cache holds.
-        context: tokens in its cache, the new one included.
-        dtype: of the weights and of the cache.
-        device: where to work it out.
-        turn: which tokens enter, see `suites.decoder.model.synthetic_tokens`.
+        model: the whole model.
+        sequences: sequence numbers below `suites.decoder.model.DISTINCT_SEQUENCES`.
+        length: new tokens per sequence; a single one follows context − 1 tokens in the cache.
+        context: tokens in the cache, including the new one.
+        dtype: dtype of the weights and of the cache.
+        device: device of the computation.
+        turn: selects the input tokens, see `suites.decoder.model.synthetic_tokens`.
     """
     whole = ModelShard(Split(model), 0, dtype, device)
     ids = (
@@ -75,7 +78,7 @@ def _norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 
 def _rotated_heads(model: Model, qkv: torch.Tensor, sequences: int, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values[sequences, length, heads, head_dim], the first two turned."""
+    """Queries, keys and values[sequences, length, heads, head_dim] after rotation."""
     heads = qkv.view(sequences, len(places), -1, model.head_dim)
     query, key, value = heads.split((model.heads, model.kv_heads, model.kv_heads), dim=2)
     steps = torch.arange(0, model.head_dim, 2, device=qkv.device).double() / model.head_dim
@@ -90,7 +93,7 @@ def _rotated_heads(model: Model, qkv: torch.Tensor, sequences: int, places: torc
 
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Each query against what lies at or before its own place, the last of them at the end of the keys."""
+    """Causal attention of each query; the last query is at the end of the keys."""
     length, context = query.shape[1], key.shape[1]
     grouped = query.unflatten(2, (key.shape[2], -1))
     scores = torch.einsum("bqghd,bkgd->bghqk", grouped, key) / sqrt(query.shape[3])
@@ -100,41 +103,45 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> t
     return torch.einsum("bghqk,bkgd->bqghd", weights, value).flatten(2, 3)
 
 
-# Whether a stage's logits are right, and its tokens: two steps, from tokens that are known beforehand.
+# Verification of a stage's logits and sampled tokens: two steps from known tokens
 #
-# In the first step of a proof the first tokens enter. What the last stage samples is held against the reference and
-# then replaced by tokens that are known too: they have to come back to the first stage, to their own micro-batch, for
-# the second step's logits to be right. What a step has used is poisoned before the next.
+# The first step starts from the first tokens. The last stage's sampled tokens are checked against the reference and
+# then replaced by known tokens. The second step's logits are right only if these return to the first stage, to their
+# own microbatch. Buffers of a step are poisoned before the next.
 
 VERIFY_STEPS = 2
 MAX_REFERENCE_TOKENS = 128
-"""Of prompts that are checked, the last of a batch besides: a float64 reference takes its time."""
+"""Most prompt tokens to check, besides the last prompt: float64 is slow."""
 WRONG_TOKEN_ERROR = 1.0
-"""The error of a step that sampled other tokens than the reference would."""
+"""Error of a step that sampled other tokens than the reference would."""
 ARGMAX_MARGIN = 8
-"""Of the tolerance, by which the logit of a sampled token may miss the largest: both may be off, and some element of a
-vocabulary is off by four times what all are on average."""
+"""Multiple of the tolerance by which a sampled token may miss the largest logit.
+
+Both logits may be off, and some element of a vocabulary is off by four times the average.
+"""
 
 
 class LogitsVerifier:
-    """References of the cases that were proven, each worked out once."""
+    """References of the verified cases, each computed once."""
 
     def __init__(self) -> None:
         self._references: dict[tuple[object, ...], torch.Tensor] = {}
 
     def forget(self) -> None:
-        """Let their memory go."""
+        """Free the references."""
         self._references.clear()
 
     def error(self, model: Model, microbatches: Sequence[Microbatch]) -> float:
-        """The larger ‖logits − reference‖ / ‖reference‖ of two steps, over this rank's part of the vocabulary.
+        """Larger relative error of two steps' logits, over this rank's vocabulary.
+
+        The error is ‖logits − reference‖ / ‖reference‖.
 
         Args:
-            model: the whole of it.
-            microbatches: the micro-batches of a last stage, after `STEPS` steps since they began anew.
+            model: the whole model.
+            microbatches: microbatches of a last stage, `VERIFY_STEPS` steps after `begin_verification`.
 
         Returns:
-            `WRONG` where other tokens were sampled, NaN where an element was not written.
+            `WRONG_TOKEN_ERROR` if wrong tokens were sampled, NaN if an element was not written.
         """
         errors = [self._step(model, microbatches, step) for step in range(VERIFY_STEPS)]
         return nan if any(map(isnan, errors)) else max(errors)
@@ -159,7 +166,7 @@ class LogitsVerifier:
         return sqrt(wrong / exact)
 
     def _reference(self, model: Model, microbatches: Sequence[Microbatch], step: int) -> Mapping[int, torch.Tensor]:
-        """Logits by number of a sequence below the period, of those that are checked."""
+        """Reference logits by sequence number below `DISTINCT_SEQUENCES`."""
         rows, dtype, device = microbatches[0].rows, microbatches[0].dtype, microbatches[0].ids.device
         last = microbatches[-1].rows.first + microbatches[-1].rows.sequences - 1
         few = min(decoder_model.DISTINCT_SEQUENCES, last + 1, max(1, MAX_REFERENCE_TOKENS // rows.length - 1))
@@ -181,7 +188,7 @@ class LogitsVerifier:
 
 
 def _is_greedy(expected: torch.Tensor, sampled: torch.Tensor, tolerance: float) -> bool:
-    """Whether each token's logit is the largest of its row, but for `tolerance` times what a logit is on average."""
+    """True if each token's logit is its row's largest, within `tolerance` x RMS."""
     if not bool(((sampled >= 0) & (sampled < expected.shape[1])).all()):
         return False
     missed = expected.amax(1) - expected.gather(1, sampled[:, None])[:, 0]

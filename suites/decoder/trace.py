@@ -1,8 +1,8 @@
-"""What a rank did and when: one row for each segment, taken by the device's clock as it runs.
+"""Trace of a rank: one row per segment, timed by the device's clock.
 
-On a CPU a segment lies between two readings of perf_counter, which are the same clock for all processes of a host. On a
-GPU it lies between two CUDA events on its stream, which are read when all is over and laid on the host's clock by an
-event at which both were read.
+On a CPU a segment lies between two readings of perf_counter, which all processes of a host share. On a GPU it lies
+between two CUDA events on its stream. They are read at the end and mapped to the host's clock by an anchor event, at
+which both clocks were read.
 """
 
 import time
@@ -17,22 +17,24 @@ from numpy.typing import NDArray
 from specs.measurement import COMPUTE_ITEMS
 from suites import nvtx
 
-# How far a host's clock is ahead of rank 0's host's: what happened on two ranks can then be put in an order.
+# Offset of a host's clock from rank 0's, which puts events of different ranks in order
 #
-# Processes of one host share perf_counter on Linux, so nothing is asked there. Between hosts rank 0 is asked for its
-# time again and again: it reads its clock after the question was sent and before the answer came, so half the round
-# trip of the quickest exchange bounds the error.
+# Processes of one host share perf_counter on Linux, so their offset is 0. Ranks on other hosts query rank 0 repeatedly:
+# it reads its clock between the question and the answer, so half the round trip of the fastest exchange bounds the
+# error.
 
 CLOCK_SYNC_ROUNDS = 40
 
 
 def clock_offset(rank: int, ranks: int, host: str, now: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds; every rank has to call it, with the default group of torch.distributed there.
+    """Seconds by which this host's clock is ahead of rank 0's.
+
+    All ranks must call it, with torch.distributed's default group initialised.
 
     Args:
-        rank: this one of how many.
-        ranks: how many.
-        host: what tells this host from others.
+        rank: rank of this process.
+        ranks: number of ranks.
+        host: digest that identifies this host.
         now: the clock.
     """
     mark = torch.tensor([int(host[:15], 16)], dtype=torch.int64)
@@ -66,72 +68,72 @@ def _query_clock(now: Callable[[], float]) -> float:
 
 Call = Callable[[], object]
 SegmentRow = tuple[str, Any, Any, int, int]
-"""Kind, start, end, step, slot."""
+"""Kind, start, end, step, microbatch."""
 ANCHOR_TRIES = 8
 TRACE_START = "start"
-"""A moment, not a while: all ranks have passed a barrier."""
+"""Instant at which all ranks have passed a barrier."""
 
 
 class Tracer(Protocol):
-    """Is told the segments of a walk."""
+    """Receiver of the segments of a run."""
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:
-        """Call, and note from when to when."""
+        """Run the call and record its start and end."""
 
     def mark(self, kind: str, step: int, slot: int) -> None:
-        """Note a moment."""
+        """Record an instant."""
 
 
 class TraceRecorder(Tracer, Protocol):
-    """Takes them down."""
+    """Tracer that keeps the segments."""
 
     name: str
 
     def begin(self) -> None:
-        """Forget the last walk."""
+        """Forget the previous run."""
 
     def columns(self, ahead_seconds: float) -> dict[str, list[Any]]:
-        """Columns of the rows; `ahead_seconds` is how far this host's clock is ahead of rank 0's."""
+        """Columns of the trace; times are less `ahead_seconds`, the host's clock offset."""
 
 
 class NvtxTracer:
-    """Takes nothing down: each segment becomes an NVTX range instead, which a timeline shows by its name.
+    """Tracer that keeps nothing: each segment becomes an NVTX range with its name.
 
     Args:
-        question, number: of the case.
+        question, number: question and number of the case.
     """
 
     def __init__(self, question: str, number: int) -> None:
         self._question, self._number = question, number
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:  # noqa: ARG002 - there is one step
-        """In a range."""
+        """Run the call in an NVTX range."""
         with nvtx.annotate(f"{kind} {slot}", self._question, self._number):
             call()
 
     def mark(self, kind: str, step: int, slot: int) -> None:
-        """A moment has no range."""
+        """Do nothing: an instant has no range."""
 
 
 class SegmentRecorder:
-    """Rows of a walk, each with what `now` reads: seconds, or an event that tells them later."""
+    """Segments of a run, timed by `now`: seconds, or events read later."""
 
     def __init__(self, now: Callable[[], Any]) -> None:
         self._now = now
         self._rows: list[SegmentRow] = []
 
     def begin(self) -> None:
-        """Forget the last walk."""
+        """Forget the previous run."""
         self._rows = []
 
     def run(self, kind: str, step: int, slot: int, call: Call) -> None:
-        """Two readings around the call, on a GPU around what it queues."""
+        """Read the clock before and after the call; on a GPU, around its queued work."""
         start = self._now()
         call()
         self._rows.append((kind, start, self._now(), step, slot))
 
     def mark(self, kind: str, step: int, slot: int) -> None:
-        """One reading."""
+        """Read the clock once."""
         now = self._now()
         self._rows.append((kind, now, now, step, slot))
 
@@ -146,7 +148,7 @@ class SegmentRecorder:
 
 
 class HostTraceRecorder(SegmentRecorder):
-    """perf_counter."""
+    """Recorder with perf_counter."""
 
     name = "perf_counter"
 
@@ -154,12 +156,15 @@ class HostTraceRecorder(SegmentRecorder):
         super().__init__(time.perf_counter)
 
     def columns(self, ahead_seconds: float) -> dict[str, list[Any]]:
-        """As they were read."""
+        """Columns in seconds of rank 0's clock."""
         return self._columns(lambda read: read - ahead_seconds)
 
 
 class CudaTraceRecorder(SegmentRecorder):
-    """CUDA events on the current stream; they are used again in the next walk, for making one takes long."""
+    """Recorder with CUDA events on the current stream.
+
+    The next run reuses the events, because creating one is slow.
+    """
 
     name = "cuda_event"
 
@@ -170,9 +175,9 @@ class CudaTraceRecorder(SegmentRecorder):
         self._zero, self._read = torch.cuda.Event(enable_timing=True), 0.0
 
     def begin(self) -> None:
-        """Forget the last walk, and read both clocks at one moment.
+        """Forget the previous run, and read both clocks at one instant.
 
-        Of several tries the quickest counts: a host that is held up in between reads its own clock too late.
+        The fastest of several tries counts: a delayed host reads its own clock too late.
         """
         super().begin()
         self._used = 0
@@ -181,7 +186,7 @@ class CudaTraceRecorder(SegmentRecorder):
         _, self._read, self._zero = min(tries, key=lambda one: one[0])
 
     def _read_anchor(self) -> tuple[float, float, torch.cuda.Event]:
-        """How long it took to record an event on an idle device, the middle of that, and the event."""
+        """Seconds to record an event on an idle device, their midpoint, and the event."""
         event, before = torch.cuda.Event(enable_timing=True), time.perf_counter()
         event.record()
         event.synchronize()
@@ -189,7 +194,7 @@ class CudaTraceRecorder(SegmentRecorder):
         return after - before, (before + after) / 2, event
 
     def columns(self, ahead_seconds: float) -> dict[str, list[Any]]:
-        """When the device is done."""
+        """Columns in seconds of rank 0's clock, after the device is done."""
         torch.cuda.synchronize()
         zero = self._read - ahead_seconds
         return self._columns(lambda event: zero + self._zero.elapsed_time(event) / 1000)
@@ -203,25 +208,28 @@ class CudaTraceRecorder(SegmentRecorder):
         return event
 
 
-# What a rank sends after a walk: when each of its segments began and ended, by a clock that all ranks share.
+# Trace that a rank sends after a run, in the clock that all ranks share
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 ALL_REDUCE, RECV, SEND, START = "all-reduce", "recv", "send", "start"
 KINDS = (*COMPUTE_ITEMS, ALL_REDUCE, RECV, SEND, START)
-"""all-reduce: from entry to exit. recv: from when the rank begins to wait until the message is there. send: posting it,
-from when the message was ready. start: the moment after a barrier."""
+"""Kinds of segments.
+
+all-reduce: from entry to exit. recv: from the start of the wait to the arrival. send: posting a ready message. start:
+the instant after a barrier.
+"""
 
 
 class RankTrace(NamedTuple):
     """Segments of one rank, in order of time.
 
     Attributes:
-        kind: of each segment, its place in `KINDS`.
-        start, end: in seconds.
-        step: that it belongs to, from 0 on, steps that only warm up included.
-        slot: the micro-batch; -1 of a start.
+        kind: index of each segment's kind in `KINDS`.
+        start, end: seconds.
+        step: step number from 0, including warm-up steps.
+        slot: microbatch number; -1 for a start.
     """
 
     kind: Ints
@@ -231,16 +239,16 @@ class RankTrace(NamedTuple):
     slot: Ints
 
     def select(self, *kinds: str) -> "RankTrace":
-        """Segments of these kinds alone."""
+        """Return only segments of these kinds."""
         rows = np.isin(self.kind, [KINDS.index(kind) for kind in kinds])
         return RankTrace(self.kind[rows], self.start[rows], self.end[rows], self.step[rows], self.slot[rows])
 
 
 def parse_trace(rank: int, columns: Mapping[str, Any]) -> RankTrace:
-    """The trace as it came over the wire.
+    """Parse the trace that a rank sent.
 
     Raises:
-        RuntimeError: it has a kind of segment that there is not, or columns of unequal length.
+        RuntimeError: an unknown kind of segment, or columns of unequal length.
     """
     codes = {kind: code for code, kind in enumerate(KINDS)}
     if unknown := set(columns["kind"]) - set(codes):

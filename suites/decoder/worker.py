@@ -1,9 +1,9 @@
-"""A rank's share of a model by itself: its layers, and the end of the last stage, without its messages.
+"""Commands of a rank on whole models, and on shares of a model without messages.
 
-A step of it is each of its layers and then the end (norm, LM head, the largest logit), in the tensors that a whole
-model has, so that as much is streamed between two uses of a weight. Ranks that compute at once begin each step
-together, and under tensor parallelism each stretch between two messages, outside of what is timed: so they meet there
-as often as in a whole model. The other ranks have nothing to do and sleep until they are told of the next case.
+A step of a share runs each of its layers and then the end (norm, LM head, largest logit). It uses a whole model's
+tensors, so the bytes streamed between two uses of a weight are the same. Ranks that compute at once start each step
+together. Under tensor parallelism they also start each stretch between two messages together, outside the timing: they
+meet as often as in a whole model. Idle ranks sleep until the next case.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,13 +50,13 @@ KnownReferences = dict[tuple[object, ...], Sequence[torch.Tensor]]
 
 
 class ShareCase:
-    """What one rank computes.
+    """Share of one rank.
 
     Args:
-        slot: a micro-batch of decode on a last stage, whose group is `Unheard` where others share its layers.
-        label: of the case, for its ranges.
-        barrier: holds this rank until all that compute are there.
-        known: references that were worked out for the slot's stage, by layer and shape; here more are added.
+        slot: decode microbatch on a last stage; its group is `NoOpCommunicator` if several ranks share its layers.
+        label: name, question and number of the case, for its NVTX ranges.
+        barrier: waits for all computing ranks.
+        known: references computed for the microbatch's stage, by layer and shape; new ones are added here.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ShareCase:
         self._fill_synthetic("entering", slot.hidden_in)
 
     def prove(self) -> dict[str, Any]:
-        """By part the largest ‖out − reference‖ / ‖reference‖; of layers each one's, from what is drawn for it."""
+        """Largest ‖out − reference‖ / ‖reference‖ by part; each layer has drawn inputs."""
         shown = NvtxTracer(self._label["question"], self._label["number"])
         with nvtx.annotate_case(self._label, WARM_UP_RANGE):
             layers = [self._layer_error(number, shown) for number in range(len(self._microbatch.layers))]
@@ -75,7 +75,7 @@ class ShareCase:
         return {"errors": {part: "nan" if isnan(error) else error for part, error in errors.items()}}
 
     def walk(self, steps: int, clock: TraceRecorder) -> dict[str, Any]:
-        """By part, for each step, the seconds of each stretch, of all layers one after another; and those of a step."""
+        """Run steps; return seconds by part, step and stretch, and seconds per step."""
         stretches = [
             (one.part, one.starts_with_barrier, partial(_run_calls, one.calls))
             for one in _compute_stretches(self._microbatch)
@@ -96,7 +96,10 @@ class ShareCase:
         return {"clock": clock.name, "seconds": seconds, "step_seconds": step_seconds}
 
     def _layer_error(self, number: int, shown: NvtxTracer) -> float:
-        """Outputs are poisoned; where they are the inputs too, what stands in them is wrong."""
+        """Error of one layer.
+
+        Outputs are poisoned; outputs that are also inputs hold wrong values instead.
+        """
         slot = self._microbatch
         tensors = slot.layer_tensors[number]
         for name in ("out", "total"):
@@ -137,7 +140,10 @@ class ShareCase:
         return select_linear(slot.implementation, slot.rows.sequences).reference(normed, slot.stage.head)
 
     def _reference(self, number: int | None, worked_out: Callable[[], Result]) -> Sequence[torch.Tensor]:
-        """Of a layer, or of the head; the same for all batches of a period or more."""
+        """Reference of a layer, or of the head if `number` is None.
+
+        All batches of `DISTINCT_SEQUENCES` or more have the same reference.
+        """
         key = number, min(model.DISTINCT_SEQUENCES, self._microbatch.rows.sequences), self._microbatch.rows.context
         if key not in self._references:
             found = worked_out()
@@ -145,16 +151,16 @@ class ShareCase:
         return self._references[key]
 
     def _fill_synthetic(self, name: str, tensor: torch.Tensor) -> None:
-        """Values by which sequences differ as their caches do: a period of them stands for all in the reference."""
+        """Fill with values that repeat every `DISTINCT_SEQUENCES` rows, as the caches do."""
         columns, device = slice(0, tensor.shape[1]), tensor.device
         tensor.copy_(model.synthetic_block(name, self._classes, columns, self._microbatch.dtype, device))
 
     def _first_period(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The rows of the first period."""
+        """Rows of the first `DISTINCT_SEQUENCES` sequences."""
         return tensor[: model.DISTINCT_SEQUENCES]
 
     def _worst(self, pairs: Iterable[tuple[torch.Tensor, Any]]) -> float:
-        """Of results of all sequences against the reference's few."""
+        """Largest error of the results, against references of the distinct sequences."""
         errors = []
         for found, few in pairs:
             right = few[self._classes]
@@ -163,30 +169,30 @@ class ShareCase:
 
 
 class IdleCase:
-    """What a rank computes of a case that needs fewer ranks."""
+    """Case of a rank that a case does not need."""
 
     def prove(self) -> dict[str, Any]:
-        """There is nothing to be right."""
+        """Return no errors: nothing was computed."""
         return {"errors": {}}
 
     def walk(self, steps: int, clock: TraceRecorder) -> dict[str, Any]:  # noqa: ARG002 - as a share is asked
-        """It takes no time."""
+        """Return no timings: nothing was computed."""
         return {"clock": clock.name, "seconds": {}}
 
 
 class NoOpCommunicator(Communicator):
-    """What stands for the other shards of a layer where there is nothing to be sent."""
+    """Communicator in place of a layer's other shards, where no message is sent."""
 
     def all_reduce(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """The sum is this rank's part."""
+        """Do nothing: this rank's part counts as the sum."""
 
     def all_gather(self, message: torch.Tensor, out: torch.Tensor) -> None:
-        """All are as this rank's."""
+        """Fill every part with this rank's message."""
         out.view(-1, len(message))[:] = message
 
 
 class ComputeStretch(NamedTuple):
-    """Calls of a part between two messages; with `starts_with_barrier` the ranks wait for each other first."""
+    """Calls of a part between two messages, after a barrier if `starts_with_barrier`."""
 
     part: str
     starts_with_barrier: bool
@@ -194,7 +200,7 @@ class ComputeStretch(NamedTuple):
 
 
 def _compute_stretches(slot: Microbatch) -> list[ComputeStretch]:
-    """Of a step: what a message writes here is part of the stretch behind it."""
+    """Stretches of a step; a local write for a message belongs to the next stretch."""
     found: list[ComputeStretch] = []
     meets, heard = True, list[Call]()
     for part, segments in [*((LAYER_SHARE, one) for one in slot.layers), (HEAD_SHARE, slot.output_segments)]:
@@ -216,16 +222,16 @@ def _run_calls(calls: Iterable[Call]) -> None:
 
 
 def _without(tensors: Tensors, names: Iterable[str]) -> Tensors:
-    """All but these."""
+    """Tensors without the given names."""
     return {name: one for name, one in tensors.items() if name not in names}
 
 
-# What a rank is told of whole models, or of its share of one: set it up, show that it is right, run it.
+# Commands on whole models and shares: set up, verify, run
 
 
 @dataclass(frozen=True)
 class ModelRunConfig:
-    """How a model is run; `specs.parallel` and `suites.decoder.workload` say what the words mean."""
+    """Configuration of a run, in terms of `specs.parallel` and `decoder.workload`."""
 
     deployment: Mapping[str, Any]
     model: str
@@ -239,21 +245,21 @@ class ModelRunConfig:
 
     @cached_property
     def parsed_deployment(self) -> Deployment:
-        """How it lies over the ranks."""
+        """Layout of the model over the ranks."""
         return Deployment(**self.deployment)
 
     @cached_property
     def part(self) -> StepWorkload:
-        """What is run of it."""
+        """Workload of the step."""
         return StepWorkload(self.model, self.layers, self.tokens, self.batch, self.context)
 
 
 class ModelWorker:
-    """What a rank keeps between cases: connections, and the weights of as many stages as there is room for.
+    """State of a rank between cases: connections, and as many stages as fit.
 
     Args:
         world: all ranks.
-        host: what tells this host from others.
+        host: digest that identifies this host.
     """
 
     def __init__(self, world: World, host: str) -> None:
@@ -265,9 +271,9 @@ class ModelWorker:
         self._case: ModelCase | ShareCase | IdleCase | None = None
 
     def build(self, label: Mapping[str, Any], **words: Any) -> dict[str, Any]:
-        """Set a case up; the words are `Told`'s."""
-        self._case = None  # its memory goes before the next one's comes
-        self._ahead = clock_offset(self._world.rank, self._world.ranks, self._host)  # anew: clocks drift apart
+        """Set a case up; `words` are the fields of `ModelRunConfig`."""
+        self._case = None  # free its memory before the next case allocates
+        self._ahead = clock_offset(self._world.rank, self._world.ranks, self._host)  # for each case: clocks drift
         config = ModelRunConfig(**words)
         links = self._communicators.channels(BACKENDS[config.backend], config.parsed_deployment)
         stage = self._stage(config, config.parsed_deployment.position(self._world.rank))
@@ -278,9 +284,9 @@ class ModelWorker:
         return {"bytes": stage.total_bytes}
 
     def share(self, ranks: int, label: Mapping[str, Any], **words: Any) -> dict[str, Any]:
-        """Set this rank's share of a model up: the last stage of a deployment, of which `ranks` ranks compute one each.
+        """Set up this rank's share: the last stage of a deployment.
 
-        A rank beyond them has nothing; the words are `Told`'s.
+        `ranks` ranks compute a share each; further ranks stay idle. `words` are the fields of `ModelRunConfig`.
         """
         self._case = IdleCase()
         config = ModelRunConfig(**words)
@@ -297,13 +303,13 @@ class ModelWorker:
         return {"bytes": stage.total_bytes}
 
     def prove(self) -> dict[str, Any]:
-        """The error of this rank's results; None where it has none."""
+        """Return the error of this rank's results; None if it has none."""
         with torch.inference_mode():
             case = self._require_case()
             return case.prove(self._verifier) if isinstance(case, ModelCase) else case.prove()
 
     def walk(self, steps: int) -> dict[str, Any]:
-        """Run steps; gives the trace of all, or the seconds of a share in each."""
+        """Run steps; return the trace of a whole model, or the seconds of a share."""
         with torch.inference_mode():
             case = self._require_case()
             if not isinstance(case, ModelCase):
@@ -311,7 +317,7 @@ class ModelWorker:
             return case.walk(steps, self._clock, self._ahead)
 
     def close(self) -> None:
-        """Let go of the others."""
+        """Close the connections to the other ranks."""
         self._case = None
         self._communicators.close()
 
@@ -321,7 +327,7 @@ class ModelWorker:
         return self._case
 
     def _stage(self, config: ModelRunConfig, seat: RankPosition) -> Stage:
-        """The one at a seat; the others are let go where memory is short."""
+        """Stage at a position; other stages are freed if memory is short."""
         laid, part, dtype, implementation = config.parsed_deployment, config.part, config.dtype, config.implementation
         split, device = laid.split(part.scaled_model), self._world.device
         key = (split.model, split.tp, split.pp, split.stage_layers(), seat.stage, seat.shard, dtype, implementation)
@@ -338,7 +344,7 @@ class ModelWorker:
 
 
 class ModelCase:
-    """A model as it is set up."""
+    """A whole model on this rank."""
 
     def __init__(
         self,
@@ -352,7 +358,7 @@ class ModelCase:
         self._pipeline = pipeline
 
     def prove(self, proof: LogitsVerifier) -> dict[str, Any]:
-        """The error of this rank's logits, see `suites.decoder.reference`; None where it has none."""
+        """Error of this rank's logits (`suites.decoder.reference`); None without logits."""
         with nvtx.annotate_case(self._label, WARM_UP_RANGE):
             for slot in self._microbatches:
                 slot.begin_verification()
@@ -363,7 +369,7 @@ class ModelCase:
         return {"error": "nan" if error is not None and isnan(error) else error}
 
     def walk(self, steps: int, clock: TraceRecorder, ahead_seconds: float) -> dict[str, Any]:
-        """Run steps; gives the trace of all."""
+        """Run steps; return their trace."""
         with nvtx.annotate_case(self._label, TIMED_RANGE):
             clock.begin()
             self._run(steps, clock)
@@ -372,12 +378,12 @@ class ModelCase:
         return {"clock": clock.name, "trace": rows}
 
     def _run(self, steps: int, trace: Tracer) -> None:
-        """Tokens for every sequence, or every prompt so many times."""
+        """Decode `steps` tokens per sequence, or run every prompt `steps` times."""
         (self._pipeline.decode if self._part.decode else self._pipeline.prefill)(steps, trace)
 
 
 def _microbatch_specs(laid: Deployment, part: StepWorkload) -> Iterator[MicrobatchSpec]:
-    """The micro-batches of one replica."""
+    """Microbatches of one replica."""
     first = 0
     for sequences in laid.micro_batch_sizes(part.batch):
         yield MicrobatchSpec(first, sequences, part.tokens // part.batch, part.context)

@@ -1,4 +1,4 @@
-"""What a whole model takes of a rank's memory, and how many of its layers fit."""
+"""Workload of a whole model's step: memory of a rank, layers that fit, and work."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,18 +15,18 @@ from specs.parallel import Deployment, Split
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
-# What is run of which model: so many of its layers, on a batch of sequences that each add a token, or of prompts.
+# Workload: some layers of a model, on a batch of decode sequences or of prompts
 
 
 class StepWorkload(NamedTuple):
-    """One step's work, over all replicas; strings and integers only, for JSON.
+    """Work of one step, over all replicas; strings and integers only, for JSON.
 
     Attributes:
-        model: by its slug.
-        layers: that are kept of it.
+        model: slug of the model.
+        layers: layers kept of the model.
         tokens: rows of the whole batch's forward pass.
-        batch: sequences: as many as tokens in decode, else each is a prompt of tokens / batch.
-        context: tokens in each sequence's cache, the new one included; of a prompt its tokens.
+        batch: sequences: as many as tokens in decode; else each is a prompt of tokens / batch.
+        context: tokens in each sequence's cache, including the new one; for a prompt, its tokens.
     """
 
     model: str
@@ -41,35 +41,35 @@ class StepWorkload(NamedTuple):
 
     @property
     def decode(self) -> bool:
-        """Whether each sequence adds one token."""
+        """True if each sequence adds one token."""
         return is_decode(self.tokens, self.batch)
 
     @property
     def full_model(self) -> Model:
-        """The model with all its layers."""
+        """Model with all its layers."""
         return MODELS[self.model]
 
     @property
     def scaled_model(self) -> Model:
-        """The model that is run.
+        """Model with the kept layers.
 
         Raises:
-            UserError: it has fewer layers.
+            UserError: the model has fewer layers.
         """
         return scaled_model(self.full_model, self.layers)
 
 
 MEMORY_SHARE = 0.8
-"""Of the memory that is free: the rest is for the reference and the libraries."""
+"""Usable share of free memory; the rest is for the reference and the libraries."""
 
 
 def need_bytes(deployment: Deployment, part: StepWorkload, dtype: str) -> int:
-    """Weights, caches and activations on the fullest rank.
+    """Bytes of weights, caches and activations on the fullest rank.
 
-    Embedding and LM head are drawn apart, tied or not, and every rank of the first stage has the whole embedding.
+    Embedding and LM head are drawn separately, tied or not. Every rank of the first stage holds the whole embedding.
 
     Raises:
-        UserError: the model cannot be cut so.
+        UserError: the model cannot be split so.
     """
     split = deployment.split(replace(part.scaled_model, tied_embeddings=False))
     cached, itemsize = part.batch // deployment.replicas * part.context, ITEMSIZE[dtype]
@@ -82,7 +82,7 @@ def need_bytes(deployment: Deployment, part: StepWorkload, dtype: str) -> int:
 
 
 def _activation_bytes(deployment: Deployment, split: Split, part: StepWorkload, itemsize: int) -> int:
-    """What the parts of a layer hand on, for the largest micro-batch, and its logits."""
+    """Bytes between the parts of a layer for the largest microbatch, and its logits."""
     sequences = deployment.micro_batch_sizes(part.batch)[0]
     tokens = sequences * part.tokens // part.batch
     layer = 8 * memory.residual_bytes(split, tokens, itemsize) + 2 * memory.mlp_activation_bytes(
@@ -92,12 +92,12 @@ def _activation_bytes(deployment: Deployment, split: Split, part: StepWorkload, 
 
 
 def free_bytes(device: Device, world: World) -> float:
-    """What is free for one rank: of a GPU its own, of a CPU's memory its part."""
+    """Free bytes for one rank: of its own GPU, or its part of the CPU's memory."""
     return device.free_bytes() / (world.local_ranks if world.kind == "cpu" else 1)
 
 
 def why_too_large(deployment: Deployment, part: StepWorkload, dtype: str, limit_bytes: int) -> str | None:
-    """One line on what is needed and how many layers fit; None where all do."""
+    """Return one line on the bytes needed and the layers that fit, or None."""
     need, free = need_bytes(deployment, part, dtype), f"{format_gib(limit_bytes)} are free"
     if need <= limit_bytes:
         return None
@@ -113,29 +113,29 @@ def why_too_large(deployment: Deployment, part: StepWorkload, dtype: str, limit_
 
 
 def layers_that_fit(deployment: Deployment, part: StepWorkload, dtype: str, limit_bytes: int) -> int:
-    """As many of the model's layers as fit; at least one a stage, which is then refused with what it needs."""
+    """Layers that fit; at least one per stage, which is then refused with its need."""
     if need_bytes(deployment, part, dtype) <= limit_bytes:
         return part.layers
     return next((layers for layers, one in _fewer_layers(deployment, part, dtype) if one <= limit_bytes), deployment.pp)
 
 
 def _fewer_layers(deployment: Deployment, part: StepWorkload, dtype: str) -> Iterator[tuple[int, int]]:
-    """Fewer layers, one after another, and what they need."""
+    """Ever fewer layers, and the bytes that they need."""
     for layers in range(part.layers - 1, deployment.pp - 1, -1):
         yield layers, need_bytes(deployment, part._replace(layers=layers), dtype)
 
 
-# What the busiest rank does in a step.
+# Work of the busiest rank in a step
 
 
 def busiest_rank_work(deployment: Deployment, part: StepWorkload, dtype: str) -> Work:
-    """Of flops, of bytes of memory and of bytes sent the most that any rank has.
+    """Largest flops, bytes of memory and bytes sent of any rank.
 
-    Weights are read once for each micro-batch. A cache is read once in decode and written once in prefill; activations
-    need not leave the caches. Token ids, and what sampling exchanges, are too few bytes to count.
+    Weights are read once per microbatch. A cache is read once in decode and written once in prefill; activations need
+    not leave the caches. Token ids, and the messages of sampling, are too small to count.
 
     Raises:
-        UserError: the model cannot be cut so, or its layers are not made.
+        UserError: the model cannot be split so, or its layers are not implemented.
     """
     split, itemsize = deployment.split(part.scaled_model), ITEMSIZE[dtype]
     sequences, tokens = part.batch // deployment.replicas, part.tokens // deployment.replicas
@@ -156,7 +156,10 @@ def busiest_rank_work(deployment: Deployment, part: StepWorkload, dtype: str) ->
 
 
 def _flops(split: Split, stage: int, part: StepWorkload, sequences: int, dtype: str) -> int:
-    """The layers of a stage, a prompt at a time, and at the last one the LM head for a token of each sequence."""
+    """Flops of a stage's layers, and of the LM head on the last stage.
+
+    The layers run one prompt at a time; the LM head runs on one token per sequence.
+    """
     batch = sequences if part.decode else 1
     shape = {"tokens": sequences if part.decode else part.context, "batch": batch, "context": part.context}
     once = layer_kernel("torch", layer_shape(split), **shape).work(dtype=dtype, **shape).flops

@@ -1,4 +1,7 @@
-"""`python -m suites.gate`: the gate on a bare interpreter, where it can at least say what is missing."""
+"""Entry of `python -m suites.gate`, which starts on a bare interpreter.
+
+There it can say what is missing.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The linears that the counters and the clocks are checked at: shards of Llama-3-70B, bf16, in decode."""
+"""Linears that the counters and clocks are checked at: Llama-3-70B, bf16, decode."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ def _shard_shape(layer: str, tp: int) -> tuple[int, int]:
 
 SHARDED_LAYERS = (("o", 8), ("qkv", 4), ("down", 8), ("gate_up", 8), ("gate_up", 2), ("gate_up", 1))
 SHARD_SHAPES = {"small": (1024, 1024), **{f"{layer}-tp{tp}": _shard_shape(layer, tp) for layer, tp in SHARDED_LAYERS}}
-"""(n, k) by name; `small` is next to nothing but a launch."""
+"""(n, k) by name; `small` costs little more than a launch."""
 
 
 @dataclass(frozen=True)
 class GateCase:
-    """One linear by one implementation."""
+    """Linear of one shard by one implementation."""
 
     shard: str
     tokens: int
@@ -30,18 +30,18 @@ class GateCase:
 
     @property
     def name(self) -> str:
-        """As figures are filed."""
+        """Name of the case in figures."""
         return f"{self.shard}-m{self.tokens}-{self.implementation}"
 
     @property
     def shape(self) -> dict[str, int]:
-        """What a kernel is called with."""
+        """Arguments of a kernel: tokens, n, k."""
         n, k = SHARD_SHAPES[self.shard]
         return {"tokens": self.tokens, "n": n, "k": k}
 
     @property
     def weight_bytes(self) -> int:
-        """W[n, k], which one call has to read from memory."""
+        """Bytes of W[n, k], which one call has to read from memory."""
         n, k = SHARD_SHAPES[self.shard]
         return n * k * ITEMSIZE[DTYPE]
 
@@ -54,7 +54,7 @@ CLOCK_CASES = tuple(
     }.items()
     for shard in shards
 )
-"""From next to nothing but a launch to far above 200 us."""
+"""Cases of the clocks, from little more than a launch to far above 200 us."""
 
 READ_CASES = tuple(
     GateCase(shard, tokens, implementation)
@@ -63,12 +63,15 @@ READ_CASES = tuple(
     for implementation in ("triton", "cuda", "torch", "cublaslt")
     if tokens == 1 or implementation != "cuda"
 )
-"""Where the bytes read are judged: each is far beyond the 4 MB that a call reads and writes besides its weights."""
+"""Cases whose read bytes are judged.
+
+Each is far beyond the 4 MB that a call reads and writes besides its weights.
+"""
 
 PROFILED_CASES = tuple(dict.fromkeys((*READ_CASES, *CLOCK_CASES)))
-"""What ncu sees; a case's place in here is the number of its mark."""
+"""Cases that ncu sees; a case's place, from 1, is the number of its mark."""
 
 
 def benchmark_name(case: str, mode: str, calls: int) -> str:
-    """A case's name in NVBench: with the mode, and the calls that one launch stands for."""
+    """Name of a case in NVBench: case, mode, and calls per launch."""
     return f"{case}.{mode}.{calls}"

@@ -1,4 +1,4 @@
-"""Our two clocks on the same calls as NVBench's two, and as ncu."""
+"""Our two clocks against NVBench's two and ncu, on the same calls."""
 
 import json
 import sys
@@ -13,13 +13,13 @@ from suites.gate.cases import CLOCK_CASES, PROFILED_CASES
 from suites.gate.dram import judge_table
 from suites.gate.step import Step, Verdict, parse_options, run_limited, write_verdict
 
-# Reading what NVBench writes with --json: means of its cold and its batch measurement.
+# Reader of NVBench's --json file: means of its cold and its batch measurement.
 
 COLD_TAG, BATCH_TAG = "nv/cold/time/gpu/mean", "nv/batch/time/gpu/mean"
 
 
 def read_nvbench(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """({case: {mode: seconds a call}}, {case and mode: why there is none}).
+    """Read ({case: {mode: seconds per call}}, {case and mode: reason for no time}).
 
     Raises:
         ValueError: the file is no NVBench result.
@@ -42,22 +42,31 @@ def read_nvbench(path: Path) -> tuple[dict[str, dict[str, float]], dict[str, str
 
 
 def _mean(state: dict[str, Any], tag: str) -> float | None:
-    """NVBench writes numbers as strings, {"name": "value", "type": "float64", "value": "1.2e-05"}."""
+    """Mean under a tag; None without one.
+
+    NVBench writes numbers as strings: {"name": "value", "type": "float64", "value": "1.2e-05"}.
+    """
     for summary in state.get("summaries") or ():
         if summary["tag"] == tag:
             return next((float(one["value"]) for one in summary["data"] if one["name"] == "value"), None)
     return None
 
 
-# Agreement of two clocks: the limits, and the arithmetic of a report.
+# Agreement of two clocks: tolerances and comparisons.
 
 NVBENCH_TOLERANCE, NVBENCH_MIN_SECONDS = 0.03, 50e-6
-"""Within 3 % of NVBench, above 50 us: below that what an event costs is a share of the time."""
+"""Tolerance against NVBench: 3 %, for times above 50 us.
+
+Below that the cost of an event is a share of the time.
+"""
 NCU_TOLERANCE, NCU_TOLERANCE_SECONDS = 0.03, 1.5e-6
-"""Within 3 % and 1.5 us of ncu, whose duration leaves out what lies between two kernels."""
+"""Tolerance against ncu: 3 % plus 1.5 us.
+
+The duration of ncu leaves out the time between two kernels.
+"""
 
 TimesByCase = Mapping[str, Mapping[str, float]]
-"""Seconds a call by case, then by clock."""
+"""Seconds per call by case, then by clock."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,12 @@ class ClockComparison:
     """Two clocks on one case.
 
     Attributes:
-        case: which linear.
+        case: name of the case.
         ours: chain or isolated.
         other: nvbench batch, nvbench cold or ncu.
-        seconds: ours.
-        other_seconds: the other's.
-        limit_seconds: largest difference that is accepted; None where there is only something to report.
+        seconds: by our clock.
+        other_seconds: by the other clock.
+        limit_seconds: largest accepted difference; None where the pair is only reported.
     """
 
     case: str
@@ -82,12 +91,12 @@ class ClockComparison:
 
     @property
     def offset_seconds(self) -> float:
-        """Ours less the other."""
+        """Our time less the other clock's."""
         return self.seconds - self.other_seconds
 
     @property
     def agrees(self) -> bool | None:
-        """None where nothing is asked."""
+        """True within the limit; None without a limit."""
         return None if self.limit_seconds is None else abs(self.offset_seconds) <= self.limit_seconds
 
     def __str__(self) -> str:
@@ -97,12 +106,15 @@ class ClockComparison:
         )
 
     def record(self) -> dict[str, Any]:
-        """As it stands in gate.json."""
+        """JSON record for gate.json."""
         return asdict(self) | {"offset_seconds": self.offset_seconds, "agrees": self.agrees}
 
 
 def compare_clocks(ours: TimesByCase, nvbench: TimesByCase, ncu: Mapping[str, float]) -> list[ClockComparison]:
-    """Chain beside batch, isolated beside cold, both beside ncu. By ncu the chain is judged: the suites' clock."""
+    """Compare chain with batch, isolated with cold, and both with ncu.
+
+    Only the chain, the suites' clock, has a limit against ncu.
+    """
     found = []
     for case, own in ours.items():
         for clock, mode in {"chain": "batch", "isolated": "cold"}.items():
@@ -118,12 +130,14 @@ def compare_clocks(ours: TimesByCase, nvbench: TimesByCase, ncu: Mapping[str, fl
 def judge_clocks(
     ours: TimesByCase, found: Sequence[ClockComparison], missing: Sequence[str], cut: Sequence[str] = ()
 ) -> Verdict:
-    """The pairs that are apart, named and not judged: no GPU has shown yet how far apart sound clocks are.
+    """Verdict that names disagreeing pairs without failing.
+
+    No GPU has shown yet how far apart sound clocks are.
 
     Args:
         ours: our times.
         found: pairs of clocks.
-        missing: what could not be compared, and why.
+        missing: comparisons not made, and why.
         cut: tools that ended at their limit.
     """
     judged = [pair for pair in found if pair.agrees is not None]
@@ -155,13 +169,13 @@ STEP = Step(
 
 ISOLATED_ROUNDS = 100
 RESERVE_SECONDS = 3.0
-"""For reading what NVBench wrote."""
+"""Seconds to read NVBench's file."""
 GRACE_SECONDS = 4.0
-"""From the interrupt to the kill of an NVBench that does not end; shorter than the gate gives this program."""
+"""Seconds from interrupt to kill of NVBench; shorter than this program's own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ours first: they stay when NVBench does not end."""
+    """Time our clocks first: their times stay when NVBench does not end."""
     began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
 
     def keep(times: TimesByCase) -> None:
@@ -181,7 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_times(keep: Callable[[TimesByCase], None]) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """({case: {chain, isolated: mean seconds a call}}, what could not be timed); `keep` is told after each case."""
+    """Time our clocks; call `keep` with the times after each case.
+
+    Return ({case: {chain, isolated: mean seconds per call}}, reasons for missing cases).
+    """
     import torch
 
     from kernels.timing.cuda import CudaTimer
@@ -200,7 +217,7 @@ def measure_times(keep: Callable[[TimesByCase], None]) -> tuple[dict[str, dict[s
             calls = make_calls(case, kernel, pool, device.cold_copies(case.weight_bytes))
             timer = CudaTimer(device, "graph")
             timer.warm_up(calls, None)
-            chain = timer.sample(4).seconds  # four visits' time: the mean of one pass has to stand alone here
+            chain = timer.sample(4).seconds  # the time of four visits: a single pass has to suffice here
             alone = time_isolated(calls, device, ISOLATED_ROUNDS)
         times[case.name] = {"chain": sum(chain) / len(chain), "isolated": sum(alone.seconds) / len(alone.seconds)}
         told = ", ".join(f"{clock} {1e6 * seconds:.2f} us" for clock, seconds in times[case.name].items())
@@ -210,7 +227,7 @@ def measure_times(keep: Callable[[TimesByCase], None]) -> tuple[dict[str, dict[s
 
 
 def read_ncu_durations(table: Path) -> tuple[dict[str, float], str | None]:
-    """Mean seconds a call from the dram step's file, all kernels of a call added up; or why there are none."""
+    """Mean seconds per call over all its kernels, from the dram step; or why none."""
     if not table.exists():
         return {}, f"ncu: {table} is not there; the dram step writes it"
     verdict = judge_table(table.read_text(errors="replace"))
@@ -220,7 +237,7 @@ def read_ncu_durations(table: Path) -> tuple[dict[str, float], str | None]:
 
 
 class NvbenchTimes(NamedTuple):
-    """NVBench's means by case and clock, what is missing among them and why, and whether its limit was the reason."""
+    """NVBench's means by case and clock, gaps with reasons, and exceeded limits."""
 
     times: TimesByCase
     missing: tuple[str, ...] = ()
@@ -228,7 +245,7 @@ class NvbenchTimes(NamedTuple):
 
 
 def run_nvbench(path: Path, seconds: float) -> NvbenchTimes:
-    """NVBench's means in a process of its own, which may hang or die."""
+    """Run NVBench in its own process, which may hang or crash."""
     if reason := why_no_nvbench():
         return NvbenchTimes({}, (f"NVBench: {reason}",))
     if seconds < 10:
@@ -257,7 +274,7 @@ def run_nvbench(path: Path, seconds: float) -> NvbenchTimes:
 
 
 def why_no_nvbench() -> str | None:
-    """Why cuda-bench cannot be used here."""
+    """Reason why cuda-bench cannot be used here, or None."""
     try:
         found = find_spec("cuda.bench"), find_spec("cuda.bindings")
     except ImportError:

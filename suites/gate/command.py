@@ -16,7 +16,7 @@ from suites.gate.machine import Machine, inspect_machine
 from suites.gate.runner import GateRun
 from suites.gate.step import GateContext, Profile, Step, StepResult, planned_seconds
 
-# All steps by profile, in their order: what later ones rest on comes first.
+# Steps by profile, in order: a step comes before the steps that depend on it.
 
 SMOKE = Profile(
     "smoke",
@@ -48,7 +48,7 @@ SAFETY = Profile(
 PROFILES = {profile.name: profile for profile in (SMOKE, EVIDENCE, SAFETY)}
 
 
-# What the gate says before it begins, at its end, and where it cannot run. Plain text where rich is not installed.
+# Terminal output before a run, at its end, and where the gate cannot run. Plain text where rich is not installed.
 
 OUTCOME_STYLES = {
     "passed": "green",
@@ -68,7 +68,7 @@ WRONG_ALERTS = {"arrival": "SPLIT-K ARRIVALS ARE NOT SAFE", "ranks": "ALL-REDUCE
 
 
 def profile_lines(profiles: Iterable[Profile], commands: Mapping[str, str]) -> list[str]:
-    """Each profile with its command and its seconds, one line each."""
+    """Lines with the command, seconds and steps of each profile."""
     lines = []
     for letter, profile in zip(ascii_uppercase, profiles, strict=False):
         names = ", ".join(step.name for step in profile.steps)
@@ -77,7 +77,7 @@ def profile_lines(profiles: Iterable[Profile], commands: Mapping[str, str]) -> l
 
 
 def plan_lines(steps: Sequence[Step], machine: Machine, seconds: Mapping[str, float]) -> list[str]:
-    """Each step with its seconds, and why it cannot run where it cannot."""
+    """Lines with each step's seconds, and the reason where it cannot run."""
     lines = []
     for step in steps:
         reason = machine.why_not(step)
@@ -89,7 +89,7 @@ def plan_lines(steps: Sequence[Step], machine: Machine, seconds: Mapping[str, fl
 
 
 def wrong_result_alerts(results: Iterable[StepResult]) -> list[str]:
-    """What nobody may overlook: results that were seen to be wrong. A limit or a crash is none."""
+    """Alerts on results that were wrong; a limit or a crash gives no alert."""
     red = [one for one in results if one.outcome == "failed" and one.figures.get("wrong")]
     return [
         f"!!! {WRONG_ALERTS.get(one.step, 'WRONG RESULTS')}: {one.figures['wrong']} wrong in the {one.step} step, "
@@ -99,7 +99,7 @@ def wrong_result_alerts(results: Iterable[StepResult]) -> list[str]:
 
 
 def show_results(results: Sequence[StepResult]) -> None:
-    """The final table."""
+    """Print the final table and the alerts."""
     rows = [(one.step, one.outcome, f"{one.seconds:.0f} s", one.detail) for one in results]
     try:
         from rich.console import Console
@@ -122,17 +122,22 @@ def show_results(results: Sequence[StepResult]) -> None:
 
 DEFAULT_PROFILE = "evidence"
 COMMANDS = {"smoke": "make gpu-smoke", "evidence": "make gpu", "safety": "make gpu-safety"}
-"""Calls A, B and C: in this order on a GPU that nobody has run this on."""
+"""Command of each profile: calls A, B and C.
+
+On a GPU without an earlier run they go in this order.
+"""
 INTERRUPTED_STATUS = 130
 WORK_FOLDER = "work"
-"""Folder in OUT of what steps write while they run."""
+"""Folder in OUT for files that steps write while they run."""
 
 
 def choose_profile(profile: str, only: str | None) -> Profile:
-    """The steps of a profile; or those named in `only`, of whatever profile, in their own order.
+    """Profile with its steps, or the steps named in `only`, of any profile.
+
+    Named steps keep their own order.
 
     Raises:
-        UserError: a name that no profile or step has.
+        UserError: no profile or step has the name.
     """
     if profile not in PROFILES:
         raise UserError(f"unknown profile {profile!r}; choose from {', '.join(PROFILES)}")
@@ -147,10 +152,12 @@ def choose_profile(profile: str, only: str | None) -> Profile:
 
 
 def run_gate(profile: Profile, budget: float | None, out: Path, python: str, *, listed: bool) -> int:
-    """The exit status: 1 if a step failed or did not come to its end, 0 where nothing could be run.
+    """Run the gate; return its exit status.
+
+    1: a step failed or did not finish. 130: interrupted. 0: otherwise, also where nothing could run.
 
     Raises:
-        UserError: no time, or a folder that cannot be written.
+        UserError: the budget is not positive, or a folder cannot be written.
     """
     budget = profile.budget_seconds if budget is None else budget
     if not 0 < budget < float("inf"):
@@ -185,7 +192,10 @@ def run_gate(profile: Profile, budget: float | None, out: Path, python: str, *, 
 
 
 def _check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be written, before anything is measured; nothing is left behind."""
+    """Refuse a folder that cannot be written, before any measurement.
+
+    Nothing is left behind.
+    """
     if why_not := runner.why_not_ours(out / WORK_FOLDER):
         raise UserError(f"--out {out}: {why_not}")
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
@@ -210,7 +220,10 @@ def _print_line(line: str) -> None:
 
 @contextmanager
 def _interrupt_once() -> Iterator[None]:
-    """SIGTERM and a lost terminal end the gate as Ctrl-C does; a second one does not disturb what the first began."""
+    """Let SIGTERM and a lost terminal end the gate as Ctrl-C does.
+
+    A second signal does not disturb the end that the first began.
+    """
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
 
     def interrupt(_number: int, _frame: Any) -> None:
@@ -227,7 +240,7 @@ def _interrupt_once() -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of `python -m suites.gate`, which needs no package."""
+    """Run `python -m suites.gate`, which needs no package; return the exit status."""
     parser = ArgumentParser(prog="python -m suites.gate", description=__doc__)
     parser.add_argument("--profile", default=DEFAULT_PROFILE, metavar="NAME", help=", ".join(PROFILES))
     steps = [step.name for one in PROFILES.values() for step in one.steps]

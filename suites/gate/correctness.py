@@ -1,4 +1,7 @@
-"""The step that all others stand on: every kernel against its reference, on several workers at once."""
+"""Correctness steps: kernels against references, split-K, implementations.
+
+All other steps depend on the correctness step, which tests on several workers at once.
+"""
 
 import json
 import os
@@ -25,7 +28,7 @@ from suites.gate.step import (
     write_verdict,
 )
 
-# The arrival protocol of split-K: the last program to arrive adds up all partials, in one fixed order.
+# Arrival step: in split-K the last program to arrive adds up all partials, in one fixed order.
 
 ARRIVAL_TEST = "tests/gpu/test_arrival.py"
 
@@ -43,23 +46,26 @@ ARRIVAL_STEP = Step(
 
 MAX_WORKERS = 8
 WORKER_GIB = 8.0
-"""GPU memory of one worker: its context, the largest operands, and their reference in float64."""
+"""GPU memory of a worker: context, largest operands, their float64 reference."""
 
 
 def worker_count(cores: int, free_gib: float | None) -> int:
-    """Processes that test at the same time: as many as there are cores and GPU memory for, at most 8."""
+    """Number of test workers: limited by cores, GPU memory and 8."""
     fit = MAX_WORKERS if free_gib is None else int(free_gib / WORKER_GIB)
     return max(1, min(MAX_WORKERS, cores, fit))
 
 
 def pytest_command(count: int) -> list[str]:
-    """All of tests/gpu but arrival. With `loadgroup` xdist 3.8 can wait for ever when two workers end at a time."""
+    """Command for all of tests/gpu but arrival.
+
+    With `loadgroup`, xdist 3.8 can wait for ever when two workers end at the same time.
+    """
     spread = ["-n", str(count), "--dist", "worksteal"] if count > 1 else []
     return [sys.executable, "-m", "pytest", "tests/gpu", f"--ignore={ARRIVAL_TEST}", *QUIET_PYTEST, *spread]
 
 
 def main_correctness(argv: Sequence[str] | None = None) -> NoReturn:
-    """Become pytest, on as many workers as this machine has room for."""
+    """Replace this process with pytest, on as many workers as fit the machine."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--free-gib", type=float, help="GPU memory that is free")
     asked = parser.parse_args(argv)
@@ -72,7 +78,7 @@ def main_correctness(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def correctness_command(place: GateContext, _: float) -> list[str]:
-    """The program decides how many workers there are."""
+    """Command of the step; its program chooses the number of workers."""
     free = [] if place.free_gib is None else ["--free-gib", f"{place.free_gib:.1f}"]
     return [place.python, "-m", "suites.gate.correctness", "--step", "correctness", *free]
 
@@ -90,12 +96,12 @@ CORRECTNESS_STEP = Step(
 )
 
 
-# One case of each implementation from its check through capture to samples, by the suites' own clock.
+# Implementations step: one case of each, checked, captured and sampled by the suites' own clock.
 #
-# Each line stands alone: an implementation that fails, or that takes its process with it, ends no other.
+# Each line is independent: an implementation that fails, or kills its process, ends no other.
 
 DTYPE = "bf16"
-"""The number format of every case. A kernel that lacks it is tried in its own first one."""
+"""Number format of every case; a kernel without it uses its own first format."""
 CALLS_PER_CASE = 4
 """Calls of a case, each on other weights."""
 MARGIN_SECONDS = 3.0
@@ -114,7 +120,11 @@ IMPLEMENTATIONS_STEP = Step(
 
 
 def implementation_cases() -> list[tuple[Any, dict[str, int]]]:
-    """(kernel, shape): linears and their fused form at one rank's share of Llama-3-70B, attention, and the pieces."""
+    """Cases as (kernel, shape).
+
+    They cover linears and their fused form at one rank's share of Llama-3-70B, attention, elementwise kernels and
+    ceilings.
+    """
     from kernels.ceilings import TORCH_COPY, TORCH_LAUNCH, TORCH_READ, TRITON_EMPTY, TRITON_READ
     from kernels.gate_up import GATE_UPS
     from kernels.registry import DECODE_ATTENTION, LINEARS, PREFILL_ATTENTION
@@ -139,7 +149,7 @@ def implementation_cases() -> list[tuple[Any, dict[str, int]]]:
 
 
 def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict[str, Any]:
-    """What came of one case: right, wrong, failed or not_run, and why."""
+    """Run one case; return its outcome (right, wrong, failed or not_run) and detail."""
     import torch
 
     from kernels.timing.cuda import CudaTimer
@@ -159,7 +169,7 @@ def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict
             timer = CudaTimer(device, "graph")
             timer.warm_up([kernel.call(one) for one in inputs], None)
             seconds = timer.sample(1.0).seconds
-    except Exception as error:  # whatever a library raises is that case's
+    except Exception as error:  # any error of a library counts as the case's
         short = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         return told | {"outcome": "failed", "detail": short[:300], "lost": device.lost()}
     mean = sum(seconds) / len(seconds)
@@ -167,7 +177,10 @@ def try_case(kernel: Any, shape: dict[str, int], device: Any, pool: Any) -> dict
 
 
 def run_cases_from(first: int, into: Path) -> None:
-    """Try cases from the `first` on, a line in `into` for each, until all are tried or the GPU is lost."""
+    """Try cases from index `first` on and append a line to `into` for each.
+
+    The loop ends after the last case, or when the GPU is lost.
+    """
     from kernels.timing.device import current_device
     from kernels.timing.pool import TensorPool
 
@@ -185,7 +198,10 @@ def run_cases_from(first: int, into: Path) -> None:
 def run_with_restarts(
     command: Callable[[int], Sequence[str]], names: Sequence[str], into: Path, seconds: float
 ) -> list[Any]:
-    """Lines of all cases: where a process dies, or has lost the GPU, another goes on behind the case that did it."""
+    """Run all cases and return their lines.
+
+    Where a process dies, or has lost the GPU, a new process resumes behind the case that caused it.
+    """
     deadline, lines = time.monotonic() + seconds, list[Any]()
     into.unlink(missing_ok=True)
     while len(lines) < len(names) and (left := deadline - time.monotonic()) > 1:
@@ -205,7 +221,7 @@ def run_with_restarts(
 
 
 def judge_implementations(lines: Sequence[Any], names: Sequence[str]) -> Verdict:
-    """Passed when what can run here is right and was timed."""
+    """Pass where every implementation that can run here is right and was timed."""
     by = {outcome: [one for one in lines if one["outcome"] == outcome] for outcome in ("right", "wrong", "failed")}
     missed = [f"{one['kernel']}: {one['detail']}" for one in (*by["wrong"], *by["failed"])]
     idle = sorted({f"{one['kernel']}: {one['detail']}" for one in lines if one["outcome"] == "not_run"})
@@ -221,7 +237,10 @@ def judge_implementations(lines: Sequence[Any], names: Sequence[str]) -> Verdict
 
 
 def main_implementations(argv: Sequence[str] | None = None) -> int:
-    """All cases, in a process of their own; or with `--first` those from one on, in this one."""
+    """Run all cases in child processes.
+
+    With `--first`, run the cases from that index on in this process.
+    """
     own = ArgumentParser(add_help=False)
     own.add_argument("--first", type=int)
     first, rest = own.parse_known_args(argv)

@@ -1,4 +1,4 @@
-"""Cold is cold: the bytes that each call reads from DRAM, counted by ncu, against the bytes of its weights."""
+"""DRAM bytes that each cold call reads, by ncu, against the bytes of its weights."""
 
 import re
 import sys
@@ -13,10 +13,10 @@ from suites.gate.cases import PROFILED_CASES, READ_CASES
 from suites.gate.machine import find_tool
 from suites.gate.step import Outcome, Step, Verdict, parse_options, run_limited, run_step, write_verdict
 
-# What the gate takes from Nsight Compute's table: the kernels of each call, behind the mark that stands before it.
+# Reader of Nsight Compute's table: the kernels of each call, behind the mark that precedes it.
 
 MARK_KERNEL = "_gate_mark"
-"""Name of the kernel that stands before every profiled call; its grid has as many programs as the call's number."""
+"""Kernel before every profiled call; its grid has the call's number of programs."""
 
 NO_COUNTERS_MESSAGES = (
     "ERR_NVGPUCTRPERM",
@@ -24,12 +24,12 @@ NO_COUNTERS_MESSAGES = (
     "Profiling is not supported",
     "LibraryNotLoaded",
 )
-"""What ncu says where a machine lets nobody read its counters."""
+"""Messages of ncu where the machine denies access to its counters."""
 
 
 @dataclass(frozen=True)
 class CallCounters:
-    """All kernels of one call together."""
+    """Counters of one call, summed over its kernels."""
 
     read_bytes: float
     seconds: float
@@ -37,28 +37,31 @@ class CallCounters:
 
 
 def why_no_counters(text: str) -> str | None:
-    """What ncu itself says where it could not measure at all."""
+    """Line of ncu that says why it could not measure; None where it could."""
     lines = (line.strip() for line in text.splitlines() if line.startswith("==ERROR=="))
     return next((line for line in lines if any(word in line for word in NO_COUNTERS_MESSAGES)), None)
 
 
 def max_passes(text: str) -> int:
-    """Times that ncu ran a kernel to read all metrics: with more than one, later runs may find warm caches."""
+    """Number of times that ncu ran a kernel to read all metrics.
+
+    With more than one pass, later runs may find warm caches.
+    """
     return max((int(count) for count in re.findall(r"100% - (\d+) pass", text)), default=1)
 
 
 def complete_calls(text: str) -> str:
-    """The table without its last call, of which kernels may be missing where ncu did not come to its end."""
+    """Table without its last call, whose kernels may be missing if ncu was cut off."""
     lines = text.splitlines()
     marks = [number for number, line in enumerate(lines) if line.startswith('"') and MARK_KERNEL in line]
     if not marks:
         return ""
-    last = lines[marks[-1]].split(",")[0]  # of the rows of one kernel all begin with its number
+    last = lines[marks[-1]].split(",")[0]  # all rows of one kernel begin with its number
     return "\n".join(lines[: next(number for number in marks if lines[number].split(",")[0] == last)])
 
 
 def counters_by_call(kernels: Iterable[ProfiledKernel]) -> dict[int, list[CallCounters]]:
-    """Calls by number, counting from 1; what ran before the first mark is left out."""
+    """Calls by number, counting from 1; kernels before the first mark are left out."""
     calls: dict[int, list[CallCounters]] = {}
     for number, members in _between_marks(kernels):
         read, seconds = sum(one.read_bytes or 0.0 for one in members), sum(one.seconds for one in members)
@@ -80,10 +83,13 @@ def _between_marks(kernels: Iterable[ProfiledKernel]) -> Iterator[tuple[int, lis
 
 
 MIN_READ_SHARE = 0.97
-"""Of the weight bytes: less, and some came out of a cache."""
+"""Least share of the weight bytes; below it some bytes came out of a cache."""
 READ_SECONDS = 2.0
 GRACE_SECONDS = 4.0
-"""From the interrupt, at which ncu can still write its table, to the kill; shorter than the gate gives this program."""
+"""Seconds from interrupt to kill, in which ncu can still write its table.
+
+This program's own grace is longer.
+"""
 
 DRAM_STEP = Step(
     name="dram",
@@ -96,7 +102,7 @@ DRAM_STEP = Step(
 
 
 def ncu_command(ncu: str, table: Path) -> list[str]:
-    """The profiled program under ncu; clocks and caches are left alone."""
+    """Command of the profiled program under ncu; clocks and caches are left alone."""
     switches = ["--target-processes", "application-only", "--profile-from-start", "off"]
     untouched = ["--clock-control", "none", "--cache-control", "none"]
     written = [
@@ -112,7 +118,10 @@ def ncu_command(ncu: str, table: Path) -> list[str]:
 
 
 def judge_dram(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verdict:
-    """Every judged call read what it had to. Numbers are places in PROFILED, from 1."""
+    """Pass where every judged call read its weights from DRAM.
+
+    Call numbers are places in `PROFILED_CASES`, from 1.
+    """
     figures: dict[str, dict[str, float]] = {}
     for number, case in enumerate(PROFILED_CASES, start=1):
         if counted := calls.get(number):
@@ -137,11 +146,11 @@ def judge_dram(calls: Mapping[int, Sequence[CallCounters]], passes: int) -> Verd
 
 
 def judge_table(text: str, ended: str | None = None) -> Verdict:
-    """The verdict on ncu's file.
+    """Verdict on ncu's file.
 
     Args:
-        text: the file.
-        ended: why ncu did not come to its end; None when it did.
+        text: content of the file.
+        ended: why ncu did not finish; None where it did.
     """
     if reason := why_no_counters(text):
         return Verdict("not_run", f"this machine's counters cannot be read: {reason}")
@@ -158,14 +167,14 @@ def judge_table(text: str, ended: str | None = None) -> Verdict:
 
 
 def judge_cut_off(short: Verdict, ended: str) -> Verdict:
-    """The verdict on a table without its end: too few bytes fail it, enough of them are no pass."""
+    """Verdict on a table without its end: failed for too few bytes, else unfinished."""
     shares = [short.figures[case.name]["least_share_read"] for case in READ_CASES if case.name in short.figures]
     outcome: Outcome = "failed" if min(shares, default=1.0) < MIN_READ_SHARE else "unfinished"
     return Verdict(outcome, f"{ended}; the calls before that: {short.detail}", short.figures)
 
 
 def main_dram(argv: Sequence[str] | None = None) -> int:
-    """Profile, read, judge."""
+    """Profile the calls and write the verdict."""
     began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
     table: Path = asked.out / "ncu.csv"
     table.unlink(missing_ok=True)
@@ -175,7 +184,7 @@ def main_dram(argv: Sequence[str] | None = None) -> int:
     try:
         status = run_limited(watched, sys.stdout.buffer, limit, {}, GRACE_SECONDS)
         ended = f"ncu did not end within {limit:.0f} s" if status is None else None
-    except KeyboardInterrupt:  # the gate ends this step: what was seen is still told
+    except KeyboardInterrupt:  # the gate ends this step: calls so far are still reported
         status, ended = None, "ncu was interrupted"
     verdict = judge_table(table.read_text(errors="replace") if table.exists() else "", ended)
     if verdict.outcome == "passed" and status:
@@ -183,7 +192,7 @@ def main_dram(argv: Sequence[str] | None = None) -> int:
     return write_verdict(verdict, asked.verdict)
 
 
-# Can the counters of this GPU be read? One call of ours under ncu, as the dram step does with many.
+# Counters step: one call of ours under ncu, to find out whether this GPU's counters can be read.
 
 COUNTERS_CASE = PROFILED_CASES[0]
 MARGIN_SECONDS = 3.0
@@ -200,12 +209,12 @@ COUNTERS_STEP = Step(
 
 
 def counters_command(table: Path) -> list[str]:
-    """The dram step's, with one case instead of all."""
+    """Command of the dram step, with one case instead of all."""
     return [*ncu_command(find_tool("ncu") or "ncu", table), "--cases", "1"]
 
 
 def judge_counters(text: str, status: int | None) -> Verdict:
-    """Passed when ncu saw the call read something."""
+    """Pass where ncu saw the call read bytes."""
     if reason := why_no_counters(text):
         return Verdict("not_run", f"this machine's counters cannot be read: {reason}")
     if status is None:
@@ -222,7 +231,7 @@ def judge_counters(text: str, status: int | None) -> Verdict:
 
 
 def main_counters(argv: Sequence[str] | None = None) -> int:
-    """Profile one case."""
+    """Profile one case and write the verdict."""
     asked = parse_options(__doc__, argv, seconds=True)
     table: Path = asked.out / "ncu-one-call.csv"
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What the sanitizer watches: each kernel of ours, small, with ragged edges, its result checked."""
+"""Exercise for the sanitizer: our kernels at small ragged sizes, results checked."""
 
 import sys
 from argparse import ArgumentParser
@@ -30,9 +30,9 @@ from specs.layer import PAGE_SIZE, PAGED_IMPLEMENTATIONS
 from specs.roofline import Work
 from specs.units import ITEMSIZE
 
-# Faults for the sanitizer to find: a store one element past the end, and a barrier that was left out.
+# Planted faults for the sanitizer: a store one element past the end, and a missing barrier.
 #
-# Beside them stands a control without a fault: hazards that racecheck reports there are its own false alarms.
+# The control beside them has no fault: hazards that racecheck reports in the control are false alarms.
 
 SIZE = 256
 
@@ -59,17 +59,17 @@ def _control_sum(value: tl.tensor, out: tl.tensor, SIZE: tl.constexpr) -> None:
 
 
 def control_inputs(draw: TensorSource, *, dtype: str) -> Inputs:
-    """value[4 SIZE] and out[1]."""
+    """Inputs value[4 SIZE] and out[1]."""
     return {"value": draw.weight(4 * SIZE, dtype=dtype), "out": draw.output(1, dtype=dtype)}
 
 
 def control_run(value: torch.Tensor, out: torch.Tensor) -> None:
-    """Add up across four warps."""
+    """Add up the values across four warps."""
     _control_sum[(1,)](value, out, SIZE=4 * SIZE, num_warps=4)
 
 
 def control_work(*, dtype: str) -> Work:
-    """Read the values."""
+    """Work of the control: each value is read and added once."""
     return Work(flops=4 * SIZE, hbm_bytes=4 * SIZE * ITEMSIZE[dtype])
 
 
@@ -84,18 +84,18 @@ CONTROL = Kernel(
     rtol={"fp32": 1e-3},
     archs=TRITON_ARCHS,
 )
-"""A plain `tl.sum` across warps, in fp32."""
+"""Plain `tl.sum` across warps, in fp32."""
 
 
 def store_out_of_bounds() -> None:
-    """The mask lets one element too many through."""
+    """Store one element past the end, which the mask lets through."""
     out = torch.empty(SIZE - 1, dtype=torch.int32, device="cuda")
     _fill[(1,)](out, SIZE, SIZE=SIZE)
     torch.cuda.synchronize()
 
 
 def launch_race() -> None:
-    """Eight warps read what the others write."""
+    """Let eight warps read values of other warps without a barrier."""
     import cupy
 
     out = cupy.empty(SIZE, dtype=cupy.int32)
@@ -107,12 +107,18 @@ FAULTS: dict[str, Callable[[], None]] = {"out_of_bounds": store_out_of_bounds, "
 
 
 LIBRARY_IMPLEMENTATIONS = ("torch", "cublaslt", "flash-attn", "flashinfer")
-"""Not ours to prove."""
+"""Implementations of libraries, left unchecked."""
 
 LINEAR_SHAPES = [(1, 131, 1032), (3, 131, 257), (16, 384, 1032), (64, 130, 520), (129, 131, 257)]
-"""(tokens, n, k): n no multiple of a block; k a multiple of 8, so that rows stay aligned to 16 bytes, and odd."""
+"""(tokens, n, k): n no multiple of a block.
+
+k: a multiple of 8, so that rows stay aligned to 16 bytes, or odd.
+"""
 ATTENTION_SHAPES = [(3, 130), (2, 1030), (1, 20003)]
-"""(batch, context): decode attention whose parts are one, several, and so many that they are added up twice."""
+"""(batch, context) of decode attention with one, several and very many parts.
+
+Very many parts are added up twice.
+"""
 ELEMENTWISE_CASES: tuple[tuple[Kernel, dict[str, int]], ...] = (
     (TRITON_RMSNORM, {"tokens": 7, "hidden": 200}),
     (TRITON_RMSNORM, {"tokens": 3, "hidden": 5001}),
@@ -121,18 +127,18 @@ ELEMENTWISE_CASES: tuple[tuple[Kernel, dict[str, int]], ...] = (
     (TRITON_SWIGLU, {"tokens": 3, "intermediate": 1032}),
     (TRITON_SWIGLU, {"tokens": 3, "intermediate": 1027}),
 )
-"""Rows, heads and blocks that fill no program, with rows aligned to 16 bytes and not."""
+"""Rows, heads and blocks that fill no program, aligned to 16 bytes and not."""
 DTYPE = "bf16"
 
 
 def exercise_cases() -> Iterator[tuple[Kernel, dict[str, int]]]:
-    """The control, then our kernels, with what they are called with."""
+    """Yield the control, then our kernels, each with its shape."""
     yield CONTROL, {}
     for kernel in (*LINEARS, *GATE_UPS):
         if kernel.implementation not in LIBRARY_IMPLEMENTATIONS:
             for tokens, n, k in LINEAR_SHAPES:
                 if tokens in kernel.tokens:
-                    rows = n + n % 2 if kernel in GATE_UPS else n  # a gate has an up
+                    rows = n + n % 2 if kernel in GATE_UPS else n  # gate and up have equally many rows
                     yield kernel, {"tokens": tokens, "n": rows, "k": k}
     for config in tuned_configs(current_device().arch):
         kernel = replace(TRITON_SKINNY, name=f"triton_skinny {config}", run=partial(launch, config=config))
@@ -148,7 +154,10 @@ def exercise_cases() -> Iterator[tuple[Kernel, dict[str, int]]]:
 
 
 def gemm_cases(arch: str) -> Iterator[tuple[Kernel, dict[str, int]]]:
-    """The GEMM with more tiles than programs, split and whole, by pointers and descriptors, with and without SwiGLU."""
+    """Yield the GEMM with more tiles than programs.
+
+    Cases: split and whole, by pointers and descriptors, with and without SwiGLU.
+    """
     whole = LinearConfig(64, 64, 64, 1, 4, 3)
     configs = [whole, whole._replace(split=2)]
     if arch in ARCHS and ARCHS[arch].tma:
@@ -162,7 +171,10 @@ def gemm_cases(arch: str) -> Iterator[tuple[Kernel, dict[str, int]]]:
 
 
 def tuned_configs(arch: str) -> list[LinearConfig]:
-    """One of the table's of each kind, for compiling all would take the step's time, and one with descriptors."""
+    """One tuned configuration of each kind, and one with descriptors.
+
+    Compiling all would take the step's time.
+    """
     table = tuned_linear_table(arch)
     used = [row.config for row in table.rows if row.tokens <= SKINNY_MAX_TOKENS] if table else []
     kinds = {(one.matrix, one.tokens, one.split > 1): one for one in used}
@@ -171,7 +183,10 @@ def tuned_configs(arch: str) -> list[LinearConfig]:
 
 
 def interleave_kernels(calls: Iterable[tuple[Kernel, dict[str, int]]]) -> list[tuple[Kernel, dict[str, int]]]:
-    """Each kernel once, then each a second time, and so on: an exercise that is cut off has missed no kernel."""
+    """Order calls so that each kernel runs once before any runs twice.
+
+    An exercise that is cut off has missed no kernel.
+    """
     seen = Counter[str]()
     turns = []
     for kernel, shape in calls:
@@ -182,7 +197,7 @@ def interleave_kernels(calls: Iterable[tuple[Kernel, dict[str, int]]]) -> list[t
 
 
 def check_case(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
-    """Run once; one line on the result, which begins with `wrong` when it is."""
+    """Run a case once; return a line that begins with `wrong` for a wrong result."""
     dtype = DTYPE if DTYPE in kernel.rtol else next(iter(kernel.rtol))
     told = f"{kernel.name} {dtype} {shape}"
     if reason := kernel.why_not(device.arch, dtype):
@@ -197,7 +212,10 @@ def check_case(kernel: Kernel, shape: dict[str, int], device: Device) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """All of them, each named before it begins and after it ended, or one fault; 1 if a result is wrong."""
+    """Run all cases, or one fault; return 1 if a result is wrong.
+
+    Each case is printed before and after it runs.
+    """
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--fault", choices=list(FAULTS), help="commit this fault, and nothing else")
     if fault := parser.parse_args(argv).fault:

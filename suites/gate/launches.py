@@ -1,8 +1,8 @@
-"""Launches of Triton kernels, written down so that they can be compiled before anything runs, and without a GPU.
+"""Records of Triton launches, to compile kernels before they run, without a GPU.
 
-A record says what a launch is specialised on, in words that no version of Triton owns: of a pointer the type of its
-elements and whether it begins at 16 bytes; of an integer whether it is one, whether it is a multiple of 16, and how
-many bits it takes; of a constant its value. The same record gives the same key of Triton's cache as the launch itself.
+A record holds what a launch is specialised on, independent of Triton's version. pointer: type of its elements, and
+whether it is aligned to 16 bytes. integer: whether it is 1, whether it is a multiple of 16, and its bits. constant: its
+value. A record gives the same key of Triton's cache as the launch itself.
 """
 
 import json
@@ -32,22 +32,22 @@ ELEMENT_DTYPES = {
 ELEMENT_NAMES = {dtype: name for name, dtype in ELEMENT_DTYPES.items()}
 ALIGNED_BYTES = 16
 NON_OPTIONS = ("grid", "warmup", "debug", "instrumentation_mode")
-"""Keywords of a launch that are neither arguments nor options of the compiler that a caller chose."""
+"""Keywords of a launch that are no arguments and no compiler options of a caller."""
 WIDE_INTEGER = 2**32
-"""The smallest multiple of 16 that takes 64 bits."""
+"""Multiple of 16 that takes 64 bits."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PointerStandIn:
-    """Stands for a tensor where one is compiled for: what its elements are and where it begins."""
+    """Stand-in for a tensor at compilation: type of its elements, and alignment."""
 
     dtype: torch.dtype
     aligned: bool = True
 
     def data_ptr(self) -> int:
-        """An address."""
+        """Address, aligned to 16 bytes or off by one element."""
         return ALIGNED_BYTES * 64 + (0 if self.aligned else self.dtype.itemsize)
 
     def element_size(self) -> int:
@@ -56,7 +56,7 @@ class PointerStandIn:
 
 
 def describe_launch(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Record:
-    """The record of a launch.
+    """Record of a launch.
 
     Args:
         fn: the `@triton.jit` function.
@@ -77,7 +77,7 @@ def describe_launch(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def _module_name(fn: Any) -> str:
-    """The module that a kernel can be imported from, also where it is the program that runs."""
+    """Module from which a kernel can be imported, even if it is the running program."""
     name = str(fn.fn.__module__)
     own = getattr(sys.modules["__main__"], "__spec__", None)
     return own.name if name == "__main__" and own else name
@@ -101,12 +101,12 @@ def _describe_argument(parameter: Any, value: Any) -> dict[str, Any]:
 
 
 def compile_launch(record: Record) -> Any:
-    """Compile what a record describes, into Triton's cache; returns what Triton made.
+    """Compile a record into Triton's cache; return the compiled kernel.
 
     The target is that of Triton's active driver.
 
     Raises:
-        Exception: whatever the compiler raises.
+        Exception: any error of the compiler.
     """
     fn = find_jit_function(record)
     arguments = {name: make_stand_in(told) for name, told in record["arguments"].items()}
@@ -114,13 +114,13 @@ def compile_launch(record: Record) -> Any:
 
 
 def find_jit_function(record: Record) -> Any:
-    """The `@triton.jit` function of a record."""
+    """Function of a record, decorated with `@triton.jit`."""
     module, name = record["kernel"].split(":")
     return getattr(import_module(module), name)
 
 
 def make_stand_in(told: Mapping[str, Any]) -> Any:
-    """An argument on which Triton specialises as on the one that was written down."""
+    """Argument on which Triton specialises as on the recorded argument."""
     if "value" in told:
         return told["value"]
     if "integer" in told:
@@ -152,7 +152,7 @@ def read_records(arch: str, folder: Path = RECORDS_FOLDER) -> list[Record]:
 
 
 def write_records(arch: str, records: Iterable[Record], folder: Path = RECORDS_FOLDER) -> Path:
-    """Write the distinct ones of `records`, one a line, in an order that does not change."""
+    """Write the distinct records, one per line in a stable order; return the path."""
     lines = sorted({json.dumps(one, sort_keys=True) for one in records})
     folder.mkdir(exist_ok=True)
     path = folder / f"{arch}.json"

@@ -1,4 +1,7 @@
-"""What there is to run the gate with: the GPU, packages of the chosen interpreter, a C compiler, NVIDIA's tools."""
+"""Machine of the gate: GPU, Python packages, C compiler, NVIDIA's tools.
+
+The facts step reports versions, clocks, power, memory, and other processes on the GPU.
+"""
 
 import json
 import os
@@ -60,24 +63,27 @@ if there("torch"):
         found["no_gpu"] = f"torch cannot be imported or cannot use the GPU: {first_line(error)}"
 print(json.dumps(found))
 """
-"""Run in a process of its own: the gate holds no CUDA context while others measure."""
+"""Program of the probe.
+
+A process of its own runs it: the gate holds no CUDA context while other processes measure.
+"""
 
 PROBE_SECONDS = 60
 GIB = 2**30
 PROBE_GIB = 1.5
-"""Memory in use beyond this cannot be the probe's own context."""
+"""Memory in use, in GiB, beyond which it cannot be the probe's own context."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found.
+    """Resources that the probe found.
 
     Attributes:
-        gpu: the GPU's name; None without one.
-        no_gpu: why there is none.
-        packages: those that were asked for, and whether they can be found.
-        free_gib: GPU memory that is free; None where nobody said.
-        notes: what makes figures of this machine doubtful, one line each.
+        gpu: name of the GPU; None without one.
+        no_gpu: reason why there is no GPU.
+        packages: requested packages, and whether each can be found.
+        free_gib: free GPU memory; None where unknown.
+        notes: reasons to doubt figures of this machine, one line each.
     """
 
     gpu: str | None
@@ -87,7 +93,7 @@ class Machine:
     notes: tuple[str, ...] = ()
 
     def why_not(self, step: Step) -> str | None:
-        """All that `step` lacks here, in one line; None when it can run."""
+        """Everything that `step` lacks here, in one line; None where it can run."""
         lacks = [] if self.gpu else [self.no_gpu]
         if absent := self.missing_packages(step.packages):
             lacks.append(f"not installed: {', '.join(absent)}")
@@ -100,13 +106,16 @@ class Machine:
         return "; ".join(lacks) or None
 
     def missing_packages(self, packages: Iterable[str]) -> list[str]:
-        """Those of `packages` that are not installed; of torch, the reason for having no GPU speaks already."""
+        """Packages that are not installed.
+
+        Without a GPU torch is left out: the reason for having no GPU covers it.
+        """
         told = () if self.gpu else ("torch",)
         return [name for name in packages if name not in told and not self.packages.get(name, False)]
 
 
 def inspect_machine(python: str, packages: Iterable[str]) -> Machine:
-    """Ask the interpreter that the steps will use, and the driver.
+    """Query the driver and the interpreter that the steps will use.
 
     Raises:
         UserError: the interpreter does not answer.
@@ -120,7 +129,7 @@ def inspect_machine(python: str, packages: Iterable[str]) -> Machine:
 
 
 def _run_probe(python: str, packages: Iterable[str]) -> dict[str, Any]:
-    """The interpreter runs `_ASK`, and its answer is returned."""
+    """Run `_PROBE_SOURCE` in the interpreter and return its answer."""
     command = [python, "-c", _PROBE_SOURCE, *sorted(set(packages))]
     try:
         asked = subprocess.run(  # noqa: S603 - the interpreter that was asked for
@@ -141,7 +150,7 @@ def _run_probe(python: str, packages: Iterable[str]) -> dict[str, Any]:
 
 
 def _why_no_gpu(found: dict[str, Any]) -> str:
-    """The reason that lies nearest: hidden on purpose, or a torch that does not fit the driver."""
+    """Most likely reason: hidden GPUs, or a torch that does not fit the driver."""
     if "torch" not in found:
         return str(found["no_gpu"])
     if are_gpus_hidden():
@@ -164,19 +173,19 @@ def _machine_notes(gpu: str, free_gib: float, whole_gib: float, others: list[int
 
 
 def _why_no_c_compiler() -> str | None:
-    """Triton compiles its launcher in C: None where it finds a compiler, else a line on what to do."""
+    """Advice where Triton finds no C compiler for its launcher; None where it does."""
     if named := os.environ.get("CC"):
         return None if shutil.which(named) else f"CC={named!r} is no program; name one without options, or unset CC"
     return None if shutil.which("gcc") or shutil.which("clang") else "install gcc, or name one in CC"
 
 
 def find_tool(name: str) -> str | None:
-    """Where a program of the CUDA toolkit is: on the PATH, or where toolkits are installed."""
+    """Path of a CUDA toolkit program, on the PATH or where toolkits are installed."""
     home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
     return shutil.which(name) or shutil.which(name, path=str(Path(home, "bin")))
 
 
-# What this machine is: versions, clocks, power, memory, and who else uses the GPU.
+# Facts step: versions, clocks, power, memory, and other processes on the GPU.
 
 WANTED_PACKAGES = (
     "nvidia-ml-py",
@@ -188,7 +197,7 @@ WANTED_PACKAGES = (
     "flash-attn",
     "flashinfer-python",
 )
-"""Packages without which something is not measured or not said, as they are installed."""
+"""Distributions without which something is not measured or not reported."""
 
 FACTS_STEP = Step(
     name="facts",
@@ -204,7 +213,7 @@ FACTS_STEP = Step(
 
 
 def read_facts() -> dict[str, Any]:
-    """Everything that can be read; None for what cannot."""
+    """Read all facts; None for facts that cannot be read."""
     from kernels.timing.device import current_device, nvml_handle, read_load
     from suites.environment import machine_info, package_version
 
@@ -218,7 +227,7 @@ def read_facts() -> dict[str, Any]:
 
 
 def _process_count(handle: tuple[Any, Any] | None) -> int | None:
-    """How many compute on the GPU; None where NVML does not tell, as on a virtual GPU."""
+    """Number of compute processes; None where NVML is silent, as on a virtual GPU."""
     if handle is None:
         return None
     nvml, gpu = handle
@@ -229,7 +238,7 @@ def _process_count(handle: tuple[Any, Any] | None) -> int | None:
 
 
 def judge_facts(found: Mapping[str, Any]) -> Verdict:
-    """One line; nothing here is wrong, but it says what makes figures doubtful."""
+    """Pass in one line, with reasons to doubt figures of this machine."""
     told = [
         f"{found['gpu']}, driver {found.get('driver')}, torch {found['torch']}, CUDA {found['cuda']}, "
         f"triton {found['triton']}, Python {found['python']}",
@@ -250,7 +259,7 @@ def judge_facts(found: Mapping[str, Any]) -> Verdict:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read, and say."""
+    """Read the facts and write the verdict."""
     asked = parse_options(__doc__, argv)
     return write_verdict(judge_facts(read_facts()), asked.verdict)
 

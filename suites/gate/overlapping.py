@@ -1,7 +1,8 @@
-"""One of several ranks that share a GPU: it calls each backend at random moments and compares every result exactly.
+"""Program of one of several ranks that share a GPU: exact checks of each backend.
 
-All ranks are started once. The first of them play a game, in a process group of their own, while the others wait.
-Functional only. What ranks on one GPU take says something of its memory and of taking turns, nothing of a link.
+A rank calls each backend at random moments and compares every result exactly. All ranks are started once. The first
+ranks run a trial in a process group of their own, while the rest wait. The check is functional only: times of ranks on
+one GPU reflect its memory and its time slices, not a link.
 """
 
 import json
@@ -28,16 +29,22 @@ from comm.collectives import ALL_REDUCE
 from specs.errors import UserError
 
 ELEMENTS = (8, 8192, 4096 + 8, 70_000, 524_288)
-"""Of bf16: less than a tile, whole ones, a ragged end, 1 MiB which is the most of the one-shot; in turn."""
+"""bf16 elements of the messages, in turn.
+
+They are less than a tile, whole tiles, ragged ends, and 1 MiB, which is the most of the one-shot.
+"""
 MAX_DELAY_CYCLES = 200_000
-"""About 0.1 ms, some hundred times what a small all-reduce takes."""
+"""Longest delay on the GPU: about 0.1 ms, some hundred times a small all-reduce."""
 MAX_DELAY_SECONDS = 2e-4
 ROUNDS_PER_SYNC = 10
-"""Rounds that follow one another unseen by the host; then results are looked at, and the ranks agree to go on."""
+"""Rounds without a check by the host.
+
+After them the host reads the results, and the ranks agree to go on.
+"""
 
 
 class Trial(NamedTuple):
-    """So many ranks, the first of all, and what they play."""
+    """Rounds of one backend on the first `ranks` ranks."""
 
     ranks: int
     backend: str
@@ -45,15 +52,15 @@ class Trial(NamedTuple):
 
 
 class RankTrials(NamedTuple):
-    """All that a rank is told.
+    """Arguments of a rank.
 
     Attributes:
-        rank, ranks: this one of how many.
+        rank, ranks: index of this rank, and number of ranks.
         kind: torch's device name, cpu or cuda.
-        port: of the store on this host through which the ranks find one another.
-        deadline: when to end, by the monotonic clock, which all processes of a host share.
-        trials: what to play.
-        progress_path, log: files for what it finds and for its output.
+        port: port of the store on this host through which the ranks find one another.
+        deadline: end by the monotonic clock, which all processes of a host share.
+        trials: trials to run.
+        progress_path, log: files for results and for output.
     """
 
     rank: int
@@ -67,17 +74,17 @@ class RankTrials(NamedTuple):
 
 
 class ProgressFile:
-    """The file in which a rank says at every moment where it is and what it has found.
+    """File with a rank's current trial and its results so far.
 
     Args:
-        path: the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._rows = path, list[dict[str, Any]]()
 
     def record(self, at: str | None, *rows: dict[str, Any]) -> None:
-        """Note what is played now, and what came of games that ended."""
+        """Record the current trial and the results of trials that ended."""
         self._rows += rows
         fresh = self._path.with_suffix(".tmp")
         fresh.write_text(json.dumps({"at": at, "rows": self._rows}))
@@ -85,7 +92,10 @@ class ProgressFile:
 
 
 def run_trial(world: World, backend: Backend, rounds: int, deadline: float) -> dict[str, Any]:
-    """Rounds of one backend until there were enough or the time, which its ranks agree on, is up."""
+    """Run rounds of one backend until all are done or the time is up.
+
+    The ranks of the trial agree on the time.
+    """
     if reason := backend.why_not(world):
         return {"not_run": reason}
     try:
@@ -106,7 +116,10 @@ def run_trial(world: World, backend: Backend, rounds: int, deadline: float) -> d
 def prepare_round(
     world: World, backend: Backend, communicator: Communicator, elements: int
 ) -> Callable[[int, random.Random], torch.Tensor]:
-    """Buffers of one size, and a round on them: how many elements are wrong, those that were not written among them."""
+    """Make buffers of one size; return a function that runs a round on them.
+
+    The function counts wrong elements, unwritten ones included.
+    """
     role = Role(world.rank, world.ranks, elements, 1, "all_reduce" in backend.in_place)
     parts = ALL_REDUCE.buffers(role)
     buffers = {name: communicator.buffer(part.elements, "bf16") for name, part in parts.items()}
@@ -124,7 +137,7 @@ def prepare_round(
 
 
 def delay_randomly(world: World, chance: random.Random) -> None:
-    """Be late, on the stream or on a CPU in time."""
+    """Delay the stream, or on a CPU the process, by a random time."""
     if world.kind == "cuda":
         torch.cuda._sleep(chance.randrange(MAX_DELAY_CYCLES))
     else:
@@ -132,14 +145,17 @@ def delay_randomly(world: World, chance: random.Random) -> None:
 
 
 def have_time_left(deadline: float, group: Any = None) -> bool:
-    """Whether every rank of a group has time left: none leaves the others in a round that it does not play."""
+    """Return whether every rank of a group has time left.
+
+    All ranks agree, so none leaves the rest alone in a round.
+    """
     left = torch.tensor([int(time.monotonic() < deadline)])
     dist.all_reduce(left, op=dist.ReduceOp.MIN, group=group)
     return bool(left.item())
 
 
 def join_ranks(seat: RankTrials, seconds: float) -> World:
-    """The default group, as every rank of the suites has it."""
+    """Join the default process group, as every rank of the suites does."""
     world = World(seat.rank, seat.ranks, seat.rank, seat.ranks, seat.kind, timeout_seconds=seconds, overlapping=True)
     if seat.kind == "cuda":
         torch.cuda.set_device(world.device)
@@ -151,7 +167,10 @@ def join_ranks(seat: RankTrials, seconds: float) -> World:
 
 
 def make_subworld(world: World, ranks: int) -> World:
-    """The world of the first `ranks` alone. Every rank calls this, also one that is not among them."""
+    """World of the first `ranks` ranks alone.
+
+    Every rank has to call this, also a rank outside that world.
+    """
     if ranks == world.ranks:
         return world
     limit = timedelta(seconds=world.timeout_seconds)
@@ -164,10 +183,10 @@ def _torch_backend(kind: str) -> str:
 
 
 def run_trials(world: World, trials: Sequence[Trial], until: float, progress: ProgressFile) -> None:
-    """Play one game after another, each with an equal part of the time that is left.
+    """Run the trials in turn, each with an equal part of the remaining time.
 
     Raises:
-        RuntimeError: the GPU reported a fault, which the diary holds: this process can play no more.
+        RuntimeError: the GPU reported a fault, which the progress file holds; this process can run no more trials.
     """
     progress.record(None)
     worlds = {ranks: make_subworld(world, ranks) for ranks in dict.fromkeys(game.ranks for game in trials)}
@@ -183,21 +202,24 @@ def run_trials(world: World, trials: Sequence[Trial], until: float, progress: Pr
                     progress.record(f"{game.backend} with {game.ranks}", row | {"fault": first_line(error)})
                 raise
             progress.record(None, row | found)
-        have_time_left(deadline)  # those that waited go on with those that played
+        have_time_left(deadline)  # ranks that waited go on with the ranks of the trial
 
 
 def main(seat: RankTrials) -> None:
-    """Play all games of a rank."""
+    """Run all trials of a rank."""
     torch.set_num_threads(1)  # the ranks share the host's cores
     left = max(1.0, seat.deadline - time.monotonic())
     progress = ProgressFile(seat.progress_path)
     progress.record("joining the others")
     run_trials(join_ranks(seat, left), seat.trials, seat.deadline, progress)
-    have_time_left(0.0)  # whoever ends first takes nobody's memory away
+    have_time_left(0.0)  # ranks end together: other ranks may still use this one's memory
 
 
 def run_rank(seat: RankTrials, play_seat: Callable[[RankTrials], None] = main) -> NoReturn:
-    """Be a rank, and end at once: what libraries do at exit can hang when another rank is gone."""
+    """Run a rank and end at once.
+
+    Libraries can hang at exit when another rank is gone.
+    """
     with seat.log.open("wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -1,7 +1,8 @@
-"""Ranks that share one GPU: every all-reduce of ours and of torch's symmetric memory, whoever is late.
+"""Exact all-reduces by ranks that share one GPU and arrive at random moments.
 
-A functional check: it tells how many rounds were right and no time, for ranks on one GPU have no link between them.
-Only a wrong sum is wrong. A rank that hangs, dies or cannot start leaves the check unfinished.
+The backends are ours, torch's symmetric memory and NCCL. The check is functional: it counts right rounds and gives no
+time, because ranks on one GPU have no link between them. Only a wrong sum is wrong. A rank that hangs, dies or cannot
+start leaves the check unfinished.
 """
 
 import json
@@ -19,14 +20,20 @@ from suites.gate.step import GateContext, Step, Verdict, parse_options, write_ve
 
 LABEL = "ranks share one GPU: functional check"
 MARGIN_SECONDS = 6.0
-"""Of the step's time: for starting Python and for ending ranks that hang."""
+"""Seconds of the step to start Python and to end ranks that hang."""
 GRACE_SECONDS = 3.0
-"""From a rank's death until the others are ended: one that is about to fail too says why."""
+"""Seconds from a rank's death until the remaining ranks are ended.
+
+A rank that is about to fail too can still say why.
+"""
 
 RANK_COUNT = 8
-"""Started once, for all games."""
+"""Ranks, started once for all trials."""
 Trials = Sequence[tuple[int, str, int]]
-"""Ranks, which are the first of all, backend and rounds; the most important first."""
+"""(number of ranks, backend, rounds) of each trial, the most important first.
+
+A trial uses the first ranks of all.
+"""
 TRIALS: Mapping[str, Trials] = {
     "cuda": (
         *((ranks, "triton-one-shot", 500) for ranks in (2, 4, 8)),
@@ -35,14 +42,14 @@ TRIALS: Mapping[str, Trials] = {
     ),
     "cpu": tuple((ranks, "gloo", 25) for ranks in (2, 4, 8)),
 }
-"""By the kind of device."""
+"""Trials by kind of device."""
 
 
 class TrialOutcome(NamedTuple):
-    """What came of the games.
+    """Results of all trials.
 
     Attributes:
-        rows: of each rank that said something, what it found in each of its games.
+        rows: results of each rank that reported, one for each of its trials.
         end_reason: how a rank ended that should not have; None where all ended well.
     """
 
@@ -51,13 +58,16 @@ class TrialOutcome(NamedTuple):
 
 
 def run_processes(ranks: Sequence[BaseProcess], limit_seconds: float, logs: Sequence[Path]) -> str | None:
-    """Start the ranks and wait; None when all ended well, else which did not. None of them stays behind."""
+    """Start the ranks and wait; return None where all ended well, else which did not.
+
+    No rank stays behind.
+    """
     deadline = time.monotonic() + limit_seconds
     try:
         for one in ranks:
             one.start()
         return _wait_for_ranks(ranks, deadline, limit_seconds, logs)
-    except KeyboardInterrupt:  # the gate ends this step: what was found is still told
+    except KeyboardInterrupt:  # the gate ends this step: results so far are still reported
         return "interrupted"
     finally:
         for one in ranks:
@@ -84,7 +94,7 @@ def _first_death(ranks: Sequence[BaseProcess], logs: Sequence[Path]) -> str | No
     dead = [rank for rank, one in enumerate(ranks) if one.exitcode]
     if not dead:
         return None
-    # the first to die wrote last before the others, who then missed it; one that was killed wrote nothing
+    # the first rank to die has the oldest log, as other ranks failed later; a killed rank wrote nothing
     first = min(dead, key=lambda rank: logs[rank].stat().st_mtime_ns if logs[rank].exists() else 0)
     words = [line.strip() for line in _read_lines(logs[first]) if line.strip()]
     return f"rank {first} ended with status {ranks[first].exitcode}{f': {words[-1][:160]}' if words else ''}"
@@ -97,9 +107,9 @@ def _read_lines(log: Path) -> list[str]:
 def run_all_ranks(
     games: Trials, ranks: int, kind: str, seconds: float, folder: Path, rank: Callable[..., object] | None = None
 ) -> TrialOutcome:
-    """All games; the ranks end by themselves after `seconds`, and by force a little later.
+    """Run all trials; ranks end after `seconds`, or by force a little later.
 
-    Each is a fork of one process that has imported torch: imports would take the step's time, eight times over.
+    Each rank is a fork of one process that has imported torch: eight imports would take the step's time.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # the gate itself needs no package
 
@@ -127,7 +137,7 @@ def run_all_ranks(
 
 
 def _last_positions(diaries: Sequence[Mapping[str, Any]], ranks: int) -> str:
-    """Where the ranks were when they were ended."""
+    """Text on where the ranks were when they were ended."""
     at = sorted({one["at"] for one in diaries if one["at"]})
     silent = [f"{ranks - len(diaries)} of {ranks} had not begun"] if len(diaries) < ranks else []
     places = [*at, *silent]
@@ -135,7 +145,7 @@ def _last_positions(diaries: Sequence[Mapping[str, Any]], ranks: int) -> str:
 
 
 def judge_trials(outcome: TrialOutcome) -> Verdict:
-    """Failed if a sum was wrong or the GPU reported a fault; fewer rounds than wanted are only said."""
+    """Fail for a wrong sum or a fault of the GPU; only report missing rounds."""
     rows = [dict(row) for rank in outcome.rows for row in rank]
     lines, reasons, bad = list[str](), list[str](), list[str]()
     wrong = 0
@@ -170,7 +180,7 @@ def main(
     ranks: int = RANK_COUNT,
     rank: Callable[..., object] | None = None,
 ) -> int:
-    """Start the ranks, and tell what they found."""
+    """Start the ranks and write the verdict; return the exit status."""
     began, own = time.monotonic(), ArgumentParser(add_help=False)
     own.add_argument("--kind", choices=list(TRIALS), default="cuda", help="device of the ranks")
     asked = parse_options(__doc__, argv, seconds=True, parents=[own])
@@ -182,7 +192,7 @@ def main(
 
 
 def ranks_command(place: GateContext, seconds: float) -> list[str]:
-    """The program divides the time itself."""
+    """Command of the step; its program divides the time itself."""
     return place.program("ranks", "--seconds", f"{seconds:.0f}")
 
 

@@ -1,4 +1,7 @@
-"""Steps one after another, each in its own process, within one budget; gate.json is right after every one."""
+"""Runner of the gate: sequential steps in their own processes, in one budget.
+
+The file gate.json is complete and valid after every step.
+"""
 
 import json
 import os
@@ -24,20 +27,20 @@ from suites.gate.step import (
     run_limited,
 )
 
-# OUT holds few files: gate.json, gate.log, result files, and one archive of all that the steps wrote.
+# Files in OUT: gate.json, gate.log, result files, and one archive of all that the steps wrote.
 
 ARCHIVE = "evidence.tar.gz"
 ARCHIVED_FILES = ("gate.json", "gate.log")
 OWNER_MARK = ".made-by-the-gate"
-"""A file in the work folder: only a folder that holds it is deleted."""
+"""File in the work folder: only a folder that holds it is deleted."""
 
 
 def prepare_folders(place: GateContext) -> None:
-    """Make the folders; the archive of an earlier run is kept beside the new one.
+    """Make the folders; keep the archive of an earlier run beside the new one.
 
     Raises:
         OSError: OUT is a file, or cannot be written.
-        UserError: its work folder is somebody else's.
+        UserError: the gate did not make the work folder.
     """
     if why_not := why_not_ours(place.work):
         raise UserError(why_not)
@@ -51,20 +54,23 @@ def prepare_folders(place: GateContext) -> None:
 
 
 def why_not_ours(work: Path) -> str | None:
-    """Why a run cannot use this folder: it was not made by an earlier one."""
+    """Reason why a run cannot use this folder: no run made it; None if it can."""
     if not work.exists() or (work / OWNER_MARK).exists():
         return None
     return f"{work} exists and no run of the gate made it, so that it is not deleted; name another folder"
 
 
 def copy_result(place: GateContext, figures: Mapping[str, Any]) -> None:
-    """Copy a step's result file, which its figures name, from the work folder into OUT."""
+    """Copy the result file that a step's figures name from the work folder into OUT."""
     if (name := figures.get("file")) and (made := place.work / Path(name).name).is_file():
         shutil.copy2(made, place.out / made.name)
 
 
 def update_archive(place: GateContext) -> None:
-    """Renew the archive: gate.json, gate.log and the work folder. An older one stays until the new one is whole."""
+    """Renew the archive of gate.json, gate.log and the work folder.
+
+    The older one stays until the new one is complete.
+    """
     fresh = place.scratch / ARCHIVE
     with tarfile.open(fresh, "w:gz") as archive:
         for name in ARCHIVED_FILES:
@@ -79,25 +85,25 @@ def update_archive(place: GateContext) -> None:
 
 
 def finish_archive(place: GateContext) -> None:
-    """The archive holds all: the work folder goes."""
+    """Renew the archive and delete the work folder."""
     update_archive(place)
     shutil.rmtree(place.work, ignore_errors=True)
 
 
 STEP_VARIABLE = "SHARDBENCH_STEP"
-"""Tells every process of a step which step it belongs to."""
+"""Variable that tells every process of a step the step's name."""
 MAX_OUTPUT_BYTES = 2**20
-"""Most of a step's output that is looked at."""
+"""Most bytes of a step's output that are read, from its end."""
 
 
 class GateRun:
-    """One run of the gate.
+    """Run of the gate.
 
     Args:
-        steps: what to run, in order.
-        machine: what there is to run it with.
-        place: where.
-        budget_seconds: time for all.
+        steps: steps in order.
+        machine: resources of the machine.
+        place: interpreter and folders.
+        budget_seconds: time for all steps.
         say: writes a line to the terminal.
     """
 
@@ -115,11 +121,14 @@ class GateRun:
         self.interrupted = False
 
     def run(self) -> list[StepResult]:
-        """Results of all steps. A step that fails, overruns or cannot run ends nothing but itself."""
+        """Run all steps; return their results.
+
+        A step that fails, overruns or cannot run ends no other step.
+        """
         started = time.monotonic()
         prepare_folders(self._place)
         kept = reserve_seconds([step for step in self._steps if not self._machine.why_not(step)], self._budget)
-        with (self._place.out / "gate.log").open("ab") as log:  # appending: its writers share it
+        with (self._place.out / "gate.log").open("ab") as log:  # append mode: several processes write to the log
             for index, step in enumerate(self._steps):
                 later = sum(kept.get(one.name, 0.0) for one in self._steps[index + 1 :])
                 left = self._budget - (time.monotonic() - started)
@@ -132,7 +141,7 @@ class GateRun:
         return self.results
 
     def _step(self, step: Step, seconds: float, log: IO[bytes]) -> None:
-        """Run a step and write down what came of it, also when the run is interrupted meanwhile."""
+        """Run a step and write its result, even where the run is interrupted meanwhile."""
         began = time.monotonic()
         try:
             result = self._result(step, seconds, log)
@@ -195,7 +204,7 @@ class GateRun:
         fresh.replace(place.out / "gate.json")
 
     def _write_safely(self, what: Callable[[GateContext], None]) -> None:
-        """A disk that is full costs what is written, and not what is still to be measured."""
+        """Report an OSError of a write: a full disk does not stop later measurements."""
         try:
             what(self._place)
         except OSError as error:
@@ -213,7 +222,10 @@ def _read_output(log: Path, begins: int) -> str:
 
 
 def _read_verdict(path: Path, status: int) -> Verdict | None:
-    """The verdict that a program left; a good one does not count when the program then failed."""
+    """Verdict that a program left; None without a readable one.
+
+    A passed verdict becomes failed where the exit status is not 0.
+    """
     try:
         verdict = Verdict(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -224,11 +236,14 @@ def _read_verdict(path: Path, status: int) -> Verdict | None:
 
 
 def _read_unfinished_verdict(path: Path, reason: str) -> Verdict | None:
-    """What a step that was ended had left until then."""
+    """Verdict that an ended step had left, as unfinished; None without one."""
     return _mark_unfinished(left, reason) if (left := _read_verdict(path, 0)) else None
 
 
 def _mark_unfinished(verdict: Verdict, reason: str) -> Verdict:
-    """A step that was ended is unfinished, unless it had seen something fail; its figures stay."""
+    """Mark the verdict of an ended step unfinished, unless it had failed.
+
+    Its figures stay.
+    """
     outcome: Outcome = "failed" if verdict.outcome == "failed" else "unfinished"
     return Verdict(outcome, f"{reason}; {verdict.detail}", verdict.figures)

@@ -1,4 +1,8 @@
-"""compute-sanitizer over the exercise and over a planted fault: a tool that sees no fault proves nothing."""
+"""Steps that run compute-sanitizer: our kernels, and planted faults.
+
+A tool that misses a planted fault proves nothing. memcheck: accesses out of bounds. racecheck: hazards in shared
+memory. planted: only the planted access out of bounds.
+"""
 
 import re
 import sys
@@ -14,35 +18,53 @@ from suites.gate.machine import find_tool
 from suites.gate.step import TORCH_PACKAGES, Step, Verdict, parse_options, run_limited, run_step, write_verdict
 
 UNSUPPORTED_MESSAGES = ("Device not supported", "device is not supported")
-"""What compute-sanitizer says where it cannot instrument, which is no finding about a kernel."""
+"""Messages of compute-sanitizer where it cannot instrument; no kernel finding."""
 NOT_STARTED_MESSAGES = ("terminated before first instrumented API call", "No attachable process found")
-"""What it says of a program that did nothing: where that wrote no line either, the tool could not start it."""
+"""Messages on a program that did nothing.
+
+Where the program wrote no line either, the tool could not start it.
+"""
 DEPRECATION_NOTICE = "Option kernel-regex is deprecated"
-"""Said by toolkits that also know --kernel-name; older ones know --kernel-regex alone."""
+"""Notice of toolkits with --kernel-name; older ones only have --kernel-regex."""
 
 UNCACHED_MEMORY = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-"""Each tensor an allocation of its own: inside a cached block of 2 MiB no access is out of bounds."""
+"""Environment in which each tensor is an allocation of its own.
+
+Inside a cached block of 2 MiB no access is out of bounds.
+"""
 
 CHECKED_KERNELS = ("_skinny", "_gemm", "flash_decode", "_rmsnorm", "_rotary", "_swiglu", "_read", "_empty", "gemv")
-"""Our kernels, by the names that they are launched by. Instrumenting torch's beside them would take the step's time."""
+"""Our kernels, by parts of their launched names.
+
+Instrumenting torch's kernels too would take the step's time.
+"""
 CONTROL_KERNEL = "_control_sum"
-"""A plain `tl.sum` across warps, sound by construction: hazards that it has are the tool's."""
+"""Plain `tl.sum` across warps, sound by construction: its hazards are the tool's."""
 PLANTED_KERNELS = ("_fill", "race")
-"""Kernels of the planted faults: they pass the same filter as ours, so one that lets nothing through is seen."""
+"""Kernels of the planted faults.
+
+They pass the same filter as our kernels, so a filter that blocks every kernel is noticed.
+"""
 
 TOOL_OPTIONS = {
     "memcheck": ("--report-api-errors", "no", "--print-limit", "100"),
     "racecheck": ("--racecheck-report", "analysis", "--print-limit", "10000"),
 }
-"""Libraries ask the driver for functions that it lacks and go on: such API errors are not our kernels'."""
+"""Options by tool.
+
+Libraries ask the driver for functions that it lacks and go on. Such API errors are no errors of our kernels.
+"""
 
 LOG_FOLDER = "logs"
-"""Folder in OUT: what a tool said stays when the step is ended."""
+"""Folder in OUT for the tools' logs, which stay when the step is ended."""
 PLANTED_SHARE = 0.4
-"""Of the step's time, at most, for the planted fault: mostly Python and torch starting under the tool."""
+"""Largest share of the step's time for the planted fault.
+
+Most of it is Python and torch starting under the tool.
+"""
 READ_SECONDS = 3.0
 GRACE_SECONDS = 4.0
-"""Shorter than the gate gives this program, so that none of its own stays behind."""
+"""Seconds from interrupt to kill; shorter than the gate's, so no child is left."""
 
 _RACE_TITLE = re.compile(r"(?:(?:Error|Warning): )?Race reported between ", re.IGNORECASE)
 _ACCESS = re.compile(r"(Read|Write) access at (?:0x[0-9a-f]+ in (?:\S+:\d+:)?)?(?:void )?([^\s+(<]+)")
@@ -52,13 +74,13 @@ _RESULT = re.compile(r"(right|wrong|not run|refused): (.*)")
 
 @dataclass(frozen=True)
 class Finding:
-    """One record of the tool.
+    """Record of the tool.
 
     Attributes:
-        kernel: where.
-        title: its first line, in the tool's own words.
-        hazards: so many bytes or pairs of threads, by racecheck; 1 by memcheck.
-        reads: whether one of the accesses reads; write-after-write otherwise.
+        kernel: name of the kernel.
+        title: first line of the record, in the tool's own words.
+        hazards: number of bytes or pairs of threads by racecheck; 1 by memcheck.
+        reads: whether one of the accesses reads; otherwise write-after-write.
     """
 
     kernel: str
@@ -69,18 +91,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class SanitizerRun:
-    """A run under compute-sanitizer, perhaps cut off.
+    """Run under compute-sanitizer, possibly cut off.
 
     Attributes:
-        findings: its records.
-        summarised: whether it came to its summary.
-        unsupported_reason: why it could not instrument; None when it could.
+        findings: records of the tool.
+        summarised: whether the tool printed its summary.
+        unsupported_reason: why the tool could not instrument; None where it could.
         status: exit status of the program; None where it was ended at its limit.
-        limit_seconds: that limit.
+        limit_seconds: limit of the run.
         results: lines of the exercise on calls that ended, such as `right: triton_read …`.
-        calls: calls that the exercise announced.
-        last_line: the last line of the program, a reason where it broke off; where it was ended, the call that had
-        begun.
+        calls: number of calls that the exercise announced.
+        last_line: last line of the program, a reason where it broke off; for a run ended at its limit, the call that
+            had begun.
     """
 
     findings: tuple[Finding, ...]
@@ -94,18 +116,21 @@ class SanitizerRun:
 
     @property
     def wrong(self) -> list[str]:
-        """Calls whose result was wrong."""
+        """Lines of calls whose result was wrong."""
         return [line for line in self.results if line.startswith("wrong")]
 
     @property
     def progress(self) -> str:
-        """Calls that ended, of how many."""
+        """Number of calls that ended, and number announced."""
         return f"{len(self.results)} of {self.calls or '?'} calls ended"
 
 
 def parse_run(tool_log: str, output: str, status: int | None, limit_seconds: float = 0.0) -> SanitizerRun:
-    """Read the tool's log, whose lines begin with =========, and the program's output; either may be cut off."""
-    both = f"{tool_log}\n{output}".splitlines()  # a tool that cannot begin speaks where the program would
+    """Parse the tool's log and the program's output; either may be cut off.
+
+    Lines of the tool begin with `=========`.
+    """
+    both = f"{tool_log}\n{output}".splitlines()  # a tool that cannot begin writes to the program's output
     lines = [line.removeprefix("=========").strip() for line in both if line.startswith("=========")]
     own = (line.strip() for line in output.splitlines() if not line.startswith(("=========", DEPRECATION_NOTICE)))
     said = [line for line in own if line]
@@ -125,12 +150,15 @@ def parse_run(tool_log: str, output: str, status: int | None, limit_seconds: flo
 
 
 def _memcheck_findings(lines: Sequence[str]) -> list[Finding]:
-    """Memcheck's: a title, and under it the place in a kernel, which errors of the API have not."""
+    """Memcheck's findings: a title, and below it the place in a kernel.
+
+    Errors of the CUDA API have no place.
+    """
     return [Finding(place[1], title) for title, below in pairwise(lines) if (place := _KERNEL_AT.match(below))]
 
 
 def _racecheck_findings(lines: Sequence[str]) -> list[Finding]:
-    """Racecheck's: a title, and under it further accesses, each with its hazards."""
+    """Racecheck's findings: a title, and below it further accesses with hazards."""
     records: list[list[str]] = []
     inside = False
     for line in lines:
@@ -151,7 +179,7 @@ def _racecheck_finding(record: Sequence[str]) -> Finding:
 
 
 def sanitizer_command(tool: str, log: Path, *arguments: str) -> list[str]:
-    """The exercise under one of the sanitizer's tools, which looks at our kernels alone."""
+    """Command of the exercise under a sanitizer tool, which checks only our kernels."""
     sanitizer = find_tool("compute-sanitizer") or "compute-sanitizer"
     ours = [
         word
@@ -163,7 +191,10 @@ def sanitizer_command(tool: str, log: Path, *arguments: str) -> list[str]:
 
 
 def run_sanitizer(tool: str, logs: Path, seconds: float, fault: str | None = None) -> SanitizerRun:
-    """Run the exercise, or a planted fault, for `seconds` at most; its logs stay, and are passed on."""
+    """Run the exercise, or a planted fault, for `seconds` at most.
+
+    The logs are kept and printed.
+    """
     limit = max(seconds, 1.0)
     name, arguments = ("faults", ["--fault", fault]) if fault else ("exercise", [])
     log, output = logs / f"{tool}-{name}.log", logs / f"{tool}-{name}.out"
@@ -174,7 +205,7 @@ def run_sanitizer(tool: str, logs: Path, seconds: float, fault: str | None = Non
             status = run_limited(
                 sanitizer_command(tool, log, *arguments), written, limit, UNCACHED_MEMORY, GRACE_SECONDS
             )
-        except KeyboardInterrupt:  # the gate ends this step: what was seen is still told
+        except KeyboardInterrupt:  # the gate ends this step: findings so far are still reported
             limit = 0.0
     told, said = (path.read_text(errors="replace") if path.exists() else "" for path in (log, output))
     print(f"{said}{told}", flush=True)  # noqa: T201 - a program's output
@@ -182,7 +213,7 @@ def run_sanitizer(tool: str, logs: Path, seconds: float, fault: str | None = Non
 
 
 def end_reason(tool: str, sanitizer_run: SanitizerRun) -> str:
-    """How a run that did not come to its end was ended."""
+    """Reason why a run did not finish: its limit or an interrupt."""
     return (
         f"{tool} did not end within {sanitizer_run.limit_seconds:.0f} s"
         if sanitizer_run.limit_seconds
@@ -192,13 +223,13 @@ def end_reason(tool: str, sanitizer_run: SanitizerRun) -> str:
 
 @dataclass(frozen=True)
 class SanitizerCheck:
-    """A sanitizer step.
+    """Sanitizer step.
 
     Attributes:
         tool: memcheck or racecheck.
-        fault: the planted one, as `suites.gate.exercise` names it.
-        missed_verdict: the verdict where the tool came to its end and did not see the planted fault.
-        judge: `judge(planted, ours)` is the verdict on the exercise, by a tool that saw the planted fault.
+        fault: planted fault, as `suites.gate.exercise` names it.
+        missed_verdict: verdict where the tool finished without reporting the planted fault.
+        judge: `judge(planted, ours)` gives the verdict on the exercise, by a tool that reported the planted fault.
     """
 
     tool: str
@@ -207,11 +238,11 @@ class SanitizerCheck:
     judge: Callable[[SanitizerRun, SanitizerRun], Verdict]
 
     def verdict(self, planted: SanitizerRun, ours: SanitizerRun) -> Verdict:
-        """The verdict on both runs; without the planted fault the other is void."""
+        """Verdict on both runs; a missed planted fault voids the run of our kernels."""
         return self.missed_fault(planted) or self._blind_to(ours) or self.judge(planted, ours)
 
     def missed_fault(self, planted: SanitizerRun) -> Verdict | None:
-        """The verdict where the tool did not see the planted fault; None where it did."""
+        """Verdict where the tool missed the planted fault, else None."""
         if verdict := self._blind_to(planted):
             return verdict
         if planted.findings:
@@ -231,7 +262,10 @@ class SanitizerCheck:
         return run_sanitizer(self.tool, logs, seconds - GRACE_SECONDS, self.fault)
 
     def run(self, asked: Namespace, began: float) -> Verdict:
-        """Run the planted fault, which is quick, then the exercise; a verdict is left between them."""
+        """Run the planted fault, which is quick, then the exercise.
+
+        An interim verdict is written between the two runs.
+        """
         whole = asked.seconds - READ_SECONDS
         planted = self.run_planted(asked.out, PLANTED_SHARE * whole)
         if verdict := self.missed_fault(planted):
@@ -242,12 +276,12 @@ class SanitizerCheck:
         return self.verdict(planted, run_sanitizer(self.tool, asked.out / LOG_FOLDER, left))
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Be the step's program."""
+        """Run the step and write its verdict."""
         began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
         return write_verdict(self.run(asked, began), asked.verdict)
 
 
-# No access out of bounds: compute-sanitizer's memcheck over every kernel of ours at sizes with ragged edges.
+# memcheck: no access out of bounds, over every kernel of ours at sizes with ragged edges.
 
 MEMCHECK_STEP = Step(
     name="memcheck",
@@ -260,7 +294,7 @@ MEMCHECK_STEP = Step(
 
 
 def judge_memcheck(planted: SanitizerRun, ours: SanitizerRun) -> Verdict:
-    """Passed when nothing is wrong in our kernels, and the exercise came to its end."""
+    """Pass where the exercise ended without an error or a wrong result."""
     kernels = sorted({one.kernel for one in ours.findings})
     figures = {
         "planted_errors": len(planted.findings),
@@ -297,7 +331,7 @@ MEMCHECK = SanitizerCheck(
 )
 
 
-# Does compute-sanitizer see a fault here? A store out of bounds that is planted for it.
+# planted: a store out of bounds that compute-sanitizer has to report on this machine.
 
 PLANTED_STEP = Step(
     name="planted",
@@ -311,22 +345,22 @@ PLANTED_STEP = Step(
 
 
 def judge_planted(planted: SanitizerRun) -> Verdict:
-    """Passed when the fault was seen."""
+    """Pass where memcheck reported the fault."""
     figures = {"planted_errors": len(planted.findings)}
     return MEMCHECK.missed_fault(planted) or Verdict("passed", f"memcheck saw it: {planted.findings[0].title}", figures)
 
 
 def main_planted(argv: Sequence[str] | None = None) -> int:
-    """Commit the fault under memcheck."""
+    """Run the planted fault under memcheck and write the verdict."""
     asked = parse_options(__doc__, argv, seconds=True)
     return write_verdict(judge_planted(MEMCHECK.run_planted(asked.out, asked.seconds - READ_SECONDS)), asked.verdict)
 
 
-# Hazards in shared memory, by compute-sanitizer's racecheck: reported by kernel beside a control, and not judged.
+# racecheck: hazards in shared memory by kernel, reported beside a control and not judged.
 #
-# Racecheck reports write-after-write where warps that hold the same value all store it, as Triton's reductions across
-# warps do: no race. The control is such a reduction and nothing else, so a kernel with hazards of its kind alone is as
-# sound as `tl.sum`.
+# Racecheck reports write-after-write where warps that hold the same value all store it. Triton's reductions across
+# warps do so, and it is no race. The control is only such a reduction, so a kernel with hazards of that kind alone is
+# as sound as `tl.sum`.
 
 RACECHECK_STEP = Step(
     name="racecheck",
@@ -340,7 +374,7 @@ RACECHECK_STEP = Step(
 
 
 def hazards_by_kernel(found: Iterable[Finding]) -> dict[str, dict[str, int]]:
-    """Hazards and records of each kernel, and the hazards in which one access is a read."""
+    """Hazards and records of each kernel, and its hazards that involve a read."""
     kernels: dict[str, dict[str, int]] = {}
     for one in found:
         row = kernels.setdefault(one.kernel, {"hazards": 0, "with_reads": 0, "records": 0})
@@ -351,7 +385,7 @@ def hazards_by_kernel(found: Iterable[Finding]) -> dict[str, dict[str, int]]:
 
 
 def judge_racecheck(planted: SanitizerRun, ours: SanitizerRun) -> Verdict:
-    """Never failed for a hazard: passed at the end of the exercise. A wrong result of a kernel is one here too."""
+    """Pass at the end of the exercise; fail for a wrong result, never for a hazard."""
     hazards = hazards_by_kernel(ours.findings)
     control = hazards.pop(CONTROL_KERNEL, None)
     figures: dict[str, Any] = {

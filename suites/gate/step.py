@@ -1,4 +1,4 @@
-"""The nouns of the gate: a step, where it runs, and what came of it. Nothing here needs a package."""
+"""Steps of the gate, their place, verdicts and time limits; no package is needed."""
 
 import json
 import math
@@ -16,29 +16,32 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 Outcome = Literal["passed", "failed", "unfinished", "skipped", "not_run"]
-"""unfinished: ended at a limit, and nothing wrong was seen until then; skipped: no time was left; not_run: something
-that the step needs is missing here."""
+"""Outcome of a step.
+
+unfinished: ended at a limit, with nothing wrong until then. skipped: no time was left. not_run: something that the step
+needs is missing on this machine.
+"""
 
 TORCH_PACKAGES = ("torch", "triton", "numpy", "psutil")
 """Packages that every program on the GPU imports."""
 PYTEST_PACKAGES = (*TORCH_PACKAGES, "pytest", "pytest_benchmark")
 """Packages that pytest imports through the conftest at the root."""
 MEASURING_PACKAGES = (*PYTEST_PACKAGES, "cpuinfo", "scipy")
-"""Packages that measuring takes."""
+"""Packages that measurements need."""
 RECOVERY_PACKAGES = ("typer", "rich")
-"""Packages without which no file is made of the journal of a run that was ended."""
+"""Packages that turn the journal of an ended run into a result file."""
 
 
 @dataclass(frozen=True)
 class GateContext:
-    """Where a run happens.
+    """Interpreter and folders of a gate run.
 
     Attributes:
-        python: the interpreter of every step.
-        out: folder of what is kept.
-        scratch: folder of what is not; a step leaves its verdict there as <name>.json.
-        work: folder of what steps write, which is kept in one archive.
-        free_gib: GPU memory that was free before the first step; None where nobody said.
+        python: interpreter of every step.
+        out: folder of files that are kept.
+        scratch: folder of files that are not kept; a step leaves its verdict there as <name>.json.
+        work: folder of files that steps write, kept in one archive.
+        free_gib: free GPU memory before the first step; None where unknown.
     """
 
     python: str
@@ -48,16 +51,16 @@ class GateContext:
     free_gib: float | None = None
 
     def verdict(self, name: str) -> Path:
-        """The file in which a step's program says what it found."""
+        """File in which a step's program writes its verdict."""
         return self.scratch / f"{name}.json"
 
     def program(self, name: str, *arguments: object, module_name: str | None = None) -> list[str]:
-        """The command of a step's program: it is told where to write and where to leave its verdict.
+        """Command of a step's program, with its output folder and its verdict's file.
 
         Args:
-            name: the step.
-            arguments: what else it is given.
-            module_name: the module, where it holds the programs of several steps.
+            name: name of the step.
+            arguments: further arguments.
+            module_name: module, where it holds the programs of several steps.
         """
         program = [f"suites.gate.{name}"] if module_name is None else [f"suites.gate.{module_name}", "--step", name]
         folders = ["--out", str(self.work), "--verdict", str(self.verdict(name))]
@@ -66,12 +69,12 @@ class GateContext:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a step found.
+    """Verdict on a step.
 
     Attributes:
         outcome: passed, failed, unfinished, skipped or not_run.
         detail: one line.
-        figures: what was measured, as JSON can hold it; `wrong` counts wrong results, `file` names a result file.
+        figures: measured values, as JSON can hold them; `wrong` counts wrong results, `file` names a result file.
     """
 
     outcome: Outcome
@@ -81,7 +84,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class StepResult:
-    """A verdict, its step and how long it took."""
+    """Verdict on a step, with its name and its duration in seconds."""
 
     step: str
     outcome: Outcome
@@ -90,18 +93,21 @@ class StepResult:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """As it stands in gate.json."""
+        """JSON record for gate.json."""
         return asdict(self) | {"seconds": round(self.seconds, 1)}
 
 
 def last_line(output: str) -> str:
-    """The last line that a program wrote."""
+    """Last line of a program's output that is not empty, 200 characters at most."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "no output"
 
 
 def judge_exit_status(status: int | None, output: str) -> Verdict:
-    """The verdict of a program that leaves no other: its exit status (None: ended at its limit) and its last line."""
+    """Verdict from a program's exit status and last line, where it left no verdict.
+
+    A status of None means that the program was ended at its limit.
+    """
     if status is None:
         before = output.rpartition("Traceback (most recent call last)")[0] if "KeyboardInterrupt" in output else output
         return Verdict("unfinished", f"last line: {last_line(before)}")
@@ -112,22 +118,22 @@ def judge_exit_status(status: int | None, output: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Step:
-    """One part of the gate, run as a program of its own.
+    """Part of the gate, run as a program of its own.
 
     Attributes:
         name: one word, as `--only` takes it.
         purpose: one line.
-        seconds: reserved for it; steps before it cannot use them.
-        least_seconds: under this there is no use in beginning.
-        command: `command(place, seconds)` gives the program; `seconds` is what it may take.
-        most_seconds: more time than this is left to the steps behind it.
-        packages: packages that it imports.
-        tools: programs that it runs.
-        optional: packages without which a part of it is not run.
-        environment: variables that it is run with.
-        launches: whether it launches Triton kernels, for which Triton needs a C compiler.
-        memory_gib: free GPU memory without which it cannot run.
-        shows_output: whether its output is the answer, and goes to the terminal too.
+        seconds: reserved time, which earlier steps cannot use.
+        least_seconds: least time that is worth starting with.
+        command: `command(place, seconds)` gives the program; `seconds` is its limit.
+        most_seconds: most time for the step; the rest is left to later steps.
+        packages: packages that the step imports.
+        tools: programs that the step runs.
+        optional: packages without which a part of the step does not run.
+        environment: environment variables of the step.
+        launches: whether the step launches Triton kernels, for which Triton needs a C compiler.
+        memory_gib: free GPU memory without which the step cannot run.
+        shows_output: whether the output is the answer and goes to the terminal too.
         judge: `judge(exit status, output)`, used where the program leaves no verdict; the status is None at a limit.
     """
 
@@ -152,10 +158,10 @@ class Profile:
     """Steps that answer one question together, within one budget.
 
     Attributes:
-        name: as `--profile` takes it.
+        name: name, as `--profile` takes it.
         purpose: one line.
         budget_seconds: time for all steps; their reservations are within it.
-        steps: in their order.
+        steps: steps in order.
     """
 
     name: str
@@ -164,23 +170,29 @@ class Profile:
     steps: tuple[Step, ...]
 
 
-# Seconds for each step: a reservation that nobody else can use, and what the steps before it have left.
+# Seconds for each step: its own reservation, and the time that earlier steps left.
 
 
 def reserve_seconds(steps: Sequence[Step], budget_seconds: float) -> dict[str, float]:
-    """Seconds kept for each step by name; all shrink alike where the budget is smaller than their sum."""
+    """Seconds reserved for each step by name.
+
+    All shrink by the same factor where the budget is smaller than their sum.
+    """
     asked = sum(step.seconds for step in steps)
     share = min(1.0, budget_seconds / asked) if asked else 1.0
     return {step.name: share * step.seconds for step in steps}
 
 
 def grant_seconds(step: Step, own_seconds: float, later_seconds: float, left_seconds: float) -> float:
-    """Seconds that a step gets: what is left less what is kept for later ones, never less than its own reservation."""
+    """Seconds that a step gets: the remaining time without later reservations.
+
+    The step's own reservation is the minimum, its `most_seconds` the maximum.
+    """
     return min(step.most_seconds, max(own_seconds, left_seconds - later_seconds))
 
 
 def planned_seconds(profile: Profile, budget_seconds: float | None = None) -> dict[str, float]:
-    """Seconds of each step of a profile by name, if each takes all that it gets; 0 for one that is skipped."""
+    """Seconds of each step by name, if each uses all that it gets; 0 if skipped."""
     left = profile.budget_seconds if budget_seconds is None else budget_seconds
     kept, seconds = reserve_seconds(profile.steps, left), dict[str, float]()
     for index, step in enumerate(profile.steps):
@@ -191,18 +203,21 @@ def planned_seconds(profile: Profile, budget_seconds: float | None = None) -> di
     return seconds
 
 
-# The verdict of a step that is pytest.
+# Verdict of a step that runs pytest.
 
 QUIET_PYTEST = ("-q", "-p", "no:cacheprovider", "--color", "no")
 WIDE_TERMINAL = {"COLUMNS": "500"}
-"""pytest cuts the reasons of failed tests to the width of the terminal."""
+"""Environment with a wide terminal: pytest cuts failure reasons to its width."""
 COUNT_PATTERN = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 WRONG_PATTERN = re.compile(r"^FAILED \S.* - (assert |AssertionError)")
-"""A test that compared and found a difference; any other failure shows nothing about results."""
+"""Line of a test that compared and found a difference.
+
+Any other failure shows nothing about results.
+"""
 
 
 def judge_pytest(status: int | None, output: str) -> Verdict:
-    """As pytest's last line says; a run in which every test was skipped shows nothing."""
+    """Verdict from pytest's last line; not_run where every test was skipped."""
     lines = output.splitlines()
     total = next((line for line in reversed(lines) if COUNT_PATTERN.search(line) and " in " in line), "")
     counts = {word.rstrip("s"): int(count) for count, word in COUNT_PATTERN.findall(total)}
@@ -220,14 +235,14 @@ def judge_pytest(status: int | None, output: str) -> Verdict:
     return Verdict("passed", said, figures)
 
 
-# One program with a time limit: what it starts ends with it, and nothing else does.
+# Run one program with a time limit: its descendants end with it, and no other process does.
 
 GRACE_SECONDS = 8.0
-"""Most of a limit that lies between the interrupt, at which a program can still write what it has, and the kill."""
+"""Most seconds between interrupt and kill, in which a program can still write."""
 GRACE_SHARE = 0.2
 
 STARTED_VARIABLE = "SHARDBENCH_GATE_STARTED"
-"""Variable by which all that a program has started is known, also what left its process group."""
+"""Variable that marks all descendants of a program, whatever their process group."""
 
 
 def run_limited(
@@ -237,11 +252,11 @@ def run_limited(
     environment: Mapping[str, str],
     grace: float = GRACE_SECONDS,
 ) -> int | None:
-    """Exit status of `command`; None when it was ended at its limit of `seconds`.
+    """Run a command; return its exit status, or None where it was ended at its limit.
 
-    Its output goes to `log`. Its group is interrupted `grace` seconds before the limit, and killed at the limit. Of a
-    short limit the grace is a fifth. What it has started in other groups is killed with it. The same happens when this
-    program is interrupted.
+    The output goes to `log`. The process group is interrupted `grace` seconds before the limit of `seconds`, and killed
+    at the limit. For a short limit the grace is a fifth. Descendants in other groups are killed too. The same happens
+    when this program is interrupted.
     """
     grace = min(grace, GRACE_SHARE * seconds)
     mark = uuid.uuid4().hex
@@ -259,7 +274,10 @@ def run_limited(
 
 
 def _terminate(child: "subprocess.Popen[bytes]", grace: float, mark: str) -> None:
-    """Interrupt the group, wait, kill. A leader that is gone already may have left members."""
+    """Interrupt the group, wait, kill.
+
+    The kill follows in any case: a leader that has ended may have left members.
+    """
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGINT)
         limit = time.monotonic() + grace
@@ -273,9 +291,9 @@ def _terminate(child: "subprocess.Popen[bytes]", grace: float, mark: str) -> Non
 
 
 def _started_under(mark: str) -> Iterator[int]:
-    """Processes that inherited `mark`; none where there is no /proc."""
+    """Yield processes that inherited `mark`; none where there is no /proc."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # another user's, or gone meanwhile
+        with suppress(OSError):  # another user's process, or it has ended
             if mark.encode() in (folder / "environ").read_bytes():
                 yield int(folder.name)
 
@@ -285,7 +303,7 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-# What the programs of the steps share: their two options, and leaving a verdict.
+# Shared by the programs of the steps: their options, and writing a verdict.
 
 
 def parse_options(
@@ -295,7 +313,10 @@ def parse_options(
     seconds: bool = False,
     parents: Sequence[ArgumentParser] = (),
 ) -> Namespace:
-    """`--out`, `--verdict`, where a program divides its time `--seconds`, and the options of `parents`."""
+    """Parse `--out`, `--verdict` and the options of `parents`.
+
+    `seconds` adds `--seconds`, for a program that divides its time.
+    """
     parser = ArgumentParser(description=text, parents=parents)
     parser.add_argument("--out", type=Path, required=True, help="folder of what is kept")
     parser.add_argument("--verdict", type=Path, help="file for the verdict; it is printed in any case")
@@ -305,7 +326,10 @@ def parse_options(
 
 
 def run_step(programs: Mapping[str, Callable[[Sequence[str]], int]], argv: Sequence[str] | None = None) -> int:
-    """Run the program of the step that `--step` names, with the arguments that are left; its exit status."""
+    """Run the program of the step that `--step` names; return its exit status.
+
+    The program gets the remaining arguments.
+    """
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--step", choices=list(programs), required=True)
     asked, rest = parser.parse_known_args(argv)
@@ -313,7 +337,10 @@ def run_step(programs: Mapping[str, Callable[[Sequence[str]], int]], argv: Seque
 
 
 def write_verdict(verdict: Verdict, path: Path | None) -> int:
-    """Write a verdict; the exit status that goes with it. May be called again when more is known."""
+    """Print and write a verdict; return the exit status that goes with it.
+
+    A later call replaces the verdict when more is known.
+    """
     print(f"{verdict.outcome}: {verdict.detail}", flush=True)  # noqa: T201 - a program's output
     if path is not None:
         fresh = path.with_suffix(".tmp")

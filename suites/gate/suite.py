@@ -1,4 +1,7 @@
-"""The suite itself: 80 points of Llama-3-70B's decode linears, cold, with the ceilings of the same run."""
+"""Steps that run the suites: decode linears, whole layers, the kernels' table.
+
+The suite step: 80 points of Llama-3-70B's decode linears, cold, with the same run's ceilings.
+"""
 
 import json
 import os
@@ -35,14 +38,17 @@ SUITE_AXES = {
     "--impl": LINEAR_IMPLEMENTATIONS,
 }
 MIN_PASSES = 3
-"""Below that an interval between passes says little."""
+"""Passes below which an interval between passes says little."""
 
 WRONG_PREFIX = "wrong result: "
-"""How the reason of a case begins whose result was not right."""
+"""Prefix of the reason of a case whose result was wrong."""
 RESULT_NAME_SOURCE = (
     "from suites.environment import *; from kernels.timing.device import current_device as d; print(result_name(d()))"
 )
-"""Asked in a process of its own: this one holds no CUDA context beside the suites."""
+"""Program that prints a result file's name.
+
+It needs its own process: this one holds no CUDA context beside the suites.
+"""
 
 Axes = Mapping[str, Sequence[object]]
 
@@ -57,19 +63,19 @@ SUITE_STEP = Step(
 )
 
 OVERHEAD_SECONDS = 25.0
-"""Beyond the budget: start, the last case's visit, writing the file."""
+"""Seconds beyond the budget: start, the last case's visit, writing the file."""
 RECOVER_SECONDS = 10.0
 GRACE_SECONDS = 5.0
-"""Shorter than the gate gives this program, so that none of its own stays behind."""
+"""Seconds from interrupt to kill; shorter than the gate's, so no child is left."""
 MAX_TRIES = 5
-"""Runs of pytest, each of which goes on where a fault of the GPU ended the one before."""
+"""Most runs of pytest; each resumes where a GPU fault ended the last."""
 MIN_TRY_SECONDS = 30.0
 
 
 def pytest_command(
     path: Path, budget_seconds: float, cases: Sequence[str], axes: Axes, *, resume: bool = False
 ) -> list[str]:
-    """pytest, with a budget."""
+    """Command of pytest with a time budget."""
     asked = [word for option, values in axes.items() for word in (option, ",".join(map(str, values)))]
     written = [f"--benchmark-json={path}", "--benchmark-quiet", "--budget", f"{budget_seconds:.0f}"]
     again = ["--resume"] if resume else []
@@ -77,7 +83,7 @@ def pytest_command(
 
 
 def result_path(out: Path, ending: str = "") -> Path:
-    """<gpu>-<date>-<short commit>.json, as files in reports/data/ are named."""
+    """Path named like files in reports/data/: <gpu>-<date>-<short commit>.json."""
     try:
         ask = [sys.executable, "-c", RESULT_NAME_SOURCE]
         done = subprocess.run(ask, capture_output=True, text=True, timeout=60)  # noqa: S603 - ourselves
@@ -88,19 +94,19 @@ def result_path(out: Path, ending: str = "") -> Path:
 
 
 def main_suite(argv: Sequence[str] | None = None) -> int:
-    """The decode points and the ceilings."""
+    """Run the decode points and the ceilings."""
     began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
     return write_verdict(run_suites(asked, began, result_path(asked.out), SUITE_CASES, SUITE_AXES), asked.verdict)
 
 
 def run_suites(asked: Namespace, began: float, path: Path, cases: Sequence[str], axes: Axes) -> Verdict:
-    """Run the suites within the step's time; make the file from its journal when they did not come to their end.
+    """Run and judge the suites; if cut off, recover the file from its journal.
 
     Args:
-        asked: the step's options.
-        began: when it began, by the monotonic clock.
+        asked: options of the step.
+        began: start of the step, by the monotonic clock.
         path: the result file.
-        cases: what pytest is told to collect.
+        cases: cases that pytest collects.
         axes: options and their values.
     """
     path.unlink(missing_ok=True)
@@ -124,12 +130,18 @@ def run_suites(asked: Namespace, began: float, path: Path, cases: Sequence[str],
 
 
 def has_unreached_cases(path: Path) -> bool:
-    """Whether a fault of the GPU kept cases from being reached: the file says so, or pytest died and left none."""
+    """Return whether a GPU fault kept cases from being reached.
+
+    The file says so, or pytest died and left none.
+    """
     return not path.exists() or any("not reached: " in reason for reason in _failure_reasons(path))
 
 
 def judge_suite(status: int | None, path: Path) -> Verdict:
-    """A file is there, and pytest was content; beside it, how many cases have fewer passes than an interval needs."""
+    """Pass where the file exists and pytest succeeded.
+
+    The detail counts cases with too few passes for an interval.
+    """
     if not path.exists():
         if status is None:
             return Verdict("unfinished", "ended at its limit, and nothing was measured until then")
@@ -167,7 +179,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-# Whole layers and their parts, attention, and the GEMM of prefill: the cases that matter most, and their ceilings.
+# Layers step, the cases that matter most: whole layers and their parts, attention, prefill's GEMM, and ceilings.
 
 LAYERS_SUFFIX = "-layers"
 LAYERS_SUITES = ("layer", "attention", "linears", "ceilings")
@@ -177,7 +189,10 @@ LAYERS_SELECTION = (
     "(bench_layer or bench_part) and tp8 and (1tok or 32tok)",
     "bench_decode_attention and (1tok or 32tok)",
 )
-"""512 and 2048 tokens are the GEMM's alone; attention has its target at tp 1."""
+"""Selections by pytest's -k.
+
+Only the GEMM has 512 and 2048 tokens. Attention has its target at tp 1.
+"""
 LAYERS_CASES = (
     *(f"suites/bench_{name}.py" for name in LAYERS_SUITES),
     "-k",
@@ -191,7 +206,7 @@ LAYERS_AXES: Axes = {
     "--impl": ("torch", "cublaslt", "triton", *layer.ATTENTION_IMPLEMENTATIONS[2:]),
     "--passes": (3,),
 }
-"""Without torch.compile, which would take the step's time to compile."""
+"""Axes without torch.compile, which would take the step's time."""
 
 LAYERS_STEP = Step(
     name="layers",
@@ -205,21 +220,21 @@ LAYERS_STEP = Step(
 
 
 def main_layers(argv: Sequence[str] | None = None) -> int:
-    """Into a file of its own beside the suite's."""
+    """Run the layers into a file beside the suite's."""
     began, asked = time.monotonic(), parse_options(__doc__, argv, seconds=True)
     return write_verdict(
         run_suites(asked, began, result_path(asked.out, LAYERS_SUFFIX), LAYERS_CASES, LAYERS_AXES), asked.verdict
     )
 
 
-# The kernels' table, from the files that the suite and the layers have just written.
+# Table step: the kernels' table, from the files that the suite and the layers have just written.
 
 NON_RESULT_FILES = ("gate.json", "nvbench.json")
 MISSING_RESULT = "no-result-file.json"
 
 
 def newest_results(out: Path) -> list[Path]:
-    """The suite's latest file in `out`, and that of the layers; either may be missing."""
+    """Latest files of the suite and of the layers in `out`; either may be missing."""
     files = sorted(
         (path for path in out.glob("*.json") if path.name not in NON_RESULT_FILES),
         key=lambda path: path.stat().st_mtime,
@@ -229,13 +244,13 @@ def newest_results(out: Path) -> list[Path]:
 
 
 def table_command(place: GateContext, _: float) -> list[str]:
-    """`python -m reports kernels FILE…`."""
+    """Command `python -m reports kernels FILE…`."""
     results = newest_results(place.out) or [place.out / MISSING_RESULT]
     return [place.python, "-m", "reports", "kernels", *map(str, results)]
 
 
 def judge_table(status: int | None, output: str) -> Verdict:
-    """The table is its own detail."""
+    """Pass on exit status 0; not_run without a result file."""
     if status and MISSING_RESULT in output:
         return Verdict("not_run", "there is no result file of the suite to make it of")
     return Verdict("passed", "above") if status == 0 else judge_exit_status(status, output)

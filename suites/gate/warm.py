@@ -1,7 +1,7 @@
-"""Compile what the steps behind this one launch, in as many processes as there are cores, into Triton's cache.
+"""Compile the recorded launches of later steps into Triton's cache, on all cores.
 
-Nothing is launched, and no process but this one looks at the GPU. What is missing in the record compiles where it is
-first launched, as it would without this step.
+Nothing is launched, and only this process looks at the GPU. Launches that are not recorded compile when they are first
+launched, as without this step.
 """
 
 import os
@@ -18,36 +18,36 @@ from typing import Any, cast
 from suites.gate.step import Step, Verdict, parse_options, write_verdict
 
 Record = dict[str, Any]
-"""As `suites.gate.launches`, which needs torch and Triton, writes it down."""
+"""Record of a launch by `suites.gate.launches`, which needs torch and Triton."""
 MARGIN_SECONDS = 3.0
-"""Of the step's time: for ending the processes and leaving a verdict."""
+"""Seconds of the step to end the processes and write a verdict."""
 SHOWN_FAILURES = 3
-"""Failures whose reason stands in the verdict; all of them are in the log."""
+"""Failures whose reason the verdict shows; the log has all of them."""
 
 
 class StubDriver:
-    """Stands for Triton's driver in a process that compiles: it names the GPU and touches none."""
+    """Stand-in for Triton's driver in a compiler process: names a GPU, touches none."""
 
     def __init__(self, arch: str) -> None:
         self._arch = arch
 
     def get_current_target(self) -> Any:
-        """What is compiled for."""
+        """Target of the compilation."""
         from triton.backends.compiler import GPUTarget
 
         return GPUTarget("cuda", int(self._arch.removeprefix("sm_")), 32)
 
     def get_current_device(self) -> int:
-        """A number that Triton files kernels under."""
+        """Device number under which Triton keeps kernels."""
         return 0
 
     def get_current_stream(self, _device: int) -> int:
-        """No stream."""
+        """Stream number, a placeholder."""
         return 0
 
 
 def compile_records(arch: str, tasks: Connection) -> None:
-    """Compile the records that come through `tasks` one after another, and send back why one could not be."""
+    """Compile records from `tasks` in turn; send back None or a failure's reason."""
     from triton.runtime.driver import driver
 
     from suites.gate.launches import compile_launch
@@ -59,12 +59,15 @@ def compile_records(arch: str, tasks: Connection) -> None:
             try:
                 _build_launcher(compile_launch(record))
                 tasks.send(None)
-            except Exception as error:  # whatever a compiler raises is that record's
+            except Exception as error:  # any error of a compiler counts as the record's
                 tasks.send(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:300])
 
 
 def _build_launcher(made: Any) -> None:
-    """Triton below 3.7 compiles C for each kind of launch too; where that cannot be done beforehand it is done then."""
+    """Compile the C launcher that Triton below 3.7 needs for each kind of launch.
+
+    Where this fails, Triton compiles it at the launch.
+    """
     from triton.backends.nvidia import driver as nvidia
 
     if hasattr(nvidia, "make_launcher"):
@@ -73,11 +76,13 @@ def _build_launcher(made: Any) -> None:
 
 
 class CompilerPool:
-    """Processes that compile, each at one record at a time; one that dies costs its record, and another takes over.
+    """Processes that compile, each one record at a time.
+
+    A process that dies costs its record, and another takes over.
 
     Args:
-        count: how many; they are forked at once, so that it has to be before the GPU is looked at.
-        arch: what for.
+        count: number of processes. They are forked at once, so the pool has to exist before the GPU is looked at.
+        arch: architecture to compile for.
     """
 
     def __init__(self, count: int, arch: str) -> None:
@@ -92,7 +97,10 @@ class CompilerPool:
         return process, ours
 
     def compile(self, records: Sequence[Record], seconds: float) -> Iterator[tuple[Record, str | None]]:
-        """(record, why it could not be compiled or None), in the order in which they are done; ends after `seconds`."""
+        """Yield (record, reason of a failure or None), in order of completion.
+
+        The iteration ends after `seconds`.
+        """
         deadline, left = time.monotonic() + seconds, deque(records)
         processes, at = {pipe: process for process, pipe in self._compilers}, dict[Connection, Record]()
         for pipe in processes:
@@ -114,7 +122,7 @@ class CompilerPool:
                 _dispatch(free, left, at)
 
     def close(self) -> None:
-        """End them."""
+        """Kill all processes and wait for them."""
         for process, _ in self._compilers:
             process.kill()
         for process, _ in self._compilers:
@@ -128,7 +136,10 @@ def _dispatch(pipe: Connection, left: deque[Record], at: dict[Connection, Record
 
 
 def judge_warm(records: int, done: int, failed: Sequence[str], seconds: float, arch: str) -> Verdict:
-    """Unfinished where time ran out; a record that does not compile is listed, and judged where it is launched."""
+    """Verdict: unfinished where time ran out, failed where no record compiles.
+
+    A record that does not compile is listed, and judged where it is launched.
+    """
     figures = {"arch": arch, "launches": records, "compiled": done - len(failed), "failed": list(failed)}
     if not records:
         return Verdict("not_run", f"no launches are recorded for {arch}: kernels compile where they are launched")
@@ -142,7 +153,7 @@ def judge_warm(records: int, done: int, failed: Sequence[str], seconds: float, a
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compile all that is recorded for this GPU, or for `--arch`."""
+    """Compile all records for this GPU, or for `--arch`; return the exit status."""
     began, asked = time.monotonic(), _parse_arguments(argv)
     arch = asked.arch or _current_arch()
     from suites.gate.launches import read_records
@@ -165,7 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _current_arch() -> str:
-    """Asked in a process of its own: those that compile are forked, and CUDA does not survive a fork."""
+    """Architecture of the GPU, read in a process of its own.
+
+    The compilers are forked, and CUDA does not survive a fork.
+    """
     import subprocess
 
     program = "from kernels.timing.device import current_device; print(current_device().arch)"

@@ -1,10 +1,10 @@
-"""Calls of a case as the suites make them, and the programs in which a tool watches them: ncu, or NVBench.
+"""Calls of gate cases as the suites make them, watched by ncu or by NVBench.
 
-Under ncu each case's calls run with a mark before each, and caches filled with something else.
+Under ncu a mark precedes each call, and caches are filled with other data.
 
-Under NVBench, through cuda-bench, they run cold call by call, and as a graph of one turn in its batch mode. In its
-batch mode NVBench launches back to back, and from Python the host would be slower than a short kernel: so what it
-launches there is a graph of all copies in turn, and its time is divided by their number.
+Under NVBench (cuda-bench) the calls run cold one by one, and in batch mode as a graph of one turn through all copies.
+Batch mode launches back to back, and from Python the host would be slower than a short kernel. Each launch is therefore
+a graph of all copies in turn, and its time is divided by their number.
 """
 
 import sys
@@ -29,12 +29,12 @@ from suites.gate.cases import CLOCK_CASES, DTYPE, PROFILED_CASES, GateCase, benc
 
 
 def make_pool(device: Device, cases: Iterable[GateCase]) -> TensorPool:
-    """One buffer for all cases."""
+    """Pool with one buffer for all cases."""
     return TensorPool(device, {DTYPE: max(case.weight_bytes for case in cases)})
 
 
 def find_kernel(case: GateCase, device: Device) -> Kernel | str:
-    """The kernel of a case, or why it cannot run here."""
+    """Kernel of a case, or the reason why it cannot run here."""
     try:
         kernel = select_linear(case.implementation, case.tokens)
     except UserError as error:
@@ -43,26 +43,31 @@ def find_kernel(case: GateCase, device: Device) -> Kernel | str:
 
 
 def make_calls(case: GateCase, kernel: Kernel, pool: TensorPool, count: int) -> list[Call]:
-    """`count` calls on successive windows of the pool, sharing their activations and output."""
+    """Make `count` calls on successive windows of the pool.
+
+    All calls share their activations and output.
+    """
     drawn = [kernel.inputs(pool, dtype=DTYPE, **case.shape) for _ in range(count)]
     return [partial(kernel.run, **one) for one in drawn]
 
 
-# The isolated clock: one cold call between two events, as NVBench takes its cold measurement.
+# Isolated clock: one cold call between two events, as in NVBench's cold measurement.
 #
-# Before each call the last-level cache is overwritten, as NVBench does, so that both see the same dirty lines go. The
-# stream is kept busy until the host has queued the events and the call. So no gap of the host's making lies between
-# them.
+# The last-level cache is overwritten before each call, as in NVBench, so that both see the same dirty lines evicted.
+# The stream is kept busy until the host has queued the events and the call, so no gap of the host lies between them.
 
 BUSY_CYCLES = 400_000
-"""About 0.2 ms at 2 GHz: queueing two events and a Triton launch takes the host some 30 us."""
+"""Cycles to keep the stream busy, about 0.2 ms at 2 GHz.
+
+Queueing two events and a Triton launch takes the host some 30 us.
+"""
 MAX_BUSY_CYCLES = 64 * BUSY_CYCLES
 ISOLATED_WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class IsolatedTimes:
-    """Seconds of each call, and how often the host was too late and the call was left out."""
+    """Seconds of each call, and the number of calls dropped as the host was late."""
 
     seconds: tuple[float, ...]
     late: int
@@ -72,7 +77,7 @@ def time_isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolate
     """Time `rounds` calls, each alone.
 
     Raises:
-        RuntimeError: the host stayed behind however long the stream was kept busy.
+        RuntimeError: the host was late however long the stream was kept busy.
     """
     flush = torch.empty(device.llc_bytes, dtype=torch.uint8, device=device.kind)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -98,10 +103,10 @@ def time_isolated(calls: Sequence[Call], device: Device, rounds: int) -> Isolate
     return IsolatedTimes(tuple(seconds), late)
 
 
-# The calls under ncu.
+# Calls under ncu.
 
 PROFILED_CALLS = 3
-"""Profiled calls of a case."""
+"""Number of profiled calls of a case."""
 WARM_UP_CALLS = 2
 
 
@@ -111,9 +116,9 @@ def _gate_mark(marked: tl.tensor) -> None:
 
 
 class Profiler:
-    """Lets ncu see marks and calls, and nothing else.
+    """Profiler that lets ncu see only marks and calls.
 
-    What fills the cache before a call is read, not written: dirty lines would be written back during the call.
+    The cache is filled by reads before a call: dirty lines would be written back during the call.
     """
 
     def __init__(self, device: Device) -> None:
@@ -125,7 +130,7 @@ class Profiler:
         _gate_mark[(number,)](self._marked)
 
     def profile(self, number: int, call: Call) -> None:
-        """One call under the counters, filed under `number`."""
+        """Run one call under the counters, with `number` as its mark."""
         self._filler.sum()
         torch.cuda.synchronize()
         torch.cuda.profiler.start()
@@ -136,7 +141,7 @@ class Profiler:
 
 
 def profile_case(profiler: Profiler, number: int, case: GateCase, kernel: Kernel, pool: TensorPool) -> None:
-    """Warm up unseen, then profile."""
+    """Warm up without the counters, then profile."""
     pool.reset()
     calls = make_calls(case, kernel, pool, WARM_UP_CALLS + PROFILED_CALLS)
     for call in calls[:WARM_UP_CALLS]:
@@ -145,24 +150,27 @@ def profile_case(profiler: Profiler, number: int, case: GateCase, kernel: Kernel
         profiler.profile(number, call)
 
 
-# The calls under NVBench.
+# Calls under NVBench.
 
 MIN_SAMPLES = 50
 MIN_CLOCK_SHARE = 0.25
-"""NVBench drops samples below this share of the default clock; ours drops none, so it should drop none either."""
+"""Share of the default clock below which NVBench drops samples.
+
+Our clock drops none, so NVBench should drop none either.
+"""
 
 Benchmark = Callable[[Any], None]
 
 
 class NvbenchCase:
-    """One case: what NVBench is given to launch."""
+    """Case with the launches that NVBench makes."""
 
     def __init__(self, case: GateCase, kernel: Kernel, pool: TensorPool, count: int) -> None:
         self.case, self.count = case, count
         self._kernel, self._pool = kernel, pool
 
     def cold(self, state: Any) -> None:
-        """One call a launch, each on the next copy."""
+        """Measure one call per launch, each on the next copy."""
         stream = self._stream(state)
         turn = cycle(self._warm_calls(stream))
 
@@ -173,7 +181,7 @@ class NvbenchCase:
         state.exec(launch, batched=False)
 
     def batch(self, state: Any) -> None:
-        """A graph of one turn a launch."""
+        """Measure a graph of one turn per launch."""
         stream = self._stream(state)
         calls, graph = self._warm_calls(stream), torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -193,7 +201,10 @@ class NvbenchCase:
         return torch.cuda.ExternalStream(state.get_stream().addressof())
 
     def _warm_calls(self, stream: torch.cuda.ExternalStream) -> list[Call]:
-        """Compiled, and with all workspaces of that stream: NVBench blocks it, and an allocation then may never end."""
+        """Calls that are compiled and have all their workspaces on the stream.
+
+        NVBench blocks the stream, and an allocation then may never end.
+        """
         self._pool.reset()
         calls = make_calls(self.case, self._kernel, self._pool, self.count)
         with torch.cuda.stream(stream):
@@ -204,7 +215,7 @@ class NvbenchCase:
 
 
 def register_benchmarks(bench: Any, cases: Sequence[GateCase]) -> int:
-    """Two benchmarks a case that can run here; how many."""
+    """Register two benchmarks for each case that can run here; return their number."""
     device = current_device()
     pool, registered = make_pool(device, cases), 0
     for case in cases:
@@ -221,7 +232,7 @@ def register_benchmarks(bench: Any, cases: Sequence[GateCase]) -> int:
 
 
 def run_under_ncu(cases: Sequence[GateCase]) -> int:
-    """All of `cases` that can run here; what cannot is said."""
+    """Run all cases that can run here; print the reason for each other case."""
     device = current_device()
     profiler, pool = Profiler(device), make_pool(device, cases)
     for number, case in enumerate(cases, start=1):
@@ -234,7 +245,10 @@ def run_under_ncu(cases: Sequence[GateCase]) -> int:
 
 
 def run_under_nvbench(into: str, seconds: float) -> int:
-    """Run all of them; NVBench writes the file, and has `seconds` for one measurement."""
+    """Run all cases under NVBench, which writes `into`; return the exit status.
+
+    NVBench has `seconds` for one measurement.
+    """
     import cuda.bench as bench
 
     limits = ["--timeout", str(seconds), "--min-samples", str(MIN_SAMPLES)]
@@ -246,7 +260,7 @@ def run_under_nvbench(into: str, seconds: float) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Be the program that the tool watches."""
+    """Run the program that the tool watches; return its exit status."""
     parser = ArgumentParser(description=__doc__)
     tools = parser.add_subparsers(dest="tool", required=True)
     ncu = tools.add_parser("ncu")

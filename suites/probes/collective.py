@@ -1,7 +1,7 @@
-"""Measures collectives: every rank is told the same, and the slowest of them makes the sample.
+"""Probe of collectives: plan, check and time a case on all ranks.
 
-How many calls a sample spans and how many samples there are is decided here, from the slowest rank's time, and told to
-all: ranks that calibrate themselves make different counts of calls, and wait for each other for ever.
+A sample is the slowest rank's time. The parent sets the calls in a sample and the number of samples for all ranks.
+Ranks that calibrated themselves would make different counts of calls and wait for each other forever.
 """
 
 import tempfile
@@ -34,14 +34,17 @@ from suites.workers.launcher import RankPlan, find_transport, plan_ranks
 from suites.workers.pool import MultiRankBench, WorkerPool
 from suites.workers.process import CaseRefusedError, CollectiveTask, RankLostError
 
-# A case of one collective on all ranks.
+# A collective at one message size
 
 HIDDEN, HIDDEN_AND_RESIDUAL = "hidden", "hidden+residual"
-"""What is shipped."""
+"""Contents of a model's message: hidden state, with or without the residual."""
 
 
 class ModelMessage(NamedTuple):
-    """What a model sends: `content` is hidden, or hidden+residual where an engine ships the residual apart."""
+    """Message of a model; `content` is hidden, or hidden+residual.
+
+    An engine may send the residual separately.
+    """
 
     model: str
     tp: int
@@ -54,13 +57,16 @@ class ModelMessage(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Of the message: tokens x hidden, twice with the residual."""
+        """Elements of the message: tokens x hidden, doubled with the residual."""
         return self.tokens * MODELS[self.model].hidden * (2 if self.content == HIDDEN_AND_RESIDUAL else 1)
 
 
 @dataclass(kw_only=True)
 class CollectiveCaseState(CaseState):
-    """A collective at a message. `skews` are those of the samples; `pair` are the ranks that talk, if not all do."""
+    """Case of a collective at one message size.
+
+    `skews`: seconds between the fastest and the slowest rank, per sample. `pair`: communicating ranks, if not all.
+    """
 
     task: CollectiveTask
     pair: tuple[int, int] | None = None
@@ -71,20 +77,20 @@ class CollectiveCaseState(CaseState):
 
     @property
     def title(self) -> str:
-        """Short, for reasons."""
+        """Short description for reasons."""
         return f"{self.case.op} {self.case.implementation} {format_bytes(self.case.message_bytes or 0)}"
 
     def to_json(self) -> dict[str, Any]:
-        """What ranks are asked to run, for JSON."""
+        """Task that ranks run, for JSON."""
         return self.task.to_json()
 
     def measurement(self) -> Measurement:
-        """What has been measured so far, with skew and what the library told."""
+        """Measurement so far, with skew, and the library's algorithm and transport."""
         skew = median(self.skews) if self.skews else None
         return replace(super().measurement(), skew_seconds=skew, algorithm=self.algorithm, transport=self.transport)
 
     def restore(self, before: Measurement) -> None:
-        """Go on from what an interrupted run has measured."""
+        """Restore the samples of an interrupted run."""
         super().restore(before)
         self.skews = [] if before.skew_seconds is None else [before.skew_seconds]
         self.algorithm, self.transport = before.algorithm, before.transport
@@ -103,7 +109,7 @@ def plan_collective_case(
     source: int = 0,
     target: int = 1,
 ) -> CollectiveCaseState:
-    """The case of a collective at a message."""
+    """Plan the case of a collective at one message size."""
     backend = BACKENDS[how.implementation]
     row = MODELS[part.model].hidden if part else 1
     elements = message_bytes // ITEMSIZE[how.dtype]
@@ -141,7 +147,7 @@ def plan_collective_case(
 
 
 def _why_not_split(part: ModelMessage | None) -> str | None:
-    """Why the model cannot be cut over so many ranks."""
+    """Return why the model cannot be split over these ranks, or None."""
     try:
         if part:
             Split(MODELS[part.model], part.tp, part.pp)
@@ -153,7 +159,7 @@ def _why_not_split(part: ModelMessage | None) -> str | None:
 def why_not(
     ranks: RankPlan, collective: Collective, backend: Backend, how: CollectiveRunConfig, message_bytes: int
 ) -> str | None:
-    """One line on why this cannot run here; None if it can."""
+    """Return one line on why the case cannot run here, or None."""
     if reason := ranks.why_not():
         return reason
     if ranks.kind not in backend.device_kinds:
@@ -175,27 +181,30 @@ def why_not(
     return None
 
 
-# The axes of collectives: which ones, over what, at which messages, in a graph or eager, after which idle gap.
+# Axes: op, backend, message, launch, idle gap
 
 GAP_SECONDS = 1e-3
-"""An idle gap as a host that samples and schedules leaves between two steps."""
+"""Idle gap between two steps, as on a host that samples and schedules."""
 GAP_BYTES = 16 * 2**10
-"""One token's hidden state of a 70B model in bf16: the message whose latency decides."""
+"""Hidden state of one token of a 70B model in bf16: latency matters most here."""
 DTYPES = ("bf16",)
 LAUNCHES = {"cpu": ("eager",), "cuda": ("graph", "eager")}
-"""Other than of kernels, both on a GPU: the method decides what a message costs."""
+"""Launches by device kind.
+
+A GPU runs both, unlike for kernels: the launch decides the cost of a message.
+"""
 GAP_OPS = ("all_reduce", "send_recv", "ping_pong")
-"""What a step waits for first."""
+"""Ops that a step waits for first."""
 ABSENCE_LISTED_OPS = ("all_reduce", "peer_copy")
-"""Where a backend that cannot start here is listed with the reason: once is enough."""
+"""Ops at which unavailable backends are listed with a reason: once is enough."""
 
 
 TOKENS = {"cpu": (1, 16, 128), "cuda": (1, 16, 64, 256, 2048)}
-"""Decode batches, and a prefill's chunk."""
+"""Tokens of decode batches, and of a prefill chunk, by device kind."""
 
 
 def geometric_sizes(low: int, high: int, factor: int) -> tuple[int, ...]:
-    """Messages from low to high bytes, each `factor` times the one before."""
+    """Message sizes from low to high bytes, each `factor` times the previous size."""
     found = [low]
     while found[-1] * factor <= high:
         found.append(found[-1] * factor)
@@ -203,25 +212,25 @@ def geometric_sizes(low: int, high: int, factor: int) -> tuple[int, ...]:
 
 
 MESSAGE_SIZES = {"cpu": geometric_sizes(2**10, 2**28, 4), "cuda": geometric_sizes(2**10, 2**28, 2)}
-"""1 KiB to 256 MiB."""
+"""Message sizes in bytes, 1 KiB to 256 MiB, by device kind."""
 SPARSE_MESSAGE_SIZES = {"cpu": geometric_sizes(2**10, 2**22, 16), "cuda": geometric_sizes(2**10, 2**28, 4)}
-"""For what is asked less often."""
+"""Coarser message sizes in bytes, for ops of secondary interest."""
 
 
 def plan_run_ranks(metafunc: pytest.Metafunc, kind: str) -> RankPlan:
-    """The ranks that the run will have."""
+    """Ranks of the run."""
     return plan_ranks(read_options(metafunc.config).ranks, kind)
 
 
 def add_collectives(
     metafunc: pytest.Metafunc, ladders: Mapping[str, Mapping[str, Sequence[int]]], ranks: RankPlan
 ) -> None:
-    """Parametrise `op`, `message` and `how` together, because what can run differs by each.
+    """Parametrise `op`, `message` and `how` together: combinations differ by op.
 
     Args:
         metafunc: pytest's view of the bench function.
-        ladders: by op and kind of device the messages, where the options name none.
-        ranks: the ranks of the run.
+        ladders: default message sizes by op and device kind, if the options name none.
+        ranks: ranks of the run.
     """
     options = read_options(metafunc.config)
     cases = [
@@ -236,7 +245,7 @@ def add_collectives(
 
 
 def _round_to_elements(op: str, rung: int, dtype: str, ranks: RankPlan) -> int:
-    """A rung of the ladder that the ranks divide: the next lower one, as nccl-tests does."""
+    """Message size rounded down to whole elements for each rank, as nccl-tests does."""
     return rung - rung % (ranks.count * ITEMSIZE[dtype]) if COLLECTIVES[op].is_sharded else rung
 
 
@@ -253,7 +262,10 @@ def _axes(options: Options, op: str, ladder: Sequence[int], ranks: RankPlan) -> 
 def _run_configs(
     options: Options, op: str, ranks: RankPlan, message: int, dtype: str, launch: str, gap: float
 ) -> list[CollectiveRunConfig]:
-    """One for each backend that was asked for, or that offers the op here; the others once each, to tell why not."""
+    """Configurations of each requested backend, or of all backends with the op.
+
+    A backend that cannot run here is listed once, to report the reason.
+    """
     found = []
     for backend in backends_for(op, options):
         absent = options.impl is None and _is_unavailable(backend, ranks)
@@ -279,13 +291,13 @@ def add_rank_pairs(metafunc: pytest.Metafunc, ranks: RankPlan) -> None:
 
 
 def add_model_messages(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: RankPlan, *, under_tp: bool) -> None:
-    """Parametrise `op`, `shipment` and `how`: what the models send when they are cut over all ranks.
+    """Parametrise `op`, `shipment` and `how` with messages of models on all ranks.
 
     Args:
         metafunc: pytest's view of the bench function.
-        ops: what it is sent by.
-        ranks: the ranks of the run.
-        under_tp: cut within layers, else into stages.
+        ops: collectives that send the messages.
+        ranks: ranks of the run.
+        under_tp: split within layers, else into stages.
     """
     options = read_options(metafunc.config)
     contents = (HIDDEN,) if under_tp else (HIDDEN, HIDDEN_AND_RESIDUAL)
@@ -311,31 +323,31 @@ def add_model_messages(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: Ran
 
 
 def backends_for(op: str, options: Options) -> list[Backend]:
-    """Backends that offer an op, of those that were asked for."""
+    """Requested backends that offer an op."""
     method = COLLECTIVES[op].method
     asked = BACKENDS if options.impl is None else [name for name in options.impl if name in BACKENDS]
     return [BACKENDS[name] for name in asked if method in BACKENDS[name].methods]
 
 
 PATIENCE = {"cpu": SamplingLimits(5e-3, 30e-3, 0.05, 35.0), "cuda": SamplingLimits(1e-3, 30e-3, 0.01, 480.0)}
-"""A visit has a fixed price besides: ranks are told, buffers filled, barriers passed."""
+"""Limits by device kind; commands, filled buffers and barriers cost extra."""
 PROBE_CALLS = 64
 SHORT_BYTES = 2**20
 OPAQUE_BACKENDS = ("mpi",)
-"""Libraries that choose within a host between memory and network, and do not tell."""
+"""Libraries that choose between memory and network without reporting it."""
 MAX_CALLS = 5000
-"""In a sample: what an empty call of a microsecond fills the span with."""
+"""Calls in a sample: enough for calls of 1 us to fill the span."""
 GROWTH_BITS = {"fp32": 110, "bf16": 110, "fp16": 6}
-"""Doublings from 2^7 before a format overflows, with some to spare."""
+"""Doublings from 2^7 before a format overflows, with a margin."""
 
 
 class CollectiveBench(MultiRankBench):
-    """What visits to collectives share: the ranks, and which cases were checked.
+    """Visits to collectives: workers, and the cases verified so far.
 
     Args:
-        crew: all ranks.
-        ranks: how many, and of what kind.
-        free_bytes: memory of a device; cases that do not fit fail at once.
+        workers: all ranks.
+        ranks: number and device kind of the ranks.
+        free_bytes: free memory of a device; cases that do not fit fail at once.
         entries: all cases.
     """
 
@@ -352,7 +364,7 @@ class CollectiveBench(MultiRankBench):
                 )
 
     def visit(self, entry: CollectiveCaseState, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where a result is wrong."""
+        """Samples of one visit; none if a result is wrong."""
         self.ensure_started()
         first = not self._is_verified(entry)
         self._set_up_case(entry, entry.calls if entry.seconds else _probe_calls(entry))
@@ -361,10 +373,10 @@ class CollectiveBench(MultiRankBench):
         self._measure_call_seconds(entry)
         calls, rounds = self._sample_size(entry, share)
         before = cpu_seconds(self._workers.processes)
-        found = self._sample(entry, calls, rounds + 1)[1:]  # the first warms up
+        found = self._sample(entry, calls, rounds + 1)[1:]  # the first round warms up
         if self._kind == "cpu":
             entry.record_load(contention(before, cpu_seconds(self._workers.processes)))
-        found = [one for one in found if one[0] > 0]  # a hiccup of a host can make T(n) longer than T(2n)
+        found = [one for one in found if one[0] > 0]  # a delay of the host can make T(n) longer than T(2n)
         if not found:
             raise RuntimeError(f"{2 * calls} calls took no longer than {calls} in any sample")
         entry.calls, self._in_a_row = calls, 0
@@ -372,10 +384,10 @@ class CollectiveBench(MultiRankBench):
         return tuple(slowest for slowest, _ in found)
 
     def ensure_started(self) -> None:
-        """Start the ranks unless they run, and learn what they talk over when they have met.
+        """Start the ranks unless they run, and find their transport once they have met.
 
         Raises:
-            RankLostError: one does not arrive.
+            RankLostError: a rank does not arrive.
         """
         if self._workers.is_running:
             return
@@ -385,26 +397,29 @@ class CollectiveBench(MultiRankBench):
                 entry.transport = find_transport(self._ranks, self._workers.hosts, entry.pair)
 
     def _set_up_case(self, entry: CollectiveCaseState, calls: int) -> None:
-        """Set the case up for so many calls a sample: an all-reduce in place doubles each buffer only so often."""
+        """Set the case up for a number of calls per sample.
+
+        Calls of an all-reduce in place multiply their buffer, so more calls need more copies.
+        """
         self._drawn = calls
-        spans = 1 if self._kind == "cpu" else 4  # n and 2n calls, and the first replay of a graph of each
+        spans = 1 if self._kind == "cpu" else 4  # n and 2n calls, and the first replay of each graph
         growth = spans * calls * log2(max(2, entry.case.ranks))
         entry.copies = max(1, ceil(growth / GROWTH_BITS[entry.case.dtype])) if entry.case.op == "all_reduce" else 1
         told = {"task": entry.to_json(), "copies": entry.copies, "label": self._label(entry)}
         replies = self._workers.run_command("draw", told, f"setting up {entry.title}")
-        if replies[entry.task.source].get("path") == "host":  # staged there by the driver
+        if replies[entry.task.source].get("path") == "host":  # the driver stages the copy in host memory
             entry.transport = "host"
 
     def _check(self, entry: CollectiveCaseState) -> bool:
-        """Whether every rank's result is right."""
+        """Return whether every rank's result is right."""
         replies = self._workers.run_command("check", {"turn": self._numbers[id(entry)] + 1}, f"checking {entry.title}")
         return self._record_check(entry, replies, COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
 
     def _measure_call_seconds(self, entry: CollectiveCaseState) -> None:
-        """How long a call takes: from the samples so far, in the first visit from a few more calls.
+        """Estimate the seconds per call: from earlier samples, or from a few calls.
 
-        On a CPU a first single call says how many those may be. On a GPU it would not: T(2) − T(1) of a call that takes
-        as long as two events differ can be anything, so there it is the median of longer ones.
+        On a CPU a first single call sets the number of these calls. On a GPU T(2) - T(1) is noise if the difference
+        between two events is as long as the call. There the estimate is the median of longer spans.
         """
         if entry.seconds:
             entry.call_seconds = statistics.pooled_median(entry.seconds)
@@ -417,7 +432,7 @@ class CollectiveBench(MultiRankBench):
             entry.call_seconds = median(slowest for slowest, _ in self._sample(entry, calls, rounds))
 
     def _sample_size(self, entry: CollectiveCaseState, share: float) -> tuple[int, int]:
-        """Calls that a sample spans, and samples."""
+        """Calls per sample, and number of samples."""
         once = max(entry.call_seconds or 0.0, 1e-6)
         spans = 1 if self._kind == "cpu" else 3
         if entry.case.gap_seconds:
@@ -430,7 +445,7 @@ class CollectiveBench(MultiRankBench):
         return calls, min(MAX_ROUNDS, max(1, int(share * self.limits.visit_seconds / each)))
 
     def _sample(self, entry: CollectiveCaseState, calls: int, rounds: int) -> list[tuple[float, float]]:
-        """Of each round the slowest rank's seconds a call, and the fastest's."""
+        """Seconds per call of the slowest and of the fastest rank, for each round."""
         replies = self._workers.run_command("sample", {"calls": calls, "rounds": rounds}, f"timing {entry.title}")
         entry.clock = str(replies[0]["clock"])
         talking = [reply for rank, reply in enumerate(replies) if entry.pair is None or rank in entry.pair]
@@ -439,22 +454,22 @@ class CollectiveBench(MultiRankBench):
 
 
 def _probe_calls(entry: CollectiveCaseState) -> int:
-    """Many of what is short; a long message's time is known after two."""
+    """Calls of a first estimate: many for a short message, two for a long one."""
     return PROBE_CALLS if (entry.case.message_bytes or 0) <= SHORT_BYTES else 2
 
 
-# Which algorithm NCCL takes for each message: asked once before anything is timed, in ranks of their own.
+# NCCL's algorithm for each message, found before any timing
 #
-# NCCL tells in its log, a line a call, which would cost the timed calls their host time; and it reads the switch for it
-# once. So rank 0 of a first set of ranks logs, each case runs there once, and these ranks end.
+# NCCL logs a line per call, which would add host time to timed calls, and it reads the logging switch once. So rank 0
+# of a separate set of ranks logs, each case runs there once, and these ranks end.
 
 NCCL_BACKENDS = ("nccl", "rccl", "cupy-nccl")
 
 
 def record_nccl_algorithms(workers: WorkerPool, entries: Sequence[CollectiveCaseState]) -> None:
-    """Note the algorithm on every case that NCCL carries and tells of; the others stay unknown.
+    """Record NCCL's algorithm for every case that its log names; others stay unknown.
 
-    A case that fails here is left to fail, with its reason, where it is measured.
+    A case that fails here fails again, with its reason, when it is measured.
     """
     asked = {}
     for entry in entries:
@@ -474,7 +489,7 @@ def record_nccl_algorithms(workers: WorkerPool, entries: Sequence[CollectiveCase
 
 
 def _run_with_nccl_log(workers: WorkerPool, log: Path, entries: Sequence[CollectiveCaseState]) -> None:
-    """Each case once, with rank 0's NCCL logging."""
+    """Run each case once, with NCCL's log of rank 0."""
     telling = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "TUNING", "NCCL_DEBUG_FILE": str(log)}
     try:
         workers.start(telling)

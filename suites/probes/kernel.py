@@ -1,4 +1,7 @@
-"""Measures kernels on one device: inputs from a pool larger than the caches, a check before the first time."""
+"""Probe of kernels on one device: cold inputs, and a check before any timing.
+
+Inputs come from a pool larger than the caches.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,12 +22,15 @@ from specs.parallel import Shard
 from suites import nvtx
 from suites.case import CaseState, RunConfig
 
-# A case of one kernel on one device.
+# A case of one kernel on one device
 
 
 @dataclass(kw_only=True)
 class KernelCaseState(CaseState):
-    """A kernel at a shape. `arch` is the device's; `weight_bytes` is what a call streams."""
+    """Case of a kernel at a shape; a call streams `weight_bytes`.
+
+    `arch`: the device's architecture.
+    """
 
     kernel: Kernel
     shape: dict[str, int] = field(default_factory=dict)
@@ -32,17 +38,17 @@ class KernelCaseState(CaseState):
     weight_bytes: int = 0
 
     def measurement(self) -> Measurement:
-        """What has been measured so far, with what the kernel chose."""
+        """Measurement so far, with the kernel's configuration."""
         self.configuration = self._configuration()
         return super().measurement()
 
     def _configuration(self) -> str | None:
-        """What the kernel says it chose. Only one that was called in this process knows."""
+        """Configuration that the kernel reports, if it was called in this process."""
         if self.kernel.configuration is None or not self.calls_made:
             return self.configuration
         try:
             return self.kernel.configuration(arch=self.arch, dtype=self.case.dtype, **self.shape)
-        except Exception as error:  # a label must not cost the samples
+        except Exception as error:  # an error in a label must not lose the samples
             return f"not told: {type(error).__name__}: {error}".split("\n")[0]
 
 
@@ -55,14 +61,14 @@ def plan_kernel_case(
     part: Shard | LayerPart | None,
     shape: dict[str, int],
 ) -> KernelCaseState:
-    """The case of a kernel at a shape, with its work and the copies that it rotates through."""
+    """Plan the case of a kernel at a shape, with its work and its rotated copies."""
     work, ruler = kernel.work(dtype=how.dtype, **shape), ByteCounter()
     kernel.inputs(ruler, dtype=how.dtype, **shape)
     copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
     truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
     cache = how.cache if how.cache == "hot" or truly_cold or kernel.op == "launch" else f"rotated-{copies}"
     if not ruler.weight_bytes and kernel.op != "launch":
-        cache = "hot"  # what it reads was just written, and is the same in every call
+        cache = "hot"  # a call reads data that was just written, and is the same in every call
     prompt = kernel.op == "attention" and "batch" not in shape  # one sequence, which attends to itself
     case = Case(
         name=name,
@@ -94,23 +100,23 @@ def plan_kernel_case(
         arch=device.arch,
         copies=copies,
         weight_bytes=ruler.weight_bytes,
-        need_bytes=ruler.weight_bytes + 10 * ruler.other_bytes,  # float64 parts and whole of the reference beside
+        need_bytes=ruler.weight_bytes + 10 * ruler.other_bytes,  # plus float64 parts, and the whole of the reference
         not_run=why_not(kernel, how, device),
     )
 
 
 def why_not(kernel: Kernel, how: RunConfig, device: Device) -> str | None:
-    """One line on why this cannot run here; None if it can."""
+    """Return one line on why the case cannot run here, or None."""
     if how.launch == "graph" and device.kind != "cuda":
         return "launch graph: a CUDA graph needs a GPU, and torch sees none; use --launch eager"
     return kernel.why_not(device.arch, how.dtype)
 
 
 class KernelBench:
-    """What visits to kernels share: the device, the pool, and which cases were checked.
+    """Visits to kernels: the device, the tensor pool, and the cases verified so far.
 
     Args:
-        device: where they run.
+        device: device that runs the kernels.
         entries: all cases; those that do not fit into memory fail at once.
     """
 
@@ -125,22 +131,22 @@ class KernelBench:
 
     @property
     def limits(self) -> SamplingLimits:
-        """How long to measure."""
+        """Sampling limits of the device."""
         return self._device.limits
 
     def lost(self) -> str:
-        """Why the device can do no more in this process; empty while it can."""
+        """Return why the device is lost to this process; empty while it works."""
         return self._device.lost()
 
     def describe_error(self, entry: CaseState, error: Exception) -> str:
-        """One line on what ended a case."""
+        """Return one line on the error that ended a case."""
         short = str(error).strip().split("\n")[0]
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in short:
             return _out_of_memory_text(entry, self._device, short)
         return f"{type(error).__name__}: {short}"
 
     def visit(self, entry: KernelCaseState, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where the result is wrong, and none of a clock that moved and was not held back.
+        """Samples of one visit; none if wrong, or if the clock moved unthrottled.
 
         A GPU at its power limit changes its clock all the time: its samples stay, labelled as throttled.
         """
@@ -151,7 +157,7 @@ class KernelBench:
             self._pool.reset()
             inputs = [entry.kernel.inputs(self._pool, dtype=case.dtype, **entry.shape) for _ in range(entry.copies)]
             calls = [entry.kernel.call(one) for one in inputs]
-            start = entry.calls_made % len(calls)  # go on behind the copy that the visit before read last
+            start = entry.calls_made % len(calls)  # continue after the copy that the previous visit read last
             calls = calls[start:] + calls[:start]
             with nvtx.annotate(WARM_UP_RANGE, case.question, number):
                 if number not in self._verified:
@@ -170,12 +176,15 @@ class KernelBench:
             entry.record_dropped(sampled.telemetry)
             return ()
         entry.record_load(sampled.telemetry, moved=sampled.moved)
-        if sampled.throttled is not None:  # once throttled, a case stays labelled
+        if sampled.throttled is not None:  # once throttled, a case keeps the label
             entry.throttled = bool(entry.throttled) or sampled.throttled
         return sampled.seconds
 
     def _call(self, entry: KernelCaseState, inputs: Inputs, number: int) -> None:
-        """One call outside the samples in a range of its own, its steps by name: a trace knows its kernels by it."""
+        """Make an untimed call in an NVTX range with named steps.
+
+        A trace identifies the case's kernels by it.
+        """
         question, kernel = entry.case.question, entry.kernel
         with nvtx.annotate(CALL_RANGE, question, number):
             if kernel.steps is None:

@@ -1,8 +1,8 @@
-"""Traces of all ranks become times of steps, and where each stage's time went in them.
+"""Step times and ledgers from the traces of all ranks.
 
-In decode a step lasts from the end of the one before, because the loop is closed; a prompt's from the barrier. What no
-segment covers is the host's: between two segments a rank does nothing that it was asked for. Only outside of what it
-has to do it is idle: a stage that has not begun with a prompt, or is done.
+In decode a step begins at the end of the previous step, because the loop is closed; a prompt begins at the barrier.
+Time that no segment covers is the host's: between two segments a rank has no task. A rank is idle only outside its own
+work: a stage that has not begun a prompt, or has finished.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,25 +16,25 @@ from specs.parallel import Deployment, RankPosition
 from suites.decoder.trace import ALL_REDUCE, RECV, SEND, START, Floats, Ints, RankTrace
 from suites.decoder.trace import KINDS as TRACE_KINDS
 
-# Traces of all ranks, each segment split where waiting for another rank ends and the rank's own part begins.
+# Segments, each split where waiting for another rank ends and the rank's own part begins
 #
-# An all-reduce is skew until the last rank of its group has entered it. A receive is idle until the message was sent:
-# what another stage has not computed yet is the bubble, and what it has is on its way.
+# An all-reduce is skew until the last rank of its group has entered it. A receive is idle (the bubble) until the
+# message was sent; after that it is the hop.
 
 ITEM_WHILE_WAITING = {ALL_REDUCE: "skew", RECV: "idle"}
 ITEM_AFTER_WAITING = {RECV: "hop", SEND: "hop"}
-"""Items of a segment before and after the moment that it waits for; of the others their kind is the item."""
+"""Items of a segment before and after its wait; else the kind is the item."""
 CLOCK_RESOLUTION_SECONDS = 1e-6
-"""By which two readings of a clock may overlap."""
+"""Largest overlap between two readings of a clock."""
 
 
 class Segments(NamedTuple):
-    """One rank's time without overlap, in order.
+    """Time of one rank as ordered segments without overlap.
 
     Attributes:
-        item: of each segment, its place in `specs.measurement.LEDGER_ITEMS`.
-        start, end: in seconds.
-        step, slot: that it belongs to.
+        item: index of each segment's item in `specs.measurement.LEDGER_ITEMS`.
+        start, end: seconds.
+        step, slot: step and microbatch of the segment.
     """
 
     item: Ints
@@ -44,26 +44,26 @@ class Segments(NamedTuple):
     slot: Ints
 
     def select(self, rows: slice) -> "Segments":
-        """These alone."""
+        """Return only the given rows."""
         return Segments(self.item[rows], self.start[rows], self.end[rows], self.step[rows], self.slot[rows])
 
 
 def split_segments(deployment: Deployment, traces: Sequence[RankTrace]) -> list[Segments]:
-    """The segments of every rank.
+    """Segments of every rank.
 
     Args:
-        deployment: how the ranks are laid out.
-        traces: of all ranks in their order.
+        deployment: layout of the ranks.
+        traces: traces of all ranks, in order.
 
     Raises:
-        RuntimeError: ranks of a group made unequal counts of all-reduces, a message was received that nobody sent, or
-            a rank traced nothing.
+        RuntimeError: ranks of a group made unequal counts of all-reduces, a received message was never sent, or a rank
+            traced nothing.
     """
     return [_rank_segments(rank, trace, _wait_ends(deployment, rank, traces)) for rank, trace in enumerate(traces)]
 
 
 def _wait_ends(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -> Floats:
-    """Of each segment of a rank the moment that it waits for; its own start where it waits for nobody."""
+    """End of the wait of each segment; the segment's start if it waits for no rank."""
     trace, found = traces[rank], traces[rank].start.copy()
     found[trace.kind == TRACE_KINDS.index(ALL_REDUCE)] = _last_all_reduce_entries(deployment, rank, traces)
     receives = trace.select(RECV)
@@ -73,7 +73,7 @@ def _wait_ends(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -
 
 
 def _last_all_reduce_entries(deployment: Deployment, rank: int, traces: Sequence[RankTrace]) -> Floats:
-    """When the last of its group entered each of a rank's all-reduces."""
+    """Time at which the last rank of the group entered each all-reduce."""
     seat = deployment.position(rank)
     group = [deployment.rank(seat._replace(shard=shard)) for shard in range(deployment.tp)]
     entries = {one: traces[one].select(ALL_REDUCE).start for one in group}
@@ -85,7 +85,10 @@ def _last_all_reduce_entries(deployment: Deployment, rank: int, traces: Sequence
 
 
 def _send_times(deployment: Deployment, rank: int, receives: RankTrace, traces: Sequence[RankTrace]) -> Floats:
-    """When each message that a rank received was ready to go; to the first stage those of the step before come back."""
+    """Time at which each received message was ready.
+
+    The first stage receives messages of the previous step.
+    """
     seat = deployment.position(rank)
     first = seat.stage == 0
     source = deployment.rank(RankPosition(seat.replica, deployment.pp - 1 if first else seat.stage - 1, seat.shard))
@@ -99,7 +102,7 @@ def _send_times(deployment: Deployment, rank: int, receives: RankTrace, traces: 
 
 
 def _rank_segments(rank: int, trace: RankTrace, turns: Floats) -> Segments:
-    """Two for each segment, the first of which is empty where nobody is waited for; then without the empty ones."""
+    """Segments before and after each wait, without empty ones."""
     if not np.all(np.diff(trace.start) > -CLOCK_RESOLUTION_SECONDS):
         raise RuntimeError(f"rank {rank} sent a trace that is not in order of time")
     turn = np.clip(turns, trace.start, np.maximum(trace.start, trace.end))
@@ -115,15 +118,15 @@ def _rank_segments(rank: int, trace: RankTrace, turns: Floats) -> Segments:
 
 
 def _item_codes(names: dict[str, str]) -> Ints:
-    """For each kind the place of its item; of a start, which takes no time, any."""
+    """Index of each kind's item; a start takes no time, so its item does not matter."""
     alike = {kind: kind for kind in (*COMPUTE_ITEMS, ALL_REDUCE)}
     return np.array([LEDGER_ITEMS.index((alike | names).get(kind, "host")) for kind in TRACE_KINDS], np.int64)
 
 
-# The timeline of a walk: who computed, reduced, passed on and waited, in blocks few enough to draw.
+# Timeline: blocks of compute, all-reduce, hop and idle, few enough to draw
 #
-# A window of two steps of decode, or of one prompt. Where it takes too many blocks it is cut to one step, then
-# all-reduces are left within the compute that they interrupt, then the window is halved.
+# The window is two steps of decode, or one prompt. If it has too many blocks, the window is cut to one step, then
+# all-reduces merge into the compute that they interrupt, then the window is halved.
 
 MAX_BLOCKS = 400
 TIMELINE_STEPS = 2
@@ -143,18 +146,18 @@ BLOCK_BY_ITEM = {
     "host": "compute",
 }
 FINE_BLOCK_CODES = np.array([*map(BLOCK_KINDS.index, map(BLOCK_BY_ITEM.__getitem__, LEDGER_ITEMS))])
-"""The place in `BLOCK_KINDS` of each item's block; host is no segment."""
+"""Index in `BLOCK_KINDS` of each item's block; host is no segment."""
 COARSE_BLOCK_CODES = np.where(np.isin(LEDGER_ITEMS, (ALL_REDUCE, "skew")), COMPUTE_BLOCK, FINE_BLOCK_CODES)
 
 BlockRow = list[Any]
 
 
 def build_timeline(segments: Sequence[Segments], windows: Sequence[Floats], *, decode: bool) -> dict[str, Any]:
-    """The timeline of all ranks, from the first step that counts.
+    """Timeline of all ranks, from the first counted step.
 
     Args:
-        segments: of all ranks.
-        windows: of all replicas, from when to when each was at each step.
+        segments: segments of all ranks.
+        windows: start and end of each step, for each replica.
         decode: whether steps follow one another; else ranks are idle before and after their part of a prompt.
     """
     for low, high, kinds in _timeline_windows(windows, decode):
@@ -165,7 +168,7 @@ def build_timeline(segments: Sequence[Segments], windows: Sequence[Floats], *, d
 
 
 def _timeline_windows(windows: Sequence[Floats], decode: bool) -> Iterator[tuple[float, float, Any]]:
-    """Ever coarser: the window of the slowest replica, and which block an item belongs to."""
+    """Ever coarser windows of the slowest replica, with the block of each item."""
     for steps in (min(TIMELINE_STEPS, len(windows[0])), 1) if decode else (1,):
         slowest = max(windows, key=lambda window: window[steps - 1, 1] - window[0, 0])
         low, high = float(slowest[0, 0]), float(slowest[steps - 1, 1])
@@ -178,7 +181,7 @@ def _timeline_windows(windows: Sequence[Floats], decode: bool) -> Iterator[tuple
 def _rank_blocks(
     rank: int, segments: Segments, low: float, high: float, kinds: Any, decode: bool
 ) -> Iterator[BlockRow]:
-    """A rank's blocks from low to high, each until the next begins: the host's time goes to the block before."""
+    """Blocks of a rank without gaps: host time joins the previous block."""
     last = int(np.searchsorted(segments.start, high, "left"))
     if decode:
         first = max(0, int(np.searchsorted(segments.start, low, "right")) - 1)
@@ -203,12 +206,12 @@ HOST_ITEM, IDLE_ITEM = LEDGER_ITEMS.index("host"), LEDGER_ITEMS.index("idle")
 
 
 class StepBreakdown(NamedTuple):
-    """What came of a walk.
+    """Result of breaking down steps.
 
     Attributes:
-        seconds: of each step that counts, the slowest replica's.
-        ledger: for each stage the share of each of `ITEMS`, over these steps; they add up to 1.
-        timeline: of one or two of these steps, see `specs.measurement.TimelineBlock`.
+        seconds: time of each counted step, on the slowest replica.
+        ledger: share of each of `LEDGER_ITEMS` over the counted steps, for each stage; they add up to 1.
+        timeline: blocks of one or two counted steps, see `specs.measurement.TimelineBlock`.
     """
 
     seconds: tuple[float, ...]
@@ -219,18 +222,18 @@ class StepBreakdown(NamedTuple):
 def break_down_steps(
     deployment: Deployment, traces: Sequence[RankTrace], *, warm: int, steps: int, decode: bool, cool: int = 0
 ) -> StepBreakdown:
-    """Hold the traces of all ranks together.
+    """Break down the counted steps from the traces of all ranks.
 
     Args:
-        deployment: how the ranks are laid out.
-        traces: of all ranks in their order.
-        warm: steps before those that count.
-        steps: those that count.
-        decode: whether one step goes on where the one before ended; else each is a prompt by itself.
-        cool: steps behind those that count.
+        deployment: layout of the ranks.
+        traces: traces of all ranks, in order.
+        warm: steps before the counted steps.
+        steps: number of counted steps.
+        decode: whether each step starts where the previous one ended; else each is a separate prompt.
+        cool: steps after the counted steps.
 
     Raises:
-        RuntimeError: the traces do not fit together, or a step took no time.
+        RuntimeError: the traces contradict each other, or a step took no time.
     """
     replicas = range(deployment.replicas)
     counted = slice(warm, warm + steps)
@@ -253,10 +256,10 @@ def break_down_steps(
 def _step_windows(
     deployment: Deployment, replica: int, traces: Sequence[RankTrace], steps: int, decode: bool
 ) -> Floats:
-    """[steps, 2]: from when to when a replica was at each step.
+    """Start and end of each step of a replica, [steps, 2].
 
-    It ends with the last result of the last stage, and begins, if not with the end of the one before, when all ranks of
-    the first stage have passed the barrier: the others have nothing to do yet.
+    A step ends with the last result of the last stage. It starts at the end of the previous step in decode. Else it
+    starts when all ranks of the first stage have passed the barrier: later stages have nothing to do yet.
     """
     ranks = [rank for rank in range(deployment.ranks) if deployment.position(rank).replica == replica]
     starts, ends = np.full(steps, -np.inf), np.full(steps, -np.inf)
@@ -277,7 +280,7 @@ def _step_windows(
 
 
 def _seconds_by_item(segments: Segments, windows: Floats, longest: Floats, *, decode: bool) -> Floats:
-    """Seconds of each item in a rank's windows together, each as long as that of the slowest replica."""
+    """Seconds of each item over a rank's windows, as long as the slowest replica's."""
     total = np.zeros(len(LEDGER_ITEMS))
     for (low, high), length in zip(windows, longest, strict=True):
         first = np.searchsorted(segments.end, low, "right")
@@ -285,7 +288,7 @@ def _seconds_by_item(segments: Segments, windows: Floats, longest: Floats, *, de
         starts, ends = (np.clip(column[first:last], low, high) for column in (segments.start, segments.end))
         spent = np.bincount(segments.item[first:last], ends - starts, len(LEDGER_ITEMS)).astype(
             np.float64
-        )  # of none: integers
+        )  # bincount of an empty array gives integers
         begun = low if decode else starts[0] if len(starts) else high
         done = max(begun, min(high, segments.end[-1])) if decode else ends[-1] if len(ends) else high
         spent[HOST_ITEM] += max(0.0, done - begun - np.sum(spent))
@@ -295,7 +298,7 @@ def _seconds_by_item(segments: Segments, windows: Floats, longest: Floats, *, de
 
 
 def _stage_shares(deployment: Deployment, stage: int, spent: Sequence[Floats], seconds: float) -> dict[str, float]:
-    """Shares of a stage: the mean over its ranks in all replicas."""
+    """Share of each item for a stage: mean over its ranks in all replicas."""
     ranks = [
         deployment.rank(RankPosition(replica, stage, shard))
         for replica in range(deployment.replicas)

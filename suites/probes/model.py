@@ -1,4 +1,7 @@
-"""A case of a whole model on all ranks."""
+"""Probe of whole models: deployments, axes, cases and timed steps.
+
+Every rank runs the same steps. The traces of all ranks are combined here, and a step's time is the slowest replica's.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -34,21 +37,24 @@ from suites.probes.ledger import StepBreakdown, break_down_steps
 from suites.workers.launcher import RankPlan, find_transport
 from suites.workers.pool import MultiRankBench, WorkerPool
 
-# Which ways to run a model are compared: what the options ask for, or else all that tell TP from PP on these ranks.
+# Deployments to compare: those that the options name, or all that tell TP from PP on these ranks
 
 
 def has_deployment_options(options: Options) -> bool:
-    """Whether the options say which; a batch that these cannot take is then no reason to leave them out."""
+    """Return whether the options name deployments.
+
+    A batch that named deployments cannot take is no reason to leave them out.
+    """
     named = (options.tp, options.pp, options.replicas, options.schedule, options.micro_batches)
     return any(one is not None for one in named)
 
 
 def deployments(options: Options, ranks: int, kind: str) -> list[Deployment]:
-    """The deployments to compare, each once.
+    """Deployments to compare, each once.
 
     Args:
-        options: what was asked for.
-        ranks: of the run.
+        options: command-line options.
+        ranks: number of ranks of the run.
         kind: cpu or cuda.
     """
     found = (
@@ -60,7 +66,7 @@ def deployments(options: Options, ranks: int, kind: str) -> list[Deployment]:
 
 
 def default_deployments(ranks: int, kind: str) -> list[Deployment]:
-    """All ranks under TP and as stages, both together, and replicas of each; of one rank it alone."""
+    """Deployments of TP, PP, both combined, and replicas of each, each once."""
     factor = next((one for one in range(2, ranks + 1) if ranks % one == 0), 1)
     rest = ranks // factor
     found = [Deployment(tp=ranks), *_pipeline_deployments(ranks)]
@@ -78,7 +84,7 @@ def default_deployments(ranks: int, kind: str) -> list[Deployment]:
 def _pipeline_deployments(
     pp: int, tp: int = 1, replicas: int = 1, micro_batches: int | None = None
 ) -> list[Deployment]:
-    """With the whole batch in one stage at a time, and with micro-batches under way, one a stage unless told."""
+    """Pipelines with schedules sync and async; by default a microbatch per stage."""
     if pp == 1:
         return []
     return [
@@ -88,7 +94,7 @@ def _pipeline_deployments(
 
 
 def _requested_deployments(options: Options, ranks: int) -> Iterator[Deployment]:
-    """The product of what was asked for; what makes no sense together is left to say why not."""
+    """Product of the options; impossible combinations report why they cannot run."""
     for tp, pp, replicas in _requested_degrees(options, ranks):
         fitting = SCHEDULES[1:] if pp > 1 else SCHEDULES[:1]
         chosen = [one for one in options.schedule or fitting if one in fitting]
@@ -101,7 +107,10 @@ def _requested_deployments(options: Options, ranks: int) -> Iterator[Deployment]
 
 
 def _requested_degrees(options: Options, ranks: int) -> list[tuple[int, int, int]]:
-    """tp, pp and replicas; where neither tp nor pp was asked for, all ranks of a replica under TP, and as stages."""
+    """Requested (tp, pp, replicas).
+
+    If the options name neither tp nor pp, each replica runs all its ranks under TP, and as stages.
+    """
     found = []
     if options.tp or options.pp:
         for tp, pp in product(options.tp or (1,), options.pp or (1,)):
@@ -115,25 +124,31 @@ def _requested_degrees(options: Options, ranks: int) -> list[tuple[int, int, int
 
 
 def _whole_batch_counts(options: Options) -> tuple[int, ...]:
-    """One micro-batch, unless several were asked for under schedules that have none."""
+    """Microbatches of a schedule without them: 1.
+
+    Several remain, to report why not, if the options name them and schedules but not async.
+    """
     several = options.micro_batches and options.schedule and "async" not in options.schedule
     return options.micro_batches if options.micro_batches and several else (1,)
 
 
-# The axes of the experiment: every deployment at every batch, or at every length of prompts.
+# Axes of whole models: every deployment at every batch, or at every prompt length
 
 BATCHES = {"cpu": (1, 16, 64, 256), "cuda": (1, 16, 64, 256, 1024)}
-"""A step of 1024 sequences takes a CPU a second, of which there would be two dozen."""
+"""Decode batches by device kind.
+
+A step of 1024 sequences takes about 1 s on a CPU, and a run has about 24.
+"""
 CONTEXTS = {"cpu": (128,), "cuda": (2048,)}
 PROMPTS = {"cpu": (32, 64), "cuda": (512, 4096)}
 PROMPT_BATCH = {"cpu": 4, "cuda": 8}
 DTYPES = ("bf16",)
 DEFAULT_IMPLEMENTATIONS = ("torch",)
 IMPLEMENTATIONS = {"cpu": DEFAULT_IMPLEMENTATIONS, "cuda": ("torch", "triton")}
-"""What can be asked for; the question is the split, so without being asked for there are no others."""
+"""Implementations that options may name; the question is the split, not these."""
 BACKEND_BY_KIND = {"cpu": "gloo", "cuda": NCCL.name}
 MIN_LAYERS = 2
-"""On a CPU: one for each of two stages."""
+"""Fewest layers on a CPU: one for each of two stages."""
 
 StepCase = tuple[Deployment, StepWorkload, StepRunConfig]
 StepShape = tuple[int, int, int]
@@ -141,7 +156,9 @@ StepShape = tuple[int, int, int]
 
 
 def add_steps(metafunc: pytest.Metafunc, *, decode: bool) -> None:
-    """Parametrise `deployment`, `part` and `how`: rivals next to each other, then the deployments of one batch.
+    """Parametrise `deployment`, `part` and `how`, with rivals adjacent.
+
+    The deployments of one batch follow one another.
 
     Args:
         metafunc: pytest's view of the bench function.
@@ -154,7 +171,7 @@ def add_steps(metafunc: pytest.Metafunc, *, decode: bool) -> None:
 
 
 def step_cases(options: Options, device: Device, ranks: int, *, decode: bool) -> Iterator[StepCase]:
-    """Every case of the experiment, in decode or in prefill."""
+    """Cases of whole models, in decode or in prefill."""
     implementations = (
         DEFAULT_IMPLEMENTATIONS
         if options.impl is None
@@ -185,35 +202,38 @@ def _prefill_shapes(options: Options, kind: str) -> list[StepShape]:
 
 
 def default_layers(options: Options, device: Device, name: str, dtype: str, ranks: int) -> int:
-    """How many layers of a model are kept: on a GPU as many as fit under TP at every batch and prompt of the run.
+    """Layers of a model to keep: as many as fit a GPU at every batch under TP.
 
-    By the memory that a GPU has, not by what is free of it: every rank has to find the same.
+    The limit is the GPU's total memory, not its free memory: every rank must find the same number.
     """
     one = find_model(name)
     if device.kind == "cpu":
         return min(one.layers, max(MIN_LAYERS, ranks))
     if why_unsupported_layer(one):
-        return one.layers  # refused for that
+        return one.layers  # refused for that reason
     points = [*_decode_shapes(options, device.kind), *_prefill_shapes(options, device.kind)]
     try:
         room, tp = int(MEMORY_SHARE * device.total_bytes()), Deployment(tp=ranks)
         return min(layers_that_fit(tp, StepWorkload(name, one.layers, *point), dtype, room) for point in points)
     except UserError:
-        return one.layers  # TP cannot cut it, and the case says why
+        return one.layers  # TP cannot split it, and the case says why
 
 
 COLD_CACHE_MULTIPLE = 4
-"""A step streams each weight once; where all of them are so many last-level caches, next to nothing is left of it."""
+"""Last-level caches that a step must stream to leave its weights cold.
+
+A step reads each weight once.
+"""
 
 Ledger = list[dict[str, float]]
-"""For each stage the share of each of `specs.measurement.LEDGER_ITEMS`."""
+"""Share of each of `specs.measurement.LEDGER_ITEMS`, for each stage."""
 
 
 @dataclass(kw_only=True)
 class StepCaseState(CaseState):
-    """A whole model under a deployment.
+    """Case of a whole model under a deployment.
 
-    `visits` are the ledgers of each pass, of which there are two where rivals are visited on the way out and back.
+    `visits`: ledgers of each pass. A pass has two where rivals are visited on the way out and back.
     """
 
     deployment: Deployment
@@ -224,11 +244,11 @@ class StepCaseState(CaseState):
 
     @property
     def title(self) -> str:
-        """Short, for reasons."""
+        """Short description for reasons."""
         return f"{self.part} under {self.deployment} by {self.case.implementation}"
 
     def to_json(self) -> dict[str, Any]:
-        """What ranks are asked to run, for JSON."""
+        """Task that ranks run, for JSON."""
         return {
             "deployment": asdict(self.deployment),
             **self.part._asdict(),
@@ -238,19 +258,19 @@ class StepCaseState(CaseState):
         }
 
     def record_ledger(self, ledger: Ledger, timeline: dict[str, Any]) -> None:
-        """Keep where a visit's time went: of timelines the newest, when caches and links are warm."""
+        """Record a visit's ledger and timeline; the newest has warm caches and links."""
         if len(self.visits) == len(self.seconds):
             self.visits.append([])
         self.visits[-1].append(ledger)
         self.timeline = timeline
 
     def measurement(self) -> Measurement:
-        """What has been measured so far, with a ledger for each pass."""
+        """Measurement so far, with one ledger per pass."""
         ledgers = [_mean_ledger(visits) for visits in self.visits[: len(self.seconds)]]
         return replace(super().measurement(), ledgers=ledgers or None, timeline=self.timeline, transport=self.transport)
 
     def restore(self, before: Measurement) -> None:
-        """Go on from what an interrupted run has measured."""
+        """Restore the samples of an interrupted run."""
         super().restore(before)
         self.visits = [[[dict(stage) for stage in ledger]] for ledger in before.ledgers or ()]
         self.timeline = dict(before.timeline) if before.timeline else None
@@ -272,7 +292,7 @@ def plan_step_case(
     how: StepRunConfig,
     part: StepWorkload,
 ) -> StepCaseState:
-    """The case of a whole model under a deployment."""
+    """Plan the case of a whole model under a deployment."""
     not_run = why_not(device, ranks, deployment, how, part)
     impossible = deployment.why_not(ranks.count, part.batch) or why_not_split(deployment, part)
     vocab = None if impossible else part.scaled_model.vocab
@@ -310,7 +330,7 @@ def plan_step_case(
 def why_not(
     device: Device, ranks: RankPlan, deployment: Deployment, how: StepRunConfig, part: StepWorkload
 ) -> str | None:
-    """One line on why this cannot run here; None if it can."""
+    """Return one line on why the case cannot run here, or None."""
     if reason := ranks.why_not():
         return reason
     if reason := deployment.why_not(ranks.count, part.batch) or why_not_split(deployment, part):
@@ -330,7 +350,7 @@ def why_not(
 
 
 def why_not_split(deployment: Deployment, part: StepWorkload) -> str | None:
-    """Why the model cannot be cut so, whoever would run it."""
+    """Return why the model cannot be split so on any machine, or None."""
     if reason := why_unsupported_layer(part.full_model):
         return f"{reason}; choose a dense Llama: llama-3.2-1b, llama-3-8b, llama-3-70b"
     if deployment.pp > part.layers and part.layers < part.full_model.layers:
@@ -346,7 +366,10 @@ def why_not_split(deployment: Deployment, part: StepWorkload) -> str | None:
 
 
 def _why_same_as_even(deployment: Deployment, part: StepWorkload) -> str | None:
-    """Why a partition is not worth a case of its own: with few layers all deal them alike."""
+    """Return why a partition needs no case of its own, or None.
+
+    With few layers all partitions deal the same counts.
+    """
     alike = replace(deployment, partition="even")
     dealt, even = (one.split(part.scaled_model).stage_layers() for one in (deployment, alike))
     if deployment == alike or dealt != even:
@@ -359,7 +382,7 @@ def _why_same_as_even(deployment: Deployment, part: StepWorkload) -> str | None:
 
 
 def why_no_kernels(device: Device, deployment: Deployment, how: StepRunConfig, part: StepWorkload) -> str | None:
-    """Why an implementation has no layer for a micro-batch here."""
+    """Return why an implementation has no layer for a microbatch here, or None."""
     sequences = deployment.micro_batch_sizes(part.batch)[0]
     shape = (
         {"tokens": sequences, "batch": sequences, "context": part.context}
@@ -374,34 +397,39 @@ def why_no_kernels(device: Device, deployment: Deployment, how: StepRunConfig, p
 
 
 def _cache_state(device: Device, ranks: RankPlan, deployment: Deployment, part: StepWorkload, dtype: str) -> str:
-    """Cold where what is streamed between two uses of a weight fills the caches: on a CPU all ranks share them."""
+    """Cache label: cold if the bytes between two uses of a weight fill the caches.
+
+    On a CPU all ranks share the caches.
+    """
     split = deployment.split(part.scaled_model)
     read = [memory.stage_read_bytes(split, stage, ITEMSIZE[dtype]) for stage in range(deployment.pp)]
     streamed = min(read) * (ranks.world.local_ranks if ranks.kind == "cpu" else 1)
     return "cold" if streamed >= COLD_CACHE_MULTIPLE * device.llc_bytes else "unknown"
 
 
-# Measures whole models: every rank walks the same steps, and what they trace is held together here.
+# Timing of whole models
 #
-# A step's time is the slowest replica's. How many steps a sample spans and how many samples there are is decided here
-# and told to all, as with collectives.
+# The parent sets the steps in a sample and the number of samples for all ranks, as for collectives.
 
 PATIENCE = {"cpu": SamplingLimits(5e-3, 0.1, 0.05, 50.0), "cuda": SamplingLimits(1e-3, 0.1, 0.005, 240.0)}
-"""A visit has a fixed price besides: ranks are told, and send what they have traced."""
+"""Limits by device kind; commands and the ranks' traces cost extra."""
 MAX_STEPS = 50
-"""In a visit."""
+"""Steps of a visit."""
 MAX_SEGMENTS = 20_000
-"""That a rank sends of a visit, at some 60 bytes each: reading them must not take longer than the steps."""
+"""Trace segments of a rank per visit, about 60 bytes each.
+
+Reading them must not take longer than the steps.
+"""
 SEGMENTS_PER_LAYER = 14
 MEMORY_REMEDY = "try fewer --layers, a smaller --batch or --context"
 
 
 class StepBench(MultiRankBench):
-    """What visits to whole models share: the ranks, and which cases were proven.
+    """Visits to whole models: workers, and the cases verified so far.
 
     Args:
-        crew: all ranks.
-        ranks: how many, and of what kind.
+        workers: all ranks.
+        ranks: number and device kind of the ranks.
         entries: all cases.
     """
 
@@ -409,7 +437,7 @@ class StepBench(MultiRankBench):
         super().__init__(workers, ranks, entries, PATIENCE[ranks.kind], MEMORY_REMEDY)
 
     def visit(self, entry: StepCaseState, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where a result is wrong."""
+        """Samples of one visit; none if a result is wrong."""
         self.ensure_started()
         entry.transport = find_transport(self._ranks, self._workers.hosts, None)
         self._workers.run_command(
@@ -426,14 +454,14 @@ class StepBench(MultiRankBench):
         return tuple(fmean(walked.seconds[calls * one : calls * (one + 1)]) for one in range(rounds))
 
     def _verify(self, entry: StepCaseState) -> bool:
-        """Whether a step on poisoned buffers gives every rank the reference's logits."""
+        """Return whether steps on poisoned buffers give the reference's logits."""
         replies = self._workers.run_command("prove", {}, f"checking {entry.title}")
         return self._record_check(entry, replies, logits_rtol(entry.case.dtype, entry.part.layers))
 
     def _time_samples(self, entry: StepCaseState, share: float) -> tuple[int, int, StepBreakdown]:
-        """Steps that a sample spans, samples, and what came of them.
+        """Steps per sample, number of samples, and their breakdown.
 
-        A first visit learns from one step how long it takes; where that is all that a visit has time for, it counts.
+        A first visit times one step. If a visit has time for no more, that step is the sample.
         """
         first = None if entry.seconds else self._run_steps(entry, 1)
         once = first.seconds[0] if first else statistics.pooled_median(entry.seconds)
@@ -447,7 +475,7 @@ class StepBench(MultiRankBench):
         return calls, rounds, self._run_steps(entry, calls * rounds)
 
     def _run_steps(self, entry: StepCaseState, steps: int) -> StepBreakdown:
-        """So many steps, between those that fill the loop and those in which it drains."""
+        """Run the steps, after warm-up steps and before drain steps."""
         warm, cool = _warm_up_steps(entry), _drain_steps(entry)
         replies = self._workers.run_command("walk", {"steps": warm + steps + cool}, f"timing {entry.title}")
         entry.clock = str(replies[0]["clock"])
@@ -456,15 +484,21 @@ class StepBench(MultiRankBench):
 
 
 def _warm_up_steps(entry: StepCaseState) -> int:
-    """Steps before those that count: the first of a closed loop fills it, and waits for no token to come back."""
+    """Steps before the counted steps: a pipeline's first step only fills it.
+
+    It waits for no token to return.
+    """
     return int(entry.part.decode and entry.deployment.pp > 1)
 
 
 def _drain_steps(entry: StepCaseState) -> int:
-    """Steps behind them: without, the first stage would have nothing to do while the last micro-batches leave."""
+    """Steps after the counted steps: else the first stage would idle at the end.
+
+    The last microbatches are then still leaving.
+    """
     return int(entry.part.decode and entry.deployment.micro_batches > 1)
 
 
 def _segments_per_step(entry: StepCaseState) -> int:
-    """About as many as a rank traces in a step."""
+    """Approximate segments that a rank traces in a step."""
     return entry.deployment.micro_batches * (SEGMENTS_PER_LAYER * -(-entry.part.layers // entry.deployment.pp) + 8)

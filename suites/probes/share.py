@@ -1,8 +1,9 @@
-"""Measures whole models and the shares that ranks have of them, in the same passes: what is held together lies near.
+"""Probe of shares: the layers, or the LM head, that one rank computes.
 
-The parts of a share are timed in one walk: a layer's visit keeps what its walk gave of the head for the visit after.
-A sample is the slowest rank's time. Ranks that share a layer wait for each other at each of its messages, so of them
-the slowest counts anew in each stretch between two: what a stretch is late by, no later one brings back.
+Shares run in the same passes as whole models: compared cases lie close in time. One run times all parts of a share: a
+layer's visit keeps the head's samples for the next visit. A sample is the slowest rank's time. Ranks that share a layer
+wait for each other at each of its messages. So the slowest of them counts separately in each stretch between two
+messages: no later stretch makes up for a late one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,19 +35,19 @@ from suites.workers.launcher import RankPlan
 from suites.workers.pool import WorkerPool
 from suites.workers.process import Message
 
-# A share: what one rank computes of a model between two messages, and how many ranks compute theirs meanwhile.
+# A share: the computation of one rank between two messages, and the number of ranks that compute at once
 
 
 class Share(NamedTuple):
-    """Strings and integers only, for JSON.
+    """Share of a model that one rank computes; strings and integers only, for JSON.
 
     Attributes:
-        model: by its slug.
-        layers: that are kept of it, which say how large its vocabulary is.
+        model: slug of the model.
+        layers: layers kept of the model; they set the size of its vocabulary.
         tp: ranks that share every layer.
-        ranks: that compute at once, one share each; the others have nothing to do.
-        sequences: of the micro-batch, each of which adds a token.
-        context: tokens in each sequence's cache, the new one included.
+        ranks: ranks that compute at once, one share each; the remaining ranks are idle.
+        sequences: sequences of the microbatch, each of which adds a token.
+        context: tokens in each sequence's cache, including the new one.
         part: one of `specs.layer.SHARE_PARTS`.
     """
 
@@ -63,19 +64,19 @@ class Share(NamedTuple):
 
     @property
     def step(self) -> StepWorkload:
-        """The same as a step of a whole model."""
+        """Workload of the same step on a whole model."""
         return StepWorkload(self.model, self.layers, self.sequences, self.sequences, self.context)
 
     def deployment(self, stages: int) -> Deployment:
-        """Of so many stages the last is what each rank has."""
+        """Deployment with the given number of stages; each rank holds the last stage."""
         return Deployment(self.tp, stages, schedule="sync" if stages > 1 else "tp")
 
 
-# The axes of shares: what ranks compute, and how many at once, in the steps that the experiment would run.
+# Axes of shares: those of the steps that whole models run
 
 
 def add_shares(metafunc: pytest.Metafunc) -> None:
-    """Parametrise `share` and `how`: rivals next to each other, then the parts of one share.
+    """Parametrise `share` and `how`: rivals adjacent, then the parts of one share.
 
     Args:
         metafunc: pytest's view of the bench function.
@@ -87,12 +88,12 @@ def add_shares(metafunc: pytest.Metafunc) -> None:
 
 
 def share_cases(options: Options, device: Device, ranks: RankPlan) -> list[tuple[Share, StepRunConfig]]:
-    """Each once, of the deployments that these ranks can run: what cannot, the experiment tells."""
+    """Unique cases of the deployments that can run; whole models report the rest."""
     return list(dict.fromkeys(_all_share_cases(options, device, ranks)))
 
 
 def _all_share_cases(options: Options, device: Device, ranks: RankPlan) -> Iterator[tuple[Share, StepRunConfig]]:
-    """Rivals next to each other, though several deployments may have a share in common."""
+    """Cases with rivals adjacent; several deployments may have a share in common."""
     found: dict[Share, list[StepRunConfig]] = {}
     for deployment, part, how in step_cases(options, device, ranks.count, decode=True):
         if deployment.why_not(ranks.count, part.batch):
@@ -108,12 +109,15 @@ def _all_share_cases(options: Options, device: Device, ranks: RankPlan) -> Itera
             yield share, how
 
 
-# A case of a part of a rank's share.
+# A case of a part of a share
 
 
 @dataclass(kw_only=True)
 class ShareCaseState(CaseState):
-    """A layer, or what ends the last stage, on so many ranks at once; `skews` are those of the samples."""
+    """Case of a layer, or of the end of the last stage, on several ranks at once.
+
+    `skews`: seconds between the fastest and the slowest rank, per sample.
+    """
 
     share: Share
     deployment: Deployment
@@ -122,17 +126,17 @@ class ShareCaseState(CaseState):
 
     @property
     def title(self) -> str:
-        """Short, for reasons."""
+        """Short description for reasons."""
         return f"{self.share} by {self.case.implementation}"
 
     @property
     def timing_key(self) -> tuple[Share, str, str]:
-        """What the parts of a share have in common: they are timed in one walk."""
+        """Key that the parts of a share have in common: one run times them all."""
         return self.share._replace(part=""), self.case.dtype, self.case.implementation
 
     @property
     def calls_per_step(self) -> int:
-        """Of this part: a step is all layers that a rank has, and one end."""
+        """Calls of this part in a step, which runs all layers of a rank and one head."""
         return (
             self.deployment.split(self.share.step.scaled_model).stage_layers()[-1]
             if self.share.part == LAYER_SHARE
@@ -140,7 +144,7 @@ class ShareCaseState(CaseState):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What ranks are asked to run, for JSON."""
+        """Task that ranks run, for JSON."""
         return {
             "ranks": self.share.ranks,
             "deployment": asdict(self.deployment),
@@ -151,12 +155,12 @@ class ShareCaseState(CaseState):
         }
 
     def measurement(self) -> Measurement:
-        """What has been measured so far, with the skew between ranks."""
+        """Measurement so far, with the skew between ranks."""
         skew = median(self.skews) if self.skews and self.share.ranks > 1 else None
         return replace(super().measurement(), skew_seconds=skew)
 
     def restore(self, before: Measurement) -> None:
-        """Go on from what an interrupted run has measured."""
+        """Restore the samples of an interrupted run."""
         super().restore(before)
         self.skews = [] if before.skew_seconds is None else [before.skew_seconds]
 
@@ -164,7 +168,7 @@ class ShareCaseState(CaseState):
 def plan_share_case(
     name: str, device: Device, ranks: RankPlan, share: Share, question: str, how: StepRunConfig
 ) -> ShareCaseState:
-    """The case of a part of a share."""
+    """Plan the case of a part of a share."""
     impossible = why_not_split(share.deployment(1), share.step)
     shape = {"tokens": share.sequences, "batch": share.sequences, "context": share.context}
     of_layer, work, n, k, cold, laid = share.part == LAYER_SHARE, Work(), None, None, False, share.deployment(1)
@@ -204,7 +208,7 @@ def plan_share_case(
 
 
 def _why_not(device: Device, ranks: RankPlan, entry: ShareCaseState, how: StepRunConfig) -> str | None:
-    """One line on why this cannot run here; None if it can."""
+    """Return one line on why the case cannot run here, or None."""
     laid, step = entry.deployment, entry.share.step
     if reason := why_no_kernels(device, laid, how, step):
         return reason
@@ -214,10 +218,10 @@ def _why_not(device: Device, ranks: RankPlan, entry: ShareCaseState, how: StepRu
 
 
 def _choose_stages(device: Device, ranks: RankPlan, share: Share, dtype: str) -> tuple[Deployment, bool]:
-    """How many stages, of which each rank has the last; and whether a weight leaves the caches before its next use.
+    """Deployment whose last stage each rank holds, and whether its weights are cold.
 
-    As many as leave it cold. Where not even all layers do, those that compute at once stream the model once between
-    them, as in the experiment: ranks of a CPU share its caches.
+    Choose the most stages that leave weights cold. If even all layers do not, the ranks that compute at once stream the
+    model once between them, as in a whole model: ranks of a CPU share its caches.
     """
     model = share.step.scaled_model
     sharing = min(share.ranks, ranks.world.local_ranks) if ranks.kind == "cpu" else 1
@@ -236,17 +240,17 @@ PATIENCE = {"cpu": SamplingLimits(5e-3, 0.1, 0.05, 30.0), "cuda": SamplingLimits
 
 
 StretchSeconds = Sequence[Sequence[float]]
-"""Of each rank that computes the seconds of each stretch."""
+"""Seconds of each stretch, for each computing rank."""
 
 
 class TimedShare(NamedTuple):
-    """What a walk gave.
+    """Samples of one run of a share.
 
     Attributes:
         calls: steps that a sample spans.
-        samples: by part for each sample the slowest ranks' seconds, and by how much one rank was ahead of another.
-        clock: how it was taken.
-        load: what went to others meanwhile.
+        samples: (slowest rank's seconds, skew between ranks in seconds) of each sample, by part.
+        clock: name of the clock.
+        load: load of other processes meanwhile.
     """
 
     calls: int
@@ -256,11 +260,11 @@ class TimedShare(NamedTuple):
 
 
 class StepAndShareBench(StepBench):
-    """What visits to whole models and to shares have in common.
+    """Visits to whole models and to shares.
 
     Args:
-        crew: all ranks.
-        ranks: how many, and of what kind.
+        workers: all ranks.
+        ranks: number and device kind of the ranks.
         entries: all cases.
     """
 
@@ -272,10 +276,10 @@ class StepAndShareBench(StepBench):
         self._pending_samples: dict[tuple[object, str], list[TimedShare]] = {}
 
     def ensure_started(self) -> None:
-        """Start the ranks unless they run; of ranks that are new nothing is known.
+        """Start the ranks unless they run, and drop errors and samples of earlier ranks.
 
         Raises:
-            RankLostError: one does not arrive.
+            RankLostError: a rank does not arrive.
         """
         if not self._workers.is_running:
             self._errors.clear()
@@ -283,7 +287,7 @@ class StepAndShareBench(StepBench):
         super().ensure_started()
 
     def visit(self, entry: CaseState, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where a result is wrong."""
+        """Samples of one visit; none if a result is wrong."""
         if not isinstance(entry, ShareCaseState):
             return super().visit(entry, share)  # type: ignore[arg-type]
         self.ensure_started()
@@ -302,7 +306,7 @@ class StepAndShareBench(StepBench):
         return tuple(seconds / entry.calls_per_step for seconds, _ in found)
 
     def _verify_share(self, entry: ShareCaseState) -> bool:
-        """Whether this part of every rank's share is right."""
+        """Return whether this part of every rank's share is right."""
         if entry.timing_key not in self._errors:
             self._errors[entry.timing_key] = self._workers.run_command("prove", {}, f"checking {entry.title}")
         part, dtype = entry.share.part, entry.case.dtype
@@ -310,9 +314,9 @@ class StepAndShareBench(StepBench):
         return self._record_check(entry, replies, RTOL[dtype] if part == LAYER_SHARE else logits_rtol(dtype, 0))
 
     def _time_share(self, entry: ShareCaseState, share: float) -> TimedShare:
-        """Samples of all parts; the others are kept for their own visits.
+        """Samples of all parts of a share; the head's are kept for its own visit.
 
-        A first visit learns from one step how long it takes; where that is all that a visit has time for, it counts.
+        A first visit times one step. If a visit has time for no more, that step is the sample.
         """
         patience, before = self._share_patience, cpu_seconds(self._workers.processes)
         first = None if entry.timing_key in self._once else self._time_steps(entry, 1)
@@ -321,7 +325,7 @@ class StepAndShareBench(StepBench):
         once = self._once[entry.timing_key]
         calls = min(MAX_STEPS, ceil(patience.span_seconds / once))
         rounds = max(1, min(MAX_ROUNDS, MAX_STEPS // calls, int(share * patience.visit_seconds / (calls * once))))
-        warm = int(once < patience.visit_seconds)  # what a longer one has to load first is little of it
+        warm = int(once < patience.visit_seconds)  # loading is a small part of a longer step
         clock, _, seconds = first if first and not warm else self._time_steps(entry, warm + calls * rounds)
         samples = {part: _samples(of[warm:], calls, entry.share.tp) for part, of in seconds.items()}
         load = contention(before, cpu_seconds(self._workers.processes)) if self._kind == "cpu" else None
@@ -331,7 +335,7 @@ class StepAndShareBench(StepBench):
         return walked
 
     def _time_steps(self, entry: ShareCaseState, steps: int) -> tuple[str, float, dict[str, list[StretchSeconds]]]:
-        """The clock, seconds of a whole step, and by part the steps."""
+        """Clock, seconds of a whole step, and stretches of each step by part."""
         replies = self._workers.run_command("walk", {"steps": steps}, f"timing {entry.title}")[: entry.share.ranks]
         seconds: dict[str, list[StretchSeconds]] = {
             part: list(zip(*(reply["seconds"][part] for reply in replies), strict=True)) for part in SHARE_PARTS
@@ -340,7 +344,7 @@ class StepAndShareBench(StepBench):
 
 
 def _samples(steps: Sequence[StretchSeconds], calls: int, tp: int) -> list[tuple[float, float]]:
-    """Of so many steps each, the seconds of a step and its skew."""
+    """Seconds per step and skew of each sample of `calls` steps."""
     return [_sample(steps[start : start + calls], tp) for start in range(0, len(steps), calls)]
 
 

@@ -1,8 +1,8 @@
-"""A bare loop of one all-reduce, with nothing of ours in it: what the probes are held against.
+"""Bare loop of one all-reduce: the baseline for the overhead of the suites.
 
     python -m suites.workers.bare RANK RANKS PORT BYTES
 
-For every line `N` on its input it makes N calls and prints the seconds a call.
+For every input line `N`, make N calls and print the seconds per call.
 """
 
 import sys
@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 
 def main() -> None:
-    """Join, then answer each line until the input ends."""
+    """Join the ranks, then answer each line until the input ends."""
     rank, ranks, port, size = map(int, sys.argv[1:])
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)

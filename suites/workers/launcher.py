@@ -1,4 +1,7 @@
-"""Which of how many processes this is: started alone, or by torchrun, srun or mpirun."""
+"""Ranks of a run: launcher variables, connection to rank 0, number and kind.
+
+A process starts alone, or by torchrun, srun or mpirun.
+"""
 
 import os
 import re
@@ -20,7 +23,7 @@ from suites.environment import gpu_links
 from suites.workers.process import MessageChannel
 
 DEFAULT_PORT = 29_500
-"""Where rank 0 listens unless MASTER_PORT says otherwise: torch's own default."""
+"""Default of MASTER_PORT, where rank 0 listens: torch's own default."""
 MAX_PORT = 65_535
 LAUNCHER_VARIABLES = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
@@ -28,19 +31,19 @@ LAUNCHER_VARIABLES = {
     "mpirun": tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
     "mpirun (MPICH)": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 }
-"""Variables by which each launcher tells a process its rank, the ranks, and both on its host."""
+"""Variables of rank and number of ranks, in total and on this host, by launcher."""
 NON_SRUN_STEP_IDS = ("4294967291", "4294967290", "batch", "interactive")
-"""What Slurm calls the step of a batch script, by number in older versions."""
+"""Slurm's names for the step of a batch script; older versions use the numbers."""
 
 
 class LaunchedRank(NamedTuple):
-    """A process among those that a launcher started.
+    """Process that a launcher started.
 
     Attributes:
-        rank, ranks: this one of how many.
+        rank, ranks: rank of this process, and number of ranks.
         local_rank, local_ranks: the same on this host.
         launcher: torchrun, srun or mpirun.
-        address, port: where rank 0 can be reached.
+        address, port: address and port of rank 0.
     """
 
     rank: int
@@ -56,10 +59,10 @@ class LaunchedRank(NamedTuple):
 
 
 def find_launched_rank(environment: Mapping[str, str] = os.environ) -> LaunchedRank | None:
-    """This process's place; None where nobody started several.
+    """Return this process's rank, or None if no launcher started several.
 
     Raises:
-        UserError: what the launcher says is no number or contradicts itself, or where rank 0 is cannot be known.
+        UserError: a launcher's variable is no number, variables contradict each other, or rank 0's address is unknown.
     """
     for launcher, names in LAUNCHER_VARIABLES.items():
         if names[0] in environment and names[1] in environment and (launcher != "srun" or _is_srun_step(environment)):
@@ -68,7 +71,10 @@ def find_launched_rank(environment: Mapping[str, str] = os.environ) -> LaunchedR
 
 
 def _is_srun_step(environment: Mapping[str, str]) -> bool:
-    """Whether srun started it: inside an allocation a plain shell has the job's variables too."""
+    """True if srun started this process, and not a shell inside an allocation.
+
+    The shell has the job's variables too.
+    """
     return environment.get("SLURM_STEP_ID", "batch") not in NON_SRUN_STEP_IDS
 
 
@@ -79,7 +85,7 @@ def _read_launched_rank(launcher: str, names: tuple[str, ...], environment: Mapp
     if rank >= ranks:
         raise UserError(f"{names[0]} is {rank} where {names[1]} is {ranks}; ranks go from 0 to {ranks - 1}")
     local_rank = _parse_number(names[2], environment.get(names[2], str(rank)))
-    # Slurm's 4(x2),3 says four on each of two hosts, then three
+    # Slurm's 4(x2),3 means four on each of two hosts, then three
     local_ranks = _parse_number(names[3], environment.get(names[3], str(ranks)).split("(")[0].split(",")[0])
     short = launcher.split(" ")[0]
     address = _leader_address(short, environment, alone=local_ranks == ranks)
@@ -104,7 +110,7 @@ def _leader_address(launcher: str, environment: Mapping[str, str], *, alone: boo
 
 
 def first_host(nodes: str) -> str:
-    """The first of Slurm's node list: gpu[003-010,12],login -> gpu003."""
+    """First host of Slurm's node list: gpu[003-010,12],login -> gpu003."""
     found = re.match(r"(?:[^\[\],]|\[\d[^\]]*\])+", nodes)
     if not found:
         raise UserError(f"SLURM_STEP_NODELIST is {nodes!r}, which names no host; set MASTER_ADDR to that of rank 0")
@@ -118,18 +124,18 @@ def _leader_port(launcher: str, environment: Mapping[str, str]) -> int:
             raise UserError(f"MASTER_PORT is {port}; ports go from 1 to {MAX_PORT}")
         return port
     job = environment.get("SLURM_JOB_ID", "") if launcher == "srun" else ""
-    return 20_000 + int(job) % 20_000 if job.isdecimal() else DEFAULT_PORT  # two jobs on one host must not meet
+    return 20_000 + int(job) % 20_000 if job.isdecimal() else DEFAULT_PORT  # two jobs on one host need different ports
 
 
-# How the processes that a launcher started find rank 0's: under torchrun its store says where that listens.
+# Connection of the launched processes to rank 0
 #
-# Under srun and mpirun it listens at MASTER_ADDR and MASTER_PORT.
+# Under torchrun its store holds rank 0's port. Under srun and mpirun rank 0 listens at MASTER_ADDR and MASTER_PORT.
 
 RETRY_SECONDS = 0.2
 
 
 def listen_as_leader(leader: LaunchedRank, timeout_seconds: float) -> socket.socket:
-    """Rank 0's end.
+    """Open rank 0's listening socket.
 
     Raises:
         UserError: the port is taken, or the address is not this host's.
@@ -148,10 +154,10 @@ def listen_as_leader(leader: LaunchedRank, timeout_seconds: float) -> socket.soc
 
 
 def connect_to_leader(launched: LaunchedRank, timeout_seconds: float) -> MessageChannel:
-    """The way to rank 0, which may start later.
+    """Connect to rank 0, which may start later.
 
     Raises:
-        UserError: it cannot be reached in time.
+        UserError: rank 0 cannot be reached in time.
     """
     deadline, port = time.monotonic() + timeout_seconds, launched.port
     why = ""
@@ -170,14 +176,14 @@ def connect_to_leader(launched: LaunchedRank, timeout_seconds: float) -> Message
 
 
 def to_channel(connection: socket.socket) -> MessageChannel:
-    """A socket for whole messages; short ones are not held back."""
+    """Wrap a socket for whole messages; TCP_NODELAY sends short messages at once."""
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return MessageChannel(Connection(connection.detach()))
 
 
 def _has_torchrun_agent() -> bool:
-    """Whether torchrun's agent listens at the port itself."""
+    """Return whether torchrun's agent itself listens at the port."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
@@ -195,9 +201,9 @@ def _port_key() -> str:
 
 
 def network_interface(place: LaunchedRank) -> str | None:
-    """The network interface that reaches rank 0's host; None where that cannot be told.
+    """Network interface that reaches rank 0's host, or None if unknown.
 
-    gloo would ask for the address of this host's own name, which often is the loopback's.
+    gloo would look up the address of this host's own name, which often is the loopback's.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -209,22 +215,22 @@ def network_interface(place: LaunchedRank) -> str | None:
     return next((name for name, addresses in found if any(one.address == own for one in addresses)), None)
 
 
-# How many ranks a run has, and of what kind: known before any is started.
+# Number and kind of a run's ranks, known before any starts
 
 DEFAULT_CPU_RANKS = 2
-"""Ranks on a CPU unless asked otherwise: the least that talk."""
+"""Default number of ranks on a CPU: the fewest that communicate."""
 MAX_CPU_RANKS = 64
 LOOPBACK_INTERFACE = next((name for name in ("lo", "lo0") if name in psutil.net_if_addrs()), None)
 
 
 @dataclass(frozen=True)
 class RankPlan:
-    """The ranks of a run.
+    """Ranks of a run.
 
     Attributes:
-        count: how many; 1 where there is nobody to talk to.
+        count: number of ranks; 1 if there is no communication.
         kind: torch's device name, cpu or cuda.
-        launched_rank: this process's, where a launcher started several.
+        launched_rank: this process's rank, if a launcher started several.
     """
 
     count: int
@@ -233,26 +239,27 @@ class RankPlan:
 
     @property
     def world(self) -> World:
-        """As rank 0 sees it, for planning."""
+        """World as rank 0 sees it, for planning."""
         local = self.launched_rank.local_ranks if self.launched_rank else self.count
         return World(0, self.count, 0, local, self.kind, self.launched_rank.launcher if self.launched_rank else "own")
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process measures and writes."""
+        """True for the process that measures and writes."""
         return self.launched_rank is None or self.launched_rank.rank == 0
 
     def why_not(self) -> str | None:
-        """Why nothing can be measured between ranks; None if it can."""
+        """Return why nothing can be measured between ranks, or None."""
         if self.count > 1:
             return None
         return "one GPU is one rank, with nobody to talk to; `make gpu` checks ranks that share a GPU"
 
 
 def rank_environment(ranks: RankPlan) -> dict[str, str]:
-    """Variables of the ranks' processes: gloo talks over the loopback on one host, else over what reaches rank 0.
+    """Variables of the ranks' processes: the network interface for gloo.
 
-    Left to itself it looks up this host's name, which may not resolve, or to an address that others cannot reach.
+    It is the loopback on one host, else the interface that reaches rank 0. By default gloo looks up this host's name.
+    It may not resolve, or give an address that other hosts cannot reach.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return {}
@@ -261,7 +268,7 @@ def rank_environment(ranks: RankPlan) -> dict[str, str]:
 
 
 def rank_info(ranks: RankPlan) -> dict[str, Any]:
-    """For `machine_info`."""
+    """Ranks, hosts and launcher, for `machine_info`."""
     if ranks.count == 1:
         return {"ranks": 1}
     return {
@@ -272,7 +279,7 @@ def rank_info(ranks: RankPlan) -> dict[str, Any]:
 
 
 def find_transport(ranks: RankPlan, hosts: int, pair: tuple[int, int] | None) -> str | None:
-    """The one kind of link that all ranks, or a pair of them, talk over; None for several, or where nothing tells."""
+    """Link between all ranks, or of a pair; None if mixed or unknown."""
     if ranks.kind == "cpu":
         return "loopback" if hosts == 1 else "network"
     if hosts > 1:
@@ -285,10 +292,10 @@ def find_transport(ranks: RankPlan, hosts: int, pair: tuple[int, int] | None) ->
 
 
 def plan_ranks(requested: int | None, kind: str) -> RankPlan:
-    """The ranks that a launcher started, or those to start: one a GPU, on a CPU two.
+    """Ranks of a launcher, or ranks to start: by default one per GPU, two on a CPU.
 
     Raises:
-        UserError: more than there are GPUs, or another count than the launcher's.
+        UserError: more ranks than GPUs, a CPU count out of range, or another count than the launcher's.
     """
     launched = find_launched_rank()
     if launched:

@@ -1,7 +1,7 @@
-"""All ranks as one: started together, told the same, ended together when one is lost.
+"""Pool of all ranks: start them, send commands, and end all when one is lost.
 
-The parent watches. A rank that dies closes its pipe, one that is stopped falls silent, one that hangs says where it is:
-whatever happens, a command is over after its limit, and the reason names the rank.
+The parent detects each failure. A rank that dies closes its pipe, a stopped rank sends no heartbeat, and a hanging
+rank's heartbeat names its function. So every command ends within its limit, and the reason names the rank.
 """
 
 import time
@@ -28,23 +28,23 @@ from suites.workers.process import (
 )
 
 GRACE_SECONDS = 2.0
-"""How long the others are waited for once one rank has failed: whoever caused it may be about to say so."""
+"""Wait for other ranks after a failure: the cause may be about to report."""
 SHUTDOWN_SECONDS = 3.0
 NO_VARIABLES: Mapping[str, str] = {}
 JOIN_ACTIVITY = "joining the others"
 SETUP_COMMANDS = ("draw", "build", "share")
-"""Commands that set a case up: a rank that fails at one is well, and can be asked for another case."""
+"""Commands that set a case up: a rank that fails can take another case."""
 SECONDARY_ERRORS = ("closed by peer", "reset by peer", "timed out", "timeout", "broken pipe", "connection refused")
-"""What a rank says when it is another's death that it noticed."""
+"""Texts of errors by which a rank notices another rank's death."""
 
 
 class WorkerPool:
-    """The ranks of a run.
+    """Ranks of a run.
 
     Args:
-        muster: where they come from.
+        spawner: starts the ranks.
         kind: cpu or cuda.
-        timeout_seconds: the longest that starting, or one command, may take.
+        timeout_seconds: limit of the start, and of each command.
     """
 
     def __init__(self, spawner: Spawner, kind: str, timeout_seconds: float) -> None:
@@ -56,22 +56,22 @@ class WorkerPool:
 
     @property
     def is_running(self) -> bool:
-        """Whether the ranks are there."""
+        """True while the ranks run."""
         return bool(self._handles)
 
     @property
     def processes(self) -> list[int]:
-        """The ranks' processes on this host."""
+        """Process ids of the ranks on this host."""
         return [link.pid for link in self._handles if hasattr(link, "pid")]
 
     def start(self, first: Mapping[str, str] = NO_VARIABLES) -> None:
-        """Start all ranks and let them find each other.
+        """Start all ranks and connect them.
 
         Args:
             first: variables of rank 0 alone.
 
         Raises:
-            RankLostError: one does not arrive.
+            RankLostError: a rank does not arrive.
         """
         self._generation += 1
         self._handles = self._spawner.start(first)
@@ -86,7 +86,11 @@ class WorkerPool:
         self.hosts = len({reply["host"] for reply in replies})
 
     def _worlds(self) -> list[World]:
-        """The parent's limit ends a wait, not the ranks': a rank that gives up says nothing of who is to blame."""
+        """World of each rank.
+
+        The ranks' own limit exceeds the parent's: the parent must end a wait, because a rank that gives up cannot say
+        which rank is at fault.
+        """
         ranks, launcher, patience = len(self._handles), self._spawner.launcher, 2 * self._timeout + GRACE_SECONDS
         return [
             World(link.rank, ranks, *link.local, self._kind, launcher, patience, generation=self._generation)
@@ -96,17 +100,17 @@ class WorkerPool:
     def run_command(
         self, command: str, arguments: Message, doing: str, each: Callable[[int], Message] = lambda _: {}
     ) -> list[Message]:
-        """Tell every rank the same and wait for all answers, in the order of ranks.
+        """Send a command to every rank and return all replies, in the order of ranks.
 
         Args:
-            command: what to do.
-            arguments: what with.
-            doing: what a reason calls it.
-            each: what a rank is told besides.
+            command: name of the command.
+            arguments: arguments for all ranks.
+            doing: name of the activity in reasons.
+            each: further arguments by rank.
 
         Raises:
-            CaseRefusedError: a rank cannot, and all are well.
-            RankLostError: a rank is gone or hangs. The others were ended too.
+            CaseRefusedError: a rank cannot run the case, and all ranks are healthy.
+            RankLostError: a rank is gone or hangs. All ranks were ended.
         """
         self._turn += 1
         try:
@@ -156,13 +160,13 @@ class WorkerPool:
         return replies
 
     def end(self) -> None:
-        """End every rank's process; nothing to do where none runs."""
+        """End every rank's process, if any runs."""
         links, self._handles, self._store = self._handles, [], None
         for link in links:
             link.end()
 
     def close(self) -> None:
-        """End the ranks for good."""
+        """Shut the ranks and the spawner down."""
         for link in self._handles:
             link.send({"do": "end"})
         deadline, open_ones = time.monotonic() + SHUTDOWN_SECONDS, list(self._handles)
@@ -174,12 +178,15 @@ class WorkerPool:
 
 
 def _failures_by_rank(replies: Mapping[int, Message]) -> dict[int, str]:
-    """By rank, why it could not do what it was told."""
+    """Errors by rank."""
     return {rank: reply["failed"] for rank, reply in replies.items() if "failed" in reply}
 
 
 def _failure_summary(failed: dict[int, str], doing: str) -> str:
-    """What went wrong first: not what a rank noticed of another's failure, and once where all say the same."""
+    """Summary of the first failures.
+
+    Errors caused by another rank's failure are left out. An error that all ranks share appears once.
+    """
     causes = {
         rank: why for rank, why in failed.items() if not any(word in why.lower() for word in SECONDARY_ERRORS)
     } or failed
@@ -195,7 +202,10 @@ def _death_summary(died: dict[int, str]) -> str:
 def _silence_summary(
     missing: Sequence[WorkerHandle], beats: dict[int, tuple[float, Message]], doing: str, limit: float
 ) -> str:
-    """Who does not answer: those that give no sign of life, or else all that were waited for and where they are."""
+    """Ranks that do not answer: those without heartbeat, or all that are missing.
+
+    The latter appear with their current function.
+    """
     now = time.monotonic()
     unheard = [link.rank for link in missing if not beats[link.rank][1]]
     if unheard and doing == JOIN_ACTIVITY:
@@ -211,23 +221,23 @@ def _rank_list(ranks: Sequence[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
-# What every bench of ranks shares: to start them, to end a case that loses one, to end a run that loses several.
+# Visits to cases of all ranks: start the ranks, end a case that loses a rank, end a run that loses several
 
 MAX_FAILED_STARTS = 2
-"""Times that ranks which once ran are started anew in vain before the run ends."""
+"""Failed restarts of ranks before the run ends."""
 MAX_LOSSES_IN_A_ROW = 3
-"""Cases that may end a rank one after another before the machine is taken to be at fault."""
+"""Consecutive cases that lose a rank before the machine counts as faulty."""
 
 
 class MultiRankBench:
-    """What visits to cases of all ranks share: the ranks, and which cases were checked.
+    """Visits to cases of all ranks: workers, and the cases verified so far.
 
     Args:
-        crew: all ranks.
-        ranks: how many, and of what kind.
+        workers: all ranks.
+        ranks: number and device kind of the ranks.
         entries: all cases.
-        limits: how long to measure.
-        remedy: what to do about a case that takes too much memory.
+        limits: sampling limits.
+        remedy: advice for a case that needs too much memory.
     """
 
     runs_in_process = False
@@ -243,15 +253,15 @@ class MultiRankBench:
         self._has_started = False
 
     def visit(self, entry: Any, share: float) -> tuple[float, ...]:
-        """Samples of one visit; none where a result is wrong."""
+        """Samples of one visit; none if a result is wrong."""
         raise NotImplementedError
 
     def lost(self) -> str:
-        """Why no more ranks are started; empty while they are."""
+        """Return why no more ranks are started; empty while they are."""
         return self._lost
 
     def describe_error(self, _: CaseState, error: Exception) -> str:
-        """One line on what ended a case."""
+        """Return one line on the error that ended a case."""
         if isinstance(error, RankLostError):
             self._in_a_row += 1
             if self._in_a_row >= MAX_LOSSES_IN_A_ROW and not self._lost:
@@ -262,10 +272,11 @@ class MultiRankBench:
         return text
 
     def ensure_started(self) -> None:
-        """Start the ranks unless they run; ranks that are new check every case again.
+        """Start the ranks unless they run; new ranks verify every case again.
 
         Raises:
-            RankLostError: one does not arrive. Those that never came are not tried again, nor others time after time.
+            RankLostError: a rank does not arrive. There is no retry after a failed first start or repeated failed
+                restarts.
         """
         if self._workers.is_running:
             return
@@ -282,22 +293,25 @@ class MultiRankBench:
         self._has_started, self._failed_starts = True, 0
 
     def _label(self, entry: CaseState) -> dict[str, Any]:
-        """What a rank's ranges call a case."""
+        """Label of a case in the ranks' NVTX ranges."""
         return {"name": entry.case.name, "question": entry.case.question, "number": self._numbers[id(entry)]}
 
     def _record_check(self, entry: CaseState, replies: Sequence[Message], limit: float) -> bool:
-        """Whether every rank's result is right; the worst error is kept, and a case that is right is checked."""
+        """Record the worst error; return whether every rank's result is right.
+
+        A right case counts as verified.
+        """
         entry.check(_worst_error(replies), limit)
         if entry.failed is None:
             self._verified.add(self._numbers[id(entry)])
         return entry.failed is None
 
     def _is_verified(self, entry: CaseState) -> bool:
-        """Whether these ranks' results were right before."""
+        """Return whether these ranks' results were right before."""
         return self._numbers[id(entry)] in self._verified
 
 
 def _worst_error(replies: Sequence[Message]) -> float:
-    """The largest error; NaN, which JSON has not, where a rank found an element that was not written."""
-    errors = [float(reply["error"]) for reply in replies if reply["error"] is not None]  # float("nan") is one
+    """Largest error; NaN, which JSON lacks, if a rank found an unwritten element."""
+    errors = [float(reply["error"]) for reply in replies if reply["error"] is not None]  # float("nan") parses "nan"
     return nan if any(map(isnan, errors)) else max(errors, default=nan)

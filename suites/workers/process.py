@@ -1,4 +1,7 @@
-"""One rank's process: started with a pipe, watched, and ended by its parent."""
+"""Process of one rank on this host, its messages, and the task of a case.
+
+The parent starts a process with a pipe, watches it and ends it.
+"""
 
 import json
 import os
@@ -18,21 +21,19 @@ from typing import Any, Protocol
 from comm.backend import World
 from comm.collective import Role
 
-# How the parent reaches one rank: a process of its own on this host, or one that another process keeps for it.
-
-# Messages between the processes of a run: JSON over a connection, one object each.
+# Messages between the processes of a run: one JSON object each
 #
-# No pickles: they would run whatever the other side sends.
+# Pickles are unsafe: they would run code that the other side sends.
 
 Message = dict[str, Any]
 HEARTBEAT_SECONDS = 1.0
-"""How often a process tells that it lives."""
+"""Interval of heartbeats."""
 HEARTBEAT_TIMEOUT_SECONDS = 3.5
-"""After which it is taken not to."""
+"""Time without a heartbeat after which a process counts as stopped."""
 
 
 class MessageChannel:
-    """One end of a connection; several threads may tell, one hears.
+    """One end of a connection; several threads may send, one receives.
 
     Args:
         connection: a pipe or a socket.
@@ -43,7 +44,7 @@ class MessageChannel:
         self._lock = Lock()
 
     def send(self, message: Message) -> bool:
-        """Send; False when the other side is gone."""
+        """Send a message; return False if the other side is gone."""
         try:
             with self._lock:
                 self.connection.send_bytes(json.dumps(message, allow_nan=False).encode())
@@ -52,7 +53,7 @@ class MessageChannel:
         return True
 
     def receive(self) -> Message | None:
-        """What has arrived, waiting for it; None when the other side is gone or sends what is no message."""
+        """Wait for a message; None if the other side is gone or sent no JSON object."""
         try:
             message = json.loads(self.connection.recv_bytes(2**24))
         except (EOFError, OSError, ValueError):
@@ -60,35 +61,35 @@ class MessageChannel:
         return message if isinstance(message, dict) else None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.connection.close()
 
 
 class WorkerHandle(Protocol):
-    """The parent's side of one rank."""
+    """Parent's handle of one rank."""
 
     rank: int
     local: tuple[int, int]
     wire: MessageChannel
 
     def send(self, message: Message) -> bool:
-        """Send a command; False when the rank is gone."""
+        """Send a command; return False if the rank is gone."""
 
     def receive(self) -> Message:
-        """What the rank said, waiting for it; `died` says how it ended."""
+        """Wait for a message of the rank; `died` says how it ended."""
 
     def mark_silent(self) -> None:
-        """Note that the rank has fallen silent: whoever keeps it may have too."""
+        """Note that the rank is silent: the process that keeps it may be silent too."""
 
     def end(self) -> None:
-        """End the rank's process and all that it started."""
+        """End the rank's process and all its children."""
 
 
 class Spawner(Protocol):
-    """Where the ranks of a run come from.
+    """Starter of a run's ranks.
 
     Attributes:
-        address: of the host that all ranks can reach the parent at.
+        address: host address at which all ranks can reach the parent.
     """
 
     ranks: int
@@ -96,40 +97,40 @@ class Spawner(Protocol):
     launcher: str
 
     def start(self, first: Mapping[str, str]) -> list[WorkerHandle]:
-        """Start every rank's process anew; rank 0's is given the variables `first` besides.
+        """Start every rank's process; rank 0 also gets the variables `first`.
 
         Raises:
-            RankLostError: one of them cannot be started any more.
+            RankLostError: a rank cannot be started any more.
         """
 
     def close(self) -> None:
-        """Let go of all."""
+        """Release all ranks."""
 
 
 class RankLostError(Exception):
-    """A rank died, hung or failed in the middle of a collective: all of them have to be started anew."""
+    """A rank died, hung or failed in a collective: all ranks must restart."""
 
 
 class CaseRefusedError(Exception):
-    """A rank cannot run this case; all are well."""
+    """A rank cannot run this case; all ranks are healthy."""
 
 
-# What all ranks are asked to run: a case in a form that can be told to another process.
+# Task of all ranks: a case as JSON for another process
 
 
 @dataclass(frozen=True)
 class CollectiveTask:
-    """One case.
+    """Collective case to run.
 
     Attributes:
-        op: the collective, by its name.
-        backend: what carries it, by its name.
-        dtype: of the message.
-        elements: of the message, as specs/traffic.py means it.
-        row: elements of a row of it: hidden, where a norm follows; else 1.
+        op: name of the collective.
+        backend: name of the backend.
+        dtype: dtype of the message.
+        elements: elements of the message, as specs/traffic.py defines it.
+        row: elements of a row: hidden if a norm follows, else 1.
         launch: graph or eager.
         gap_seconds: idle time before each call.
-        source, target: the ranks that talk, where the others wait.
+        source, target: communicating ranks, if the other ranks wait.
     """
 
     op: str
@@ -143,29 +144,29 @@ class CollectiveTask:
     target: int = 1
 
     def role(self, world: World, *, in_place: bool) -> Role:
-        """What a rank does in it."""
+        """Role of a rank in the collective."""
         return Role(world.rank, world.ranks, self.elements, self.row, in_place, self.source, self.target)
 
     def to_json(self) -> dict[str, Any]:
-        """For JSON."""
+        """Fields of the task, for JSON."""
         return asdict(self)
 
 
 ROOT = Path(__file__).parent.parent.parent
 WORKER_COMMAND = (sys.executable, "-m", "suites.workers.worker")
-"""The program of a rank; its last argument is the pipe's file descriptor."""
+"""Program of a rank; its last argument is the pipe's file descriptor."""
 LAST_OUTPUT_LINES = 3
-"""Lines of a dead rank's output that are told."""
+"""Lines of a dead rank's output in a reason."""
 
 
 class WorkerProcess:
-    """The process of one rank on this host.
+    """Process of one rank on this host.
 
     Args:
-        rank: its number.
-        environment: variables that it is given besides this process's own.
-        log: file of what it prints.
-        local: its number on this host, and how many ranks the host has.
+        rank: rank of the process.
+        environment: variables besides this process's own.
+        log: file for its output.
+        local: rank on this host, and ranks of the host.
     """
 
     def __init__(self, rank: int, environment: Mapping[str, str], log: Path, local: tuple[int, int]) -> None:
@@ -181,29 +182,29 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the parent; what the rank starts ends with it
+                start_new_session=True,  # Ctrl-C goes to the parent; the rank's children end with it
             )
         theirs.close()
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """Process id."""
         return self._process.pid
 
     def send(self, message: Message) -> bool:
-        """Send a command; False when the rank is gone."""
+        """Send a command; return False if the rank is gone."""
         return self.wire.send(message)
 
     def receive(self) -> Message:
-        """What the rank said; how it ended when it is gone."""
+        """Wait for a message; if the rank is gone, how it ended."""
         return self.wire.receive() or {"died": self._exit_reason()}
 
     def mark_silent(self) -> None:
-        """It is this process that keeps it."""
+        """No-op for local workers."""
 
     def end(self) -> None:
-        """End the rank and all that it started, stopped or not."""
-        if self._process.returncode is None:  # else its number may be another's by now
+        """End the rank and all its children, even if stopped."""
+        if self._process.returncode is None:  # else another process may have the id by now
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
@@ -214,14 +215,14 @@ class WorkerProcess:
             status = self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             return "closed its connection"
-        if status == -signal.SIGKILL:  # from outside: it had no time for words
+        if status == -signal.SIGKILL:  # killed from outside, so without a message
             return "was killed by SIGKILL (out of memory? see the kernel's log)"
         words = " | ".join(self.last_output())
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return how + (f": {words}" if words else "")
 
     def last_output(self) -> list[str]:
-        """The last lines that the rank printed."""
+        """Last lines that the rank printed."""
         try:
             lines = self._log.read_text(errors="replace").splitlines()
         except OSError:
@@ -229,15 +230,15 @@ class WorkerProcess:
         return [line.strip()[:200] for line in lines if line.strip()][-LAST_OUTPUT_LINES:]
 
 
-# Ranks that the suites start themselves: one a GPU, or as many as asked for on a CPU.
+# Ranks that the suites start themselves: one per GPU, or the requested number on a CPU
 
 
 class LocalSpawner:
-    """All ranks on this host.
+    """Starter of all ranks on this host.
 
     Args:
-        ranks: how many.
-        environment: variables that each is given.
+        ranks: number of ranks.
+        environment: variables of each rank.
     """
 
     address = "127.0.0.1"
@@ -248,7 +249,7 @@ class LocalSpawner:
         self._logs = tempfile.TemporaryDirectory(prefix="shardbench-ranks-")
 
     def start(self, first: Mapping[str, str]) -> list[WorkerHandle]:
-        """A process for each."""
+        """Start a process for each rank."""
         own = [{**self._environment, **(first if rank == 0 else {})} for rank in range(self.ranks)]
         return [
             WorkerProcess(rank, own[rank], Path(self._logs.name) / f"rank-{rank}.log", (rank, self.ranks))
@@ -256,5 +257,5 @@ class LocalSpawner:
         ]
 
     def close(self) -> None:
-        """Remove what the ranks printed."""
+        """Remove the ranks' logs."""
         self._logs.cleanup()

@@ -1,4 +1,7 @@
-"""Ranks that a launcher started, as rank 0's process sees them: it leads, and the others keep a rank each for it."""
+"""Ranks of a launcher: rank 0's process leads, the rest keep a rank each.
+
+The keeper of a rank starts, watches and ends its process, and passes on commands and replies.
+"""
 
 import tempfile
 import threading
@@ -19,14 +22,14 @@ from suites.workers.process import (
     WorkerProcess,
 )
 
-# What every process but rank 0's does under a launcher: it keeps its rank's process and does as the leader says.
+# Keepers: every launched process except rank 0's
 
 
 def run_follower(launched: LaunchedRank, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
-    """Keep one rank's process for the leader until it says that the run is over.
+    """Keep one rank's process for the leader until the run is over.
 
     Raises:
-        UserError: the leader cannot be reached, refuses, or falls silent.
+        UserError: the leader cannot be reached, refuses, or is silent.
     """
     channel = connect_to_leader(launched, timeout_seconds)
     channel.send(
@@ -57,7 +60,7 @@ def run_follower(launched: LaunchedRank, plan: str, timeout_seconds: float, envi
                     if "refused" in command:
                         raise UserError(command["refused"])
                     if command["do"] == "over":
-                        channel.connection.poll(timeout_seconds)  # launchers end all with the first
+                        channel.connection.poll(timeout_seconds)  # launchers end all processes with the first that ends
                         return
                     generation = command.get("generation", generation)
                     worker = _execute_command(command, worker, launched, environment, log)
@@ -97,7 +100,7 @@ HANDSHAKE_SECONDS = 5.0
 
 
 class RemoteWorker:
-    """A rank whose process another process keeps."""
+    """Rank whose process another process keeps."""
 
     def __init__(self, wire: MessageChannel, hello: Message) -> None:
         self.wire, self.rank = wire, int(hello["rank"])
@@ -105,11 +108,11 @@ class RemoteWorker:
         self.gone, self.generation, self._heard = "", 0, time.monotonic()
 
     def send(self, message: Message) -> bool:
-        """Send through its keeper."""
+        """Send through the rank's keeper."""
         return self.wire.send(message)
 
     def receive(self) -> Message:
-        """What the rank or its keeper says."""
+        """Wait for a message of the rank or its keeper."""
         message = self.wire.receive()
         if message is None:
             self.gone = f"rank {self.rank}'s process is gone"
@@ -118,35 +121,38 @@ class RemoteWorker:
         return message if message.get("generation") == self.generation else {"old": message}
 
     def start(self) -> None:
-        """Have a process started.
+        """Tell the keeper to start a process.
 
         Raises:
-            RankLostError: its keeper is gone.
+            RankLostError: the keeper is gone.
         """
         self.generation += 1
         if self.gone or not self.wire.send({"do": "start", "generation": self.generation}):
             raise RankLostError(self.gone or f"rank {self.rank}'s process is gone")
 
     def mark_silent(self) -> None:
-        """Its keeper tells once a second that it is there; if that has ended too, its host cannot be reached."""
+        """Mark the host as unreachable if the keeper's heartbeat has stopped too.
+
+        The keeper sends it once a second.
+        """
         if time.monotonic() - self._heard > HEARTBEAT_TIMEOUT_SECONDS:
             self.gone = f"rank {self.rank}'s host does not answer any more"
 
     def end(self) -> None:
-        """Have its process ended; the keeper stays."""
+        """Tell the keeper to end its process; the keeper stays."""
         self.wire.send({"do": "stop"})
 
 
 class LeaderSpawner:
-    """The leader's side: its own rank beside those of the others.
+    """Starter of the leader's rank, and of the ranks that other processes keep.
 
     Args:
-        place: of this process, rank 0.
-        plan: what the cases of this run are told apart from another's by.
-        timeout_seconds: how long the others are waited for.
+        place: rank of this process, which is 0.
+        plan: digest of the run's cases.
+        timeout_seconds: limit of the wait for the other ranks.
 
     Raises:
-        UserError: the port is taken, a rank does not come, or comes with other cases or another count of ranks.
+        UserError: the port is taken, a rank does not come, or has other cases or another number of ranks.
     """
 
     def __init__(self, place: LaunchedRank, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
@@ -173,7 +179,7 @@ class LeaderSpawner:
     def _accept_rank(self, wire: MessageChannel, plan: str) -> None:
         hello = wire.receive() if wire.connection.poll(HANDSHAKE_SECONDS) else None
         if hello is None or "hello" not in hello:
-            wire.close()  # something else knocked at the port
+            wire.close()  # another program connected to the port
             return
         rank = RemoteWorker(wire, hello)
         self._add(rank)
@@ -204,7 +210,7 @@ class LeaderSpawner:
                 other.send({"do": "beat"})
 
     def start(self, first: Mapping[str, str]) -> list[WorkerHandle]:
-        """This host's process, and every other keeper's."""
+        """Start this host's process, and the process of every other keeper."""
         for other in self._others.values():
             other.start()
         local = self._place.local_rank, self._place.local_ranks
@@ -213,8 +219,8 @@ class LeaderSpawner:
         return links + [self._others[rank] for rank in sorted(self._others)]
 
     def close(self) -> None:
-        """Let the other processes go."""
+        """End the run for the other processes."""
         self._over.set()
         for other in self._others.values():
-            other.send({"do": "over"})  # the connection stays until this process ends: they wait for that
+            other.send({"do": "over"})  # the connection stays open until this process ends: the keepers wait for that
         self._logs.cleanup()

@@ -1,7 +1,7 @@
-"""The program of one rank: it does what its parent tells it, one command at a time, and says how that went.
+"""Program of one rank: run the parent's commands in turn, and reply to each.
 
-A second thread tells the parent that the process lives and what it is doing, and ends it when the parent is gone: no
-rank outlives the run.
+A second thread sends the parent a heartbeat and the current activity. It ends the process when the parent is gone, so
+no rank outlives the run.
 """
 
 import ctypes
@@ -39,55 +39,55 @@ from suites import nvtx
 from suites.decoder.worker import ModelWorker
 from suites.workers.process import HEARTBEAT_SECONDS, CollectiveTask, MessageChannel
 
-# How long calls take that all ranks make together: each rank times its own, from a barrier on.
+# Timing of calls that all ranks make together
 #
-# The slowest rank's time is the sample; the parent takes the maximum. Calls that multiply their message (an all-reduce
-# in place) are given fresh values before each span, outside the time.
+# Each rank times its own calls, starting at a barrier; the parent takes the slowest rank's time. Calls that multiply
+# their message (an all-reduce in place) get fresh values before each span, outside the timing.
 
 SPIN_SECONDS = 3e-4
-"""How long before the end of an idle gap a rank stops sleeping: a scheduler wakes it up to so much too late."""
+"""Time before a gap's end at which a rank stops sleeping: it may wake that late."""
 
 RepeatedCall = Callable[[int], object]
 Thunk = Callable[[], object]
 
 
 class CallTimer(Protocol):
-    """Seconds a call of one rank."""
+    """Timer of one rank's calls, in seconds per call."""
 
     name: str
 
     def seconds_per_call(
         self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, count: int, rounds: int
     ) -> list[float]:
-        """For each round the seconds a call of `count` calls behind one another."""
+        """Seconds per call for each round of `count` calls in a row."""
 
     def seconds_after_gap(
         self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, gap_seconds: float, rounds: int
     ) -> list[float]:
-        """For each round the seconds of one call after the device and the links were idle for so long."""
+        """Seconds of one call, for each round, after an idle gap of device and links."""
 
     def prepare(self, call: Thunk) -> Thunk:
-        """A call in the form in which it is timed."""
+        """Return the call in the form in which it is timed."""
 
     def call_count(self, count: int, rounds: int) -> int:
-        """Calls that `spans` makes, those that are not timed too."""
+        """Calls that `seconds_per_call` makes, including untimed calls."""
 
 
 class HostCallTimer:
-    """perf_counter, where calls return when their work is done."""
+    """Timer with perf_counter, for calls that return when their work is done."""
 
     name = "perf_counter"
 
     def seconds_per_call(
         self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, count: int, rounds: int
     ) -> list[float]:
-        """T(n) / n: a CPU has no graph whose start would have to be subtracted."""
+        """T(n) / n: a CPU has no graph launch to subtract."""
         return [one / count for one in self._rounds(lambda: calls(count), fresh, barrier, rounds)]
 
     def seconds_after_gap(
         self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, gap_seconds: float, rounds: int
     ) -> list[float]:
-        """The ranks leave the barrier together, so they sleep and call together."""
+        """Seconds of one call after a gap: ranks sleep together after a barrier."""
 
         def idle() -> None:
             barrier()
@@ -96,11 +96,11 @@ class HostCallTimer:
         return self._rounds(lambda: calls(1), fresh, idle, rounds)
 
     def prepare(self, call: Thunk) -> Thunk:
-        """As it is."""
+        """Return the call unchanged."""
         return call
 
     def call_count(self, count: int, rounds: int) -> int:
-        """All are timed."""
+        """Calls of all rounds: all are timed."""
         return count * rounds
 
     def _rounds(self, timed: Thunk, fresh: Thunk, barrier: Thunk, rounds: int) -> list[float]:
@@ -116,7 +116,7 @@ class HostCallTimer:
 
 
 class CudaCallTimer:
-    """CUDA events around graph replays, or around calls launched one by one.
+    """Timer with CUDA events around graph replays, or around eager launches.
 
     Args:
         graph: whether calls are captured once and replayed.
@@ -131,9 +131,9 @@ class CudaCallTimer:
     def seconds_per_call(
         self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, count: int, rounds: int
     ) -> list[float]:
-        """(T(2n) − T(n)) / n: what starting costs is in both.
+        """(T(2n) − T(n)) / n: the start-up cost cancels.
 
-        The barrier is on the stream, so the ranks' devices start together however late a host is.
+        The barrier is on the stream, so the ranks' devices start together even if a host is late.
         """
         parts = [self._part(calls, count), self._part(calls, 2 * count)]
         if self._graph:
@@ -153,7 +153,7 @@ class CudaCallTimer:
     def seconds_after_gap(
         self, calls: RepeatedCall, fresh: Thunk, barrier: Thunk, gap_seconds: float, rounds: int
     ) -> list[float]:
-        """One call on a device that has had nothing to do: the host's launch is in it, and whoever comes last."""
+        """Seconds of one call on an idle device, with launch and wait for the last rank."""
         part, found = self._part(calls, 1), []
         for _ in range(rounds):
             fresh()
@@ -166,16 +166,16 @@ class CudaCallTimer:
         return found
 
     def prepare(self, call: Thunk) -> Thunk:
-        """Captured where it is replayed; nothing of it has run then."""
+        """Return a graph replay of the call, or the call itself; a capture runs nothing."""
         if not self._graph:
             return call
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL's watchdog asks events meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL's watchdog queries events meanwhile
             call()
         return graph.replay
 
     def call_count(self, count: int, rounds: int) -> int:
-        """Of a round n and 2n, and once more where a graph is uploaded by its first replay."""
+        """Calls of rounds of n and 2n; with a graph, also of each first replay."""
         return 3 * count * (rounds + self._graph)
 
     def _part(self, calls: RepeatedCall, count: int) -> Thunk:
@@ -200,24 +200,24 @@ def _record_events(part: Thunk) -> tuple[torch.cuda.Event, torch.cuda.Event]:
     return start, end
 
 
-# A rank at its work: it joins the others, sets a case up, checks it, and times it, each when it is told to.
+# Commands of a rank: join, set up a case, check, time
 
 Reply = dict[str, Any]
 MODEL_COMMANDS = ("build", "share", "prove", "walk")
-"""Commands that `suites.decoder.worker.ModelWorker` carries out."""
+"""Commands of `suites.decoder.worker.ModelWorker`."""
 SHORT_ELEMENTS = 2**20
-"""Elements of messages that are checked twice: of longer ones a check takes long."""
+"""Largest messages, in elements, to check twice: longer ones take long."""
 
 
 def host_digest() -> str:
-    """What tells this host from another and does not give its name away: a digest of name and network card."""
+    """Digest of host name and network card: identifies a host without its name."""
     card = uuid.getnode()
-    made_up = card >> 40 & 1  # where there is no card, every process is given another number, marked by this bit
+    made_up = card >> 40 & 1  # without a card, each process gets a random number, marked by this bit
     return hashlib.sha256(f"{platform.node()} {0 if made_up else card}".encode()).hexdigest()[:16]
 
 
 class RankWorker:
-    """What a rank keeps between commands: the world, its connections, and the case that is set up."""
+    """State of a rank between commands: world, connections, and current case."""
 
     def __init__(self) -> None:
         self._communicators: dict[str, Communicator] = {}
@@ -226,7 +226,7 @@ class RankWorker:
         self._model_worker: ModelWorker | None = None
 
     def execute(self, command: str, arguments: Reply) -> Reply:
-        """Carry out a command and say what came of it."""
+        """Run a command and return its reply."""
         doing: dict[str, Callable[..., Reply]] = {
             "join": self._join,
             "draw": self._set_up_case,
@@ -239,7 +239,7 @@ class RankWorker:
         return doing[command](**arguments)
 
     def close(self) -> None:
-        """Let go of the other ranks, which do the same."""
+        """Close the connections to the other ranks, which do the same."""
         self._case = None
         if self._model_worker:
             with suppress(Exception):
@@ -262,11 +262,11 @@ class RankWorker:
             world_size=self._world.ranks,
             timeout=limit,
         )
-        dist.all_reduce(torch.zeros(1))  # on the CPU: NCCL is for those cases alone that ask for it
+        dist.all_reduce(torch.zeros(1))  # on the CPU: NCCL is only for cases that ask for it
         return {"host": host_digest()}
 
     def _set_up_case(self, task: Reply, copies: int, label: Reply) -> Reply:
-        self._case = None  # its memory goes before the next one's comes
+        self._case = None  # free its memory before the next case allocates
         asked, world = CollectiveTask(**task), self._require_world()
         backend = BACKENDS[asked.backend]
         if reason := backend.why_not(world):
@@ -277,7 +277,7 @@ class RankWorker:
         return {"path": communicator.transfer_path(asked.target)}
 
     def _check(self, turn: int) -> Reply:
-        """One call on fresh values and poisoned results, held against the reference."""
+        """Check one call on fresh values and poisoned results against the reference."""
         case = self._require_case()
         with nvtx.annotate_case(case.label, WARM_UP_RANGE):
             error = case.check(turn)
@@ -312,19 +312,19 @@ class RankWorker:
 
 
 def _worst_error(errors: Sequence[float | None]) -> float | None:
-    """The largest error, NaN above all; None where this rank is given nothing."""
+    """Return the largest error, NaN above all; None if this rank receives nothing."""
     known = [error for error in errors if error is not None]
     return max(known, key=lambda error: (isnan(error), error), default=None)
 
 
 class CollectiveCase:
-    """A case on this rank.
+    """A collective case on this rank.
 
     Args:
-        task: what is asked.
-        backend, communicator: what carries it.
-        copies: buffers that calls rotate through, so that an all-reduce in place multiplies each only so often.
-        label: name, question and number of the case, for its ranges.
+        task: op, message and launch of the case.
+        backend, communicator: library, and its connection, that carries the message.
+        copies: buffers that calls rotate through, which limits how often an all-reduce in place multiplies each.
+        label: name, question and number of the case, for its NVTX ranges.
     """
 
     def __init__(
@@ -339,18 +339,18 @@ class CollectiveCase:
         self._turn = cycle(self._buffers)
 
     def check(self, turn: int) -> float | None:
-        """Relative error of one call; NaN where something was not written, None where this rank is given nothing."""
+        """Relative error of one call; NaN if unwritten, None if this rank gets nothing."""
         buffers = self._buffers[0]
         call = partial(self._collective.run, self._communicator, buffers, self._role)
         errors = [self._check_once(call, buffers, turn, shown=True)]
-        if self._task.launch == "graph":  # compiled and connected by now, as a capture needs it
+        if self._task.launch == "graph":  # by now compiled and connected, as a capture requires
             errors.append(self._check_once(self.clock.prepare(call), buffers, turn + 1))
-        elif self._task.elements <= SHORT_ELEMENTS:  # a one-shot has two slots in turn
+        elif self._task.elements <= SHORT_ELEMENTS:  # a one-shot all-reduce alternates between two buffers
             errors.append(self._check_once(call, buffers, turn + 1))
         return _worst_error(errors)
 
     def _check_once(self, call: Thunk, buffers: Buffers, turn: int, *, shown: bool = False) -> float | None:
-        """The error of one call on values that no call before has seen; a trace is shown one call and no second."""
+        """Error of one call on fresh values; only a check's first call is traced."""
         world = self._communicator.world
         self._fill(buffers, turn)
         self._communicator.barrier()
@@ -361,7 +361,7 @@ class CollectiveCase:
         return relative_error(self._collective, buffers, message_values(world.ranks, turn), self._role)
 
     def sample(self, calls: int, rounds: int) -> list[float]:
-        """Seconds a call, for each round."""
+        """Seconds per call, for each round."""
         fresh, barrier = self._between(self._fresh), self._between(self._communicator.barrier)
         self._between(self._fill_all)()
         if self._task.gap_seconds:
@@ -369,7 +369,7 @@ class CollectiveCase:
         return self.clock.seconds_per_call(self._call, fresh, barrier, calls, rounds)
 
     def call_count(self, calls: int, rounds: int) -> int:
-        """Calls that `sample` makes, those that are not timed too."""
+        """Calls that `sample` makes, including untimed calls."""
         return rounds if self._task.gap_seconds else self.clock.call_count(calls, rounds)
 
     def _call(self, count: int) -> None:
@@ -382,7 +382,7 @@ class CollectiveCase:
             self._fill_all()
 
     def _between(self, step: Thunk) -> Thunk:
-        """In a range that tells it from the calls that are timed; clocks take such steps outside of their samples."""
+        """Wrap an untimed step in an NVTX range of its own, outside of samples."""
 
         def shown() -> None:
             with self._range(UNTIMED_RANGE):
@@ -402,7 +402,7 @@ class CollectiveCase:
         return {name: self._buffer(name, part.elements) for name, part in parts.items()}
 
     def _buffer(self, name: str, elements: int) -> torch.Tensor:
-        """Room in memory that the backend can send from; a copy's target lies with the rank that is copied to."""
+        """Buffer that the backend can send from; a copy's target is on the receiver."""
         if self._collective.method == "copy_to" and name == "out":
             return self._communicator.buffer_at(self._task.target, elements, self._task.dtype)
         return self._communicator.buffer(elements, self._task.dtype)
@@ -415,17 +415,20 @@ class CollectiveCase:
 
 PARENT_GONE_STATUS = 3
 SHUTDOWN_SECONDS = 2.0
-"""MPI wants its end told, which all ranks have to do together."""
+"""Time for shutdown: MPI needs a finalize call that all ranks make together."""
 
 
 def error_line(error: BaseException) -> str:
-    """What an exception says, in a line; without this host's name, which no other host can tell for one."""
+    """Text of an exception in one line, without this host's name.
+
+    Other hosts cannot recognise that name.
+    """
     told = current_identity().text(" ".join(str(error).split()))
     return f"{type(error).__name__}: {told[:300]}" if told else type(error).__name__
 
 
 class Heartbeat(threading.Thread):
-    """Tells the parent once a second where the main thread is."""
+    """Thread that tells the parent once a second where the main thread is."""
 
     def __init__(self, wire: MessageChannel) -> None:
         super().__init__(daemon=True)
@@ -433,7 +436,7 @@ class Heartbeat(threading.Thread):
         self.doing = "starting"
 
     def run(self) -> None:
-        """Until the parent is gone."""
+        """Send heartbeats until the parent is gone."""
         while self._wire.send({"beat": self.doing, "in": self._function()}):
             threading.Event().wait(HEARTBEAT_SECONDS)
         os._exit(PARENT_GONE_STATUS)
@@ -444,26 +447,26 @@ class Heartbeat(threading.Thread):
 
 
 def serve(channel: MessageChannel) -> None:
-    """Do what the parent says until it says `end` or hangs up."""
+    """Run the parent's commands until it sends `end` or closes the connection."""
     heartbeat, rank_worker = Heartbeat(channel), RankWorker()
     heartbeat.start()
     while (command := channel.receive()) is not None and command["do"] != "end":
         heartbeat.doing = command["do"]
         try:
             reply = {"done": command["do"], **rank_worker.execute(command["do"], command["with"])}
-        except (Exception, SystemExit) as error:  # whatever a library raises is told; the parent decides
+        except (Exception, SystemExit) as error:  # the parent decides on errors of any library
             reply = {"failed": error_line(error), "doing": command["do"]}
         heartbeat.doing = "waiting"
         channel.send({**reply, "turn": command["turn"]})
     threading.Timer(SHUTDOWN_SECONDS, os._exit, (0,)).start()
     rank_worker.close()
-    os._exit(0)  # what a library would still do at exit can hang when another rank is gone
+    os._exit(0)  # a library's exit handlers can hang when another rank is gone
 
 
 def main() -> None:
-    """The connection to the parent is the file descriptor in the first argument."""
+    """Serve the parent on the file descriptor in the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    if sys.platform == "linux":  # should the parent be killed together with its pipes held open elsewhere
+    if sys.platform == "linux":  # ends this rank with a killed parent, even if its pipes stay open elsewhere
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     serve(MessageChannel(Connection(int(sys.argv[1]))))
 

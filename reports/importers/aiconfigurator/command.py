@@ -1,4 +1,4 @@
-"""What `import aiconfigurator` does with its options."""
+"""`import aiconfigurator`: write one system's published tables as a result file."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ from specs.measurement import SCHEMA
 from specs.models import find_model
 from specs.parallel import Split
 
-# Keeps what was imported: the same package, options and code give the same file, at once.
+# Cache of imports: the same package, options and code give the same file.
 
 ROOT = Path(__file__).parents[3]
 CACHE_FOLDER = ROOT / "build" / "cache"
@@ -29,16 +29,16 @@ CODE_PATTERNS = ("reports/importers/aiconfigurator/*.py", "reports/importers/res
 
 
 def fetch_cached(key: str, make: Callable[[], tuple[str, str]], folder: Path = CACHE_FOLDER) -> tuple[str, str, bool]:
-    """A result file's text and its summary from the cache, or made and kept there; True where it was there.
+    """Return a result file's text and summary, from the cache or from `make`.
 
-    A cache that cannot be written costs time the next time and nothing else.
+    The third value is True where the cache held them. A cache that cannot be written only costs time the next time.
     """
     place = folder / f"{hashlib.sha256((key + _code()).encode()).hexdigest()[:24]}.txt"
     try:
         length, summary, content = place.read_text(encoding="utf-8").split("\0", 2)
         if content and len(content) == int(length):
             return content, summary, True
-    except (OSError, ValueError):  # not there, or damaged: made anew
+    except (OSError, ValueError):  # missing or damaged: make it again
         pass
     content, summary = make()
     beside = place.with_suffix(f".{os.getpid()}.tmp")
@@ -53,13 +53,13 @@ def fetch_cached(key: str, make: Callable[[], tuple[str, str]], folder: Path = C
 
 
 def folder_state(folder: Path) -> str:
-    """What tells one state of a folder's files from another: their names, sizes and times."""
+    """Fingerprint of a folder's files: names, sizes and times."""
     files = ((path, path.stat()) for path in sorted(folder.rglob("*.parquet")))
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
 
 
 def _code() -> str:
-    """A hash of the code that makes the file: a changed rule makes it anew."""
+    """Hash of the importing code: a changed rule invalidates the cache."""
     found = hashlib.sha256()
     for pattern in CODE_PATTERNS:
         for path in sorted(ROOT.glob(pattern)):
@@ -67,7 +67,7 @@ def _code() -> str:
     return found.hexdigest()
 
 
-# `import aiconfigurator`: published tables of one system as a result file.
+# Import of one system's published tables as a result file.
 
 DEFAULT_DTYPES = ("bf16",)
 DEFAULT_MODELS = ("llama-3-70b", "qwen3-235b-a22b", "deepseek-v3")
@@ -76,10 +76,10 @@ DEFAULT_WIDTHS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What to take from the tables: the shards of these models under TP of these widths, in these formats.
+    """Selection from the tables: shards of `models` under TP `widths`, in `dtypes`.
 
     Raises:
-        UserError: an unknown model or format, or a width that splits none of the models.
+        UserError: an unknown model or format, or a width that divides none of the models.
     """
 
     models: Sequence[str] = DEFAULT_MODELS
@@ -92,10 +92,10 @@ class ImportOptions:
         self.splits()
 
     def splits(self) -> list[Split]:
-        """Every model by every width that divides it.
+        """Every model at every width that divides it.
 
         Raises:
-            UserError: a width divides none of them.
+            UserError: a width divides none of the models.
         """
         found = []
         for tp in self.widths:
@@ -111,7 +111,7 @@ class ImportOptions:
 
 
 def result_text(package: TablePackage, system: str, options: ImportOptions) -> tuple[str, str]:
-    """The result file of a system, and what to tell the user about it.
+    """Text of a system's result file, and a summary for the user.
 
     Raises:
         UserError: the system is unknown, or its tables cannot be used.
@@ -127,10 +127,12 @@ def result_text(package: TablePackage, system: str, options: ImportOptions) -> t
 
 
 def import_points(folder: Path, gpu: Gpu, options: ImportOptions) -> ImportedPoints:
-    """All families of one system: linears and attention of dense models, the routed experts of the others.
+    """Import all families of one system.
+
+    Dense models give linears and attention, MoE models routed experts; all-reduces need no model.
 
     Raises:
-        UserError: there is no table of GEMMs that can be used.
+        UserError: no table of GEMMs can be used.
     """
     from reports.importers.aiconfigurator import readers
 
@@ -178,7 +180,7 @@ def _content(
 
 
 def _summary(package: TablePackage, system: str, imported: ImportedPoints) -> str:
-    """What was imported, in lines."""
+    """Summary of the import, in lines."""
     ops = Counter(one.case.op for one in imported.measurements)
     how = Counter(one.provenance for one in imported.measurements)
     hot = sum(1 for one in imported.measurements if one.maybe_hot)
@@ -195,17 +197,17 @@ def _summary(package: TablePackage, system: str, imported: ImportedPoints) -> st
 
 
 def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtypes: str) -> str:
-    """Write the result file of a system; returns what to tell the user.
+    """Write the result file of a system; return a message for the user.
 
     Args:
         system: name of the system in the package.
-        to: where the file goes.
+        to: result file to write.
         models: comma list of slugs.
         widths: comma list of TP.
         dtypes: comma list of number formats.
 
     Raises:
-        UserError: the package, the system or an option is not there, or the file cannot be written.
+        UserError: the package, the system or an option is unknown, or the file cannot be written.
     """
     found = package.find_package()
     found.system(system)

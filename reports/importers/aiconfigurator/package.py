@@ -1,4 +1,4 @@
-"""The installed package aiconfigurator-core: its folders, its number formats, and points between its tabulated ones."""
+"""Installed package aiconfigurator-core: tables, formats and interpolation."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -10,28 +10,28 @@ from typing import NamedTuple
 from specs.errors import UserError, find
 from specs.gpus import GPUS, Gpu
 
-# Number formats: the tables' names for them, and ours.
+# Number formats: names in the tables, and our names.
 
 TABLE_FORMATS = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "fp8-block": "fp8_block"}
-"""The tables' name of each format that can be taken over."""
+"""Name in the tables of each format that can be imported."""
 MESSAGE_FORMATS = {theirs: ours for ours, theirs in TABLE_FORMATS.items()} | {"half": "fp16", "int8": "int8"}
-"""Ours of each that messages are in."""
+"""Our name of each format of messages."""
 
 
 def known_formats(dtypes: Sequence[str]) -> dict[str, str]:
-    """Of the asked formats, ours by the tables' names."""
+    """Our names by the tables' names, for the requested formats."""
     return {TABLE_FORMATS[dtype]: dtype for dtype in dtypes if dtype in TABLE_FORMATS}
 
 
-# Linear interpolation between tabulated neighbours, with the error that the method makes on those it can check.
+# Linear interpolation between tabulated neighbours, with an error estimate.
 #
-# The time of a GEMM is close to affine in each of its sizes, and in trials on these tables a straight line missed
-# left-out shapes by no more than curves in log-log or in share-of-roofline did. How far off it may be is said by
-# leaving out each of the two neighbours and predicting it from the next ones around it: the larger error of the two.
+# The time of a GEMM is close to affine in each of its sizes. In trials on these tables, straight lines missed left-out
+# shapes by no more than curves in log-log or in share of the roofline. The estimate leaves out each of the two
+# neighbours, predicts its time from the next points around it, and takes the larger error of the two.
 
 
 class Interpolation(NamedTuple):
-    """A value, its relative error by leave-one-out, and the two neighbours it stands between."""
+    """A value, its relative error by leave-one-out, and its two neighbours."""
 
     seconds: float
     error: float
@@ -40,11 +40,13 @@ class Interpolation(NamedTuple):
 
 
 def interpolate(points: Mapping[int, float], at: int) -> Interpolation | None:
-    """The value at `at`; None outside the points, and where no neighbour can be left out to find the error.
+    """Interpolate linearly at `at`; None outside the points.
+
+    None also where no neighbour can be left out to estimate the error.
 
     Args:
         points: seconds by size.
-        at: a size that is not among them.
+        at: a size that is not among the points.
     """
     sizes = sorted(points)
     place = bisect_left(sizes, at)
@@ -64,11 +66,11 @@ def _line(points: Mapping[int, float], low: int, high: int, at: int) -> float:
     return points[low] + (points[high] - points[low]) * (at - low) / (high - low)
 
 
-# The installed `aiconfigurator-core`: where its tables lie and which systems have any.
+# Installed `aiconfigurator-core`: place of its tables, and systems that have tables.
 #
 # The package holds measured tables of NVIDIA's AIConfigurator (Apache-2.0) as Parquet files,
-# systems/data/<system>/<family>/<framework>/<version>/<table>.parquet. Nothing else of it is read, and none of its code
-# runs.
+# systems/data/<system>/<family>/<framework>/<version>/<table>.parquet. Only these files are read; no code of the
+# package runs.
 
 PACKAGE_NAME = "aiconfigurator-core"
 INSTALL_COMMAND = "pip install --constraint constraints.txt --editable '.[silicon]'"
@@ -77,14 +79,14 @@ GEMM_FAMILY = "gemm"
 
 @dataclass(frozen=True)
 class TablePackage:
-    """Where the tables of one version of the package lie: `data` holds a folder for each system."""
+    """Tables of one version of the package; `data` holds a folder for each system."""
 
     data: Path
     version: str
 
     @property
     def name(self) -> str:
-        """The package and its version, as provenance."""
+        """Package name and version, as provenance."""
         return f"{PACKAGE_NAME} {self.version}"
 
     def systems(self) -> dict[str, Path]:
@@ -92,10 +94,10 @@ class TablePackage:
         return {path.parent.name: path.parent for path in sorted(self.data.glob(f"*/{GEMM_FAMILY}"))}
 
     def system(self, name: str) -> tuple[Path, Gpu]:
-        """The folder of a system's tables, and the datasheet row that they are held against.
+        """Return the folder of a system's tables, and its GPU's datasheet row.
 
         Raises:
-            UserError: no such system, or none of its GPU in specs/gpus.py.
+            UserError: the system is unknown, or specs/gpus.py has no row for its GPU.
         """
         found = self.systems()
         known = {slug: folder for slug, folder in found.items() if slug in GPUS}
@@ -108,10 +110,10 @@ class TablePackage:
 
 
 def find_package() -> TablePackage:
-    """The package on this machine.
+    """Find the package on this machine.
 
     Raises:
-        UserError: it is not installed, or holds no tables.
+        UserError: the package is not installed, or holds no tables.
     """
     spec = util.find_spec("aiconfigurator_core")
     places = list(spec.submodule_search_locations or ()) if spec else []

@@ -1,4 +1,4 @@
-"""A published point as the record that every report reads."""
+"""Published points as measurements: checks, warnings and sources."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ import pandas as pd
 from specs.gpus import GPUS, Gpu
 from specs.measurement import Case, Measurement
 
-# What an import has gathered: points, and what was left out and why.
+# Points gathered by an import, and reasons for points that were left out.
 
 
 @dataclass
@@ -17,11 +17,11 @@ class ImportedPoints:
     """Points of one or more families.
 
     Attributes:
-        measurements: the points.
-        not_run: by case name why a whole series is missing.
-        refused: by case name why a single point cannot be true.
-        notes: on tables that were passed over.
-        device: the GPU's name as the tables give it.
+        measurements: accepted points.
+        not_run: reason by case name for a missing series.
+        refused: reason by case name for an impossible point.
+        notes: remarks on skipped tables.
+        device: name of the GPU in the tables.
     """
 
     measurements: list[Measurement] = field(default_factory=list)
@@ -31,7 +31,7 @@ class ImportedPoints:
     device: str = ""
 
     def extend(self, others: Iterable["ImportedPoints"]) -> None:
-        """Take over what others gathered; the first device named stays."""
+        """Append the content of `others`; the first device name stays."""
         for other in others:
             self.measurements += other.measurements
             self.not_run |= other.not_run
@@ -40,31 +40,36 @@ class ImportedPoints:
             self.device = self.device or other.device
 
 
-# What published points cannot be, and what is odd about them.
+# Checks of published points: impossible times, and doubtful times.
 #
-# A GEMM has to read its weights once a call. The collector rotates through at most six copies of them (TensorRT-LLM's
-# through as few as one), so a cache may serve a part: such points are no cold measurements.
+# A GEMM has to read its weights once per call. The collector rotates through at most six copies of them (TensorRT-LLM's
+# through as few as one), so a cache may serve a part. Points served by a cache are no cold measurements.
 
 MAX_COPIES = 6
-"""Copies of the weights that the collector rotates through, at most."""
+"""Maximum number of weight copies that the collector rotates through."""
 MIN_COLD_RATIO = 4
-"""A pool of less than this many times the L2 may have been read from it in part."""
+"""Ratio of all copies to the L2 below which the L2 may have served a part."""
 DIP_RATIO = 1.25
-"""A point that is slower than a later one by more than this is marked: more tokens cannot take less time but by noise,
-or because the library picks a poor kernel below them."""
+"""Ratio to the time of a later point above which a point is marked as slow.
+
+More tokens take less time only by noise, or where the library picks a poor kernel for fewer tokens.
+"""
 MAX_READ_SHARE = 0.95
-"""Share of the datasheet's bandwidth that no read from memory reaches: weights of gigabytes stay below 0.93."""
+"""Share of the datasheet's bandwidth that no read from memory reaches.
+
+Weights of gigabytes stay below 0.93.
+"""
 
 
 @dataclass(frozen=True)
 class LintedSeries:
-    """One series over tokens after the checks.
+    """A series over tokens after the checks.
 
     Attributes:
-        seconds: the points that may be, by tokens.
-        maybe_hot: whether a cache may have held the weights.
-        doubts: what is odd, by tokens.
-        refused: why a point was taken out, by tokens.
+        seconds: possible times, by tokens.
+        maybe_hot: True where a cache may have held the weights.
+        doubts: warnings, by tokens.
+        refused: reason for removal, by tokens.
     """
 
     seconds: Mapping[int, float]
@@ -74,7 +79,10 @@ class LintedSeries:
 
 
 def l2_bytes(gpu: Gpu) -> int:
-    """The GPU's L2; where it is unknown, the largest known of its generation or else of all."""
+    """L2 of the GPU in bytes.
+
+    Where unknown: the largest known L2 of its generation, or else of all GPUs.
+    """
     if gpu.l2_bytes:
         return gpu.l2_bytes
     known = [(row.arch[:-1] == gpu.arch[:-1], row.l2_bytes) for row in GPUS.values() if row.l2_bytes]
@@ -82,18 +90,18 @@ def l2_bytes(gpu: Gpu) -> int:
 
 
 def maybe_hot(weight_bytes: float, gpu: Gpu, copies: int = MAX_COPIES) -> bool:
-    """Whether the rotated copies fit a few times the L2, so that a part of them may have come from it."""
+    """True where the rotated copies are so small that the L2 may have served a part."""
     return copies * weight_bytes < MIN_COLD_RATIO * l2_bytes(gpu)
 
 
 def lint_linear(seconds: Mapping[int, float], weight_bytes: float, gpu: Gpu, copies: int = MAX_COPIES) -> LintedSeries:
-    """Check one linear over tokens.
+    """Check the times of one linear over tokens.
 
     Args:
-        seconds: time of a call by tokens.
+        seconds: time per call, by tokens.
         weight_bytes: bytes of one copy of the weights.
-        gpu: whose memory they were read from.
-        copies: how many copies the calls rotated through.
+        gpu: GPU that read the weights from its memory.
+        copies: number of copies that the calls rotated through.
     """
     hot = maybe_hot(weight_bytes, gpu, copies)
     refused: dict[int, str] = {}
@@ -106,18 +114,20 @@ def lint_linear(seconds: Mapping[int, float], weight_bytes: float, gpu: Gpu, cop
         }
     hot = hot or any(
         MAX_READ_SHARE * time < floor for time in seconds.values()
-    )  # a cache that served one may serve all
+    )  # a cache that served one point may serve all
     kept = {tokens: time for tokens, time in seconds.items() if tokens not in refused}
     return LintedSeries(kept, hot, find_dips(kept), refused)
 
 
 def lint_stream(seconds: float, stream_bytes: float, gpu: Gpu) -> tuple[bool, str]:
-    """Whether a call may have had from a cache what it had to read, and why it cannot be true if it cannot.
+    """True where a cache may have served a call, and why its time is impossible.
+
+    The reason is empty for a possible time.
 
     Args:
         seconds: time of the call.
-        stream_bytes: what it reads once and does not keep: keys and values, or experts.
-        gpu: whose memory it was read from.
+        stream_bytes: bytes that are read once and not kept: keys and values, or experts.
+        gpu: GPU that read the bytes from its memory.
     """
     share = stream_bytes / gpu.hbm_bytes_per_second / seconds
     if share > 1 and stream_bytes > l2_bytes(gpu):
@@ -126,12 +136,12 @@ def lint_stream(seconds: float, stream_bytes: float, gpu: Gpu) -> tuple[bool, st
 
 
 def inherited_doubts(doubts: Mapping[int, Sequence[str]], low: int, high: int) -> tuple[str, ...]:
-    """What is odd about a point between two: what is odd about either."""
+    """Doubts about a point between two others: the doubts about both."""
     return tuple(f"at {tokens} tokens {why}" for tokens in (low, high) for why in doubts.get(tokens, ()))
 
 
 def find_dips(seconds: Mapping[int, float]) -> dict[int, Sequence[str]]:
-    """Points that are slower than one with more tokens."""
+    """Mark points that are slower than a point with more tokens."""
     found: dict[int, Sequence[str]] = {}
     best, where = float("inf"), 0
     for tokens in sorted(seconds, reverse=True):
@@ -144,12 +154,12 @@ def find_dips(seconds: Mapping[int, float]) -> dict[int, Sequence[str]]:
 
 SUITE = "aiconfigurator"
 CLAIM_TOKENS = (125, 1000)
-"""Tokens that a claim speaks of and no table holds."""
+"""Token counts of a claim that no table holds."""
 
 
 @dataclass(frozen=True)
 class TableSource:
-    """Who measured a series: the framework, its version, and the kernel it says it ran."""
+    """Source of a series: framework, version, and the kernel that it names."""
 
     framework: str
     version: str
@@ -157,17 +167,20 @@ class TableSource:
 
     @classmethod
     def from_rows(cls, rows: pd.DataFrame) -> "TableSource":
-        """What the rows of one series say; several kernels are named one after the other."""
+        """Source of the rows of one series; several names are joined by ` | `."""
         return cls(*(" | ".join(sorted(set(rows[column]))) for column in ("framework", "version", "kernel_source")))
 
 
 def case_name(op: str, *labels: object) -> str:
-    """A case name in the form of a pytest node id; no GPU and no version in it, so that systems can be compared."""
+    """Case name in the form of a pytest node id.
+
+    GPU and version are left out, so that systems can be compared.
+    """
     return f"{SUITE}::{op}[{'-'.join(str(label) for label in labels if label is not None)}]"
 
 
 def published_measurement(case: Case, seconds: float, source: TableSource, **facts: Any) -> Measurement:
-    """One published time: a single figure that stands for samples which the source does not give."""
+    """Measurement of a published time, which stands for samples that are not given."""
     return Measurement(
         case=replace(case, kernel=case.kernel or source.kernel_source),
         seconds=((seconds,),),

@@ -1,4 +1,7 @@
-"""GEMM tables as the linears of sharded layers: published where a shape is tabulated, interpolated where it is not."""
+"""Read tables of linears, attention, all-reduces and experts as measurements.
+
+A linear is published where its shape is tabulated, and interpolated elsewhere.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +29,7 @@ from specs.models import Model
 from specs.parallel import Shard, Split
 from specs.units import ITEMSIZE
 
-# Attention tables: decode over a cache of keys and values, and causal prefill, as one rank of a split sees them.
+# Attention tables: decode over a KV cache, and causal prefill, for one rank of a split.
 
 HEAD_COLUMNS = ("num_heads", "num_key_value_heads", "head_dim", "window_size")
 ATTENTION_KEY = ("batch_size", "isl", "step", "beam_width", "attn_dtype", "kv_cache_dtype", *HEAD_COLUMNS)
@@ -34,7 +37,10 @@ ATTENTION_TABLES = {"decode": "generation_attention_perf", "prefill": "context_a
 
 
 def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequence[str]) -> ImportedPoints:
-    """Decode and prefill attention of one rank of each split, where keys and values have the format of the queries."""
+    """Read decode and prefill attention of one rank of each split.
+
+    Only points whose keys and values have the format of the queries are read.
+    """
     imported = ImportedPoints()
     for phase, table in ATTENTION_TABLES.items():
         try:
@@ -52,7 +58,10 @@ def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequ
 
 
 def _add_attention(imported: ImportedPoints, one: Measurement, gpu: Gpu) -> None:
-    """Take a point, unless it reads keys and values that no cache holds faster than the memory can."""
+    """Add a point, unless its time is impossible.
+
+    Impossible: keys and values that exceed the L2 are read faster than the memory can.
+    """
     hot, impossible = aiconfigurator_points.lint_stream(one.median, one.case.hbm_bytes, gpu)
     if impossible:
         imported.refused[one.case.name] = impossible
@@ -100,17 +109,17 @@ def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mappin
         yield published_measurement(case, row.seconds, TableSource(row.framework, row.version, row.kernel_source))
 
 
-# All-reduce tables: NCCL as nccl-tests runs it, and the custom kernels of serving engines, in a graph and eager.
+# All-reduce tables: NCCL as nccl-tests runs it, and custom kernels of serving engines, in a graph and eager.
 #
-# The tables give messages in elements; the record has bytes.
+# Message sizes are in elements in the tables, and in bytes in the records.
 
 COLLECTIVES_TABLES = (("nccl_perf", "nccl_dtype", "nccl"), ("custom_allreduce_perf", "allreduce_dtype", "custom"))
 GRAPH_KERNELS = ("trtllm",)
-"""Kernels that their collector captures in a graph, and whose name does not say so."""
+"""Kernels that the collector captures in a graph without saying so in their name."""
 
 
 def read_collectives(system: Path) -> ImportedPoints:
-    """Every all-reduce of the newest versions, over whatever ranks were measured."""
+    """Read every all-reduce of the newest versions, for all tabulated rank counts."""
     imported = ImportedPoints()
     for table, dtype, implementation in COLLECTIVES_TABLES:
         key = ("op_name", dtype, "num_gpus", "message_size")
@@ -164,10 +173,10 @@ def _launch(kernel_source: str, implementation: str) -> str:
     return "graph" if kernel_source.lower() in GRAPH_KERNELS else "unknown"
 
 
-# MoE tables as the routed experts of a layer: gate, up and down of every expert that the tokens visit, in one call.
+# MoE tables as routed experts of a layer: gate, up and down of every expert that the tokens visit, in one call.
 #
-# The collectors keep a single copy of the experts. All together outgrow any L2, but the few that a few tokens visit may
-# not.
+# The collectors keep a single copy of the experts. All experts together exceed any L2; the few experts that few tokens
+# visit may fit.
 
 EXPERT_SHAPE = ("hidden_size", "inter_size", "topk", "num_experts")
 EXPERT_SERIES_KEY = ("moe_dtype", "distribution", "moe_tp_size", *EXPERT_SHAPE)
@@ -176,7 +185,10 @@ EXPERTS_KEY = ("num_tokens", "moe_ep_size", *EXPERT_SERIES_KEY)
 
 @dataclass(frozen=True)
 class ExpertSeries:
-    """One framework's times over tokens for the experts of a model, every rank of tp holding a slice of each."""
+    """Times over tokens of a model's experts in one framework.
+
+    Each of `tp` ranks holds a slice of every expert.
+    """
 
     model: Model
     gpu: Gpu
@@ -188,7 +200,7 @@ class ExpertSeries:
     seconds: Mapping[int, float]
 
     def add_to(self, imported: ImportedPoints) -> None:
-        """Add the tabulated points that may be, and those for the tokens that a claim asks for."""
+        """Add the possible tabulated points, and points at `CLAIM_TOKENS`."""
         refused = {
             tokens: why for tokens, seconds in self.seconds.items() if (why := self._impossible(tokens, seconds))
         }
@@ -208,15 +220,18 @@ class ExpertSeries:
 
     @property
     def _expert(self) -> int:
-        """Weights of one expert's slice."""
+        """Number of weights in one expert's slice."""
         return (self.model.up_width + self.model.intermediate) // self.tp * self.model.hidden
 
     def _read(self, tokens: int) -> int:
-        """Bytes of the experts that so many tokens visit at most: as many if routing is balanced."""
+        """Maximum bytes of the visited experts; exact for balanced routing."""
         return min(self.model.experts, tokens * self.model.top_k) * self._expert * ITEMSIZE[self.dtype]
 
     def _impossible(self, tokens: int, seconds: float) -> str:
-        """Why a point cannot be true; of unbalanced routing the bytes are not known."""
+        """Describe why a point is impossible; empty where it is possible.
+
+        Only balanced routing is checked: otherwise the bytes are unknown.
+        """
         return (
             aiconfigurator_points.lint_stream(seconds, self._read(tokens), self.gpu)[1]
             if self.distribution == "balanced"
@@ -233,7 +248,10 @@ class ExpertSeries:
         return published_measurement(self._case(tokens), seconds, self.source, maybe_hot=hot, **facts)
 
     def _case(self, tokens: int) -> Case:
-        """Reads each visited expert once, x once, writes y; who visits whom is known for balanced routing alone."""
+        """Case that reads each visited expert and x once, and writes y.
+
+        The visited experts are known for balanced routing alone.
+        """
         model, size = self.model, ITEMSIZE[self.dtype]
         activations = tokens * model.hidden * (size + max(2, size))
         return Case(
@@ -259,7 +277,7 @@ class ExpertSeries:
 def read_experts(
     system: Path, gpu: Gpu, models: Sequence[Model], widths: Sequence[int], dtypes: Sequence[str]
 ) -> ImportedPoints:
-    """The experts of those of `models` that have any, cut over each of `widths` ranks."""
+    """Read the experts of those `models` that have any, sliced over `widths` ranks."""
     ours, imported = known_formats(dtypes), ImportedPoints()
     models = [one for one in models if one.experts]
     if not models:
@@ -285,7 +303,10 @@ def read_experts(
 
 
 def _expert_series(model: Model, gpu: Gpu, rows: pd.DataFrame, ours: Mapping[str, str]) -> Iterator[ExpertSeries]:
-    """A series for each framework, format, width and distribution, and for each kernel where one table has several."""
+    """Yield a series for each framework, format, width and distribution.
+
+    A table with several kernels gives a series for each kernel.
+    """
     by = ["framework", "moe_dtype", "distribution", "moe_tp_size"]
     for (_, theirs, distribution, tp), group in rows.groupby(by):
         several = bool(group["num_tokens"].duplicated().any())
@@ -297,13 +318,13 @@ def _expert_series(model: Model, gpu: Gpu, rows: pd.DataFrame, ours: Mapping[str
 
 LINEARS_KEY = ("gemm_dtype", "m", "n", "k")
 ERROR_QUANTILE = 0.9
-"""Share of the tokens at which a shape is off by no more than the error that is given for it."""
+"""Share of token counts at which a shape's error is at most the stated error."""
 EAGER_ONE_COPY = ("vllm", "fp8_block")
-"""Framework and format that the collector times without a graph, and on a single copy of the weights."""
+"""Framework and format that are timed without a graph, on one copy of weights."""
 
 
 class GemmTime(NamedTuple):
-    """A time, and how it was come by: `over` is empty for what is tabulated."""
+    """A time and its origin; `over` is empty for a tabulated time."""
 
     seconds: float
     over: str = ""
@@ -313,7 +334,7 @@ class GemmTime(NamedTuple):
 
 @dataclass(frozen=True)
 class GemmGrid:
-    """One framework's GEMMs of one number format: a linted series over tokens for each (n, k)."""
+    """GEMMs of one framework and number format: a checked series for each (n, k)."""
 
     source: TableSource
     dtype: str
@@ -323,22 +344,25 @@ class GemmGrid:
     kernels: Mapping[tuple[int, int, int], str]
 
     def source_of(self, shard: Shard, tokens: int) -> TableSource:
-        """The source of a point: a tabulated one names its kernel alone, one in between all that the framework has."""
+        """Source of a point.
+
+        A tabulated point names its kernel alone; an interpolated point names all kernels of the framework.
+        """
         return replace(
             self.source, kernel_source=self.kernels.get((shard.n, shard.k, tokens), self.source.kernel_source)
         )
 
     @property
     def copies(self) -> int:
-        """Copies of the weights that its calls rotated through, at most."""
+        """Maximum number of weight copies that the calls rotated through."""
         return 1 if self.eager else aiconfigurator_points.MAX_COPIES
 
 
 def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequence[str]) -> ImportedPoints:
-    """The linears of `shards` in every framework that has them.
+    """Read the linears of `shards` in every framework that has them.
 
     Raises:
-        UserError: the system has no table of GEMMs that can be used.
+        UserError: no table of GEMMs of the system can be used.
     """
     found = tables.read_tables(system, "gemm", "gemm_perf", LINEARS_KEY)
     imported = ImportedPoints(notes=list(found.notes), device=str(found.rows["device"].iloc[0]))
@@ -353,7 +377,7 @@ def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequen
 
 def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[GemmGrid]:
     wanted = tables.newest_versions(rows[rows["gemm_dtype"].isin(dtypes)], ["gemm_dtype", "n", "k"])
-    wanted = wanted.sort_values("seconds", ascending=False)  # of two kernels for one shape the faster stays
+    wanted = wanted.sort_values("seconds", ascending=False)  # the faster of two kernels for one shape stays
     for (framework, theirs), group in wanted.groupby(["framework", "gemm_dtype"]):
         kernels = dict(zip(zip(group["n"], group["k"], group["m"], strict=True), group["kernel_source"], strict=True))
         eager = (framework, theirs) == EAGER_ONE_COPY
@@ -365,7 +389,7 @@ def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[
 
 
 def _add_linears(imported: ImportedPoints, grid: GemmGrid, shard: Shard) -> None:
-    """Add the points of one shard, or the reason why there are none."""
+    """Add the points of one shard, or the reason for their absence."""
     linted = grid.series.get((shard.n, shard.k))
     if linted:
         found = {tokens: GemmTime(seconds) for tokens, seconds in linted.seconds.items()}
@@ -383,7 +407,10 @@ def _add_linears(imported: ImportedPoints, grid: GemmGrid, shard: Shard) -> None
 
 
 def _interpolate_shapes(grid: GemmGrid, shard: Shard) -> tuple[dict[int, GemmTime], bool]:
-    """Times between the nearest tabulated shapes, along n or else along k, and whether they may be hot."""
+    """Interpolate between the nearest tabulated shapes, along n or else along k.
+
+    Returns times by tokens, and True where the times may be hot.
+    """
     along = {n: one for (n, k), one in grid.series.items() if k == shard.k}
     axis, size = ("n", shard.n) if along else ("k", shard.k)
     along = along or {k: one for (n, k), one in grid.series.items() if n == shard.n}
@@ -401,12 +428,15 @@ def _interpolate_shapes(grid: GemmGrid, shard: Shard) -> tuple[dict[int, GemmTim
 
 
 def _error_quantile(errors: Sequence[float]) -> float:
-    """What nine in ten errors do not exceed: at a single count of tokens a line may meet its point by luck."""
+    """Error that nine in ten token counts do not exceed.
+
+    At a single token count, a line may meet its point by luck.
+    """
     return sorted(errors)[ceil(ERROR_QUANTILE * (len(errors) - 1))] if errors else 0.0
 
 
 def _with_claim_tokens(found: Mapping[int, GemmTime]) -> dict[int, GemmTime]:
-    """The times, and those for the tokens that a claim asks for; errors of both steps add up."""
+    """Add times at `CLAIM_TOKENS`; the errors of both interpolations add up."""
     seconds = {tokens: at.seconds for tokens, at in found.items()}
     asked = {}
     for tokens in CLAIM_TOKENS:
@@ -426,7 +456,7 @@ def _name(grid: GemmGrid, shard: Shard, tokens: int | None = None) -> str:
 
 
 def _measurement(grid: GemmGrid, shard: Shard, tokens: int, at: GemmTime, hot: bool) -> Measurement:
-    """Read x and W, write y; fp8 results are bf16."""
+    """Measurement that reads x and W and writes y; fp8 results are bf16."""
     source = grid.source_of(shard, tokens)
     size, out = ITEMSIZE[grid.dtype], max(2, ITEMSIZE[grid.dtype])
     case = Case(

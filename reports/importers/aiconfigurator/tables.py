@@ -1,4 +1,4 @@
-"""Reads the tables of one family, all frameworks and versions, into one frame of checked columns."""
+"""Read the tables of one family, all frameworks and versions, into one frame."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pyarrow import ArrowException
 from specs.errors import UserError
 
 COMMON_COLUMNS = ("framework", "version", "device", "kernel_source", "latency")
-"""Columns that every table has to have; latency is in milliseconds."""
+"""Columns that every table must have; latency is in milliseconds."""
 NO_DEFAULTS: Mapping[str, int] = {}
 TEXT_COLUMNS = (
     "gemm_dtype",
@@ -25,12 +25,12 @@ TEXT_COLUMNS = (
     "kv_cache_dtype",
     "distribution",
 )
-"""Columns of a key that hold text, with `op_name`; all others hold numbers."""
+"""Key columns that hold text, with `op_name`; all other columns hold numbers."""
 
 
 @dataclass(frozen=True)
 class FamilyRows:
-    """Rows of one family, with `seconds` in place of the latency, and what was odd about the files."""
+    """Rows of one family, with `seconds` for the latency, and notes on the files."""
 
     rows: pd.DataFrame
     notes: list[str] = field(default_factory=list)
@@ -39,17 +39,17 @@ class FamilyRows:
 def read_tables(
     system: Path, family: str, table: str, key: Sequence[str], defaults: Mapping[str, int] = NO_DEFAULTS
 ) -> FamilyRows:
-    """Every table `<family>/<framework>/<version>/<table>.parquet` of a system.
+    """Read every table `<family>/<framework>/<version>/<table>.parquet` of a system.
 
     Args:
-        system: the system's folder.
+        system: folder of the system.
         family: gemm, comm, attention or moe.
-        table: name of the files without their ending.
-        key: columns that tell the points of one table apart.
-        defaults: columns among them that older tables lack, and what holds for all their rows.
+        table: name of the files without their suffix.
+        key: columns that distinguish the points of one table.
+        defaults: key columns that older tables lack, with the value for all of their rows.
 
     Returns:
-        Rows with a rank: 0 for the newest version of each framework, and a note for each file that was passed over.
+        Rows with a rank, lower for newer versions, and a note for each file that was skipped.
 
     Raises:
         UserError: no file of the family can be used.
@@ -61,7 +61,7 @@ def read_tables(
             found.append((where, _read_checked(path, where, key, defaults)))
         except UserError as error:
             notes.append(str(error))
-    # the rows say which version they are of; where two files say the same, the younger folder
+    # Rows state their version. Of files with the same version, the one in the newer folder comes first.
     found.sort(key=lambda one: (_version(str(one[1]["version"].iloc[0])), _version(one[0].parent.name)), reverse=True)
     frames: list[pd.DataFrame] = []
     seen: dict[str, Path] = {}
@@ -82,7 +82,10 @@ def read_tables(
 
 
 def newest_versions(rows: pd.DataFrame, series: Sequence[str]) -> pd.DataFrame:
-    """Of each framework's versions the newest that holds a series: versions are never mixed within one."""
+    """Keep the newest version with a series of each framework.
+
+    Versions of a framework are never mixed within a series.
+    """
     by = ["framework", *series]
     return rows[rows["rank"] == rows.groupby(by, sort=False)["rank"].transform("min")]
 
@@ -95,10 +98,10 @@ def _version(text: str) -> Version:
 
 
 def _read_checked(path: Path, where: Path, key: Sequence[str], defaults: Mapping[str, int]) -> pd.DataFrame:
-    """One table's wanted columns.
+    """Read the wanted columns of a table.
 
     Raises:
-        UserError: it cannot be read, lacks columns, or holds what is no time.
+        UserError: the file cannot be read, lacks columns, or holds invalid values.
     """
     wanted = [*COMMON_COLUMNS, *key]
     try:
@@ -126,7 +129,7 @@ def _read_checked(path: Path, where: Path, key: Sequence[str], defaults: Mapping
 
 
 def _merge_duplicates(frame: pd.DataFrame, key: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """The rows with each point once, and how many points were there more often."""
+    """Merge repeated points by their medians; return the rows and the merged points."""
     point = [*(name for name in COMMON_COLUMNS if name != "latency"), *key]
     if not frame.duplicated(point).any():
         return frame, 0
@@ -135,6 +138,6 @@ def _merge_duplicates(frame: pd.DataFrame, key: Sequence[str]) -> tuple[pd.DataF
 
 
 def _content(frame: pd.DataFrame, key: Sequence[str]) -> str:
-    """A hash of the figures, whatever framework and version the rows claim."""
+    """Hash of the figures, whatever framework and version the rows claim."""
     figures = frame[[*key, "seconds"]].sort_values([*key, "seconds"], ignore_index=True)
     return hashlib.sha256(pd.util.hash_pandas_object(figures, index=False).values.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""A trace of Nsight Systems as visits to cases, read from what `nsys export --type sqlite` wrote."""
+"""Read a trace of Nsight Systems, exported as SQLite, as visits to cases."""
 
 import sqlite3
 from bisect import bisect_right
@@ -15,20 +15,20 @@ from specs.errors import UserError
 from specs.journal import CALL_RANGE, NVTX_DOMAIN, SECONDS_MARK, TIMED_RANGE, UNTIMED_RANGE, WARM_UP_RANGE
 from specs.journal import CALLS_MARK as JOURNAL_CALLS
 
-# An SQLite file that `nsys export` wrote: its tables are made lazily, and their columns differ between versions.
+# SQLite file of `nsys export`: tables are made on demand, and columns differ between versions.
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 EXPORT_COMMAND = "`nsys export --type sqlite -o trace.sqlite trace.nsys-rep`"
 TEXT_COLUMNS = ("name", "text", "value")
-"""Columns that hold text; SQLite itself would take it in any."""
+"""Columns that hold text; SQLite itself accepts text in any column."""
 REPORT_SUFFIXES = (".nsys-rep", ".qdrep", ".qdstrm")
 
 
 class TraceDatabase:
-    """Read only.
+    """Read-only access to an export of nsys.
 
     Raises:
-        UserError: it is none, or cut short.
+        UserError: the file is no SQLite file, or is cut short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class TraceDatabase:
         _check(path)
         try:
             self._open = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-            self._open.text_factory = _text  # one odd letter in a name must not cost the trace
+            self._open.text_factory = _text  # an invalid byte in a name must not cost the trace
             self._tables = {name for (name,) in self._open.execute("SELECT name FROM sqlite_master")}
         except sqlite3.Error as error:
             raise self._damaged(error) from error
@@ -48,11 +48,11 @@ class TraceDatabase:
         self._open.close()
 
     def has(self, *tables: str) -> bool:
-        """Whether all of these are there."""
+        """True where all of these tables exist."""
         return self._tables.issuperset(tables)
 
     def count(self, table: str) -> int:
-        """Rows of a table; none where it is not there.
+        """Number of rows of a table; 0 for a missing table.
 
         Raises:
             UserError: the file is damaged.
@@ -67,9 +67,9 @@ class TraceDatabase:
     def rows(
         self, table: str, needed: Sequence[str], others: Sequence[str] = (), where: str = "TRUE"
     ) -> Iterator[tuple[Any, ...]]:
-        """The rows of a table, as they stand in it: the columns `needed`, then `others`, None where there is none such.
+        """Yield the rows of a table: columns `needed`, then `others`, None where missing.
 
-        A table that is not there has no rows. `where` is SQL over needed columns.
+        A missing table has no rows. `where`: SQL over needed columns.
 
         Raises:
             UserError: a needed column is missing, or the file is damaged.
@@ -108,7 +108,7 @@ def _text(raw: bytes) -> str:
 
 
 def _check(path: Path) -> None:
-    """Whether it is an SQLite file of its full length."""
+    """Check that the file is SQLite and has its full length."""
     if path.suffix in REPORT_SUFFIXES:
         raise UserError(f"{path}: a report of Nsight Systems; export it first: {EXPORT_COMMAND}")
     try:
@@ -128,10 +128,10 @@ def _check(path: Path) -> None:
         raise UserError(f"{path}: cut short after {size} of {whole} bytes; export it again: {EXPORT_COMMAND}")
 
 
-# Our ranges and marks in a trace: which range of which case a moment on a thread lies in.
+# NVTX ranges and marks of the suites: the range of a case that a moment on a thread lies in.
 
 MARK, CATEGORY, PUSH_POP, DOMAIN_CREATED = 34, 33, 59, 75
-"""`eventType`s of nsys."""
+"""Values of nsys's `eventType`."""
 NVTX_COLUMNS = ("start", "eventType", "globalTid")
 OPTIONAL_NVTX_COLUMNS = ("end", "category", "text", "textId", "domainId", "int64Value", "doubleValue")
 NODE_ID_PART = ".py::"
@@ -139,7 +139,10 @@ NODE_ID_PART = ".py::"
 
 @dataclass(eq=False)
 class NvtxRange:
-    """A push/pop range; `parent` is the one around it, `whole` says whether the trace saw its end."""
+    """A push/pop range.
+
+    `parent`: enclosing range. `whole`: True where the trace holds the range's end.
+    """
 
     name: str
     category: str
@@ -151,12 +154,12 @@ class NvtxRange:
 
     @property
     def path(self) -> list["NvtxRange"]:
-        """From the outermost to this one."""
+        """Ranges from the outermost to this one."""
         return [*(self.parent.path if self.parent else ()), self]
 
 
 class NvtxMark(NamedTuple):
-    """A moment that carries a figure, finite or not."""
+    """A mark that carries a figure, finite or not."""
 
     name: str
     thread: int
@@ -165,19 +168,19 @@ class NvtxMark(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether so many calls, or so many seconds, can be."""
+        """True where the figure is a possible number of calls, or of seconds."""
         return isfinite(self.value) and self.value >= (1 if self.name == JOURNAL_CALLS else 0)
 
 
 @dataclass
 class NvtxThread:
-    """The ranges of a thread by start; each lies within the one around it."""
+    """Ranges of a thread by start; each lies within its parent."""
 
     ranges: list[NvtxRange] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
     def innermost(self, at: int) -> NvtxRange | None:
-        """The range that a moment lies in."""
+        """Innermost range that contains a moment, or None."""
         index = bisect_right(self.starts, at) - 1
         found = self.ranges[index] if index >= 0 else None
         while found and found.end < at:
@@ -200,20 +203,23 @@ class NvtxRow(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int | None]:
-        """Its process and domain: each process numbers its own."""
+        """Process and domain of the row: each process numbers its domains itself."""
         return process_id(self.thread), self.domain
 
 
 def process_id(global_id: int) -> int:
-    """What the ids of a process and of its threads have in common: all but the thread's lowest 24 bits."""
+    """Common part of the ids of a process and its threads.
+
+    The thread has the lowest 24 bits to itself.
+    """
     return global_id >> 24
 
 
 def read_nvtx(database: TraceDatabase, strings: Mapping[int, str]) -> tuple[dict[int, NvtxThread], list[NvtxMark]]:
-    """Our ranges by thread, and our marks.
+    """Return the suites' ranges by thread, and the suites' marks.
 
     Raises:
-        UserError: there are no ranges, or none of ours.
+        UserError: there are no ranges, or none of the suites.
     """
     rows = [
         _row(one, strings)
@@ -243,9 +249,9 @@ def _row(values: tuple[Any, ...], strings: Mapping[int, str]) -> NvtxRow:
 
 
 def _our_domains(rows: Iterable[NvtxRow]) -> set[tuple[int, int | None]]:
-    """Process and domain of what is ours.
+    """Process and domain of the suites' ranges.
 
-    A trace that began in the middle of a run may lack the row that names the domain: then its ranges tell.
+    A trace that began during a run may lack the row that names the domain. The names of the ranges tell in this case.
     """
     created = [one for one in rows if one.kind == DOMAIN_CREATED]
     if named := {one.place for one in created if one.text == NVTX_DOMAIN}:
@@ -272,16 +278,19 @@ def _insert_range(thread: NvtxThread, one: NvtxRange) -> None:
 
 
 def _marks(rows: Iterable[NvtxRow]) -> Iterator[NvtxMark]:
-    """A payload is in the column of its type; old exports write 0 into the others."""
+    """Yield the marks with their payload.
+
+    A payload is in the column of its type; old exports write 0 into the other columns.
+    """
     for one in rows:
         if value := one.real or one.whole:
             yield NvtxMark(one.text, one.thread, one.start, float(value))
 
 
-# What ran on the devices of a trace, joined to the host's calls that launched it.
+# Activities on the devices of a trace, joined with the host's calls that launched them.
 #
-# A call of the CUDA API and what it starts have a correlation id in common, which each process counts for itself. The
-# kernels of a graph all have the one of its launch; where nsys traced whole graphs there is one row a launch instead.
+# A call of the CUDA API and its activities share a correlation id, which each process counts for itself. All kernels of
+# a graph have the id of the graph's launch. Where nsys traced whole graphs, there is one row per launch instead.
 
 KERNEL_TABLE, GRAPH_TABLE, CALL_TABLE = (
     "CUPTI_ACTIVITY_KIND_KERNEL",
@@ -293,26 +302,32 @@ UNENDED_NOTE = "{} kernels and copies without an end, or with one before the sta
 ACTIVITY_COLUMNS = ("start", "end", "deviceId", "streamId", "correlationId")
 
 CALL_FILTER = (
-    f"correlationId IN (SELECT correlationId FROM {CALL_TABLE} WHERE start BETWEEN {{}} AND {{}} "  # noqa: S608 - numbers
+    f"correlationId IN (SELECT correlationId FROM {CALL_TABLE} WHERE start BETWEEN {{}} AND {{}} "  # noqa: S608
     "OR typeof(start) IN ('text', 'blob'))"
 )
-"""Ids of calls within a time; a start that is no number is kept, so that it is refused."""
+"""SQL filter: correlation ids of calls within a time.
+
+A start that is no number is kept, so that it is refused later.
+"""
 
 CorrelationKey = tuple[int, int]
 """Process and correlation id."""
 ActivityRow = tuple[int | None, int, Activity]
-"""Process, where an export names it, correlation id, and what ran."""
+"""Process, None where an export lacks it; correlation id; and activity."""
 
 
 class LaunchedActivity(NamedTuple):
-    """An activity and the thread that launched it, None where no call of a trace did."""
+    """An activity and its launching thread, None where no call in the trace matches."""
 
     activity: Activity
     thread: int | None
 
 
 class TraceActivities(NamedTuple):
-    """What was launched within a time, by launch and then by start, how many ran besides, and what to mind."""
+    """Activities that were launched within a time.
+
+    `launched`: by launch, then by start. `elsewhere`: number of other activities. `notes`: caveats.
+    """
 
     launched: list[LaunchedActivity]
     elsewhere: int
@@ -320,10 +335,10 @@ class TraceActivities(NamedTuple):
 
 
 def read_activities(database: TraceDatabase, strings: Mapping[int, str], since: int, until: int) -> TraceActivities:
-    """All activities of all devices that calls from `since` to `until` launched, in nanoseconds.
+    """Read all activities that calls from `since` to `until` launched (nanoseconds).
 
     Raises:
-        UserError: very old, of several processes, and nothing says which of them ran what.
+        UserError: a very old trace of several processes does not say which process ran what.
     """
     among = CALL_FILTER.format(since, until) if database.has(CALL_TABLE) else "FALSE"
     calls = _calls(database, among)
@@ -348,7 +363,10 @@ def read_activities(database: TraceDatabase, strings: Mapping[int, str], since: 
 
 
 def _match_call(one: Activity, number: int, calls: Sequence[tuple[int, int]]) -> LaunchedActivity:
-    """Ids are used again in long runs: the call is the latest that began before it, or the first if clocks disagree."""
+    """Match an activity with the latest call before its start, else the first call.
+
+    Long runs reuse ids. The first call serves where clocks disagree.
+    """
     if not calls:
         return LaunchedActivity(one._replace(launched=(one.start, number)), None)
     start, thread = calls[max(0, bisect_right(calls, (one.start, inf)) - 1)]
@@ -379,7 +397,10 @@ def _activities(database: TraceDatabase, strings: Mapping[int, str], among: str)
 
 
 def _calls(database: TraceDatabase, among: str) -> dict[CorrelationKey, list[tuple[int, int]]]:
-    """Start and thread of calls, the earliest first: of those of other times too whose id is used again."""
+    """Start and thread of calls by correlation key, the earliest first.
+
+    Calls at other times are included where they share an id.
+    """
     found: dict[CorrelationKey, list[tuple[int, int]]] = {}
     for start, thread, number in database.rows(CALL_TABLE, ("start", "globalTid", "correlationId"), where=among):
         if None not in (start, thread, number):
@@ -390,7 +411,7 @@ def _calls(database: TraceDatabase, among: str) -> dict[CorrelationKey, list[tup
 
 
 EXPORT_TABLES = ("StringIds", "META_DATA_EXPORT", "TARGET_INFO_SYSTEM_ENV")
-"""Tables of which an export always has one, whatever was traced."""
+"""Tables of which every export has at least one, whatever was traced."""
 TRACING_NOTE = (
     "nsys was attached: tracing slows the host's launches and, where graphs are traced by node, their kernels"
 )
@@ -398,10 +419,10 @@ GPU_COLUMNS = ("id", "name", "totalMemory", "smCount", "l2CacheSize", "computeMa
 
 
 def read_trace(path: Path) -> Profile:
-    """Everything that a trace says of our cases.
+    """Read the visits to our cases from a trace.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the trace cannot be used.
     """
     with TraceDatabase(path) as database:
         if not any(database.has(table) for table in EXPORT_TABLES):
@@ -446,7 +467,7 @@ def _no_kernels_reason(visits: Sequence[Visit], outside: int) -> str:
 def _visits(
     threads: Mapping[int, NvtxThread], marks: Iterable[NvtxMark], launched: Iterable[LaunchedActivity]
 ) -> tuple[list[Visit], int]:
-    """The visits by start, and how many activities belong to none."""
+    """Return the visits by start, and the number of activities outside of them."""
     found: dict[NvtxRange, Visit] = {}
     for thread in threads.values():
         for one in thread.ranges:
@@ -481,14 +502,14 @@ def _assign_activity(
     calls: dict[NvtxRange, NvtxRange],
     parts: dict[NvtxRange, list[Activity]],
 ) -> None:
-    """Put an activity where it belongs in its visit; older runs show parts beside the call, newer ones in it.
+    """Add an activity to its visit; older runs show parts beside the call.
 
-    Some checked twice: `calls` holds the first call of each case's range, whose kernels alone are those of one call.
+    Some runs checked a call twice. `calls` holds the first call of each case's range; only its kernels are kept.
     """
     path = at.path
     names = [step.name for step in path]
     if TIMED_RANGE in names[1:2]:
-        if path[1].whole and UNTIMED_RANGE not in names[2:3]:  # of one that is not whole some of its calls are missing
+        if path[1].whole and UNTIMED_RANGE not in names[2:3]:  # a cut range lacks some of its calls
             visit.timed.append(one)
         return
     if CALL_RANGE in names[2:3]:
@@ -509,7 +530,10 @@ def _version(database: TraceDatabase) -> str:
 
 
 def _gpu(database: TraceDatabase, devices: set[int]) -> dict[str, object]:
-    """Of the devices that ran something, never the host's name, which stands in the same file."""
+    """Facts of the GPU that ran the activities.
+
+    The name of the host stands in the same file and is never read.
+    """
     rows = [dict(zip(GPU_COLUMNS, one, strict=True)) for one in database.rows("TARGET_INFO_GPU", (), GPU_COLUMNS)]
     used = [one for one in rows if (one["id"] if one["cuDevice"] is None else one["cuDevice"]) in devices] or rows
     if not used:

@@ -1,4 +1,7 @@
-"""A table of Nsight Compute as visits to cases: kernels with their durations, each by itself, and their ranges."""
+"""Visits to cases in a profile, and the reader of Nsight Compute's tables.
+
+ncu gives kernels with their ranges, and the duration of each kernel run by itself.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +13,7 @@ from specs.journal import CALL_RANGE, NVTX_DOMAIN, TIMED_RANGE, UNTIMED_RANGE, W
 from specs.layer import FUSED_GATE_UP, LAYER_PARTS
 from specs.ncu import DURATION_METRIC, ProfiledKernel, parse_kernels
 
-# What a device did, and how long it was at it: the union of intervals, so that two streams at once count once.
+# Activities of a device and their busy time: the union of intervals, so that overlapping streams count once.
 
 
 class Activity(NamedTuple):
@@ -18,13 +21,12 @@ class Activity(NamedTuple):
 
     Attributes:
         start, end: nanoseconds on the profiler's clock.
-        name: of the kernel; `memcpy`, `memset` or `graph` for what is none.
+        name: name of the kernel; `memcpy`, `memset` or `graph` for other activities.
         stream: device and stream.
         kind: kernel, memory, or graph where graphs were traced as a whole.
-        in_graph: whether a graph's launch started it.
-        launched: when the host's call that launched it began, and that call's number; what one graph launch starts
-            has it in common.
-        read_bytes: from DRAM, where that was counted.
+        in_graph: True where a graph's launch started the activity.
+        launched: start and number of the host's launching call, shared by all activities of a graph launch.
+        read_bytes: bytes read from DRAM, where counted.
     """
 
     start: float
@@ -38,7 +40,7 @@ class Activity(NamedTuple):
 
 
 def busy_time(activities: Iterable[Activity]) -> float:
-    """Nanoseconds in which at least one of them ran."""
+    """Nanoseconds in which at least one activity ran."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted((one.start, one.end) for one in activities):
         if end > reached:
@@ -48,14 +50,15 @@ def busy_time(activities: Iterable[Activity]) -> float:
 
 
 def summed_time(activities: Iterable[Activity]) -> float:
-    """Nanoseconds of all of them, one after another."""
+    """Nanoseconds of all activities, one after another."""
     return sum(one.end - one.start for one in activities)
 
 
 def span_time(activities: Iterable[Activity]) -> float:
-    """Nanoseconds from the first's start to the last's end: of each graph launch by itself, of all the rest together.
+    """Nanoseconds from the first start to the last end.
 
-    Between two launches of a graph lies what starting one costs, which our own clock leaves out too.
+    Each graph launch counts by itself, all other activities together. The time between two launches of a graph is
+    launch cost, which the suites' clock leaves out, too.
     """
     ends: dict[tuple[float, int] | None, tuple[float, float]] = {}
     for one in activities:
@@ -65,25 +68,25 @@ def span_time(activities: Iterable[Activity]) -> float:
     return sum(last - first for first, last in ends.values())
 
 
-# A visit of the suites to a case as a profiler saw it: the call that was checked, its parts, and what was timed.
+# Visits of the suites to a case, as a profiler saw them: checked call, parts, and timed calls.
 
 PART_RANGES = (*LAYER_PARTS, FUSED_GATE_UP)
-"""Names of ranges that are a layer's parts."""
+"""Names of ranges that are parts of a layer."""
 
 
 @dataclass
 class Visit:
-    """Activities are in the order of their launches, `parts` too: each with the part that it belongs to.
+    """A visit to a case, with activities and parts in launch order.
 
     Attributes:
-        case: its name; `question` may be empty where a profiler does not tell.
+        case: name of the case; `question` may be empty where a profiler does not tell.
         process: a rank, where there are several.
-        start, end: of its range, in nanoseconds; alike where a profiler runs kernels one by one.
-        call: what the first checked call launched, its parts' included; none in later visits.
-        parts: of a layer's checked call, by part; one that comes twice stands twice.
-        timed: what was launched to be timed, whatever was repeated.
-        calls: that `timed` holds, as the suite says.
-        clock_seconds: a call, by the suite's own clock.
+        start, end: bounds of the range in nanoseconds; equal where a profiler runs kernels one by one.
+        call: activities of the first checked call, parts included; empty in later visits.
+        parts: activities of a layer's checked call, by part; a part that comes twice stands twice.
+        timed: activities launched to be timed, repetitions included.
+        calls: number of calls in `timed`, as the suite says.
+        clock_seconds: seconds per call, by the suite's own clock.
     """
 
     case: str
@@ -100,13 +103,13 @@ class Visit:
 
 @dataclass(frozen=True)
 class Profile:
-    """All that was read of one profile.
+    """Content of one profile.
 
     Attributes:
-        visits: in the order of the run.
-        profiler: its name and version.
+        visits: visits in the order of the run.
+        profiler: name and version of the profiler.
         gpu: facts of the device for `machine_info`.
-        notes: what to mind.
+        notes: caveats.
     """
 
     visits: Sequence[Visit]
@@ -127,10 +130,10 @@ NO_CALL_NOTE = "no checked call is in the table of {}: its time is that of what 
 
 
 def read_ncu_csv(path: Path) -> Profile:
-    """Everything that a table says of our cases.
+    """Read the visits to our cases from a table of ncu.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the table cannot be used.
     """
     try:
         kernels = parse_kernels(_text(path), needed=(DURATION_METRIC,))
@@ -176,12 +179,12 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: cannot read it ({error.strerror}); give what ncu printed with --csv") from error
     if not content.strip():
         raise UserError(f"{path}: empty; give what ncu printed with --csv")
-    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # as PowerShell redirects
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # UTF-16, as PowerShell redirects
     return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def _assign_kernel(visit: Visit, ranges: Sequence[str], one: ProfiledKernel, at: float, number: int) -> float:
-    """Put a kernel behind the one before it; gives where it ends, in nanoseconds."""
+    """Place a kernel after the previous kernel; return its end in nanoseconds."""
     end = at + one.seconds * 1e9
     activity = Activity(at, end, one.kernel, (0, 0), launched=(at, number), read_bytes=one.read_bytes)
     if ranges[1] == TIMED_RANGE and UNTIMED_RANGE not in ranges[2:3]:
@@ -196,7 +199,10 @@ def _assign_kernel(visit: Visit, ranges: Sequence[str], one: ProfiledKernel, at:
 
 
 def _use_checked_call(visit: Visit) -> Visit:
-    """The checked call stands for all: caches are as ncu left them whichever it is."""
+    """Replace the timed calls by the checked call.
+
+    ncu leaves the caches alike for every call.
+    """
     shown = [one for _, activities in visit.parts for one in activities]
     if call := visit.call or shown:
         visit.timed, visit.call, visit.calls = call, call, 1

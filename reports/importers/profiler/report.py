@@ -1,4 +1,4 @@
-"""What an import prints: a row a case with device time beside our own clock, then a layer's parts."""
+"""`import nsys` and `import ncu`: print device times, write a result file."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from specs.errors import UserError
 from specs.gpus import GPUS
 from specs.measurement import SCHEMA, Case, Measurement
 
-# What the result file of the profiled run knows and a profile does not: operations, shapes, bytes, versions.
+# Facts that the profiled run's result file has and a profile lacks: operations, shapes, bytes, versions.
 
 LENT_FACTS = (
     *(name for name in reports_machine.RELEVANT_FACTS if name != "variables"),
@@ -30,19 +30,19 @@ LENT_FACTS = (
     "l2_bytes",
     "gpu_memory_bytes",
 )
-"""Facts of a machine that are lent; variables may name hosts."""
+"""Machine facts taken from the run; environment variables may name hosts."""
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class ProfiledRun:
-    """The cases of a run by name; empty where no file was given."""
+    """Cases of a run by name; empty where no file was given."""
 
     file: ResultFile | None = None
     cases: Mapping[str, Measurement] = field(default_factory=dict)
 
     def machine(self, seen: Mapping[str, Any]) -> dict[str, Any]:
-        """Facts for `machine_info`: the run's, then what the profile saw of the device.
+        """Facts for `machine_info`: from the run, then from the profile.
 
         Raises:
             UserError: the run was on another GPU.
@@ -58,10 +58,13 @@ class ProfiledRun:
         return lent | {name: value for name, value in seen.items() if value is not None}
 
     def case(self, name: str, question: str, launch: str, kernel: str) -> Case:
-        """The case of this name with all that is known of it: without the run that is little, and no work."""
+        """Case of this name with all known facts.
+
+        Without the run, few facts are known, and flops and bytes are 0.
+        """
         known = self.cases.get(name)
         whole_model = known and (known.case.op == measurement.STEP_OP or known.case.question == layer.SHARES_QUESTION)
-        if known and not whole_model:  # a step by a profiler would pass for one that was run
+        if known and not whole_model:  # a profiled step would pass for one that was run
             return known.case
         return Case(
             name=name,
@@ -77,15 +80,15 @@ class ProfiledRun:
         )
 
     def clock(self, name: str) -> float | None:
-        """Seconds a call by our own clock, as the run wrote them."""
+        """Seconds per call by the suites' clock, from the run's file."""
         return self.cases[name].median if name in self.cases else None
 
 
 def load_run(path: Path | None) -> ProfiledRun:
-    """The file of `--run`.
+    """Read the file of `--run`.
 
     Raises:
-        UserError: it cannot be read, is a profile itself, or holds published figures.
+        UserError: the file cannot be read, is a profile itself, or holds published figures.
     """
     if path is None:
         return ProfiledRun()
@@ -97,10 +100,10 @@ def load_run(path: Path | None) -> ProfiledRun:
     return ProfiledRun(file, {one.case.name: one for one in file.measurements})
 
 
-# Device times of a profile as a result file that `show` and `compare` read.
+# Result file with a profile's device times, which `show` and `compare` read.
 
 PART_OPS: Mapping[str, str] = {"norm": "rmsnorm", "rotary": "rotary", "swiglu": "swiglu", "attention": "attention"}
-"""What a part computes; the others are linears."""
+"""Operation of each part; all other parts are linears."""
 
 
 def result_content(
@@ -111,15 +114,15 @@ def result_content(
     clock: str,
     notes: Sequence[str],
 ) -> result_file.Record:
-    """The whole file.
+    """Content of the whole result file.
 
     Args:
-        profile: what was read.
+        profile: profile that was read.
         found: its cases.
-        without: by case why there is no time.
-        run: lends facts.
+        without: reason by case for a missing time.
+        run: source of further facts.
         clock: `nsys` or `ncu`.
-        notes: what to mind.
+        notes: caveats.
     """
     machine = {
         "shardbench_schema": SCHEMA,
@@ -156,7 +159,7 @@ def _measurements(times: CaseTimes, run: ProfiledRun, clock: str) -> Iterator[Me
 
 
 def _part(case: Case, part: PartTimes) -> Case:
-    """A part as the case of one of its calls."""
+    """Part of a layer as the case of one of its calls."""
     return replace(
         case,
         name=f"{case.name}/{part.name}",
@@ -177,23 +180,23 @@ def _read(count: float | None) -> dict[str, float] | None:
 
 
 MAX_KERNEL_NAME = 60
-"""Letters of a kernel's name: templates have hundreds."""
+"""Maximum letters of a kernel's name: templates have hundreds."""
 CLOCK_TOLERANCE = 0.05
-"""Share by which clock and device time may differ without a word."""
+"""Relative difference of clock and device time that needs no explanation."""
 OVERLAP_RATIO = 1.02
-"""How many times the device time kernels add up to, from where on streams are said to overlap."""
+"""Ratio of summed to busy time above which streams are said to overlap."""
 EARLY_START = "kernels start before the one before them ends, on one stream (programmatic dependent launch)"
 
 
 def own_clock(times: CaseTimes, run: ProfiledRun) -> float | None:
-    """Seconds a call by our own clock: as the trace says, else as the run's file does."""
+    """Seconds per call by the suites' clock: of the trace, else of the run's file."""
     return times.clock or run.clock(times.case)
 
 
 def profile_page(
     title: str, found: Sequence[CaseTimes], run: ProfiledRun, facts: Sequence[tuple[str, str]], notes: Sequence[str]
 ) -> list[Block]:
-    """All of it; `facts` stand above the tables."""
+    """Page with all tables and notes; `facts` stand above the tables."""
     blocks: list[Block] = [Facts(title=title, rows=tuple(facts))]
     if found:
         blocks.append(_cases(found, run))
@@ -202,7 +205,7 @@ def profile_page(
 
 
 def profile_data(found: Sequence[CaseTimes], run: ProfiledRun, notes: Sequence[str]) -> dict[str, Any]:
-    """The same for a machine."""
+    """Device times as JSON data."""
     return {"cases": [_record(one, run) for one in found], "notes": list(notes)}
 
 
@@ -257,7 +260,7 @@ def _dram(times: CaseTimes, run: ProfiledRun) -> str:
 
 
 def _gap(times: CaseTimes, run: ProfiledRun) -> str:
-    """Why clock and device time differ, as far as the trace tells."""
+    """Explain the gap between clock and device time, as far as the trace tells."""
     said, ratio = [], _ratio(times, run)
     if not times.spanned:
         return (
@@ -337,7 +340,7 @@ def _record(times: CaseTimes, run: ProfiledRun) -> dict[str, Any]:
     }
 
 
-# What `import nsys` and `import ncu` do with their files.
+# Commands `import nsys` and `import ncu`.
 
 NO_RUN_NOTE = (
     "operations, shapes and bytes are unknown: --run takes the result file of the profiled run, which has them"
@@ -345,13 +348,13 @@ NO_RUN_NOTE = (
 
 
 def import_nsys(path: Path, to: Path, run: Path | None, format: Format) -> None:  # noqa: A002
-    """Write device times of a trace as a result file, and print them beside our own clock.
+    """Write a trace's device times as a result file, and print them beside the clock.
 
     Args:
-        path: what `nsys export --type sqlite` wrote.
-        to: where the file goes.
+        path: output of `nsys export --type sqlite`.
+        to: result file to write.
         run: result file of the traced run.
-        format: of what is printed.
+        format: format of the printed report.
 
     Raises:
         UserError: a file cannot be used or written.
@@ -363,11 +366,11 @@ def import_ncu(path: Path, to: Path, run: Path | None, gpu: str | None, format: 
     """Write durations of a table as a result file, and print them.
 
     Args:
-        path: what ncu printed with --csv.
-        to: where the file goes.
+        path: output of ncu with --csv.
+        to: result file to write.
         run: result file of the profiled run.
-        gpu: its name or slug, where the table has none.
-        format: of what is printed.
+        gpu: name or slug of the GPU, where the table has none.
+        format: format of the printed report.
 
     Raises:
         UserError: a file cannot be used or written.
@@ -409,7 +412,10 @@ def _write(path: Path, profile: Profile, to: Path, run: ProfiledRun, clock: str,
 def _scrub_names(
     found: Sequence[CaseTimes], without: Mapping[str, str], notes: Sequence[str], run: ProfiledRun
 ) -> tuple[list[CaseTimes], dict[str, str], list[str]]:
-    """The same without names of people and machines, which a trace's texts may hold; cases of the run keep theirs."""
+    """Remove names of people and machines, which a trace's texts may hold.
+
+    Names of cases that the run has are kept.
+    """
     text = privacy.current_identity().text
 
     def case(name: str) -> str:
@@ -432,7 +438,7 @@ def _scrub_names(
 
 
 def _case_notes(found: Sequence[CaseTimes]) -> list[str]:
-    """What to mind, once for all cases that it is true of."""
+    """Notes on the cases, each once for all cases concerned."""
     about: Mapping[str, list[str]] = {note: [] for one in found for note in one.notes}
     for one in found:
         for note in one.notes:

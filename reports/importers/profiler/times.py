@@ -1,4 +1,4 @@
-"""Device time of a case from its visits: seconds a call of each, beside our own clock, and of a layer's parts."""
+"""Device time per call of cases and layer parts, beside the suites' clock."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,28 +11,31 @@ from typing import NamedTuple
 from reports.formatting import pluralize
 from reports.importers.profiler.profile import Activity, Profile, Visit, busy_time, span_time, summed_time
 
-# Which of the kernels that were launched in `timed` belong to its calls, and which ranks launch in between.
+# Kernels in `timed` that belong to its calls, and kernels that ranks launch in between.
 #
-# Newer suites open a range of their own in between, which tells it. For the others: beside a graph's launches what is
-# in no graph is left out, and of the rest what the checked call does not launch, unless it ran as often as the calls
-# did: libraries may choose another kernel the second time, or one more.
+# Newer suites mark launches in between with a range of their own. For older suites, kernels outside of graphs are left
+# out beside a graph's launches. So are kernels that the checked call does not launch, unless they ran as often as the
+# calls did: a library may choose another kernel the second time, or launch one more.
 
 MAX_NAMED = 3
-"""Kernels that a note names."""
+"""Maximum number of kernels that a note names."""
 LEFT_OUT_NOTE = "left out of `timed`, as values filled in and barriers are no call: {}, {:.4g} us a call in all"
 COUNTED_NOTE = "counted, though the checked call does not launch it: {}, which ran as often as the calls did"
 NO_MATCH_NOTE = "`timed` holds none of the kernels of the checked call: all of it is counted"
 
 
 class CallActivities(NamedTuple):
-    """Activities of a visit's calls, and those that are none of theirs."""
+    """Activities of a visit's calls, and activities in between."""
 
     ran: list[Activity]
     left: list[Activity]
 
 
 def select_call_activities(visit: Visit, called: Sequence[Activity] | None, notes: list[str]) -> CallActivities:
-    """What calls launched, by the checked call where there is one; notes say what of it is odd."""
+    """Select the activities of the calls, by the checked call where there is one.
+
+    `notes` receives the oddities.
+    """
     graphs = any(one.in_graph for one in visit.timed)
     candidates = [one for one in visit.timed if one.in_graph] if graphs else visit.timed
     whole = any(one.kind == "graph" for one in candidates)
@@ -51,7 +54,7 @@ def select_call_activities(visit: Visit, called: Sequence[Activity] | None, note
 
 
 def left_out_note(left: Sequence[Activity], a_call: float) -> str:
-    """The note on what is left out, `a_call` nanoseconds of it."""
+    """Note on activities that are left out; `a_call`: their nanoseconds per call."""
     return LEFT_OUT_NOTE.format(_join_names({one.name for one in left}), a_call / 1e3)
 
 
@@ -63,11 +66,11 @@ def _join_names(names: set[str]) -> str:
 
 # Device time of a layer's parts.
 #
-# One call shows them by name. Every other call launches the same kernels in the same order, so the n-th kernel of each
-# belongs to the part that the n-th of the shown call does, graph or not.
+# One call shows the parts by name. Every other call launches the same kernels in the same order, graph or not. The n-th
+# kernel of each call therefore belongs to the part of the shown call's n-th kernel.
 
 CountedVisits = Sequence[tuple[Visit, list[Activity], int]]
-"""Visits, what their calls launched, and how many calls that is."""
+"""Visits, the activities of their calls, and the number of these calls."""
 MIXED_PARTS_NOTE = (
     "kernels of one name from different parts ran at once, on different streams: which is whose cannot be told, and "
     "their parts may be swapped"
@@ -77,16 +80,16 @@ ONE_CALL_NOTE = "kernels of the timed calls do not follow in the order of the sh
 
 @dataclass(frozen=True)
 class PartTimes:
-    """A part of a layer.
+    """Device time of a layer's part.
 
     Attributes:
         name: as in `specs.layer.LAYER_PARTS`.
-        seconds: of each visit, in seconds a layer: of all its calls there, together.
-        per_layer: how often a layer calls it.
-        kernels: a layer.
-        kernel: the one that takes longest.
-        share: of the device time of all parts.
-        read_bytes: from DRAM a layer, where they were counted.
+        seconds: seconds per layer in each visit, all calls of the part together.
+        per_layer: calls per layer.
+        kernels: kernels per layer.
+        kernel: name of the longest kernel.
+        share: share of the device time of all parts.
+        read_bytes: bytes read from DRAM per layer, where counted.
     """
 
     name: str
@@ -99,12 +102,15 @@ class PartTimes:
 
     @property
     def busy(self) -> float:
-        """Seconds a layer."""
+        """Seconds per layer: the median over visits."""
         return median(self.seconds)
 
 
 def part_times(visits: Sequence[Visit], kept: CountedVisits, notes: list[str]) -> list[PartTimes]:
-    """Those of a case that shows any, in the order of a layer; notes where they rest on the shown call alone."""
+    """Times of a layer's parts, in layer order; empty where the case shows no part.
+
+    `notes` says where the times rest on the shown call alone.
+    """
     shown = next((one.parts for one in visits if one.parts), None)
     if not shown:
         return []
@@ -146,12 +152,15 @@ def _part(
 
 
 def _launch_order(ran: Sequence[Activity]) -> list[Activity]:
-    """As they were launched; of a graph, whose kernels one launch starts, as they ran."""
+    """Sort by launch, then by start: one launch starts all kernels of a graph."""
     return sorted(ran, key=lambda one: (one.launched, one.start))
 
 
 def _has_mixed_parts(placed: Sequence[tuple[Activity, str]]) -> bool:
-    """Whether kernels that only their order tells apart overlap: in a graph that is the order in which they began."""
+    """True where same-named kernels of different parts overlap in a graph.
+
+    Only their order tells these kernels apart, and in a graph that is the order of their starts.
+    """
     before: dict[str, tuple[Activity, str]] = {}
     for one, place in placed:
         last, place_of_last = before.get(one.name, (one, place))
@@ -162,13 +171,13 @@ def _has_mixed_parts(placed: Sequence[tuple[Activity, str]]) -> bool:
 
 
 def _follows_order(order: Sequence[str], ran: Sequence[Activity]) -> bool:
-    """Whether calls launch what the shown call does, in its order, again and again."""
+    """True where calls repeat the kernels of the shown call, in its order."""
     if not order or len(ran) % len(order):
         return False
     return [one.name for one in _launch_order(ran)] == list(order) * (len(ran) // len(order))
 
 
-# Which visits ranks make together, and which one process makes after another.
+# Visits that ranks make together, and visits of one process after another.
 
 RANKS_NOTE = "several processes ran it: a sample is the slowest one's, as in the suites"
 IN_TURN_NOTE = "several processes ran it one after another: each is a visit of its own"
@@ -176,7 +185,7 @@ MISSING_RANKS_NOTE = "{} that not all of {} processes have: left out"
 
 
 def combine_ranks(timed: Sequence[Visit], notes: list[str]) -> list[list[Visit]]:
-    """The visits that ranks make together, by start: those of several processes that overlap in time."""
+    """Group the visits of several processes that overlap in time, by start."""
     groups: list[list[Visit]] = []
     for visit in sorted(timed, key=lambda one: one.start):
         open_to_it = (group for group in groups if _overlaps(visit, group))
@@ -215,7 +224,7 @@ MISCOUNT_NOTE = (
 
 @dataclass(frozen=True)
 class VisitSample:
-    """One visit, a call; times in seconds."""
+    """Times of one visit, in seconds per call."""
 
     calls: int
     busy: float
@@ -226,19 +235,19 @@ class VisitSample:
 
 @dataclass(frozen=True)
 class CaseTimes:
-    """A case.
+    """Device times of a case.
 
     Attributes:
-        samples: of each visit, with several processes the slowest one's.
-        kernels: names of all that `timed` launched, the longest first.
-        kernels_per_call: None where graphs hide them.
-        streams: that ran at all, of the process that has most.
+        samples: one for each visit; with several processes, the slowest process's.
+        kernels: names of all kernels of the calls, the longest first.
+        kernels_per_call: None where graphs hide the kernels.
+        streams: number of streams that ran anything, of the process with the most.
         launch: graph or eager.
-        parts: of a layer.
-        read_bytes: from DRAM a call, where they were counted.
-        notes: what to mind.
-        complete: whether all that `timed` launched is in these times, as far as the trace tells.
-        spanned: whether the span means anything: not so where a profiler runs each kernel by itself.
+        parts: parts of a layer.
+        read_bytes: bytes read from DRAM per call, where counted.
+        notes: caveats.
+        complete: True where these times hold all activities of `timed`, as far as the trace tells.
+        spanned: False where a profiler runs each kernel by itself, so that the span means nothing.
     """
 
     case: str
@@ -256,32 +265,32 @@ class CaseTimes:
 
     @cached_property
     def busy(self) -> float:
-        """Seconds a call in which the device ran anything: the median over visits."""
+        """Seconds per call in which the device ran anything: the median over visits."""
         return median(one.busy for one in self.samples)
 
     @cached_property
     def span(self) -> float:
-        """Seconds a call from first to last."""
+        """Seconds per call from the first start to the last end, median over visits."""
         return median(one.span for one in self.samples)
 
     @cached_property
     def summed(self) -> float:
-        """Seconds a call of all kernels one after another."""
+        """Seconds per call of all kernels one after another, median over visits."""
         return median(one.summed for one in self.samples)
 
     @cached_property
     def clock(self) -> float | None:
-        """Seconds a call by our own clock."""
+        """Seconds per call by the suites' clock, median over visits; None if unknown."""
         return median(found) if (found := [one.clock for one in self.samples if one.clock]) else None
 
     @property
     def calls(self) -> int:
-        """In all visits."""
+        """Number of calls in all visits."""
         return sum(one.calls for one in self.samples)
 
 
 def collect_times(profile: Profile) -> tuple[list[CaseTimes], dict[str, str]]:
-    """Each case with device time, and by name why others have none."""
+    """Return the cases with device time, and for all others the reason by name."""
     by_case: dict[str, list[Visit]] = {}
     for visit in profile.visits:
         by_case.setdefault(visit.case, []).append(visit)
@@ -296,7 +305,7 @@ def collect_times(profile: Profile) -> tuple[list[CaseTimes], dict[str, str]]:
 
 
 def _times(case: str, visits: Sequence[Visit]) -> CaseTimes | str:
-    """A case, or why it has none."""
+    """Times of a case, or the reason for their absence."""
     timed = [one for one in visits if one.timed]
     if not timed:
         return "no kernel was launched in `timed`"
@@ -354,7 +363,7 @@ def _sample(ran: Sequence[Activity], calls: int, clock: float | None) -> VisitSa
 
 
 def _calls(visit: Visit, ran: Sequence[Activity], called: Sequence[Activity] | None, notes: list[str]) -> int | None:
-    """How many calls there are in `timed`; None where nothing tells."""
+    """Number of calls in `timed`; None where nothing tells."""
     whole = any(one.kind == "graph" for one in ran)
     if visit.calls:
         if miscounted := not whole and _miscount_note(visit.calls, ran, called or ()):
@@ -370,7 +379,7 @@ def _calls(visit: Visit, ran: Sequence[Activity], called: Sequence[Activity] | N
 
 
 def _miscount_note(calls: int, ran: Sequence[Activity], called: Sequence[Activity]) -> str:
-    """The note where calls launched more or less than the checked one did; empty where not."""
+    """Note on calls that launched more or less than the checked call, or empty."""
     names = {one.name for one in called}
     alike = sum(one.name in names for one in ran)
     return MISCOUNT_NOTE.format(alike, calls, len(called)) if alike not in (0, calls * len(called)) else ""

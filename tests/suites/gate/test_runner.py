@@ -260,7 +260,7 @@ from suites.gate.step import Profile
 from tests.suites.gate.fakes import EVERYTHING, step
 from tests.suites.gate.test_runner import SLEEPERS, leaves
 steps = (step("done", leaves("passed")), step("slow", SLEEPERS), step("never", "print()"))
-command.look_around = lambda python, packages: EVERYTHING
+command.inspect_machine = lambda python, packages: EVERYTHING
 profile = Profile("evidence", "fakes", 60.0, steps)
 raise SystemExit(command.run_gate(profile, None, Path(sys.argv[1]), sys.executable, listed=False))
 """

@@ -168,7 +168,7 @@ def test_three_lost_in_a_row_end_the_run():
     entry = case()
     ours = StepBench(FakeModelWorkers(), RANKS, [entry])
     for _ in range(3):
-        ours.commands(entry, RankLostError("rank 1 was killed"))
+        ours.describe_error(entry, RankLostError("rank 1 was killed"))
     assert ours.lost().startswith("3 cases in a row ended a rank")
 
 
