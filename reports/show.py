@@ -5,14 +5,14 @@ from pathlib import Path
 
 from reports import machine, output, result_tables, results
 from reports.communication import points as communication_points
-from reports.communication import report as between_ranks
+from reports.communication import report as communication_report
 from reports.communication.points import NO_REFERENCES, CommPoint, References
-from reports.ledger import report as layers
+from reports.ledger import report as ledger_report
 from reports.output import Block, Format
 from reports.results import ResultFile
 from reports.roofline import CaseMetrics
-from reports.tp_vs_pp import compare as experiment
-from reports.tp_vs_pp import report as experiments
+from reports.tp_vs_pp import compare as tp_vs_pp_compare
+from reports.tp_vs_pp import report as tp_vs_pp_report
 from specs import measurement
 from specs.roofline import Ceilings
 
@@ -61,17 +61,17 @@ def file_blocks(
     general = [
         one.figures
         for one in found
-        if not (communication_points.is_between_ranks(one.case) or experiment.is_experiment_step(one.measurement))
+        if not (communication_points.is_between_ranks(one.case) or tp_vs_pp_compare.is_experiment_step(one.measurement))
     ]
     communication = [one for one in found if communication_points.is_between_ranks(one.case)]
-    answer = experiments.build_section([file]).blocks()
+    answer = tp_vs_pp_report.build_section([file]).blocks()
     others = [*result_tables.build_tables(general), *_ledger(file), *_communication(communication)]
     return [above, *answer, *others, *result_tables.footer_facts(file)]
 
 
 def _ledger(file: ResultFile) -> list[Block]:
     """Ledger tables of whole layers."""
-    return [block for one in layers.build_section([file]).file_ledgers for block in one.tables()]
+    return [block for one in ledger_report.build_section([file]).file_ledgers for block in one.tables()]
 
 
 def _communication(points: Sequence[CommPoint]) -> list[Block]:
@@ -79,4 +79,4 @@ def _communication(points: Sequence[CommPoint]) -> list[Block]:
     fitted = [
         found for one in communication_points.collect_series(points) if (found := communication_points.fit_series(one))
     ]
-    return [*between_ranks.communication_tables(points), *between_ranks.fit_table(fitted)]
+    return [*communication_report.communication_tables(points), *communication_report.fit_table(fitted)]

@@ -18,7 +18,7 @@ import torch
 
 from kernels import decode_attention, gemm, skinny, triton_utils
 from kernels.compile import TritonVariant, compile_variant
-from kernels.configs import attention as configs_attention
+from kernels.configs import attention as attention_configs
 from kernels.configs import dispatch as linear_table
 from kernels.configs.attention import sm_count
 from kernels.configs.config import (
@@ -110,7 +110,7 @@ def attention_tuning(tuning: TuningContext) -> TuningTable:
     many pairs. Shapes that take more than half of the free memory are left out and reported.
     """
     path = tuning.into / f"{tuning.arch.name}.attention.json"
-    table = load_table(path, configs_attention.load_attention_table)
+    table = load_table(path, attention_configs.load_attention_table)
     room, sms = tuning.device.free_bytes() // 2, sm_count(torch.device(tuning.device.kind))
     classes: dict[tuple[int, ...], AttentionShape] = {}
     for shape in _attention_shapes(tuning):
@@ -122,7 +122,7 @@ def attention_tuning(tuning: TuningContext) -> TuningTable:
         )
     hunts = [_search_job(table, shape, split_candidates(tuning.arch, sms, shape)) for shape in fitting]
     return TuningTable(
-        path, table, software_versions(ATTENTION_PART) | {"gpu": tuning.gpu}, configs_attention.AttentionRow, hunts
+        path, table, software_versions(ATTENTION_PART) | {"gpu": tuning.gpu}, attention_configs.AttentionRow, hunts
     )
 
 

@@ -18,7 +18,7 @@ from reports.formatting import group_by_question, is_launch, percent, pluralize,
 from reports.results import ResultFile
 from reports.roofline import NOISY, CaseMetrics
 from reports.show import case_metrics
-from reports.tp_vs_pp import report as experiments
+from reports.tp_vs_pp import report as tp_vs_pp_report
 from reports.tp_vs_pp.compare import is_experiment_step
 from specs import layer
 from specs.errors import UserError
@@ -247,13 +247,16 @@ def headlines(file: ResultFile, figures: Sequence[CaseMetrics]) -> list[Headline
 
     Lines on figures of others say that they are published.
     """
-    steps = [text for ran in experiments.build_section([file]).by_file for text in ran.sentences()]
+    steps = [text for ran in tp_vs_pp_report.build_section([file]).by_file for text in ran.sentences()]
     others = [one for one in figures if not is_experiment_step(one.measurement)]
     tables = group_by_question(others, lambda one: one.measurement.case)
     answered = [
         (question_label(question, members), _headline_text(file, question, members)) for question, members in tables
     ]
-    known = [*((experiments.TITLE, text) for text in steps), *((question, text) for question, text in answered if text)]
+    known = [
+        *((tp_vs_pp_report.TITLE, text) for text in steps),
+        *((question, text) for question, text in answered if text),
+    ]
     return [(question, f"published: {text}") for question, text in known] if file.published else known
 
 

@@ -13,7 +13,7 @@ from reports.claims.registry import GateError
 from reports.communication.points import NO_REFERENCES
 from reports.formatting import pluralize
 from reports.output import Block, Column, Facts, Format, Table
-from reports.tp_vs_pp import report as experiments
+from reports.tp_vs_pp import report as tp_vs_pp_report
 from specs.errors import UserError
 from specs.units import format_bytes
 
@@ -99,7 +99,7 @@ def page_blocks(one: Summary) -> list[Block]:
     if one.headlines:
         page.append(Facts(title="in short", rows=tuple(one.headlines), level=2))
     page.append(Facts(title="figures", rows=(), level=2))
-    figures = [_truncate_table(block, str(one.file.path)) for block in rest if block.title != experiments.TITLE]
+    figures = [_truncate_table(block, str(one.file.path)) for block in rest if block.title != tp_vs_pp_report.TITLE]
     return [*page, *figures]
 
 

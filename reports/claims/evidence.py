@@ -14,7 +14,7 @@ from typing import Literal
 from reports import machine
 from reports.provenance import gpu_name, weakest_provenance
 from reports.results import ResultFile
-from reports.tp_vs_pp import compare as experiments
+from reports.tp_vs_pp import compare as tp_vs_pp_compare
 from reports.tp_vs_pp.compare import Experiment
 from specs.gpus import Gpu
 from specs.measurement import Case, Measurement
@@ -255,7 +255,7 @@ def _file_evidence(file: ResultFile) -> Iterator[Evidence]:
         if case.tokens == 1 and (kind == "whole" or (case.op == "linear" and case.question in DECODE_QUESTIONS)):
             single_token.setdefault((case.dtype, "whole" if kind == "whole" else "dense"), []).append(one)
     steps: dict[tuple[str, Architecture], list[Experiment]] = {}
-    for ran in experiments.collect_experiments(file):
+    for ran in tp_vs_pp_compare.collect_experiments(file):
         steps.setdefault((ran.setting.dtype, "whole"), []).append(ran)
     for dtype, architecture in dict.fromkeys([*single_token, *kinds, *steps]):
         yield Evidence(

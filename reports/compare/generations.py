@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from reports import formatting, machine
-from reports.compare import report as comparison
+from reports.compare import report as compare_report
 from reports.compare.comparison import Comparison, compare_files
 from reports.compare.explain import ExplainedCase
 from reports.compare.verdict import CaseComparison
@@ -93,8 +93,8 @@ def generation_blocks(found: Generations) -> list[Block]:
 
 def question_blocks(found: Generations) -> list[Block]:
     """Return the cases of each question against the oldest GPU, and explanations."""
-    drawn = comparison.question_table(found.found, found.names, "GPU")
-    return [drawn, comparison.explanation_facts(found.found, found.names)]
+    drawn = compare_report.question_table(found.found, found.names, "GPU")
+    return [drawn, compare_report.explanation_facts(found.found, found.names)]
 
 
 def linear_table(found: Generations) -> Table:

@@ -20,7 +20,7 @@ from reports.communication.report import CommunicationSection
 from reports.compare import generations
 from reports.compare.generations import Generations
 from reports.formatting import ratio_range
-from reports.ledger import report as layer_chapter
+from reports.ledger import report as ledger_report
 from reports.output import Block, Facts, Table
 from reports.plan import report as plans
 from reports.plan.answer import batches_near_crossover, better_than_both, is_surely_faster
@@ -28,7 +28,7 @@ from reports.plan.planner import Plan
 from reports.plan.report import NamedPlan
 from reports.plan.report import PlanSection as Plans
 from reports.results import ResultFile
-from reports.tp_vs_pp import report as experiments
+from reports.tp_vs_pp import report as tp_vs_pp_report
 from reports.tp_vs_pp.report import ExperimentSection as Experiments
 
 TOKENS_QUESTION = "Do 125 tokens take as long as 1000?"
@@ -186,7 +186,7 @@ def tp_vs_pp_answer(ran: Experiments, plans: Plans) -> Answer:
 def _measured_winners(ran: Experiments) -> Iterator[str]:
     """Yield the winners by load in each machine's first experiment."""
     for one in ran.by_file:
-        if won := experiments.winner_texts(one.experiments[0]):
+        if won := tp_vs_pp_report.winner_texts(one.experiments[0]):
             yield f"measured on {one.name}, {'; '.join(won)}"
 
 
@@ -271,10 +271,10 @@ class Report:
     judged: Sequence[ClaimFinding]
     answer: Answer
     tokens: Answer
-    experiment: experiments.ExperimentSection
+    experiment: tp_vs_pp_report.ExperimentSection
     plans: plans.PlanSection
     generations: Generations | None
-    layers: layer_chapter.LedgerSection
+    layers: ledger_report.LedgerSection
     communication: CommunicationSection
     missing: Sequence[str]
 
@@ -348,10 +348,10 @@ def build_report(files: Sequence[ResultFile]) -> Report:
         missing.append("No machine of your own is among the files: `pytest suites/ --benchmark-json=out.json`.")
     side_by_side, experiment, planned = (
         generations.compare_generations(files),
-        experiments.build_section(files),
+        tp_vs_pp_report.build_section(files),
         plans.build_section(files),
     )
-    layers, communication = layer_chapter.build_section(files), communication_report.build_section(files)
+    layers, communication = ledger_report.build_section(files), communication_report.build_section(files)
     return Report(
         files=files,
         evidences=evidences,

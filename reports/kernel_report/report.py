@@ -7,7 +7,7 @@ from typing import Any
 
 from reports import formatting, machine, output, result_tables, results, roofline
 from reports.formatting import DASH
-from reports.kernel_report import points as kernel_report_points
+from reports.kernel_report import points as kernel_points
 from reports.kernel_report.points import (
     LIBRARIES,
     OURS,
@@ -78,8 +78,8 @@ def _reading(points: Sequence[KernelPoint]) -> Facts:
         rows.append(
             ("pdl", f"with programmatic dependent launch: in no other column; {formatting.DEPENDENT_LAUNCH_NOTE}")
         )
-    if told := kernel_report_points.candidates_text(points):
-        rows.append((kernel_report_points.CUBLASLT, told))
+    if told := kernel_points.candidates_text(points):
+        rows.append((kernel_points.CUBLASLT, told))
     return Facts(title="kernels", rows=tuple(rows), level=3)
 
 
@@ -107,7 +107,7 @@ def _layer(selection: LinearSelection, points: Sequence[KernelPoint], choices: M
         columns=tuple(column for column, _ in columns),
         groups=tuple(tuple(tuple(cell(point) for _, cell in columns) for point in group) for group in by_tp),
         caption=f"{shared_caption(selection)} · {scale.symbol} · M tokens",
-        notes=(*marks_legend(measured), *kernel_report_points.candidates_notes(points)),
+        notes=(*marks_legend(measured), *kernel_points.candidates_notes(points)),
     )
     return table.without_empty(DASH)
 
@@ -123,7 +123,7 @@ def _share(point: KernelPoint) -> float | None:
 
 def _ratio(point: KernelPoint, ours: Sequence[str]) -> str:
     speedup = point.speedup(ours)
-    return formatting.ratio(speedup.ratio) + kernel_report_points.candidates_mark(point) if speedup else DASH
+    return formatting.ratio(speedup.ratio) + kernel_points.candidates_mark(point) if speedup else DASH
 
 
 def _width(speedup: Speedup | None) -> str:
@@ -165,7 +165,7 @@ def _targets(selection: LinearSelection) -> list[Block]:
 
     A note stands in where dependent launch was not measured.
     """
-    remark = kernel_report_points.other_setting_remark(selection)
+    remark = kernel_points.other_setting_remark(selection)
     if any(point.best(OURS_DEPENDENT) for point in selection.points):
         with_pdl = _target_table(selection, WITH_PDL, OURS_DEPENDENT, formatting.DEPENDENT_LAUNCH_NOTE, remark)
         return [_target_table(selection, WITHOUT_PDL, OURS, remark), with_pdl]
@@ -177,16 +177,16 @@ def _many_token_table(selection: LinearSelection) -> Table:
 
     Dependent launch does not matter there: a launch is short beside its kernel.
     """
-    judged = kernel_report_points.judge_many_tokens(selection.points, OURS)
+    judged = kernel_points.judge_many_tokens(selection.points, OURS)
     return _verdicts(
-        "targets from 128 tokens on", " and ".join(OURS), judged, kernel_report_points.other_setting_remark(selection)
+        "targets from 128 tokens on", " and ".join(OURS), judged, kernel_points.other_setting_remark(selection)
     )
 
 
 def _target_table(selection: LinearSelection, launch: str, ours: Sequence[str], *notes: str) -> Table:
-    judged = kernel_report_points.judge_targets(selection.points, ours)
+    judged = kernel_points.judge_targets(selection.points, ours)
     read = "read is the read ceiling of this run"
-    few = kernel_report_points.candidates_notes(selection.points)
+    few = kernel_points.candidates_notes(selection.points)
     return _verdicts("targets", f"{launch}: {' and '.join(ours)}", judged, read, *notes, *few)
 
 
@@ -243,7 +243,7 @@ def _table(selection: LinearSelection, ours: Sequence[str]) -> Table:
         (*_shape_cells(shape), *(_cell(points.get((shape, m)), ours, scale) for m in DECODE_TOKENS)) for shape in shapes
     ]
     how = " · with dependent launch" if ours is OURS_DEPENDENT else ""
-    minded = [*formatting.dependent_launch_notes(ours), *kernel_report_points.candidates_notes(list(points.values()))]
+    minded = [*formatting.dependent_launch_notes(ours), *kernel_points.candidates_notes(list(points.values()))]
     return Table(
         title=machine.device_name(selection.file.machine) + how,
         columns=_columns(),
@@ -299,11 +299,7 @@ def _cell(point: KernelPoint | None, ours: Sequence[str], scale: formatting.Scal
     if own is None and library is None:
         return ""
     speedup = point.speedup(ours) if point else None
-    ratio = (
-        f" ({formatting.ratio(speedup.ratio)}{kernel_report_points.candidates_mark(point)})"
-        if point and speedup
-        else ""
-    )
+    ratio = f" ({formatting.ratio(speedup.ratio)}{kernel_points.candidates_mark(point)})" if point and speedup else ""
     return f"{time_cell(own, scale)} / {time_cell(library, scale)}{ratio}"
 
 
@@ -355,9 +351,9 @@ def selection_record(selection: LinearSelection) -> dict[str, Any]:
     judged = [
         (ours, target)
         for ours in (OURS, OURS_DEPENDENT)
-        for target in kernel_report_points.judge_targets(selection.points, ours)
+        for target in kernel_points.judge_targets(selection.points, ours)
     ]
-    judged += [(OURS, target) for target in kernel_report_points.judge_many_tokens(selection.points, OURS)]
+    judged += [(OURS, target) for target in kernel_points.judge_many_tokens(selection.points, OURS)]
     return {
         "file": str(selection.file.path),
         "gpu": selection.file.machine.get("gpu"),
@@ -365,7 +361,7 @@ def selection_record(selection: LinearSelection) -> dict[str, Any]:
         "launch": selection.launch,
         "points": [_point(point) for point in selection.points],
         "targets": [target.record(dependent_launch=ours is OURS_DEPENDENT) for ours, target in judged],
-        "notes": [*selection.notes, *filter(None, [kernel_report_points.other_setting_remark(selection)])],
+        "notes": [*selection.notes, *filter(None, [kernel_points.other_setting_remark(selection)])],
     }
 
 
@@ -395,7 +391,7 @@ def _point(point: KernelPoint) -> dict[str, Any]:
         "ratio_pdl": dependent.ratio if dependent else None,
         "low_pdl": low_pdl,
         "high_pdl": high_pdl,
-        "cublaslt_candidates": kernel_report_points.candidate_count(point),
+        "cublaslt_candidates": kernel_points.candidate_count(point),
         "configuration": best_configuration(point),
         "warnings": {
             name: warnings for name in point.by_implementation if (warnings := point.by_implementation[name].warnings())

@@ -10,7 +10,7 @@ from typing import Any
 
 from reports import formatting, machine, output, result_tables, results
 from reports.formatting import DASH, percent
-from reports.ledger import ledger as ledger_ledger
+from reports.ledger import ledger as layer_ledger
 from reports.ledger.ledger import ITEM_PARTS, ITEMS, QUESTION, Ledger, LedgerItem, PassFigure, build_ledger
 from reports.output import Block, Column, Facts, Format, Table
 from reports.provenance import distinct_gpu_name
@@ -253,7 +253,7 @@ def build_section(files: Sequence[ResultFile]) -> LedgerSection:
     """Build the section from the files that hold whole layers."""
     found = [
         FileLedgers(
-            distinct_gpu_name(file, files), file, [build_ledger(layer) for layer in ledger_ledger.collect_layers(file)]
+            distinct_gpu_name(file, files), file, [build_ledger(layer) for layer in layer_ledger.collect_layers(file)]
         )
         for file in files
     ]
