@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         hide_gpus()
     if not config.pluginmanager.hasplugin("benchmark"):
         return
-    config.option.benchmark_timer = "suites.session.device_clock"
+    config.option.benchmark_timer = "suites.clock.device_clock"
     config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
     if _is_follower():
         config.option.benchmark_json = None  # rank 0 writes

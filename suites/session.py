@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shlex
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from specs.privacy import current_identity
 from specs.units import format_bytes
 from suites import runner
 from suites.case import CaseState
+from suites.clock import device_clock
 from suites.collect import collect_case
 from suites.environment import cpu_name, gpu_sharing_notes, machine_info
 from suites.options import read_options
@@ -40,46 +40,6 @@ from suites.workers.launcher import LaunchedRank, find_transport, plan_ranks, ra
 from suites.workers.pool import MultiRankBench, WorkerPool
 from suites.workers.process import LocalSpawner, RankLostError, Spawner
 from suites.workers.remote import LeaderSpawner, run_follower
-
-# Timer that lets pytest-benchmark record samples of another clock
-#
-# pytest-benchmark can only time Python calls with its timer. Device time is measured elsewhere and then replayed:
-# during `replay` the timer gives virtual time, and each call of `tick` advances it by one sample. At all other times it
-# gives real time, because pytest-benchmark calibrates itself with it.
-
-
-class ReplayTimer:
-    """Timer of host seconds, or of the samples of a measurement during a replay."""
-
-    __name__ = "device_clock"  # name of the timer in pytest-benchmark's header and files
-
-    def __init__(self) -> None:
-        self._virtual: float | None = None
-
-    def __call__(self) -> float:
-        """Seconds since an arbitrary moment."""
-        return time.perf_counter() if self._virtual is None else self._virtual
-
-    def replay(self, benchmark: Any, samples: Sequence[float]) -> None:
-        """Make `benchmark` record exactly `samples`, in seconds."""
-        pending = iter(samples)
-
-        def rewind() -> None:  # differences of growing times would lose the samples' last digits
-            self._virtual = 0.0
-
-        def tick() -> None:
-            self._virtual = next(pending)
-
-        self._virtual = 0.0
-
-        try:
-            benchmark.pedantic(tick, setup=rewind, rounds=len(samples), iterations=1)
-        finally:
-            self._virtual = None
-
-
-device_clock = ReplayTimer()
-
 
 # Command line that reproduces a run, without paths of this machine
 

@@ -62,9 +62,8 @@ class SteadyClock:
     It keeps the highest steady reading so far, and the time of the last load.
     """
 
-    def __init__(self) -> None:
-        self._best: float | None = None
-        self._loaded_at: float | None = None
+    _best: float | None = None
+    _loaded_at: float | None = None
 
     @property
     def warm(self) -> bool:

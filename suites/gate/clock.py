@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from suites.gate.cases import CLOCK_CASES, PROFILED_CASES
-from suites.gate.dram import judge_table
+from suites.gate.dram import CLOCK_CASES, PROFILED_CASES, judge_table
 from suites.gate.step import Step, Verdict, parse_options, run_limited, write_verdict
 
 # Reader of NVBench's --json file: means of its cold and its batch measurement.

@@ -25,7 +25,7 @@ from kernels.timing.device import Device, current_device
 from kernels.timing.host import Call, gc_disabled
 from kernels.timing.pool import TensorPool
 from specs.errors import UserError
-from suites.gate.cases import CLOCK_CASES, DTYPE, PROFILED_CASES, GateCase, benchmark_name
+from suites.gate.dram import CLOCK_CASES, DTYPE, PROFILED_CASES, GateCase, benchmark_name
 
 
 def make_pool(device: Device, cases: Iterable[GateCase]) -> TensorPool:

@@ -1,6 +1,6 @@
 import pytest
 
-from suites.session import ReplayTimer, device_clock
+from suites.clock import ReplayTimer, device_clock
 
 SAMPLES = [3e-6, 4.2e-6, 5e-6]
 

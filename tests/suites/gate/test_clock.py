@@ -5,8 +5,8 @@ import json
 import pytest
 
 from suites.gate import clock
-from suites.gate.cases import benchmark_name
 from suites.gate.clock import compare_clocks, judge_clocks, read_nvbench
+from suites.gate.dram import benchmark_name
 from tests.suites.gate.test_dram import MARKED
 from tests.suites.gate.test_runner import gone
 

@@ -3,8 +3,16 @@
 import pytest
 
 from specs.ncu import parse_kernels
-from suites.gate.cases import PROFILED_CASES, READ_CASES
-from suites.gate.dram import CallCounters, counters_by_call, judge_dram, judge_table, max_passes, ncu_command
+from suites.gate.dram import (
+    PROFILED_CASES,
+    READ_CASES,
+    CallCounters,
+    counters_by_call,
+    judge_dram,
+    judge_table,
+    max_passes,
+    ncu_command,
+)
 from tests.specs.planted_ncu import kernel, table
 
 MARKED = table(

@@ -18,8 +18,7 @@ from kernels.kernel import RandomTensors
 from kernels.linear import TORCH_LINEAR
 from kernels.timing.device import Device, current_device
 from suites.gate import clock, exercise, suite, watched_calls
-from suites.gate.cases import GateCase
-from suites.gate.dram import MARK_KERNEL
+from suites.gate.dram import MARK_KERNEL, GateCase
 from suites.gate.sanitizer import parse_run
 from suites.gate.watched_calls import find_kernel, make_calls, make_pool, time_isolated
 

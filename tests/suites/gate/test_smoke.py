@@ -14,7 +14,7 @@ from kernels.timing.device import current_device
 from kernels.timing.pool import TensorPool
 from specs.layer import LINEAR_IMPLEMENTATIONS
 from suites.gate import correctness, dram, machine, sanitizer
-from suites.gate.cases import PROFILED_CASES
+from suites.gate.dram import PROFILED_CASES
 from suites.gate.sanitizer import parse_run
 from tests.suites.gate.test_dram import kernel, table
 from tests.suites.gate.test_sanitizer import CLEAN, OUT_OF_BOUNDS, UNSUPPORTED

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from suites.gate import dram, sanitizer
-from suites.gate.cases import PROFILED_CASES
 from suites.gate.command import PROFILES
+from suites.gate.dram import PROFILED_CASES
 from suites.gate.sanitizer import parse_run
 from tests.suites.gate.fakes import place
 from tests.suites.gate.test_dram import kernel, table
