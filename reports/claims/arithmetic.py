@@ -8,8 +8,7 @@ from specs import memory, traffic
 from specs.gpus import GPUS
 from specs.models import Model, find_model
 from specs.parallel import Split
-from specs.units import ITEMSIZE
-from specs.units import format_bytes as units_format_bytes
+from specs.units import ITEMSIZE, format_bytes
 
 # Rounding tolerance of printed figures, and the possible meanings of MB and GB.
 
@@ -68,7 +67,7 @@ def interpret_units(*sizes: PrintedSize) -> UnitReading:
     return min((reading for reading in OTHER_READINGS if off(reading) <= TOLERANCE), key=off, default=NO_READING)
 
 
-def format_bytes(size_bytes: float) -> str:
+def decimal_bytes(size_bytes: float) -> str:
     """Return bytes as decimal MB or GB, with four digits."""
     factor, symbol = (1e9, "GB") if size_bytes >= 1e9 else (1e6, "MB")
     return f"{size_bytes / factor:.4g} {symbol}"
@@ -118,7 +117,7 @@ def tp_prefill() -> Finding:
     """Bytes that one rank sends for 32 prompts of 1,024 tokens."""
     found = _tp_bytes_per_rank(PREFILL_TOKENS)
     return _bytes_finding(
-        interpret_units(PrintedSize(TP_PREFILL_GB, "GB", found)), found, f"each rank sends {format_bytes(found)}"
+        interpret_units(PrintedSize(TP_PREFILL_GB, "GB", found)), found, f"each rank sends {decimal_bytes(found)}"
     )
 
 
@@ -126,7 +125,7 @@ def tp_decode() -> Finding:
     """Bytes that one rank sends in a step of 512 sequences."""
     found = _tp_bytes_per_rank(DECODE_TOKENS)
     return _bytes_finding(
-        interpret_units(PrintedSize(TP_DECODE_GB, "GB", found)), found, f"each rank sends {format_bytes(found)}"
+        interpret_units(PrintedSize(TP_DECODE_GB, "GB", found)), found, f"each rank sends {decimal_bytes(found)}"
     )
 
 
@@ -141,7 +140,7 @@ def pp_prefill() -> Finding:
         verdict=reading.verdict if right else "REFUTED",
         value=found,
         unit="bytes",
-        condition=f"{reading.meaning}: {format_bytes(found)} over all hops. TP sends {per_rank:.0f} times as much "
+        condition=f"{reading.meaning}: {decimal_bytes(found)} over all hops. TP sends {per_rank:.0f} times as much "
         "per rank, "
         f"{everywhere:.0f} over all ranks"
         + (f"; {PREFILL_TIMES_LESS:g} is one TP rank against all hops" if uneven else ""),
@@ -153,7 +152,7 @@ def pp_decode() -> Finding:
     found = _pp_bytes_over_hops(DECODE_TOKENS)
     times = PP_DECODE_GB * 1e9 / found
     detail = (
-        f"{format_bytes(found)} over all hops; the note has {times:.1f} times the bytes, {times * BF16:.1f} times "
+        f"{decimal_bytes(found)} over all hops; the note has {times:.1f} times the bytes, {times * BF16:.1f} times "
         "the elements"
     )
     return _bytes_finding(interpret_units(PrintedSize(PP_DECODE_GB, "GB", found)), found, detail)
@@ -164,7 +163,7 @@ def tp_hundred_steps() -> Finding:
     step = _tp_bytes_per_rank(BATCH)
     found = STEPS * step
     detail = (
-        f"each rank sends {format_bytes(step)} a step, {format_bytes(found)} in {STEPS}, over the network and not "
+        f"each rank sends {decimal_bytes(step)} a step, {decimal_bytes(found)} in {STEPS}, over the network and not "
         "from its memory"
     )
     return _bytes_finding(
@@ -176,7 +175,7 @@ def pp_micro_batch_step() -> Finding:
     """Bytes over all hops for one micro-batch of 128 sequences."""
     found, pieces = _pp_bytes_over_hops(MICRO_BATCH), BATCH // MICRO_BATCH
     detail = (
-        f"{format_bytes(found)} over all hops for one micro-batch, {format_bytes(pieces * found)} for the {pieces} "
+        f"{decimal_bytes(found)} over all hops for one micro-batch, {decimal_bytes(pieces * found)} for the {pieces} "
         f"of B={BATCH:,}"
     )
     return _bytes_finding(interpret_units(PrintedSize(PP_STEP_MB, "MB", found)), found, detail)
@@ -212,10 +211,10 @@ def weights() -> Finding:
         verdict=verdict,
         value=cut,
         unit="bytes",
-        condition=f"a TP8 rank that keeps the embedding whole has {format_bytes(whole)}, the first and last stage of "
+        condition=f"a TP8 rank that keeps the embedding whole has {decimal_bytes(whole)}, the first and last stage of "
         "PP8 "
-        f"{format_bytes(stages[LAST_STAGE])}; with all cut TP8 has {format_bytes(cut)}, a middle stage "
-        f"{format_bytes(stages[MIDDLE_STAGE])}",
+        f"{decimal_bytes(stages[LAST_STAGE])}; with all cut TP8 has {decimal_bytes(cut)}, a middle stage "
+        f"{decimal_bytes(stages[MIDDLE_STAGE])}",
     )
 
 
@@ -249,8 +248,8 @@ def cache_size() -> Finding:
         verdict=verdict,
         value=CACHE_MB * 1e6 / token,
         unit="tokens",
-        condition=f"one token of context a sequence, {format_bytes(singles)} for B={LARGE_BATCH:,}; "
-        f"with {PROMPT:,} tokens each it takes {format_bytes(prompts)} a GPU",
+        condition=f"one token of context a sequence, {decimal_bytes(singles)} for B={LARGE_BATCH:,}; "
+        f"with {PROMPT:,} tokens each it takes {decimal_bytes(prompts)} a GPU",
     )
 
 
@@ -312,7 +311,7 @@ def weight_transfer() -> Finding:
         value=added,
         unit="bytes",
         condition=f"{MICRO_BATCHES} micro-batches send {added} bytes more than one batch, as a hop carries activations "
-        f"alone. It is the stage's own memory that gives the weights again, {format_bytes(again)} in a step",
+        f"alone. It is the stage's own memory that gives the weights again, {decimal_bytes(again)} in a step",
     )
 
 
@@ -332,9 +331,9 @@ def equal_memory() -> Finding:
         verdict="HOLDS" if right else "REFUTED",
         value=times,
         unit="ratio",
-        condition=f"a middle stage reads {format_bytes(middle)} of weights for each of {MICRO_BATCHES} micro-batches, "
-        f"{format_bytes(MICRO_BATCHES * middle)} (the last {format_bytes(MICRO_BATCHES * last)}) where TP8 reads "
-        f"{format_bytes(step)}; "
+        condition=f"a middle stage reads {decimal_bytes(middle)} of weights for each of {MICRO_BATCHES} micro-batches, "
+        f"{decimal_bytes(MICRO_BATCHES * middle)} (the last {decimal_bytes(MICRO_BATCHES * last)}) where TP8 reads "
+        f"{decimal_bytes(step)}; "
         f"only an uncut batch gives {middle / step:.2f}. Keys and values are read once by either",
     )
 
@@ -388,8 +387,8 @@ def tp_bytes_step() -> Finding:
         verdict=reading.verdict,
         value=step,
         unit="bytes",
-        condition=f"{reading.meaning}: a rank sends {format_bytes(token)} ({units_format_bytes(token)}) a token, "
-        f"{format_bytes(step)} a step. "
+        condition=f"{reading.meaning}: a rank sends {decimal_bytes(token)} ({format_bytes(token)}) a token, "
+        f"{decimal_bytes(step)} a step. "
         f"Gathering bf16 logits adds {logits:,} bytes a token",
     )
 
@@ -404,7 +403,7 @@ def pp_bytes_stage() -> Finding:
         verdict=reading.verdict if hop == HOP_BYTES_A_TOKEN else "REFUTED",
         value=both_ways,
         unit="bytes",
-        condition=f"{reading.meaning}: {format_bytes(both_ways)}, sent and received together. "
+        condition=f"{reading.meaning}: {decimal_bytes(both_ways)}, sent and received together. "
         f"It is {with_residual / hop:g} times that where an engine ships the residual beside the hidden state",
     )
 
@@ -438,10 +437,10 @@ def tp_pp_ratio_140() -> Finding:
         verdict=sizes.verdict if right else "REFUTED",
         value=alike,
         unit="ratio",
-        condition=f"{alike:.0f} in bytes sent by one rank ({format_bytes(sent)} over {format_bytes(hop)}), "
+        condition=f"{alike:.0f} in bytes sent by one rank ({decimal_bytes(sent)} over {decimal_bytes(hop)}), "
         f"{everywhere:.0f} by all"
         + (
-            f"; the note sets what TP sends against what PP sends and receives, {format_bytes(2 * hop)}"
+            f"; the note sets what TP sends against what PP sends and receives, {decimal_bytes(2 * hop)}"
             if uneven
             else ""
         ),

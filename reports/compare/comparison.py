@@ -93,8 +93,24 @@ def by_group(items: Iterable[T], case_of: Callable[[T], Case]) -> dict[str, list
     )
 
 
+class ExplainedCases:
+    """Both halves of `cases`."""
+
+    cases: Sequence[ExplainedCase]
+
+    @cached_property
+    def pairs(self) -> list[CaseComparison]:
+        """Comparisons without their explanations."""
+        return [pair for pair, _ in self.cases]
+
+    @cached_property
+    def explanations(self) -> list[Explanation]:
+        """Explanations of the cases."""
+        return [why for _, why in self.cases]
+
+
 @dataclass(frozen=True)
-class CaseGroup:
+class CaseGroup(ExplainedCases):
     """Comparisons of one question.
 
     Attributes:
@@ -106,16 +122,6 @@ class CaseGroup:
     name: str
     cases: Sequence[ExplainedCase]
     confidence: float = 0.95
-
-    @cached_property
-    def pairs(self) -> list[CaseComparison]:
-        """Comparisons without their explanations."""
-        return [pair for pair, _ in self.cases]
-
-    @cached_property
-    def explanations(self) -> list[Explanation]:
-        """Explanations of the cases."""
-        return [why for _, why in self.cases]
 
     @property
     def ratio(self) -> float:
@@ -381,7 +387,7 @@ MAX_FINE_REACH = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(ExplainedCases):
     """Comparison of file b with file a.
 
     Attributes:
@@ -396,16 +402,6 @@ class Comparison:
     threshold: float
     cases: Sequence[ExplainedCase]
     mismatched: Mapping[str, str]
-
-    @cached_property
-    def pairs(self) -> list[CaseComparison]:
-        """Comparisons without their explanations."""
-        return [pair for pair, _ in self.cases]
-
-    @cached_property
-    def explanations(self) -> list[Explanation]:
-        """Explanations of the cases."""
-        return [why for _, why in self.cases]
 
     @cached_property
     def groups(self) -> list[CaseGroup]:

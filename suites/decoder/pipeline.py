@@ -15,7 +15,7 @@ from kernels.timing.host import gc_disabled
 from specs.errors import UserError
 from specs.parallel import Deployment, RankPosition
 from suites.decoder.microbatch import Microbatch
-from suites.decoder.trace import TRACE_START, Tracer
+from suites.decoder.trace import START, Tracer
 
 # Connections of a rank: to the ranks that share its layers, to the previous stage, to the next stage
 
@@ -174,7 +174,7 @@ class Pipeline:
     def _begin(self, step: int, trace: Tracer) -> None:
         """Start all ranks at once; later stages post each microbatch's first receive."""
         self._channels.barrier()
-        trace.mark(TRACE_START, step, -1)
+        trace.mark(START, step, -1)
         if self._channels.posts_receives_early and not self._channels.is_first:
             for number in range(len(self._microbatches)):
                 self._post_receive(number)

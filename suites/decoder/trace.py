@@ -70,8 +70,6 @@ Call = Callable[[], object]
 SegmentRow = tuple[str, Any, Any, int, int]
 """Kind, start, end, step, microbatch."""
 ANCHOR_TRIES = 8
-TRACE_START = "start"
-"""Instant at which all ranks have passed a barrier."""
 
 
 class Tracer(Protocol):

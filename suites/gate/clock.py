@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from suites.gate.dram import CLOCK_CASES, PROFILED_CASES, judge_table
-from suites.gate.step import Step, Verdict, parse_options, run_limited, write_verdict
+from suites.gate.step import Step, Verdict, parse_options, run_limited, timed_program, write_verdict
 
 # Reader of NVBench's --json file: means of its cold and its batch measurement.
 
@@ -162,7 +162,7 @@ STEP = Step(
     purpose="our chain and isolated clocks against NVBench's batch and cold, and against ncu's durations",
     seconds=45,
     least_seconds=25,
-    command=lambda place, seconds: place.program("clock", "--seconds", f"{seconds:.0f}"),
+    command=timed_program("clock"),
     optional=("cuda.bench", "cuda.bindings"),
 )
 

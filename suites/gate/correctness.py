@@ -25,6 +25,7 @@ from suites.gate.step import (
     parse_options,
     run_limited,
     run_step,
+    timed_program,
     write_verdict,
 )
 
@@ -111,9 +112,7 @@ IMPLEMENTATIONS_STEP = Step(
     purpose="one case of each implementation: checked, captured in a graph, sampled",
     seconds=45,
     least_seconds=15,
-    command=lambda place, seconds: place.program(
-        "implementations", "--seconds", f"{seconds:.0f}", module_name="correctness"
-    ),
+    command=timed_program("implementations", "correctness"),
     packages=TORCH_PACKAGES,
     memory_gib=4.0,
 )

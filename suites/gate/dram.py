@@ -14,7 +14,7 @@ from specs.ncu import DURATION_METRIC, READ_METRIC, ProfiledKernel, parse_kernel
 from specs.parallel import Split
 from specs.units import ITEMSIZE
 from suites.gate.machine import find_tool
-from suites.gate.step import Outcome, Step, Verdict, parse_options, run_limited, run_step, write_verdict
+from suites.gate.step import Outcome, Step, Verdict, parse_options, run_limited, run_step, timed_program, write_verdict
 
 # Linears that the counters and clocks are checked at: Llama-3-70B, bf16, decode.
 
@@ -171,7 +171,7 @@ DRAM_STEP = Step(
     purpose="DRAM bytes that a call reads, by ncu, at least 0.97 of its weights: ours, cuBLAS and cuBLASLt",
     seconds=35,
     least_seconds=20,
-    command=lambda place, seconds: place.program("dram", "--seconds", f"{seconds:.0f}", module_name="dram"),
+    command=timed_program("dram", "dram"),
     tools=("ncu",),
 )
 
@@ -277,7 +277,7 @@ COUNTERS_STEP = Step(
     purpose="one call under ncu: can the counters be read here",
     seconds=20,
     least_seconds=10,
-    command=lambda place, seconds: place.program("counters", "--seconds", f"{seconds:.0f}", module_name="dram"),
+    command=timed_program("counters", "dram"),
     tools=("ncu",),
     memory_gib=4.0,
 )

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from suites.gate.machine import find_tool
-from suites.gate.step import TORCH_PACKAGES, Step, Verdict, parse_options, run_limited, run_step, write_verdict
+from suites.gate.step import (
+    TORCH_PACKAGES,
+    Step,
+    Verdict,
+    parse_options,
+    run_limited,
+    run_step,
+    timed_program,
+    write_verdict,
+)
 
 UNSUPPORTED_MESSAGES = ("Device not supported", "device is not supported")
 """Messages of compute-sanitizer where it cannot instrument; no kernel finding."""
@@ -288,7 +297,7 @@ MEMCHECK_STEP = Step(
     purpose="compute-sanitizer memcheck over our kernels, and over a planted access out of bounds",
     seconds=150,
     least_seconds=75,
-    command=lambda place, seconds: place.program("memcheck", "--seconds", f"{seconds:.0f}", module_name="sanitizer"),
+    command=timed_program("memcheck", "sanitizer"),
     tools=("compute-sanitizer",),
 )
 
@@ -338,7 +347,7 @@ PLANTED_STEP = Step(
     purpose="a planted access out of bounds under compute-sanitizer: is it seen",
     seconds=20,
     least_seconds=10,
-    command=lambda place, seconds: place.program("planted", "--seconds", f"{seconds:.0f}", module_name="sanitizer"),
+    command=timed_program("planted", "sanitizer"),
     tools=("compute-sanitizer",),
     memory_gib=1.0,
 )
@@ -367,7 +376,7 @@ RACECHECK_STEP = Step(
     purpose="compute-sanitizer racecheck: hazards by kernel beside a plain tl.sum, reported only, and a planted race",
     seconds=150,
     least_seconds=75,
-    command=lambda place, seconds: place.program("racecheck", "--seconds", f"{seconds:.0f}", module_name="sanitizer"),
+    command=timed_program("racecheck", "sanitizer"),
     packages=(*TORCH_PACKAGES, "cupy"),
     tools=("compute-sanitizer",),
 )

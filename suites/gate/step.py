@@ -67,6 +67,11 @@ class GateContext:
         return [self.python, "-m", *program, *folders, *map(str, arguments)]
 
 
+def timed_program(name: str, module_name: str | None = None) -> Callable[[GateContext, float], list[str]]:
+    """Command of a step whose program divides its seconds itself; the arguments are those of `GateContext.program`."""
+    return lambda place, seconds: place.program(name, "--seconds", f"{seconds:.0f}", module_name=module_name)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Verdict on a step.

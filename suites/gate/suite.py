@@ -26,6 +26,7 @@ from suites.gate.step import (
     parse_options,
     run_limited,
     run_step,
+    timed_program,
     write_verdict,
 )
 
@@ -57,7 +58,7 @@ SUITE_STEP = Step(
     purpose="pytest suites/: 16 shards of Llama-3-70B x 5 token counts, all implementations, and the ceilings",
     seconds=120,
     least_seconds=60,
-    command=lambda place, seconds: place.program("suite", "--seconds", f"{seconds:.0f}", module_name="suite"),
+    command=timed_program("suite", "suite"),
     packages=MEASURING_PACKAGES,
     optional=RECOVERY_PACKAGES,
 )
@@ -213,7 +214,7 @@ LAYERS_STEP = Step(
     purpose="pytest suites/: a layer of Llama-3-70B at TP8 and its parts, decode attention, prefill GEMM",
     seconds=70,
     least_seconds=45,
-    command=lambda place, seconds: place.program("layers", "--seconds", f"{seconds:.0f}", module_name="suite"),
+    command=timed_program("layers", "suite"),
     packages=MEASURING_PACKAGES,
     optional=RECOVERY_PACKAGES,
 )

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from suites.gate.step import Step, Verdict, parse_options, write_verdict
+from suites.gate.step import Step, Verdict, parse_options, timed_program, write_verdict
 
 Record = dict[str, Any]
 """Record of a launch by `suites.gate.launches`, which needs torch and Triton."""
@@ -210,7 +210,7 @@ STEP = Step(
     seconds=25,
     least_seconds=8,
     most_seconds=60,
-    command=lambda place, seconds: place.program("warm", "--seconds", f"{seconds:.0f}"),
+    command=timed_program("warm"),
     environment={"OPENBLAS_NUM_THREADS": "1"},  # NumPy's library starts threads at import, which a fork may deadlock
     memory_gib=1.0,
 )

@@ -12,7 +12,7 @@ from reports.claims.arithmetic import (
     OTHER_READINGS,
     PrintedSize,
     agrees,
-    format_bytes,
+    decimal_bytes,
     interpret_units,
 )
 from reports.claims.evidence import VERDICTS
@@ -52,7 +52,7 @@ EXPECTED = {
         ["elements", "5.637 GB", "112 times", "128 over all", "16 is one TP rank"],
     ),
     "generic-pp-decode": ("REFUTED", 7 * 512 * 12288 * 2, "bytes", ["no reading", "88.08 MB", "9.1 times"]),
-    "pp-weight-transfer": ("REFUTED", 0, "bytes", [format_bytes(7 * STAGE), "119.8 GB"]),
+    "pp-weight-transfer": ("REFUTED", 0, "bytes", [decimal_bytes(7 * STAGE), "119.8 GB"]),
     "tp-100-steps": (
         "REFUTED",
         100 * 4 * 32 * 7 / 8 * 1024 * 12288 * 2,
@@ -64,7 +64,7 @@ EXPECTED = {
         "HOLDS_IF",
         CUT,
         "bytes",
-        [format_bytes(CUT + 7 / 8 * 2 * EMBEDDING), "19.48 GB", "19.21 GB", "17.64 GB", "17.11 GB"],
+        [decimal_bytes(CUT + 7 / 8 * 2 * EMBEDDING), "19.48 GB", "19.21 GB", "17.64 GB", "17.11 GB"],
     ),
     "kv-formula": (
         "REFUTED",
@@ -78,7 +78,7 @@ EXPECTED = {
         "REFUTED",
         8 * STAGE / TP_READS,
         "ratio",
-        ["17.11 GB", "136.9 GB", "17.38 GB", format_bytes(8 * (STAGE + 2 * EMBEDDING)), "0.98"],
+        ["17.11 GB", "136.9 GB", "17.38 GB", decimal_bytes(8 * (STAGE + 2 * EMBEDDING)), "0.98"],
     ),
     "batch-10k-fits": ("HOLDS_IF", (80e9 - CUT) / (A_TOKEN / 8) // 10_000, "tokens", ["B=10,000", "TP8", "152 on"]),
 }
