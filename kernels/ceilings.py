@@ -145,6 +145,8 @@ TORCH_LAUNCH = Kernel(
 )
 
 
+# The read ceiling: memory read once, summed to one number.
+
 READ_RTOL = {"fp32": 1e-2, "bf16": 1e-2}
 """Largest accepted relative error by dtype.
 

@@ -1,7 +1,7 @@
 """The linear in CUDA C++ for 1 to 4 tokens, by `csrc/gemv.cu` through CuPy.
 
-It computes y[tokens, n] = x[tokens, k] · W[n, k]ᵀ, and is the baseline for the Triton kernels: same inputs, same
-checks, and every byte in flight requested by hand.
+It computes y[tokens, n] = x[tokens, k] · W[n, k]ᵀ, and is the baseline for the Triton kernels. Inputs and checks are
+the same; every byte in flight is requested by hand.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Describe and compare machines: facts, measured ceilings, command of a run."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reports import roofline
@@ -187,6 +187,18 @@ RELEVANT_FACTS = (
 def device_name(machine: MachineInfo) -> str:
     """Name of the GPU, or else of the CPU."""
     return str(machine.get("gpu") or _cpu(machine) or "unknown machine")
+
+
+def gpu_name(file: ResultFile) -> str:
+    """Slug of a file's GPU, else the device name in the file."""
+    known = known_gpu(file)
+    return known.slug if known else device_name(file.machine)
+
+
+def distinct_gpu_name(file: ResultFile, files: Iterable[ResultFile]) -> str:
+    """GPU name of a file, with the file's name where several files share a machine."""
+    alike = [one for one in files if device_name(one.machine) == device_name(file.machine)]
+    return f"{gpu_name(file)} ({file.path.stem})" if len(alike) > 1 else gpu_name(file)
 
 
 def describe(machine: MachineInfo) -> str:

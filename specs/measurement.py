@@ -1,6 +1,6 @@
 """The record of a measured case, its form in result files, and ledgers of steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +16,7 @@ from specs.roofline import Work
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One kernel or collective at one shape, on one rank.
+    """One planned measurement: a kernel, a collective or a whole step, at one shape.
 
     Attributes:
         name: pytest node id; `pytest-benchmark compare` matches on it.
@@ -205,8 +205,8 @@ class Measurement:
         algorithm: ring, tree, nvls, … and the protocol, as the library reports; None where unknown.
         transport: the one kind of link that all ranks use: nvlink, pcie, loopback, …; None for several and for unknown.
         ledgers: for a step of a whole model: for each pass and in it for each stage the share of each of
-            `specs.measurement.LEDGER_ITEMS`; shares add up to 1.
-        timeline: activity of each rank in one sample of a step: see `specs.measurement.TimelineBlock`.
+            `LEDGER_ITEMS`; shares add up to 1.
+        timeline: activity of each rank in one sample of a step: see `TimelineBlock`.
         provenance: measured, published, interpolated, assumed or modelled.
         framework, version, kernel_source: software of a published point, as its source names it.
         maybe_hot: True where a cache may have held weights that should have come from memory; None where unknown.
@@ -311,3 +311,14 @@ class Measurement:
         own.setdefault("clock", "unknown")
         own["doubts"] = tuple(map(str, info.get("doubts") or ()))
         return cls(case=case, seconds=tuple(tuple(data[a:b]) for a, b in pairwise(edges)), **own)
+
+
+PROVENANCE_ORDER = ("measured", "published", "interpolated", "datasheet", "modelled", "assumed")
+"""Provenances, the strongest first."""
+
+
+def weakest_provenance(provenances: Iterable[str]) -> str:
+    """Weakest provenance, which a figure that depends on all of them has."""
+    return max(
+        provenances, key=lambda one: PROVENANCE_ORDER.index(one) if one in PROVENANCE_ORDER else len(PROVENANCE_ORDER)
+    )

@@ -60,10 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def _is_follower() -> bool:
     """Return whether a launcher started this process as a rank other than 0."""
     try:
-        place = find_launched_rank()
+        launched = find_launched_rank()
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
-    return place is not None and place.rank > 0
+    return launched is not None and launched.rank > 0
 
 
 def json_path(config: pytest.Config) -> Path | None:

@@ -3,6 +3,8 @@
 Within a pass rivals (one case by several implementations) are visited in ABBA order: once on the way out and once on
 the way back; both halves are one pass. A case needs six passes. It continues while its interval is wider than the
 device's precision, up to eighteen passes or the end of the budget.
+
+A journal keeps every visit, so that a run can go on after a crash.
 """
 
 import time

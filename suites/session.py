@@ -47,7 +47,7 @@ from suites.workers.remote import LeaderSpawner, run_follower
 def command_line(
     arguments: Sequence[object],
     root: Path,
-    place: LaunchedRank | None,
+    launched: LaunchedRank | None,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
     """Command line of a run, with its launcher.
@@ -55,23 +55,23 @@ def command_line(
     Args:
         arguments: pytest's arguments. A path is shortened to the part below the repository's root, or to its last part.
         root: root of the repository, pytest's rootdir.
-        place: this process's rank, if a launcher started several.
+        launched: this process's rank, if a launcher started several.
         environment: variables; PYTEST_ADDOPTS holds further arguments.
     """
     given = [*shlex.split(environment.get("PYTEST_ADDOPTS", "")), *map(str, arguments)]
     words = [_strip_folders(word, root) for word in given]
-    return current_identity().text(f"{_launch_command(place)} {shlex.join(words)}".rstrip())
+    return current_identity().text(f"{_launch_command(launched)} {shlex.join(words)}".rstrip())
 
 
-def _launch_command(place: LaunchedRank | None) -> str:
+def _launch_command(launched: LaunchedRank | None) -> str:
     """Command that starts pytest: on several hosts with each host's number of ranks."""
-    if place is None:
+    if launched is None:
         return "pytest"
-    if place.launcher == "torchrun":
-        hosts = -(-place.ranks // place.local_ranks)
+    if launched.launcher == "torchrun":
+        hosts = -(-launched.ranks // launched.local_ranks)
         nodes = f"--nnodes {hosts} " if hosts > 1 else ""
-        return f"torchrun {nodes}--nproc-per-node {place.local_ranks} -m pytest"
-    return f"{place.launcher} -n {place.ranks} python -m pytest"
+        return f"torchrun {nodes}--nproc-per-node {launched.local_ranks} -m pytest"
+    return f"{launched.launcher} -n {launched.ranks} python -m pytest"
 
 
 def _strip_folders(word: str, root: Path) -> str:

@@ -18,8 +18,6 @@ MAY_IMPORT = {
 NEVER = {"specs": {"torch", "triton", "cupy"}, "reports": {"torch", "triton", "cupy"}}
 MOST_LINES = 600
 
-until_moved = pytest.mark.xfail(strict=False, reason="the moves and folds that follow make it hold")
-
 APART = {
     "a verb of the command line": (
         *("kernels.inspection.report", "kernels.tuning.tune", "reports.archive.index", "reports.compare.command"),
@@ -109,17 +107,14 @@ def test_a_breach_is_found(planted, path, text):
     assert found.startswith(f"{path}:{text.count(chr(10)) + 1}: imports ")
 
 
-@until_moved
 def test_no_file_is_too_long(house):
     assert largest_file(house)[0] <= MOST_LINES, largest_file(house)
 
 
-@until_moved
 def test_no_line_is_too_long_whatever_a_pragma_excuses(house):
     assert long_lines(house) == 0
 
 
-@until_moved
 def test_modules_import_each_other_in_no_circle(house):
     assert circles(house) == []
 
@@ -134,7 +129,6 @@ def test_a_circle_is_found(planted, text):
     assert circles(house) == [["specs.a", "specs.b", "specs.c"]]
 
 
-@until_moved
 def test_no_two_classes_of_a_floor_share_a_name(house):
     assert shared_class_names(house) == {}
 
@@ -144,7 +138,6 @@ def test_a_shared_class_name_is_found(planted):
     assert shared_class_names(house) == {("specs", "Row"): ["specs.a", "specs.b"]}
 
 
-@until_moved
 def test_a_module_of_a_single_neighbour_has_a_reason_to_stand_apart(house):
     listed = [name for names in APART.values() for name in names]
     assert sorted(listed) == sorted(house.only_importers)

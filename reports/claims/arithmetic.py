@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from reports.claims.evidence import Finding, Verdict
+from reports.claims.evidence import Finding
+from reports.claims.verdict import Verdict
 from specs import memory, traffic
 from specs.gpus import GPUS
 from specs.models import Model, find_model
@@ -172,7 +173,7 @@ def tp_hundred_steps() -> Finding:
 
 
 def pp_micro_batch_step() -> Finding:
-    """Bytes over all hops for one micro-batch of 128 sequences."""
+    """Bytes over all hops for one microbatch of 128 sequences."""
     found, pieces = _pp_bytes_over_hops(MICRO_BATCH), BATCH // MICRO_BATCH
     detail = (
         f"{decimal_bytes(found)} over all hops for one micro-batch, {decimal_bytes(pieces * found)} for the {pieces} "
@@ -256,7 +257,7 @@ def cache_size() -> Finding:
 def activations() -> Finding:
     """Ratio of activations on one rank, TP8 over PP8: residual stream and MLP.
 
-    PP8 has as many micro-batches as stages.
+    PP8 has as many microbatches as stages.
     """
     piece = BATCH // RANKS
     residual = memory.residual_bytes(TP8, BATCH, BF16) / memory.residual_bytes(PP8, piece, BF16)
@@ -295,14 +296,14 @@ def batch_fits() -> Finding:
     )
 
 
-# Cost of micro-batches in a pipeline of Llama-3-70B: no network bytes, but repeated reads of the weights.
+# Cost of microbatches in a pipeline of Llama-3-70B: no network bytes, but repeated reads of the weights.
 
 TIMES_KEPT, TIMES_READ = 1.0, 1.0
 MICRO_BATCHES = RANKS
 
 
 def weight_transfer() -> Finding:
-    """Bytes that micro-batches add to what a stage sends, at batch 1,024."""
+    """Bytes that microbatches add to what a stage sends, at batch 1,024."""
     whole, piece = (traffic.hop_bytes_sent_per_rank(PP8, tokens, BF16) for tokens in (BATCH, BATCH // MICRO_BATCHES))
     added = MICRO_BATCHES * piece - whole
     again = (MICRO_BATCHES - 1) * memory.stage_read_bytes(PP8, MIDDLE_STAGE, BF16)
@@ -316,7 +317,7 @@ def weight_transfer() -> Finding:
 
 
 def equal_memory() -> Finding:
-    """Ratio of weight bytes read in a step of 8 micro-batches, PP8 over TP8.
+    """Ratio of weight bytes read in a step of 8 microbatches, PP8 over TP8.
 
     The PP8 rank is a middle stage.
     """

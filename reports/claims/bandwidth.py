@@ -7,11 +7,13 @@ the datasheet's bandwidth is used.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import inf
 
 from reports import formatting
 from reports.claims import evidence as claims_evidence
-from reports.claims.evidence import DECIDED_VERDICTS, DECODE_QUESTIONS, Evidence, Finding, Verdict, part_name
-from reports.claims.tokens import MAX_NAMED, TimeRatio, ratio_finding, ratio_range
+from reports.claims.evidence import DECODE_QUESTIONS, Evidence, Finding, part_name
+from reports.claims.tokens import MAX_NAMED, TimeRatio, overall_interval, ratio_finding
+from reports.claims.verdict import DECIDED_VERDICTS, Verdict, verdict_by_implementation, verdict_within
 from specs import statistics
 from specs.measurement import Case, Measurement
 
@@ -70,10 +72,14 @@ def _shard_finding(evidence: Evidence, place: ShardKey, found: Sequence[Measurem
         return replace(blank, condition=NO_DATASHEET if evidence.published else NO_CEILING)
     sound = [share for share in known if not _why_doubtful(share)]
     shares = sound or known
-    low, high = ratio_range(shares, published=evidence.published)
-    verdict, condition = _share_verdict(shares, low, high) if sound else ("UNDERPOWERED", _why_doubtful(known[0]))
+    interval = overall_interval(shares, published=evidence.published)
+    verdict, condition = verdict_by_implementation(
+        interval, [(one.implementation, one.own_interval) for one in shares], FULL_SHARE, inf, f"{FULL_SHARE:.0%}"
+    )
+    if not sound:
+        verdict, condition = "UNDERPOWERED", _why_doubtful(known[0])
     condition = "; ".join(filter(None, (condition, OF_DATASHEET if evidence.published else "")))
-    return ratio_finding(blank, shares, verdict, condition, (low, high))
+    return ratio_finding(blank, shares, verdict, condition, interval)
 
 
 def _bandwidth_share(evidence: Evidence, one: Measurement) -> TimeRatio | None:
@@ -109,19 +115,6 @@ def _why_doubtful(share: TimeRatio) -> str:
     return claims_evidence.ODD_TIMES if one.doubts else ""
 
 
-def _share_verdict(shares: Sequence[TimeRatio], low: float | None, high: float | None) -> tuple[Verdict, str]:
-    if low is None or high is None:
-        return "UNDERPOWERED", "a single framework or a single pass gives no interval"
-    if low >= FULL_SHARE:
-        return "HOLDS", ""
-    if high < FULL_SHARE:
-        return "REFUTED", ""
-    reached = [share.implementation for share in shares if (share.interval or (share.value,))[0] >= FULL_SHARE]
-    if not reached:
-        return "UNDERPOWERED", f"the interval reaches across {FULL_SHARE:.0%}"
-    return "HOLDS_IF", f"by {', '.join(reached)}"
-
-
 def _overall_finding(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
     """Return the overall finding over shards of more than one rank.
 
@@ -138,10 +131,9 @@ def _overall_finding(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
         return replace(whole, verdict=verdict, low=None, high=None, condition=shards[0].condition)
     whole = claims_evidence.merge_findings(evidence, judged, "share")
     over = _coverage_text(evidence, shards, judged, shapes=len(decided) - len(judged))
-    if whole.low is not None and whole.low >= FULL_SHARE:
-        return replace(whole, verdict="HOLDS", condition=over)
-    if whole.high is not None and whole.high < FULL_SHARE:
-        return replace(whole, verdict="REFUTED", condition=over)
+    found = verdict_within(whole.interval, FULL_SHARE, inf)
+    if found in DECIDED_VERDICTS:
+        return replace(whole, verdict=found, condition=over)
     return replace(whole, verdict="HOLDS_IF", condition=f"{_reaching_text(judged)}; {over}")
 
 

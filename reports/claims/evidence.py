@@ -12,21 +12,18 @@ from statistics import fmean, median
 from typing import Literal
 
 from reports import machine
-from reports.provenance import gpu_name, weakest_provenance
+from reports.claims.verdict import DECIDED_VERDICTS, Interval, Verdict
+from reports.machine import gpu_name
 from reports.results import ResultFile
 from reports.tp_vs_pp import compare as tp_vs_pp_compare
 from reports.tp_vs_pp.compare import Experiment
 from specs.gpus import Gpu
-from specs.measurement import Case, Measurement
+from specs.measurement import Case, Measurement, weakest_provenance
 from specs.models import MODELS
 from specs.roofline import Ceilings
 
 # Finding on a claim: a verdict, the figure behind it, and the cases used.
 
-Verdict = Literal["HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED"]
-VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF", "UNDERPOWERED", "NOT_MEASURED")
-DECIDED_VERDICTS: tuple[Verdict, ...] = ("HOLDS", "REFUTED", "HOLDS_IF")
-"""Verdicts that rest on enough data."""
 Architecture = Literal["dense", "whole", "moe"]
 """Kind of layer: dense linears, whole dense layers with attention, or experts."""
 OVERALL = "overall"
@@ -73,6 +70,11 @@ class Finding:
     interpolation_error: float | None = None
     file: str | None = None
     label: str = ""
+
+    @property
+    def interval(self) -> Interval:
+        """Interval on the value; None where there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -342,7 +344,7 @@ def merge_findings(evidence: Evidence, rows: Sequence[Finding], unit: str) -> Fi
 
 # Sums of series into whole layers and whole models, for each implementation with all parts.
 
-LAYER_LINEARS = (("qkv",), ("o",), ("gate_up", "up"), ("down",))
+LINEAR_ALTERNATIVES = (("qkv",), ("o",), ("gate_up", "up"), ("down",))
 """Linears of a dense layer: one of each group."""
 
 
@@ -393,7 +395,7 @@ def sums_by_scope(evidence: Evidence) -> Iterator[tuple[str, str, list[SeriesSum
 
 def _layer_sum(_: str, linears: Mapping[str, TokenSeries]) -> SeriesSum | None:
     """Sum the linears of a layer; None if a linear is missing."""
-    found = [next((linears[name] for name in group if name in linears), None) for group in LAYER_LINEARS]
+    found = [next((linears[name] for name in group if name in linears), None) for group in LINEAR_ALTERNATIVES]
     series = [one for one in found if one]
     return SeriesSum(series, [1] * len(series)) if all(found) else None
 

@@ -10,8 +10,9 @@ from statistics import fmean
 
 from reports import formatting
 from reports.claims import evidence as claims_evidence
-from reports.claims.evidence import DECIDED_VERDICTS, OVERALL, Evidence, Finding, Verdict
+from reports.claims.evidence import OVERALL, Evidence, Finding
 from reports.claims.tokens import SAME_TIME_FACTOR
+from reports.claims.verdict import DECIDED_VERDICTS, Interval, Verdict, joint_verdict, verdict_within
 from reports.deployment_names import deployment_name, describe_loads, distinguishing_label, load_label
 from reports.tp_vs_pp.compare import (
     Experiment,
@@ -33,7 +34,6 @@ from specs.parallel import Deployment
 
 NEEDS_PASSES = "a single pass gives no interval"
 TAKE_TURNS = " and take turns"
-Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,11 @@ def step_finding(
     return StepFinding(setting, load, what, finding)
 
 
-def verdict_within(interval: Interval, least: float, most: float) -> Verdict:
-    """Judge an interval against limits.
-
-    HOLDS where the whole interval lies within the limits, REFUTED where all of it lies outside.
-    """
-    if interval is None:
-        return "UNDERPOWERED"
-    low, high = interval
-    if least <= low and high <= most:
-        return "HOLDS"
-    return "REFUTED" if high < least or low > most else "UNDERPOWERED"
-
-
 def summarise(evidence: Evidence, unit: str, rows: Sequence[StepFinding], *, missing: str) -> Iterator[Finding]:
     """Yield the overall finding, then the findings of the rows.
 
-    The overall finding holds or is refuted where all rows are. Otherwise its condition names the loads. `missing` says
-    what to run where there are no rows.
+    `joint_verdict` judges the overall finding; where it depends on the load, the condition names the loads. `missing`
+    says what to run where there are no rows.
     """
     deciding = [one for one in rows if one.decides]
     if not deciding:
@@ -110,19 +97,6 @@ def summarise(evidence: Evidence, unit: str, rows: Sequence[StepFinding], *, mis
             whole = replace(whole, low=None, high=None)
         yield replace(whole, verdict=verdict, condition=_overall_condition(verdict, deciding))
     yield from (one.finding for one in rows)
-
-
-def joint_verdict(found: Sequence[Verdict]) -> Verdict:
-    """Return the verdict on several findings.
-
-    HOLDS_IF where some hold beside others that do not, or that are undecided.
-    """
-    decided = {verdict for verdict in found if verdict in DECIDED_VERDICTS}
-    if not decided:
-        return "UNDERPOWERED"
-    if decided == {"REFUTED"}:
-        return "REFUTED"
-    return "HOLDS" if set(found) == {"HOLDS"} else "HOLDS_IF"
 
 
 def _overall_condition(verdict: Verdict, rows: Sequence[StepFinding]) -> str:
@@ -166,7 +140,7 @@ def _shared_reason(condition: str) -> str:
     return next((part for part in condition.split("; ") if part == NEEDS_PASSES or part.endswith(TAKE_TURNS)), "")
 
 
-# Claims on PP alone: one request uses one stage, micro-batches are useless, stages are always busy.
+# Claims on PP alone: one request uses one stage, microbatches are useless, stages are always busy.
 
 SHARE_TOLERANCE = 1.05
 """Factor by which a share may exceed 1/P and still count as 1/P."""
@@ -213,7 +187,7 @@ def judge_micro_batches(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 
 
 def judge_utilisation(evidences: Iterable[Evidence]) -> Iterator[Finding]:
-    """Judge the busy share of async PP with at least P micro-batches.
+    """Judge the busy share of async PP with at least P microbatches.
 
     Busy is everything but idle and skew. Decode decides; prefill stands beside it.
     """

@@ -6,16 +6,17 @@ from functools import lru_cache, partial
 from math import inf
 
 from reports import formatting
-from reports.claims.evidence import DECIDED_VERDICTS, Evidence, Finding, Verdict
-from reports.claims.measured_steps import verdict_within
+from reports.claims.evidence import Evidence, Finding
 from reports.claims.planned_subject import (
     Estimate,
     PlannedFindings,
     PlannedGpu,
+    SourcedEstimate,
     join_clauses,
     planned_gpus,
     slow_all_reduce_note,
 )
+from reports.claims.verdict import DECIDED_VERDICTS, Verdict, verdict_within
 from reports.deployment_names import join_with_and
 from reports.plan.estimate import COST_FIELDS, Cost, CostField, MissingMeasurementError, Provenance, sum_costs
 from reports.plan.step import ALL_REDUCE, PartCosts
@@ -25,7 +26,7 @@ from specs.parallel import Deployment
 # Estimated prefill: one prompt under TP, and consecutive prompts through the stages of PP.
 
 ONE_SHOT_PROMPTS = 8
-"""Prompts of a one-shot prefill, each a micro-batch of its own."""
+"""Prompts of a one-shot prefill, each a microbatch of its own."""
 PROMPT_COUNTS = (ONE_SHOT_PROMPTS, 16, 32, 64)
 """Numbers of prompts at which the winner is judged.
 
@@ -78,7 +79,7 @@ def estimate_tp_prefill(parts: PartCosts, tp: int, tokens: int) -> TpPrefill:
 
 @lru_cache(4096)
 def estimate_pp_prefill(parts: PartCosts, deployment: Deployment, tokens: int) -> PpPrefill:
-    """Estimate consecutive prompts through PP, each a micro-batch.
+    """Estimate consecutive prompts through PP, each a microbatch.
 
     All prompts are alike, so a stage starts one as soon as the slowest stage allows. The last prompt ends after its way
     through all stages, plus a turn of the slowest stage for each prompt before it.
@@ -126,7 +127,6 @@ def _zero_cost(_: Cost) -> float:
 
 MIN_TP_SHARE, MAX_TP_SHARE = 0.20, 0.30
 MAX_PP_SHARE = 0.01
-SourcedEstimate = tuple[Estimate, Provenance]
 
 
 def judge_tp_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
@@ -159,7 +159,7 @@ def judge_pp_share(evidences: Iterable[Evidence]) -> Iterator[Finding]:
 def judge_prefill_winner(evidences: Iterable[Evidence]) -> Iterator[Finding]:
     """Judge t(TP) / t(async PP) of several prompts.
 
-    TP reads the prompts one after another, PP has each as a micro-batch. Filling and draining cost the same for any
+    TP reads the prompts one after another, PP has each as a microbatch. Filling and draining cost the same for any
     number of prompts, so that number decides.
     """
     for subject in planned_gpus(evidences):

@@ -11,13 +11,14 @@ from math import inf
 from statistics import fmean
 
 from reports import formatting, pipeline_model
-from reports.claims.evidence import DECIDED_VERDICTS, OVERALL, Evidence, Finding, Verdict
-from reports.claims.measured_steps import FULL_USE_SHARE, LARGE_BATCH, SHARE_TOLERANCE, verdict_within
+from reports.claims.evidence import OVERALL, Evidence, Finding
+from reports.claims.measured_steps import FULL_USE_SHARE, LARGE_BATCH, SHARE_TOLERANCE
 from reports.claims.planned_prefill import ONE_SHOT_PROMPTS, PROMPT_LENGTHS, estimate_pp_prefill
 from reports.claims.planned_subject import (
     Estimate,
     PlannedFindings,
     PlannedGpu,
+    SourcedEstimate,
     StepWithBreakdown,
     join_clauses,
     planned_finding,
@@ -25,9 +26,10 @@ from reports.claims.planned_subject import (
     slow_all_reduce_note,
 )
 from reports.claims.tokens import SAME_TIME_FACTOR
+from reports.claims.verdict import DECIDED_VERDICTS, Verdict, verdict_within
 from reports.deployment_names import deployment_name, describe_loads, distinguishing_label, join_with_and
 from reports.plan import planner, step
-from reports.plan.answer import batches_near_crossover, better_than_both, is_surely_faster, tp_and_pp_points
+from reports.plan.answer import batches_near_crossover, better_than_both, is_surely_faster, rate_text, tp_and_pp_points
 from reports.plan.crossover import MAX_BATCH as CROSSOVER_MOST
 from reports.plan.crossover import PlannedCrossover
 from reports.plan.estimate import COST_FIELDS, CostField, MissingMeasurementError, Provenance
@@ -181,7 +183,6 @@ def _tp_deployment(subject: PlannedGpu) -> Deployment:
     return Deployment(tp=subject.query.gpus)
 
 
-SourcedEstimate = tuple[Estimate, Provenance]
 PIPELINE_BATCHES = (8, 64, 256, 1000, 2048, 4096)
 """Batches at which pipelines are judged; 1000 is the note's."""
 
@@ -301,7 +302,7 @@ def _sync_deployment(subject: PlannedGpu) -> Deployment:
 
 
 def _async_deployments(subject: PlannedGpu, batch: int) -> list[Deployment]:
-    """Return async deployments with P and 2P micro-batches of equal size."""
+    """Return async deployments with P and 2P microbatches of equal size."""
     gpus = subject.query.gpus
     return [Deployment(1, gpus, 1, "async", one * gpus) for one in MICRO_BATCH_FACTORS if not batch % (one * gpus)]
 
@@ -484,10 +485,6 @@ def _better_text(plan: Plan) -> str:
 
 def _gain_text(best: PlanPoint, tp: PlanPoint, pp: PlanPoint) -> str:
     give = "give" if best.deployment.replicas > 1 else "gives"
-    rates = f"{_rate_text(best)} tokens a second against {_rate_text(tp)} and {_rate_text(pp)}"
+    rates = f"{rate_text(best)} tokens a second against {rate_text(tp)} and {rate_text(pp)}"
     surely = "" if is_surely_faster(best, (tp, pp)) else "; intervals overlap"
     return f"{deployment_name(best.deployment)} {give} more than both at {best.batch} ({rates}{surely})"
-
-
-def _rate_text(one: PlanPoint) -> str:
-    return formatting.three_digits(one.tokens_per_second)

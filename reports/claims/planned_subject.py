@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from reports import formatting
-from reports.claims.evidence import Evidence, Finding, Verdict
+from reports.claims.evidence import Evidence, Finding
 from reports.claims.measured_steps import StepFinding, summarise
+from reports.claims.verdict import Verdict
 from reports.deployment_names import distinguishing_label, load_label
 from reports.plan import planner, step
 from reports.plan.estimate import MissingMeasurementError, Provenance
@@ -32,6 +33,9 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+SourcedEstimate = tuple[Estimate, Provenance]
 
 
 class StepWithBreakdown(NamedTuple):
@@ -84,7 +88,7 @@ class PlannedGpu:
             deployment, self.query, self.profile, batch
         )
 
-    def estimate(self, figure: Callable[[PartCosts], tuple[Estimate, Provenance]]) -> tuple[Estimate, Provenance]:
+    def estimate(self, figure: Callable[[PartCosts], SourcedEstimate]) -> SourcedEstimate:
         """Estimate a figure over all implementations' parts.
 
         The value is the median with elementwise kernels counted, as in the points of a plan.
@@ -190,7 +194,7 @@ class PlannedFindings:
         load: Load,
         what: str,
         verdict: Verdict,
-        found: tuple[Estimate, Provenance],
+        found: SourcedEstimate,
         condition: str = "",
         *,
         decides: bool = True,
@@ -227,7 +231,7 @@ class PlannedFindings:
 
 
 def planned_finding(
-    subject: PlannedGpu, unit: str, verdict: Verdict, found: tuple[Estimate, Provenance], condition: str
+    subject: PlannedGpu, unit: str, verdict: Verdict, found: SourcedEstimate, condition: str
 ) -> Finding:
     """Return a finding by a plan, with the cases of all its parts.
 

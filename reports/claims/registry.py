@@ -8,23 +8,13 @@ from typing import Any
 from reports import output, results
 from reports.claims import bandwidth, measured_steps, planned_prefill, planned_steps, report, tokens
 from reports.claims.arithmetic import ARITHMETIC_CLAIMS, ArithmeticClaim
-from reports.claims.evidence import (
-    VERDICTS,
-    Architecture,
-    ClaimFinding,
-    Evidence,
-    Finding,
-    Verdict,
-    collect_evidence,
-    overall_findings,
-)
+from reports.claims.evidence import Architecture, ClaimFinding, Evidence, Finding, collect_evidence, overall_findings
+from reports.claims.verdict import VERDICTS, Verdict
 from reports.output import Format
 from reports.results import ResultFile
 from specs.errors import UserError, find
 
 # `--gate`: verdicts that must be as expected, for use in CI.
-
-ARCHITECTURES = ("dense", "whole", "moe")
 
 
 class GateError(Exception):
@@ -69,8 +59,10 @@ def parse_gates(texts: Sequence[str], expected: Mapping[str, tuple[Verdict | Non
             raise UserError(f"--gate {text}: no verdict is expected everywhere; name one, as in {name}=HOLDS")
         if chosen not in VERDICTS:
             raise UserError(f"--gate {text}: no verdict is called {verdict!r}; known: {', '.join(VERDICTS)}")
-        if kind and kind not in ARCHITECTURES:
-            raise UserError(f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(ARCHITECTURES)}")
+        if kind and kind not in report.ARCHITECTURE_ORDER:
+            raise UserError(
+                f"--gate {text}: no kind of layer is called {kind!r}; known: {', '.join(report.ARCHITECTURE_ORDER)}"
+            )
         found.append(ClaimGate(slug, kind or own, chosen))
     return found
 
@@ -111,7 +103,7 @@ class Claim:
     Attributes:
         id: slug in options and files.
         statement: the claim, in our words.
-        source: place in the note.
+        source: place in the note on TP and PP that the claims come from, or an address.
         expected: the ledger's verdict; None where it differs by machine.
         judge: function from evidence to findings; arithmetic needs no evidence.
         kind: kind of layer of `expected`, and of a gate that names none.

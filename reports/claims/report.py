@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from reports import formatting, machine
 from reports.claims.arithmetic import BF16, LARGE_BATCH, LAST_STAGE, LLAMA, MIDDLE_STAGE, PP8, RANKS, TP8
-from reports.claims.evidence import DECIDED_VERDICTS, OVERALL, ClaimFinding, Finding, overall_findings
+from reports.claims.evidence import OVERALL, ClaimFinding, Finding, overall_findings
+from reports.claims.verdict import DECIDED_VERDICTS
 from reports.formatting import DASH, decimal_bytes
+from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Table
-from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from reports.tp_vs_pp.compare import is_experiment_step
 from specs import memory, traffic

@@ -8,10 +8,10 @@ from statistics import median
 from typing import NamedTuple
 
 from reports.claims import evidence as claims_evidence
-from reports.claims.evidence import Evidence, Finding, SeriesSum, TokenSeries, Verdict, sums_by_scope, with_token_series
-from reports.provenance import weakest_provenance
+from reports.claims.evidence import Evidence, Finding, SeriesSum, TokenSeries, sums_by_scope, with_token_series
+from reports.claims.verdict import DECIDED_VERDICTS, Interval, Verdict, verdict_by_implementation, verdict_within
 from specs import statistics
-from specs.measurement import Measurement
+from specs.measurement import Measurement, weakest_provenance
 from specs.roofline import ridge_tokens
 from specs.units import ITEMSIZE
 
@@ -360,8 +360,13 @@ class TimeRatio:
 
     implementation: str
     value: float
-    interval: tuple[float, float] | None
+    interval: Interval
     used: Sequence[Measurement]
+
+    @property
+    def own_interval(self) -> Interval:
+        """Interval from the passes; the value alone for a single pass."""
+        return self.interval or (self.value, self.value)
 
     @classmethod
     def from_measurements(
@@ -399,13 +404,15 @@ def _scope_finding(evidence: Evidence, slug: str, scope: str, stacks: Sequence[S
     ratios = [ratio for stack in sound or cold or stacks if (ratio := _time_ratio(stack, a, b))]
     if not ratios:
         return replace(blank, condition=f"no times of both {a} and {b} tokens")
-    low, high = ratio_range(ratios, published=evidence.published)
-    verdict, condition = _ratio_verdict(ratios, low, high)
+    interval = overall_interval(ratios, published=evidence.published)
+    verdict, condition = verdict_by_implementation(
+        interval, [(one.implementation, one.own_interval) for one in ratios], 0, SAME_TIME_FACTOR, str(SAME_TIME_FACTOR)
+    )
     if not sound:
         verdict, condition = "UNDERPOWERED", claims_evidence.ODD_TIMES if cold else claims_evidence.MAYBE_HOT
     elif odd := [stack.series[0].implementation for stack in cold if stack not in sound]:
         condition = "; ".join(filter(None, (condition, f"without {', '.join(odd)}: slower than with more tokens")))
-    return ratio_finding(blank, ratios, verdict, condition, (low, high))
+    return ratio_finding(blank, ratios, verdict, condition, interval)
 
 
 def _time_ratio(stack: SeriesSum, a: int, b: int) -> TimeRatio | None:
@@ -420,16 +427,17 @@ def ratio_finding(
     ratios: Sequence[TimeRatio],
     verdict: Verdict,
     condition: str,
-    ends: tuple[float | None, float | None],
+    interval: Interval,
 ) -> Finding:
     """Return a row with the median of the implementations and all cases used."""
     used = [one for ratio in ratios for one in ratio.used]
+    low, high = interval or (None, None)
     return replace(
         blank_finding,
         verdict=verdict,
         value=median(ratio.value for ratio in ratios),
-        low=ends[0],
-        high=ends[1],
+        low=low,
+        high=high,
         condition=condition,
         cases=tuple(one.case.name for one in used),
         provenance=weakest_provenance(one.provenance for one in used),
@@ -437,30 +445,17 @@ def ratio_finding(
     )
 
 
-def ratio_range(ratios: Sequence[TimeRatio], *, published: bool) -> tuple[float | None, float | None]:
+def overall_interval(ratios: Sequence[TimeRatio], *, published: bool) -> Interval:
     """Return the range over frameworks (published) or over passes (measured).
 
-    (None, None) for a single framework or pass.
+    None for a single framework or pass.
     """
     if published:
         values = [ratio.value for ratio in ratios]
         several = len({ratio.implementation for ratio in ratios}) > 1  # two kernels of one framework count once
-        return (min(values), max(values)) if several else (None, None)
+        return (min(values), max(values)) if several else None
     ends = [ratio.interval for ratio in ratios if ratio.interval]
-    return (min(ends)[0], max(high for _, high in ends)) if len(ends) == len(ratios) else (None, None)
-
-
-def _ratio_verdict(ratios: Sequence[TimeRatio], low: float | None, high: float | None) -> tuple[Verdict, str]:
-    if low is None or high is None:
-        return "UNDERPOWERED", "a single framework or a single pass gives no interval"
-    if low > SAME_TIME_FACTOR:
-        return "REFUTED", ""
-    if high <= SAME_TIME_FACTOR:
-        return "HOLDS", ""
-    within = [ratio.implementation for ratio in ratios if (ratio.interval or (0, ratio.value))[1] <= SAME_TIME_FACTOR]
-    if not within:
-        return "UNDERPOWERED", f"the interval reaches across {SAME_TIME_FACTOR}"
-    return "HOLDS_IF", f"by {', '.join(dict.fromkeys(within))}"
+    return (min(ends)[0], max(high for _, high in ends)) if len(ends) == len(ratios) else None
 
 
 def _overall_ratio(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
@@ -472,10 +467,9 @@ def _overall_ratio(evidence: Evidence, rows: Sequence[Finding]) -> Finding:
         return replace(whole, verdict=verdict, low=None, high=None, condition=(found or rows)[0].condition)
     whole = claims_evidence.merge_findings(evidence, judged, "ratio")
     over = claims_evidence.coverage_text(evidence, rows, judged)
-    if whole.low is not None and whole.low > SAME_TIME_FACTOR:
-        return replace(whole, verdict="REFUTED", condition=over)
-    if whole.high is not None and whole.high <= SAME_TIME_FACTOR:
-        return replace(whole, verdict="HOLDS", condition=over)
+    decided = verdict_within(whole.interval, 0, SAME_TIME_FACTOR)
+    if decided in DECIDED_VERDICTS:
+        return replace(whole, verdict=decided, condition=over)
     return replace(whole, verdict="HOLDS_IF", condition=_within_text(judged))
 
 

@@ -8,8 +8,8 @@ from reports import machine, roofline
 from reports.compare import generations
 from reports.formatting import DASH, microseconds
 from reports.importers.aiconfigurator import package
+from reports.machine import gpu_name
 from reports.output import Column, Table
-from reports.provenance import gpu_name
 from reports.results import ResultFile
 from reports.roofline import AlphaBeta, CaseMetrics, Interval
 from specs import traffic as specs_traffic

@@ -18,8 +18,8 @@ from reports.communication.points import (
     collect_series,
 )
 from reports.formatting import DASH, microseconds, percent
+from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Facts, Table
-from reports.provenance import distinct_gpu_name
 from reports.result_tables import NOTES_COLUMN, shared_warnings
 from reports.results import ResultFile
 from reports.roofline import CaseMetrics, Interval

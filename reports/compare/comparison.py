@@ -13,6 +13,7 @@ from reports.compare.explain import (
     ExplainedCase,
     Explanation,
     MachinePair,
+    MeasurementPair,
     binding_resources,
     explain,
     machine_drift,
@@ -225,7 +226,6 @@ def _mean_log_by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
 
 # Matching: the cases that two files have in common, and which of them are the same work.
 
-MeasurementPair = tuple[Measurement, Measurement]
 WORK_FIELDS = (
     "model", "op", "dtype", "layer", "tp", "pp", "tokens", "n", "k", "context", "batch", "layers", "vocab", "ranks",
     "message_bytes",

@@ -9,8 +9,8 @@ from reports.compare import report as compare_report
 from reports.compare.comparison import Comparison, compare_files
 from reports.compare.explain import ExplainedCase
 from reports.compare.verdict import CaseComparison
+from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Table
-from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs import roofline
 from specs.errors import UserError

@@ -73,6 +73,11 @@ def gpu_colour(gpus: Sequence[str]) -> Any:
     return alt.Color("gpu:N", title=None, scale=alt.Scale(domain=list(gpus)), legend=legend)
 
 
+def slug(text: str) -> str:
+    """Text in lower case with a hyphen for all but letters and digits, as a name on the page."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
+
+
 def _round_float(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 

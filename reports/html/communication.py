@@ -12,7 +12,7 @@ from reports import formatting
 from reports.communication import points
 from reports.communication.points import VARIANT_LABELS, MessageSeries, PublishedAllReduces, SeriesFit
 from reports.communication.report import CommunicationSection, FileCommunication
-from reports.html.charts import Figure, inline_data, log_axis, to_vega_lite
+from reports.html.charts import Figure, inline_data, log_axis, slug, to_vega_lite
 from reports.output import Table
 from specs.units import BINARY_UNITS, format_bytes
 
@@ -74,7 +74,7 @@ def _published_figure(one: PublishedAllReduces, messages: Extent, times: Extent)
         .encode(x=_messages(messages), y=y, **_variant_encoding(one), tooltip=_tips("by", "kernel", "dtype"))
     )
     return Figure(
-        name=_slug(f"published-{one.name}"),
+        name=slug(f"published-{one.name}"),
         title=f"{one.name}: all-reduce over {one.ranks} GPUs, published",
         note="dashed: eager; of several kernels the fastest at each size",
         spec=to_vega_lite(chart),
@@ -111,7 +111,7 @@ def _measured_figure(name: str, op: str, found: Sequence[tuple[MessageSeries, Se
         [f"{series.label}: {_fit_text(line)}" for series, line in found if line] if len(found) <= MAX_FITS_NAMED else []
     )
     return Figure(
-        name=_slug(f"measured-{op}-{name}"),
+        name=slug(f"measured-{op}-{name}"),
         title=f"{name}: {op}, measured",
         note="; ".join(["lines: alpha + message / bandwidth", *fitted]) if lines else "too few sizes for a fit",
         spec=to_vega_lite(alt.layer(*layers, dots)),
@@ -165,7 +165,3 @@ def _variant_encoding(one: PublishedAllReduces) -> dict[str, Any]:
 
 def _tips(*fields: str) -> list[Any]:
     return [*(f"{field}:N" for field in fields), "message:N", alt.Tooltip("us:Q", format=",.4~g")]
-
-
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())

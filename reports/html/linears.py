@@ -11,7 +11,7 @@ from reports import formatting
 from reports.claims import tokens as claims_tokens
 from reports.claims.evidence import Evidence, TokenSeries
 from reports.compare.generations import Generations
-from reports.html.charts import Figure, gpu_colour, inline_data, log_axis, to_vega_lite
+from reports.html.charts import Figure, gpu_colour, inline_data, log_axis, slug, to_vega_lite
 from reports.ledger.ledger import ITEMS, Ledger
 from reports.ledger.report import FileLedgers, LedgerSection
 from specs import roofline
@@ -65,7 +65,7 @@ def _draw(name: str, subject: PlotKey, ledgers: Sequence[Ledger]) -> Figure:
     )
     zero = alt.Chart(inline_data([{"share": 0.0}])).mark_rule(color="gray").encode(x="share:Q")
     return Figure(
-        name=_slug(f"layer-{name}-{model}-tp{tp}-pp{pp}-{dtype}{heat}"),
+        name=slug(f"layer-{name}-{model}-tp{tp}-pp{pp}-{dtype}{heat}"),
         title=f"{name}: a layer of {model}, tp {tp}, pp {pp}, {dtype}{heat}",
         note=_context_note(contexts),
         spec=to_vega_lite(alt.layer(bars, zero)),
@@ -109,10 +109,6 @@ def _is_decode(ledger: Ledger) -> bool:
     return ledger.layer.case.batch == ledger.layer.case.tokens
 
 
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
-
-
 TOKEN_TICKS = (1, 16, 125, 1000, 8192)
 CLAIMED_TOKENS = (125, 1000)
 
@@ -137,7 +133,7 @@ def tokens_figure(evidence: Evidence, part: tuple[str, str]) -> Figure:
     some = next(iter(series[0].points.values())).case
     shape = f", n={some.n}, k={some.k}" if some.n else ""
     return Figure(
-        name=_slug(f"time-{evidence.name}-{evidence.dtype}"),
+        name=slug(f"time-{evidence.name}-{evidence.dtype}"),
         title=f"{evidence.name}: {part[0]} {part[1]}{shape}, {evidence.dtype}",
         note=_series_note(evidence, series, corner),
         spec=to_vega_lite(alt.layer(*layers)),

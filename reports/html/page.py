@@ -10,7 +10,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from reports.claims.evidence import VERDICTS
+from reports.claims.verdict import VERDICTS
 from reports.compare import generations
 from reports.html import communication, linears, plans, steps
 from reports.html.charts import Figure

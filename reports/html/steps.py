@@ -7,7 +7,7 @@ import altair as alt
 
 from reports import formatting
 from reports.deployment_names import load_heading, model_description
-from reports.html.charts import Figure, inline_data, log_axis, to_vega_lite
+from reports.html.charts import Figure, inline_data, log_axis, slug, to_vega_lite
 from reports.tp_vs_pp import report
 from reports.tp_vs_pp.compare import Experiment, Load
 from reports.tp_vs_pp.report import DeploymentRow, ExperimentSection, FileExperiments
@@ -110,7 +110,7 @@ def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment,
     setting = experiment.setting
     what = "decode" if setting.decode else "prefill"
     return Figure(
-        name=_slug(f"timeline-{name}-{one.case.name.partition('[')[2] or one.case.name}"),
+        name=slug(f"timeline-{name}-{one.case.name.partition('[')[2] or one.case.name}"),
         title=f"{name}: {deployment} in {what}, {load_heading(load)}",
         note=_note(one, deployment, window) + f"; {model_description(setting)}",
         spec=to_vega_lite(alt.layer(bars, numbers), height=LANE_HEIGHT * len(lanes)),
@@ -154,10 +154,6 @@ def _note(one: Measurement, deployment: Deployment, window: float) -> str:
     numbers = f", numbered by its {deployment.micro_batches} micro-batches" if deployment.micro_batches > 1 else ""
     cutoff = f", the first {1e3 * window:.3g} ms" if one.timeline and window < one.timeline["seconds"] else ""
     return f"as measured{cutoff}{numbers}; grey waits"
-
-
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
 
 
 PART_COLOURS = {
@@ -230,7 +226,7 @@ def _lines(one: FileExperiments, experiment: Experiment, field: str, what: str, 
     )
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y(f"{low}:Q"), y2=alt.Y2(f"{high}:Q"))
     return Figure(
-        name=_slug(f"{what}-{one.name}-{_setting(experiment)}"),
+        name=slug(f"{what}-{one.name}-{_setting(experiment)}"),
         title=f"{one.name}: {what} in decode",
         note=f"{_setting_text(experiment)}; upright bars are 95 % intervals",
         spec=to_vega_lite(alt.layer(bars, lines)),
@@ -292,7 +288,7 @@ def _ledgers(one: FileExperiments, experiment: Experiment) -> Figure:
     what = "decode" if experiment.setting.decode else "prefill"
     idle = "idle is the bubble" if experiment.setting.decode else "idle is fill and drain"
     return Figure(
-        name=_slug(f"ledger-{what}-{one.name}-{_setting(experiment)}"),
+        name=slug(f"ledger-{what}-{one.name}-{_setting(experiment)}"),
         title=f"{one.name}: where a step of {what} goes",
         note=f"{_setting_text(experiment)}; {idle}, mean over ranks",
         spec=to_vega_lite(chart, height=BAR_HEIGHT * len(bars)),

@@ -1,1 +1,1 @@
-"""Decode kernels beside the library and the floor, with targets."""
+"""Kernels of decode and prefill beside the library and the floor, with targets."""

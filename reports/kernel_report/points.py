@@ -10,7 +10,7 @@ from statistics import geometric_mean
 from typing import Any, Literal
 
 from reports import formatting, show
-from reports.provenance import gpu_name
+from reports.machine import gpu_name
 from reports.results import ResultFile
 from reports.roofline import CaseMetrics
 from specs import statistics

@@ -12,8 +12,8 @@ from reports import formatting, machine, output, result_tables, results
 from reports.formatting import DASH, percent
 from reports.ledger import ledger as layer_ledger
 from reports.ledger.ledger import ITEM_PARTS, ITEMS, QUESTION, Ledger, LedgerItem, PassFigure, build_ledger
+from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Facts, Format, Table
-from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.layer import FUSED_GATE_UP

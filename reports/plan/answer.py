@@ -120,7 +120,7 @@ def _better_deployments(plan: Plan) -> Iterator[str]:
     for batch in batches_near_crossover(plan):
         if found := better_than_both(plan, batch):
             best, tp, pp = found
-            rates = f"{_rate_text(best)} tokens a second against {_rate_text(tp)} and {_rate_text(pp)}"
+            rates = f"{rate_text(best)} tokens a second against {rate_text(tp)} and {rate_text(pp)}"
             surely = "" if is_surely_faster(best, (tp, pp)) else " (intervals overlap)"
             yield f"at a batch of {batch}, {_deployment_gives(best)} more than both: {rates}{surely}"
             return
@@ -134,7 +134,7 @@ def _best_deployments(plan: Plan) -> Iterator[str]:
         best = max(there, key=lambda one: one.tokens_per_second)
         near = sum(1 for one in there if one is not best and not is_surely_faster(best, [one]))
         tied = f" ({pluralize(near, 'other')} cannot be told from it)" if near else ""
-        yield f"at a batch of {batch}, {_deployment_gives(best)} the most tokens a second: {_rate_text(best)}{tied}"
+        yield f"at a batch of {batch}, {_deployment_gives(best)} the most tokens a second: {rate_text(best)}{tied}"
 
 
 def better_than_both(plan: Plan, batch: int) -> tuple[PlanPoint, PlanPoint, PlanPoint] | None:
@@ -175,5 +175,6 @@ def batches_near_crossover(plan: Plan) -> list[int]:
     return sorted(batches, key=lambda batch: abs(batch - at))
 
 
-def _rate_text(one: PlanPoint) -> str:
+def rate_text(one: PlanPoint) -> str:
+    """Tokens a second of a point, to three digits."""
     return formatting.three_digits(one.tokens_per_second)

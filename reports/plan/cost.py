@@ -18,15 +18,13 @@ from reports.plan.estimate import (
 )
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import Interconnect, PlanQuery
-from reports.provenance import weakest_provenance
 from specs import layer as specs_layer
-from specs.layer import HEAD_SHARE, WHOLE_LAYER
-from specs.measurement import Measurement
+from specs.layer import HEAD_SHARE, LAYER_LINEARS, WHOLE_LAYER
+from specs.measurement import Measurement, weakest_provenance
 from specs.parallel import Split
 from specs.traffic import TRAFFIC
 from specs.units import format_bytes
 
-LAYER_LINEARS = ("qkv", "o", "gate_up", "down")
 LAUNCH_PREFERENCE = ("graph", "eager", "unknown")
 """Launch modes, best first.
 

@@ -9,10 +9,9 @@ from operator import attrgetter
 from statistics import fmean, median
 from typing import NamedTuple
 
-from reports.provenance import weakest_provenance
 from specs import statistics
 from specs.errors import UserError
-from specs.measurement import Measurement
+from specs.measurement import Measurement, weakest_provenance
 
 # Default values for costs that no result file contains, each with its range and reason.
 #
@@ -63,7 +62,7 @@ class Cost:
         seconds: mean over calls; sums of medians would omit the slow calls of every part.
         low, high: bounds where a cache or an assumption leaves doubt; errors that all parts share add up.
         half_width: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
-        provenance: one of `reports.provenance.PROVENANCE_ORDER`; empty for a sum.
+        provenance: one of `specs.measurement.PROVENANCE_ORDER`; empty for a sum.
         cases: names of the cases behind the cost; none for a sum.
     """
 

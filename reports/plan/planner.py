@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from reports import machine
 from reports.plan import crossover, step
-from reports.plan.cost import LAYER_LINEARS
 from reports.plan.crossover import PlannedCrossover, find_crossover
 from reports.plan.estimate import MissingMeasurementError
 from reports.plan.profile import HardwareProfile, build_profile
@@ -15,6 +14,7 @@ from reports.plan.query import PlanQuery, all_deployments
 from reports.plan.step import PartCosts, StepBreakdown, StepEstimate, Variant, break_down, estimate_step
 from reports.results import ResultFile
 from specs.errors import UserError
+from specs.layer import LAYER_LINEARS
 from specs.parallel import Deployment, Split
 
 # Points: the step of one deployment at one batch, over all measured variants.

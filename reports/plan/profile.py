@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from reports import machine
+from reports.machine import gpu_name
 from reports.plan.estimate import Cost, CostCurve, StepBounds, fastest_curve, measured_cost
-from reports.provenance import gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.gpus import Gpu

@@ -10,6 +10,7 @@ from typing import Any
 
 from reports import output, results
 from reports.formatting import DASH
+from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Facts, Format, Table
 from reports.plan import estimate, tables
 from reports.plan.answer import answer_sentence, short_answer, short_answers_intro, tp_and_pp_points
@@ -25,7 +26,6 @@ from reports.plan.planner import (
 )
 from reports.plan.query import PlanQuery
 from reports.plan.tables import reproduce_command
-from reports.provenance import distinct_gpu_name
 from reports.results import ResultFile
 from specs.errors import UserError, find
 

@@ -13,9 +13,9 @@ from reports.plan.cost import CommCosts, ComputeCosts
 from reports.plan.estimate import COST_FIELDS, Cost, CostField, MissingMeasurementError, exact_cost, sum_costs
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import Interconnect, PlanQuery
-from reports.provenance import weakest_provenance
 from specs import memory
 from specs.errors import UserError
+from specs.measurement import weakest_provenance
 from specs.parallel import Deployment, RankPosition, Split
 
 # Part costs: layers and the LM head on a rank, for one implementation.
@@ -35,9 +35,6 @@ class PromptChunk(NamedTuple):
 
     tokens: float = 0.0
     prompt: float = 0.0
-
-
-NO_CHUNK = PromptChunk()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from reports.plan.crossover import PlannedCrossover
 from reports.plan.planner import LatencyTarget, Plan, PlanPoint, UnplannableDeployment
 from reports.plan.query import Interconnect, PlanQuery
 from reports.plan.step import ALL_REDUCE
-from reports.provenance import weakest_provenance
+from specs.measurement import weakest_provenance
 from specs.parallel import Deployment
 
 # Command line that reproduces a plan.

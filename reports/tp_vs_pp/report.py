@@ -15,8 +15,8 @@ from reports.deployment_names import (
     model_description,
 )
 from reports.formatting import DASH
+from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Facts, Table
-from reports.provenance import distinct_gpu_name
 from reports.result_tables import NOTES_COLUMN, shared_warnings
 from reports.results import ResultFile
 from reports.roofline import CaseMetrics

@@ -16,7 +16,7 @@ from suites.gate.machine import Machine, inspect_machine
 from suites.gate.runner import GateRun
 from suites.gate.step import GateContext, Profile, Step, StepResult, planned_seconds
 
-# Steps by profile, in order: a step comes before the steps that depend on it.
+# Steps by profile, in order.
 
 SMOKE = Profile(
     "smoke",
@@ -182,8 +182,8 @@ def run_gate(profile: Profile, budget: float | None, out: Path, python: str, *, 
         return 0
     out = out.resolve()
     with tempfile.TemporaryDirectory(prefix="gate-") as scratch, _interrupt_once():
-        place = GateContext(python, out, Path(scratch), out / WORK_FOLDER, machine.free_gib)
-        run = GateRun(steps, machine, place, budget, _print_line)
+        context = GateContext(python, out, Path(scratch), out / WORK_FOLDER, machine.free_gib)
+        run = GateRun(steps, machine, context, budget, _print_line)
         results = run.run()
     show_results(results)
     if run.interrupted:

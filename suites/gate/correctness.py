@@ -1,6 +1,6 @@
 """Correctness steps: kernels against references, split-K, implementations.
 
-All other steps depend on the correctness step, which tests on several workers at once.
+The correctness step runs before any time is measured, on several workers at once.
 """
 
 import json
@@ -38,7 +38,7 @@ ARRIVAL_STEP = Step(
     purpose="split-K arrivals under random delays and NaN-poisoned partials: 1,000 runs, the same bits",
     seconds=45,
     least_seconds=15,
-    command=lambda place, _: [place.python, "-m", "pytest", ARRIVAL_TEST, *QUIET_PYTEST],
+    command=lambda context, _: [context.python, "-m", "pytest", ARRIVAL_TEST, *QUIET_PYTEST],
     packages=PYTEST_PACKAGES,
     environment=WIDE_TERMINAL,
     judge=judge_pytest,
@@ -78,10 +78,10 @@ def main_correctness(argv: Sequence[str] | None = None) -> NoReturn:
     os.execv(command[0], command)  # noqa: S606 - our own tests
 
 
-def correctness_command(place: GateContext, _: float) -> list[str]:
+def correctness_command(context: GateContext, _: float) -> list[str]:
     """Command of the step; its program chooses the number of workers."""
-    free = [] if place.free_gib is None else ["--free-gib", f"{place.free_gib:.1f}"]
-    return [place.python, "-m", "suites.gate.correctness", "--step", "correctness", *free]
+    free = [] if context.free_gib is None else ["--free-gib", f"{context.free_gib:.1f}"]
+    return [context.python, "-m", "suites.gate.correctness", "--step", "correctness", *free]
 
 
 CORRECTNESS_STEP = Step(

@@ -204,7 +204,7 @@ FACTS_STEP = Step(
     purpose="versions, and what NVML says: clocks, power, throttling, memory, other processes",
     seconds=15,
     least_seconds=5,
-    command=lambda place, _: place.program("facts", module_name="machine"),
+    command=lambda context, _: context.program("facts", module_name="machine"),
     packages=MEASURING_PACKAGES,
     optional=RECOVERY_PACKAGES,
     launches=False,

@@ -191,9 +191,9 @@ def main(
     return write_verdict(judge_trials(outcome), asked.verdict)
 
 
-def ranks_command(place: GateContext, seconds: float) -> list[str]:
+def ranks_command(context: GateContext, seconds: float) -> list[str]:
     """Command of the step; its program divides the time itself."""
-    return place.program("ranks", "--seconds", f"{seconds:.0f}")
+    return context.program("ranks", "--seconds", f"{seconds:.0f}")
 
 
 STEP = Step(

@@ -35,22 +35,22 @@ OWNER_MARK = ".made-by-the-gate"
 """File in the work folder: only a folder that holds it is deleted."""
 
 
-def prepare_folders(place: GateContext) -> None:
+def prepare_folders(context: GateContext) -> None:
     """Make the folders; keep the archive of an earlier run beside the new one.
 
     Raises:
         OSError: OUT is a file, or cannot be written.
         UserError: the gate did not make the work folder.
     """
-    if why_not := why_not_ours(place.work):
+    if why_not := why_not_ours(context.work):
         raise UserError(why_not)
-    place.out.mkdir(parents=True, exist_ok=True)
-    if (archive := place.out / ARCHIVE).exists():
-        archive.replace(place.out / ARCHIVE.replace(".", ".previous.", 1))
-    (place.out / "gate.log").unlink(missing_ok=True)
-    shutil.rmtree(place.work, ignore_errors=True)
-    place.work.mkdir(parents=True)
-    (place.work / OWNER_MARK).touch()
+    context.out.mkdir(parents=True, exist_ok=True)
+    if (archive := context.out / ARCHIVE).exists():
+        archive.replace(context.out / ARCHIVE.replace(".", ".previous.", 1))
+    (context.out / "gate.log").unlink(missing_ok=True)
+    shutil.rmtree(context.work, ignore_errors=True)
+    context.work.mkdir(parents=True)
+    (context.work / OWNER_MARK).touch()
 
 
 def why_not_ours(work: Path) -> str | None:
@@ -60,34 +60,34 @@ def why_not_ours(work: Path) -> str | None:
     return f"{work} exists and no run of the gate made it, so that it is not deleted; name another folder"
 
 
-def copy_result(place: GateContext, figures: Mapping[str, Any]) -> None:
+def copy_result(context: GateContext, figures: Mapping[str, Any]) -> None:
     """Copy the result file that a step's figures name from the work folder into OUT."""
-    if (name := figures.get("file")) and (made := place.work / Path(name).name).is_file():
-        shutil.copy2(made, place.out / made.name)
+    if (name := figures.get("file")) and (made := context.work / Path(name).name).is_file():
+        shutil.copy2(made, context.out / made.name)
 
 
-def update_archive(place: GateContext) -> None:
+def update_archive(context: GateContext) -> None:
     """Renew the archive of gate.json, gate.log and the work folder.
 
     The older one stays until the new one is complete.
     """
-    fresh = place.scratch / ARCHIVE
+    fresh = context.scratch / ARCHIVE
     with tarfile.open(fresh, "w:gz") as archive:
         for name in ARCHIVED_FILES:
-            if (place.out / name).exists():
-                archive.add(place.out / name, name)
-        for path in sorted(place.work.rglob("*")):
+            if (context.out / name).exists():
+                archive.add(context.out / name, name)
+        for path in sorted(context.work.rglob("*")):
             if path.is_file() and path.name != OWNER_MARK:
-                archive.add(path, str(path.relative_to(place.work)))
-    beside = place.out / f"{ARCHIVE}.tmp"
+                archive.add(path, str(path.relative_to(context.work)))
+    beside = context.out / f"{ARCHIVE}.tmp"
     shutil.move(fresh, beside)
-    beside.replace(place.out / ARCHIVE)
+    beside.replace(context.out / ARCHIVE)
 
 
-def finish_archive(place: GateContext) -> None:
+def finish_archive(context: GateContext) -> None:
     """Renew the archive and delete the work folder."""
-    update_archive(place)
-    shutil.rmtree(place.work, ignore_errors=True)
+    update_archive(context)
+    shutil.rmtree(context.work, ignore_errors=True)
 
 
 STEP_VARIABLE = "SHARDBENCH_STEP"
@@ -102,7 +102,7 @@ class GateRun:
     Args:
         steps: steps in order.
         machine: resources of the machine.
-        place: interpreter and folders.
+        context: interpreter and folders.
         budget_seconds: time for all steps.
         say: writes a line to the terminal.
     """
@@ -111,11 +111,11 @@ class GateRun:
         self,
         steps: Sequence[Step],
         machine: Machine,
-        place: GateContext,
+        context: GateContext,
         budget_seconds: float,
         say: Callable[[str], None],
     ) -> None:
-        self._steps, self._machine, self._place, self._say = steps, machine, place, say
+        self._steps, self._machine, self._context, self._say = steps, machine, context, say
         self._budget = budget_seconds
         self.results: list[StepResult] = []
         self.interrupted = False
@@ -126,9 +126,9 @@ class GateRun:
         A step that fails, overruns or cannot run ends no other step.
         """
         started = time.monotonic()
-        prepare_folders(self._place)
+        prepare_folders(self._context)
         kept = reserve_seconds([step for step in self._steps if not self._machine.why_not(step)], self._budget)
-        with (self._place.out / "gate.log").open("ab") as log:  # append mode: several processes write to the log
+        with (self._context.out / "gate.log").open("ab") as log:  # append mode: several processes write to the log
             for index, step in enumerate(self._steps):
                 later = sum(kept.get(one.name, 0.0) for one in self._steps[index + 1 :])
                 left = self._budget - (time.monotonic() - started)
@@ -147,7 +147,7 @@ class GateRun:
             result = self._result(step, seconds, log)
         except KeyboardInterrupt:
             self.interrupted = True
-            verdict = _read_unfinished_verdict(self._place.verdict(step.name), "interrupted") or Verdict(
+            verdict = _read_unfinished_verdict(self._context.verdict(step.name), "interrupted") or Verdict(
                 "unfinished", "interrupted"
             )
             result = _make_result(step, verdict, began)
@@ -170,12 +170,12 @@ class GateRun:
         return _make_result(step, self._verdict(step, seconds, log), began)
 
     def _verdict(self, step: Step, seconds: float, log: IO[bytes]) -> Verdict:
-        command = step.command(self._place, seconds)
+        command = step.command(self._context, seconds)
         self._say(f"{step.name}: {step.purpose} (at most {seconds:.0f} s)")
         log.write(f"\n===== {step.name} =====\n$ {' '.join(command)}\n".encode())
         log.flush()
         begins = log.seek(0, os.SEEK_END)
-        left = self._place.verdict(step.name)
+        left = self._context.verdict(step.name)
         left.unlink(missing_ok=True)
         try:
             status = run_limited(command, log, seconds, {**step.environment, STEP_VARIABLE: step.name})
@@ -190,25 +190,25 @@ class GateRun:
         return _read_verdict(left, status) or step.judge(status, output)
 
     def _write(self, result: StepResult) -> None:
-        self._write_safely(lambda place: copy_result(place, result.figures))
+        self._write_safely(lambda context: copy_result(context, result.figures))
         self._write_safely(self._write_json)
         self._write_safely(update_archive)
         self._say(f"{result.step}: {result.outcome} after {result.seconds:.0f} s: {result.detail}")
 
-    def _write_json(self, place: GateContext) -> None:
+    def _write_json(self, context: GateContext) -> None:
         whole = {"gpu": self._machine.gpu, "commit": commit_hash(), "interrupted": self.interrupted}
         whole = current_identity().scrub({**whole, "steps": [one.record() for one in self.results]})
         text = json.dumps(whole, indent=1, allow_nan=False)
-        fresh = place.out / "gate.json.tmp"
+        fresh = context.out / "gate.json.tmp"
         fresh.write_text(text + "\n")
-        fresh.replace(place.out / "gate.json")
+        fresh.replace(context.out / "gate.json")
 
     def _write_safely(self, what: Callable[[GateContext], None]) -> None:
         """Report an OSError of a write: a full disk does not stop later measurements."""
         try:
-            what(self._place)
+            what(self._context)
         except OSError as error:
-            self._say(f"{self._place.out} cannot be written ({error.strerror}); what lies in its work folder stays")
+            self._say(f"{self._context.out} cannot be written ({error.strerror}); what lies in its work folder stays")
 
 
 def _make_result(step: Step, verdict: Verdict, began: float) -> StepResult:

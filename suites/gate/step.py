@@ -1,4 +1,4 @@
-"""Steps of the gate, their place, verdicts and time limits; no package is needed."""
+"""Steps of the gate, their context, verdicts and time limits; no package is needed."""
 
 import json
 import math
@@ -69,7 +69,7 @@ class GateContext:
 
 def timed_program(name: str, module_name: str | None = None) -> Callable[[GateContext, float], list[str]]:
     """Command of a step whose program divides its seconds itself; the arguments are those of `GateContext.program`."""
-    return lambda place, seconds: place.program(name, "--seconds", f"{seconds:.0f}", module_name=module_name)
+    return lambda context, seconds: context.program(name, "--seconds", f"{seconds:.0f}", module_name=module_name)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Step:
         purpose: one line.
         seconds: reserved time, which earlier steps cannot use.
         least_seconds: least time that is worth starting with.
-        command: `command(place, seconds)` gives the program; `seconds` is its limit.
+        command: `command(context, seconds)` gives the program; `seconds` is its limit.
         most_seconds: most time for the step; the rest is left to later steps.
         packages: packages that the step imports.
         tools: programs that the step runs.

@@ -244,10 +244,10 @@ def newest_results(out: Path) -> list[Path]:
     return [kinds[kind] for kind in (False, True) if kind in kinds]
 
 
-def table_command(place: GateContext, _: float) -> list[str]:
+def table_command(context: GateContext, _: float) -> list[str]:
     """Command `python -m reports kernels FILE…`."""
-    results = newest_results(place.out) or [place.out / MISSING_RESULT]
-    return [place.python, "-m", "reports", "kernels", *map(str, results)]
+    results = newest_results(context.out) or [context.out / MISSING_RESULT]
+    return [context.python, "-m", "reports", "kernels", *map(str, results)]
 
 
 def judge_table(status: int | None, output: str) -> Verdict:

@@ -62,12 +62,12 @@ def plan_kernel_case(
     shape: dict[str, int],
 ) -> KernelCaseState:
     """Plan the case of a kernel at a shape, with its work and its rotated copies."""
-    work, ruler = kernel.work(dtype=how.dtype, **shape), ByteCounter()
-    kernel.inputs(ruler, dtype=how.dtype, **shape)
-    copies = device.cold_copies(ruler.weight_bytes) if how.cache == "cold" else 1
-    truly_cold = copies * ruler.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
+    work, counter = kernel.work(dtype=how.dtype, **shape), ByteCounter()
+    kernel.inputs(counter, dtype=how.dtype, **shape)
+    copies = device.cold_copies(counter.weight_bytes) if how.cache == "cold" else 1
+    truly_cold = copies * counter.weight_bytes >= 0.9 * COLD_FACTOR * device.llc_bytes
     cache = how.cache if how.cache == "hot" or truly_cold or kernel.op == "launch" else f"rotated-{copies}"
-    if not ruler.weight_bytes and kernel.op != "launch":
+    if not counter.weight_bytes and kernel.op != "launch":
         cache = "hot"  # a call reads data that was just written, and is the same in every call
     prompt = kernel.op == "attention" and "batch" not in shape  # one sequence, which attends to itself
     case = Case(
@@ -99,8 +99,9 @@ def plan_kernel_case(
         shape=shape,
         arch=device.arch,
         copies=copies,
-        weight_bytes=ruler.weight_bytes,
-        need_bytes=ruler.weight_bytes + 10 * ruler.other_bytes,  # plus float64 parts, and the whole of the reference
+        weight_bytes=counter.weight_bytes,
+        need_bytes=counter.weight_bytes
+        + 10 * counter.other_bytes,  # plus float64 parts, and the whole of the reference
         not_run=why_not(kernel, how, device),
     )
 
@@ -110,6 +111,9 @@ def why_not(kernel: Kernel, how: RunConfig, device: Device) -> str | None:
     if how.launch == "graph" and device.kind != "cuda":
         return "launch graph: a CUDA graph needs a GPU, and torch sees none; use --launch eager"
     return kernel.why_not(device.arch, how.dtype)
+
+
+# Visits to the cases on the device
 
 
 class KernelBench:

@@ -187,12 +187,13 @@ def _has_torchrun_agent() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _torchrun_store(place: LaunchedRank, timeout_seconds: float) -> Store:
+def _torchrun_store(launched: LaunchedRank, timeout_seconds: float) -> Store:
     try:
-        return TCPStore(place.address, place.port, is_master=False, timeout=timedelta(seconds=timeout_seconds))
+        return TCPStore(launched.address, launched.port, is_master=False, timeout=timedelta(seconds=timeout_seconds))
     except (RuntimeError, DistError) as error:
         raise UserError(
-            f"{place}: torchrun's store at {place.address}:{place.port} cannot be reached within {timeout_seconds:g} s"
+            f"{launched}: torchrun's store at {launched.address}:{launched.port} cannot be reached within "
+            f"{timeout_seconds:g} s"
         ) from error
 
 
@@ -200,14 +201,14 @@ def _port_key() -> str:
     return f"shardbench/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
-def network_interface(place: LaunchedRank) -> str | None:
+def network_interface(launched: LaunchedRank) -> str | None:
     """Network interface that reaches rank 0's host, or None if unknown.
 
     gloo would look up the address of this host's own name, which often is the loopback's.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((place.address, place.port))  # sends nothing
+            probe.connect((launched.address, launched.port))  # sends nothing
             own = probe.getsockname()[0]
     except OSError:
         return None

@@ -147,7 +147,7 @@ class LeaderSpawner:
     """Starter of the leader's rank, and of the ranks that other processes keep.
 
     Args:
-        place: rank of this process, which is 0.
+        launched: rank of this process, which is 0.
         plan: digest of the run's cases.
         timeout_seconds: limit of the wait for the other ranks.
 
@@ -155,22 +155,22 @@ class LeaderSpawner:
         UserError: the port is taken, a rank does not come, or has other cases or another number of ranks.
     """
 
-    def __init__(self, place: LaunchedRank, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
-        self.ranks, self.address, self.launcher = place.ranks, place.address, place.launcher
-        self._place, self._environment = place, environment
+    def __init__(self, launched: LaunchedRank, plan: str, timeout_seconds: float, environment: dict[str, str]) -> None:
+        self.ranks, self.address, self.launcher = launched.ranks, launched.address, launched.launcher
+        self._launched, self._environment = launched, environment
         self._logs = tempfile.TemporaryDirectory(prefix="shardbench-ranks-")
         self._others: dict[int, RemoteWorker] = {}
         self._over = threading.Event()
         deadline = time.monotonic() + timeout_seconds
-        with listen_as_leader(place, timeout_seconds) as server:
-            while len(self._others) < place.ranks - 1:
+        with listen_as_leader(launched, timeout_seconds) as server:
+            while len(self._others) < launched.ranks - 1:
                 server.settimeout(max(0.01, deadline - time.monotonic()))
                 try:
                     connection, _ = server.accept()
                 except TimeoutError:
-                    missing = sorted(set(range(1, place.ranks)) - set(self._others))
+                    missing = sorted(set(range(1, launched.ranks)) - set(self._others))
                     self._refuse(
-                        f"{place.ranks - len(missing)} of {place.ranks} ranks came within {timeout_seconds:g} s; "
+                        f"{launched.ranks - len(missing)} of {launched.ranks} ranks came within {timeout_seconds:g} s; "
                         f"rank {', '.join(map(str, missing))} did not: start as many as the launcher's world size says"
                     )
                 self._accept_rank(to_channel(connection), plan)
@@ -213,7 +213,7 @@ class LeaderSpawner:
         """Start this host's process, and the process of every other keeper."""
         for other in self._others.values():
             other.start()
-        local = self._place.local_rank, self._place.local_ranks
+        local = self._launched.local_rank, self._launched.local_ranks
         log = Path(self._logs.name) / "rank-0.log"
         links: list[WorkerHandle] = [WorkerProcess(0, {**self._environment, **first}, log, local)]
         return links + [self._others[rank] for rank in sorted(self._others)]

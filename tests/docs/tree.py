@@ -34,7 +34,7 @@ def do(step: Step, tree: Path, page: str) -> None:
     """
     where = f"{page}:{step.line}"
     if isinstance(step, Diff):
-        done = _run(["git", "apply", "--recount", "-C1", "-"], tree, step.text)
+        done = _run(["git", "apply", "-"], tree, step.text)
         if done.returncode:
             raise StepError(f"{where}: {done.stderr}")
     elif isinstance(step, File):

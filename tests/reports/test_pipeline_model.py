@@ -49,7 +49,7 @@ def slowest_cycle(busy, hop):
 
 def test_as_many_micro_batches_as_stages_keep_equal_stages_busy_all_the_time_where_hops_take_none():
     ran = simulate_decode(alike([2.0] * 4, 4), alike([0.0] * 4, 4))
-    assert ran.step_seconds == 8.0  # 4 micro-batches x 2 s
+    assert ran.step_seconds == 8.0  # 4 microbatches x 2 s
     assert ran.idle_shares == [0.0] * 4
 
 

@@ -83,7 +83,7 @@ def test_the_seed_formula_for_tp_counts_elements(tokens, elements):
     [
         (32 * 1024, 2_818_572_288),  # prefill: 7·32·1024·12288, 2.82 G elements, 5.64 GB
         (512, 44_040_192),  # decode: 0.044 G elements, 0.088 GB
-        (128, 11_010_048),  # one micro-batch of 128: 11 M elements, 22 MB
+        (128, 11_010_048),  # one microbatch of 128: 11 M elements, 22 MB
     ],
 )
 def test_the_seed_formula_for_pp_counts_elements_of_all_hops(tokens, elements):

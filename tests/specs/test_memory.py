@@ -59,7 +59,7 @@ def test_reads_of_a_tensor_parallel_step():
 
 
 def test_reads_of_a_stage_repeat_with_each_micro_batch():
-    # 8·17,113,088,000 = 136,904,704,000: 137 GB for eight micro-batches
+    # 8·17,113,088,000 = 136,904,704,000: 137 GB for eight microbatches
     assert 8 * memory.stage_read_bytes(Split(LLAMA, pp=8), 3, itemsize=2) == 136_904_704_000
     # the last stage reads final norm and head: 17,113,088,000 + 16,384 + 2,101,346,304
     assert memory.stage_read_bytes(Split(LLAMA, pp=8), 7, itemsize=2) == 19_214_450_688

@@ -15,7 +15,7 @@ from reports.claims.arithmetic import (
     decimal_bytes,
     interpret_units,
 )
-from reports.claims.evidence import VERDICTS
+from reports.claims.verdict import VERDICTS
 from specs.gpus import GPUS
 
 LAYERS, HIDDEN, INTERMEDIATE, KV_HEADS, HEAD_DIM, VOCAB = 80, 8192, 28672, 8, 128, 128256

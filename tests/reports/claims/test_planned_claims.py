@@ -119,7 +119,7 @@ def test_who_has_the_lower_latency(found):
 
 
 def test_micro_batches(found):
-    """At 64: 44,456 us in one go, 8 x 3704 us in micro-batches of 8."""
+    """At 64: 44,456 us in one go, 8 x 3704 us in microbatches of 8."""
     whole, rows = found("microbatch-useless")
     row = rows["pp8 B=64"]
     assert row.high == pytest.approx(44_456 / 29_632, rel=3e-3)

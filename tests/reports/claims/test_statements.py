@@ -8,8 +8,8 @@ import pytest
 
 from reports.__main__ import main
 from reports.claims.arithmetic import ARITHMETIC_CLAIMS
-from reports.claims.evidence import VERDICTS
 from reports.claims.registry import CLAIMS
+from reports.claims.verdict import VERDICTS
 
 LEDGER = [
     "allreduce-count",

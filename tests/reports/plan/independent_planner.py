@@ -108,7 +108,7 @@ def tp_step(tables, framework, counted, tp, replicas, batch, case):
 
 
 def pp_step(tables, framework, counted, partition, micro_batches, batch, case, give_up=inf):
-    """Eight stages of tp 1 in a closed loop; 1 micro-batch is synchronous. Not exact where not below `give_up`."""
+    """Eight stages of tp 1 in a closed loop; 1 microbatch is synchronous. Not exact where not below `give_up`."""
     base, extra = divmod(batch, micro_batches)
     busy, hops, back = [], [], HOP_SECONDS[case]
     for rows in (base + (slot < extra) for slot in range(micro_batches)):
@@ -122,7 +122,7 @@ def pp_step(tables, framework, counted, partition, micro_batches, batch, case, g
 
 
 def simulate_round_seconds(busy, hops, back, rounds=24):
-    """Seconds a round in the long run: each stage takes the micro-batches in their order, as soon as one is there."""
+    """Seconds a round in the long run: each stage takes the microbatches in their order, as soon as one is there."""
     free, there, ends = [0.0] * len(busy[0]), [0.0] * len(busy), []
     for _ in range(rounds):
         for slot, stages in enumerate(busy):
@@ -136,7 +136,7 @@ def simulate_round_seconds(busy, hops, back, rounds=24):
 
 
 def pp_async(tables, framework, counted, partition, batch, case):
-    """The faster of 8 and, where they are equal, 16 micro-batches."""
+    """The faster of 8 and, where they are equal, 16 microbatches."""
     eight = pp_step(tables, framework, counted, partition, 8, batch, case)
     return (
         min(eight, pp_step(tables, framework, counted, partition, 16, batch, case, eight)) if batch % 16 == 0 else eight
@@ -144,7 +144,7 @@ def pp_async(tables, framework, counted, partition, batch, case):
 
 
 def largest_batch(tables, tp, dealt):
-    """The largest multiple of 8 that fits on every rank of each stage, 8 micro-batches where there are stages."""
+    """The largest multiple of 8 that fits on every rank of each stage, 8 microbatches where there are stages."""
     layer = ((2 * HEADS + 2 * KV_HEADS) * HEAD_DIM * HIDDEN + 3 * INTERMEDIATE * HIDDEN) // tp + 2 * HIDDEN
     found = LARGEST_BATCH
     for stage, layers in enumerate(dealt):

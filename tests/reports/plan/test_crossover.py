@@ -27,7 +27,7 @@ def lead_batch(plan, implementation, partition, *, elementwise):
 
 
 def test_the_batch_is_the_first_multiple_of_the_gpus_from_which_on_pp_leads(planned):
-    # without elementwise kernels, times 80 layers, B rows under TP and B/8 in each of 8 micro-batches under PP:
+    # without elementwise kernels, times 80 layers, B rows under TP and B/8 in each of 8 microbatches under PP:
     #   TP: 4 (10 + 0.1 B) + 0.4 B + 2 (5 + 1.6 B) = 50 + 4 B, and once the head: (25 + 0.25 B) + 5 + B/160
     #   PP: 8 of [10 layers of 4 (80 + 0.1 B) + 0.05 B = 320 + 0.45 B, and the head 200 + 0.25 B]
     # 80 (50 + 4 B) + 30 + 0.25625 B = 4030 + 320.25625 B meets 80 (320 + 0.45 B) + 1600 + 2 B = 27200 + 38 B at 82.09

@@ -3,10 +3,12 @@
 import pytest
 
 from reports.plan.estimate import MissingMeasurementError
-from reports.plan.step import NO_CHUNK, PromptChunk
+from reports.plan.step import PromptChunk
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US
+
+NO_PROMPT = PromptChunk()
 
 
 def microseconds_by_part(named):
@@ -15,7 +17,7 @@ def microseconds_by_part(named):
 
 def test_a_layer_is_its_linears_its_attention_and_two_all_reduces(parts):
     # linears 4 x (80 + 0.8 x 64) / 8 = 65.6; attention 0.4 x 64 = 25.6; message 64 x 8192 x 2 = 1 MiB: 5 + 102.4, twice
-    found = microseconds_by_part(parts().layer_parts(8, 64, NO_CHUNK, 8))
+    found = microseconds_by_part(parts().layer_parts(8, 64, NO_PROMPT, 8))
     assert found == {
         "linears": pytest.approx(65.6),
         "attention": pytest.approx(25.6),
@@ -24,12 +26,12 @@ def test_a_layer_is_its_linears_its_attention_and_two_all_reduces(parts):
 
 
 def test_without_tp_there_is_no_all_reduce(parts):
-    assert set(parts().layer_parts(1, 64, NO_CHUNK, 8)) == {"linears", "attention"}
+    assert set(parts().layer_parts(1, 64, NO_PROMPT, 8)) == {"linears", "attention"}
 
 
 def test_elementwise_kernels_move_their_bytes_and_have_a_price(parts):
     # 64 x (8 x 8192 + 2 x (8 + 2 x 1) x 128 + 3 x 28672 / 8) x 2 B = 10,092,544 B at 4.8 TB/s: 2.1026 us; four of 2 us
-    found = parts(elementwise=True).layer_parts(8, 64, NO_CHUNK, 8)["elementwise"]
+    found = parts(elementwise=True).layer_parts(8, 64, NO_PROMPT, 8)["elementwise"]
     assert found.seconds / US == pytest.approx(8 + 2.10261, rel=1e-5)
     assert found.provenance == "assumed"
 
@@ -63,22 +65,22 @@ def test_draft_tokens_and_a_chunk_are_rows_of_the_linears_and_of_messages(parts)
 
 
 def test_between_contexts_attention_is_interpolated_and_outside_them_refused(parts):
-    found = parts(context=384).layer_parts(1, 64, NO_CHUNK, 8)["attention"]
+    found = parts(context=384).layer_parts(1, 64, NO_PROMPT, 8)["attention"]
     assert found.seconds / US == pytest.approx(38.4)
     assert found.provenance == "interpolated"
     with pytest.raises(MissingMeasurementError, match=r"context 1024: .* from 256 to 512"):
-        parts(context=1024).layer_parts(1, 64, NO_CHUNK, 8)
+        parts(context=1024).layer_parts(1, 64, NO_PROMPT, 8)
 
 
 def test_attention_beyond_the_largest_batch_goes_on_and_is_called_assumed(parts):
-    found = parts().layer_parts(1, 1024, NO_CHUNK, 8)["attention"]
+    found = parts().layer_parts(1, 1024, NO_PROMPT, 8)["attention"]
     assert found.seconds / US == pytest.approx(409.6)
     assert found.provenance == "assumed"
 
 
 def test_linears_beyond_the_most_tokens_are_refused(parts):
     with pytest.raises(MissingMeasurementError, match="20000 tokens through qkv at tp 1: measured up to 16384"):
-        parts().layer_parts(1, 20000, NO_CHUNK, 8)
+        parts().layer_parts(1, 20000, NO_PROMPT, 8)
 
 
 def test_no_all_reduce_over_so_many_ranks_says_which_counts_there_are(parts):
@@ -86,7 +88,7 @@ def test_no_all_reduce_over_so_many_ranks_says_which_counts_there_are(parts):
     with pytest.raises(
         MissingMeasurementError, match=r"no all-reduce over 8 ranks on h200_sxm: there are those of 2, 4; none is"
     ):
-        parts(fewer).layer_parts(8, 64, NO_CHUNK, 8)
+        parts(fewer).layer_parts(8, 64, NO_PROMPT, 8)
 
 
 def test_a_message_beyond_the_largest_measured_is_refused(parts):
@@ -95,31 +97,31 @@ def test_a_message_beyond_the_largest_measured_is_refused(parts):
     with pytest.raises(
         MissingMeasurementError, match="all-reduce of 1 MiB over 8 ranks: the largest measured is 2 KiB"
     ):
-        parts(short).layer_parts(8, 64, NO_CHUNK, 8)
+        parts(short).layer_parts(8, 64, NO_PROMPT, 8)
 
 
 @pytest.mark.parametrize(("backend", "microseconds"), [("best", 214.8), ("custom", 214.8), ("nccl", 429.6)])
 def test_the_backend_chooses_whose_all_reduce(parts, backend, microseconds):
-    found = parts(backend=backend).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
+    found = parts(backend=backend).layer_parts(8, 64, NO_PROMPT, 8)["all-reduce"]
     assert found.seconds / US == pytest.approx(microseconds)
 
 
 def test_best_takes_the_library_where_it_is_faster(parts):
     # 1 MiB lies on a line from 1 KiB to 64 MiB that is 1 us at both ends
     faster = [planted_parts.all_reduce(8, size, 1 * US, "vllm", "nccl", "graph") for size in planted_parts.MESSAGES]
-    found = parts([*planted_parts.all_parts(), *faster]).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
+    found = parts([*planted_parts.all_parts(), *faster]).layer_parts(8, 64, NO_PROMPT, 8)["all-reduce"]
     assert found.seconds / US == pytest.approx(2.0)
 
 
 def test_another_engines_kernel_is_not_taken(parts):
     theirs = [planted_parts.all_reduce(8, size, 1 * US, "sglang") for size in planted_parts.MESSAGES]
-    found = parts([*planted_parts.all_parts(), *theirs]).layer_parts(8, 64, NO_CHUNK, 8)["all-reduce"]
+    found = parts([*planted_parts.all_parts(), *theirs]).layer_parts(8, 64, NO_PROMPT, 8)["all-reduce"]
     assert found.seconds / US == pytest.approx(214.8)
 
 
 def test_maybe_hot_linears_widen_upwards_by_what_the_cache_may_have_held(parts):
     # of o at tp 8, 8192 x 1024 x 2 B = 16.78 MB, six copies are 100.7 MB and the L2 has 60 MiB: 0.625 of 3.495 us
-    found = parts([*planted_parts.all_parts(maybe_hot=True)]).layer_parts(8, 1, NO_CHUNK, 8)["linears"]
+    found = parts([*planted_parts.all_parts(maybe_hot=True)]).layer_parts(8, 1, NO_PROMPT, 8)["linears"]
     # as of each of the four: what is held is 60 MiB / 6 at most, and every linear is larger than that
     wider = 4 * 10 * 2**20 / 4.8e12
     assert found.high - found.seconds == pytest.approx(wider, rel=1e-6)
@@ -132,8 +134,8 @@ def test_a_ranks_own_share_goes_before_the_sum_of_parts(parts):
         implementation="vllm", n=None, k=None,
     )  # fmt: skip
     found = parts([*planted_parts.all_parts(), planted.measured(share, 50 * US)])
-    assert microseconds_by_part(found.layer_parts(8, 64, NO_CHUNK, 8))["layer"] == pytest.approx(50.0)
-    assert "layer" not in found.layer_parts(8, 64, NO_CHUNK, 4)  # four ranks at a time were not measured
+    assert microseconds_by_part(found.layer_parts(8, 64, NO_PROMPT, 8))["layer"] == pytest.approx(50.0)
+    assert "layer" not in found.layer_parts(8, 64, NO_PROMPT, 4)  # four ranks at a time were not measured
 
 
 def test_means_are_added_not_medians(parts):
@@ -142,6 +144,6 @@ def test_means_are_added_not_medians(parts):
         implementation="vllm", n=None, k=None,
     )  # fmt: skip
     one = planted.measured(slow, [(1 * US, 1 * US, 7 * US)] * 6)  # median 1, mean 3
-    assert microseconds_by_part(parts([*planted_parts.all_parts(), one]).layer_parts(1, 64, NO_CHUNK, 1))[
+    assert microseconds_by_part(parts([*planted_parts.all_parts(), one]).layer_parts(1, 64, NO_PROMPT, 1))[
         "layer"
     ] == pytest.approx(3.0)

@@ -51,7 +51,7 @@ def test_the_balanced_partition_takes_a_layer_from_the_stage_with_the_head(parts
 
 
 def test_with_too_few_micro_batches_the_loop_sets_the_pace_and_hops_count(parts):
-    # 4 micro-batches of 16 rows on 8 stages: a way round is 80 layers of 4 x (80 + 12.8) + 6.4 = 377.6, the head, hops
+    # 4 microbatches of 16 rows on 8 stages: a way round is 80 layers of 4 x (80 + 12.8) + 6.4 = 377.6, the head, hops
     step = composed(parts(), Deployment(pp=8, schedule="async", micro_batches=4), 64)
     assert step.seconds / US == pytest.approx(80 * 377.6 + 2 * 116 + 7 * hop(16) + hop(8 * 16 / 16384))
 

@@ -54,7 +54,7 @@ def busy_shares(compute, idle=0.0):
 
 
 def simulated_timeline(deployment, steps, compute, hop, seconds=None):
-    """A timeline of stages in a closed loop: each one computes `compute` s a micro-batch and sends it on in `hop` s."""
+    """A timeline of stages in a closed loop: each one computes `compute` s a microbatch and sends it on in `hop` s."""
     m, pp, blocks = deployment.micro_batches, deployment.pp, []
     free, ready = [0.0] * pp, [0.0] * m
     for turn in range(steps):

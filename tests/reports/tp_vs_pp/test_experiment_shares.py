@@ -66,7 +66,7 @@ def tp_and_pp_steps(times, tp=10.0):
 
 
 def test_the_measured_crossover(found):
-    """TP is ahead at 64, PP at 256 by four micro-batches: from a batch between the two on."""
+    """TP is ahead at 64, PP at 256 by four microbatches: from a batch between the two on."""
     steps = tp_and_pp_steps({4: 18.0, 64: 12.0, 1024: 5.0})
     steps += [step(TP2, 10.0, 256, 4), step(ASYNC, 9.0, 256, 4), step(ASYNC4, 8.0, 256, 4)]
     whole, rows = found("decode-winner", *steps)

@@ -49,7 +49,7 @@ PARTS = [
 PLANNED = {
     TP2: 2 * (2.0 + 2 * 0.1) + 1.0 + 0.1,  # and the gather of the best logits
     SYNC: 2 * 3.0 + 1.5 + 2 * 0.2,
-    ASYNC: 2 * (2.5 + 1.2),  # the stage with the head, for both micro-batches
+    ASYNC: 2 * (2.5 + 1.2),  # the stage with the head, for both microbatches
 }
 
 

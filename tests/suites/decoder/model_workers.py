@@ -78,7 +78,7 @@ def no_sum():
 
 
 def other_caches():
-    """Every micro-batch attends to the first one's sequences."""
+    """Every microbatch attends to the first one's sequences."""
     right = Microbatch._caches
 
     def wrong(self):
@@ -97,7 +97,7 @@ def other_tokens():
 
 
 def tokens_of_another():
-    """Tokens that come back to the other micro-batch."""
+    """Tokens that come back to the other microbatch."""
     right = PipelineChannels.send_tokens
     kept = []
 
