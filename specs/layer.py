@@ -5,6 +5,7 @@ Prefill: one prompt, so batch = 1 and context = tokens. Under tensor parallelism
 follows down; both are outside of the work of one rank.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -150,16 +151,25 @@ class LayerShape:
         return self.heads * self.head_dim
 
 
-def why_unsupported_layer(model: Model) -> str | None:
-    """Return one line on unsupported features of a model's layers; None without any."""
+HEAD_NORMS = "norms on queries and keys"
+"""Feature of a layer that estimates support and suites do not."""
+
+
+def why_unsupported_layer(model: Model, supported: Container[str] = ()) -> str | None:
+    """Return one line on unsupported features of a model's layers; None without any.
+
+    Args:
+        model: the model.
+        supported: features beyond those of a dense Llama that the caller supports.
+    """
     odd = {
         "experts": model.experts,
         "biases": model.biases,
-        "norms on queries and keys": model.qk_norm,
+        HEAD_NORMS: model.qk_norm,
         "no gate in its MLP": not model.gated,
         "attention of another kind": not model.heads,
     }
-    found = [name for name, there in odd.items() if there]
+    found = [name for name, there in odd.items() if there and name not in supported]
     return f"{model}: a whole layer of it is not made, it has {', '.join(found)}" if found else None
 
 

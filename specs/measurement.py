@@ -24,7 +24,7 @@ class Case:
         op: linear, moe, attention, read, copy, launch, all_reduce, …
         implementation: torch, triton, cuda, nccl, gloo, … ; of published points the framework: vllm, trtllm, sglang.
         kernel: name of the kernel within the implementation.
-        dtype: fp32, bf16, fp16, fp8, fp8-block.
+        dtype: fp32, bf16, fp16, fp8, fp8-block, nvfp4; of attention the format of the queries.
         flops, hbm_bytes, wire_bytes_sent_per_rank: work of one call, see `specs.roofline.Work`.
         model, layer, tp, pp: model, its part and its split; None for ceilings.
         tokens, n, k: rows of x, rows of W and the length they share, y[tokens, n] = x[tokens, k] · W[n, k]ᵀ.
@@ -44,6 +44,7 @@ class Case:
         layers, vocab: sizes of that model; smaller than the full model's where it is scaled down.
         backend: library that carries its messages.
         distribution: distribution of tokens over experts: balanced, power_law_1.2, …
+        kv_dtype: format of keys and values in the cache; None where it is `dtype`.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Case:
     vocab: int | None = None
     backend: str | None = None
     distribution: str | None = None
+    kv_dtype: str | None = None
 
     @property
     def work(self) -> Work:
@@ -282,7 +284,10 @@ class Measurement:
             "interval_seconds": list(self.interval) if self.interval else None,
             "noise": statistics.noise(self.seconds) if len(self.samples) > 1 else None,
         }
-        return {**asdict(self.case), **own, "doubts": list(self.doubts), **derived, **step_figures(self)}
+        case = asdict(self.case)
+        if case["kv_dtype"] is None:
+            del case["kv_dtype"]
+        return {**case, **own, "doubts": list(self.doubts), **derived, **step_figures(self)}
 
     @classmethod
     def from_benchmark(cls, entry: Mapping[str, Any]) -> "Measurement":

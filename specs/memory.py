@@ -6,17 +6,23 @@ Stages count from 0. A stage outside the split, or attention that is not grouped
 from specs.parallel import Split
 
 
-def layer_weight_bytes(split: Split, itemsize: int) -> int:
+def layer_weight_bytes(split: Split, itemsize: int, linear_itemsize: float | None = None) -> int:
     """Return the weights of one layer on one rank.
 
     Linears are cut. Norms, the router and biases of row-parallel linears are replicated.
+
+    Args:
+        split: the split model.
+        itemsize: bytes of an element.
+        linear_itemsize: bytes of an element of the linears' weights, where they are quantized.
     """
     model = split.model
     qkv, o, up, down = (split.linear(name) for name in ("qkv", "o", model.up_layer, "down"))
     attention = qkv.n * qkv.k + o.n * o.k
-    mlp = max(1, model.experts) * (up.n * up.k + down.n * down.k) + model.experts * model.hidden
+    mlp = max(1, model.experts) * (up.n * up.k + down.n * down.k)
     biases = qkv.n + up.n + o.n + down.n if model.biases else 0
-    return (attention + mlp + biases + model.layer_norm_parameters) * itemsize
+    linears = round((attention + mlp) * (linear_itemsize or itemsize))
+    return linears + (model.experts * model.hidden + biases + model.layer_norm_parameters) * itemsize
 
 
 def embedding_bytes(split: Split, itemsize: int, replicated: bool = False) -> int:
@@ -33,13 +39,20 @@ def lm_head_bytes(split: Split, itemsize: int) -> int:
     return split.vocab_per_rank * split.model.hidden * itemsize
 
 
-def stage_weight_bytes(split: Split, stage: int, itemsize: int, replicated_embedding: bool = False) -> int:
+def stage_weight_bytes(
+    split: Split,
+    stage: int,
+    itemsize: int,
+    replicated_embedding: bool = False,
+    linear_itemsize: float | None = None,
+) -> int:
     """Return all weights on one rank of a stage: layers, and what the ends add.
 
     The first stage adds the embedding, the last adds the final norm and the LM head. A tied head costs nothing where
-    the same cut of the embedding is on its rank, and is a copy elsewhere.
+    the same cut of the embedding is on its rank, and is a copy elsewhere. `linear_itemsize` is as in
+    `layer_weight_bytes`.
     """
-    size = split.layers_of(stage) * layer_weight_bytes(split, itemsize)
+    size = split.layers_of(stage) * layer_weight_bytes(split, itemsize, linear_itemsize)
     first, last = stage == 0, stage == split.pp - 1
     if first:
         size += embedding_bytes(split, itemsize, replicated_embedding)
@@ -116,9 +129,11 @@ def elementwise_bytes(split: Split, tokens: int, itemsize: int) -> int:
 
     The kernels are two norms, rotary embedding and SwiGLU. A norm reads x and the residual and writes both; rotary
     reads and writes queries, keys and values; SwiGLU reads gate and up and writes one result. TP does not cut norms.
+    Norms per head, where the model has them, read and write queries and keys.
     """
     model = split.model
     split.model.require_attention()
     heads = model.heads // split.tp + 2 * split.kv_heads_per_rank
+    normed = model.heads // split.tp + split.kv_heads_per_rank if model.qk_norm else 0
     mlp = split.linear(model.up_layer).n + model.intermediate // split.tp
-    return tokens * (2 * 4 * model.hidden + 2 * heads * model.head_dim + mlp) * itemsize
+    return tokens * (2 * 4 * model.hidden + 2 * (heads + normed) * model.head_dim + mlp) * itemsize

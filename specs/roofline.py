@@ -104,7 +104,7 @@ def limiting_resource(work: Work, dtype: str, ceilings: Ceilings) -> Literal["me
     return "memory" if memory >= compute else "compute"
 
 
-def ridge_tokens(itemsize: int, flops_per_second: float, bytes_per_second: float) -> float:
+def ridge_tokens(itemsize: float, flops_per_second: float, bytes_per_second: float) -> float:
     """Return the tokens at which a linear changes from memory- to compute-bound.
 
     There 2·m·n·k flops take as long as n·k·itemsize bytes of weights.

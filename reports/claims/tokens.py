@@ -13,7 +13,7 @@ from reports.claims.verdict import DECIDED_VERDICTS, Interval, Verdict, verdict_
 from specs import statistics
 from specs.measurement import Measurement, weakest_provenance
 from specs.roofline import ridge_tokens
-from specs.units import ITEMSIZE
+from specs.units import STORED_ITEMSIZE
 
 # Knee of a linear: the token count where its time stops being flat, as measured times show it.
 #
@@ -188,7 +188,7 @@ def roofline_ridge(evidence: Evidence) -> float | None:
 
     None where a ceiling is unknown.
     """
-    limits, itemsize = evidence.ceilings, ITEMSIZE.get(evidence.dtype)
+    limits, itemsize = evidence.ceilings, STORED_ITEMSIZE.get(evidence.dtype)
     peak = limits.peak(evidence.dtype) if limits else None
     if not (limits and limits.read_bytes_per_second and peak and itemsize):
         return None
@@ -202,7 +202,7 @@ def launch_overhead(evidence: Evidence) -> LaunchOverhead | None:
     quantising the activations, for which no constant is known.
     """
     if evidence.published:
-        return PUBLISHED_OVERHEAD if ITEMSIZE.get(evidence.dtype, 0) > 1 else None
+        return PUBLISHED_OVERHEAD if STORED_ITEMSIZE.get(evidence.dtype, 0) > 1 else None
     seconds = evidence.measured.launch_seconds
     return LaunchOverhead(seconds, seconds, seconds) if seconds else None
 

@@ -15,7 +15,7 @@ from reports.html.charts import Figure, gpu_colour, inline_data, log_axis, slug,
 from reports.ledger.ledger import ITEMS, Ledger
 from reports.ledger.report import FileLedgers, LedgerSection
 from specs import roofline
-from specs.units import ITEMSIZE
+from specs.units import STORED_ITEMSIZE
 
 # Time of whole layers: a bar for each, stacked by the items of its ledger.
 
@@ -282,7 +282,7 @@ def _roofline_points(evidence: Evidence) -> Iterable[dict[str, Any]]:
     )
     if not peak or not corner:
         return
-    ridge = corner * 2 / ITEMSIZE[evidence.dtype]  # flop/byte: 2 flops for each weight and token
+    ridge = corner * 2 / STORED_ITEMSIZE[evidence.dtype]  # flop/byte: 2 flops for each weight and token
     cold = {
         part: series
         for part, alike in evidence.parts.items()

@@ -3,7 +3,7 @@
 import pytest
 
 from specs.errors import UserError
-from specs.layer import layer_part, layer_shape
+from specs.layer import HEAD_NORMS, layer_part, layer_shape, why_unsupported_layer
 from specs.models import find_model
 from specs.parallel import Split
 
@@ -33,6 +33,11 @@ def test_key_value_heads_are_replicated_beyond_their_number():
 def test_layers_of_another_kind_are_refused_with_what_they_have(slug, lacks):
     with pytest.raises(UserError, match=f"{slug}: a whole layer of it is not made, it has {lacks}; choose a dense"):
         layer_shape(Split(find_model(slug)))
+
+
+def test_a_caller_may_support_norms_per_head():
+    why = why_unsupported_layer(find_model("qwen3-235b-a22b"), supported=(HEAD_NORMS,))
+    assert why == "qwen3-235b-a22b: a whole layer of it is not made, it has experts"
 
 
 def test_a_part_says_whether_it_is_of_a_batch_or_of_a_prompt():

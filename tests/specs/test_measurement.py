@@ -145,3 +145,10 @@ def test_samples_that_are_no_numbers_are_refused(data):
     entry["stats"]["data"] = data
     with pytest.raises(UserError, match="not a shardbench case"):
         Measurement.from_benchmark(entry)
+
+
+def test_the_format_of_a_kv_cache_is_written_where_it_differs():
+    assert "kv_dtype" not in MEASURED.extra_info()
+    mixed = replace(MEASURED, case=replace(CASE, kv_dtype="fp8"))
+    assert Measurement.from_benchmark(_entry(mixed)).case.kv_dtype == "fp8"
+    assert Measurement.from_benchmark(_entry(MEASURED)).case.kv_dtype is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from specs import memory
@@ -84,6 +86,20 @@ def test_biases_of_row_parallel_linears_are_replicated():
     # weights 12·12288²/8 = 226,492,416; biases qkv 3·12288/8, up 49152/8, o and down 12288 each; norms 4·12288
     expected = 226_492_416 + 4608 + 6144 + 2 * 12288 + 4 * 12288
     assert memory.layer_weight_bytes(Split(row, tp=8), itemsize=1) == expected
+
+
+def test_quantized_linears_leave_the_rest_as_it_is():
+    # linears (855,654,400 - 2·8192)/8 = 106,954,752, each 0.5625 B: 60,162,048; norms 2·8192·2
+    assert memory.layer_weight_bytes(Split(LLAMA, tp=8), 2, linear_itemsize=0.5625) == 60_162_048 + 32_768
+    # of one byte 80·(106,954,752 + 32,768); embedding 128256·8192·2, head an eighth of it, final norm 8192·2
+    whole = memory.stage_weight_bytes(Split(LLAMA, tp=8), 0, 2, replicated_embedding=True, linear_itemsize=1)
+    assert whole == 8_559_001_600 + 2_101_346_304 + 262_668_288 + 16_384
+
+
+def test_norms_per_head_read_and_write_queries_and_keys():
+    normed = Split(replace(LLAMA, qk_norm=True), tp=8)
+    more = memory.elementwise_bytes(normed, 64, 2) - memory.elementwise_bytes(Split(LLAMA, tp=8), 64, 2)
+    assert more == 64 * 2 * (8 + 1) * 128 * 2  # 8 heads of queries and one of keys
 
 
 def test_key_value_cache_of_a_token():
