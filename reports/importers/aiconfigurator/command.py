@@ -118,7 +118,7 @@ def result_text(package: TablePackage, system: str, options: ImportOptions) -> t
     """
     folder, gpu = package.system(system)
     imported = import_points(folder, gpu, options)
-    if all(one.case.op == "all_reduce" for one in imported.measurements):
+    if not any(one.case.op != "all_reduce" and one.case.dtype in options.dtypes for one in imported.measurements):
         raise UserError(
             f"{system}: none of its tables holds {', '.join(options.models)} in {', '.join(options.dtypes)}"
         )

@@ -12,9 +12,11 @@ from specs.gpus import GPUS, Gpu
 
 # Number formats: names in the tables, and our names.
 
-TABLE_FORMATS = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "fp8-block": "fp8_block"}
+TABLE_FORMATS = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "fp8-block": "fp8_block", "nvfp4": "nvfp4"}
 """Name in the tables of each format that can be imported."""
-MESSAGE_FORMATS = {theirs: ours for ours, theirs in TABLE_FORMATS.items()} | {"half": "fp16", "int8": "int8"}
+MESSAGE_FORMATS = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "fp8": "fp8", "fp8_block": "fp8-block"} | {
+    "int8": "int8"
+}
 """Our name of each format of messages."""
 
 

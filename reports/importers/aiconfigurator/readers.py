@@ -13,7 +13,7 @@ import pandas as pd
 
 from reports.importers.aiconfigurator import points as aiconfigurator_points
 from reports.importers.aiconfigurator import tables
-from reports.importers.aiconfigurator.package import MESSAGE_FORMATS, interpolate, known_formats
+from reports.importers.aiconfigurator.package import MESSAGE_FORMATS, TABLE_FORMATS, interpolate, known_formats
 from reports.importers.aiconfigurator.points import (
     CLAIM_TOKENS,
     ImportedPoints,
@@ -24,10 +24,11 @@ from reports.importers.aiconfigurator.points import (
 )
 from specs.errors import UserError
 from specs.gpus import Gpu
+from specs.layer import HEAD_SHARE
 from specs.measurement import Case, Measurement
 from specs.models import Model
 from specs.parallel import Shard, Split
-from specs.units import ITEMSIZE
+from specs.units import ITEMSIZE, NUMBER_FORMATS, STORED_ITEMSIZE, AttentionFormat
 
 # Attention tables: decode over a KV cache, and causal prefill, for one rank of a split.
 
@@ -39,7 +40,8 @@ ATTENTION_TABLES = {"decode": "generation_attention_perf", "prefill": "context_a
 def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequence[str]) -> ImportedPoints:
     """Read decode and prefill attention of one rank of each split.
 
-    Only points whose keys and values have the format of the queries are read.
+    The formats of queries and KV cache are those of `NumberFormat.attention`. Queries in the cache's format are read
+    only of frameworks without any other.
     """
     imported = ImportedPoints()
     for phase, table in ATTENTION_TABLES.items():
@@ -49,12 +51,27 @@ def read_attention(system: Path, gpu: Gpu, splits: Sequence[Split], dtypes: Sequ
             imported.not_run[case_name("attention", phase)] = str(error)
             continue
         imported.notes += found.notes
-        ours, rows = known_formats(dtypes), found.rows
-        same = rows["attn_dtype"].isin(ours) & (rows["attn_dtype"] == rows["kv_cache_dtype"])
+        rows = found.rows
         for split in (one for one in splits if one.model.heads):
-            for one in _attention_points(rows[same & _matches_rank(rows, split)], split, phase, ours):
+            wanted = _rows_in_formats(rows[_matches_rank(rows, split)], dtypes)
+            for one in _attention_points(wanted, split, phase):
                 _add_attention(imported, one, gpu)
     return imported
+
+
+def _rows_in_formats(rows: pd.DataFrame, dtypes: Sequence[str]) -> pd.DataFrame:
+    """Keep the rows in the formats of attention under `dtypes`."""
+    formats = [NUMBER_FORMATS[dtype] for dtype in dtypes]
+    usual = {pair for one in formats for pair in one.attention if pair.queries == one.queries}
+    rest = {pair for one in formats for pair in one.attention} - usual
+    pairs = pd.MultiIndex.from_frame(rows[["attn_dtype", "kv_cache_dtype"]])
+    kept = pairs.isin(list(map(_table_formats, usual)))
+    lacking = ~rows["framework"].isin(rows.loc[kept, "framework"])
+    return rows[kept | (lacking & pairs.isin(list(map(_table_formats, rest))))]
+
+
+def _table_formats(one: AttentionFormat) -> tuple[str, str]:
+    return TABLE_FORMATS[one.queries], TABLE_FORMATS[one.kv_cache]
 
 
 def _add_attention(imported: ImportedPoints, one: Measurement, gpu: Gpu) -> None:
@@ -75,19 +92,22 @@ def _matches_rank(rows: pd.DataFrame, split: Split) -> "pd.Series[bool]":
     return (rows[list(HEAD_COLUMNS)] == heads).all(axis=1) & (rows["beam_width"] == 1)
 
 
-def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mapping[str, str]) -> Iterator[Measurement]:
-    newest = tables.newest_versions(rows, ["attn_dtype"])
+def _attention_points(rows: pd.DataFrame, split: Split, phase: str) -> Iterator[Measurement]:
+    ours = known_formats(tuple(TABLE_FORMATS))
+    newest = tables.newest_versions(rows, ["attn_dtype", "kv_cache_dtype"])
     several = newest.duplicated(["framework", *ATTENTION_KEY], keep=False)  # one framework timed two kernels
     for row in newest.assign(several=several).itertuples():
         batch, context = int(row.batch_size), int(row.isl + row.step)
-        dtype, model = ours[row.attn_dtype], split.model
+        dtype, cached, model = ours[row.attn_dtype], ours[row.kv_cache_dtype], split.model
+        kv_dtype = cached if cached != dtype else None
         heads, kv_heads = model.heads // split.tp, split.kv_heads_per_rank
         queries = batch * (1 if phase == "decode" else int(row.isl))
         attended = context if phase == "decode" else (context + 1) / 2  # causal: half of the context on average
         flops = int(4 * queries * attended * heads * model.head_dim)
         keys = 2 * batch * context * kv_heads * model.head_dim
         kernel = row.kernel_source if row.several else None
-        labels = (model, f"tp{split.tp}", phase, f"b{batch}", f"c{context}", dtype, row.framework, kernel)
+        formats = f"{dtype}-kv{kv_dtype}" if kv_dtype else dtype
+        labels = (model, f"tp{split.tp}", phase, f"b{batch}", f"c{context}", formats, row.framework, kernel)
         case = Case(
             name=case_name("attention", *labels),
             question="attention",
@@ -96,7 +116,7 @@ def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mappin
             kernel=row.kernel_source,
             dtype=dtype,
             flops=flops,
-            hbm_bytes=(keys + 2 * queries * heads * model.head_dim) * ITEMSIZE[dtype],
+            hbm_bytes=keys * ITEMSIZE[cached] + 2 * queries * heads * model.head_dim * ITEMSIZE[dtype],
             model=model.slug,
             layer=phase,
             tp=split.tp,
@@ -105,6 +125,7 @@ def _attention_points(rows: pd.DataFrame, split: Split, phase: str, ours: Mappin
             context=context,
             cache="unknown",
             launch="unknown",
+            kv_dtype=kv_dtype,
         )
         yield published_measurement(case, row.seconds, TableSource(row.framework, row.version, row.kernel_source))
 
@@ -225,7 +246,7 @@ class ExpertSeries:
 
     def _read(self, tokens: int) -> int:
         """Maximum bytes of the visited experts; exact for balanced routing."""
-        return min(self.model.experts, tokens * self.model.top_k) * self._expert * ITEMSIZE[self.dtype]
+        return round(min(self.model.experts, tokens * self.model.top_k) * self._expert * STORED_ITEMSIZE[self.dtype])
 
     def _impossible(self, tokens: int, seconds: float) -> str:
         """Describe why a point is impossible; empty where it is possible.
@@ -252,8 +273,8 @@ class ExpertSeries:
 
         The visited experts are known for balanced routing alone.
         """
-        model, size = self.model, ITEMSIZE[self.dtype]
-        activations = tokens * model.hidden * (size + max(2, size))
+        model, size = self.model, STORED_ITEMSIZE[self.dtype]
+        activations = round(tokens * model.hidden * (size + max(2, size)))
         return Case(
             name=self._name(tokens),
             question="moe",
@@ -321,6 +342,12 @@ ERROR_QUANTILE = 0.9
 """Share of token counts at which a shape's error is at most the stated error."""
 EAGER_ONE_COPY = ("vllm", "fp8_block")
 """Framework and format that are timed without a graph, on one copy of weights."""
+QUANTIZED_IN_CALL = ("trtllm", "fp8")
+"""Framework and format whose times include the dynamic quantization of the activations.
+
+Engines with static scales do not run its two kernels.
+"""
+QUANTIZATION_TABLES = ("computescale", "scale_matrix")
 
 
 class GemmTime(NamedTuple):
@@ -366,25 +393,92 @@ def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequen
     """
     found = tables.read_tables(system, "gemm", "gemm_perf", LINEARS_KEY)
     imported = ImportedPoints(notes=list(found.notes), device=str(found.rows["device"].iloc[0]))
-    absent = set(dtypes)
-    for grid in _grids(found.rows, gpu, known_formats(dtypes)):
-        absent.discard(grid.dtype)
-        for shard in shards:
+    absent = wanted = _shards_by_format(shards, dtypes)
+    quantization = _read_quantization(system, found.rows, imported.notes) if QUANTIZED_IN_CALL[1] in wanted else {}
+    for grid in _grids(found.rows, gpu, known_formats(tuple(wanted)), quantization):
+        absent = {dtype: them for dtype, them in absent.items() if dtype != grid.dtype}
+        for shard in wanted[grid.dtype]:
             _add_linears(imported, grid, shard)
     imported.not_run |= {case_name("linear", dtype): f"no table holds GEMMs in {dtype}" for dtype in absent if shards}
     return imported
 
 
-def _grids(rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str]) -> Iterator[GemmGrid]:
+def _shards_by_format(shards: Sequence[Shard], dtypes: Sequence[str]) -> dict[str, Sequence[Shard]]:
+    """Shards by format: all in each of `dtypes`, and LM heads in the formats that engines keep them in."""
+    heads = [one for one in shards if one.layer == HEAD_SHARE]
+    kept = dict.fromkeys(NUMBER_FORMATS[dtype].residual for dtype in dtypes)
+    return {dtype: heads for dtype in kept if heads} | dict.fromkeys(dtypes, shards)
+
+
+QuantizationTimes = Mapping[int, Mapping[int, float]]
+"""Seconds by width k and tokens m."""
+
+
+def _read_quantization(system: Path, gemms: pd.DataFrame, notes: list[str]) -> dict[str, QuantizationTimes]:
+    """Read the kernels that quantize activations for `QUANTIZED_IN_CALL`, and note whether times are without them.
+
+    Empty where a table is missing.
+    """
+    framework, dtype = QUANTIZED_IN_CALL
+    if not ((gemms["framework"] == framework) & (gemms["gemm_dtype"] == TABLE_FORMATS[dtype])).any():
+        return {}
+    found: dict[str, QuantizationTimes] = {}
+    for name in QUANTIZATION_TABLES:
+        try:
+            key = ("quant_dtype", "m", "k")
+            read = tables.read_tables(system, "quantize", f"{name}_perf", key, framework=framework, zeros=True)
+        except UserError as error:
+            notes.append(f"{system.name}: {dtype} GEMMs of {framework} include dynamic quantization ({error})")
+            return {}
+        notes += read.notes
+        rows = tables.newest_versions(read.rows[read.rows["quant_dtype"] == TABLE_FORMATS[dtype]], ["quant_dtype"])
+        found[name] = {k: dict(zip(one["m"], one["seconds"], strict=True)) for k, one in rows.groupby("k")}
+    notes.append(f"{system.name}: {dtype} GEMMs of {framework} are without {' and '.join(found)}")
+    return found
+
+
+def _quantization_seconds(times: QuantizationTimes, m: int, k: int) -> float | None:
+    """Seconds at m and k: tabulated, else between neighbours along m or along k; None outside the table."""
+    alike = times.get(k, {})
+    if m in alike:
+        return alike[m]
+    line = interpolate(alike, m) or interpolate({at: one[m] for at, one in times.items() if m in one}, k)
+    return line.seconds if line else None
+
+
+def _without_quantization(
+    seconds: Mapping[int, float], k: int, quantization: Mapping[str, QuantizationTimes]
+) -> tuple[dict[int, float], dict[int, str]]:
+    """Subtract quantization from the times of one shape; return the rest, and reasons for refused points."""
+    kept: dict[int, float] = {}
+    refused: dict[int, str] = {}
+    for tokens, time in seconds.items():
+        parts = {name: _quantization_seconds(times, tokens, k) for name, times in quantization.items()}
+        taken = sum(one for one in parts.values() if one is not None)
+        if lacking := [name for name, one in parts.items() if one is None]:
+            refused[tokens] = f"includes {' and '.join(lacking)}, which no table has at m={tokens}, k={k}"
+        elif taken >= time:
+            refused[tokens] = f"takes {1e6 * time:.1f} us, and {' and '.join(parts)} alone {1e6 * taken:.1f} us"
+        else:
+            kept[tokens] = time - taken
+    return kept, refused
+
+
+def _grids(
+    rows: pd.DataFrame, gpu: Gpu, dtypes: Mapping[str, str], quantization: Mapping[str, QuantizationTimes]
+) -> Iterator[GemmGrid]:
     wanted = tables.newest_versions(rows[rows["gemm_dtype"].isin(dtypes)], ["gemm_dtype", "n", "k"])
     wanted = wanted.sort_values("seconds", ascending=False)  # the faster of two kernels for one shape stays
     for (framework, theirs), group in wanted.groupby(["framework", "gemm_dtype"]):
         kernels = dict(zip(zip(group["n"], group["k"], group["m"], strict=True), group["kernel_source"], strict=True))
         eager = (framework, theirs) == EAGER_ONE_COPY
         grid = GemmGrid(TableSource.from_rows(group), dtypes[theirs], gpu, eager, series := {}, kernels)
+        subtracted = quantization if (framework, grid.dtype) == QUANTIZED_IN_CALL else {}
         for (n, k), one in group.groupby(["n", "k"]):
-            seconds = dict(zip(one["m"].tolist(), one["seconds"].tolist(), strict=True))
-            series[n, k] = aiconfigurator_points.lint_linear(seconds, n * k * ITEMSIZE[grid.dtype], gpu, grid.copies)
+            whole = dict(zip(one["m"].tolist(), one["seconds"].tolist(), strict=True))
+            seconds, refused = _without_quantization(whole, k, subtracted)
+            linted = aiconfigurator_points.lint_linear(seconds, n * k * STORED_ITEMSIZE[grid.dtype], gpu, grid.copies)
+            series[n, k] = replace(linted, refused={**linted.refused, **refused})
         yield grid
 
 
@@ -423,7 +517,7 @@ def _interpolate_shapes(grid: GemmGrid, shard: Shard) -> tuple[dict[int, GemmTim
     found = {tokens: GemmTime(one.seconds, f"{axis} {one.low}–{one.high}", error) for tokens, one in lines.items()}
     around = [along[at].maybe_hot for one in lines.values() for at in (one.low, one.high)]
     return found, any(around) or aiconfigurator_points.maybe_hot(
-        shard.n * shard.k * ITEMSIZE[grid.dtype], grid.gpu, grid.copies
+        shard.n * shard.k * STORED_ITEMSIZE[grid.dtype], grid.gpu, grid.copies
     )
 
 
@@ -456,9 +550,9 @@ def _name(grid: GemmGrid, shard: Shard, tokens: int | None = None) -> str:
 
 
 def _measurement(grid: GemmGrid, shard: Shard, tokens: int, at: GemmTime, hot: bool) -> Measurement:
-    """Measurement that reads x and W and writes y; fp8 results are bf16."""
+    """Measurement that reads x and W and writes y; results of narrower formats are bf16."""
     source = grid.source_of(shard, tokens)
-    size, out = ITEMSIZE[grid.dtype], max(2, ITEMSIZE[grid.dtype])
+    size = STORED_ITEMSIZE[grid.dtype]
     case = Case(
         name=_name(grid, shard, tokens),
         question="sweep",
@@ -467,7 +561,7 @@ def _measurement(grid: GemmGrid, shard: Shard, tokens: int, at: GemmTime, hot: b
         kernel=source.kernel_source,
         dtype=grid.dtype,
         flops=2 * tokens * shard.n * shard.k,
-        hbm_bytes=(tokens * shard.k + shard.n * shard.k) * size + tokens * shard.n * out,
+        hbm_bytes=round((tokens * shard.k + shard.n * shard.k) * size + tokens * shard.n * max(2, size)),
         tokens=tokens,
         cache="unknown" if grid.eager else "rotated-6",
         launch="eager" if grid.eager else "graph",

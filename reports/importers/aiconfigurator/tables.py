@@ -23,6 +23,7 @@ TEXT_COLUMNS = (
     "allreduce_dtype",
     "attn_dtype",
     "kv_cache_dtype",
+    "quant_dtype",
     "distribution",
 )
 """Key columns that hold text, with `op_name`; all other columns hold numbers."""
@@ -37,16 +38,24 @@ class FamilyRows:
 
 
 def read_tables(
-    system: Path, family: str, table: str, key: Sequence[str], defaults: Mapping[str, int] = NO_DEFAULTS
+    system: Path,
+    family: str,
+    table: str,
+    key: Sequence[str],
+    defaults: Mapping[str, int] = NO_DEFAULTS,
+    framework: str = "*",
+    zeros: bool = False,
 ) -> FamilyRows:
     """Read every table `<family>/<framework>/<version>/<table>.parquet` of a system.
 
     Args:
         system: folder of the system.
-        family: gemm, comm, attention or moe.
+        family: gemm, comm, attention, moe or quantize.
         table: name of the files without their suffix.
         key: columns that distinguish the points of one table.
         defaults: key columns that older tables lack, with the value for all of their rows.
+        framework: folder of the one framework to read; `*` for all.
+        zeros: accept latencies of 0, which differences of two times can be.
 
     Returns:
         Rows with a rank, lower for newer versions, and a note for each file that was skipped.
@@ -55,10 +64,10 @@ def read_tables(
         UserError: no file of the family can be used.
     """
     found, notes = [], []
-    for path in sorted(system.glob(f"{family}/*/*/{table}.parquet")):
+    for path in sorted(system.glob(f"{family}/{framework}/*/{table}.parquet")):
         where = path.relative_to(system.parent)
         try:
-            found.append((where, _read_checked(path, where, key, defaults)))
+            found.append((where, _read_checked(path, where, key, defaults, zeros)))
         except UserError as error:
             notes.append(str(error))
     # Rows state their version. Of files with the same version, the one in the newer folder comes first.
@@ -77,7 +86,7 @@ def read_tables(
         frames.append(once.assign(rank=len(frames)))
     if not frames:
         why = f": {notes[0]}" if notes else ""
-        raise UserError(f"{system.name}: no table {family}/*/*/{table}.parquet that can be used{why}")
+        raise UserError(f"{system.name}: no table {family}/{framework}/*/{table}.parquet that can be used{why}")
     return FamilyRows(pd.concat(frames, ignore_index=True), notes)
 
 
@@ -97,7 +106,9 @@ def _version(text: str) -> Version:
         return Version("0")
 
 
-def _read_checked(path: Path, where: Path, key: Sequence[str], defaults: Mapping[str, int]) -> pd.DataFrame:
+def _read_checked(
+    path: Path, where: Path, key: Sequence[str], defaults: Mapping[str, int], zeros: bool
+) -> pd.DataFrame:
     """Read the wanted columns of a table.
 
     Raises:
@@ -115,7 +126,7 @@ def _read_checked(path: Path, where: Path, key: Sequence[str], defaults: Mapping
     except (OSError, ArrowException) as error:
         raise UserError(f"{where}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
     seconds = pd.to_numeric(frame.pop("latency"), errors="coerce") * 1e-3
-    if not len(frame) or not seconds.between(0, 3600, inclusive="neither").all():
+    if not len(frame) or not seconds.between(0, 3600, inclusive="left" if zeros else "neither").all():
         raise UserError(f"{where}: empty, or with latencies that are no time in milliseconds")
     texts = [
         *(name for name in COMMON_COLUMNS if name != "latency"),
