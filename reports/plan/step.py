@@ -154,7 +154,8 @@ class PartCosts:
         if not rate:
             raise MissingMeasurementError(f"no memory bandwidth of {self._profile.name}: run suites/bench_ceilings.py")
         moved = memory.elementwise_bytes(split, 1, self._profile.itemsize) * rows / rate
-        found["elementwise"] = exact_cost(moved + estimate.KERNELS_PER_LAYER * estimate.KERNEL_SECONDS.value, "assumed")
+        kernels = estimate.KERNELS_PER_LAYER + (estimate.HEAD_NORM_KERNELS if split.model.qk_norm else 0)
+        found["elementwise"] = exact_cost(moved + kernels * estimate.KERNEL_SECONDS.value, "assumed")
 
     def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: float) -> CostByPart:
         """Add the two all-reduces that follow o and down."""

@@ -1,9 +1,12 @@
 """What a layer and the head take, from planted parts worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from reports.plan.estimate import MissingMeasurementError
 from reports.plan.step import PromptChunk
+from specs.models import MODELS
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US
@@ -147,3 +150,11 @@ def test_means_are_added_not_medians(parts):
     assert microseconds_by_part(parts([*planted_parts.all_parts(), one]).layer_parts(1, 64, NO_PROMPT, 1))[
         "layer"
     ] == pytest.approx(3.0)
+
+
+def test_norms_per_head_are_two_more_kernels_and_their_bytes(parts, monkeypatch):
+    usual = parts(elementwise=True).layer_parts(8, 64, NO_PROMPT, 8)["elementwise"]
+    monkeypatch.setitem(MODELS, "llama-3-70b", replace(MODELS["llama-3-70b"], qk_norm=True))
+    normed = parts(elementwise=True).layer_parts(8, 64, NO_PROMPT, 8)["elementwise"]
+    # two of 2 us; 64 x 2 x (8 + 1) x 128 x 2 B = 294,912 B at 4.8 TB/s
+    assert (normed.seconds - usual.seconds) / US == pytest.approx(4 + 294_912 / 4.8e12 / US)
