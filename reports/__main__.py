@@ -133,7 +133,9 @@ def _plan(
     gpus: Annotated[int, typer.Option(metavar="N", help="GPUs in all: tp x pp x replicas.")] = 8,
     context: Annotated[int, typer.Option(metavar="TOKENS", help="In each sequence's cache.")] = 2048,
     batch: Annotated[str | None, typer.Option(metavar="1,8", help="Sequences over all replicas.")] = None,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="Of weights and messages.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Number format: bf16, fp16, fp8, fp8-block or nvfp4.")
+    ] = "bf16",
     backend: Annotated[str, typer.Option(metavar="|".join(BACKENDS), help="Whose all-reduce.")] = "best",
     launch: Annotated[
         str, typer.Option(metavar="|".join(LAUNCH_MODES), help="Of all-reduces: graph, else eager.")

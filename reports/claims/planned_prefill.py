@@ -117,7 +117,7 @@ def _stage_costs(parts: PartCosts, layers: tuple[int, ...], tokens: int) -> tupl
     layer = sum_costs(found.values())
     stages = [layer.scaled(count) for count in layers]
     stages[-1] = sum_costs([stages[-1], *head.values()])
-    hop = parts.comm_costs.hop(round(tokens * parts.query.truncated_model.hidden * parts.itemsize))
+    hop = parts.comm_costs.hop(round(tokens * parts.query.truncated_model.hidden * parts.residual_itemsize))
     return stages, hop, Provenance.from_costs({**head, **found, "hop": hop})
 
 

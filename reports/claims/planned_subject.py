@@ -159,7 +159,7 @@ def slow_all_reduce_note(subject: PlannedGpu) -> str:
     Example: `all-reduces of 16 MiB at 5–6% of the link`.
     """
     gpu, ranks = subject.profile.gpu, subject.query.gpus
-    message = MESSAGE_TOKENS * subject.query.truncated_model.hidden * subject.profile.itemsize
+    message = MESSAGE_TOKENS * subject.query.truncated_model.hidden * subject.profile.residual_itemsize
     found = []
     for parts in subject.parts if gpu else ():
         try:

@@ -23,7 +23,7 @@ from specs.layer import HEAD_SHARE, LAYER_LINEARS, WHOLE_LAYER
 from specs.measurement import Measurement, weakest_provenance
 from specs.parallel import Split
 from specs.traffic import TRAFFIC
-from specs.units import format_bytes
+from specs.units import AttentionFormat, format_bytes
 
 LAUNCH_PREFERENCE = ("graph", "eager", "unknown")
 """Launch modes, best first.
@@ -140,19 +140,21 @@ class ComputeCosts:
     def prompt_attention(self, split: Split, tokens: float) -> Cost:
         """Cost of prefill attention over one prompt.
 
+        The formats are those of decode where they were measured, else the next ones.
+
         Raises:
             MissingMeasurementError: none for these heads.
         """
-        found = self._own_or_fastest_curve(
-            ("prompt", split.tp),
-            [one for alike in self._by_context(split, "prefill").values() for one in alike],
-            lambda one: one.case.tokens == one.case.context,
+        formats = dict.fromkeys((self._decode_format(split), *self._profile.number_format.attention))
+        for own in (True, False):
+            for pair in formats:
+                by_context = self._profile.attention(self._query.model, split.tp, "prefill", pair)
+                among = [one for alike in by_context.values() for one in alike if one.case.tokens == one.case.context]
+                if found := self._attention_curve(("prompt", split.tp, pair), among, own):
+                    return found.at(tokens)
+        raise MissingMeasurementError(
+            f"no prefill attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
         )
-        if not found:
-            raise MissingMeasurementError(
-                f"no prefill attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
-            )
-        return found.at(tokens)
 
     def _linear(self, split: Split, name: str, rows: float) -> Cost:
         shard = split.linear(name)
@@ -231,50 +233,31 @@ class ComputeCosts:
                 return found
         return None
 
+    def _decode_format(self, split: Split) -> AttentionFormat:
+        return self._profile.decode_format(self._query.model, split.tp, self._query.context)
+
     def _decode_curves(self, split: Split) -> Mapping[int, CostCurve]:
-        """Decode attention costs by context."""
+        """Decode attention costs by context: the implementation's own, else the fastest."""
         if split.tp not in self._decoding:
-            found = self._by_context(split, "decode").items()
-            curves = {
-                at: self._own_or_fastest_curve(("decode", split.tp, at), alike, lambda _: True) for at, alike in found
-            }
+            formats = self._decode_format(split)
+            found = self._profile.attention(self._query.model, split.tp, "decode", formats).items()
+            curves = {}
+            for at, among in found:
+                key = "decode", split.tp, at, formats
+                curves[at] = self._attention_curve(key, among, True) or self._attention_curve(key, among, False)
             self._decoding[split.tp] = {at: one for at, one in sorted(curves.items()) if one}
         return self._decoding[split.tp]
 
-    def _by_context(self, split: Split, phase: str) -> Mapping[int, Sequence[Measurement]]:
-        """Attention measurements by context, from any implementation."""
-        key = self._query.model, phase, split.tp
-        if key not in self._profile.attention_by_context:
-            found: dict[int, list[Measurement]] = {}
-            for one in self._profile.measurements_by_op.get("attention", ()):
-                if one.case.context and self._is_attention_of_rank(one, split, phase):
-                    found.setdefault(one.case.context, []).append(one)
-            self._profile.attention_by_context[key] = found
-        return self._profile.attention_by_context[key]
+    def _attention_curve(self, key: tuple[object, ...], among: Sequence[Measurement], own: bool) -> CostCurve | None:
+        """Cost over tokens of the implementation's own attention, or of the fastest."""
 
-    def _own_or_fastest_curve(
-        self, key: tuple[object, ...], among: Sequence[Measurement], fits: Callable[[Measurement], bool]
-    ) -> CostCurve | None:
-        """Cost over tokens: the implementation's own attention, else the fastest."""
-
-        def points(own: bool) -> SizedMeasurements:
+        def points() -> SizedMeasurements:
             for one in among:
-                if (not own or one.case.implementation == self._implementation) and one.case.tokens and fits(one):
+                if one.case.tokens and (not own or one.case.implementation == self._implementation):
                     yield one.case.tokens, one
 
-        of = self._query.model, "attention", *key
-        own = self._profile.curve((*of, self._implementation), partial(points, True))
-        return own or self._profile.curve((*of, ""), partial(points, False))
-
-    def _is_attention_of_rank(self, one: Measurement, split: Split, phase: str) -> bool:
-        """Return whether a measurement is a rank's attention in this phase."""
-        case = one.case
-        decode = case.layer == "decode" or (case.layer == "attention" and case.batch == case.tokens)
-        return (
-            (case.model, case.tp, case.dtype) == (self._query.model, split.tp, self._profile.dtype)
-            and decode == (phase == "decode")
-            and case.ranks == 1
-        )
+        who = self._implementation if own else ""
+        return self._profile.curve((self._query.model, "attention", *key, who), points)
 
 
 def _is_share_beside(busy: int, one: Measurement) -> bool:
@@ -476,7 +459,7 @@ class CommCosts:
 
     def _all_reduces(self) -> Iterator[Measurement]:
         """Yield back-to-back all-reduces of equally wide elements."""
-        dtype = self._profile.dtype
+        dtype = self._profile.number_format.residual
         alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
         for one in self._profile.measurements_by_op.get("all_reduce", ()):
             if one.case.dtype in alike and not one.case.gap_seconds:

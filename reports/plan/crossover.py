@@ -182,7 +182,7 @@ def _breakpoints(parts: PartCosts, profile: HardwareProfile, deployment: Deploym
     """Batches at which any used curve may bend, over tokens or over message bytes."""
     query, sizes = parts.query, profile.sizes
     row, chunk = (
-        query.truncated_model.hidden * parts.itemsize,
+        query.truncated_model.hidden * parts.residual_itemsize,
         chunk_per_micro_batch(query.prefill_chunk, deployment).tokens,
     )
     rows = sizes | {size / row for size in sizes} | {size / (SAMPLED_LOGIT_BYTES * deployment.tp) for size in sizes}

@@ -1,7 +1,7 @@
 """Plan: every deployment at every batch, crossover, best splits, Pareto front."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -11,11 +11,20 @@ from reports.plan.crossover import PlannedCrossover, find_crossover
 from reports.plan.estimate import MissingMeasurementError
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery, all_deployments
-from reports.plan.step import PartCosts, StepBreakdown, StepEstimate, Variant, break_down, estimate_step
+from reports.plan.step import (
+    PROMPT_ATTENTION,
+    PartCosts,
+    StepBreakdown,
+    StepEstimate,
+    Variant,
+    break_down,
+    estimate_step,
+)
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.layer import LAYER_LINEARS
 from specs.parallel import Deployment, Split
+from specs.units import AttentionFormat
 
 # Points: the step of one deployment at one batch, over all measured variants.
 
@@ -156,6 +165,7 @@ class Plan:
         crossover: where async PP over all GPUs overtakes TP over all GPUs; None where one of the two cannot be planned.
         targets: best point for each latency; the point is None where nothing is as fast.
         front: points that no other point beats in both latency and tokens/s.
+        notes: formats of parts, and parts taken from other formats or shapes.
     """
 
     query: PlanQuery
@@ -165,6 +175,7 @@ class Plan:
     crossover: PlannedCrossover | None
     targets: Sequence[LatencyTarget]
     front: Sequence[PlanPoint]
+    notes: Sequence[str] = ()
 
     @property
     def batches(self) -> list[int]:
@@ -208,7 +219,41 @@ def plan_for_profile(profile: HardwareProfile, query: PlanQuery) -> Plan:
         crossover=found,
         targets=best_for_latencies(there, query.latencies),
         front=pareto_front(there),
+        notes=list(_plan_notes(there, profile, query)),
     )
+
+
+def _plan_notes(points: Sequence[PlanPoint], profile: HardwareProfile, query: PlanQuery) -> Iterator[str]:
+    """Yield the formats of parts where they differ, and parts taken from other formats or shapes."""
+    widths = sorted({one.deployment.tp for one in points})
+    if not profile.number_format.is_uniform:
+        yield from _format_notes(points, widths, profile, query)
+
+
+def _format_notes(
+    points: Sequence[PlanPoint], widths: Sequence[int], profile: HardwareProfile, query: PlanQuery
+) -> Iterator[str]:
+    """Yield the formats of a quantized model's parts."""
+    formats, head = profile.number_format, profile.head_format(query.model)
+    yield f"linears in {formats.weights}, LM head in {head}, residual stream and messages in {formats.residual}"
+    attending: dict[AttentionFormat, list[int]] = {}
+    for tp in widths:
+        attending.setdefault(profile.decode_format(query.model, tp, query.context), []).append(tp)
+    for pair, tps in attending.items():
+        why = "" if pair == formats.attention[0] else f"; no file has {_attention_name(formats.attention[0])} there"
+        yield f"{_attention_name(pair)} at {_tp_list(tps)}{why}"
+    cases = {one.case.name: one.case for one in profile.measurements_by_op.get("attention", ())}
+    used = {cases[name] for one in points if one.breakdown for name in one.breakdown.cases.get(PROMPT_ATTENTION, ())}
+    for pair in sorted({AttentionFormat(case.dtype, case.kv_dtype or case.dtype) for case in used} - {*attending}):
+        yield f"attention of some prompts with {_attention_name(pair)}"
+
+
+def _attention_name(one: AttentionFormat) -> str:
+    return f"queries in {one.queries} over a KV cache in {one.kv_cache}"
+
+
+def _tp_list(widths: Iterable[int]) -> str:
+    return f"tp {', '.join(map(str, widths))}"
 
 
 def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[PartCosts]:

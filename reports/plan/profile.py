@@ -12,9 +12,10 @@ from reports.plan.estimate import Cost, CostCurve, StepBounds, fastest_curve, me
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.gpus import Gpu
+from specs.layer import ATTENTION, HEAD_SHARE
 from specs.measurement import Measurement
 from specs.traffic import TRAFFIC
-from specs.units import ITEMSIZE
+from specs.units import ITEMSIZE, STORED_ITEMSIZE, AttentionFormat, NumberFormat, find_number_format
 
 Key = TypeVar("Key")
 
@@ -28,7 +29,6 @@ class HardwareProfile:
         gpu: datasheet row of the GPU.
         files: result files of this hardware.
         dtype: number format of the parts.
-        attention_by_context: cached attention measurements by context, for each model, phase and tp.
         cached_steps: cached steps at many batches, for queries that share them.
     """
 
@@ -36,11 +36,12 @@ class HardwareProfile:
     gpu: Gpu | None
     files: Sequence[ResultFile]
     dtype: str
-    attention_by_context: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
-        default_factory=dict, compare=False
-    )
     cached_steps: dict[tuple[object, ...], list[StepBounds]] = field(default_factory=dict, compare=False)
     _curves: dict[tuple[object, ...], CostCurve | None] = field(default_factory=dict, compare=False)
+    _attention: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
+        default_factory=dict, compare=False
+    )
+    _decode_formats: dict[tuple[str, int, int], AttentionFormat] = field(default_factory=dict, compare=False)
 
     @property
     def paths(self) -> list[Path]:
@@ -58,9 +59,23 @@ class HardwareProfile:
         return {float(size) for one in self._curves.values() if one for size in one.sizes}
 
     @cached_property
-    def itemsize(self) -> int:
-        """Bytes of an element of weights, caches and messages."""
-        return ITEMSIZE[self.dtype]
+    def number_format(self) -> NumberFormat:
+        """Formats of the model's parts."""
+        return find_number_format(self.dtype)
+
+    @cached_property
+    def linear_itemsize(self) -> float:
+        """Bytes of an element of the linears' weights in a layer, scales included."""
+        return STORED_ITEMSIZE[self.number_format.weights]
+
+    @cached_property
+    def residual_itemsize(self) -> int:
+        """Bytes of an element of the embedding, LM head, residual stream and messages."""
+        return ITEMSIZE[self.number_format.residual]
+
+    def kv_itemsize(self, model: str, tp: int, context: int) -> int:
+        """Bytes of an element of the KV cache."""
+        return ITEMSIZE[self.decode_format(model, tp, context).kv_cache]
 
     @cached_property
     def read_bytes_per_second(self) -> float | None:
@@ -91,9 +106,45 @@ class HardwareProfile:
 
     @cached_property
     def measurements_by_layer(self) -> Mapping[tuple[str, str | None, str | None], Sequence[Measurement]]:
-        """Measurements in this format by (operation, model, layer)."""
-        of_format = (one for one in self._usable() if one.case.dtype == self.dtype)
+        """Measurements of the formats' parts by (operation, model, layer)."""
+        of_format = (one for one in self._usable() if one.case.dtype == self._part_format(one))
         return _group_by(of_format, lambda one: (one.case.op, one.case.model, one.case.layer))
+
+    def head_format(self, model: str | None) -> str:
+        """Format of a model's LM head: that of the residual stream, else that of the linears."""
+        return self.number_format.residual if model in self._models_with_residual_head else self.dtype
+
+    @cached_property
+    def _models_with_residual_head(self) -> set[str | None]:
+        heads = (one.case for one in self._usable() if one.case.layer == HEAD_SHARE)
+        return {case.model for case in heads if case.dtype == self.number_format.residual}
+
+    def _part_format(self, one: Measurement) -> str:
+        return self.head_format(one.case.model) if one.case.layer == HEAD_SHARE else self.dtype
+
+    def attention(
+        self, model: str, tp: int, phase: str, formats: AttentionFormat
+    ) -> Mapping[int, Sequence[Measurement]]:
+        """Attention of one rank in a phase and in these formats, by context."""
+        key = model, tp, phase, formats
+        if key not in self._attention:
+            found = (one for one in self.measurements_by_op.get("attention", ()) if one.case.context)
+            alike = (one for one in found if _is_attention(one, model, tp, phase, formats))
+            self._attention[key] = _group_by(alike, lambda one: one.case.context or 0)
+        return self._attention[key]
+
+    def decode_format(self, model: str, tp: int, context: int) -> AttentionFormat:
+        """Formats of decode attention: the first preferred ones that were measured around the context.
+
+        Formats without the context come next. Without any measurement the preferred ones stand.
+        """
+        key = model, tp, context
+        if key not in self._decode_formats:
+            pairs = self.number_format.attention
+            contexts = {pair: self.attention(model, tp, "decode", pair) for pair in pairs}
+            around = [pair for pair in pairs if (at := contexts[pair]) and min(at) <= context <= max(at)]
+            self._decode_formats[key] = (*around, *(pair for pair in pairs if contexts[pair]), *pairs)[0]
+        return self._decode_formats[key]
 
     def _usable(self) -> Iterator[Measurement]:
         for file in self.files:
@@ -119,9 +170,19 @@ class HardwareProfile:
         case = one.case
         if not (self.gpu and self.gpu.l2_bytes and case.n and case.k):
             return 0.0
-        weights = case.n * case.k * ITEMSIZE[case.dtype]
+        weights = case.n * case.k * STORED_ITEMSIZE[case.dtype]
         held = min(1.0, self.gpu.l2_bytes / (max(1, one.copies) * weights))
         return held * weights / self.gpu.hbm_bytes_per_second
+
+
+def _is_attention(one: Measurement, model: str, tp: int, phase: str, formats: AttentionFormat) -> bool:
+    case = one.case
+    decode = case.layer == "decode" or (case.layer == ATTENTION and case.batch == case.tokens)
+    return (
+        (case.model, case.tp, case.dtype, case.kv_dtype or case.dtype) == (model, tp, *formats)
+        and decode == (phase == "decode")
+        and case.ranks == 1
+    )
 
 
 def _group_by(found: Iterable[Measurement], by: Callable[[Measurement], Key]) -> dict[Key, list[Measurement]]:

@@ -124,7 +124,7 @@ class PlanQuery:
         gpus: number of GPUs; tp x pp x replicas of every split.
         context: tokens in each sequence's cache, the new token included.
         batches: sequences in total, over all replicas.
-        dtype: number format of weights, caches and messages.
+        dtype: number format, see `specs.units.NUMBER_FORMATS`.
         backend: one of `BACKENDS`.
         launches: launch modes of all-reduces; the first measured mode counts, because a decode step runs in a graph.
         partition: how layers are distributed over stages.

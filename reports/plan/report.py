@@ -33,7 +33,7 @@ from specs.errors import UserError, find
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
-    """JSON record: query, answer, points, crossover, targets, assumptions."""
+    """JSON record: query, answer, points, crossover, targets, assumptions, formats."""
     query = plan.query
     return {
         "system": plan.profile.name,
@@ -51,6 +51,23 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "pareto": [_point_summary(one) for one in plan.front],
         "left_out": [_unplannable_record(one) for one in plan.unplannable],
         "assumed": assumption_records(),
+        "formats": format_record(plan),
+        "notes": list(plan.notes),
+    }
+
+
+def format_record(plan: Plan) -> dict[str, Any]:
+    """JSON record of the number format of each part; of the KV cache by TP."""
+    profile, query = plan.profile, plan.query
+    widths = sorted({one.deployment.tp for one in plan.points if one.fits})
+    decode = {tp: profile.decode_format(query.model, tp, query.context) for tp in widths}
+    return {
+        "weights": profile.number_format.weights,
+        "activations": profile.number_format.activations,
+        "lm_head": profile.head_format(query.model),
+        "residual": profile.number_format.residual,
+        "queries": {str(tp): one.queries for tp, one in decode.items()},
+        "kv_cache": {str(tp): one.kv_cache for tp, one in decode.items()},
     }
 
 

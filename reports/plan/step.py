@@ -26,6 +26,7 @@ from specs.parallel import Deployment, RankPosition, Split
 CostByPart = Mapping[str, Cost]
 """Costs of a layer, or of the LM head, by part."""
 ALL_REDUCE = "all-reduce"
+PROMPT_ATTENTION = "attention of prompts"
 SAMPLED_LOGIT_BYTES = 8
 """Bytes of a rank's best logit in fp32 and its index, gathered for each row."""
 
@@ -62,7 +63,7 @@ class PartCosts:
         self._profile = profile
         self._compute_costs = ComputeCosts(profile, query, variant.implementation)
         self.comm_costs = CommCosts(profile, query, variant.implementation)
-        self.itemsize = profile.itemsize
+        self.residual_itemsize = profile.residual_itemsize
         self._splits: dict[int, Split] = {}
         self._layers: dict[tuple[int, int, PromptChunk, int], Cost] = {}
         self._heads: dict[tuple[int, int, int], Cost] = {}
@@ -102,7 +103,7 @@ class PartCosts:
             found["attention"] = self._compute_costs.attention(split, sequences)
             if chunk.tokens:
                 whole = self._compute_costs.prompt_attention(split, chunk.prompt)
-                found["attention of prompts"] = whole.scaled(chunk.tokens / chunk.prompt)
+                found[PROMPT_ATTENTION] = whole.scaled(chunk.tokens / chunk.prompt)
             self._add_elementwise(found, split, rows)
         return self._with_all_reduces(found, split, rows)
 
@@ -153,14 +154,14 @@ class PartCosts:
             return
         if not rate:
             raise MissingMeasurementError(f"no memory bandwidth of {self._profile.name}: run suites/bench_ceilings.py")
-        moved = memory.elementwise_bytes(split, 1, self._profile.itemsize) * rows / rate
+        moved = memory.elementwise_bytes(split, 1, self.residual_itemsize) * rows / rate
         kernels = estimate.KERNELS_PER_LAYER + (estimate.HEAD_NORM_KERNELS if split.model.qk_norm else 0)
         found["elementwise"] = exact_cost(moved + kernels * estimate.KERNEL_SECONDS.value, "assumed")
 
     def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: float) -> CostByPart:
         """Add the two all-reduces that follow o and down."""
         if split.tp > 1:
-            message = round(rows * split.model.hidden * self._profile.itemsize)
+            message = round(rows * split.model.hidden * self.residual_itemsize)
             found[ALL_REDUCE] = self.comm_costs.all_reduce(split.tp, message).scaled(2)
         return found
 
@@ -228,7 +229,7 @@ def _stage_costs(
 
 def _hop_costs(parts: PartCosts, deployment: Deployment, size: int, chunk: PromptChunk) -> list[Cost]:
     rows = size * parts.query.rows_per_sequence
-    message = round((rows + chunk.tokens) * parts.query.truncated_model.hidden * parts.itemsize)
+    message = round((rows + chunk.tokens) * parts.query.truncated_model.hidden * parts.residual_itemsize)
     stages, across = range(deployment.pp - 1), partial(_crosses_nodes, parts.query.interconnect, deployment)
     on = [parts.comm_costs.hop(message, across=across(stage, stage + 1)) for stage in stages]
     return [*on, parts.comm_costs.hop(TOKEN_ID_BYTES * rows, across=across(deployment.pp - 1, 0))]
@@ -351,14 +352,15 @@ def required_bytes(deployment: Deployment, query: PlanQuery, profile: HardwarePr
 
     The embedding is replicated under TP.
     """
-    split, itemsize = deployment.split(query.truncated_model), profile.itemsize
+    split, itemsize = deployment.split(query.truncated_model), profile.residual_itemsize
+    kv_itemsize = profile.kv_itemsize(query.model, deployment.tp, query.context)
     sequences = batch // deployment.replicas
     rows = max(deployment.micro_batch_sizes(batch)) * query.rows_per_sequence
     rows += ceil(chunk_per_micro_batch(query.prefill_chunk, deployment).tokens)
     stages = []
     for stage in range(deployment.pp):
-        held = memory.stage_weight_bytes(split, stage, itemsize, replicated_embedding=True)
-        held += sequences * query.context * memory.kv_bytes_per_token_per_rank(split, stage, itemsize)
+        held = memory.stage_weight_bytes(split, stage, itemsize, True, profile.linear_itemsize)
+        held += sequences * query.context * memory.kv_bytes_per_token_per_rank(split, stage, kv_itemsize)
         held += 2 * memory.residual_bytes(split, rows, itemsize) + memory.mlp_activation_bytes(split, rows, itemsize)
         if stage == deployment.pp - 1:
             held += rows * split.vocab_per_rank * STORED_LOGIT_BYTES

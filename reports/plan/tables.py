@@ -288,6 +288,7 @@ def _header_facts(plan: Plan) -> Facts:
         ("", answer_sentence(plan)),
         ("what if", hypothetical_links(query)),
         ("asked", query_summary(query)),
+        ("parts", "; ".join(plan.notes)),
         ("all-reduces", all_reduce_sources(plan)),
         ("files", ", ".join(map(str, plan.profile.paths))),
     ]

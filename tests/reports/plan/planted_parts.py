@@ -19,22 +19,23 @@ PUBLISHED = planted.H200 | {"source": "planted tables"}
 US = 1e-6
 
 
-def linear(layer, tp, tokens, seconds, framework="vllm", **facts):
+def linear(layer, tp, tokens, seconds, framework="vllm", dtype="bf16", **facts):
     """One point of a linear."""
     shard = Split(find_model("llama-3-70b"), tp).linear(layer)
-    name = f"planted::linear[{layer}-tp{tp}-{tokens}-{framework}]"
+    name = f"planted::linear[{layer}-tp{tp}-{tokens}-{dtype}-{framework}]"
     case = planted.case(
         name, question="sweep", layer=layer, tp=tp, n=shard.n, k=shard.k, tokens=tokens, implementation=framework,
-        launch="graph", cache="rotated-6",
+        dtype=dtype, launch="graph", cache="rotated-6",
     )  # fmt: skip
     return _published(case, seconds, framework, copies=6, **facts)
 
 
-def attention(tp, batch, context, seconds, framework="vllm", phase="decode"):
+def attention(tp, batch, context, seconds, framework="vllm", phase="decode", dtype="bf16", kv_dtype=None):
     """One point of attention."""
     tokens = batch if phase == "decode" else context
     case = planted.case(
-        f"planted::attention[{phase}-tp{tp}-{batch}-{context}-{framework}]", question="attention", op="attention",
+        f"planted::attention[{phase}-tp{tp}-{batch}-{context}-{dtype}-kv{kv_dtype}-{framework}]",
+        question="attention", op="attention", dtype=dtype, kv_dtype=kv_dtype,
         layer=phase, tp=tp, n=None, k=None, tokens=tokens, context=context, implementation=framework, cache="unknown",
         launch="unknown",
     )  # fmt: skip
