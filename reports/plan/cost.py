@@ -157,27 +157,36 @@ class ComputeCosts:
         )
 
     def _linear(self, split: Split, name: str, rows: float) -> Cost:
-        shard = split.linear(name)
-        found = self._curve(
-            ("linear", name, shard.n, shard.k),
-            lambda one: (one.case.n, one.case.k) == (shard.n, shard.k),
-            "linear",
-            name,
-        )
+        found, calls = self.linear_curve(split, name)
         if not found:
             widths = sorted({one.case.tp for one in self._linears(name) if one.case.tp})
             self._raise_if_only_shares(split)
             there = f"there are those of tp {', '.join(map(str, widths))}" if widths else "there are none of this model"
             raise MissingMeasurementError(
                 f"no linear {name} of {split.model} at tp {split.tp} on {self._profile.name}: {there}; measure or "
-                f"import --tp {split.tp}"
+                f"import --tp {split.tp}{f' or {2 * split.tp}' if _is_gate_and_up(split, name) else ''}"
             )
         if not found.covers(rows):
             raise MissingMeasurementError(
                 f"{rows:g} tokens through {name} at tp {split.tp}: measured up to {found.sizes[-1]} on "
                 f"{self._profile.name}; plan for a smaller batch, or measure more --tokens"
             )
-        return found.at(rows)
+        cost = found.at(rows)
+        return cost if calls == 1 else _as_interpolated(cost.scaled(calls))
+
+    def linear_curve(self, split: Split, name: str) -> tuple[CostCurve | None, int]:
+        """Cost over tokens of a linear, and the calls that it takes.
+
+        Gate and up side by side take two calls of half the width where the whole width was not measured.
+        """
+        shard = split.linear(name)
+        whole = self._shape_curve(name, shard.n, shard.k)
+        if whole or not _is_gate_and_up(split, name):
+            return whole, 1
+        return self._shape_curve(name, shard.n // 2, shard.k), 2
+
+    def _shape_curve(self, name: str, n: int, k: int) -> CostCurve | None:
+        return self._curve(("linear", name, n, k), lambda one: (one.case.n, one.case.k) == (n, k), "linear", name)
 
     def _raise_if_only_shares(self, split: Split) -> None:
         """Raise where only ranks' shares of layers were measured.
@@ -258,6 +267,14 @@ class ComputeCosts:
 
         who = self._implementation if own else ""
         return self._profile.curve((self._query.model, "attention", *key, who), points)
+
+
+def _is_gate_and_up(split: Split, name: str) -> bool:
+    return split.model.gated and name == split.model.up_layer
+
+
+def _as_interpolated(cost: Cost) -> Cost:
+    return _with_provenance(cost, weakest_provenance([cost.provenance, "interpolated"]), cost.cases)
 
 
 def _is_share_beside(busy: int, one: Measurement) -> bool:

@@ -219,15 +219,23 @@ def plan_for_profile(profile: HardwareProfile, query: PlanQuery) -> Plan:
         crossover=found,
         targets=best_for_latencies(there, query.latencies),
         front=pareto_front(there),
-        notes=list(_plan_notes(there, profile, query)),
+        notes=list(_plan_notes(parts, there, profile, query)),
     )
 
 
-def _plan_notes(points: Sequence[PlanPoint], profile: HardwareProfile, query: PlanQuery) -> Iterator[str]:
+def _plan_notes(
+    parts: Sequence[PartCosts], points: Sequence[PlanPoint], profile: HardwareProfile, query: PlanQuery
+) -> Iterator[str]:
     """Yield the formats of parts where they differ, and parts taken from other formats or shapes."""
     widths = sorted({one.deployment.tp for one in points})
     if not profile.number_format.is_uniform:
         yield from _format_notes(points, widths, profile, query)
+    halved: dict[str, list[int]] = {}
+    for tp in widths:
+        for name in dict.fromkeys(name for one in parts for name in one.halved_linears(tp)):
+            halved.setdefault(name, []).append(tp)
+    for name, tps in halved.items():
+        yield f"{name} at {_tp_list(tps)} as two calls of half its width, which no file has whole"
 
 
 def _format_notes(

@@ -15,6 +15,7 @@ from reports.plan.profile import HardwareProfile
 from reports.plan.query import Interconnect, PlanQuery
 from specs import memory
 from specs.errors import UserError
+from specs.layer import LAYER_LINEARS
 from specs.measurement import weakest_provenance
 from specs.parallel import Deployment, RankPosition, Split
 
@@ -134,6 +135,11 @@ class PartCosts:
         if tp > 1:
             found[ALL_REDUCE] = self.comm_costs.all_reduce(tp, SAMPLED_LOGIT_BYTES * rows * tp)
         return found
+
+    def halved_linears(self, tp: int) -> list[str]:
+        """Linears of a layer that are served by two calls of half the width."""
+        found = {name: self._compute_costs.linear_curve(self._split(tp), name) for name in LAYER_LINEARS}
+        return [name for name, (curve, calls) in found.items() if curve and calls > 1]
 
     def _split(self, tp: int) -> Split:
         """Split with one stage of all layers."""

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from reports import results
 from reports.plan.estimate import MissingMeasurementError
+from reports.plan.planner import plan_for_files
+from reports.plan.query import PlanQuery
 from reports.plan.step import PromptChunk
 from specs.models import MODELS
 from tests.reports import planted
@@ -158,3 +161,33 @@ def test_norms_per_head_are_two_more_kernels_and_their_bytes(parts, monkeypatch)
     normed = parts(elementwise=True).layer_parts(8, 64, NO_PROMPT, 8)["elementwise"]
     # two of 2 us; 64 x 2 x (8 + 1) x 128 x 2 B = 294,912 B at 4.8 TB/s
     assert (normed.seconds - usual.seconds) / US == pytest.approx(4 + 294_912 / 4.8e12 / US)
+
+
+def test_gate_and_up_that_no_file_has_whole_are_two_calls_of_half_the_width(parts):
+    narrow = [one for one in planted_parts.all_parts() if (one.case.layer, one.case.tp) != ("gate_up", 1)]
+    made = parts(narrow)
+    found = made.layer_parts(1, 1024, NO_PROMPT, 8)["linears"]
+    # 80 + 0.8 x 1024 = 899.2 each; gate_up of tp 2 takes half as long, twice
+    assert found.seconds / US == pytest.approx(4 * 899.2)
+    assert found.provenance == "interpolated"
+    assert any("gate_up-tp2" in name for name in found.cases)
+    assert made.halved_linears(1) == ["gate_up"]
+    assert parts().layer_parts(1, 1024, NO_PROMPT, 8)["linears"].provenance == "published"
+    assert parts().halved_linears(1) == []
+
+
+def test_a_plan_says_which_linears_are_halved(tmp_path):
+    narrow = [one for one in planted_parts.all_parts() if (one.case.layer, one.case.tp) != ("gate_up", 1)]
+    file = results.load(planted_parts.write(tmp_path / "planted.json", narrow))
+    notes = plan_for_files([file], PlanQuery(model="llama-3-70b", gpus=8, context=256, batches=(64,))).notes
+    assert list(notes) == ["gate_up at tp 1 as two calls of half its width, which no file has whole"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "kept", "why"),
+    [("o", (2, 4, 8), r"no linear o of .* import --tp 1$"), ("gate_up", (8,), r"gate_up of .* import --tp 1 or 2$")],
+)
+def test_only_gate_and_up_are_halved(parts, layer, kept, why):
+    fewer = [one for one in planted_parts.all_parts() if one.case.layer != layer or one.case.tp in kept]
+    with pytest.raises(MissingMeasurementError, match=why):
+        parts(fewer).layer_parts(1, 64, NO_PROMPT, 8)

@@ -1,5 +1,7 @@
 """Plans of quantized models: each part in the format that an engine keeps it in."""
 
+from importlib import util
+
 import pytest
 
 from reports import results
@@ -12,6 +14,7 @@ from specs.parallel import Deployment
 from specs.units import STORED_ITEMSIZE
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US, attention, linear
+from tests.reports.run_reports import run_reports
 
 NO_PROMPT = PromptChunk()
 QUERY = {"model": "llama-3-70b", "gpus": 8, "context": 256, "batches": (64,)}
@@ -116,3 +119,22 @@ def test_a_plan_in_bf16_takes_no_attention_over_fp8_and_has_no_notes(profile):
     made = plan_for_profile(found, PlanQuery(**QUERY))
     assert list(made.notes) == []
     assert report.plan_record(made)["formats"]["kv_cache"]["8"] == "bf16"
+
+
+@pytest.mark.skipif(util.find_spec("aiconfigurator_core") is None, reason="aiconfigurator-core is not installed")
+def test_published_tables_plan_llama_in_fp8_and_405b_in_stages(tmp_path, capsys):
+    path = tmp_path / "fp8.json"
+    asked = ["--system", "h200_sxm", "--dtype", "fp8", "--model", "llama-3-70b,llama-3.1-405b", "-o", path]
+    assert run_reports("import", "aiconfigurator", *asked) == 0
+    capsys.readouterr()
+    made = {}
+    for model in ("llama-3-70b", "llama-3.1-405b"):
+        profile = build_profile([results.load(path)], "fp8")
+        made[model] = plan_for_profile(
+            profile, PlanQuery(model=model, gpus=8, context=1024, batches=(64,), dtype="fp8")
+        )
+    small, large = made["llama-3-70b"], made["llama-3.1-405b"]
+    assert {one.deployment.tp for one in small.points if one.fits} == {1, 2, 4, 8}
+    assert {one.deployment.pp for one in large.points if one.fits} == {1, 2, 4, 8}
+    assert any("gate_up at tp 1 as two calls" in note for note in large.notes)
+    assert not any("gate_up" in note for note in small.notes)
