@@ -5,8 +5,7 @@ Prefill: one prompt, so batch = 1 and context = tokens. Under tensor parallelism
 follows down; both are outside of the work of one rank.
 """
 
-from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from specs.errors import UserError
@@ -151,26 +150,26 @@ class LayerShape:
         return self.heads * self.head_dim
 
 
-HEAD_NORMS = "norms on queries and keys"
-"""Feature of a layer that estimates support and suites do not."""
-
-
-def why_unsupported_layer(model: Model, supported: Container[str] = ()) -> str | None:
-    """Return one line on unsupported features of a model's layers; None without any.
-
-    Args:
-        model: the model.
-        supported: features beyond those of a dense Llama that the caller supports.
-    """
+def why_unsupported_layer(model: Model) -> str | None:
+    """Return one line on features of a model's layers that no kernel has; None without any."""
     odd = {
         "experts": model.experts,
         "biases": model.biases,
-        HEAD_NORMS: model.qk_norm,
+        "biases on queries, keys and values": model.qkv_biases,
+        "norms on queries and keys": model.qk_norm,
         "no gate in its MLP": not model.gated,
         "attention of another kind": not model.heads,
     }
-    found = [name for name, there in odd.items() if there and name not in supported]
+    found = [name for name, there in odd.items() if there]
     return f"{model}: a whole layer of it is not made, it has {', '.join(found)}" if found else None
+
+
+def why_unplannable_layer(model: Model) -> str | None:
+    """Return one line on features of a model's layers that a plan has no cost for; None without any.
+
+    Biases and norms of queries and keys have a cost, so a plan covers more models than the kernels do.
+    """
+    return why_unsupported_layer(replace(model, qkv_biases=False, qk_norm=False))
 
 
 def layer_shape(split: Split) -> LayerShape:

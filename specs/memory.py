@@ -20,7 +20,8 @@ def layer_weight_bytes(split: Split, itemsize: int, linear_itemsize: float | Non
     qkv, o, up, down = (split.linear(name) for name in ("qkv", "o", model.up_layer, "down"))
     attention = qkv.n * qkv.k + o.n * o.k
     mlp = max(1, model.experts) * (up.n * up.k + down.n * down.k)
-    biases = qkv.n + up.n + o.n + down.n if model.biases else 0
+    biases = qkv.n if model.biases or model.qkv_biases else 0
+    biases += up.n + o.n + down.n if model.biases else 0
     linears = round((attention + mlp) * (linear_itemsize or itemsize))
     return linears + (model.experts * model.hidden + biases + model.layer_norm_parameters) * itemsize
 
@@ -129,7 +130,7 @@ def elementwise_bytes(split: Split, tokens: int, itemsize: int) -> int:
 
     The kernels are two norms, rotary embedding and SwiGLU. A norm reads x and the residual and writes both; rotary
     reads and writes queries, keys and values; SwiGLU reads gate and up and writes one result. TP does not cut norms.
-    Norms per head, where the model has them, read and write queries and keys.
+    Norms of queries and keys, where a model has them, read and write both once more.
     """
     model = split.model
     split.model.require_attention()

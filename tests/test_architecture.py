@@ -39,7 +39,7 @@ APART = {
     ),
     "a format that another program writes": (
         *("kernels.inspection.sass", "reports.importers.nccl_tests_output", "reports.importers.profiler.nsys"),
-        "reports.importers.aiconfigurator.tables",
+        *("reports.importers.aiconfigurator.tables", "specs.model_config"),
     ),
     "a subject of its own, and with its neighbour over the limit or a circle": (
         *("comm.point_to_point", "kernels.tuning.search", "reports.claims.bandwidth", "reports.claims.planned_steps"),

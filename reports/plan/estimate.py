@@ -41,8 +41,8 @@ KERNEL_SECONDS = Assumption(
 )
 KERNELS_PER_LAYER = 4
 """Elementwise kernels: two norms with the residual, rotary embedding, SwiGLU."""
-HEAD_NORM_KERNELS = 2
-"""Further elementwise kernels of a layer with norms on queries and keys."""
+QK_NORM_KERNELS = 2
+"""Further kernels of a layer that norms queries and keys."""
 WORKSPACE_BYTES = Assumption(
     3 * 2.0**30, 3 * 2.0**30, 3 * 2.0**30, "context, libraries' workspaces, buffers of collectives and of graphs"
 )

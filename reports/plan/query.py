@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from specs.errors import UserError
-from specs.layer import HEAD_NORMS, why_unsupported_layer
+from specs.layer import why_unplannable_layer
 from specs.models import MODELS, Model, find_model, scaled_model
 from specs.parallel import PARTITIONS, Deployment
 
@@ -109,8 +109,6 @@ best: the fastest at each message; custom: an engine's own kernel; nccl: the lib
 """
 DEFAULT_BATCHES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 MAX_GPUS = 1024
-SUPPORTED_FEATURES = (HEAD_NORMS,)
-"""Features of layers that a plan supports beyond those of a dense Llama."""
 TARGET_LATENCIES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 """Latency limits in seconds per token."""
 
@@ -120,7 +118,7 @@ class PlanQuery:
     """Question that a plan answers.
 
     Attributes:
-        model: slug of the model.
+        model: any name that `find_model` takes; the slug once the query is made.
         gpus: number of GPUs; tp x pp x replicas of every split.
         context: tokens in each sequence's cache, the new token included.
         batches: sequences in total, over all replicas.
@@ -167,8 +165,10 @@ class PlanQuery:
             raise UserError(f"--backend {self.backend!r} is unknown; choose from {', '.join(BACKENDS)}")
         if self.partition not in PARTITIONS:
             raise UserError(f"--partition {self.partition!r} is unknown; choose from {', '.join(PARTITIONS)}")
-        if reason := why_unsupported_layer(find_model(self.model), SUPPORTED_FEATURES):
-            planned = (slug for slug, one in MODELS.items() if not why_unsupported_layer(one, SUPPORTED_FEATURES))
+        model = find_model(self.model)
+        object.__setattr__(self, "model", model.slug)
+        if reason := why_unplannable_layer(model):
+            planned = (slug for slug, one in MODELS.items() if not why_unplannable_layer(one))
             raise UserError(
                 f"{reason}: mixtures of experts and other layers are out of a plan's scope; choose among "
                 f"{', '.join(planned)}"

@@ -160,8 +160,9 @@ class PartCosts:
             return
         if not rate:
             raise MissingMeasurementError(f"no memory bandwidth of {self._profile.name}: run suites/bench_ceilings.py")
+            raise MissingMeasurementError(f"no memory bandwidth of {self._profile.name}: run suites/bench_ceilings.py")
         moved = memory.elementwise_bytes(split, 1, self.residual_itemsize) * rows / rate
-        kernels = estimate.KERNELS_PER_LAYER + (estimate.HEAD_NORM_KERNELS if split.model.qk_norm else 0)
+        kernels = estimate.KERNELS_PER_LAYER + (estimate.QK_NORM_KERNELS if split.model.qk_norm else 0)
         found["elementwise"] = exact_cost(moved + kernels * estimate.KERNEL_SECONDS.value, "assumed")
 
     def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: float) -> CostByPart:

@@ -15,6 +15,7 @@ from reports.plan.planner import LatencyTarget, Plan, PlanPoint, UnplannableDepl
 from reports.plan.query import Interconnect, PlanQuery
 from reports.plan.step import ALL_REDUCE
 from specs.measurement import weakest_provenance
+from specs.models import MODELS, find_model
 from specs.parallel import Deployment
 
 # Command line that reproduces a plan.
@@ -40,7 +41,8 @@ def reproduce_command(paths: Iterable[Path], query: PlanQuery) -> str:
 def _options(query: PlanQuery) -> Iterator[str]:
     for name in PLAIN_OPTIONS:
         if (value := getattr(query, name)) != getattr(COMMAND_DEFAULTS, name):
-            yield from (f"--{name.replace('_', '-')}", str(value))
+            given = _model_option(query) if name == "model" else str(value)
+            yield from (f"--{name.replace('_', '-')}", given)
     if query.launches != COMMAND_DEFAULTS.launches:
         yield from ("--launch", query.launches[0])
     for name, option in LIST_OPTIONS.items():
@@ -49,6 +51,11 @@ def _options(query: PlanQuery) -> Iterator[str]:
     for name, option in LINK_OPTIONS.items():
         if (value := getattr(query.interconnect, name)) != getattr(Interconnect(), name):
             yield from (f"--{option}", str(value))
+
+
+def _model_option(query: PlanQuery) -> str:
+    """Return the slug of a known model, or the path of a model's file."""
+    return query.model if query.model in MODELS else find_model(query.model).source
 
 
 # Text of a plan's splits, ranges, parts and hypothetical links.

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from specs import memory
@@ -96,10 +94,16 @@ def test_quantized_linears_leave_the_rest_as_it_is():
     assert whole == 8_559_001_600 + 2_101_346_304 + 262_668_288 + 16_384
 
 
-def test_norms_per_head_read_and_write_queries_and_keys():
-    normed = Split(replace(LLAMA, qk_norm=True), tp=8)
-    more = memory.elementwise_bytes(normed, 64, 2) - memory.elementwise_bytes(Split(LLAMA, tp=8), 64, 2)
-    assert more == 64 * 2 * (8 + 1) * 128 * 2  # 8 heads of queries and one of keys
+def test_biases_of_queries_keys_and_values_are_cut():
+    row = find_model("qwen2.5-7b")
+    # 233,057,792 parameters less the norms 2·3584 and biases 36·128 = 233,046,016, over 4; biases 9·128, norms 2·3584
+    assert memory.layer_weight_bytes(Split(row, tp=4), itemsize=1) == 233_046_016 // 4 + 1152 + 7168
+
+
+def test_norms_of_queries_and_keys_move_both_once_more():
+    # per token of Qwen3-32B under TP 8: norms 8·5120; rotary 2·(8 + 2)·128; qk norm 2·(8 + 1)·128; SwiGLU 3·25600/8
+    expected = 40_960 + 2_560 + 2_304 + 9_600
+    assert memory.elementwise_bytes(Split(find_model("qwen3-32b"), tp=8), tokens=1, itemsize=1) == expected
 
 
 def test_key_value_cache_of_a_token():

@@ -120,8 +120,14 @@ def test_kv_heads_that_neither_divide_nor_are_divided_are_refused():
         Split(odd, tp=6)
 
 
-@pytest.mark.parametrize("row", MODELS.values(), ids=str)
-@pytest.mark.parametrize("tp", [1, 2, 4, 8, 16])
+def divides(row, tp):
+    """By the rule of the refusals above; the small Qwen2.5 have 2 and 4 kv_heads."""
+    return not row.heads % tp and not row.intermediate % tp and not (row.kv_heads % tp and tp % row.kv_heads)
+
+
+@pytest.mark.parametrize(
+    ("tp", "row"), [(tp, row) for tp in (1, 2, 4, 8, 16) for row in MODELS.values() if divides(row, tp)], ids=str
+)
 def test_shards_put_together_are_the_whole(row, tp):
     whole, cut = Split(row), Split(row, tp)
     for layer, shard in cut.linears.items():

@@ -19,7 +19,7 @@ from tests.suites.conftest import GOOD
         ("--tokens=1,abc", "*--tokens: 'abc' is not a whole number of at least 1"),
         ("--tokens=1,,2", "*--tokens: '1,,2' has an empty member*"),
         ("--tokens=-4", "*--tokens: '-4' is not a whole number of at least 1"),
-        ("--model=llama-3-71b", "*--model: unknown model 'llama-3-71b'; did you mean llama-3-70b?*known: *"),
+        ("--model=llama-3-70", "*--model: unknown model 'llama-3-70'; did you mean llama-3-70b?*known: *"),
         ("--layer=q_proj", "*--layer: 'q_proj' is unknown; choose from qkv, o, gate_up, *"),
         ("--context=0", "*--context: '0' is not a whole number of at least 1"),
         ("--context=8k", "*--context: '8k' is not a whole number of at least 1"),

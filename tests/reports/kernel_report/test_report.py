@@ -309,6 +309,6 @@ def test_the_command_in_its_other_forms(tmp_path, capsys):
 
 def test_an_unknown_model_is_told_with_the_nearest(capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["kernels", "any.json", "--model", "llama-3-7b"])
+        main(["kernels", "any.json", "--model", "llama-3-70"])
     assert ended.value.code == 2
-    assert "unknown model 'llama-3-7b'; did you mean" in capsys.readouterr().err
+    assert "unknown model 'llama-3-70'; did you mean" in capsys.readouterr().err

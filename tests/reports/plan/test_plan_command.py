@@ -1,9 +1,13 @@
 """`python -m reports plan` as a user calls it: what it writes, and what it refuses in one line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from reports.plan.query import PlanQuery
+from reports.plan.tables import reproduce_command
+from specs import models
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US
@@ -36,6 +40,47 @@ def refused(tmp_path, capsys):
         return said[0]
 
     return made
+
+
+@pytest.fixture
+def _forgotten(monkeypatch):
+    monkeypatch.setattr(models, "_FROM_CONFIG", {})
+
+
+def config(tmp_path, **changes):
+    """The config.json of Llama-3-70B with changes."""
+    text = {
+        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
+        "num_hidden_layers": 80, "num_key_value_heads": 8, "vocab_size": 128256, **changes,
+    }  # fmt: skip
+    (tmp_path / "mine").mkdir(exist_ok=True)
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(text))
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.3-70B-Instruct", "LLAMA-3.1-70b", None])
+def test_an_id_or_a_file_of_the_same_shapes_gives_the_same_plan(planned, tmp_path, name):
+    options = ["--batch", "64"]
+    assert planned(*options, "--model", name or config(tmp_path)) == planned(*options)
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_a_model_of_a_file_is_planned_under_its_slug_and_reproduced_by_its_path(tmp_path, capsys):
+    found = [
+        replace(one, case=replace(one.case, model="mine") if one.case.model else one.case)
+        for one in planted_parts.all_parts()
+    ]
+    path, place = planted_parts.write(tmp_path / "planted.json", found), config(tmp_path, num_hidden_layers=40)
+    assert run_reports("plan", path, "--model", place, "--context", 256, "--batch", 64) == 0
+    assert "(mine, bf16, context 256; " in capsys.readouterr().out
+    query = PlanQuery(model=str(place), gpus=8)
+    assert query.model == "mine"
+    assert reproduce_command([path], query).endswith(f"{path} --model {place / 'config.json'}")
+
+
+def test_a_file_of_a_mixture_of_experts_is_refused_with_what_is_missing(refused, tmp_path):
+    said = refused("--model", config(tmp_path, num_local_experts=8))
+    assert "config.json: not implemented: routing of tokens to experts (num_local_experts 8); dense models" in said
 
 
 def at(plan, **which):
@@ -137,7 +182,10 @@ def test_tp_over_two_nodes_of_four_adds_a_ring_between_them(planned):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model", "llama-4"], "unknown model 'llama-4'"),
+        (["--model", "llama-9"], "unknown model 'llama-9'"),
+        (["--model", "llama-4"], "model 'llama-4': not implemented: routing of tokens to experts; dense models"),
+        (["--model", "google/gemma-3-27b-it"], "'google/gemma-3-27b-it': not implemented: alternating attention"),
+        (["--model", "deepseek-ai/DeepSeek-V3"], "it has experts, attention of another kind"),
         (["--model", "qwen3-235b-a22b"], "it has experts"),
         (["--model", "llama-3-8b"], "no layer of llama-3-8b in bf16 on h200_sxm; its files have llama-3-70b"),
         (["--gpus", "0"], "--gpus 0: below 1"),

@@ -1,9 +1,13 @@
 """A step put together from planted parts, against sums worked out by hand."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
-from reports.plan.step import break_down, estimate_step
-from specs.parallel import Deployment
+from reports.plan.step import PartCosts, Variant, break_down, estimate_step
+from specs.models import find_model
+from specs.parallel import Deployment, Split
 from tests.reports.plan.planted_parts import US
 
 LINK = 450e9  # bytes a second in one direction, the H200 row's
@@ -86,3 +90,17 @@ def test_all_reduces_are_the_communication_of_tp(parts):
     found = break_down(made, laid, laid.split(made.query.truncated_model), step)
     assert found.communication_share == pytest.approx((80 * 214.8 + 5.4) / (80 * 306.0 + 46.4))
     assert found.bubble_share == 0
+
+
+def test_norms_of_queries_and_keys_cost_two_kernels_and_their_bytes():
+    def elementwise(model):
+        made = object.__new__(PartCosts)
+        made.variant, made._profile = Variant("vllm"), SimpleNamespace(read_bytes_per_second=4.8e12, itemsize=2)
+        found = {}
+        made._add_elementwise(found, Split(model, 8), 64)
+        return found["elementwise"].seconds / US
+
+    model = find_model("qwen3-32b")
+    # q and k of a rank read and written: 2·(8 + 1)·128 values of 2 bytes, 64 rows; two kernels of 2 us
+    more = elementwise(model) - elementwise(replace(model, qk_norm=False))
+    assert more == pytest.approx(2 * 2 + 64 * 2 * 2304 / 4.8e12 / US)
