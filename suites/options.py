@@ -28,7 +28,7 @@ KNOWN_IMPLEMENTATIONS = tuple(
 )
 
 LIST_OPTIONS = {
-    "--model": "models, by slug (llama-3-70b, …)",
+    "--model": "models: a slug (llama-3-70b, …), an id of Hugging Face, or the path of a config.json",
     "--layer": f"linears and other parts of a layer: {', '.join(KNOWN_LAYERS)} (up where ungated)",
     "--tp": "tensor-parallel degrees",
     "--pp": "pipeline-parallel degrees; a stage's linears are not cut by it",

@@ -23,6 +23,7 @@ from kernels.timing.device import current_device
 from kernels.timing.host import gc_disabled
 from specs.journal import TIMED_RANGE, WARM_UP_RANGE
 from specs.layer import HEAD_SHARE, LAYER_SHARE, SHARE_PARTS
+from specs.models import Model, remember_model
 from specs.parallel import Deployment, RankPosition
 from suites import nvtx
 from suites.decoder import model, workload
@@ -231,7 +232,10 @@ def _without(tensors: Tensors, names: Iterable[str]) -> Tensors:
 
 @dataclass(frozen=True)
 class ModelRunConfig:
-    """Configuration of a run, in terms of `specs.parallel` and `decoder.workload`."""
+    """Configuration of a run, in terms of `specs.parallel` and `decoder.workload`.
+
+    `shapes` are the fields of a model that was read from a file.
+    """
 
     deployment: Mapping[str, Any]
     model: str
@@ -242,6 +246,7 @@ class ModelRunConfig:
     dtype: str
     implementation: str
     backend: str
+    shapes: Mapping[str, Any] | None = None
 
     @cached_property
     def parsed_deployment(self) -> Deployment:
@@ -251,6 +256,8 @@ class ModelRunConfig:
     @cached_property
     def part(self) -> StepWorkload:
         """Workload of the step."""
+        if self.shapes:
+            remember_model(Model(**self.shapes))
         return StepWorkload(self.model, self.layers, self.tokens, self.batch, self.context)
 
 

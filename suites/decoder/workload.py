@@ -1,8 +1,8 @@
 """Workload of a whole model's step: memory of a rank, layers that fit, and work."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 from comm.backend import World
 from kernels.decoder_layer import layer_kernel
@@ -10,7 +10,7 @@ from kernels.timing.device import Device, format_gib
 from specs import memory, traffic
 from specs.layer import layer_shape
 from specs.measurement import is_decode
-from specs.models import MODELS, Model, scaled_model
+from specs.models import MODELS, Model, find_model, scaled_model
 from specs.parallel import Deployment, Split
 from specs.roofline import Work
 from specs.units import ITEMSIZE
@@ -47,7 +47,12 @@ class StepWorkload(NamedTuple):
     @property
     def full_model(self) -> Model:
         """Model with all its layers."""
-        return MODELS[self.model]
+        return find_model(self.model)
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields for ranks, with all shapes of a model that their processes cannot know by its slug."""
+        shapes = {} if self.model in MODELS else {"shapes": asdict(self.full_model)}
+        return self._asdict() | shapes
 
     @property
     def scaled_model(self) -> Model:

@@ -24,7 +24,7 @@ from kernels.timing.host import MAX_ROUNDS, contention, cpu_seconds
 from specs import statistics, traffic
 from specs.errors import UserError
 from specs.measurement import Case, Measurement
-from specs.models import MODELS
+from specs.models import find_model
 from specs.parallel import Split
 from specs.units import ITEMSIZE, format_bytes
 from suites.axes import DEFAULT_MODELS as AXES_MODELS
@@ -58,7 +58,7 @@ class ModelMessage(NamedTuple):
     @property
     def elements(self) -> int:
         """Elements of the message: tokens x hidden, doubled with the residual."""
-        return self.tokens * MODELS[self.model].hidden * (2 if self.content == HIDDEN_AND_RESIDUAL else 1)
+        return self.tokens * find_model(self.model).hidden * (2 if self.content == HIDDEN_AND_RESIDUAL else 1)
 
 
 @dataclass(kw_only=True)
@@ -111,7 +111,7 @@ def plan_collective_case(
 ) -> CollectiveCaseState:
     """Plan the case of a collective at one message size."""
     backend = BACKENDS[how.implementation]
-    row = MODELS[part.model].hidden if part else 1
+    row = find_model(part.model).hidden if part else 1
     elements = message_bytes // ITEMSIZE[how.dtype]
     pair = (source, target) if collective.pair else None
     case = Case(
@@ -150,7 +150,7 @@ def _why_not_split(part: ModelMessage | None) -> str | None:
     """Return why the model cannot be split over these ranks, or None."""
     try:
         if part:
-            Split(MODELS[part.model], part.tp, part.pp)
+            Split(find_model(part.model), part.tp, part.pp)
     except UserError as error:
         return str(error)
     return None

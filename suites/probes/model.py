@@ -251,7 +251,7 @@ class StepCaseState(CaseState):
         """Task that ranks run, for JSON."""
         return {
             "deployment": asdict(self.deployment),
-            **self.part._asdict(),
+            **self.part.to_json(),
             "dtype": self.case.dtype,
             "implementation": self.case.implementation,
             "backend": self.case.backend,

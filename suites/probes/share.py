@@ -148,7 +148,7 @@ class ShareCaseState(CaseState):
         return {
             "ranks": self.share.ranks,
             "deployment": asdict(self.deployment),
-            **self.share.step._asdict(),
+            **self.share.step.to_json(),
             "dtype": self.case.dtype,
             "implementation": self.case.implementation,
             "backend": self.backend,

@@ -1,5 +1,6 @@
 """The suite on whole layers: what it asks for, that a timeline shows the parts, and that its file makes a ledger."""
 
+import json
 import re
 from collections import Counter
 from contextlib import contextmanager
@@ -101,3 +102,11 @@ def test_a_run_closes_the_ledger_of_its_layers_and_a_timeline_shows_their_parts(
     steps = ["norm", "qkv", "rotary", "attention", "o", "norm", "gate_up", "swiglu", "down"]
     assert marked[first - 2 : first + 10] == ["warm-up", "call", *steps, "timed"]
     assert marked.count("rotary") == 1, "in the first visit, outside the samples"
+
+
+def test_a_model_is_taken_from_a_file(run, tmp_path):
+    shapes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "num_hidden_layers": 4}
+    more = {"model_type": "llama", "num_key_value_heads": 4, "vocab_size": 1024, "_name_or_path": "lab/Suite-Mini"}
+    (tmp_path / "config.json").write_text(json.dumps(shapes | more))
+    cases = listed(run("--list", "--model", str(tmp_path), "--tp", "2", "--layer", "norm", "--impl", "torch"))
+    assert {case.partition("-1tok")[0].split("-tp")[0] for _, case in cases} == {"suite-mini"}

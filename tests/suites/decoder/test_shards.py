@@ -1,13 +1,19 @@
 """Shards of a model put together are the model, whatever its width."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kernels.decoder_layer import part_names
+from specs import models
 from specs.models import MODELS, scaled_model
 from specs.parallel import Split
 from suites.decoder import model
 from suites.decoder.model import ModelShard
+from suites.decoder.worker import ModelRunConfig
+from suites.decoder.workload import StepWorkload
 
 CPU = torch.device("cpu")
 TINY = MODELS["tiny"]
@@ -90,3 +96,13 @@ def test_neighbouring_sequences_differ_and_repeat_after_the_period():
     assert len(torch.unique(ids, dim=0)) == model.DISTINCT_SEQUENCES
     assert ids.min() >= 0
     assert ids.max() < 4096
+
+
+def test_a_rank_learns_the_shapes_of_a_model_from_a_file(monkeypatch):
+    mine = replace(TINY, slug="mine", layers=6)
+    monkeypatch.setattr(models, "_FROM_CONFIG", {"mine": mine})
+    told = json.loads(json.dumps(StepWorkload("mine", 4, 2, 2, 16).to_json()))
+    assert "shapes" not in StepWorkload("tiny", 4, 2, 2, 16).to_json()
+    monkeypatch.setattr(models, "_FROM_CONFIG", {})
+    how = {"deployment": {"tp": 1}, "dtype": "bf16", "implementation": "torch", "backend": "gloo"}
+    assert ModelRunConfig(**how, **told).part.full_model == mine
