@@ -129,7 +129,9 @@ def _ledger(
 @app.command("plan")
 def _plan(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of one GPU, own or imported.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="Dense model.")] = "llama-3-70b",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="Dense model: slug, Hugging Face id, or a config.json.")
+    ] = "llama-3-70b",
     gpus: Annotated[int, typer.Option(metavar="N", help="GPUs in all: tp x pp x replicas.")] = 8,
     context: Annotated[int, typer.Option(metavar="TOKENS", help="In each sequence's cache.")] = 2048,
     batch: Annotated[str | None, typer.Option(metavar="1,8", help="Sequences over all replicas.")] = None,
@@ -223,9 +225,9 @@ app.add_typer(importers, name="import")
 
 @importers.command("aiconfigurator")
 def _aiconfigurator(
-    system: Annotated[str, typer.Option(metavar="NAME", help="As the package names it: h200_sxm, b200_sxm, …")],
+    system: Annotated[str, typer.Option(metavar="NAME", help="As the package names it, or its GPU: h200_sxm, B200, …")],
     to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
-    model: Annotated[str, typer.Option(metavar="A,B", help="Models whose shards to take.")] = ",".join(DEFAULT_MODELS),
+    model: Annotated[str, typer.Option(metavar="A,B", help="Models, as for plan.")] = ",".join(DEFAULT_MODELS),
     tp: Annotated[str, typer.Option(metavar="1,2", help="Widths of tensor parallelism.")] = ",".join(
         map(str, DEFAULT_WIDTHS)
     ),

@@ -5,6 +5,7 @@ printed with 2:4 sparsity: dense is half. NVLink and PCIe are printed as the sum
 half. A consumer card's peak is printed with accumulation in fp16: in fp32 it is half.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -281,13 +282,67 @@ GPUS: dict[str, Gpu] = {row.slug: row for row in _ROWS}
 """All GPUs by slug."""
 
 
-def find_gpu(slug: str) -> Gpu:
-    """Return the GPU called `slug`.
+# Names of GPUs as they are typed: slugs, device names, and names in prose.
+
+_VENDOR_WORDS = frozenset({"nvidia", "amd", "instinct", "tesla", "geforce", "gpu"})
+_FURTHER_WORDS = {"h200_sxm": {"hbm3e"}, "gb200": {"nvl72"}, "gb300": {"nvl72"}}
+"""Words that datasheets add to the name of a part."""
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name without the vendor's; `80 GB` is one word, and `h100sxm5` two."""
+    joined = re.sub(r"(\d)\s*gi?b\b", r"\1gb", name.lower().replace("_", " "))
+    apart = re.sub(r"(sxm\d?|pcie)", r" \1 ", joined)
+    return [
+        re.sub(r"sxm\d", "sxm", word) for word in re.split(r"[^a-z0-9]+", apart) if word and word not in _VENDOR_WORDS
+    ]
+
+
+def _series(row: Gpu) -> str:
+    """Return the words that all parts of a series share, as one: h100, rtxpro6000."""
+    return "".join(word for word in _words(row.slug) if not re.fullmatch(r"sxm|pcie|server|\d+gb", word))
+
+
+def _part_words(row: Gpu) -> set[str]:
+    """Return the words that may follow the series in a name of this part."""
+    words = {word for name in (row.slug, *row.names) for word in _words(name)}
+    return words | {f"{row.hbm_bytes / 1e9:.0f}gb"} | _FURTHER_WORDS.get(row.slug, set())
+
+
+def match_gpu(name: str) -> Gpu | None:
+    """Return the GPU that `name` stands for; None where a word of it belongs to no known part.
+
+    A name may be a slug, a device name, or words such as `H100 SXM5` or `NVIDIA A100 80GB PCIe`, in any case. A name
+    that several parts share stands for the first of them in `GPUS`: SXM before PCIe, and the larger memory before the
+    smaller. So `H100` is h100_sxm, `A100` is a100_sxm with 80 GB, and `RTX PRO 6000` is the server edition.
+    """
+    if row := GPUS.get(name) or recognise_gpu(name):
+        return row
+    words = _words(name)
+    for count in range(1, len(words) + 1):
+        series, rest = "".join(words[:count]), set(words[count:])
+        for row in GPUS.values():
+            if series == _series(row) and rest <= _part_words(row):
+                return row
+    return None
+
+
+def find_gpu(name: str) -> Gpu:
+    """Return the GPU that `name` stands for, by the rules of `match_gpu`.
+
+    The message suggests no GPU, because names that differ by a letter are different parts: L4 and L40S, B200 and GB200.
 
     Raises:
         UserError: no such GPU.
     """
-    return find(GPUS, slug, "GPU")
+    row = match_gpu(name)
+    return find(GPUS, row.slug if row else name, "GPU", distinct=str)
+
+
+def device_name(name: str) -> str:
+    """Return the device name of the GPU that `name` stands for; a name of no known GPU stays as it is."""
+    row = match_gpu(name)
+    return name if row is None or name in row.names else row.names[0]
 
 
 def recognise_gpu(device_name: str, memory_bytes: int | None = None) -> Gpu | None:

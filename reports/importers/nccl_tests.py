@@ -20,7 +20,7 @@ from reports.importers.nccl_tests_output import (
 )
 from specs import traffic
 from specs.errors import UserError, find
-from specs.gpus import GPUS, recognise_gpu
+from specs.gpus import device_name, recognise_gpu
 from specs.measurement import SCHEMA, Case, Measurement
 
 # Consistency of a row: size, count, time and both bandwidths state the same in several units.
@@ -306,7 +306,7 @@ def _machine(runs: Sequence[tuple[Path, NcclTestsRun]], gpu: str | None) -> resu
             if left != right:
                 raise UserError(f"{path}: {what} is {right}, and {left} in {first}; import them into a file each")
     if gpu:
-        given = GPUS[gpu].names[0] if gpu in GPUS else gpu
+        given = device_name(gpu)
         if recognise_gpu(found) and given != found:
             raise UserError(f"{first}: names its GPU, {found}, where --gpu says {given}; leave --gpu out")
         found = given

@@ -1,7 +1,7 @@
 import pytest
 
 from specs.errors import UserError
-from specs.gpus import GPUS, find_gpu, recognise_gpu
+from specs.gpus import GPUS, device_name, find_gpu, match_gpu, recognise_gpu
 from specs.units import ITEMSIZE
 
 
@@ -121,6 +121,67 @@ def test_a_row_is_plausible(row):
     assert hash(row)
 
 
-def test_an_unknown_gpu_is_refused_with_a_suggestion():
-    with pytest.raises(UserError, match=r"unknown GPU 'h200'; did you mean h200_sxm\? known: v100_sxm"):
-        find_gpu("h200")
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("H100", "h100_sxm"),
+        ("h100", "h100_sxm"),
+        ("H100 SXM5", "h100_sxm"),
+        ("H100-SXM", "h100_sxm"),
+        ("h100sxm5", "h100_sxm"),
+        ("H100-SXM5-80GB", "h100_sxm"),
+        ("NVIDIA H100 80GB HBM3", "h100_sxm"),
+        ("H100 PCIe", "h100_pcie"),
+        ("h200", "h200_sxm"),
+        ("H200 141 GB HBM3e", "h200_sxm"),
+        ("B200", "b200_sxm"),
+        ("GB200", "gb200"),
+        ("GB200 NVL72", "gb200"),
+        ("L4", "l4"),
+        ("L40S", "l40s"),
+        ("A100", "a100_sxm"),  # 80 GB before 40 GB, SXM before PCIe
+        ("A100 80GB", "a100_sxm"),
+        ("A100 40 GB", "a100_sxm_40gb"),
+        ("a100 pcie", "a100_pcie"),
+        ("A100-SXM4-40GB", "a100_sxm_40gb"),
+        ("RTX PRO 6000", "rtx_pro_6000_server"),
+        ("RTX4090", "rtx_4090"),
+        ("MI300X", "mi300x"),
+    ],
+)
+def test_a_gpu_is_found_by_the_names_that_people_type(name, slug):
+    assert match_gpu(name) is find_gpu(name) is GPUS[slug]
+
+
+@pytest.mark.parametrize("row", GPUS.values(), ids=str)
+def test_every_slug_and_device_name_finds_its_own_row_in_any_case(row):
+    for name in (row.slug, row.slug.upper(), *row.names, *(name.lower() for name in row.names)):
+        assert find_gpu(name) is row
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gb200_sxm", "l40", "h20", "h100_nvl", "H100 NVL", "GH200", "A100-PCIE-40GB", "V100 16GB", "H100 PCIe SXM"),
+        *(
+            "RTX PRO 6000 Workstation",
+            "RTX 4090 D",
+            "MI300A",
+            "H200 MIG 1g.18gb",
+            "h10_sxm",
+            "b100",
+            "80GB",
+            "nvidia",
+            "",
+        ),
+    ],
+)
+def test_another_part_is_neither_found_nor_suggested(name):
+    with pytest.raises(UserError, match=r"unknown GPU '.*'; known: v100_sxm, .*mi300x$"):
+        find_gpu(name)
+
+
+def test_an_importer_takes_a_slug_a_short_name_or_an_unknown_device():
+    assert device_name("h200_sxm") == device_name("H200") == "NVIDIA H200"
+    assert device_name("A100-SXM4-80GB") == "A100-SXM4-80GB"  # as that device itself reports
+    assert device_name("NVIDIA H100 NVL") == "NVIDIA H100 NVL"

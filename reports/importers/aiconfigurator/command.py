@@ -78,6 +78,8 @@ DEFAULT_WIDTHS = (1, 2, 4, 8)
 class ImportOptions:
     """Selection from the tables: shards of `models` under TP `widths`, in `dtypes`.
 
+    Models are given by any name that `find_model` takes, and kept by slug.
+
     Raises:
         UserError: an unknown model or format, or a width that divides none of the models.
     """
@@ -89,6 +91,7 @@ class ImportOptions:
     def __post_init__(self) -> None:
         for dtype in self.dtypes:
             find(TABLE_FORMATS, dtype, "number format")
+        object.__setattr__(self, "models", tuple(dict.fromkeys(find_model(name).slug for name in self.models)))
         self.splits()
 
     def splits(self) -> list[Split]:
@@ -117,6 +120,7 @@ def result_text(package: TablePackage, system: str, options: ImportOptions) -> t
         UserError: the system is unknown, or its tables cannot be used.
     """
     folder, gpu = package.system(system)
+    system = gpu.slug
     imported = import_points(folder, gpu, options)
     if not any(one.case.op != "all_reduce" and one.case.dtype in options.dtypes for one in imported.measurements):
         raise UserError(
@@ -200,9 +204,9 @@ def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtype
     """Write the result file of a system; return a message for the user.
 
     Args:
-        system: name of the system in the package.
+        system: name of the system in the package, or of its GPU.
         to: result file to write.
-        models: comma list of slugs.
+        models: comma list of names that `find_model` takes.
         widths: comma list of TP.
         dtypes: comma list of number formats.
 
@@ -210,12 +214,13 @@ def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtype
         UserError: the package, the system or an option is unknown, or the file cannot be written.
     """
     found = package.find_package()
-    found.system(system)
+    system = found.system(system)[1].slug
     for option, given in (("--model", models), ("--tp", widths), ("--dtype", dtypes)):
         if not _list(given):
             raise UserError(f"{option} {given!r}: names none; leave the option out for the usual ones")
     wanted = ImportOptions(_list(models), tuple(_width(text) for text in _list(widths)), _list(dtypes))
-    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{wanted}"
+    shapes = [find_model(slug) for slug in wanted.models]
+    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{wanted}\n{shapes}"
     try:
         content, summary, kept = fetch_cached(key, lambda: result_text(found, system, wanted))
     except ImportError as error:

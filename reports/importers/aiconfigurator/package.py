@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from specs.errors import UserError, find
-from specs.gpus import GPUS, Gpu
+from specs.gpus import GPUS, Gpu, match_gpu
 
 # Number formats: names in the tables, and our names.
 
@@ -98,6 +98,9 @@ class TablePackage:
     def system(self, name: str) -> tuple[Path, Gpu]:
         """Return the folder of a system's tables, and its GPU's datasheet row.
 
+        Args:
+            name: the package's name of the system, or any name that `find_gpu` takes for its GPU.
+
         Raises:
             UserError: the system is unknown, or specs/gpus.py has no row for its GPU.
         """
@@ -108,7 +111,8 @@ class TablePackage:
                 f"system {name!r}: has tables, but specs/gpus.py has no row for its GPU to check them against; "
                 f"add one, or choose among {', '.join(known)}"
             )
-        return find(known, name, "system"), GPUS[name]
+        slug = gpu.slug if (gpu := match_gpu(name)) else name
+        return find(known, slug, "system", distinct=str), GPUS[slug]
 
 
 def find_package() -> TablePackage:

@@ -19,7 +19,7 @@ from reports.output import Block, Column, Facts, Format, Table
 from reports.results import ResultFile
 from specs import layer, measurement, privacy
 from specs.errors import UserError
-from specs.gpus import GPUS
+from specs.gpus import device_name
 from specs.measurement import SCHEMA, Case, Measurement
 
 # Facts that the profiled run's result file has and a profile lacks: operations, shapes, bytes, versions.
@@ -377,7 +377,7 @@ def import_ncu(path: Path, to: Path, run: Path | None, gpu: str | None, format: 
     """
     profile = profiler_profile.read_ncu_csv(path)
     if gpu:
-        given = GPUS[gpu].names[0] if gpu in GPUS else gpu
+        given = device_name(gpu)
         if (found := profile.gpu.get("gpu")) and found != given:
             raise UserError(f"{path}: names its GPU, {found}, where --gpu says {given}; leave --gpu out")
         profile = replace(profile, gpu=profile.gpu | {"gpu": given})

@@ -191,9 +191,23 @@ def test_a_wrong_option(run, tmp_path, options, said):
     assert said in refused(run(*options), tmp_path)
 
 
-def test_an_unknown_system_gets_a_suggestion(run, tmp_path):
-    said = refused(run(system="h200"), tmp_path)
-    assert "unknown system 'h200'; did you mean h200_sxm? known: h200_sxm\n" in said
+def test_an_unknown_system_gets_no_suggestion_of_another_gpu(run, tmp_path):
+    said = refused(run(system="h20"), tmp_path)
+    assert "unknown system 'h20'; known: h200_sxm\n" in said
+
+
+@pytest.mark.parametrize("system", ["h200", "NVIDIA H200", "H200 SXM"])
+def test_a_system_is_found_by_the_name_of_its_gpu(run, system):
+    to, code, _, _ = run(system=system)
+    assert code == 0
+    assert results.load(to).machine["system"] == "h200_sxm"
+
+
+def test_a_model_is_taken_by_its_id_and_kept_by_its_slug(run):
+    to, code, _, _ = run("--model", "meta-llama/Llama-3.1-70B-Instruct,llama-3-70b")
+    assert code == 0
+    file = results.load(to)
+    assert {one.case.model for one in file.measurements if one.case.model} == {"llama-3-70b"}
 
 
 def test_a_system_whose_gpu_has_no_row(run, tmp_path):
