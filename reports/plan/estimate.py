@@ -255,11 +255,17 @@ def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> C
 
 
 def fastest_curve(points: Iterable[tuple[int, Cost]]) -> CostCurve | None:
-    """Curve of the least cost at each size; None without points."""
+    """Curve of the least cost at each size; None without points.
+
+    Engines pad a call where a larger one is faster, so no size costs more than a larger one.
+    """
     found: dict[int, Cost] = {}
     for size, one in points:
         if size not in found or one.seconds < found[size].seconds:
             found[size] = one
+    for larger, size in pairwise(sorted(found, reverse=True)):
+        if found[larger].seconds < found[size].seconds:
+            found[size] = found[larger]
     return CostCurve(found) if found else None
 
 

@@ -32,6 +32,11 @@ DATASHEET = {
 }
 
 
+def pad(points):
+    """The least of a size's own time and of all larger sizes' times."""
+    return [(size, min(seconds for _, seconds in points[place:])) for place, (size, _) in enumerate(points)]
+
+
 @cache
 class PublishedPoints:
     """The published points of one file, read once: {what: {tokens, sequences or bytes: seconds}}."""
@@ -58,7 +63,7 @@ class PublishedPoints:
                 continue
             points = self.points.setdefault(key, {})
             points[at] = min(seconds, points.get(at, inf))  # of several attention kernels the fastest
-        self.points = {key: sorted(points.items()) for key, points in self.points.items()}
+        self.points = {key: pad(sorted(points.items())) for key, points in self.points.items()}
         self.frameworks = sorted({framework for framework, _, layer in self.points if layer == "qkv"})
 
     def line(self, key, x):

@@ -44,6 +44,12 @@ def test_of_two_kernels_the_faster_counts_and_none_makes_no_curve():
     assert fastest_curve([]) is None
 
 
+def test_no_size_costs_more_than_a_larger_one():
+    found = fastest_curve((size, planted_cost(seconds)) for size, seconds in ((1, 2.0), (4, 5.0), (8, 3.0), (16, 4.0)))
+    assert [found.at(size).seconds for size in (1, 4, 8, 16)] == [2.0, 3.0, 3.0, 4.0]
+    assert found.at(4).cases == ("case 3.0",)
+
+
 def test_a_measurement_counts_with_its_mean_and_the_interval_between_its_passes():
     # pass means 1 and 3: mean 2; t(0.975, 1) = 12.706, s = sqrt 2, half = 12.706 x sqrt(2) / sqrt(2)
     found = measured_cost(planted.measured(planted.case(), [(1.0, 1.0), (3.0, 3.0)]))
