@@ -26,6 +26,7 @@ from reports.ledger.report import ledger
 from reports.output import Format
 from reports.plan.query import BACKENDS, DEFAULT_BATCHES, TARGET_LATENCIES, Interconnect, PlanQuery
 from reports.plan.report import LAUNCH_MODES, parse_launches, parse_numbers, parse_whole_numbers, write_plan
+from reports.score.report import ScoreGateError, score
 from reports.show import show
 from specs.errors import UserError
 from specs.parallel import PARTITIONS
@@ -210,6 +211,26 @@ def _claims(
     write_claims(paths or [], gates or [], format, to, every=every)
 
 
+@app.command("score")
+def _score(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="CSV", help="Served runs; else those of aiconfigurator-core.")
+    ] = None,
+    rival: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Another planner's predictions: id, aic_tpot_ms, aic_ttft_ms.")
+    ] = None,
+    fail_above: Annotated[
+        str | None, typer.Option(metavar="6%", help="Exit 1 where the median TPOT error of held-out runs is larger.")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit the constants on calibration runs; write them.")] = False,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+    to: OutputOption = None,
+) -> None:
+    """Compare the planner's TPOT and TTFT with those of real served runs."""
+    limit = parse_threshold(fail_above, "--fail-above") if fail_above is not None else None
+    score(path, rival, format, to, fail_above=limit, refit=refit)
+
+
 @app.command("recover")
 def _recover(
     journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="<result>.json.journal.jsonl of the run.")],
@@ -278,7 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except GateError as error:
+    except (GateError, ScoreGateError) as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
 

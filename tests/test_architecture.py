@@ -21,7 +21,7 @@ MOST_LINES = 600
 APART = {
     "a verb of the command line": (
         *("kernels.inspection.report", "kernels.tuning.tune", "reports.archive.index", "reports.compare.command"),
-        *("reports.html.command", "reports.importers.aiconfigurator.command", "reports.importers.nccl_tests"),
+        *("reports.html.command", "reports.importers.nccl_tests", "reports.score.report"),
         *("reports.importers.profiler.report", "reports.kernel_report.report", "suites.doctor", "suites.overhead"),
     ),
     "a kernel, or a library that carries messages": (
@@ -45,7 +45,8 @@ APART = {
         *("comm.point_to_point", "kernels.tuning.search", "reports.claims.bandwidth", "reports.claims.planned_steps"),
         *("reports.importers.profiler.times", "reports.kernel_report.points", "reports.tp_vs_pp.validation"),
         *("suites.bench_linears", "suites.decoder.pipeline", "suites.decoder.worker", "suites.probes.ledger"),
-        *("reports.plan.cost", "suites.clock", "suites.runner", "suites.session", "suites.workers.remote"),
+        *("reports.plan.cost", "reports.score.fit", "suites.clock", "suites.runner", "suites.session"),
+        "suites.workers.remote",
     ),
 }
 """Modules that a single module imports, by the reason for which they stand apart."""

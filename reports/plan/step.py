@@ -61,7 +61,7 @@ class PartCosts:
 
     def __init__(self, profile: HardwareProfile, query: PlanQuery, variant: Variant) -> None:
         self.query, self.variant = query, variant
-        self._profile = profile
+        self.profile = profile
         self._compute_costs = ComputeCosts(profile, query, variant.implementation)
         self.comm_costs = CommCosts(profile, query, variant.implementation)
         self.residual_itemsize = profile.residual_itemsize
@@ -155,12 +155,11 @@ class PartCosts:
 
         Their range comes from another variant, which omits these kernels.
         """
-        rate = self._profile.read_bytes_per_second
+        rate = self.profile.read_bytes_per_second
         if not self.variant.elementwise:
             return
         if not rate:
-            raise MissingMeasurementError(f"no memory bandwidth of {self._profile.name}: run suites/bench_ceilings.py")
-            raise MissingMeasurementError(f"no memory bandwidth of {self._profile.name}: run suites/bench_ceilings.py")
+            raise MissingMeasurementError(f"no memory bandwidth of {self.profile.name}: run suites/bench_ceilings.py")
         moved = memory.elementwise_bytes(split, 1, self.residual_itemsize) * rows / rate
         kernels = estimate.KERNELS_PER_LAYER + (estimate.QK_NORM_KERNELS if split.model.qk_norm else 0)
         found["elementwise"] = exact_cost(moved + kernels * estimate.KERNEL_SECONDS.value, "assumed")

@@ -1,0 +1,1 @@
+"""The planner scored against served runs: prediction, fit of constants, tables."""

@@ -1,0 +1,118 @@
+"""A served load worked out by hand from planted parts, and the constants that are chosen for it."""
+
+import pytest
+
+from reports.plan import serving
+from reports.plan.serving import (
+    NO_CONSTANTS,
+    ServedLoad,
+    ServingConstants,
+    find_constants,
+    step_features,
+    tpot_seconds,
+    ttft_seconds,
+    unlikeness,
+)
+from reports.plan.step import max_sequences
+from specs.parallel import Deployment
+from tests.reports.plan import planted_parts
+from tests.reports.plan.planted_parts import US
+
+LOAD = ServedLoad(isl=256, osl=512, concurrency=64)
+
+
+@pytest.fixture
+def found(parts):
+    """A step of 64 sequences beside a prompt of 256 tokens, under TP 8."""
+    prompts = [planted_parts.attention(8, 1, n, 28 * n / 256 * US, phase="prefill") for n in (256, 1024)]
+    return step_features(parts([*planted_parts.all_parts(), *prompts]), Deployment(8), LOAD)
+
+
+def test_a_step_and_its_prompt_are_sums_of_planted_parts(parts, found):
+    # linears 4 x (80 + 0.8 x 64) / 8 = 65.6 us a layer; attention 25.6 and two all-reduces of 107.4 beside them
+    assert found.linears == pytest.approx(80 * 65.6 * US)
+    head = parts().head(8, 64, 8).seconds
+    assert found.decode == pytest.approx(80 * (25.6 + 214.8) * US + head)
+    # 256 rows more: linears 4 x 0.8 x 256 / 8 = 102.4, the prompt 28, all-reduces 2 x 256 x 8192 x 2 / 10240 = 819.2
+    assert found.prompt == pytest.approx(80 * (102.4 + 28 + 819.2) * US)
+    assert (found.prompts, found.waiting, found.layers, found.sequences) == (64 / 512, 64 / 20, 80, 64)
+    assert found.all_reduces == pytest.approx(160 * 7 / 8)
+
+
+def test_without_constants_tpot_is_the_step_and_its_share_of_prompts(found):
+    assert tpot_seconds(found, NO_CONSTANTS) == pytest.approx(found.decode + found.linears + found.prompt / 8)
+    step = found.decode + found.linears
+    assert ttft_seconds(found, NO_CONSTANTS) == pytest.approx(step + found.prompt + 3.2 * found.prompt)
+
+
+def test_every_constant_counts_once(found):
+    constants = ServingConstants(
+        host=1e-3, host_per_sequence=1e-5, skew=2e-6, prompt_launch=1e-5, prompt_factor=1.5, linear_factor=0.5,
+        first=0.1, first_steps=2, first_waiting=3,
+    )  # fmt: skip
+    prompt = 1.5 * found.prompt + 80e-5
+    step = found.decode + 0.5 * found.linears + 1e-3 + 64e-5 + 140 * 2e-6
+    assert tpot_seconds(found, constants) == pytest.approx(step + prompt / 8)
+    assert ttft_seconds(found, constants) == pytest.approx(0.1 + 2 * (step + prompt) + 9.6 * prompt)
+
+
+def test_an_engine_that_reads_prompts_first_waits_for_half_a_wave(parts):
+    theirs = [
+        *planted_parts.all_parts("sglang"),
+        *(planted_parts.attention(8, 1, n, n * US, "sglang", phase="prefill") for n in (256, 1024, 4096)),
+    ]
+    # 64 prompts of 2048 tokens, four a step of 8192: a token waits for 30 of 64, a first token for 34
+    found = step_features(parts(theirs, implementation="sglang"), Deployment(8), ServedLoad(2048, 512, 64))
+    assert found.prompts == pytest.approx(30 / 512)
+    assert found.waiting == 34
+    # as many prompts as a step takes: no token waits for another's prompt
+    found = step_features(parts(theirs, implementation="sglang"), Deployment(8), ServedLoad(256, 512, 32))
+    assert found.prompts == 0
+
+
+def test_sequences_beyond_memory_are_in_no_step(parts):
+    prompts = [planted_parts.attention(1, 1, n, n * US, phase="prefill") for n in (256, 1024)]
+    one = parts([*planted_parts.all_parts(), *prompts], layers=40)
+    # half the model takes 70 of 141 GB on one GPU; a sequence of context 256 has 40 x 4096 x 256 bytes
+    most = max_sequences(Deployment(1), one.query, one.profile)
+    assert 400 < most < 1700
+    assert step_features(one, Deployment(1), ServedLoad(256, 512, 4096)).sequences == most
+
+
+def test_constants_of_the_group_itself_come_first(monkeypatch):
+    def group(engine, gpu, dtype, host):
+        return {
+            "engine": engine,
+            "gpu": gpu,
+            "dtype": dtype,
+            "constants": {"host": host},
+            "tpot_range": 0.1,
+            "ttft_range": 0.3,
+        }
+
+    record = {
+        "groups": [
+            group("vllm", "h100_sxm", "bf16", 1.0),
+            group("vllm", "h100_sxm", "fp8", 2.0),
+            group("vllm", "b200_sxm", "fp8", 3.0),
+            group("sglang", "h100_sxm", "bf16", 4.0),
+        ],
+        "elsewhere": {"tpot_range": 0.25, "ttft_range": 0.6},
+    }
+    monkeypatch.setattr(serving, "read_fitted", lambda: record)
+    found = find_constants("vllm", "h100_sxm", "fp8")
+    assert (found.constants.host, found.own, found.tpot_range) == (2.0, True, 0.1)
+    for asked, host in (
+        (("vllm", "b200_sxm", "nvfp4"), 3.0),
+        (("vllm", "l40s", "bf16"), 1.0),
+        (("sglang", "h200_sxm", "fp8-block"), 4.0),
+    ):
+        found = find_constants(*asked)
+        assert (found.constants.host, found.own, found.tpot_range, found.ttft_range) == (host, False, 0.25, 0.6)
+
+
+def test_the_engine_counts_more_than_the_gpu_and_the_gpu_more_than_the_format():
+    asked = ("vllm", "h100_sxm", "bf16")
+    assert unlikeness(asked, asked) == 0
+    assert unlikeness(asked, ("vllm", "h100_sxm", "x")) < unlikeness(asked, ("vllm", "x", "bf16"))
+    assert unlikeness(asked, ("vllm", "x", "x")) < unlikeness(asked, ("x", "h100_sxm", "bf16"))

@@ -1,0 +1,129 @@
+"""`score` on planted runs: tables, JSON, a rival, and the gate."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from reports.output import Format
+from reports.plan import serving
+from reports.score import report
+from reports.score.fit import fitted_record
+from reports.score.report import (
+    ScoredRun,
+    ScoreGateError,
+    calibrate_rival,
+    errors_of,
+    rank_deployments,
+    read_rival,
+    score,
+    score_runs,
+)
+from reports.score.runs import ComputedRun
+from specs.errors import UserError
+from tests.reports.score import planted_runs
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Planted runs in the place of the package's, with constants fitted on them."""
+    found = planted_runs.computed_runs()
+    record = fitted_record(found, "planted runs")
+    monkeypatch.setattr(serving, "read_fitted", lambda: record)
+    monkeypatch.setattr(report, "read_runs", lambda _: [one.run for one in found])
+    monkeypatch.setattr(report, "compute_runs", lambda _: found)
+    return found
+
+
+def test_json_has_every_run_with_its_use_and_its_range(computed, tmp_path):
+    score(None, None, Format.JSON, tmp_path / "score.json")
+    data = json.loads((tmp_path / "score.json").read_text())
+    assert [one["id"] for one in data["runs"]] == [one.run.id for one in computed]
+    for row, one in zip(data["runs"], computed, strict=True):
+        assert row["used_for"] == ("calibration" if one.run.load.isl == 1024 else "held-out")
+        assert row["tpot_low_ms"] < row["predicted_tpot_ms"] < row["tpot_high_ms"]
+        assert row["measured_tpot_ms"] == one.run.tpot_ms
+        assert row["refused"] is None
+    everything = {row["used_for"]: row for row in data["summary"] if row["group"] == "all"}
+    assert everything["held-out"]["runs"] == 24
+    assert everything["held-out"]["tpot"]["median"] < 0.03
+
+
+def test_a_refused_run_stays_with_its_reason(computed, tmp_path):
+    computed.append(
+        type(computed[0])(planted_runs.run(("vllm", "h100_sxm", "bf16"), 2, 2048, 8, 8), refused="no tables")
+    )
+    score(None, None, Format.JSON, tmp_path / "score.json")
+    row = json.loads((tmp_path / "score.json").read_text())["runs"][-1]
+    assert (row["refused"], row["predicted_tpot_ms"], row["predicted_ttft_ms"]) == ("no tables", None, None)
+    score(None, None, Format.MARKDOWN, tmp_path / "score.md")
+    assert "| no tables |" in (tmp_path / "score.md").read_text()
+
+
+def test_the_gate_is_on_held_out_runs_alone(computed, tmp_path):
+    score(None, None, Format.JSON, tmp_path / "a.json", fail_above=0.06)
+    with pytest.raises(ScoreGateError, match=r"median TPOT error of held-out runs is \d+\.\d%, above 0\.0%"):
+        score(None, None, Format.JSON, tmp_path / "a.json", fail_above=1e-6)
+
+
+def test_a_fitted_rival_loses_a_factor_and_a_constant(computed, tmp_path):
+    scored = score_runs(computed)
+    path = tmp_path / "rival.csv"
+    lines = [f"{one.run.id},{2 * one.run.tpot_ms + 3},{one.run.ttft_ms}" for one in scored]
+    path.write_text("\n".join(["id,aic_tpot_ms,aic_ttft_ms", *lines]) + "\n")
+    rival = read_rival(path)
+    fitted = calibrate_rival(scored, rival)
+    for one in scored:
+        assert rival[one.run.id][0] > 2 * one.run.tpot_ms
+        assert fitted[one.run.id][0] == pytest.approx(one.run.tpot_ms, rel=1e-3)
+    score(None, path, Format.MARKDOWN, tmp_path / "score.md")
+    assert "rival, fitted on the same runs" in (tmp_path / "score.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,aic_tpot_ms\na,1\n", "lacks the columns aic_ttft_ms; it needs id, aic_tpot_ms, aic_ttft_ms"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,x,1\n", "cannot be read as predictions"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1\n", "cannot be read as predictions"),
+    ],
+)
+def test_a_rival_without_times_is_refused_in_one_line(tmp_path, text, said):
+    (path := tmp_path / "rival.csv").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_rival(path)
+    with pytest.raises(UserError, match="cannot be read as predictions"):
+        read_rival(Path("/nowhere/rival.csv"))
+
+
+def test_errors_by_hand():
+    found = errors_of([(10.0, 11.0), (10.0, 9.5), (20.0, 14.0)], [(9.9, 12.1), (8.55, 10.45), (12.6, 15.4)])
+    assert found.median == pytest.approx(0.1)
+    assert found.mean == pytest.approx((0.1 + 0.05 + 0.3) / 3)
+    assert found.bias == pytest.approx(-0.05)
+    assert found.within_20 == pytest.approx(2 / 3)
+    assert found.in_range == pytest.approx(2 / 3)
+    assert found.width == pytest.approx(0.1)
+    assert errors_of([]) is None
+
+
+def test_deployments_are_ranked_at_one_total_concurrency():
+    def scored(tp, concurrency, measured, predicted):
+        run = planted_runs.run(("vllm", "h100_sxm", "bf16"), tp, 1024, 1024, concurrency)
+        return ScoredRun(type(run)(**{**vars(run), "tpot_ms": measured}), tpot=(predicted, predicted, predicted))
+
+    # 64 sequences over 8 GPUs: TP 8 at 64, two of TP 4 at 32, four of TP 2 at 16
+    found = rank_deployments([
+        scored(8, 64, 10.0, 12.0), scored(4, 32, 11.0, 11.0), scored(2, 16, 20.0, 19.0), scored(8, 8, 5.0, 5.0),
+    ])  # fmt: skip
+    assert (found.loads, found.pairs, found.right) == (1, 3, 2)
+    assert found.losses == pytest.approx([0.1])  # TP 4 is planned, and TP 8 was faster
+    assert found.loss_quantile(1.0) == pytest.approx(0.1)
+    assert math.isnan(rank_deployments([]).share_right)
+
+
+def test_nothing_to_predict_is_one_line(computed, tmp_path):
+    computed[:] = [ComputedRun(one.run, refused="no tables of this GPU") for one in computed[:2]]
+    with pytest.raises(UserError, match="score: none of 2 runs can be predicted: no tables of this GPU"):
+        score(None, None, Format.JSON, tmp_path / "a.json")
