@@ -73,7 +73,7 @@ class ServingConstants:
         prompt_factor: factor on the computed time of a prompt; a number.
         linear_factor: factor on the linears of a decode step; a number.
         first: time to the first token beyond all steps.
-        first_steps: steps with a prompt until the first token; a number.
+        first_steps: decode steps until the first token; a number. Engines that stream several tokens at once wait.
         first_waiting: factor on the wait for other prompts at the start; a number.
     """
 
@@ -84,7 +84,7 @@ class ServingConstants:
     prompt_factor: float = 1.0
     linear_factor: float = 1.0
     first: float = 20e-3
-    first_steps: float = 1.5
+    first_steps: float = 1.0
     first_waiting: float = 1.0
 
 
@@ -130,9 +130,9 @@ def tpot_seconds(features: StepFeatures, constants: ServingConstants) -> float:
 
 def ttft_seconds(features: StepFeatures, constants: ServingConstants) -> float:
     """Seconds until the first token, in the mean over a run that starts all sequences at once."""
-    prompt = _prompt_seconds(features, constants)
-    steps = constants.first_steps * (_step_seconds(features, constants) + prompt)
-    return constants.first + steps + constants.first_waiting * features.waiting * prompt
+    prompts = 1 + constants.first_waiting * features.waiting
+    steps = constants.first_steps * _step_seconds(features, constants)
+    return constants.first + steps + prompts * _prompt_seconds(features, constants)
 
 
 def _step_seconds(features: StepFeatures, constants: ServingConstants) -> float:

@@ -45,9 +45,9 @@ TPOT_PRIORS = {
     "linear_factor": Prior(1.0, 0.06, 0.5, 1.8, EACH),
 }
 TTFT_PRIORS = {
-    "first": Prior(20e-3, 40e-3, 0.0, 0.5, ENGINE_AND_GPU),
-    "first_steps": Prior(1.5, 1.0, 0.0, 6.0, ENGINE_AND_GPU),
-    "first_waiting": Prior(1.0, 0.5, 0.0, 6.0, ENGINE_AND_GPU),
+    "first": Prior(20e-3, 40e-3, 0.0, 0.5, EACH),
+    "first_steps": Prior(1.0, 10.0, 0.0, 60.0, EACH),
+    "first_waiting": Prior(1.0, 0.5, 0.0, 6.0, EACH),
 }
 FACTORED_FORMATS = ("nvfp4",)
 """Formats whose linears have a factor.

@@ -53,7 +53,7 @@ def test_every_constant_counts_once(found):
     prompt = 1.5 * found.prompt + 80e-5
     step = found.decode + 0.5 * found.linears + 1e-3 + 64e-5 + 140 * 2e-6
     assert tpot_seconds(found, constants) == pytest.approx(step + prompt / 8)
-    assert ttft_seconds(found, constants) == pytest.approx(0.1 + 2 * (step + prompt) + 9.6 * prompt)
+    assert ttft_seconds(found, constants) == pytest.approx(0.1 + 2 * step + prompt + 9.6 * prompt)
 
 
 def test_an_engine_that_reads_prompts_first_waits_for_half_a_wave(parts):
