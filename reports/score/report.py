@@ -382,8 +382,8 @@ def _ranking_text(found: Ranking) -> str:
     median, high, worst = (100 * found.loss_quantile(quantile) for quantile in (0.5, 0.95, 1.0))
     return (
         f"{found.share_right:.0%} of {found.pairs} pairs of deployments that differ by over 5 % ordered right, over "
-        f"{found.loads} loads; TPOT lost by following the plan: median {median:.1f} %, 95th percentile {high:.1f} %, "
-        f"worst {worst:.1f} %"
+        f"{found.loads} loads, those of calibration runs included; TPOT lost by following the plan: "
+        f"median {median:.1f} %, 95th percentile {high:.1f} %, worst {worst:.1f} %"
     )
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reports.plan.serving import read_fitted
+from reports.plan.serving import NO_CONSTANTS, read_fitted, tpot_seconds
 from reports.score.fit import fit_constants, group_of
-from reports.score.report import rank_deployments, score_runs, tpot_errors, ttft_errors
+from reports.score.report import errors_of, rank_deployments, score_runs, tpot_errors, ttft_errors
 from reports.score.runs import compute_runs, read_runs
 
 pytest.importorskip("aiconfigurator_core")
@@ -48,5 +48,12 @@ def test_readme_states_what_the_score_is(computed):
     assert f"and by {tpot.mean:.1%}".replace("%", " %") + " in the mean" in README
     assert f"{100 * tpot.in_range:.0f} % lie in the stated range of ±{100 * tpot.width:.0f} %" in README
     assert f"TTFT is off by {100 * ttft.median:.0f} %" in README
+    bare = [
+        (one.run.tpot_ms, 1e3 * tpot_seconds(one.features, NO_CONSTANTS))
+        for one in computed
+        if one.features and not one.run.calibrates
+    ]
+    assert f"Without constants the median is {100 * errors_of(bare).median:.1f} %" in README
+    assert f"a range of ±{100 * read_fitted()['elsewhere']['tpot_range']:.0f} %" in README
     assert f"Of {ranking.pairs} pairs of deployments" in README
     assert f"{100 * ranking.share_right:.0f} % are ordered right" in README
