@@ -95,7 +95,8 @@ def test_all_reduces_are_the_communication_of_tp(parts):
 def test_norms_of_queries_and_keys_cost_two_kernels_and_their_bytes():
     def elementwise(model):
         made = object.__new__(PartCosts)
-        made.variant, made._profile = Variant("vllm"), SimpleNamespace(read_bytes_per_second=4.8e12, itemsize=2)
+        made.variant, made.residual_itemsize = Variant("vllm"), 2
+        made.profile = SimpleNamespace(read_bytes_per_second=4.8e12)
         found = {}
         made._add_elementwise(found, Split(model, 8), 64)
         return found["elementwise"].seconds / US

@@ -253,8 +253,9 @@ def test_a_verdict_of_an_earlier_step_is_not_taken_for_this_one(tmp_path):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from suites.gate import command
 from suites.gate.step import Profile
 from tests.suites.gate.fakes import EVERYTHING, step
