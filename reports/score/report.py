@@ -407,7 +407,8 @@ def _tables(scored: Sequence[ScoredRun], computed: Sequence[ComputedRun], rival:
     by_group = _groups(scored)
     found: list[Block] = [_planner_table(scored, computed, rival)]
     for title, errors in (("TPOT", tpot_errors), ("TTFT, runs within memory", ttft_errors)):
-        found += [_group_table(f"{title}, {use}", by_group, errors, use) for use in ("held-out", "calibration")]
+        tables = (_group_table(f"{title}, {use}", by_group, errors, use) for use in ("held-out", "calibration"))
+        found += [one for one in tables if one.rows]
     return found
 
 

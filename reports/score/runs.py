@@ -264,6 +264,10 @@ def _compute(run: Run, profiles: PublishedProfiles, parts: dict[tuple[object, ..
     if run.model is None:
         raise UserError(f"{run.model_path}: unknown model")
     profile = profiles.find(run.gpu, run.dtype)
+    engines = sorted({one.case.implementation for one in profile.measurements_by_op.get("linear", ())})
+    if run.engine not in engines:
+        known = ", ".join(engines)
+        raise UserError(f"backend {run.engine!r}: no tables of it on {run.gpu}; there are those of {known}")
     key = run.engine, run.gpu, run.dtype, run.model.slug, run.tp, run.load.context
     if key not in parts:
         query = PlanQuery(model=run.model.slug, gpus=run.tp, context=run.load.context, dtype=run.dtype)

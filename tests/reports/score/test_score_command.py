@@ -61,6 +61,15 @@ def test_a_refused_run_stays_with_its_reason(computed, tmp_path):
     assert "| no tables |" in (tmp_path / "score.md").read_text()
 
 
+def test_a_table_without_a_run_is_left_out(computed, tmp_path):
+    computed[:] = [one for one in computed if not one.run.calibrates]
+    score(None, None, Format.MARKDOWN, tmp_path / "score.md")
+    text = (tmp_path / "score.md").read_text()
+    assert "### TPOT, held-out" in text
+    assert "calibration |" not in text
+    assert "### TPOT, calibration" not in text
+
+
 def test_the_gate_is_on_held_out_runs_alone(computed, tmp_path):
     score(None, None, Format.JSON, tmp_path / "a.json", fail_above=0.06)
     with pytest.raises(ScoreGateError, match=r"median TPOT error of held-out runs is \d+\.\d%, above 0\.0%"):

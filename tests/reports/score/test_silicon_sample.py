@@ -57,3 +57,12 @@ def test_readme_states_what_the_score_is(computed):
     assert f"a range of ±{100 * read_fitted()['elsewhere']['tpot_range']:.0f} %" in README
     assert f"Of {ranking.pairs} pairs of deployments" in README
     assert f"{100 * ranking.share_right:.0f} % are ordered right" in README
+
+
+def test_an_engine_without_tables_is_named(tmp_path):
+    (path := tmp_path / "runs.csv").write_text(
+        "id,backend,model_path,system,isl,osl,batch_size,tp_size,silicon_ttft_ms,silicon_tpot_ms\n"
+        "a,tgi,llama-3-8b,h100_sxm,2048,512,32,1,400,20\n"
+    )
+    (found,) = compute_runs(read_runs(path))
+    assert found.refused == "backend 'tgi': no tables of it on h100_sxm; there are those of sglang, trtllm, vllm"
