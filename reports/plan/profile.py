@@ -146,6 +146,11 @@ class HardwareProfile:
             self._decode_formats[key] = (*around, *(pair for pair in pairs if contexts[pair]), *pairs)[0]
         return self._decode_formats[key]
 
+    @cached_property
+    def linear_implementations(self) -> Sequence[str]:
+        """Implementations whose linears were measured, sorted."""
+        return sorted({one.case.implementation for one in self.measurements_by_op.get("linear", ())})
+
     def _usable(self) -> Iterator[Measurement]:
         for file in self.files:
             yield from (one for one in file.measurements if one.case.cache != "hot" or one.case.op in TRAFFIC)

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reports.plan.estimate import sum_costs
 from reports.plan.step import PartCosts, PromptChunk, max_sequences
 from specs.parallel import Deployment
 
@@ -88,7 +89,7 @@ class ServingConstants:
     first_waiting: float = 1.0
 
 
-NO_CONSTANTS = ServingConstants(host=0.0, host_per_sequence=0.0, skew=0.0, first=0.0, first_steps=1.0)
+NO_CONSTANTS = ServingConstants(host=0.0, host_per_sequence=0.0, skew=0.0, first=0.0)
 """Constants that add nothing to the measured parts."""
 
 
@@ -103,8 +104,8 @@ def step_features(parts: PartCosts, deployment: Deployment, load: ServedLoad) ->
     tp, model = deployment.tp, parts.query.truncated_model
     sequences = min(load.concurrency, max(1, max_sequences(deployment, parts.query, parts.profile)))
     plain = parts.layer_parts(tp, sequences, PromptChunk(), tp)
-    with_prompt = parts.layer_parts(tp, sequences, PromptChunk(load.isl, load.isl), tp)
-    decode, longer = (model.layers * sum(cost.seconds for cost in found.values()) for found in (plain, with_prompt))
+    decode = model.layers * sum_costs(plain.values()).seconds
+    longer = model.layers * parts.layer(tp, sequences, PromptChunk(load.isl, load.isl), tp).seconds
     linears = model.layers * plain["linears"].seconds
     if parts.variant.implementation in PROMPTS_FIRST:  # a sequence waits for the prompts behind its own
         at_once = WAVE_TOKENS / load.isl

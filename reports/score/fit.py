@@ -84,16 +84,11 @@ def fit_constants(found: Iterable[ComputedRun]) -> Fit:
     Held-out runs, and runs without features, are left out.
     """
     used = _calibrating(found)
-    unfitted = {group_of(one): ServingConstants() for one in used}
+    unfitted = {one.run.group: ServingConstants() for one in used}
     tpot, several = _fit(used, unfitted, TPOT_PRIORS, tpot_seconds, _measured(used, "tpot_ms"), TPOT_SOFT)
     within = [one for one in used if not one.queues]
     both, more = _fit(within, tpot, TTFT_PRIORS, ttft_seconds, _measured(within, "ttft_ms"), TTFT_SOFT)
     return Fit(both, several + more)
-
-
-def group_of(one: ComputedRun) -> Group:
-    """Engine, GPU and format of a run."""
-    return one.run.engine, one.run.gpu, one.run.dtype
 
 
 def _calibrating(found: Iterable[ComputedRun]) -> list[ComputedRun]:
@@ -109,7 +104,7 @@ def _fit(
     soft: float,
 ) -> tuple[dict[Group, ServingConstants], int]:
     """Fit the constants of `priors` by robust least squares on relative errors."""
-    mine = [group_of(one) for one in found]
+    mine = [one.run.group for one in found]
     parameters = sorted({one for group in groups for name in priors if (one := _parameter(group, name, priors))})
     place: dict[Parameter | None, int] = {one: number for number, one in enumerate(parameters)}
     features = _stack([one.features for one in found if one.features])
@@ -157,7 +152,7 @@ def _stack(found: Sequence[StepFeatures]) -> StepFeatures:
 def relative_errors(found: Sequence[ComputedRun], constants: Mapping[Group, ServingConstants], name: str) -> Numbers:
     """Relative errors of predicted TPOT (`tpot_ms`) or TTFT (`ttft_ms`)."""
     predict = tpot_seconds if name == "tpot_ms" else ttft_seconds
-    predicted = [predict(one.features, constants[group_of(one)]) for one in found if one.features]
+    predicted = [predict(one.features, constants[one.run.group]) for one in found if one.features]
     return np.array(predicted) / _measured(found, name) - 1
 
 
@@ -174,7 +169,7 @@ NEAR_FOLDS: tuple[Fold, ...] = (
 
 def far_fold(one: ComputedRun) -> str:
     """Part left out for the range of a group without runs: a whole group."""
-    return " ".join(group_of(one))
+    return " ".join(one.run.group)
 
 
 def left_out_errors(found: Sequence[ComputedRun], name: str, fold: Fold) -> dict[Group, list[float]]:
@@ -191,7 +186,7 @@ def left_out_errors(found: Sequence[ComputedRun], name: str, fold: Fold) -> dict
         for one in (one for one in found if fold(one) == part):
             if name == "ttft_ms" and one.queues:
                 continue
-            group = group_of(one)
+            group = one.run.group
             near = min(fitted, key=lambda other: unlikeness(other, group))
             (error,) = relative_errors([one], {group: fitted[near]}, name)
             errors.setdefault(group, []).append(abs(float(error)))
@@ -220,7 +215,7 @@ def fitted_record(found: Iterable[ComputedRun], source: str) -> dict[str, Any]:
     far = {time: left_out_errors(used, f"{time}_ms", far_fold) for time in times}
     groups = []
     for group, constants in sorted(fit.constants.items()):
-        mine = [one for one in used if group_of(one) == group]
+        mine = [one for one in used if one.run.group == group]
         within = [one for one in mine if not one.queues]
         groups.append(
             {

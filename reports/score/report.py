@@ -17,9 +17,9 @@ from reports.formatting import DASH
 from reports.importers.aiconfigurator.package import find_package
 from reports.output import Block, Column, Facts, Format, Row, Table
 from reports.plan import serving
-from reports.plan.serving import NO_CONSTANTS, find_constants, tpot_seconds, ttft_seconds
+from reports.plan.serving import NO_CONSTANTS, Group, find_constants, tpot_seconds, ttft_seconds
 from reports.score.fit import TPOT_SOFT, fitted_record
-from reports.score.runs import SAMPLE, ComputedRun, Run, compute_runs, read_runs
+from reports.score.runs import SAMPLE, ComputedRun, Run, compute_runs, read_runs, require_columns
 from specs.errors import UserError
 
 FEW_RUNS = 30
@@ -86,7 +86,7 @@ def score_runs(found: Sequence[ComputedRun]) -> list[ScoredRun]:
 def _score(one: ComputedRun) -> ScoredRun:
     if one.features is None:
         return ScoredRun(one.run, refused=one.refused)
-    fitted = find_constants(one.run.engine, one.run.gpu, one.run.dtype)
+    fitted = find_constants(*one.run.group)
     tpot, ttft = (1e3 * predict(one.features, fitted.constants) for predict in (tpot_seconds, ttft_seconds))
     return ScoredRun(
         one.run,
@@ -206,8 +206,7 @@ def read_rival(path: Path) -> RivalTimes:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            if absent := [name for name in RIVAL_COLUMNS if name not in (reader.fieldnames or ())]:
-                raise UserError(f"{path}: lacks the columns {', '.join(absent)}; it needs {', '.join(RIVAL_COLUMNS)}")
+            require_columns(reader, RIVAL_COLUMNS, path)
             return {row["id"]: (float(row["aic_tpot_ms"]), float(row["aic_ttft_ms"])) for row in reader}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as predictions ({error}); give {', '.join(RIVAL_COLUMNS)}") from error
@@ -218,10 +217,10 @@ def calibrate_rival(found: Sequence[ScoredRun], rival: RivalTimes) -> RivalTimes
 
     A group without calibration runs keeps the rival's own times, which are nearer than another group's constants.
     """
-    groups: dict[tuple[str, str, str], list[ScoredRun]] = {}
+    groups: dict[Group, list[ScoredRun]] = {}
     for one in found:
         if one.tpot and one.run.id in rival:
-            groups.setdefault((one.run.engine, one.run.gpu, one.run.dtype), []).append(one)
+            groups.setdefault(one.run.group, []).append(one)
     calibrated = dict(rival)
     for alike in groups.values():
         used = [one for one in alike if one.run.calibrates]

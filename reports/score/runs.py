@@ -11,11 +11,11 @@ from math import isfinite
 from pathlib import Path
 
 from reports import results
-from reports.importers.aiconfigurator.command import ImportOptions, fetch_cached, folder_state, result_text
+from reports.importers.aiconfigurator.command import ImportOptions, cached_result_text
 from reports.importers.aiconfigurator.package import TablePackage, find_package
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery
-from reports.plan.serving import ServedLoad, StepFeatures, step_features
+from reports.plan.serving import Group, ServedLoad, StepFeatures, step_features
 from reports.plan.step import PartCosts, Variant, max_sequences
 from specs.errors import UserError
 from specs.gpus import GPUS
@@ -71,6 +71,11 @@ class Run:
     refused: str = ""
 
     @property
+    def group(self) -> Group:
+        """Engine, GPU and format, which share constants."""
+        return self.engine, self.gpu, self.dtype
+
+    @property
     def calibrates(self) -> bool:
         """True where constants may be fitted on this run."""
         return self.load.isl == CALIBRATION_ISL and self.load.osl <= CALIBRATION_MAX_OSL
@@ -91,9 +96,7 @@ def read_runs(path: Path | None) -> list[Run]:
     try:
         with place.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            if absent := [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]:
-                needed = ", ".join(REQUIRED_COLUMNS)
-                raise UserError(f"{place}: lacks the columns {', '.join(absent)}; it needs {needed}")
+            require_columns(reader, REQUIRED_COLUMNS, place)
             runs = [_run(row, f"{place}:{reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{place}: cannot be read as CSV ({error}); give a CSV of served runs") from error
@@ -105,6 +108,16 @@ def read_runs(path: Path | None) -> list[Run]:
             raise UserError(f"{place}: id {one.id} stands in it twice; give each run an id of its own")
         seen.add(one.id)
     return runs
+
+
+def require_columns(reader: "csv.DictReader[str]", needed: Sequence[str], path: Path) -> None:
+    """Refuse a CSV that lacks a column.
+
+    Raises:
+        UserError: the message names the absent columns, and all that are needed.
+    """
+    if absent := [name for name in needed if name not in (reader.fieldnames or ())]:
+        raise UserError(f"{path}: lacks the columns {', '.join(absent)}; it needs {', '.join(needed)}")
 
 
 def _run(row: Mapping[str, str | None], where: str) -> Run:
@@ -229,19 +242,17 @@ class PublishedProfiles:
     def _build(self, gpu: str, dtype: str) -> HardwareProfile:
         package = self._package
         package.system(gpu)
-        options = ImportOptions(self._models, self._widths, (dtype,))
-        key = f"{package.name}\n{folder_state(package.data / gpu)}\n{gpu}\n{options}"
-        text, *_ = fetch_cached(key, lambda: result_text(package, gpu, options))
+        text, *_ = cached_result_text(package, gpu, ImportOptions(self._models, self._widths, (dtype,)))
         return build_profile([results.parse(Path(f"{package.name} {gpu}"), json.loads(text))], dtype)
 
 
-def compute_runs(runs: Sequence[Run], profiles: PublishedProfiles | None = None) -> list[ComputedRun]:
+def compute_runs(runs: Sequence[Run]) -> list[ComputedRun]:
     """Compute the figures of every run, in the order of the runs; a run without them has a reason.
 
     Raises:
         UserError: the package is not installed.
     """
-    profiles = profiles or PublishedProfiles(runs)
+    profiles = PublishedProfiles(runs)
     parts: dict[tuple[object, ...], PartCosts] = {}
     found = []
     for one in runs:
@@ -264,9 +275,8 @@ def _compute(run: Run, profiles: PublishedProfiles, parts: dict[tuple[object, ..
     if run.model is None:
         raise UserError(f"{run.model_path}: unknown model")
     profile = profiles.find(run.gpu, run.dtype)
-    engines = sorted({one.case.implementation for one in profile.measurements_by_op.get("linear", ())})
-    if run.engine not in engines:
-        known = ", ".join(engines)
+    if run.engine not in profile.linear_implementations:
+        known = ", ".join(profile.linear_implementations)
         raise UserError(f"backend {run.engine!r}: no tables of it on {run.gpu}; there are those of {known}")
     key = run.engine, run.gpu, run.dtype, run.model.slug, run.tp, run.load.context
     if key not in parts:

@@ -130,6 +130,20 @@ def result_text(package: TablePackage, system: str, options: ImportOptions) -> t
     return json.dumps(content, allow_nan=False) + "\n", _summary(package, system, imported)
 
 
+def cached_result_text(found: TablePackage, system: str, options: ImportOptions) -> tuple[str, str, bool]:
+    """Return `result_text` of a system, and True where the cache held it.
+
+    Raises:
+        UserError: as `result_text`, or a package that reads the tables is not installed.
+    """
+    shapes = [find_model(slug) for slug in options.models]
+    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{options}\n{shapes}"
+    try:
+        return fetch_cached(key, lambda: result_text(found, system, options))
+    except ImportError as error:
+        raise UserError(f"published silicon: {error.name} is not installed; {package.INSTALL_COMMAND}") from error
+
+
 def import_points(folder: Path, gpu: Gpu, options: ImportOptions) -> ImportedPoints:
     """Import all families of one system.
 
@@ -219,12 +233,7 @@ def import_aiconfigurator(system: str, to: Path, models: str, widths: str, dtype
         if not _list(given):
             raise UserError(f"{option} {given!r}: names none; leave the option out for the usual ones")
     wanted = ImportOptions(_list(models), tuple(_width(text) for text in _list(widths)), _list(dtypes))
-    shapes = [find_model(slug) for slug in wanted.models]
-    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{wanted}\n{shapes}"
-    try:
-        content, summary, kept = fetch_cached(key, lambda: result_text(found, system, wanted))
-    except ImportError as error:
-        raise UserError(f"published silicon: {error.name} is not installed; {package.INSTALL_COMMAND}") from error
+    content, summary, kept = cached_result_text(found, system, wanted)
     output.write_file(to, content)
     return f"{summary}\n{to}: written{' from the cache' if kept else ''}"
 

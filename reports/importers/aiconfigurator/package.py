@@ -14,9 +14,9 @@ from specs.gpus import GPUS, Gpu, match_gpu
 
 TABLE_FORMATS = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "fp8-block": "fp8_block", "nvfp4": "nvfp4"}
 """Name in the tables of each format that can be imported."""
-MESSAGE_FORMATS = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "fp8": "fp8", "fp8_block": "fp8-block"} | {
-    "int8": "int8"
-}
+MESSAGE_FORMATS = {
+    "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "fp8": "fp8", "fp8_block": "fp8-block", "int8": "int8",
+}  # fmt: skip
 """Our name of each format of messages."""
 
 

@@ -1,4 +1,4 @@
-"""What a layer and the head take, from planted parts worked out by hand."""
+"""Times of a layer and of the head, from planted parts worked out by hand."""
 
 from dataclasses import replace
 

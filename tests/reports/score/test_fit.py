@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from reports.plan.serving import tpot_seconds, ttft_seconds
-from reports.score.fit import fit_constants, fitted_record, group_of
+from reports.score.fit import fit_constants, fitted_record
 from specs.errors import UserError
 from tests.reports.score import planted_runs
 
@@ -18,7 +18,7 @@ def found():
 def test_a_fit_predicts_the_runs_that_its_constants_made(found):
     constants = fit_constants(found).constants
     for one in found:
-        fitted, true = constants[group_of(one)], planted_runs.TRUE[group_of(one)]
+        fitted, true = constants[one.run.group], planted_runs.TRUE[one.run.group]
         for predict in (tpot_seconds, ttft_seconds):
             assert predict(one.features, fitted) == pytest.approx(predict(one.features, true), rel=0.03)
 
@@ -51,8 +51,8 @@ def test_a_single_run_in_an_outlying_mood_moves_little(found):
     odd = replace(found[0], run=replace(found[0].run, tpot_ms=5 * found[0].run.tpot_ms))
     constants = fit_constants([odd, *found[1:]]).constants
     one = found[-1]
-    true = planted_runs.TRUE[group_of(one)]
-    assert tpot_seconds(one.features, constants[group_of(one)]) == pytest.approx(
+    true = planted_runs.TRUE[one.run.group]
+    assert tpot_seconds(one.features, constants[one.run.group]) == pytest.approx(
         tpot_seconds(one.features, true), rel=0.03
     )
 

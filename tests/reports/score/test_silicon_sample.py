@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reports.plan.serving import NO_CONSTANTS, read_fitted, tpot_seconds
-from reports.score.fit import fit_constants, group_of
+from reports.score.fit import fit_constants
 from reports.score.report import errors_of, rank_deployments, score_runs, tpot_errors, ttft_errors
 from reports.score.runs import compute_runs, read_runs
 
@@ -34,7 +34,7 @@ def test_the_file_of_constants_is_what_the_fit_gives(computed):
     assert read_fitted()["values"] == fit.values
     for group, constants in fit.constants.items():
         assert kept[group]["constants"] == pytest.approx(vars(constants), rel=0.02, abs=1e-6)
-        used = [one for one in computed if one.features and one.run.calibrates and group_of(one) == group]
+        used = [one for one in computed if one.features and one.run.calibrates and one.run.group == group]
         assert kept[group]["runs"] == len(used)
 
 
