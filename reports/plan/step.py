@@ -1,8 +1,8 @@
 """Estimated step of a whole model under a deployment: time, breakdown, memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from math import ceil
 from statistics import fmean
 from typing import NamedTuple
@@ -10,9 +10,18 @@ from typing import NamedTuple
 from reports import pipeline_model
 from reports.plan import estimate
 from reports.plan.cost import CommCosts, ComputeCosts
-from reports.plan.estimate import COST_FIELDS, Cost, CostField, MissingMeasurementError, exact_cost, sum_costs
+from reports.plan.estimate import (
+    COST_FIELDS,
+    MODELLED,
+    Cost,
+    CostField,
+    MissingMeasurementError,
+    exact_cost,
+    sum_costs,
+)
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import Interconnect, PlanQuery
+from reports.plan.serving_constants import NO_CONSTANTS, constants_by_group, find_constants
 from specs import memory
 from specs.errors import UserError
 from specs.layer import LAYER_LINEARS
@@ -26,7 +35,7 @@ from specs.parallel import Deployment, RankPosition, Split
 
 CostByPart = Mapping[str, Cost]
 """Costs of a layer, or of the LM head, by part."""
-ALL_REDUCE = "all-reduce"
+ALL_REDUCE, LATE_RANKS = "all-reduce", "late ranks"
 PROMPT_ATTENTION = "attention of prompts"
 SAMPLED_LOGIT_BYTES = 8
 """Bytes of a rank's best logit in fp32 and its index, gathered for each row."""
@@ -41,13 +50,15 @@ class PromptChunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Variant:
-    """Implementation, and whether elementwise kernels count.
+    """Implementation, whether elementwise kernels count, and whether the step is one of a serving engine.
 
-    An engine may have fused elementwise kernels into their neighbours.
+    An engine may have fused elementwise kernels into their neighbours. Its step also holds the host's time and the wait
+    for late ranks, which no kernel's time holds.
     """
 
     implementation: str
     elementwise: bool = True
+    in_engine: bool = False
 
 
 class PartCosts:
@@ -65,6 +76,9 @@ class PartCosts:
         self._compute_costs = ComputeCosts(profile, query, variant.implementation)
         self.comm_costs = CommCosts(profile, query, variant.implementation)
         self.residual_itemsize = profile.residual_itemsize
+        who = variant.implementation, profile.name, profile.dtype, query.model
+        self.fitted = find_constants(*who) if variant.in_engine else None
+        self._constants = self.fitted.constants if self.fitted else NO_CONSTANTS
         self._splits: dict[int, Split] = {}
         self._layers: dict[tuple[int, int, PromptChunk, int], Cost] = {}
         self._heads: dict[tuple[int, int, int], Cost] = {}
@@ -83,6 +97,17 @@ class PartCosts:
             self._heads[key] = sum_costs(self.head_parts(*key).values())
         return self._heads[key]
 
+    @cached_property
+    def in_engine(self) -> "PartCosts | None":
+        """The same parts in the engine that they are of; None where no served run of it was fitted."""
+        if self.variant.implementation not in {engine for engine, *_ in constants_by_group()}:
+            return None
+        return PartCosts(self.profile, self.query, replace(self.variant, in_engine=True))
+
+    def host(self, sequences: int) -> Cost:
+        """Cost of a microbatch on the host of a serving engine, which its step waits for."""
+        return exact_cost(self._constants.host_seconds(sequences), MODELLED)
+
     def layer_parts(self, tp: int, sequences: int, chunk: PromptChunk, busy: int) -> CostByPart:
         """Costs of one layer on a rank in decode, by part.
 
@@ -100,7 +125,7 @@ class PartCosts:
         if rows == sequences and (whole := self._compute_costs.layer(split, sequences, busy)):
             found["layer"] = whole
         else:
-            found["linears"] = self._compute_costs.linears(split, rows)
+            found["linears"] = self._compute_costs.linears(split, rows).scaled(self._constants.linear_factor)
             found["attention"] = self._compute_costs.attention(split, sequences)
             if chunk.tokens:
                 whole = self._compute_costs.prompt_attention(split, chunk.prompt)
@@ -108,16 +133,21 @@ class PartCosts:
             self._add_elementwise(found, split, rows)
         return self._with_all_reduces(found, split, rows)
 
-    def prompt_parts(self, tp: int, tokens: int) -> CostByPart:
-        """Costs of one layer on a rank in prefill of a prompt, by part.
+    def prompt_parts(self, tp: int, tokens: float, prompt: float | None = None) -> CostByPart:
+        """Costs of one layer on a rank in a step of prefill alone, by part.
+
+        Args:
+            tp: ranks that share the layer.
+            tokens: prompt tokens of the step.
+            prompt: tokens of each prompt; else the step holds one whole prompt.
 
         Raises:
             MissingMeasurementError: no file holds a needed part.
         """
-        split = self._split(tp)
+        split, prompt = self._split(tp), prompt or tokens
         found = {
             "linears": self._compute_costs.linears(split, tokens),
-            "attention": self._compute_costs.prompt_attention(split, tokens),
+            "attention": self._compute_costs.prompt_attention(split, prompt).scaled(tokens / prompt),
         }
         self._add_elementwise(found, split, tokens)
         return self._with_all_reduces(found, split, tokens)
@@ -169,6 +199,8 @@ class PartCosts:
         if split.tp > 1:
             message = round(rows * split.model.hidden * self.residual_itemsize)
             found[ALL_REDUCE] = self.comm_costs.all_reduce(split.tp, message).scaled(2)
+            if self.variant.in_engine:
+                found[LATE_RANKS] = exact_cost(self._constants.late_seconds(split.tp), MODELLED)
         return found
 
 
@@ -230,6 +262,8 @@ def _stage_costs(
     by_count = {count: layer.scaled(count) for count in set(layers)}
     found = [by_count[count] for count in layers]
     found[-1] = sum_costs([found[-1], parts.head(tp, size, busy)])
+    if parts.variant.in_engine:  # once a microbatch
+        found[0] = sum_costs([found[0], parts.host(size)])
     return found
 
 

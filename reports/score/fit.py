@@ -1,7 +1,7 @@
 """Fit of the planner's constants on calibration runs, and the ranges of what they predict."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from reports.plan.serving import Group, ServingConstants, StepFeatures, tpot_seconds, ttft_seconds, unlikeness
+from reports.plan.serving import StepFeatures, tpot_seconds, ttft_seconds
+from reports.plan.serving_constants import CONSTANT_NAMES, Group, ServingConstants, choose_constants
 from reports.score.runs import CALIBRATION_ISL, CALIBRATION_MAX_OSL, ComputedRun
 from specs.errors import UserError
 
@@ -45,16 +46,23 @@ TPOT_PRIORS = {
     "linear_factor": Prior(1.0, 0.06, 0.5, 1.8, EACH),
 }
 TTFT_PRIORS = {
-    "first": Prior(20e-3, 40e-3, 0.0, 0.5, EACH),
-    "first_steps": Prior(1.0, 10.0, 0.0, 60.0, EACH),
+    "first": Prior(20e-3, 20e-3, 0.0, 0.5, EACH),
+    "first_prompts": Prior(1.0, 1.0, 1.0, 8.0, EACH),
     "first_waiting": Prior(1.0, 0.5, 0.0, 6.0, EACH),
+    "first_slot": Prior(0.0, 0.2, 0.0, 2.0, EACH),
+    "stream_steps": Prior(0.0, 10.0, 0.0, 60.0, EACH),
 }
+WHOLE_HOST = 8
+"""GPUs from which on a run is taken to stream every token.
+
+Narrower runs of some groups deliver first tokens some 20 decode steps late, and those on a whole host do not. An
+engine streams every token unless it is told otherwise, so a prediction leaves this delay out.
+"""
 FACTORED_FORMATS = ("nvfp4",)
 """Formats whose linears have a factor.
 
 One engine's tables of nvfp4 hold the quantization of activations, and those of the others do not.
 """
-CONSTANT_NAMES = [one.name for one in fields(ServingConstants)]
 PRIOR_WEIGHT = 0.03
 """Relative error that weighs as much as a constant one spread away from its prior."""
 TPOT_SOFT, TTFT_SOFT = 0.03, 0.1
@@ -92,7 +100,12 @@ def fit_constants(found: Iterable[ComputedRun]) -> Fit:
 
 
 def _calibrating(found: Iterable[ComputedRun]) -> list[ComputedRun]:
-    return [one for one in found if one.features and one.run.calibrates]
+    """Runs that calibrate; those on a part of a host may stream several tokens at once."""
+    return [
+        replace(one, features=one.features._replace(streamed=float(one.run.tp < WHOLE_HOST)))
+        for one in found
+        if one.features and one.run.calibrates
+    ]
 
 
 def _fit(
@@ -160,11 +173,23 @@ LARGE_CONCURRENCY = 64
 """Sequences from which on a load is left out as unlike the smaller ones."""
 Fold = Callable[[ComputedRun], str]
 """Name of the part of the runs that is left out together."""
-NEAR_FOLDS: tuple[Fold, ...] = (
-    lambda one: f"tp {one.run.tp}",
-    lambda one: "large" if one.run.load.concurrency >= LARGE_CONCURRENCY else "small",
-)
-"""Parts left out for a group's own range: a TP width, and loads unlike the others."""
+
+
+def width_fold(one: ComputedRun) -> str:
+    """Part left out for a group's own range: a TP width."""
+    return f"tp {one.run.tp}"
+
+
+def load_fold(one: ComputedRun) -> str:
+    """Part left out for a group's own range: loads unlike the others."""
+    return "large" if one.run.load.concurrency >= LARGE_CONCURRENCY else "small"
+
+
+NEAR_FOLDS: Mapping[str, tuple[Fold, ...]] = {"tpot": (width_fold, load_fold), "ttft": (width_fold,)}
+"""Parts left out for a group's own range.
+
+The wait for the first token grows with the load, so a fit without large loads says nothing about theirs.
+"""
 
 
 def far_fold(one: ComputedRun) -> str:
@@ -178,7 +203,7 @@ def left_out_errors(found: Sequence[ComputedRun], name: str, fold: Fold) -> dict
     Args:
         found: calibration runs.
         name: `tpot_ms` or `ttft_ms`.
-        fold: parts that are left out, one at a time; a group that is left out whole takes the most alike.
+        fold: parts that are left out, one at a time; a group that is left out whole takes those of its engine.
     """
     errors: dict[Group, list[float]] = {}
     for part in sorted({fold(one) for one in found}):
@@ -187,8 +212,7 @@ def left_out_errors(found: Sequence[ComputedRun], name: str, fold: Fold) -> dict
             if name == "ttft_ms" and one.queues:
                 continue
             group = one.run.group
-            near = min(fitted, key=lambda other: unlikeness(other, group))
-            (error,) = relative_errors([one], {group: fitted[near]}, name)
+            (error,) = relative_errors([one], {group: choose_constants(fitted, group)}, name)
             errors.setdefault(group, []).append(abs(float(error)))
     return errors
 
@@ -210,9 +234,8 @@ def fitted_record(found: Iterable[ComputedRun], source: str) -> dict[str, Any]:
             "there are none; leave --refit out"
         )
     fit = fit_constants(used)
-    times = ("tpot", "ttft")
-    near = {time: [left_out_errors(used, f"{time}_ms", fold) for fold in NEAR_FOLDS] for time in times}
-    far = {time: left_out_errors(used, f"{time}_ms", far_fold) for time in times}
+    near = {time: _near_errors(used, time) for time in NEAR_FOLDS}
+    far = {time: left_out_errors(used, f"{time}_ms", far_fold) for time in NEAR_FOLDS}
     groups = []
     for group, constants in sorted(fit.constants.items()):
         mine = [one for one in used if one.run.group == group]
@@ -220,14 +243,15 @@ def fitted_record(found: Iterable[ComputedRun], source: str) -> dict[str, Any]:
         groups.append(
             {
                 **dict(zip(("engine", "gpu", "dtype"), group, strict=True)),
+                "models": sorted({one.run.model.slug for one in mine if one.run.model}),
                 "runs": len(mine),
                 "constants": {name: float(f"{value:.4g}") for name, value in asdict(constants).items()},
                 "tpot_error": _median(relative_errors(mine, fit.constants, "tpot_ms")),
                 "ttft_error": _median(relative_errors(within, fit.constants, "ttft_ms")),
-                **{f"{time}_range": max(_range(one[group]) for one in near[time]) for time in times},
+                **{f"{time}_range": _near_range(errors[group], errors) for time, errors in near.items()},
             }
         )
-    elsewhere = {f"{time}_range": _range([*chain(*far[time].values())]) for time in times}
+    elsewhere = {f"{time}_range": _quantile([*chain(*errors.values())]) for time, errors in far.items()}
     return {"source": source, "runs": len(used), "values": fit.values, "groups": groups, "elsewhere": elsewhere}
 
 
@@ -235,5 +259,23 @@ def _median(errors: Numbers) -> float:
     return round(float(np.median(np.abs(errors))), 4)
 
 
-def _range(errors: Sequence[float]) -> float:
-    return round(float(np.quantile(errors, RANGE_QUANTILE)), 3)
+def _near_errors(found: Sequence[ComputedRun], time: str) -> dict[Group, list[float]]:
+    """Errors of left-out runs by group, over all near folds."""
+    errors: dict[Group, list[float]] = {}
+    for fold in NEAR_FOLDS[time]:
+        for group, some in left_out_errors(found, f"{time}_ms", fold).items():
+            errors.setdefault(group, []).extend(some)
+    return errors
+
+
+def _near_range(own: Sequence[float], by_group: Mapping[Group, Sequence[float]]) -> float:
+    """Range of a group: half the weight on its own errors, half on those of all groups, since its own are few."""
+    pooled = [*chain(*by_group.values())]
+    weights = [0.5 / len(own)] * len(own) + [0.5 / len(pooled)] * len(pooled)
+    return _quantile([*own, *pooled], weights)
+
+
+def _quantile(errors: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Error that the share `RANGE_QUANTILE` of the weight does not exceed."""
+    found = np.quantile(errors, RANGE_QUANTILE, weights=weights, method="inverted_cdf")
+    return round(float(found), 3)

@@ -16,8 +16,9 @@ from reports import formatting, output
 from reports.formatting import DASH
 from reports.importers.aiconfigurator.package import find_package
 from reports.output import Block, Column, Facts, Format, Row, Table
-from reports.plan import serving
-from reports.plan.serving import NO_CONSTANTS, Group, find_constants, tpot_seconds, ttft_seconds
+from reports.plan import serving_constants
+from reports.plan.serving import tpot_seconds, ttft_seconds
+from reports.plan.serving_constants import NO_CONSTANTS, Group, find_constants
 from reports.score.fit import TPOT_SOFT, fitted_record
 from reports.score.runs import SAMPLE, ComputedRun, Run, compute_runs, read_runs, require_columns
 from specs.errors import UserError
@@ -63,7 +64,7 @@ class Errors(NamedTuple):
         median: median absolute relative error.
         mean: mean absolute relative error.
         bias: median relative error.
-        within_10, within_20: share of runs within 10 % and 20 %.
+        within_10, within_20, within_30: share of runs within 10 %, 20 % and 30 %.
         in_range: share of runs inside the stated range; None where there is none.
         width: median half-width of the range; None where there is none.
     """
@@ -74,6 +75,7 @@ class Errors(NamedTuple):
     bias: float
     within_10: float
     within_20: float
+    within_30: float
     in_range: float | None = None
     width: float | None = None
 
@@ -86,7 +88,7 @@ def score_runs(found: Sequence[ComputedRun]) -> list[ScoredRun]:
 def _score(one: ComputedRun) -> ScoredRun:
     if one.features is None:
         return ScoredRun(one.run, refused=one.refused)
-    fitted = find_constants(*one.run.group)
+    fitted = find_constants(*one.run.group, one.run.model.slug if one.run.model else "")
     tpot, ttft = (1e3 * predict(one.features, fitted.constants) for predict in (tpot_seconds, ttft_seconds))
     return ScoredRun(
         one.run,
@@ -109,9 +111,9 @@ def errors_of(pairs: Sequence[tuple[float, float]], ranges: Sequence[tuple[float
         inside = float(np.mean((low <= measured) & (measured <= high)))
         width = float(np.median((high - low) / 2 / predicted))
     size = np.abs(off)
-    within_10, within_20 = (float(np.mean(size <= limit)) for limit in (0.1, 0.2))
+    within = (float(np.mean(size <= limit)) for limit in (0.1, 0.2, 0.3))
     median, mean, bias = float(np.median(size)), float(np.mean(size)), float(np.median(off))
-    return Errors(len(pairs), median, mean, bias, within_10, within_20, inside, width)
+    return Errors(len(pairs), median, mean, bias, *within, inside, width)
 
 
 def tpot_errors(found: Iterable[ScoredRun]) -> Errors | None:
@@ -297,8 +299,8 @@ def _refit(computed: Sequence[ComputedRun], source: str) -> None:
     Raises:
         UserError: no run calibrates.
     """
-    output.write_file(serving.FITTED_PATH, json.dumps(fitted_record(computed, source), indent=1) + "\n")
-    serving.read_fitted.cache_clear()
+    output.write_file(serving_constants.FITTED_PATH, json.dumps(fitted_record(computed, source), indent=1) + "\n")
+    serving_constants.read_fitted.cache_clear()
 
 
 def _record(one: ScoredRun) -> dict[str, Any]:
@@ -352,10 +354,11 @@ def _summary_facts(scored: Sequence[ScoredRun]) -> Facts:
     ranking = rank_deployments(scored)
     rows = [("", _sentence(tpot, len(answered), len(scored)))]
     if ttft:
-        rows.append(("TTFT", f"held-out runs within memory: median error {ttft.median:.1%}, of {ttft.runs} runs"))
+        errors = f"median error {ttft.median:.1%}, {ttft.within_30:.0%} within 30 %"
+        rows.append(("TTFT", f"{ttft.runs} held-out runs within memory: {errors}"))
     if ranking.pairs:
         rows.append(("ranking", _ranking_text(ranking)))
-    fitted = serving.read_fitted()
+    fitted = serving_constants.read_fitted()
     rows.append(
         (
             "constants",

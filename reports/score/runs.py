@@ -15,7 +15,8 @@ from reports.importers.aiconfigurator.command import ImportOptions, cached_resul
 from reports.importers.aiconfigurator.package import TablePackage, find_package
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery
-from reports.plan.serving import Group, ServedLoad, StepFeatures, step_features
+from reports.plan.serving import ServedLoad, StepFeatures, step_features
+from reports.plan.serving_constants import Group
 from reports.plan.step import PartCosts, Variant, max_sequences
 from specs.errors import UserError
 from specs.gpus import GPUS

@@ -2,17 +2,9 @@
 
 import pytest
 
-from reports.plan import serving
-from reports.plan.serving import (
-    NO_CONSTANTS,
-    ServedLoad,
-    ServingConstants,
-    find_constants,
-    step_features,
-    tpot_seconds,
-    ttft_seconds,
-    unlikeness,
-)
+from reports.plan import serving_constants
+from reports.plan.serving import ServedLoad, step_features, tpot_seconds, ttft_seconds
+from reports.plan.serving_constants import NO_CONSTANTS, ServingConstants, choose_constants, find_constants
 from reports.plan.step import max_sequences
 from specs.parallel import Deployment
 from tests.reports.plan import planted_parts
@@ -48,12 +40,15 @@ def test_without_constants_tpot_is_the_step_and_its_share_of_prompts(found):
 def test_every_constant_counts_once(found):
     constants = ServingConstants(
         host=1e-3, host_per_sequence=1e-5, skew=2e-6, prompt_launch=1e-5, prompt_factor=1.5, linear_factor=0.5,
-        first=0.1, first_steps=2, first_waiting=3,
+        first=0.1, first_prompts=2, first_waiting=3, first_slot=0.5, stream_steps=7,
     )  # fmt: skip
     prompt = 1.5 * found.prompt + 80e-5
     step = found.decode + 0.5 * found.linears + 1e-3 + 64e-5 + 140 * 2e-6
     assert tpot_seconds(found, constants) == pytest.approx(step + prompt / 8)
-    assert ttft_seconds(found, constants) == pytest.approx(0.1 + 2 * step + prompt + 9.6 * prompt)
+    # a first token takes whole prompts, and half of the time of 512 tokens over 64 sequences
+    first = 0.1 + step + (2 + 9.6) * (found.prompt + 80e-5) + 0.5 * 8 * (step + prompt / 8)
+    assert ttft_seconds(found, constants) == pytest.approx(first)
+    assert ttft_seconds(found._replace(streamed=1.0), constants) == pytest.approx(first + 7 * step)
 
 
 def test_an_engine_that_reads_prompts_first_waits_for_half_a_wave(parts):
@@ -65,6 +60,8 @@ def test_an_engine_that_reads_prompts_first_waits_for_half_a_wave(parts):
     found = step_features(parts(theirs, implementation="sglang"), Deployment(8), ServedLoad(2048, 512, 64))
     assert found.prompts == pytest.approx(30 / 512)
     assert found.waiting == 34
+    # a quarter of a step of 8192 tokens, alone: linears 40 + 3276.8, four prompts 2048 each, messages 2 x (5 + 13107.2)
+    assert found.prompt == pytest.approx(80 * (3316.8 + 8192 + 26224.4) / 4 * US)
     # as many prompts as a step takes: no token waits for another's prompt
     found = step_features(parts(theirs, implementation="sglang"), Deployment(8), ServedLoad(256, 512, 32))
     assert found.prompts == 0
@@ -85,6 +82,8 @@ def test_constants_of_the_group_itself_come_first(monkeypatch):
             "engine": engine,
             "gpu": gpu,
             "dtype": dtype,
+            "models": ["llama-3-70b"],
+            "runs": 30,
             "constants": {"host": host},
             "tpot_range": 0.1,
             "ttft_range": 0.3,
@@ -99,20 +98,26 @@ def test_constants_of_the_group_itself_come_first(monkeypatch):
         ],
         "elsewhere": {"tpot_range": 0.25, "ttft_range": 0.6},
     }
-    monkeypatch.setattr(serving, "read_fitted", lambda: record)
-    found = find_constants("vllm", "h100_sxm", "fp8")
+    monkeypatch.setattr(serving_constants, "read_fitted", lambda: record)
+    found = find_constants("vllm", "h100_sxm", "fp8", "llama-3-70b")
     assert (found.constants.host, found.own, found.tpot_range) == (2.0, True, 0.1)
     for asked, host in (
-        (("vllm", "b200_sxm", "nvfp4"), 3.0),
-        (("vllm", "l40s", "bf16"), 1.0),
+        (("vllm", "b200_sxm", "nvfp4"), 2.0),  # of vllm's groups the mean
         (("sglang", "h200_sxm", "fp8-block"), 4.0),
+        (("tgi", "h200_sxm", "bf16"), 2.5),  # of all groups
     ):
-        found = find_constants(*asked)
+        found = find_constants(*asked, "llama-3-70b")
         assert (found.constants.host, found.own, found.tpot_range, found.ttft_range) == (host, False, 0.25, 0.6)
+        assert found.source.endswith("none of them on this GPU in this format") or len(found.groups) == 1
+    other = find_constants("vllm", "h100_sxm", "fp8", "qwen3-32b")
+    assert (other.constants.host, other.own, other.tpot_range) == (2.0, False, 0.25)
 
 
-def test_the_engine_counts_more_than_the_gpu_and_the_gpu_more_than_the_format():
-    asked = ("vllm", "h100_sxm", "bf16")
-    assert unlikeness(asked, asked) == 0
-    assert unlikeness(asked, ("vllm", "h100_sxm", "x")) < unlikeness(asked, ("vllm", "x", "bf16"))
-    assert unlikeness(asked, ("vllm", "x", "x")) < unlikeness(asked, ("x", "h100_sxm", "bf16"))
+def test_a_factor_on_linears_comes_from_the_same_format_alone():
+    fitted = {
+        ("vllm", "b200_sxm", "nvfp4"): ServingConstants(linear_factor=0.7, skew=1e-6),
+        ("vllm", "h100_sxm", "fp8"): ServingConstants(linear_factor=1.0, skew=3e-6),
+    }
+    assert choose_constants(fitted, ("vllm", "gb200", "nvfp4")).linear_factor == 0.7
+    other = choose_constants(fitted, ("vllm", "gb200", "bf16"))
+    assert (other.linear_factor, other.skew) == (1.0, pytest.approx(2e-6))

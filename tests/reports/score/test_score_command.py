@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports.output import Format
-from reports.plan import serving
+from reports.plan import serving_constants
 from reports.score import report
 from reports.score.fit import fitted_record
 from reports.score.report import (
@@ -30,7 +30,7 @@ def computed(monkeypatch):
     """Planted runs in the place of the package's, with constants fitted on them."""
     found = planted_runs.computed_runs()
     record = fitted_record(found, "planted runs")
-    monkeypatch.setattr(serving, "read_fitted", lambda: record)
+    monkeypatch.setattr(serving_constants, "read_fitted", lambda: record)
     monkeypatch.setattr(report, "read_runs", lambda _: [one.run for one in found])
     monkeypatch.setattr(report, "compute_runs", lambda _: found)
     return found

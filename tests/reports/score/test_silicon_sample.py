@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.plan.serving import NO_CONSTANTS, read_fitted, tpot_seconds
+from reports.plan.serving import tpot_seconds
+from reports.plan.serving_constants import NO_CONSTANTS, read_fitted
 from reports.score.fit import fit_constants
 from reports.score.report import errors_of, rank_deployments, score_runs, tpot_errors, ttft_errors
 from reports.score.runs import compute_runs, read_runs
