@@ -8,12 +8,36 @@ from reports.formatting import pluralize
 from reports.plan.crossover import PlannedCrossover
 from reports.plan.planner import Plan, PlanPoint
 from reports.plan.query import PlanQuery
+from reports.plan.step import ALL_REDUCE
+from specs.measurement import Measurement
+
+CUSTOM = "custom"
+"""Implementation of an engine's own all-reduces."""
 
 
 def answer_sentence(plan: Plan) -> str:
     """State where TP leads, where async PP leads for good, and what beats both."""
     found = "; ".join((_crossover_clause(plan), *_better_deployments(plan)))
-    return f"On {plan.query.gpus} x {plan.profile.name} ({query_description(plan.query)}): {found}."
+    said = f"On {plan.query.gpus} x {plan.profile.name} ({query_description(plan.query)}): {found}."
+    reduces = all_reduce_names(plan)
+    return f"{said} All-reduces by {' and '.join(reduces)}." if reduces else said
+
+
+def all_reduce_names(plan: Plan) -> list[str]:
+    """Whose all-reduces the plan's middle figures hold: `custom kernels of vllm`, `nccl`; empty where none reduces."""
+    found: dict[str, dict[str, None]] = {}
+    for one in all_reduces_used(plan):
+        engines = found.setdefault(one.case.implementation, {})
+        if one.framework and one.case.implementation == CUSTOM:
+            engines[one.framework] = None
+    return [f"{name} kernels of {', '.join(sorted(engines))}" if engines else name for name, engines in found.items()]
+
+
+def all_reduces_used(plan: Plan) -> list[Measurement]:
+    """All-reduces behind the plan's middle figures, in the order of its points."""
+    known = {one.case.name: one for one in plan.profile.measurements_by_op.get("all_reduce", ())}
+    names = (name for one in plan.points if one.breakdown for name in one.breakdown.cases.get(ALL_REDUCE, ()))
+    return [known[name] for name in dict.fromkeys(names) if name in known]
 
 
 def short_answer(plan: Plan, name: str) -> str:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from reports import machine
 from reports.plan import crossover, step
 from reports.plan.crossover import PlannedCrossover, find_crossover
+from reports.plan.engine_step import EngineStep, estimate_engine_step
 from reports.plan.estimate import MissingMeasurementError
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery, all_deployments
@@ -42,6 +43,7 @@ class PlanPoint:
             uncertainty.
         implementation: implementation with the median step, which represents all.
         breakdown: breakdown of that step.
+        engine: that step in the engine whose kernels it runs; None where no served run of it was fitted.
     """
 
     batch: int
@@ -52,6 +54,7 @@ class PlanPoint:
     high: float = 0.0
     implementation: str = ""
     breakdown: StepBreakdown | None = None
+    engine: EngineStep | None = None
 
     @property
     def fits(self) -> bool:
@@ -86,7 +89,7 @@ def plan_point(parts: Sequence[PartCosts], deployment: Deployment, split: Split,
     counted = sorted(((step.seconds, one) for one, step in found if one.variant.elementwise), key=lambda pair: pair[0])
     middle = counted[(len(counted) - 1) // 2][1]
     steps = {one.variant.implementation: step for one, step in found if one.variant.elementwise}
-    name = middle.variant.implementation
+    name, engine = middle.variant.implementation, middle.in_engine
     return PlanPoint(
         batch=batch,
         deployment=deployment,
@@ -95,6 +98,7 @@ def plan_point(parts: Sequence[PartCosts], deployment: Deployment, split: Split,
         high=max(step.high for _, step in found),
         implementation=name,
         breakdown=break_down(middle, deployment, split, steps[name]),
+        engine=estimate_engine_step(engine, steps[name], deployment, split, batch) if engine else None,
     )
 
 

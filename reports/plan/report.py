@@ -13,8 +13,9 @@ from reports.formatting import DASH
 from reports.machine import distinct_gpu_name
 from reports.output import Block, Column, Facts, Format, Table
 from reports.plan import estimate, tables
-from reports.plan.answer import answer_sentence, short_answer, short_answers_intro, tp_and_pp_points
+from reports.plan.answer import all_reduce_names, answer_sentence, short_answer, short_answers_intro, tp_and_pp_points
 from reports.plan.crossover import PlannedCrossover
+from reports.plan.engine_step import EngineStep
 from reports.plan.planner import (
     REPORT_QUERY,
     LatencyTarget,
@@ -51,6 +52,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "pareto": [_point_summary(one) for one in plan.front],
         "left_out": [_unplannable_record(one) for one in plan.unplannable],
         "assumed": assumption_records(),
+        "all_reduces": all_reduce_names(plan),
         "formats": format_record(plan),
         "notes": list(plan.notes),
     }
@@ -92,8 +94,23 @@ def point_record(one: PlanPoint) -> dict[str, Any]:
         "why": one.why or None,
         "provenance": dict(counted.provenance) if counted else {},
         "implementation": one.implementation or None,
+        "engine": engine_record(one.engine),
         "by_implementation": {name: step.seconds for name, step in (one.steps or {}).items()},
         "cases": {name: list(cases) for name, cases in counted.cases.items() if cases} if counted else {},
+    }
+
+
+def engine_record(one: EngineStep | None) -> dict[str, Any] | None:
+    """JSON record of the step in an engine, with its terms; None where no served run of it was fitted."""
+    if one is None:
+        return None
+    return {
+        "step_seconds": one.seconds,
+        "low": one.low,
+        "high": one.high,
+        "constants": [dict(zip(("engine", "gpu", "dtype"), group, strict=True)) for group in one.fitted.groups],
+        "own_constants": one.fitted.own,
+        "terms": [term._asdict() for term in one.terms],
     }
 
 

@@ -9,11 +9,10 @@ from reports import formatting
 from reports.formatting import DASH, pluralize
 from reports.output import Block, Column, Facts, Row, Table
 from reports.plan import estimate, step
-from reports.plan.answer import answer_sentence
+from reports.plan.answer import all_reduces_used, answer_sentence
 from reports.plan.crossover import PlannedCrossover
 from reports.plan.planner import LatencyTarget, Plan, PlanPoint, UnplannableDeployment
 from reports.plan.query import Interconnect, PlanQuery
-from reports.plan.step import ALL_REDUCE
 from specs.measurement import weakest_provenance
 from specs.models import MODELS, find_model
 from specs.parallel import Deployment
@@ -144,7 +143,7 @@ def _query_parts(query: PlanQuery) -> Iterator[str]:
     yield query.model + (f" cut to {query.layers} layers" if query.layers else "")
     yield query.dtype
     yield f"context {query.context}"
-    yield f"all-reduce: {query.backend}"
+    yield f"all-reduce: {'fastest measured' if query.backend == 'best' else query.backend}"
     yield f"layers dealt {query.partition}ly" if query.partition == "even" else f"layers {query.partition}"
     if query.draft_tokens:
         yield f"{query.draft_tokens} draft tokens"
@@ -175,16 +174,8 @@ def all_reduce_sources(plan: Plan) -> str:
 
     Empty where no split reduces.
     """
-    known = {one.case.name: one for one in plan.profile.measurements_by_op.get("all_reduce", ())}
-    used = [
-        known[name]
-        for one in plan.points
-        if one.breakdown
-        for name in one.breakdown.cases.get(ALL_REDUCE, ())
-        if name in known
-    ]
     found: dict[str, dict[str, None]] = {}
-    for one in used:
+    for one in all_reduces_used(plan):
         how = LAUNCH_NAMES.get(one.case.launch or "", "nobody says how")
         what = f"{one.case.implementation}{{}} timed {how}, of {one.case.dtype}"
         found.setdefault(what, {}).update({one.framework: None} if one.framework else {})
@@ -297,6 +288,7 @@ def _header_facts(plan: Plan) -> Facts:
         ("asked", query_summary(query)),
         ("parts", "; ".join(plan.notes)),
         ("all-reduces", all_reduce_sources(plan)),
+        ("in engines", engine_note(plan)),
         ("files", ", ".join(map(str, plan.profile.paths))),
     ]
     title = f"TP or PP over {query.gpus} x {plan.profile.name}"
@@ -404,6 +396,8 @@ def _point_table(plan: Plan) -> Table:
         (Column("bubble\n%"), lambda one: _percent(one.breakdown.bubble_share if one.breakdown else 0)),
         (Column("rests on", number=False, prose=True), lambda one: provenance_cell(one, everywhere)),
     ]
+    if any(one.engine for one in there):
+        columns.insert(len(columns) - 1, (Column("in an engine\nms", number=False), _engine_cell))
     groups = []
     for batch in plan.batches:
         alike = plan.at(batch)
@@ -425,6 +419,19 @@ def _point_marks(plan: Plan, alike: Iterable[PlanPoint]) -> dict[int, str]:
     told = {id(one): "best" if one is best else "tied" if one.low <= best.high else "" for one in alike}
     front = {id(one) for one in plan.front}
     return {key: ", ".join(filter(None, (word, "front" * (key in front)))) for key, word in told.items()}
+
+
+def _engine_cell(one: PlanPoint) -> str:
+    """Cell of a step in an engine: `13.1 vllm`."""
+    return f"{format_milliseconds(one.engine.seconds)} {one.implementation}" if one.engine else DASH
+
+
+def engine_note(plan: Plan) -> str:
+    """Text on the steps in engines: `host's time and waits for late ranks, fitted on …`; empty without any."""
+    found = dict.fromkeys(
+        f"{one.engine.fitted.source} (±{one.engine.fitted.tpot_range:.0%})" for one in plan.points if one.engine
+    )
+    return f"the host's time and waits for late ranks added, fitted on {'; '.join(found)}" if found else ""
 
 
 def _is_async(one: PlanPoint) -> bool:
