@@ -9,11 +9,9 @@ from reports.plan.serving_constants import (
     FittedConstants,
     ServingConstants,
     constants_by_group,
-    find_constants,
 )
 from reports.plan.step import ALL_REDUCE, PartCosts, StepEstimate, chunk_per_micro_batch, estimate_step
 from specs.parallel import Deployment, Split
-
 
 PARTS = "parts timed on this GPU, see cases"
 
