@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from io import StringIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -50,7 +53,7 @@ class Table:
         if odd:
             raise ValueError(f"{self.title}: {len(odd)} cells in a table of {len(self.columns)} columns: {odd}")
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Row, ...]:
         """All rows, group after group."""
         return tuple(row for group in self.groups for row in group)
@@ -127,66 +130,126 @@ def _escape_markdown(text: str) -> str:
 
 # Text for a terminal, or for a file.
 
-MAX_WIDTH = 10_000
-"""Width in columns beyond any table: rich measures within a width."""
+COLUMN_GAP = "  "
+"""Space between two columns."""
 
 
 def render_terminal(page: Page, *, width: int, color: bool = False) -> str:
     """Render text at `width` columns; a wide table of numbers grows and is never cut."""
     console = Console(file=StringIO(), width=width, force_terminal=color, color_system="auto" if color else None)
+    blocks = []
+    for block in page:
+        console.width = width
+        blocks.append(_terminal_facts(block, console) if isinstance(block, Facts) else _terminal_table(block, console))
+    return "\n".join(line.rstrip() for line in "\n".join(blocks).splitlines()) + "\n"
+
+
+def _draw(console: Console, *parts: RenderableType) -> str:
+    """Text of what rich renders at the console's width."""
     with console.capture() as capture:
-        for position, block in enumerate(page):
-            if position:
-                console.print()
-            console.width = width
-            drawn = _terminal_facts(block) if isinstance(block, Facts) else _terminal_table(block)
-            if isinstance(block, Table):
-                console.width = max(
-                    width, console.measure(drawn, options=console.options.update(width=MAX_WIDTH)).minimum
-                )
-            console.print(drawn)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+        for part in parts:
+            console.print(part)
+    return capture.get()
 
 
-def _terminal_facts(block: Facts) -> RenderableType:
+def _terminal_facts(block: Facts, console: Console) -> str:
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="dim", min_width=max((len(name) for name, _ in block.rows), default=0))
     grid.add_column(overflow="fold")
     for name, text in block.rows:
-        grid.add_row(_printable(name), _printable(text))
-    return Group(_printable(block.title, "bold"), grid)
+        grid.add_row(Text(_printable(name)), Text(_printable(text)))
+    return _draw(console, Text(_printable(block.title), "bold"), grid)
 
 
-def _terminal_table(block: Table) -> RenderableType:
+def _terminal_table(block: Table, console: Console) -> str:
+    """Draw a table, and widen the console where the table needs more.
+
+    Rich draws the title, the header and the notes. The rows are joined here: rich takes a millisecond for each.
+    """
+    title = Text.assemble((block.title, "bold"), ("  " + block.caption if block.caption else "", "dim"))
+    notes = [Text(note, style="dim") for note in block.notes]
+    groups = [[tuple(map(_printable, row)) for row in group] for group in block.groups if group]
+    cells = [[column.title, *(row[i] for group in groups for row in group)] for i, column in enumerate(block.columns)]
+    least = [_least_width(each, words=column.prose) for each, column in zip(cells, block.columns, strict=True)]
+    needed = sum(least) + len(COLUMN_GAP) * (len(least) - 1)
+    console.width = max(console.width, needed, *(console.measure(text).minimum for text in (title, *notes)))
+    widths = _narrow([_least_width(each, words=False) for each in cells], least, console.width)
+    sections = [
+        "".join(f"{line}\n" for row in group for line in _row_lines(row, block.columns, widths, console))
+        for group in groups
+    ]
+    return _draw(console, title, _header(block.columns, widths)) + "\n".join(sections) + _draw(console, *notes)
+
+
+def _header(columns: Sequence[Column], widths: Sequence[int]) -> Grid:
+    """Titles of the columns, above a rule."""
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for position, column in enumerate(block.columns):
-        cells = [row[position] for row in block.rows]
+    for column, width in zip(columns, widths, strict=True):
         grid.add_column(
             Text(column.title),
             justify="right" if column.number else "left",
             no_wrap=not column.prose,
             overflow="fold",
-            min_width=_least_width([column.title, *cells], words=column.prose),
+            width=width,
         )
-    for group in block.groups:
-        for row in group:
-            grid.add_row(*map(_printable, row))
-        grid.add_section()
-    title = Text.assemble((block.title, "bold"), ("  " + block.caption if block.caption else "", "dim"))
-    return Group(title, grid, *(Text(note, style="dim") for note in block.notes))
+    return grid
 
 
-def _printable(text: str, style: str = "") -> Text:
+def _row_lines(row: Row, columns: Sequence[Column], widths: Sequence[int], console: Console) -> Iterator[str]:
+    """Lines of a row: as many as its longest cell has."""
+    cells = [
+        _cell_lines(cell, column, width, console) for cell, column, width in zip(row, columns, widths, strict=True)
+    ]
+    for parts in zip_longest(*cells, fillvalue=""):
+        yield COLUMN_GAP.join(map(_padded, parts, columns, widths))
+
+
+def _cell_lines(cell: str, column: Column, width: int, console: Console) -> list[str]:
+    """Lines of a cell: prose wraps at the width of its column."""
+    if "\n" not in cell and (not column.prose or _width(cell) <= width):
+        return [cell]
+    return [line.plain for line in Text(cell).wrap(console, width, overflow="fold", no_wrap=not column.prose)]
+
+
+def _padded(text: str, column: Column, width: int) -> str:
+    """Align a line of a cell."""
+    text = text.rstrip()
+    blank = " " * (width - _width(text))
+    return blank + text if column.number else text + blank
+
+
+def _narrow(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Narrow the widest columns, as far as they may be, until a row fits the room."""
+    spaces = [int(i < len(natural) - 1) for i in range(len(natural))]  # half of a gap belongs to the column before it
+    widths = [width + space for width, space in zip(natural, spaces, strict=True)]
+    floors = [width + space for width, space in zip(least, spaces, strict=True)]
+    room -= len(natural) - 1
+    while (excess := sum(widths) - room) > 0 and (loose := [i for i, width in enumerate(widths) if width > floors[i]]):
+        widest = max(widths[i] for i in loose)
+        shrinking = [i for i in loose if widths[i] == widest]
+        stop = max([floors[i] for i in shrinking] + [widths[i] for i in loose if widths[i] < widest])
+        for position, i in enumerate(shrinking):
+            cut = min(widest - stop, round(excess / (len(shrinking) - position)))
+            widths[i] -= cut
+            excess -= cut
+    return [width - space for width, space in zip(widths, spaces, strict=True)]
+
+
+def _printable(text: str) -> str:
     """Text with control characters made visible: a file may hold terminal escapes."""
-    return Text(
-        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
-        style,
-    )
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _least_width(cells: Iterable[str], *, words: bool) -> int:
     """Width of the longest line, or of the longest word where words may wrap."""
-    return max(len(part) for cell in cells for part in (cell.split() if words else cell.split("\n")) or [""])
+    return max(_width(part) for cell in cells for part in (cell.split() if words else cell.split("\n")) or [""])
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a line takes."""
+    return len(text) if text.isascii() else cell_len(text)
 
 
 PIPE_WIDTH = 120
