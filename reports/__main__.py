@@ -6,30 +6,13 @@ from typing import Annotated
 
 import typer
 
-from reports.archive.entries import check
-from reports.archive.index import show_folder, write_index
-from reports.claims.registry import GateError, write_claims
-from reports.compare.command import compare
-from reports.compare.verdict import parse_threshold
-from reports.html.command import html
-from reports.importers.aiconfigurator.command import (
-    DEFAULT_DTYPES,
-    DEFAULT_MODELS,
-    DEFAULT_WIDTHS,
-    import_aiconfigurator,
-)
-from reports.importers.nccl_tests import import_nccl_tests
-from reports.importers.profiler.report import import_ncu, import_nsys
-from reports.importers.result_file import recover
-from reports.kernel_report.report import kernels
-from reports.ledger.report import ledger
+from reports.importers.aiconfigurator.package import DEFAULT_DTYPES, DEFAULT_MODELS, DEFAULT_WIDTHS
 from reports.output import Format
-from reports.plan.query import BACKENDS, DEFAULT_BATCHES, TARGET_LATENCIES, Interconnect, PlanQuery
-from reports.plan.report import LAUNCH_MODES, parse_launches, parse_numbers, parse_whole_numbers, write_plan
-from reports.score.report import ScoreGateError, score
-from reports.show import show
-from specs.errors import UserError
+from reports.plan.query import BACKENDS, DEFAULT_BATCHES, LAUNCH_MODES, TARGET_LATENCIES, Interconnect, PlanQuery
+from specs.errors import GateError, UserError
 from specs.parallel import PARTITIONS
+
+# Each command imports its own modules when it runs: together they take seconds, with pandas, SciPy and Altair.
 
 app = typer.Typer(
     help="Read result files and answer questions.",
@@ -54,6 +37,9 @@ def _show(
     to: OutputOption = None,
 ) -> None:
     """What each file measured, beside the machine's own ceilings; without a file what lies in reports/data."""
+    from reports.archive.index import show_folder
+    from reports.show import show
+
     if paths:
         show(paths, format, to)
     else:
@@ -67,6 +53,8 @@ def _check(
     ] = None,
 ) -> None:
     """Is each file sound, of a schema that can be read, and without names of users and hosts? Exit 1 if not."""
+    from reports.archive.entries import check
+
     for line in check(paths or []):
         typer.echo(line)
 
@@ -76,6 +64,8 @@ def _index(
     only_check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if a page is old.")] = False,
 ) -> None:
     """Write the pages of reports/data: one for each result file, and one that lists them."""
+    from reports.archive.index import write_index
+
     typer.echo(write_index(only_check=only_check))
 
 
@@ -95,6 +85,9 @@ def _compare(
     to: OutputOption = None,
 ) -> None:
     """What changed from A to B, case by case and by question, and what could explain it?"""
+    from reports.compare.command import compare
+    from reports.compare.verdict import parse_threshold
+
     if len(paths) < 2:
         raise typer.BadParameter("one file alone: give the baseline, then one or more to judge")
     limit = parse_threshold(gate, "--gate") if gate is not None else None
@@ -114,6 +107,8 @@ def _kernels(
     to: OutputOption = None,
 ) -> None:
     """Decode kernels beside the vendor's library and the floor, and the targets set for them."""
+    from reports.kernel_report.report import kernels
+
     kernels(paths, model, format, to, as_grid=grid)
 
 
@@ -124,6 +119,8 @@ def _ledger(
     to: OutputOption = None,
 ) -> None:
     """Where the time of a whole layer goes: linears, attention, norms, launches, fusion, caches."""
+    from reports.ledger.report import ledger
+
     ledger(paths, format, to)
 
 
@@ -159,6 +156,8 @@ def _plan(
     to: OutputOption = None,
 ) -> None:
     """TP, PP or a mix? Steps of a whole model for every split, put together from measured parts."""
+    from reports.plan.report import parse_launches, parse_numbers, parse_whole_numbers, write_plan
+
     fabric = Interconnect(
         nodes=nodes,
         gpus_per_node=gpus_per_node,
@@ -191,6 +190,8 @@ def _html(
     to: OutputOption = None,
 ) -> None:
     """The whole report as one page (-o report.html); without -o the same in the terminal."""
+    from reports.html.command import html
+
     if said := html(paths, format, to):
         typer.echo(said, err=to is None)
 
@@ -208,6 +209,8 @@ def _claims(
     to: OutputOption = None,
 ) -> None:
     """Judge every claim of the ledger by arithmetic and by the files."""
+    from reports.claims.registry import write_claims
+
     write_claims(paths or [], gates or [], format, to, every=every)
 
 
@@ -227,6 +230,9 @@ def _score(
     to: OutputOption = None,
 ) -> None:
     """Compare the planner's TPOT and TTFT with those of real served runs."""
+    from reports.compare.verdict import parse_threshold
+    from reports.score.report import score
+
     limit = parse_threshold(fail_above, "--fail-above") if fail_above is not None else None
     score(path, rival, format, to, fail_above=limit, refit=refit)
 
@@ -237,6 +243,8 @@ def _recover(
     to: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Result file to write.")],
 ) -> None:
     """Make the result file of a run that was cut off from its journal."""
+    from reports.importers.result_file import recover
+
     typer.echo(recover(journal, to))
 
 
@@ -255,6 +263,8 @@ def _aiconfigurator(
     dtype: Annotated[str, typer.Option(metavar="A,B", help="Number formats.")] = ",".join(DEFAULT_DTYPES),
 ) -> None:
     """Published tables of real GPUs, from the package aiconfigurator-core (extra `silicon`)."""
+    from reports.importers.aiconfigurator.command import import_aiconfigurator
+
     typer.echo(import_aiconfigurator(system, to, model, tp, dtype))
 
 
@@ -266,6 +276,8 @@ def _nccl_tests(
     op: Annotated[str | None, typer.Option(metavar="NAME", help="Operation, where they do not name it.")] = None,
 ) -> None:
     """Times that nccl-tests or rccl-tests took: all_reduce_perf, all_gather_perf, sendrecv_perf and the like."""
+    from reports.importers.nccl_tests import import_nccl_tests
+
     typer.echo(import_nccl_tests(paths, to, gpu, op))
 
 
@@ -277,6 +289,8 @@ def _nsys(
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Device time a case and a layer's part, from a trace of the suites by Nsight Systems, beside our own clock."""
+    from reports.importers.profiler.report import import_nsys
+
     import_nsys(path, to, run, format)
 
 
@@ -289,6 +303,8 @@ def _ncu(
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Durations and DRAM bytes of kernels, from a table of Nsight Compute with our ranges in it."""
+    from reports.importers.profiler.report import import_ncu
+
     import_ncu(path, to, run, gpu, format)
 
 
@@ -299,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except (GateError, ScoreGateError) as error:
+    except GateError as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
 

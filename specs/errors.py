@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user, and look-up of a row by its name."""
+"""Exceptions for mistakes of the user and for closed gates, and look-up of a row by its name."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -7,6 +7,10 @@ from typing import TypeVar
 
 class UserError(Exception):
     """A mistake in the user's input, in one line: value, limit and remedy."""
+
+
+class GateError(Exception):
+    """Failed gate, with a line for each unexpected result; the command exits with status 1."""
 
 
 Row = TypeVar("Row")

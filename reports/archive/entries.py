@@ -11,7 +11,6 @@ from statistics import fmean, median
 from typing import Any
 
 from reports import formatting, machine, result_tables, results
-from reports.claims.registry import GateError
 from reports.communication import points
 from reports.communication.points import NO_REFERENCES, CommPoint
 from reports.formatting import group_by_question, is_launch, percent, pluralize, question_title
@@ -21,7 +20,7 @@ from reports.show import case_metrics
 from reports.tp_vs_pp import report as tp_vs_pp_report
 from reports.tp_vs_pp.compare import is_experiment_step
 from specs import layer
-from specs.errors import UserError
+from specs.errors import GateError, UserError
 from specs.measurement import SCHEMA, Case, Measurement
 from specs.privacy import Identity, current_identity
 

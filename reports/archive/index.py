@@ -9,12 +9,11 @@ from typing import Any
 from reports import machine, output, show
 from reports.archive import entries
 from reports.archive.entries import ResultFolder, Summary
-from reports.claims.registry import GateError
 from reports.communication.points import NO_REFERENCES
 from reports.formatting import pluralize
 from reports.output import Block, Column, Facts, Format, Table
 from reports.tp_vs_pp import report as tp_vs_pp_report
-from specs.errors import UserError
+from specs.errors import GateError, UserError
 from specs.units import format_bytes
 
 # `show` without a file: list the repository's own result files.

@@ -12,13 +12,9 @@ from reports.claims.evidence import Architecture, ClaimFinding, Evidence, Findin
 from reports.claims.verdict import VERDICTS, Verdict
 from reports.output import Format
 from reports.results import ResultFile
-from specs.errors import UserError, find
+from specs.errors import GateError, UserError, find
 
 # `--gate`: verdicts that must be as expected, for use in CI.
-
-
-class GateError(Exception):
-    """Failed gate, with a line for each unexpected result."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from reports import formatting, output, results
-from reports.claims.registry import GateError
 from reports.compare.comparison import Comparison, cases_only_in, compare_files
 from reports.compare.report import comparison_page, comparison_record
 from reports.output import Format
-from specs.errors import UserError
+from specs.errors import GateError, UserError
 
 # `compare --gate 5%`: fail on a slowdown above the limit, so that CI stops, and list what could not be judged.
 

@@ -107,6 +107,8 @@ BACKENDS = ("best", "custom", "nccl")
 
 best: the fastest at each message; custom: an engine's own kernel; nccl: the library's.
 """
+LAUNCH_MODES = ("graph", "eager")
+"""Launch modes of all-reduces, best first."""
 DEFAULT_BATCHES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 MAX_GPUS = 1024
 TARGET_LATENCIES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)

@@ -25,7 +25,7 @@ from reports.plan.planner import (
     plan_for_file,
     plan_for_files,
 )
-from reports.plan.query import PlanQuery
+from reports.plan.query import LAUNCH_MODES, PlanQuery
 from reports.plan.tables import reproduce_command
 from reports.results import ResultFile
 from specs.errors import UserError, find
@@ -307,8 +307,6 @@ def write_plan(paths: Sequence[Path], query: PlanQuery, format: Format, to: Path
 
 
 # Options as a user types them: launch modes and lists of numbers.
-
-LAUNCH_MODES = ("graph", "eager")
 
 
 def parse_launches(first: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from reports.plan.serving import tpot_seconds, ttft_seconds
 from reports.plan.serving_constants import NO_CONSTANTS, Group, find_constants
 from reports.score.fit import TPOT_SOFT, fitted_record
 from reports.score.runs import SAMPLE, ComputedRun, Run, compute_runs, read_runs, require_columns
-from specs.errors import UserError
+from specs.errors import GateError, UserError
 
 FEW_RUNS = 30
 """Runs below which a group is marked."""
@@ -31,7 +31,7 @@ RIVAL_CONSTANTS = 4
 """Values fitted for the rival in each group: a factor, a constant, and terms in sequences and in prompts a step."""
 
 
-class ScoreGateError(Exception):
+class ScoreGateError(GateError):
     """Error of held-out runs above the limit of `--fail-above`."""
 
 

@@ -52,6 +52,29 @@ def test_a_report_needs_no_torch(path):
     assert b"decode" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "needless"),
+    [
+        (["plan", "--help"], {"numpy", "scipy", "pandas", "altair", "jinja2", "pytest_benchmark"}),
+        (["import", "--help"], {"numpy", "scipy", "pandas", "altair", "jinja2", "pytest_benchmark"}),
+        (["show"], {"pandas", "altair", "jinja2", "pytest_benchmark"}),
+        (["claims"], {"pandas", "altair", "jinja2", "pytest_benchmark"}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_imports_only_the_packages_that_it_needs(path, arguments, needless):
+    code = (
+        "import contextlib, sys, reports.__main__ as r\n"
+        "with contextlib.suppress(SystemExit): r.main(sys.argv[1:])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    files = [] if "--help" in arguments else [path]
+    command = [sys.executable, "-c", code, *arguments, *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout
+    assert needless & set(done.stderr.split()) == set()
+
+
 def test_an_encoding_without_these_letters_still_prints(path):
     done = reports("show", path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")

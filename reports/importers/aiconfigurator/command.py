@@ -13,7 +13,13 @@ from pathlib import Path
 from reports import output
 from reports.importers import result_file
 from reports.importers.aiconfigurator import package
-from reports.importers.aiconfigurator.package import TABLE_FORMATS, TablePackage
+from reports.importers.aiconfigurator.package import (
+    DEFAULT_DTYPES,
+    DEFAULT_MODELS,
+    DEFAULT_WIDTHS,
+    TABLE_FORMATS,
+    TablePackage,
+)
 from reports.importers.aiconfigurator.points import ImportedPoints
 from specs.errors import UserError, find
 from specs.gpus import Gpu
@@ -68,10 +74,6 @@ def _code() -> str:
 
 
 # Import of one system's published tables as a result file.
-
-DEFAULT_DTYPES = ("bf16",)
-DEFAULT_MODELS = ("llama-3-70b", "qwen3-235b-a22b", "deepseek-v3")
-DEFAULT_WIDTHS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)

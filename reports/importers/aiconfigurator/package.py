@@ -10,6 +10,12 @@ from typing import NamedTuple
 from specs.errors import UserError, find
 from specs.gpus import GPUS, Gpu, match_gpu
 
+# Selection of an import, unless its options say otherwise.
+
+DEFAULT_DTYPES = ("bf16",)
+DEFAULT_MODELS = ("llama-3-70b", "qwen3-235b-a22b", "deepseek-v3")
+DEFAULT_WIDTHS = (1, 2, 4, 8)
+
 # Number formats: names in the tables, and our names.
 
 TABLE_FORMATS = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "fp8-block": "fp8_block", "nvfp4": "nvfp4"}

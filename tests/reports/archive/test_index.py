@@ -7,9 +7,8 @@ from reports.archive import entries
 from reports.archive import index as archive_index
 from reports.archive.entries import Summary
 from reports.archive.index import render_pages, write_index
-from reports.claims.registry import GateError
 from reports.output import Table
-from specs.errors import UserError
+from specs.errors import GateError, UserError
 from tests.reports import planted
 from tests.reports.run_reports import run_reports
 

@@ -26,7 +26,7 @@ QUERY = PlanQuery(
 
 def test_every_option_goes_there_and_back(monkeypatch):
     asked = []
-    monkeypatch.setattr(program, "write_plan", lambda paths, question, *_: asked.append((paths, question)))
+    monkeypatch.setattr("reports.plan.report.write_plan", lambda paths, question, *_: asked.append((paths, question)))
     words = reproduce_command([Path("a.json"), Path("b.json")], QUERY).split()
     assert words[:4] == ["python", "-m", "reports", "plan"]
     program.app(args=words[3:], standalone_mode=False)

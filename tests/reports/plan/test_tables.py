@@ -240,7 +240,7 @@ def test_the_cases_of_a_plan_are_those_that_show_names(tmp_path, capsys):
 )
 def test_the_reproduce_command_is_the_one_the_plan_was_made_by(tmp_path, monkeypatch, options):
     asked = []
-    monkeypatch.setattr("reports.__main__.write_plan", lambda paths, question, *_: asked.append((paths, question)))
+    monkeypatch.setattr("reports.plan.report.write_plan", lambda paths, question, *_: asked.append((paths, question)))
     path = tmp_path / "a file.json"
     assert run_reports("plan", path, *options) == 0
     said = shlex.split(reproduce_command(*asked[0]))
