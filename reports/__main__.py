@@ -1,5 +1,6 @@
 """`python -m reports`: read result files and answer questions."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -309,7 +310,12 @@ def _ncu(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit 2 with one line on stderr on `UserError`, 1 on `GateError`."""
+    """Run a command. Exit 2 with one line on stderr on `UserError`, 1 on `GateError`.
+
+    The cycle collector is off meanwhile: a fifth of the time went into looking through records that have no cycles.
+    """
+    collects = gc.isenabled()
+    gc.disable()
     try:
         app(args=arguments, prog_name="python -m reports")
     except UserError as error:
@@ -318,6 +324,9 @@ def main(arguments: list[str] | None = None) -> None:
     except GateError as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
+    finally:
+        if collects:
+            gc.enable()
 
 
 if __name__ == "__main__":

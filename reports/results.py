@@ -4,7 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard, get_type_hints
 
@@ -195,17 +197,18 @@ def _recover_command(journal: Path) -> str:
 SUITES_COMMAND = "`pytest suites/ --benchmark-json=out.json`"
 MAX_WORK = 1e30
 """Limit of the flops or bytes of one call, beyond any machine."""
-CASE_TYPES = tuple(get_type_hints(Case).items())
 POSITIVE_FIELDS = (
     *("tp", "pp", "tokens", "n", "k", "ranks", "message_bytes", "context", "batch", "per_layer"),
     *("replicas", "micro_batches", "layers", "vocab"),
 )
 """Fields that are at least 1 where they are given."""
-MEASUREMENT_TYPES = tuple((f, k) for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None))
-"""Types of the fields that a report prints or decides on.
-
-The types are looked up once: files hold thousands of cases.
-"""
+FIELD_TYPES: Mapping[str, Mapping[str, Any]] = {
+    "case": get_type_hints(Case),
+    "measurement": {f: k for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None)},
+}
+"""Types of the fields of a case, and of those of a measurement that a report prints or decides on."""
+FIELD_VALUES = {part: attrgetter(*types) for part, types in FIELD_TYPES.items()}
+"""Functions that return the values of these fields, in the same order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -339,11 +342,10 @@ def _measurement(path: Path, entry: Any) -> Measurement:
         raise UserError(f"{path}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {name}: not a shardbench case ({error}); the file was edited") from error
-    for record, kinds in ((measurement.case, CASE_TYPES), (measurement, MEASUREMENT_TYPES)):
-        for field, kind in kinds:
-            value = getattr(record, field)
-            if not isinstance(value, kind) and not (isinstance(value, float) and isinstance(0, kind)):
-                raise UserError(f"{path}: {name}: {field} is {value!r}, not {_name(kind)}; the file was edited")
+    for part, record in (("case", measurement.case), ("measurement", measurement)):
+        if odd := _mistyped(part, tuple(map(type, FIELD_VALUES[part](record)))):
+            said = f"{odd} is {getattr(record, odd)!r}, not {_name(FIELD_TYPES[part][odd])}"
+            raise UserError(f"{path}: {name}: {said}; the file was edited")
     work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
     if not all(0 <= count < MAX_WORK for count in work):
         raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MAX_WORK:g}; the file was edited")
@@ -353,6 +355,18 @@ def _measurement(path: Path, entry: Any) -> Measurement:
         value = getattr(measurement.case, low)
         raise UserError(f"{path}: {name}: {low} is {value}, below 1; the file was edited")
     return measurement
+
+
+@lru_cache(maxsize=1024)
+def _mistyped(part: str, found: tuple[type, ...]) -> str | None:
+    """First field whose value is not of its type; None where all are.
+
+    A whole number may be given as a float. Thousands of cases share a few combinations of types: hence the cache.
+    """
+    for (field, expected), given in zip(FIELD_TYPES[part].items(), found, strict=True):
+        if not issubclass(given, expected) and not (issubclass(given, float) and issubclass(int, expected)):
+            return field
+    return None
 
 
 def _name(kind: Any) -> str:

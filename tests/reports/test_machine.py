@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import subprocess
@@ -73,6 +74,13 @@ def test_a_command_imports_only_the_packages_that_it_needs(path, arguments, need
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout
     assert needless & set(done.stderr.split()) == set()
+
+
+def test_no_cycles_are_looked_for_while_a_command_runs(path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("reports.show.show", lambda *_: seen.append(gc.isenabled()))
+    assert run_reports("show", path) == 0
+    assert (seen, gc.isenabled()) == ([False], True)
 
 
 def test_an_encoding_without_these_letters_still_prints(path):

@@ -1,8 +1,10 @@
+import cProfile
 import json
+import pstats
 
 import pytest
 
-from reports.results import load
+from reports.results import load, parse
 from specs.errors import UserError
 from tests.reports import planted
 
@@ -10,6 +12,13 @@ from tests.reports import planted
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "out.json"
+
+
+def test_an_entry_costs_few_calls(path):
+    content = planted.content([planted.measured(planted.case(f"case-{i}"), 1.0) for i in range(500)])
+    with cProfile.Profile() as profile:
+        parse(path, content)
+    assert pstats.Stats(profile).total_calls < 100 * 500
 
 
 def refusal(path):
