@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, log10
+from operator import attrgetter
 from statistics import median
 from typing import TypeVar
 
@@ -169,7 +170,8 @@ def label_columns(
     contexts = {case.context for case in cases if case.context} if among is SHARE_FIELDS else set()
     if len(contexts) == 1:
         fields.remove("context")
-    varying = [field for field in fields if not _is_shared(cases, field)]
+    alike = {field for field in fields if _is_shared(cases, field)}
+    varying = [field for field in fields if field not in alike]
     rows = [tuple(_text(case, field) for field in varying) for case in cases]
     titles = COLUMN_TITLES | (
         {"layer": "part"} if among is PART_FIELDS else {"ranks": "ranks\nat once"} if among is SHARE_FIELDS else {}
@@ -178,14 +180,14 @@ def label_columns(
     if not varying or len(set(rows)) < len(rows):
         columns.append(Column("case", number=False))
         rows = [(*row, _parameters(case.name)) for row, case in zip(rows, cases, strict=True)]
-    shared = [_shared_text(cases[0], field) for field in fields if _is_shared(cases, field)]
+    shared = [_shared_text(cases[0], field) for field in fields if field in alike]
     if len(contexts) == 1:
         shared.append(f"context {contexts.pop()}")
     return tuple(columns), rows, " · ".join(dict.fromkeys(filter(None, shared)))  # layer and op may read the same
 
 
 def _is_shared(cases: Sequence[Case], field: str) -> bool:
-    return len({getattr(case, field) for case in cases}) == 1
+    return len(set(map(attrgetter(field), cases))) == 1
 
 
 def _one_kernel_each(cases: Iterable[Case]) -> bool:

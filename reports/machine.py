@@ -112,7 +112,7 @@ def known_gpu(file: ResultFile) -> Gpu | None:
 
 
 def _ceiling_measurements(file: ResultFile) -> list[Measurement]:
-    return [one for one in file.measurements if one.case.question == "ceilings"]
+    return file.by_question.get("ceilings", [])
 
 
 def _is_launch(one: Measurement) -> bool:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from reports import formatting, machine, roofline
 from reports.formatting import DASH, group_by_question, percent, question_title
@@ -11,7 +10,7 @@ from reports.results import ResultFile
 from reports.roofline import CaseMetrics, Interval
 from specs import layer
 from specs.gpus import Gpu
-from specs.measurement import Case
+from specs.measurement import key_without
 from specs.roofline import Ceilings
 
 # Lines above a file's tables, and lines below on cases that did not run.
@@ -239,17 +238,17 @@ def _layers(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
     return list(groups.values())
 
 
-def _series(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
-    """Group cases that differ only in tokens, by rising tokens.
+SERIES_KEY = key_without(
+    *("name", "kernel", "tokens", "message_bytes", "flops", "hbm_bytes", "wire_bytes_sent_per_rank")
+)
+"""Fields that the cases of a series share; kernel, bytes and flops follow from the tokens."""
 
-    The kernel, bytes and flops may differ, too: they follow from the tokens.
-    """
-    series: dict[Case, list[CaseMetrics]] = {}
+
+def _series(figures: Iterable[CaseMetrics]) -> list[list[CaseMetrics]]:
+    """Group cases that differ only in tokens, by rising tokens."""
+    series: dict[tuple[object, ...], list[CaseMetrics]] = {}
     for one in figures:
-        case = one.measurement.case
-        bare = replace(case, name="", kernel="", tokens=None, message_bytes=None)
-        key = replace(bare, flops=0, hbm_bytes=0, wire_bytes_sent_per_rank=0)
-        series.setdefault(key, []).append(one)
+        series.setdefault(SERIES_KEY(one.measurement.case), []).append(one)
     return [sorted(group, key=lambda f: f.measurement.case.tokens or 0) for group in series.values()]
 
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import isfinite
 from operator import attrgetter
 from pathlib import Path
@@ -249,6 +249,14 @@ class ResultFile:
     def published(self) -> bool:
         """True for figures that others measured and an import wrote."""
         return "source" in self.machine
+
+    @cached_property
+    def by_question(self) -> Mapping[str, list[Measurement]]:
+        """Measurements by the question of their case."""
+        found: dict[str, list[Measurement]] = {}
+        for one in self.measurements:
+            found.setdefault(one.case.question, []).append(one)
+        return found
 
     @property
     def profiler(self) -> str:

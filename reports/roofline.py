@@ -78,7 +78,7 @@ class CaseMetrics:
     measured: Ceilings
     datasheet: Ceilings | None
 
-    @property
+    @cached_property
     def floor_seconds(self) -> float | None:
         """Minimum time by the file's own ceilings.
 

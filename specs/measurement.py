@@ -1,9 +1,10 @@
 """The record of a measured case, its form in result files, and ledgers of steps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -86,6 +87,14 @@ class Case:
     def work(self) -> Work:
         """The work of one call."""
         return Work(self.flops, self.hbm_bytes, self.wire_bytes_sent_per_rank)
+
+
+CASE_FIELDS = tuple(f.name for f in fields(Case))
+
+
+def key_without(*left_out: str) -> Callable[[Case], tuple[object, ...]]:
+    """Return a function that gives all fields of a case but these, to group cases by."""
+    return attrgetter(*(name for name in CASE_FIELDS if name not in left_out))
 
 
 # A step of a whole model: every sequence of the batch gets one token, or every prompt is read once.
@@ -183,7 +192,6 @@ SCHEMA = 1
 """`shardbench_schema` of files written now; readers accept it and older schemas."""
 MAX_SECONDS = 1e6
 """Limit for the time of a call: a longer call, eleven days, is no measurement."""
-CASE_FIELDS = tuple(f.name for f in fields(Case))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,11 @@ def fit_knee(seconds: Mapping[int, float], ridge: float, overhead: LaunchOverhea
     if not best:
         return None
     tried = [_knee_tokens(seconds, ridge, choice) for choice in (overhead.low, overhead.high)]
-    tried += [_knee_tokens(_without_point(seconds, tokens), ridge, overhead.seconds) for tokens in seconds]
+    tried += [
+        _knee_tokens(_without_point(seconds, tokens), ridge, overhead.seconds)
+        for side in _sides(seconds, ridge, overhead.seconds)
+        for tokens in _representatives(side)
+    ]
     found = [best, *(one for one in tried if one is not None)]
     return Knee(best, min(found), max(found))
 
@@ -123,11 +127,26 @@ def _knee_tokens(seconds: Mapping[int, float], ridge: float, overhead: float) ->
 
     0 where o may be all of the flat time; None where a side has too few points.
     """
-    flat = [time - overhead for tokens, time in seconds.items() if tokens <= max(1.0, FLAT_SHARE * ridge)]
-    steep = [(time - overhead) / tokens for tokens, time in seconds.items() if tokens >= STEEP_MULTIPLE * ridge]
+    flat, steep = (list(side.values()) for side in _sides(seconds, ridge, overhead))
     if min(len(flat), len(steep)) < MIN_POINTS or median(steep) <= 0:
         return None
     return max(0.0, median(flat)) / median(steep)
+
+
+def _sides(seconds: Mapping[int, float], ridge: float, overhead: float) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the times of the flat side, and the times per token of the steep side, both by tokens."""
+    least, most = STEEP_MULTIPLE * ridge, max(1.0, FLAT_SHARE * ridge)
+    flat = {tokens: time - overhead for tokens, time in seconds.items() if tokens <= most}
+    return flat, {tokens: (time - overhead) / tokens for tokens, time in seconds.items() if tokens >= least}
+
+
+def _representatives(side: Mapping[int, float]) -> set[int]:
+    """Return the tokens of the least, the middle and the largest value.
+
+    A median without one point depends only on whether that point lies below, at or above the middle.
+    """
+    ordered = sorted(side, key=side.__getitem__)
+    return {ordered[0], ordered[len(ordered) // 2], ordered[-1]}
 
 
 def _without_point(seconds: Mapping[int, float], tokens: int) -> dict[int, float]:

@@ -15,7 +15,7 @@ from reports.roofline import AlphaBeta, CaseMetrics, Interval
 from specs import traffic as specs_traffic
 from specs.errors import UserError
 from specs.gpus import Gpu
-from specs.measurement import Case, Measurement
+from specs.measurement import Case, Measurement, key_without
 from specs.statistics import Passes
 from specs.units import format_bytes
 
@@ -426,13 +426,21 @@ class MessageSeries:
         return " ".join(filter(None, parts))
 
 
+SERIES_KEY = key_without("name", "tokens", "message_bytes", "wire_bytes_sent_per_rank")
+"""Fields that the points of a series share."""
+
+
 def collect_series(points: Iterable[CommPoint]) -> list[MessageSeries]:
     """Collect the series, in order of appearance."""
-    found: dict[tuple[Case, str | None, str | None], list[CommPoint]] = {}
+    found: dict[tuple[object, ...], list[CommPoint]] = {}
     for one in points:
-        bare = replace(one.case, name="", tokens=None, message_bytes=None, wire_bytes_sent_per_rank=0)
-        found.setdefault((bare, one.measurement.framework, one.measurement.version), []).append(one)
-    return [MessageSeries(case, tuple(sorted(group, key=_size))) for (case, _, _), group in found.items()]
+        key = SERIES_KEY(one.case), one.measurement.framework, one.measurement.version
+        found.setdefault(key, []).append(one)
+    return [MessageSeries(_shared_case(group[0].case), tuple(sorted(group, key=_size))) for group in found.values()]
+
+
+def _shared_case(case: Case) -> Case:
+    return replace(case, name="", tokens=None, message_bytes=None, wire_bytes_sent_per_rank=0)
 
 
 def _size(one: CommPoint) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from reports.compare.verdict import (
 from reports.results import ResultFile
 from specs import statistics
 from specs.errors import UserError
-from specs.measurement import Case, Measurement
+from specs.measurement import Case, Measurement, key_without
 from specs.statistics import LogRatio
 
 # Confidence of each verdict among many: the false discovery rate of Benjamini and Hochberg.
@@ -481,17 +481,16 @@ def default_threshold(ratios: Iterable[LogRatio]) -> float:
     return FINE_THRESHOLD if reaches and median(reaches) <= MAX_FINE_REACH else COARSE_THRESHOLD
 
 
-def _work_key(case: Case) -> Case:
-    """Return the work of a case, without the framework that does it."""
-    return replace(case, name="", implementation="", kernel="", cache="", hbm_bytes=0, flops=0)
+_work_key = key_without("name", "implementation", "kernel", "cache", "hbm_bytes", "flops")
+"""Work of a case, without the framework that does it."""
 
 
-def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[Case, Interval]:
+def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[tuple[object, ...], Interval]:
     """Return the range of ratios over frameworks, by work.
 
     Only work that two or more frameworks published on both GPUs is included.
     """
-    ratios: dict[Case, list[tuple[str | None, float]]] = {}
+    ratios: dict[tuple[object, ...], list[tuple[str | None, float]]] = {}
     for before, after in pairs:
         if before.provenance != "measured" and after.provenance != "measured":
             ratios.setdefault(_work_key(before.case), []).append((before.framework, after.median / before.median))

@@ -44,6 +44,17 @@ def test_the_range_covers_what_leaving_out_one_point_does():
     )
 
 
+@given(seed=st.integers(0, 1000), points=st.lists(st.integers(1, 4096), min_size=8, max_size=20, unique=True))
+def test_the_range_is_that_of_leaving_out_each_point(seed, points):
+    rng, time = seeded(seed), roofline(200, 50e-6, 1.5e-6)
+    seconds = {tokens: time(tokens) * rng.uniform(0.5, 2) for tokens in sorted({1, 2, 2000, 3000, *points})}
+    known = LaunchOverhead(0, 0, 0)
+    knee = claims_tokens.fit_knee(seconds, 200, known)
+    others = ({count: one for count, one in seconds.items() if count != tokens} for tokens in seconds)
+    found = [knee.tokens, *(one.tokens for other in others if (one := claims_tokens.fit_knee(other, 200, known)))]
+    assert (knee.low, knee.high) == (min(found), max(found))
+
+
 @pytest.mark.parametrize("wrong", [0.5e-6, 2.5e-6])
 def test_a_wrong_overhead_moves_the_knee_and_its_range_covers_the_planted_one(wrong):
     seconds = planted_times(roofline(200, 5e-6, 1.5e-6))
