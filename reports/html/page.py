@@ -34,19 +34,26 @@ def render_page(report: Report) -> str:
     linears, times = _linears(report), _times(report)
     every = communication.every_size_tables(report.communication)
     traced = {"plans": plans.template_context(report.plans), "cases": plans.traced_cases(report.plans)}
-    bare = {"plans": plans.template_context(report.plans, linked=False), "cases": {}}
-    ladder = (
+    ladder: list[dict[str, Any]] = [
         {"linears": linears, "every_size": every, "times": times, **traced},
         {"linears": [], "every_size": every, "times": times, **traced},
         {"linears": [], "every_size": {}, "times": times, **traced},
-        {"linears": [], "every_size": {}, "times": times, **bare},
-        {"linears": [], "every_size": {}, "times": times[:MAX_TIME_PLOTS], **bare},
-    )
+    ]
     for large in ladder:
-        page = template.render(**parts, **large)
-        if len(page.encode()) < MAX_BYTES:
-            break
-    return page
+        if _fits(page := template.render(**parts, **large)):
+            return page
+    bare: dict[str, Any] = {
+        "linears": [],
+        "every_size": {},
+        "plans": plans.template_context(report.plans, linked=False),
+        "cases": {},
+    }
+    whole = template.render(**parts, **bare, times=times)
+    return whole if _fits(whole) else template.render(**parts, **bare, times=times[:MAX_TIME_PLOTS])
+
+
+def _fits(page: str) -> bool:
+    return len(page.encode()) < MAX_BYTES
 
 
 def _template() -> Template:
