@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import vl_convert
+from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -30,6 +31,12 @@ def render_page(report: Report) -> str:
     A page that would be too large leaves out content and says so. The order: tables of single linears, tables of every
     message, cases behind plans, and plots of time beyond `MAX_TIME_PLOTS`.
     """
+    with debug_mode(False):  # else Altair checks each part of each plot, which takes as long as drawing it
+        return _render_largest(report)
+
+
+def _render_largest(report: Report) -> str:
+    """Render the page with as much content as fits."""
     template, parts = _template(), _parts(report)
     linears, times = _linears(report), _times(report)
     every = communication.every_size_tables(report.communication)

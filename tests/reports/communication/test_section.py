@@ -13,6 +13,7 @@ from reports.html import page as html_page
 from reports.html import report as html_report
 from tests.reports import planted
 from tests.reports.communication import planted_ranks
+from tests.reports.html.plots import checked_plots
 
 KIB = 2**10
 SIZES = tuple(2**power for power in range(10, 25))
@@ -146,6 +147,7 @@ def told(tmp_path):
 
 def test_the_page_plots_points_lines_and_each_gpu_on_the_same_axes(told):
     page = html_page.render_page(told)
+    assert checked_plots(page)
     specs = {
         name: json.loads(text)
         for name, text in re.findall(r'<script type="application/json" data-for="([^"]+)">(.*?)</script>', page, re.S)

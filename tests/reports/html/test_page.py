@@ -17,6 +17,7 @@ from reports.__main__ import main
 from reports.html import page, report
 from specs.errors import UserError
 from tests.reports import planted
+from tests.reports.html.plots import checked_plots
 from tests.reports.planted import measured
 
 TOKENS = (1, 2, 4, 16, 64, 125, 256, 512, 1000, 2048, 4096)
@@ -127,6 +128,10 @@ def test_it_loads_nothing_from_anywhere(three):
             assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
     assert "@import" not in three[: three.index("</style>")]
     assert len(three.encode()) < 2_000_000
+
+
+def test_every_plot_is_one_that_vega_lite_takes(three):
+    assert len(checked_plots(three)) == 5
 
 
 def test_each_plot_has_its_data_one_click_away(three):

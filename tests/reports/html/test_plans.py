@@ -17,6 +17,7 @@ from reports.html import page as html_page
 from reports.html import plans, report
 from reports.plan import tables
 from tests.reports import planted
+from tests.reports.html.plots import checked_plots
 from tests.reports.plan import planted_parts
 
 L40S = planted_parts.PUBLISHED | {"gpu": "NVIDIA L40S", "gpu_memory_bytes": 48_000_000_000}
@@ -49,7 +50,7 @@ def values(page, name):
 
 
 def test_both_gpus_have_a_plot_and_the_crossovers_one(page):
-    found = re.findall(r'data-for="(plan-[^"]*)"', page)
+    found = [name for name in checked_plots(page) if name.startswith("plan-")]
     assert found == ["plan-crossovers", "plan-h200-sxm", "plan-l40s"]
 
 

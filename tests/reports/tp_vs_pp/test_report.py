@@ -14,6 +14,7 @@ from reports.results import load
 from specs import journal
 from specs.parallel import Deployment
 from tests.reports import planted
+from tests.reports.html.plots import checked_plots
 from tests.reports.run_reports import run_reports
 from tests.reports.tp_vs_pp.planted_steps import ASYNC, SYNC, TP2, TWO_REPLICAS, busy_shares, simulated_timeline, step
 
@@ -132,6 +133,7 @@ def test_a_single_pass_writes_no_interval_and_no_winner(said, tmp_path):
 
 def plots(page):
     """The rows of each plot by its name."""
+    assert checked_plots(page)
     found = re.findall(r'<script type="application/json" data-for="([^"]*)">(.*?)</script>', page)
     return {name: [row for rows in json.loads(spec)["datasets"].values() for row in rows] for name, spec in found}
 
