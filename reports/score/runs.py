@@ -19,7 +19,7 @@ from reports.plan.serving import ServedLoad, StepFeatures, step_features
 from reports.plan.serving_constants import Group
 from reports.plan.step import PartCosts, Variant, max_sequences
 from specs.errors import UserError
-from specs.gpus import GPUS
+from specs.gpus import match_gpu
 from specs.models import Model, find_model
 from specs.parallel import Deployment
 
@@ -49,7 +49,7 @@ class Run:
     Attributes:
         id: identity in the CSV.
         engine: vllm, trtllm or sglang.
-        gpu: system name of the GPU.
+        gpu: slug of the GPU; the CSV's name where the GPU is unknown.
         model_path: model as the CSV names it.
         model: the model; None where `refused` says why.
         dtype: number format of the linears.
@@ -133,7 +133,8 @@ def _run(row: Mapping[str, str | None], where: str) -> Run:
     model, reasons = _model(cells["model_path"])
     if cells["mode"] not in ("", "agg"):
         reasons = [f"mode {cells['mode']}: prefill and decode on separate GPUs are not planned"]
-    if cells["system"] not in GPUS:
+    gpu = match_gpu(cells["system"])
+    if gpu is None:
         reasons.append(f"system {cells['system']!r}: no datasheet row in specs/gpus.py")
     stated = cells["gemm_quant_mode"] or cells["precision"]
     dtype = FORMATS.get(stated)
@@ -151,7 +152,7 @@ def _run(row: Mapping[str, str | None], where: str) -> Run:
     return Run(
         id=cells["id"],
         engine=cells["backend"].lower(),
-        gpu=cells["system"],
+        gpu=gpu.slug if gpu else cells["system"],
         model_path=cells["model_path"],
         model=model,
         dtype=dtype or "",

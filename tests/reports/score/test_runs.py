@@ -38,6 +38,18 @@ def test_only_short_loads_calibrate(read, isl, osl, used_for):
     assert run.used_for == used_for
 
 
+@pytest.mark.parametrize("name", ["h200", "H200 SXM5", "NVIDIA H200"])
+def test_a_gpu_is_found_by_the_name_that_a_user_types(read, name):
+    (run,) = read({"system": name})
+    assert (run.gpu, run.refused) == ("h200_sxm", "")
+
+
+@pytest.mark.parametrize("name", ["", "h20", "H100 NVL", "b60"])
+def test_a_gpu_without_a_row_is_refused_under_its_own_name(read, name):
+    (run,) = read({"system": name})
+    assert (run.gpu, run.refused) == (name, f"system {name!r}: no datasheet row in specs/gpus.py")
+
+
 def test_a_blank_format_is_bf16(read):
     (run,) = read({"gemm_quant_mode": ""})
     assert run.dtype == "bf16"
