@@ -4,14 +4,12 @@ The columns are those of the silicon sample in aiconfigurator-core.
 """
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from reports import results
-from reports.importers.aiconfigurator.command import ImportOptions, cached_result_text
+from reports.importers.aiconfigurator.command import ImportOptions, published_file
 from reports.importers.aiconfigurator.package import TablePackage, find_package
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery
@@ -244,8 +242,8 @@ class PublishedProfiles:
     def _build(self, gpu: str, dtype: str) -> HardwareProfile:
         package = self._package
         package.system(gpu)
-        text, *_ = cached_result_text(package, gpu, ImportOptions(self._models, self._widths, (dtype,)))
-        return build_profile([results.parse(Path(f"{package.name} {gpu}"), json.loads(text))], dtype)
+        file = published_file(package, gpu, ImportOptions(self._models, self._widths, (dtype,)))
+        return build_profile([file], dtype)
 
 
 def compute_runs(runs: Sequence[Run]) -> list[ComputedRun]:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 
-from reports import output
+from reports import output, results
 from reports.importers import result_file
 from reports.importers.aiconfigurator import package
 from reports.importers.aiconfigurator.package import (
@@ -38,24 +39,31 @@ def fetch_cached(key: str, make: Callable[[], tuple[str, str]], folder: Path = C
     """Return a result file's text and summary, from the cache or from `make`.
 
     The third value is True where the cache held them. A cache that cannot be written only costs time the next time.
+    A file in the cache starts with a hash of the rest, so that a damaged one is made again.
     """
     place = folder / f"{hashlib.sha256((key + _code()).encode()).hexdigest()[:24]}.txt"
     try:
-        length, summary, content = place.read_text(encoding="utf-8").split("\0", 2)
-        if content and len(content) == int(length):
+        digest, kept = place.read_text(encoding="utf-8").split("\0", 1)
+        if digest == _digest(kept):
+            summary, content = kept.split("\0", 1)
             return content, summary, True
     except (OSError, ValueError):  # missing or damaged: make it again
         pass
     content, summary = make()
+    kept = f"{summary}\0{content}"
     beside = place.with_suffix(f".{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside.write_text(f"{len(content)}\0{summary}\0{content}", encoding="utf-8")
+        beside.write_text(f"{_digest(kept)}\0{kept}", encoding="utf-8")
         beside.replace(place)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
     return content, summary, False
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def folder_state(folder: Path) -> str:
@@ -126,14 +134,23 @@ def result_text(package: TablePackage, system: str, options: ImportOptions) -> t
     imported = import_points(folder, gpu, options)
     if not any(one.case.op != "all_reduce" and one.case.dtype in options.dtypes for one in imported.measurements):
         raise UserError(
-            f"{system}: none of its tables holds {', '.join(options.models)} in {', '.join(options.dtypes)}"
+            f"{system}: none of its tables holds {', '.join(options.models)} in {', '.join(options.dtypes)}, or shapes "
+            "to interpolate between; choose another model, number format or GPU"
         )
     content = _content(package, system, gpu, options, imported)
     return json.dumps(content, allow_nan=False) + "\n", _summary(package, system, imported)
 
 
-def cached_result_text(found: TablePackage, system: str, options: ImportOptions) -> tuple[str, str, bool]:
+def cached_result_text(
+    found: TablePackage, system: str, options: ImportOptions, make: Callable[[], tuple[str, str]] | None = None
+) -> tuple[str, str, bool]:
     """Return `result_text` of a system, and True where the cache held it.
+
+    Args:
+        found: the installed package.
+        system: name of the system in the package.
+        options: what to import.
+        make: gives the text where the cache does not hold it; None for `result_text` alone.
 
     Raises:
         UserError: as `result_text`, or a package that reads the tables is not installed.
@@ -141,9 +158,53 @@ def cached_result_text(found: TablePackage, system: str, options: ImportOptions)
     shapes = [find_model(slug) for slug in options.models]
     key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{options}\n{shapes}"
     try:
-        return fetch_cached(key, lambda: result_text(found, system, options))
+        return fetch_cached(key, make or (lambda: result_text(found, system, options)))
     except ImportError as error:
         raise UserError(f"published silicon: {error.name} is not installed; {package.INSTALL_COMMAND}") from error
+
+
+def published_file(
+    found: TablePackage, system: str, options: ImportOptions, announce: Callable[[str], None] = lambda _: None
+) -> results.ResultFile:
+    """Return a system's published figures for a plan, from the cache or imported now.
+
+    Args:
+        found: the installed package.
+        system: name of the system in the package.
+        options: what to import.
+        announce: takes a line when an import starts and when it has ended; figures from the cache are not announced.
+
+    Raises:
+        UserError: as `cached_result_text`, or no table has linears in the formats.
+    """
+
+    def make() -> tuple[str, str]:
+        _require_linears(found, system, options.dtypes)
+        what = f"{', '.join(options.models)} in {', '.join(options.dtypes)}"
+        announce(f"{system}: importing {what} from {found.name}, which takes some seconds")
+        started = perf_counter()
+        made = result_text(found, system, options)
+        announce(f"{system}: imported in {perf_counter() - started:.1f} s")
+        return made
+
+    text, *_ = cached_result_text(found, system, options, make)
+    return results.parse(Path(f"{found.name} {system}"), json.loads(text))
+
+
+def _require_linears(found: TablePackage, system: str, dtypes: Sequence[str]) -> None:
+    """Refuse formats that none of the system's tables has linears in.
+
+    Raises:
+        UserError: the message names the formats that there are.
+    """
+    from reports.importers.aiconfigurator import readers
+
+    there = readers.linear_formats(found.data / system)
+    if there and not {*dtypes} & {*there}:
+        raise UserError(
+            f"{system}: {found.name} has no linears in {', '.join(dtypes)}; choose --dtype {', '.join(there)}, or "
+            "another GPU"
+        )
 
 
 def import_points(folder: Path, gpu: Gpu, options: ImportOptions) -> ImportedPoints:

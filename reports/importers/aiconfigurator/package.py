@@ -117,7 +117,10 @@ class TablePackage:
                 f"system {name!r}: has tables, but specs/gpus.py has no row for its GPU to check them against; "
                 f"add one, or choose among {', '.join(known)}"
             )
-        slug = gpu.slug if (gpu := match_gpu(name)) else name
+        gpu = match_gpu(name)
+        if gpu and gpu.slug not in known:
+            raise UserError(f"system {name!r}: {self.name} has no tables of {gpu.slug}; it has {', '.join(known)}")
+        slug = gpu.slug if gpu else name
         return find(known, slug, "system", distinct=str), GPUS[slug]
 
 

@@ -4,12 +4,15 @@ A linear is published where its shape is tabulated, and interpolated elsewhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import pyarrow.parquet as pq
+from pyarrow import ArrowException
 
 from reports.importers.aiconfigurator import points as aiconfigurator_points
 from reports.importers.aiconfigurator import tables
@@ -401,6 +404,15 @@ def read_linears(system: Path, gpu: Gpu, shards: Sequence[Shard], dtypes: Sequen
             _add_linears(imported, grid, shard)
     imported.not_run |= {case_name("linear", dtype): f"no table holds GEMMs in {dtype}" for dtype in absent if shards}
     return imported
+
+
+def linear_formats(system: Path) -> list[str]:
+    """Our names of the formats that any table of GEMMs of a system has; files that cannot be read give none."""
+    found: set[str] = set()
+    for path in system.glob("gemm/*/*/gemm_perf.parquet"):
+        with suppress(OSError, ArrowException):
+            found |= {*pq.read_table(path, columns=["gemm_dtype"])["gemm_dtype"].unique().to_pylist()}
+    return [ours for ours, theirs in TABLE_FORMATS.items() if theirs in found]
 
 
 def _shards_by_format(shards: Sequence[Shard], dtypes: Sequence[str]) -> dict[str, Sequence[Shard]]:

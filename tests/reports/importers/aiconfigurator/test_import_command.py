@@ -134,6 +134,16 @@ def test_an_unreadable_cache_is_made_anew(run, kept, left):
     assert "from the cache" in run()[2]
 
 
+def test_a_cache_with_another_figure_is_made_anew(run, kept):
+    made, *_ = run()
+    first = made.read_bytes()
+    (place,) = kept.iterdir()
+    place.write_text(place.read_text().replace('"tokens": 64', '"tokens": 65'))
+    to, _, out, _ = run()
+    assert "from the cache" not in out
+    assert json.loads(to.read_bytes())["benchmarks"] == json.loads(first)["benchmarks"]
+
+
 def test_a_cache_that_a_folder_is_in_the_way_of(run, kept):
     run()
     (place,) = kept.iterdir()
