@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -127,7 +128,12 @@ def _ledger(
 
 @app.command("plan")
 def _plan(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Result files of one GPU, own or imported.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE…", help="Result files of one GPU, own or imported.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Import published figures of GPUs: h200_sxm,H100; files first.")
+    ] = None,
     model: Annotated[
         str, typer.Option(metavar="NAME", help="Dense model: slug, Hugging Face id, or a config.json.")
     ] = "llama-3-70b",
@@ -157,7 +163,7 @@ def _plan(
     to: OutputOption = None,
 ) -> None:
     """TP, PP or a mix? Steps of a whole model for every split, put together from measured parts."""
-    from reports.plan.report import parse_launches, parse_numbers, parse_whole_numbers, write_plan
+    from reports.plan.report import parse_gpus, parse_launches, parse_numbers, parse_whole_numbers, write_plan
 
     fabric = Interconnect(
         nodes=nodes,
@@ -181,7 +187,7 @@ def _plan(
         batches=DEFAULT_BATCHES if batch is None else parse_whole_numbers(batch, "--batch"),
         latencies=TARGET_LATENCIES if latency is None else parse_numbers(latency, "--latency"),
     )
-    write_plan(paths, query, format, to)
+    write_plan(paths or [], query, format, to, parse_gpus(gpu), partial(typer.echo, err=True))
 
 
 @app.command("html")

@@ -52,7 +52,7 @@ def template_context(section: PlanSection, *, linked: bool = True) -> dict[str, 
                 "slug": _slug(one),
                 "sentence": one.sentence,
                 "plot": _splits(one, points, times, rates, linked=linked),
-                "file": one.file.path,
+                "file": ", ".join(map(str, one.plan.profile.paths)),
                 "again": one.reproduce_command,
             }
             for one, points in zip(section.planned, shown, strict=True)

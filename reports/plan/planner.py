@@ -191,13 +191,13 @@ class Plan:
         return [one for one in self.points if one.fits and one.batch == batch]
 
 
-def plan_for_files(files: Sequence[ResultFile], query: PlanQuery) -> Plan:
-    """Plan a query from the measurements in files.
+def plan_for_files(files: Sequence[ResultFile], query: PlanQuery, *, imported: bool = False) -> Plan:
+    """Plan a query from the measurements in files; `imported` as in `build_profile`.
 
     Raises:
         UserError: the files are of several GPUs, or hold no measurement that the query needs.
     """
-    return plan_for_profile(build_profile(files, query.dtype), query)
+    return plan_for_profile(build_profile(files, query.dtype, imported=imported), query)
 
 
 def plan_for_profile(profile: HardwareProfile, query: PlanQuery) -> Plan:

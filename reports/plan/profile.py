@@ -29,6 +29,7 @@ class HardwareProfile:
         gpu: datasheet row of the GPU.
         files: result files of this hardware.
         dtype: number format of the parts.
+        imported: True where the installed package gave the figures for `--gpu`, and no file of the user.
         cached_steps: cached steps at many batches, for queries that share them.
     """
 
@@ -36,6 +37,7 @@ class HardwareProfile:
     gpu: Gpu | None
     files: Sequence[ResultFile]
     dtype: str
+    imported: bool = False
     cached_steps: dict[tuple[object, ...], list[StepBounds]] = field(default_factory=dict, compare=False)
     _curves: dict[tuple[object, ...], CostCurve | None] = field(default_factory=dict, compare=False)
     _attention: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
@@ -197,15 +199,23 @@ def _group_by(found: Iterable[Measurement], by: Callable[[Measurement], Key]) ->
     return groups
 
 
-def build_profile(files: Sequence[ResultFile], dtype: str) -> HardwareProfile:
+def build_profile(files: Sequence[ResultFile], dtype: str, *, imported: bool = False) -> HardwareProfile:
     """Build the profile of the one kind of GPU that all files are of.
+
+    Args:
+        files: result files of the GPU.
+        dtype: number format of the parts.
+        imported: True where the installed package gave the figures, and no file of the user.
 
     Raises:
         UserError: there is no file, the files are of several GPUs, or a file has no linear in this format.
     """
     names = {gpu_name(file): file for file in files}
     if not names:
-        raise UserError("plan: no file; give result files, own or imported: `python -m reports import aiconfigurator`")
+        raise UserError(
+            "plan: no file and no GPU; give result files of one GPU, own or imported, or --gpu h200_sxm for published "
+            "figures"
+        )
     if len(names) > 1:
         which = ", ".join(f"{name} ({file.path})" for name, file in names.items())
         raise UserError(f"plan: files of {len(names)} GPUs, {which}: a plan is for one; give files of one GPU")
@@ -215,4 +225,4 @@ def build_profile(files: Sequence[ResultFile], dtype: str) -> HardwareProfile:
             has = ", ".join(sorted(formats))
             raise UserError(f"{file.path}: linears in {has}, none in {dtype}; choose --dtype {sorted(formats)[0]}")
     name = next(iter(names))
-    return HardwareProfile(name, machine.known_gpu(files[0]), files, dtype)
+    return HardwareProfile(name, machine.known_gpu(files[0]), files, dtype, imported)

@@ -3,14 +3,16 @@
 The section compares TP and PP over 8 GPUs.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reports import output, results
 from reports.formatting import DASH
-from reports.machine import distinct_gpu_name
+from reports.importers.aiconfigurator import package
+from reports.importers.aiconfigurator.command import ImportOptions, published_file
+from reports.machine import distinct_gpu_name, gpu_name
 from reports.output import Block, Column, Facts, Format, Table
 from reports.plan import estimate, tables
 from reports.plan.answer import all_reduce_names, answer_sentence, short_answer, short_answers_intro, tp_and_pp_points
@@ -25,10 +27,13 @@ from reports.plan.planner import (
     plan_for_file,
     plan_for_files,
 )
-from reports.plan.query import LAUNCH_MODES, PlanQuery
-from reports.plan.tables import reproduce_command
+from reports.plan.query import LAUNCH_MODES, PlanQuery, all_deployments
+from reports.plan.tables import plan_command
 from reports.results import ResultFile
 from specs.errors import UserError, find
+from specs.gpus import match_gpu
+from specs.models import find_model
+from specs.parallel import Split
 
 # JSON records of a plan: SI units, None where there is no figure.
 
@@ -170,16 +175,15 @@ VERDICT_NAMES = {
 
 @dataclass(frozen=True)
 class NamedPlan:
-    """Plan of one file; `name` distinguishes its GPU within a report."""
+    """Plan of one GPU; `name` distinguishes the GPU within a report."""
 
     name: str
-    file: ResultFile
     plan: Plan
 
     @property
     def reproduce_command(self) -> str:
         """Command line that reproduces the plan."""
-        return reproduce_command([self.file.path], self.plan.query)
+        return plan_command(self.plan)
 
     @property
     def sentence(self) -> str:
@@ -189,7 +193,7 @@ class NamedPlan:
 
 @dataclass(frozen=True)
 class PlanSection:
-    """Plans of all files that allow a plan."""
+    """Plans of all GPUs that allow a plan."""
 
     planned: Sequence[NamedPlan]
 
@@ -228,7 +232,7 @@ class PlanSection:
 def build_section(files: Sequence[ResultFile]) -> PlanSection:
     """Plan for each file that holds the needed measurements."""
     found = [(file, plan) for file in files if (plan := plan_for_file(file, REPORT_QUERY))]
-    return PlanSection([NamedPlan(distinct_gpu_name(file, files), file, plan) for file, plan in found])
+    return PlanSection([NamedPlan(distinct_gpu_name(file, files), plan) for file, plan in found])
 
 
 def _without_cases(full: dict[str, Any]) -> dict[str, Any]:
@@ -292,18 +296,124 @@ def _latency_rows(planned: Sequence[NamedPlan], place: int) -> tuple[tuple[str, 
     )
 
 
-# Command `plan`: estimated steps of a whole model, for every split.
+# Command `plan`: estimated steps of a whole model, for every split, on one GPU or several.
 
 
-def write_plan(paths: Sequence[Path], query: PlanQuery, format: Format, to: Path | None) -> None:  # noqa: A002
-    """Write the plan of these files.
+def write_plan(
+    paths: Sequence[Path],
+    query: PlanQuery,
+    format: Format,  # noqa: A002
+    to: Path | None,
+    gpus: Sequence[str] = (),
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write the plan of these files and GPUs; of several GPUs a comparison.
+
+    Args:
+        paths: result files; of one GPU where `gpus` is empty.
+        query: the question.
+        format: form of the report.
+        to: file to write; None for standard output.
+        gpus: names of GPUs. One that no file is of is imported from the installed package.
+        announce: takes lines on the progress of imports.
 
     Raises:
-        UserError: a file cannot be read, the query cannot be planned, or the report cannot be written.
+        UserError: a file cannot be read, a GPU cannot be imported, the query cannot be planned on any GPU, or the
+            report cannot be written.
     """
-    made = plan_for_files(results.load_all(paths), query)
-    data = plan_record(made) if format is Format.JSON else None
-    output.emit(tables.build_tables(made), data, format, to, paths)
+    groups = _files_by_gpu(results.load_all(paths), query, gpus, announce)
+    asked = {gpu.slug for name in gpus if (gpu := match_gpu(name))}
+    made, lacking = [], {}
+    for files, imported in groups:
+        try:
+            plan = plan_for_files(files, query, imported=imported)
+        except UserError as error:
+            if len(groups) == 1:
+                raise
+            lacking[gpu_name(files[0])] = str(error)
+            continue
+        name = plan.profile.name
+        told = [FILES_NOTE.format(name)] if name in asked and not imported else []
+        made.append(replace(plan, notes=[*plan.notes, *told]))
+    if not made:
+        raise UserError("; ".join(f"{name}: {why}" for name, why in lacking.items()))
+    if len(groups) == 1:
+        output.emit(tables.build_tables(made[0]), plan_record(made[0]), format, to, paths)
+    else:
+        output.emit(_comparison_blocks(made, lacking), _comparison_record(made, lacking), format, to, paths)
+
+
+FILES_NOTE = "measurements of {} are those of the files alone, and nothing is imported"
+
+
+def _files_by_gpu(
+    files: Sequence[ResultFile], query: PlanQuery, gpus: Sequence[str], announce: Callable[[str], None]
+) -> list[tuple[Sequence[ResultFile], bool]]:
+    """Return the files of each GPU, and True where they are imported for `gpus`, not the user's.
+
+    Without `gpus` all files are of one GPU. Else the GPUs of the files come first, and need no import.
+    """
+    if not gpus:
+        return [(files, False)]
+    own: dict[str, list[ResultFile]] = {}
+    for file in files:
+        own.setdefault(gpu_name(file), []).append(file)
+    found: list[tuple[Sequence[ResultFile], bool]] = [(alike, False) for alike in own.values()]
+    if further := [name for name in gpus if (gpu := match_gpu(name)) is None or gpu.slug not in own]:
+        installed = package.find_package()
+        systems = dict.fromkeys(installed.system(name)[1].slug for name in further)
+        options = ImportOptions((query.model,), _widths(query), (query.dtype,))
+        found += [([published_file(installed, slug, options, announce)], True) for slug in systems]
+    return found
+
+
+def _widths(query: PlanQuery) -> list[int]:
+    """Widths of TP that any deployment has and that divide the model."""
+    return [
+        tp for tp in sorted({one.tp for one in all_deployments(query.gpus, query.partition)}) if _divides(query, tp)
+    ]
+
+
+def _divides(query: PlanQuery, tp: int) -> bool:
+    try:
+        Split(find_model(query.model), tp)
+    except UserError:
+        return False
+    return True
+
+
+def _comparison_blocks(made: Sequence[Plan], lacking: Mapping[str, str]) -> list[Block]:
+    """Blocks of several GPUs: a summary of all, then all blocks of each."""
+    section = PlanSection([NamedPlan(plan.profile.name, plan) for plan in made])
+    absent = tuple(("not planned", f"{name}: {why}") for name, why in lacking.items())
+    said = tuple(("", line) for line in section.sentences())
+    found: list[Block] = [Facts(title=f"{TITLE}: {len(made)} GPUs", rows=(*said, *absent), level=1)]
+    return [*found, *section.tables(), *(block for plan in made for block in tables.build_tables(plan))]
+
+
+def _comparison_record(made: Sequence[Plan], lacking: Mapping[str, str]) -> dict[str, Any]:
+    """JSON record of several GPUs: a plan of each, and those that cannot be planned."""
+    return {
+        "plans": [{"gpu": plan.profile.name, **plan_record(plan)} for plan in made],
+        "not_planned": [{"gpu": name, "why": why} for name, why in lacking.items()],
+    }
+
+
+GPU_EXAMPLE = "write --gpu h200_sxm,h100_sxm"
+
+
+def parse_gpus(text: str | None) -> tuple[str, ...]:
+    """Distinct names of GPUs, from `h200_sxm,H100`; empty for None.
+
+    Raises:
+        UserError: a place between the commas is empty.
+    """
+    if text is None:
+        return ()
+    found = [one.strip() for one in text.split(",")]
+    if not all(found):
+        raise UserError(f"--gpu {text!r}: an empty place; {GPU_EXAMPLE}")
+    return tuple(dict.fromkeys(found))
 
 
 # Options as a user types them: launch modes and lists of numbers.

@@ -32,9 +32,18 @@ LINK_OPTIONS = {
 }
 
 
-def reproduce_command(paths: Iterable[Path], query: PlanQuery) -> str:
-    """`python -m reports plan FILE --context 256`, without default options."""
-    return shlex.join(["python", "-m", "reports", "plan", *map(str, paths), *_options(query)])
+def reproduce_command(paths: Iterable[Path], query: PlanQuery, gpus: Sequence[str] = ()) -> str:
+    """`python -m reports plan FILE --context 256`, without default options; `gpus` are those of `--gpu`."""
+    imported = ["--gpu", ",".join(gpus)] if gpus else []
+    return shlex.join(["python", "-m", "reports", "plan", *map(str, paths), *imported, *_options(query)])
+
+
+def plan_command(plan: Plan) -> str:
+    """Command line that reproduces a plan from its files, or from the installed package."""
+    profile = plan.profile
+    if profile.imported:
+        return reproduce_command([], plan.query, [profile.name])
+    return reproduce_command(profile.paths, plan.query)
 
 
 def _options(query: PlanQuery) -> Iterator[str]:
@@ -269,7 +278,11 @@ NOTES = (
     "rests on: the weakest of its parts, + those that are assumed or modelled",
     "best: nothing at that batch is faster; tied: its range reaches the best's; front: none is better in both",
 )
-CASES_NOTE = "{} has the cases of each point, by their names in `python -m reports show FILE --format json`"
+CASES_NOTE = "{} has the cases of each point, by their names in {}"
+SHOW_COMMAND, IMPORT_COMMAND = (
+    "`python -m reports show FILE --format json`",
+    "`python -m reports import aiconfigurator`",
+)
 
 
 def build_tables(plan: Plan) -> list[Block]:
@@ -289,7 +302,7 @@ def _header_facts(plan: Plan) -> Facts:
         ("parts", "; ".join(plan.notes)),
         ("all-reduces", all_reduce_sources(plan)),
         ("in engines", engine_note(plan)),
-        ("files", ", ".join(map(str, plan.profile.paths))),
+        ("published" if plan.profile.imported else "files", ", ".join(map(str, plan.profile.paths))),
     ]
     title = f"TP or PP over {query.gpus} x {plan.profile.name}"
     return Facts(title=title, rows=tuple((name, text) for name, text in rows if text), level=1)
@@ -409,7 +422,12 @@ def _point_table(plan: Plan) -> Table:
         columns=(*(column for column, _ in columns), Column("note", number=False)),
         groups=tuple(groups),
         caption=" · ".join(filter(None, (query_summary(plan.query), guessed))),
-        notes=(*NOTES, CASES_NOTE.format(f"`{reproduce_command(plan.profile.paths, plan.query)} --format json`")),
+        notes=(
+            *NOTES,
+            CASES_NOTE.format(
+                f"`{plan_command(plan)} --format json`", IMPORT_COMMAND if plan.profile.imported else SHOW_COMMAND
+            ),
+        ),
     )
 
 

@@ -131,7 +131,7 @@ def test_a_point_leads_to_the_names_of_its_cases_and_their_file(told, page):
         source = re.search(rf'<tr id="{number}">(.*?)</tr>', page, re.S).group(1)
         assert f"<td>{part}</td>" in source
         assert source.partition('class="cases">')[2].partition("<")[0].split("\n") == list(cases)
-    assert f"cases in {one.file.path}" in section(page)
+    assert f"cases in {one.plan.profile.paths[0]}" in section(page)
     assert f"<code>{one.reproduce_command} --format json</code>" in section(page)
 
 
