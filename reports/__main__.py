@@ -2,7 +2,6 @@
 
 import gc
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -187,7 +186,7 @@ def _plan(
         batches=DEFAULT_BATCHES if batch is None else parse_whole_numbers(batch, "--batch"),
         latencies=TARGET_LATENCIES if latency is None else parse_numbers(latency, "--latency"),
     )
-    write_plan(paths or [], query, format, to, parse_gpus(gpu), partial(typer.echo, err=True))
+    write_plan(paths or [], query, format, to, parse_gpus(gpu))
 
 
 @app.command("html")

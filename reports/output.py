@@ -285,6 +285,13 @@ def emit(page: Page, data: Any, format: Format, output: Path | None, sources: It
         write_file(output, text)
 
 
+def announce(text: str, *, only_terminal: bool = False) -> None:
+    """Write a line on progress to standard error; with `only_terminal` nothing into a file or pipe."""
+    if sys.stderr.isatty() or not only_terminal:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
 def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
     """Refuse to overwrite a source of the report.
 

@@ -285,7 +285,7 @@ def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[Pa
         there = sorted({one.case.model for one in profile.measurements_by_op.get("linear", ()) if one.case.model})
         raise UserError(
             f"plan: no layer of {query.model} in {query.dtype} on {profile.name}; its files have "
-            f"{', '.join(there) or 'none'}"
+            f"{', '.join(there) or 'none'}; choose one of them by --model, or measure or import this one"
         )
     return [PartCosts(profile, query, Variant(name, counted)) for name in sorted(whole) for counted in (True, False)]
 

@@ -3,15 +3,15 @@
 The section compares TP and PP over 8 GPUs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reports import output, results
-from reports.formatting import DASH
+from reports.formatting import DASH, pluralize
 from reports.importers.aiconfigurator import package
-from reports.importers.aiconfigurator.command import ImportOptions, published_file
+from reports.importers.aiconfigurator.command import plan_options, published_file
 from reports.machine import distinct_gpu_name, gpu_name
 from reports.output import Block, Column, Facts, Format, Table
 from reports.plan import estimate, tables
@@ -32,8 +32,6 @@ from reports.plan.tables import plan_command
 from reports.results import ResultFile
 from specs.errors import UserError, find
 from specs.gpus import match_gpu
-from specs.models import find_model
-from specs.parallel import Split
 
 # JSON records of a plan: SI units, None where there is no figure.
 
@@ -305,7 +303,6 @@ def write_plan(
     format: Format,  # noqa: A002
     to: Path | None,
     gpus: Sequence[str] = (),
-    announce: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write the plan of these files and GPUs; of several GPUs a comparison.
 
@@ -314,14 +311,13 @@ def write_plan(
         query: the question.
         format: form of the report.
         to: file to write; None for standard output.
-        gpus: names of GPUs. One that no file is of is imported from the installed package.
-        announce: takes lines on the progress of imports.
+        gpus: names of GPUs. One that no file is of is imported from the installed package, with progress on stderr.
 
     Raises:
         UserError: a file cannot be read, a GPU cannot be imported, the query cannot be planned on any GPU, or the
             report cannot be written.
     """
-    groups = _files_by_gpu(results.load_all(paths), query, gpus, announce)
+    groups = _files_by_gpu(results.load_all(paths), query, gpus)
     asked = {gpu.slug for name in gpus if (gpu := match_gpu(name))}
     made, lacking = [], {}
     for files, imported in groups:
@@ -347,7 +343,7 @@ FILES_NOTE = "measurements of {} are those of the files alone, and nothing is im
 
 
 def _files_by_gpu(
-    files: Sequence[ResultFile], query: PlanQuery, gpus: Sequence[str], announce: Callable[[str], None]
+    files: Sequence[ResultFile], query: PlanQuery, gpus: Sequence[str]
 ) -> list[tuple[Sequence[ResultFile], bool]]:
     """Return the files of each GPU, and True where they are imported for `gpus`, not the user's.
 
@@ -362,24 +358,10 @@ def _files_by_gpu(
     if further := [name for name in gpus if (gpu := match_gpu(name)) is None or gpu.slug not in own]:
         installed = package.find_package()
         systems = dict.fromkeys(installed.system(name)[1].slug for name in further)
-        options = ImportOptions((query.model,), _widths(query), (query.dtype,))
-        found += [([published_file(installed, slug, options, announce)], True) for slug in systems]
+        widths = {one.tp for one in all_deployments(query.gpus, query.partition)}
+        options = plan_options([query.model], widths, query.dtype)
+        found += [([published_file(installed, slug, options, progress=True)], True) for slug in systems]
     return found
-
-
-def _widths(query: PlanQuery) -> list[int]:
-    """Widths of TP that any deployment has and that divide the model."""
-    return [
-        tp for tp in sorted({one.tp for one in all_deployments(query.gpus, query.partition)}) if _divides(query, tp)
-    ]
-
-
-def _divides(query: PlanQuery, tp: int) -> bool:
-    try:
-        Split(find_model(query.model), tp)
-    except UserError:
-        return False
-    return True
 
 
 def _comparison_blocks(made: Sequence[Plan], lacking: Mapping[str, str]) -> list[Block]:
@@ -387,7 +369,7 @@ def _comparison_blocks(made: Sequence[Plan], lacking: Mapping[str, str]) -> list
     section = PlanSection([NamedPlan(plan.profile.name, plan) for plan in made])
     absent = tuple(("not planned", f"{name}: {why}") for name, why in lacking.items())
     said = tuple(("", line) for line in section.sentences())
-    found: list[Block] = [Facts(title=f"{TITLE}: {len(made)} GPUs", rows=(*said, *absent), level=1)]
+    found: list[Block] = [Facts(title=f"{TITLE}: {pluralize(len(made), 'GPU')}", rows=(*said, *absent), level=1)]
     return [*found, *section.tables(), *(block for plan in made for block in tables.build_tables(plan))]
 
 

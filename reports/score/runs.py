@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from reports.importers.aiconfigurator.command import ImportOptions, published_file
+from reports.importers.aiconfigurator.command import plan_options, published_file
 from reports.importers.aiconfigurator.package import TablePackage, find_package
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery
@@ -144,7 +144,7 @@ def _run(row: Mapping[str, str | None], where: str) -> Run:
     for name, why in ONLY_ONE.items():
         if cells[name] and _whole(cells[name], 1) is None:
             reasons.append(f"{name} {cells[name]}: {why}")
-    times = {name: _time(cells[name]) for name in ("silicon_tpot_ms", "silicon_ttft_ms")}
+    times = {name: positive_time(cells[name]) for name in ("silicon_tpot_ms", "silicon_ttft_ms")}
     for name in (one for one in times if times[one] is None):
         reasons.append(f"{name} {cells[name] or 'absent'}: no time above 0")
     return Run(
@@ -180,7 +180,8 @@ def _whole(text: str, most: int) -> int | None:
     return int(number) if number.is_integer() and 1 <= number <= most else None
 
 
-def _time(text: str) -> float | None:
+def positive_time(text: str) -> float | None:
+    """Return the number in a cell; None where it is no finite number above 0."""
     try:
         number = float(text)
     except ValueError:
@@ -242,7 +243,7 @@ class PublishedProfiles:
     def _build(self, gpu: str, dtype: str) -> HardwareProfile:
         package = self._package
         package.system(gpu)
-        file = published_file(package, gpu, ImportOptions(self._models, self._widths, (dtype,)))
+        file = published_file(package, gpu, plan_options(self._models, self._widths, dtype))
         return build_profile([file], dtype)
 
 

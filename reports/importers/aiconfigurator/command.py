@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +123,26 @@ class ImportOptions:
         return found
 
 
+def plan_options(models: Iterable[str], widths: Iterable[int], dtype: str) -> ImportOptions:
+    """Options of an import for plans of `models` at `widths`.
+
+    An LM head that no table has at a width is scaled from another width, and gate and up can be two calls of half. So
+    the usual widths are always imported, and a figure depends on no other query. Widths that divide no model are left
+    out.
+    """
+    slugs = tuple(models)
+    dividing = tuple(tp for tp in sorted({*DEFAULT_WIDTHS, *widths}) if _divides_any(slugs, tp))
+    return ImportOptions(slugs, dividing, (dtype,))
+
+
+def _divides_any(models: Iterable[str], tp: int) -> bool:
+    for name in models:
+        with contextlib.suppress(UserError):
+            Split(find_model(name), tp)
+            return True
+    return False
+
+
 def result_text(package: TablePackage, system: str, options: ImportOptions) -> tuple[str, str]:
     """Text of a system's result file, and a summary for the user.
 
@@ -164,7 +184,7 @@ def cached_result_text(
 
 
 def published_file(
-    found: TablePackage, system: str, options: ImportOptions, announce: Callable[[str], None] = lambda _: None
+    found: TablePackage, system: str, options: ImportOptions, *, progress: bool = False
 ) -> results.ResultFile:
     """Return a system's published figures for a plan, from the cache or imported now.
 
@@ -172,7 +192,7 @@ def published_file(
         found: the installed package.
         system: name of the system in the package.
         options: what to import.
-        announce: takes a line when an import starts and when it has ended; figures from the cache are not announced.
+        progress: say on stderr that an import runs and how long it took; figures from the cache take no time.
 
     Raises:
         UserError: as `cached_result_text`, or no table has linears in the formats.
@@ -181,10 +201,12 @@ def published_file(
     def make() -> tuple[str, str]:
         _require_linears(found, system, options.dtypes)
         what = f"{', '.join(options.models)} in {', '.join(options.dtypes)}"
-        announce(f"{system}: importing {what} from {found.name}, which takes some seconds")
+        if progress:
+            output.announce(f"{system}: importing {what} from {found.name}, some seconds", only_terminal=True)
         started = perf_counter()
         made = result_text(found, system, options)
-        announce(f"{system}: imported in {perf_counter() - started:.1f} s")
+        if progress:
+            output.announce(f"{system}: imported {what} in {perf_counter() - started:.1f} s")
         return made
 
     text, *_ = cached_result_text(found, system, options, make)

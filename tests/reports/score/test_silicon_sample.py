@@ -1,15 +1,17 @@
 """The planner on the served runs of the installed package: what is answered, and what README says of it."""
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
 
+from reports.importers.aiconfigurator.package import find_package
 from reports.plan.serving import tpot_seconds
 from reports.plan.serving_constants import NO_CONSTANTS, read_fitted
 from reports.score.fit import fit_constants
 from reports.score.report import errors_of, rank_deployments, score_runs, tpot_errors, ttft_errors
-from reports.score.runs import compute_runs, read_runs
+from reports.score.runs import SAMPLE, compute_runs, read_runs
 
 pytest.importorskip("aiconfigurator_core")
 README = re.sub(r"\s+", " ", (Path(__file__).parents[3] / "README.md").read_text())
@@ -58,6 +60,17 @@ def test_readme_states_what_the_score_is(computed):
     assert f"a range of ±{100 * read_fitted()['elsewhere']['tpot_range']:.0f} %" in README
     assert f"Of {ranking.pairs} pairs of deployments" in README
     assert f"{100 * ranking.share_right:.0f} % are ordered right" in README
+
+
+def test_a_run_of_one_width_alone_is_computed_as_among_all(computed, tmp_path):
+    one = next(one for one in computed if one.features and (one.run.gpu, one.run.tp) == ("h100_sxm", 1))
+    with (find_package().data.parent / SAMPLE).open(newline="") as stream:
+        row = next(row for row in csv.DictReader(stream) if row["id"] == one.run.id)
+    with (path := tmp_path / "one.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, row)
+        writer.writeheader()
+        writer.writerow(row | {"system": "NVIDIA H100 80GB HBM3"})
+    assert compute_runs(read_runs(path)) == [one]
 
 
 def test_an_engine_without_tables_is_named(tmp_path):
