@@ -20,7 +20,7 @@ from reports.plan import serving_constants
 from reports.plan.serving import tpot_seconds, ttft_seconds
 from reports.plan.serving_constants import NO_CONSTANTS, Group, find_constants
 from reports.score.fit import TPOT_SOFT, fitted_record
-from reports.score.runs import SAMPLE, ComputedRun, Run, compute_runs, read_runs, require_columns
+from reports.score.runs import SAMPLE, ComputedRun, Run, compute_runs, positive_time, read_runs, require_columns
 from specs.errors import GateError, UserError
 
 FEW_RUNS = 30
@@ -203,15 +203,30 @@ def read_rival(path: Path) -> RivalTimes:
     """Read a rival's predictions.
 
     Raises:
-        UserError: the file cannot be read, lacks columns, or holds other than times.
+        UserError: the file cannot be read, lacks columns or rows, has an id twice, or holds other than times.
     """
+    times: dict[str, tuple[float, float]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             require_columns(reader, RIVAL_COLUMNS, path)
-            return {row["id"]: (float(row["aic_tpot_ms"]), float(row["aic_ttft_ms"])) for row in reader}
-    except (OSError, ValueError, TypeError) as error:
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if row["id"] in times:
+                    raise UserError(f"{where}: id {row['id']} stands in it twice; give each run one prediction")
+                times[row["id"]] = _rival_time(row, "aic_tpot_ms", where), _rival_time(row, "aic_ttft_ms", where)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as predictions ({error}); give {', '.join(RIVAL_COLUMNS)}") from error
+    if not times:
+        raise UserError(f"{path}: holds no prediction; give a CSV with one row for each run")
+    return times
+
+
+def _rival_time(row: Mapping[str, str | None], name: str, where: str) -> float:
+    text = row[name] or ""
+    if (found := positive_time(text)) is None:
+        raise UserError(f"{where}: {name} {text or 'absent'}: no time above 0; leave out runs without a prediction")
+    return found
 
 
 def calibrate_rival(found: Sequence[ScoredRun], rival: RivalTimes) -> RivalTimes:
@@ -277,13 +292,15 @@ def score(
         ScoreGateError: the error is above `fail_above`.
     """
     runs = read_runs(path)
+    times = read_rival(rival) if rival else None
+    if times is not None and not any(one.id in times for one in runs):
+        raise UserError(f"{rival}: none of its {len(times)} ids is that of a run; take them from the column id")
     computed = compute_runs(runs)
     if refit:
         _refit(computed, str(path or f"{find_package().name}, {SAMPLE}"))
     scored = score_runs(computed)
     if not any(one.tpot for one in scored):
         raise UserError(f"score: none of {len(runs)} runs can be predicted: {scored[0].refused}")
-    times = read_rival(rival) if rival else None
     page = [_summary_facts(scored), *_tables(scored, computed, times), _refusal_table(scored)]
     data = {"runs": [_record(one) for one in scored], "summary": _summary_records(scored)}
     output.emit(page, data, format, to, [one for one in (path, rival) if one])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reports.importers.aiconfigurator import package
 from reports.output import Format
 from reports.plan import serving_constants
 from reports.score import report
@@ -22,6 +23,7 @@ from reports.score.report import (
 )
 from reports.score.runs import ComputedRun
 from specs.errors import UserError
+from tests.reports.run_reports import run_reports
 from tests.reports.score import planted_runs
 
 
@@ -94,8 +96,15 @@ def test_a_fitted_rival_loses_a_factor_and_a_constant(computed, tmp_path):
     ("text", "said"),
     [
         ("id,aic_tpot_ms\na,1\n", "lacks the columns aic_ttft_ms; it needs id, aic_tpot_ms, aic_ttft_ms"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,x,1\n", "cannot be read as predictions"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,1\n", "cannot be read as predictions"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,x,1\n", r"rival\.csv:2: aic_tpot_ms x: no time above 0; leave out runs"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1\n", r"rival\.csv:2: aic_ttft_ms absent: no time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,1\nb,nan,1\n", r"rival\.csv:3: aic_tpot_ms nan: no time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,0,1\n", "aic_tpot_ms 0: no time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,-5\n", "aic_ttft_ms -5: no time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,inf\n", "aic_ttft_ms inf: no time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,1\na,2,2\n", r"rival\.csv:3: id a stands in it twice"),
+        ("id,aic_tpot_ms,aic_ttft_ms\n", "holds no prediction; give a CSV with one row for each run"),
+        ("id,aic_tpot_ms,aic_ttft_ms\n" + 200_000 * "a", "cannot be read as predictions .field larger than"),
     ],
 )
 def test_a_rival_without_times_is_refused_in_one_line(tmp_path, text, said):
@@ -104,6 +113,26 @@ def test_a_rival_without_times_is_refused_in_one_line(tmp_path, text, said):
         read_rival(path)
     with pytest.raises(UserError, match="cannot be read as predictions"):
         read_rival(Path("/nowhere/rival.csv"))
+
+
+def test_a_rival_of_other_runs_is_refused_before_anything_is_computed(computed, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "compute_runs", lambda _: pytest.fail("computed"))
+    (path := tmp_path / "rival.csv").write_text("id,aic_tpot_ms,aic_ttft_ms\nanother,1,1\n")
+    with pytest.raises(UserError, match="none of its 1 ids is that of a run; take them from the column id"):
+        score(None, path, Format.JSON, tmp_path / "a.json")
+
+
+def test_without_the_package_a_score_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(package.util, "find_spec", lambda _: None)
+    (path := tmp_path / "runs.csv").write_text(
+        "id,backend,model_path,system,isl,osl,batch_size,tp_size,silicon_ttft_ms,silicon_tpot_ms\n"
+        "a,vllm,llama-3-8b,H100,1024,512,32,1,400,20\n"
+    )
+    for given in ([], [path]):
+        assert run_reports("score", *given) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert "aiconfigurator-core is not installed; pip install" in said.err
 
 
 def test_errors_by_hand():
