@@ -229,6 +229,19 @@ def _rival_time(row: Mapping[str, str | None], name: str, where: str) -> float:
     return found
 
 
+def rival_tpot_errors(found: Iterable[ScoredRun], rival: RivalTimes) -> Errors | None:
+    """Errors of the rival's TPOT on the runs that it has."""
+    return errors_of(
+        [(one.run.tpot_ms, rival[one.run.id][0]) for one in found if one.run.tpot_ms and one.run.id in rival]
+    )
+
+
+def rival_ttft_errors(found: Iterable[ScoredRun], rival: RivalTimes) -> Errors | None:
+    """Errors of the rival's TTFT on the runs that it has and that memory holds."""
+    there = [one for one in found if one.run.id in rival and not one.queues]
+    return errors_of([(one.run.ttft_ms, rival[one.run.id][1]) for one in there if one.run.ttft_ms])
+
+
 def calibrate_rival(found: Sequence[ScoredRun], rival: RivalTimes) -> RivalTimes:
     """Fit the rival's TPOT on calibration runs, four constants a group as the planner has; TTFT stays.
 
@@ -303,6 +316,7 @@ def score(
         raise UserError(f"score: none of {len(runs)} runs can be predicted: {scored[0].refused}")
     page = [_summary_facts(scored), *_tables(scored, computed, times), _refusal_table(scored)]
     data = {"runs": [_record(one) for one in scored], "summary": _summary_records(scored)}
+    data |= {"rival": _rival_records(scored, times)} if times is not None else {}
     output.emit(page, data, format, to, [one for one in (path, rival) if one])
     held = tpot_errors(one for one in scored if not one.run.calibrates)
     if fail_above is not None and (held is None or held.median > fail_above):
@@ -352,6 +366,17 @@ def _summary_records(scored: Sequence[ScoredRun]) -> list[dict[str, Any]]:
                     "ttft": ttft._asdict() if ttft else None,
                 }
             )
+    return rows
+
+
+def _rival_records(scored: Sequence[ScoredRun], rival: RivalTimes) -> list[dict[str, Any]]:
+    """JSON records of the rival's errors on all runs that both predict, by group."""
+    by_group = {" ".join(key): alike for key, alike in _groups(scored).items()}
+    groups = {"all": [one for one in scored if one.tpot], **by_group}
+    rows = []
+    for name, alike in groups.items():
+        tpot, ttft = rival_tpot_errors(alike, rival), rival_ttft_errors(alike, rival)
+        rows.append({"group": name, "tpot": tpot._asdict() if tpot else None, "ttft": ttft._asdict() if ttft else None})
     return rows
 
 
@@ -428,7 +453,7 @@ def _tables(scored: Sequence[ScoredRun], computed: Sequence[ComputedRun], rival:
     for title, errors in (("TPOT", tpot_errors), ("TTFT, runs within memory", ttft_errors)):
         tables = (_group_table(f"{title}, {use}", by_group, errors, use) for use in ("held-out", "calibration"))
         found += [one for one in tables if one.rows]
-    return found
+    return [*found, *_rival_tables(by_group, rival)] if rival is not None else found
 
 
 def _group_table(
@@ -442,13 +467,26 @@ def _group_table(
         there = [one for one in alike if one.run.used_for == used_for]
         if there:
             rows.append((*key, "" if there[0].own else "another's", *_cells(errors(there))))
-    names = [Column(name, number=False) for name in ("engine", "GPU", "model", "format", "constants")]
+    return _errors_by_group(title, rows, ("constants",))
+
+
+def _errors_by_group(title: str, rows: Sequence[Row], further: Sequence[str] = ()) -> Table:
+    names = [Column(name, number=False) for name in ("engine", "GPU", "model", "format", *further)]
     return Table(
         title=title,
         columns=(*names, *ERROR_COLUMNS),
         groups=(tuple(rows),),
         notes=(f"*: fewer than {FEW_RUNS} runs",),
     )
+
+
+def _rival_tables(groups: Mapping[tuple[str, str, str, str], Sequence[ScoredRun]], rival: RivalTimes) -> list[Table]:
+    """Errors of the rival on all runs, of which it was fitted on none."""
+    found = []
+    for title, errors in (("TPOT", rival_tpot_errors), ("TTFT, runs within memory", rival_ttft_errors)):
+        rows = [(*key, *_cells(there)) for key, alike in groups.items() if (there := errors(alike, rival))]
+        found.append(_errors_by_group(f"rival's {title}, all runs", rows).without_empty(DASH))
+    return found
 
 
 def _planner_table(scored: Sequence[ScoredRun], computed: Sequence[ComputedRun], rival: RivalTimes | None) -> Table:
@@ -460,12 +498,12 @@ def _planner_table(scored: Sequence[ScoredRun], computed: Sequence[ComputedRun],
         if one.features and one.run.tpot_ms and not one.run.calibrates
     ]
     rows = [("planner", *_cells(tpot_errors(held))), ("planner without constants", *_cells(errors_of(bare)))]
-    if rival:
+    if rival is not None:
         alike = [one for one in held if one.run.id in rival]
         fitted = calibrate_rival(scored, rival)
         rows.append(("planner, runs that the rival has", *_cells(tpot_errors(alike))))
         rows += [
-            (name, *_cells(errors_of([(one.run.tpot_ms or 0, times[one.run.id][0]) for one in alike])))
+            (name, *_cells(rival_tpot_errors(alike, times)))
             for name, times in (("rival", rival), ("rival, fitted on the same runs", fitted))
         ]
     columns = Column("prediction", number=False), *ERROR_COLUMNS

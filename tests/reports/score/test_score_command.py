@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean, median
 
 import pytest
 
@@ -90,6 +92,37 @@ def test_a_fitted_rival_loses_a_factor_and_a_constant(computed, tmp_path):
         assert fitted[one.run.id][0] == pytest.approx(one.run.tpot_ms, rel=1e-3)
     score(None, path, Format.MARKDOWN, tmp_path / "score.md")
     assert "rival, fitted on the same runs" in (tmp_path / "score.md").read_text()
+
+
+def test_errors_of_a_rival_stand_by_group(computed, tmp_path):
+    path = tmp_path / "rival.csv"
+    mine = [one for one in computed if one.run.engine == "vllm"]
+    lines = [f"{one.run.id},{2 * one.run.tpot_ms + 3},{one.run.ttft_ms}" for one in mine]
+    path.write_text("\n".join(["id,aic_tpot_ms,aic_ttft_ms", *lines]) + "\n")
+    score(None, path, Format.MARKDOWN, tmp_path / "score.md")
+    text = (tmp_path / "score.md").read_text()
+    table = text[text.index("### rival's TPOT, all runs") : text.index("### rival's TTFT")]
+    (row,) = [line for line in table.splitlines() if "h100_sxm" in line or "b200_sxm" in line]
+    errors = [1 + 3 / one.run.tpot_ms for one in mine]
+    said = [f"{100 * median(errors):.1f}", f"{100 * mean(errors):.1f}", f"{100 * median(errors):+.1f}"]
+    cells = [cell.strip() for cell in row.strip("| ").split("|")]
+    assert cells[:8] == ["vllm", "h100_sxm", "llama-3-70b", "bf16", str(len(mine)), *said]
+
+
+def test_a_rival_is_scored_in_json_on_the_runs_that_it_has(computed, tmp_path):
+    path = tmp_path / "rival.csv"
+    some = computed[::5]
+    refused = ComputedRun(replace(computed[1].run, id="refused"), refused="no tables")
+    computed.append(refused)
+    lines = [f"{one.run.id},{1.1 * one.run.tpot_ms},{0.5 * one.run.ttft_ms}" for one in [*some, refused]]
+    path.write_text("\n".join(["id,aic_tpot_ms,aic_ttft_ms", *lines]) + "\n")
+    score(None, path, Format.JSON, tmp_path / "score.json")
+    whole, *groups = json.loads((tmp_path / "score.json").read_text())["rival"]
+    assert (whole["group"], whole["tpot"]["runs"]) == ("all", len(some))
+    assert whole["tpot"]["median"] == pytest.approx(0.1)
+    assert whole["ttft"]["bias"] == pytest.approx(-0.5)
+    assert sum(one["tpot"]["runs"] for one in groups) == len(some)
+    assert {one["group"] for one in groups} == {"vllm h100_sxm llama-3-70b bf16", "trtllm b200_sxm llama-3-70b nvfp4"}
 
 
 @pytest.mark.parametrize(
