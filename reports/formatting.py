@@ -127,6 +127,7 @@ NAMED_FIELDS = (
     "ranks",
     "pair",
     "gap_seconds",
+    "late_seconds",
     "tokens",
     "batch",
     "context",
@@ -141,6 +142,7 @@ COLUMN_TITLES = {
     "implementation": "impl",
     "message_bytes": "message",
     "gap_seconds": "gap",
+    "late_seconds": "late",
     "per_layer": "calls",
     "micro_batches": "m",
 }
@@ -205,14 +207,14 @@ def _text(case: Case, field: str) -> str:
     value = getattr(case, field)
     if value is None:
         return DASH
-    if field == "gap_seconds":
+    if field in ("gap_seconds", "late_seconds"):
         return with_unit(SECONDS, value) if value else "none"
     return format_bytes(value) if field == "message_bytes" else str(value)
 
 
 def _shared_text(case: Case, field: str) -> str:
     value = getattr(case, field)
-    if value is None or (field == "ranks" and value == 1) or (field == "gap_seconds" and not value):
+    if value is None or (field == "ranks" and value == 1) or (field in ("gap_seconds", "late_seconds") and not value):
         return ""
     return f"{COLUMN_TITLES.get(field, field)} {_text(case, field)}" if field in NAMED_FIELDS else _text(case, field)
 

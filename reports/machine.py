@@ -170,7 +170,7 @@ def _value(name: str, value: Any) -> str:
 def _format_item(name: str, one: Any) -> str:
     if name == "message" and isinstance(one, int):
         return next((f"{one // factor}{symbol}" for factor, symbol in BINARY_UNITS if one % factor == 0), str(one))
-    if name == "gap" and isinstance(one, int | float):
+    if name in ("gap", "late") and isinstance(one, int | float):
         return f"{one * 1e3:g}"
     return "x".join(map(str, one)) if isinstance(one, list | tuple) else str(one)
 

@@ -46,6 +46,8 @@ class Case:
         backend: library that carries its messages.
         distribution: distribution of tokens over experts: balanced, power_law_1.2, …
         kv_dtype: format of keys and values in the cache; None where it is `dtype`.
+        late_seconds: delay, on purpose, of one rank behind its linear, in an all-reduce that follows a linear; 0
+            without delay. None for every other case.
     """
 
     name: str
@@ -82,11 +84,17 @@ class Case:
     backend: str | None = None
     distribution: str | None = None
     kv_dtype: str | None = None
+    late_seconds: float | None = None
 
     @property
     def work(self) -> Work:
         """The work of one call."""
         return Work(self.flops, self.hbm_bytes, self.wire_bytes_sent_per_rank)
+
+    @property
+    def is_back_to_back(self) -> bool:
+        """True where calls follow one another, without idle time or a linear before each."""
+        return not self.gap_seconds and self.late_seconds is None
 
 
 CASE_FIELDS = tuple(f.name for f in fields(Case))
@@ -188,6 +196,8 @@ def step_figures(measurement: "Measurement") -> Mapping[str, Any]:
     return found
 
 
+WAITED_SHARE = "waited_share"
+"""Telemetry key: wait of the other ranks for a rank delayed on purpose, over its delay."""
 SCHEMA = 1
 """`shardbench_schema` of files written now; readers accept it and older schemas."""
 MAX_SECONDS = 1e6
@@ -211,7 +221,8 @@ class Measurement:
             after the samples of the last visit, and the number of visits in which it moved.
         configuration: the kernel's choice for this case, and its basis; None for a kernel without a choice.
         skew_seconds: lag of the slowest rank behind the fastest at the end of a sample, the median over samples, each
-            of which is the slowest's time; None for one rank.
+            of which is the slowest's time; None for one rank. Of an all-reduce that follows a linear it is the part of
+            a sample before the latest rank has come.
         algorithm: ring, tree, nvls, … and the protocol, as the library reports; None where unknown.
         transport: the one kind of link that all ranks use: nvlink, pcie, loopback, …; None for several and for unknown.
         ledgers: for a step of a whole model: for each pass and in it for each stage the share of each of
@@ -293,8 +304,9 @@ class Measurement:
             "noise": statistics.noise(self.seconds) if len(self.samples) > 1 else None,
         }
         case = asdict(self.case)
-        if case["kv_dtype"] is None:
-            del case["kv_dtype"]
+        for name in ("kv_dtype", "late_seconds"):
+            if case[name] is None:
+                del case[name]
         return {**case, **own, "doubts": list(self.doubts), **derived, **step_figures(self)}
 
     @classmethod

@@ -98,7 +98,7 @@ class References:
         """
         key = _key(gpu, one)
         case = one.case
-        if not gpu or not key or one.provenance != "measured" or case.gap_seconds or case.message_bytes is None:
+        if not gpu or not key or one.provenance != "measured" or not case.is_back_to_back or case.message_bytes is None:
             return None
         if one.transport is not None and not is_over_fabric(gpu, one.transport):
             return None
@@ -333,14 +333,17 @@ class CommPoint:
 
         None where the time holds more than a transfer.
         """
-        if self.case.message_bytes is None:
+        if self.case.message_bytes is None or self.case.late_seconds is not None:
             return None
         return specs_traffic.algbw(self.case.op, self.case.message_bytes, self.measurement.median)
 
     @property
     def busbw(self) -> float | None:
-        """Bus bandwidth in bytes/s, comparable to one direction of a link."""
-        if self.case.message_bytes is None:
+        """Bus bandwidth in bytes/s, comparable to one direction of a link.
+
+        None where the time holds more than a transfer.
+        """
+        if self.case.message_bytes is None or self.case.late_seconds is not None:
             return None
         return specs_traffic.busbw(self.case.op, self.case.ranks, self.case.message_bytes, self.measurement.median)
 
@@ -520,8 +523,11 @@ class SeriesFit:
 def fit_series(series: MessageSeries) -> SeriesFit | None:
     """Fit a line to a series.
 
-    None for too few sizes, sizes too near to each other, or several cases of one size.
+    None for too few sizes, sizes too near to each other, or several cases of one size. None too for all-reduces behind
+    a linear: their times hold the wait for the latest rank.
     """
+    if series.case.late_seconds is not None:
+        return None
     passes: dict[int, Passes] = {}
     for one in series.points:
         passes[one.case.message_bytes or 0] = one.measurement.seconds

@@ -3,7 +3,7 @@
 There is a table for each question and operation, a matrix of pairs, and a table of fits.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,16 +23,22 @@ from reports.output import Block, Column, Facts, Table
 from reports.result_tables import NOTES_COLUMN, shared_warnings
 from reports.results import ResultFile
 from reports.roofline import CaseMetrics, Interval
-from specs.measurement import Case
+from specs.measurement import WAITED_SHARE, Case
 from specs.roofline import Ceilings
 from specs.traffic import TRAFFIC
 from specs.units import format_bytes
 
-SERIES_FIELDS = ("implementation", "launch", "gap_seconds", "pair", "ranks", "dtype")
+SERIES_FIELDS = ("implementation", "launch", "gap_seconds", "late_seconds", "pair", "ranks", "dtype")
 """Fields that distinguish the series of one operation."""
 MESSAGE_FIELDS = ("model", "layer", "tp", "pp")
 """Further fields for the messages of a model."""
-QUESTIONS = ("communication", "messages")
+LATE_QUESTION = "late_ranks"
+QUESTIONS = ("communication", "messages", LATE_QUESTION)
+LATE_NOTES = (
+    "median: from the end of a rank's own linear to the end of the all-reduce, mean over ranks, without one delayed "
+    "on purpose",
+    "skew: the part of it before the latest rank has come; of delay: that part over the delay of the late rank",
+)
 SWITCH_ALGORITHMS = ("nvls", "multimem")
 UNKNOWN = "unknown"
 Cell = Callable[[CommPoint], str]
@@ -46,11 +52,28 @@ def communication_tables(points: Iterable[CommPoint]) -> list[Table]:
     tables: dict[tuple[str, str], list[CommPoint]] = {}
     for one in points:
         tables.setdefault((one.case.question, one.case.op), []).append(one)
+    repeated = back_to_back_seconds(one for group in tables.values() for one in group)
     found = []
     for key in sorted(tables, key=_table_order):
-        found.append(_table(*key, tables[key]))
+        found.append(_table(*key, tables[key], repeated))
         found += _matrices(tables[key])
     return found
+
+
+MessageKey = tuple[str, str, str, str, int, int | None]
+
+
+def back_to_back_seconds(points: Iterable[CommPoint]) -> dict[MessageKey, float]:
+    """Return the median of back-to-back calls by message; a model's own message counts first."""
+    found: dict[MessageKey, float] = {}
+    for one in sorted(points, key=lambda one: one.case.question != "messages"):
+        if one.case.is_back_to_back:
+            found.setdefault(_message_key(one.case), one.measurement.median)
+    return found
+
+
+def _message_key(case: Case) -> MessageKey:
+    return case.op, case.implementation, case.launch, case.dtype, case.ranks, case.message_bytes
 
 
 def fit_table(found: Sequence[SeriesFit]) -> list[Table]:
@@ -109,21 +132,24 @@ def _fields(cases: Sequence[Case], *first: str) -> tuple[str, ...]:
     return (*first, *shipped, *SERIES_FIELDS)
 
 
-def _table(question: str, op: str, points: Sequence[CommPoint]) -> Table:
+def _table(question: str, op: str, points: Sequence[CommPoint], repeated: Mapping[MessageKey, float]) -> Table:
     groups = [series.points for series in collect_series(points)]
     ordered = [one for group in groups for one in group]
     fields = (*_fields([one.case for one in ordered]), "tokens", "message_bytes")
     labelled, names, caption = formatting.label_columns([one.case for one in ordered], fields)
-    labelled = tuple(replace(one, title="ships") if one.title == "layer" else one for one in labelled)
+    late = question == LATE_QUESTION
+    ships = "linear" if late else "ships"
+    labelled = tuple(replace(one, title=ships) if one.title == "layer" else one for one in labelled)
     everywhere = shared_warnings([one.figures for one in ordered])
-    columns = [*_numbers(ordered), (NOTES_COLUMN, lambda p: ", ".join(_notes(p, everywhere)))]
+    more = _late_numbers(repeated) if late else []
+    columns = [*_numbers(ordered), *more, (NOTES_COLUMN, lambda p: ", ".join(_notes(p, everywhere)))]
     name = iter(names)
     table = Table(
         title=f"{question}: {op}",
         columns=(*labelled, *(column for column, _ in columns)),
         groups=tuple(tuple((*next(name), *(cell(one) for _, cell in columns)) for one in group) for group in groups),
         caption=" · ".join(filter(None, [caption, *everywhere])),
-        notes=tuple(_sources(ordered)),
+        notes=(*_sources(ordered), *(LATE_NOTES if late else ())),
     )
     return table.without_empty(DASH)
 
@@ -143,6 +169,23 @@ def _numbers(points: Sequence[CommPoint]) -> list[tuple[Column, Cell]]:
         (Column("of\nlink"), lambda p: percent(p.link_share)),
         (Column("published\nus"), lambda p: microseconds(p.reference.seconds) if p.reference else DASH),
         (Column("times\npublished"), lambda p: f"{p.ratio:.2f}" if p.ratio else DASH),
+    ]
+
+
+def _late_numbers(repeated: Mapping[MessageKey, float]) -> list[tuple[Column, Cell]]:
+    """Return the columns of all-reduces behind a linear: part of the delay, and back-to-back calls beside them."""
+
+    def back_to_back(one: CommPoint) -> float | None:
+        return repeated.get(_message_key(one.case))
+
+    def times(one: CommPoint) -> str:
+        seconds = back_to_back(one)
+        return f"{one.measurement.median / seconds:.2f}" if seconds else DASH
+
+    return [
+        (Column("of\ndelay"), lambda p: percent((p.measurement.telemetry or {}).get(WAITED_SHARE))),
+        (Column("back-to-back\nus"), lambda p: microseconds(back_to_back(p))),
+        (Column("times\nback-to-back"), times),
     ]
 
 
@@ -238,7 +281,7 @@ class FileCommunication:
 
     def _sentence(self, op: str) -> str:
         small = [one for one in self.points if one.case.op == op and one.case.message_bytes == SHOWN_SIZES[0]]
-        back_to_back = [one for one in small if not one.case.gap_seconds]
+        back_to_back = [one for one in small if one.case.is_back_to_back]
         if not back_to_back:
             return ""
         best = min(back_to_back, key=lambda one: one.measurement.median)

@@ -228,7 +228,7 @@ def _mean_log_by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
 
 WORK_FIELDS = (
     "model", "op", "dtype", "layer", "tp", "pp", "tokens", "n", "k", "context", "batch", "layers", "vocab", "ranks",
-    "message_bytes",
+    "message_bytes", "late_seconds",
 )  # fmt: skip
 """Fields that must agree for two times to be of the same work."""
 CEILING_FIELDS = ("flops", "hbm_bytes")

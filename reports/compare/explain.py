@@ -143,7 +143,7 @@ def _transfers(file: ResultFile) -> list[tuple[int, float, float]]:
 
 def _is_link_probe(case: Case) -> bool:
     """Return whether a case gives the link's speed."""
-    return case.op == "send_recv" and case.question == "communication" and not case.gap_seconds
+    return case.op == "send_recv" and case.question == "communication" and case.is_back_to_back
 
 
 # Drift: the change of the machine itself between two runs.

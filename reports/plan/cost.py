@@ -479,7 +479,7 @@ class CommCosts:
         dtype = self._profile.number_format.residual
         alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
         for one in self._profile.measurements_by_op.get("all_reduce", ()):
-            if one.case.dtype in alike and not one.case.gap_seconds:
+            if one.case.dtype in alike and one.case.is_back_to_back:
                 yield one
 
     def _is_of_kind(self, one: Measurement, kind: str) -> bool:
@@ -503,7 +503,7 @@ class CommCosts:
 
         def points() -> Iterator[tuple[int, Measurement]]:
             for one in found:
-                if one.case.message_bytes and not one.case.gap_seconds:
+                if one.case.message_bytes and one.case.is_back_to_back:
                     yield one.case.message_bytes, one
 
         return self._profile.curve(("hop",), points, factor=0.5)

@@ -24,6 +24,7 @@ def test_is_what_the_file_says(tmp_path):
         ({"rank_timeout": 5.0, "budget": 420.0, "passes": 3}, " --rank-timeout 5 --budget 420 --passes 3"),
         ({"tokens": [1, 125], "micro_batches": [2, 4]}, " --tokens 1,125 --micro-batches 2,4"),
         ({"message": [16384, 1048576, 1500], "gap": [0.001, 0.0]}, " --message 16KiB,1MiB,1500 --gap 1,0"),
+        ({"late": [0.0, 0.004]}, " --late 0,4"),
         ({"prompts": [[4, 512]], "resume": True}, " --prompts 4x512 --resume"),
     ],
 )  # fmt: skip

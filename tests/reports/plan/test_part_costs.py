@@ -125,6 +125,17 @@ def test_another_engines_kernel_is_not_taken(parts):
     assert found.seconds / US == pytest.approx(214.8)
 
 
+def test_an_all_reduce_behind_a_linear_is_not_taken_as_back_to_back(parts):
+    """Its time holds the wait for the latest rank; taken as back-to-back it would win here at every size."""
+    behind = [
+        replace(one, case=replace(one.case, name=f"{one.case.name}-behind", late_seconds=0.0))
+        for size in planted_parts.MESSAGES
+        for one in [planted_parts.all_reduce(8, size, 1e-3 * US)]
+    ]
+    found = parts([*planted_parts.all_parts(), *behind]).layer_parts(8, 64, NO_PROMPT, 8)["all-reduce"]
+    assert found.seconds / US == pytest.approx(214.8)
+
+
 def test_maybe_hot_linears_widen_upwards_by_what_the_cache_may_have_held(parts):
     # of o at tp 8, 8192 x 1024 x 2 B = 16.78 MB, six copies are 100.7 MB and the L2 has 60 MiB: 0.625 of 3.495 us
     found = parts([*planted_parts.all_parts(maybe_hot=True)]).layer_parts(8, 1, NO_PROMPT, 8)["linears"]
