@@ -13,11 +13,12 @@ from specs.parallel import Deployment
 from suites.case import CaseState, CollectiveRunConfig, RunConfig, StepRunConfig
 from suites.probes.collective import plan_collective_case
 from suites.probes.kernel import plan_kernel_case
+from suites.probes.late_ranks import InStepAllReduce, plan_in_step_case
 from suites.probes.model import plan_step_case
 from suites.probes.share import Share, plan_share_case
 from suites.workers.launcher import RankPlan
 
-Probe = Kernel | Collective | Deployment | Share
+Probe = Kernel | Collective | InStepAllReduce | Deployment | Share
 
 
 class Measure(Protocol):
@@ -31,7 +32,7 @@ class Measure(Protocol):
         part: Any = None,
         **shape: int,
     ) -> None:
-        """Measure a kernel, collective, whole model or share for pytest-benchmark.
+        """Measure a kernel, collective, all-reduce in the step, whole model or share for pytest-benchmark.
 
         Args:
             probe: object to measure; for a whole model its deployment.
@@ -54,6 +55,8 @@ def collect_case(item: pytest.Function, device: Device, ranks: RankPlan) -> Case
     def note(probe: Probe, question: str, how: Any, part: Any = None, **shape: int) -> None:
         if isinstance(probe, Share):
             noted.append(plan_share_case(item.nodeid, device, ranks, probe, question, how))
+        elif isinstance(probe, InStepAllReduce):
+            noted.append(plan_in_step_case(item.nodeid, ranks, probe, question, how))
         elif isinstance(probe, Deployment):
             noted.append(plan_step_case(item.nodeid, device, ranks, probe, question, how, part))
         elif isinstance(probe, Collective):

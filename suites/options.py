@@ -43,6 +43,7 @@ LIST_OPTIONS = {
     "--launch": "graph (CUDA graph) or eager",
     "--message": "messages of collectives: 16KiB, 1MiB, …",
     "--gap": "idle milliseconds before each call of a collective; 0 is back-to-back",
+    "--late": "milliseconds by which one rank comes late, on purpose, to an all-reduce behind a linear; 0 is never",
     "--batch": "sequences that a whole model decodes, each of which adds a token in a step (default: --tokens)",
     "--prompts": "prompts that it reads in a step, and their length: 4x512 (default: by --tokens over 256)",
     "--replicas": "copies of a whole model, each with its part of the batch (default: all ranks, over tp x pp)",
@@ -68,6 +69,7 @@ class Options:
     launch: tuple[str, ...] | None
     message: tuple[int, ...] | None
     gap: tuple[float, ...] | None
+    late: tuple[float, ...] | None
     batch: tuple[int, ...] | None
     prompts: tuple[tuple[int, int], ...] | None
     replicas: tuple[int, ...] | None
@@ -96,7 +98,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--launch": _choice_of("graph", "eager"),
         "--message": parse_bytes,
         "--prompts": _prompts,
-        "--gap": _milliseconds,
+        "--gap": _milliseconds_of("gap", "0 is back-to-back, 10000 too long"),
+        "--late": _milliseconds_of("delay", "0 is never late, 10000 too long"),
         "--schedule": _choice_of(*SCHEDULES),
         "--partition": _choice_of(*PARTITIONS),
     }
@@ -173,14 +176,17 @@ def _prompts(word: str) -> tuple[int, int]:
     return int(count), int(length)
 
 
-def _milliseconds(word: str) -> float:
-    try:
-        gap = float(word)
-    except ValueError:
-        gap = -1.0
-    if not 0 <= gap < 1e4:
-        raise ArgumentTypeError(f"{word!r} is no gap in milliseconds; 0 is back-to-back, 10000 too long")
-    return gap / 1000
+def _milliseconds_of(what: str, limits: str) -> Callable[[str], float]:
+    def check(word: str) -> float:
+        try:
+            found = float(word)
+        except ValueError:
+            found = -1.0
+        if not 0 <= found < 1e4:
+            raise ArgumentTypeError(f"{word!r} is no {what} in milliseconds; {limits}")
+        return found / 1000
+
+    return check
 
 
 def _seconds(word: str) -> float:

@@ -29,8 +29,10 @@ from suites.collect import collect_case
 from suites.environment import cpu_name, gpu_sharing_notes, machine_info
 from suites.options import read_options
 from suites.probes.collective import PATIENCE as RANK_PATIENCE
-from suites.probes.collective import CollectiveBench, CollectiveCaseState, record_nccl_algorithms
+from suites.probes.collective import CollectiveCaseState, record_nccl_algorithms
 from suites.probes.kernel import KernelBench, KernelCaseState
+from suites.probes.late_ranks import PATIENCE as IN_STEP_PATIENCE
+from suites.probes.late_ranks import CollectiveAndInStepBench, InStepCaseState
 from suites.probes.model import PATIENCE as STEP_PATIENCE
 from suites.probes.model import StepCaseState
 from suites.probes.share import PATIENCE as SHARE_PATIENCE
@@ -169,7 +171,10 @@ class Session:
                     torch.cuda.empty_cache()  # free the kernels' pool: the first GPU's rank may need it
                 record_nccl_algorithms(workers, collectives)
                 of_ranks: list[tuple[Sequence[CaseState], MultiRankBench]] = [
-                    (collectives, CollectiveBench(workers, self.ranks, self._device.free_bytes(), collectives)),
+                    (
+                        collectives,
+                        CollectiveAndInStepBench(workers, self.ranks, self._device.free_bytes(), collectives),
+                    ),
                     (models, StepAndShareBench(workers, self.ranks, models)),
                 ]
                 for (entries, bench), budget in zip(of_ranks, budgets[1:], strict=True):
@@ -224,18 +229,21 @@ class Session:
         steps: Sequence[CaseState],
         shares: Sequence[CaseState],
     ) -> tuple[float, ...]:
-        """Seconds for kernels, for collectives, and for whole models with their shares.
+        """Seconds for kernels, for all collectives, and for whole models with their shares.
 
         These are the default budgets, scaled to the requested total.
         """
-        of_ranks = (one[self.ranks.kind] for one in (RANK_PATIENCE, STEP_PATIENCE, SHARE_PATIENCE))
-        patience = (self._device.limits, *of_ranks)
+        in_step = [entry for entry in collectives if isinstance(entry, InStepCaseState)]
+        alone = [entry for entry in collectives if not isinstance(entry, InStepCaseState)]
+        of_ranks = (RANK_PATIENCE, IN_STEP_PATIENCE, STEP_PATIENCE, SHARE_PATIENCE)
+        patience = (self._device.limits, *(one[self.ranks.kind] for one in of_ranks))
+        kinds: tuple[Sequence[CaseState], ...] = (kernels, alone, in_step, steps, shares)
         usual = [
             one.budget_seconds if _any_measurable(entries) else 0.0
-            for entries, one in zip((kernels, collectives, steps, shares), patience, strict=True)
+            for entries, one in zip(kinds, patience, strict=True)
         ]
         factor = self._options.budget / sum(usual) if self._options.budget and sum(usual) else 1.0
-        return tuple(seconds * factor for seconds in (usual[0], usual[1], usual[2] + usual[3]))
+        return tuple(seconds * factor for seconds in (usual[0], usual[1] + usual[2], usual[3] + usual[4]))
 
     def replay(self, entry: CaseState, benchmark: Any) -> None:
         """Replay a case's samples into pytest-benchmark."""

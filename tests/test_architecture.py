@@ -46,7 +46,7 @@ APART = {
         *("reports.importers.profiler.times", "reports.kernel_report.points", "reports.tp_vs_pp.validation"),
         *("suites.bench_linears", "suites.decoder.pipeline", "suites.decoder.worker", "suites.probes.ledger"),
         *("reports.plan.cost", "reports.score.fit", "suites.clock", "suites.runner", "suites.session"),
-        "suites.workers.remote",
+        *("suites.workers.in_step", "suites.workers.remote"),
     ),
 }
 """Modules that a single module imports, by the reason for which they stand apart."""

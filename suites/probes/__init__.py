@@ -1,1 +1,1 @@
-"""Probes of a kernel, a collective, a whole model, and a rank's share of a model."""
+"""Probes of a kernel, a collective alone and in the step, a whole model, and a rank's share."""

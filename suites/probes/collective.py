@@ -80,6 +80,11 @@ class CollectiveCaseState(CaseState):
         """Short description for reasons."""
         return f"{self.case.op} {self.case.implementation} {format_bytes(self.case.message_bytes or 0)}"
 
+    @property
+    def rtol(self) -> float:
+        """Largest accepted error of a result."""
+        return COLLECTIVES[self.case.op].rtol[self.case.dtype]
+
     def to_json(self) -> dict[str, Any]:
         """Task that ranks run, for JSON."""
         return self.task.to_json()
@@ -268,7 +273,7 @@ def _run_configs(
     """
     found = []
     for backend in backends_for(op, options):
-        absent = options.impl is None and _is_unavailable(backend, ranks)
+        absent = options.impl is None and is_unavailable(backend, ranks)
         told_once = op in ABSENCE_LISTED_OPS and (message, launch, gap) == (GAP_BYTES, "eager", 0.0)
         beyond_graph = options.launch is None and launch == "graph" and not backend.graph
         if (not absent or told_once) and not beyond_graph:
@@ -276,7 +281,8 @@ def _run_configs(
     return found
 
 
-def _is_unavailable(backend: Backend, ranks: RankPlan) -> bool:
+def is_unavailable(backend: Backend, ranks: RankPlan) -> bool:
+    """Return whether these ranks cannot use a backend at all."""
     return (
         ranks.why_not() is not None
         or ranks.kind not in backend.device_kinds
@@ -315,8 +321,7 @@ def add_model_messages(metafunc: pytest.Metafunc, ops: Sequence[str], ranks: Ran
         for shipment in shipments
         for dtype, launch, gap in product(options.dtype or DTYPES, launches, options.gap or (0.0,))
         for backend in backends_for(op, options)
-        if options.impl is not None
-        or not (_is_unavailable(backend, ranks) or (launch == "graph" and not backend.graph))
+        if options.impl is not None or not (is_unavailable(backend, ranks) or (launch == "graph" and not backend.graph))
     ]
     ids = [f"{op}-{ranks.count}ranks-{shipment}-{how}" for op, shipment, how in cases]
     metafunc.parametrize(("op", "shipment", "how"), cases, ids=ids)
@@ -413,7 +418,7 @@ class CollectiveBench(MultiRankBench):
     def _check(self, entry: CollectiveCaseState) -> bool:
         """Return whether every rank's result is right."""
         replies = self._workers.run_command("check", {"turn": self._numbers[id(entry)] + 1}, f"checking {entry.title}")
-        return self._record_check(entry, replies, COLLECTIVES[entry.case.op].rtol[entry.case.dtype])
+        return self._record_check(entry, replies, entry.rtol)
 
     def _measure_call_seconds(self, entry: CollectiveCaseState) -> None:
         """Estimate the seconds per call: from earlier samples, or from a few calls.

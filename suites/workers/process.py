@@ -131,6 +131,8 @@ class CollectiveTask:
         launch: graph or eager.
         gap_seconds: idle time before each call.
         source, target: communicating ranks, if the other ranks wait.
+        k: width of the inputs of the linear before each call, whose output is the message; None without a linear.
+        late_seconds: delay of the last rank behind its linear.
     """
 
     op: str
@@ -142,6 +144,8 @@ class CollectiveTask:
     gap_seconds: float
     source: int = 0
     target: int = 1
+    k: int | None = None
+    late_seconds: float = 0.0
 
     def role(self, world: World, *, in_place: bool) -> Role:
         """Role of a rank in the collective."""

@@ -31,12 +31,20 @@ from comm.backend import Backend, Communicator, World
 from comm.backends import BACKENDS
 from comm.collective import Buffers, Collective, Role, fill_buffer, message_values, relative_error
 from comm.collectives import COLLECTIVES
+from kernels.timing.device import current_device
 from kernels.timing.host import gc_disabled
 from specs.errors import UserError
 from specs.journal import CALL_RANGE, TIMED_RANGE, UNTIMED_RANGE, WARM_UP_RANGE
 from specs.privacy import current_identity
 from suites import nvtx
 from suites.decoder.worker import ModelWorker
+from suites.workers.in_step import (
+    CudaInStepTimer,
+    HostInStepTimer,
+    InStepTimer,
+    LinearAllReduceCase,
+    LinearInputs,
+)
 from suites.workers.process import HEARTBEAT_SECONDS, CollectiveTask, MessageChannel
 
 # Timing of calls that all ranks make together
@@ -221,7 +229,8 @@ class RankWorker:
 
     def __init__(self) -> None:
         self._communicators: dict[str, Communicator] = {}
-        self._case: CollectiveCase | None = None
+        self._case: CollectiveCase | LinearAllReduceCase | None = None
+        self._linear_inputs: LinearInputs | None = None
         self._world: World | None = None
         self._model_worker: ModelWorker | None = None
 
@@ -232,9 +241,10 @@ class RankWorker:
             "draw": self._set_up_case,
             "check": self._check,
             "sample": self._sample,
+            "sample_behind_linear": self._sample_behind_linear,
         }
         if command in MODEL_COMMANDS:
-            self._case = None  # probes and models do not share memory
+            self._case = self._linear_inputs = None  # probes and models do not share memory
             return cast("Reply", getattr(self._get_model_worker(), command)(**arguments))
         return doing[command](**arguments)
 
@@ -273,8 +283,19 @@ class RankWorker:
             raise UserError(reason)
         communicator = self._connect(backend, world)
         communicator.recycle_buffers()
+        if asked.k is not None:
+            return self._set_up_linear(asked, backend, communicator, label)
         self._case = CollectiveCase(asked, backend, communicator, copies, label)
         return {"path": communicator.transfer_path(asked.target)}
+
+    def _set_up_linear(self, task: CollectiveTask, backend: Backend, communicator: Communicator, label: Reply) -> Reply:
+        if self._linear_inputs is None:
+            self._linear_inputs = LinearInputs(current_device(), communicator.world)
+        timer: InStepTimer = HostInStepTimer()
+        if communicator.world.kind != "cpu":
+            timer = CudaInStepTimer(CudaCallTimer(task.launch == "graph").prepare)
+        self._case = LinearAllReduceCase(task, backend, communicator, self._linear_inputs, timer, label)
+        return {"copies": self._case.copies}
 
     def _check(self, turn: int) -> Reply:
         """Check one call on fresh values and poisoned results against the reference."""
@@ -285,10 +306,22 @@ class RankWorker:
 
     def _sample(self, calls: int, rounds: int) -> Reply:
         case = self._require_case()
+        if not isinstance(case, CollectiveCase):
+            raise UserError("told to time a collective alone, and a linear was set up before it")
         with nvtx.annotate_case(case.label, TIMED_RANGE):
             seconds = case.sample(calls, rounds)
             nvtx.mark_timing(case.label["question"], case.call_count(calls, rounds), seconds)
         return {"seconds": seconds, "clock": case.clock.name}
+
+    def _sample_behind_linear(self, calls: int, rounds: int) -> Reply:
+        case = self._require_case()
+        if not isinstance(case, LinearAllReduceCase):
+            raise UserError("told to time an all-reduce behind a linear before one was set up")
+        with nvtx.annotate_case(case.label, TIMED_RANGE):
+            timed = case.sample(calls, rounds)
+            means = [sum(one.all_reduces) / len(one.all_reduces) for one in timed]
+            nvtx.mark_timing(case.label["question"], case.call_count(calls, rounds), means)
+        return {"rounds": [one._asdict() for one in timed], "clock": case.timer.name}
 
     def _connect(self, backend: Backend, world: World) -> Communicator:
         if backend.name not in self._communicators:
@@ -305,7 +338,7 @@ class RankWorker:
             raise UserError("told to run a case before it was told to join the others")
         return self._world
 
-    def _require_case(self) -> "CollectiveCase":
+    def _require_case(self) -> "CollectiveCase | LinearAllReduceCase":
         if self._case is None:
             raise UserError("told to run a case before one was set up")
         return self._case

@@ -18,7 +18,14 @@ CASE = re.compile(r"^suites/bench_\w+\.py::(bench_\w+)\[(.*)\]: .*?(; not here: 
 
 OF_STEPS = ("bench_decode_step", "bench_prefill_step")
 OF_SHARES = ("bench_share",)
-OF_RANKS = ("bench_collective", "bench_point_to_point", "bench_peer_copy", "bench_tp", "bench_pp")
+OF_RANKS = (
+    "bench_collective",
+    "bench_point_to_point",
+    "bench_peer_copy",
+    "bench_tp",
+    "bench_pp",
+    "bench_behind_linear",
+)
 
 READERS = ("axes", "bench_attention", "bench_ceilings", "session", "probes.share", "probes.model")
 """Modules that ask which device there is."""
@@ -217,6 +224,32 @@ def test_one_gpu_lists_its_collectives_with_the_reason(listed):
     reasons = [reason for _, _, reason in listed("cuda", of=OF_RANKS)]
     assert 1 <= len(reasons) < 20
     assert all(reason for reason in reasons)
+
+
+def test_two_ranks_of_a_cpu_run_all_reduces_behind_both_row_parallel_linears_with_and_without_a_late_rank(listed):
+    cases = listed("cpu", of=("bench_behind_linear",))
+    assert not [reason for _, _, reason in cases if reason]
+    model = "all_reduce-llama-3.2-1b-tp2"
+    assert {name for _, name, _ in cases} == {
+        f"{model}-{layer}-{tokens}tok{late}-bf16-eager-gloo"
+        for layer in ("o", "down")
+        for tokens in (1, 16, 128)
+        for late in ("", "-late1ms", "-late4ms")
+    }
+
+
+def test_one_gpu_lists_an_all_reduce_behind_a_linear_once_with_the_reason(listed):
+    ((_, _, reason),) = listed("cuda", of=("bench_behind_linear",))
+    assert reason.startswith("one GPU is one rank")
+
+
+def test_eight_gpus_run_all_reduces_behind_linears_in_a_graph_and_eager(listed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    names = [name for _, name, _ in listed("cuda", "--impl=nccl,gloo", of=("bench_behind_linear",))]
+    nccl = [name for name in names if name.endswith("-nccl")]
+    # 2 linears x 5 token counts x 2 launches x 3 delays
+    assert len(nccl) == 60
+    assert "all_reduce-llama-3-70b-tp8-down-16tok-late0.08ms-bf16-graph-nccl" in nccl
 
 
 def test_two_ranks_of_a_cpu_run_the_model_each_way_at_batches_that_each_way_can_take(listed):

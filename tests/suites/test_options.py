@@ -32,6 +32,8 @@ from tests.suites.conftest import GOOD
         ),
         ("--cache=warm", "*--cache: 'warm' is unknown; choose from cold, hot"),
         ("--launch=lazy", "*--launch: 'lazy' is unknown; choose from graph, eager"),
+        ("--gap=-1", "*--gap: '-1' is no gap in milliseconds; 0 is back-to-back, 10000 too long"),
+        ("--late=10000", "*--late: '10000' is no delay in milliseconds; 0 is never late, 10000 too long"),
         ("--passes=0", "*--passes: '0' is not a whole number*"),
         ("--budget=-1", "*--budget: '-1' is not a positive number of seconds"),
         ("--budget=nan", "*--budget: 'nan' is not a positive number of seconds"),

@@ -40,6 +40,7 @@ class PytestRun:
         kib: messages of the cases.
         environment: variables besides.
         before: the words before `-m pytest`.
+        suite: the file that is run.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class PytestRun:
         kib=(BEFORE, STRUCK, AFTER),
         environment=None,
         before=(sys.executable,),
+        suite="suites/bench_collectives.py",
     ):
         self.json = folder / "out.json"
         self.journal_path = folder / "out.json.journal.jsonl"
@@ -59,7 +61,7 @@ class PytestRun:
         self._log = folder / f"{time.monotonic_ns()}.log"
         usual = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
         usual |= {"SEEN": f"{self.seen}", "PLANTED": json.dumps(planted), "TMPDIR": f"{self.temporary}"}
-        command = [*before, "-m", "pytest", "suites/bench_collectives.py", "-p", "tests.suites.workers.faulty"]
+        command = [*before, "-m", "pytest", suite, "-p", "tests.suites.workers.faulty"]
         command += [
             "-p",
             "no:cacheprovider",
