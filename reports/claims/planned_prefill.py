@@ -92,7 +92,7 @@ def estimate_pp_prefill(parts: PartCosts, deployment: Deployment, tokens: int) -
 
     def last(pick: CostField, hop_pick: CostField, prompts: int) -> float:
         times = [pick(one) for one in stages]
-        return sum(times) + (len(stages) - 1) * hop_pick(hop) + (prompts - 1) * max(times)
+        return float(sum(times) + (len(stages) - 1) * hop_pick(hop) + (prompts - 1) * max(times))
 
     walks = [last(pick, pick, prompts) for pick in COST_FIELDS]
     firsts = [last(pick, pick, 1) for pick in COST_FIELDS]

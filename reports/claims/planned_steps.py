@@ -35,7 +35,7 @@ from reports.plan.crossover import PlannedCrossover
 from reports.plan.estimate import COST_FIELDS, CostField, MissingMeasurementError, Provenance
 from reports.plan.planner import Plan, PlanPoint
 from reports.plan.query import DEFAULT_BATCHES, MICRO_BATCH_FACTORS
-from reports.plan.step import PartCosts, StepEstimate, stage_table
+from reports.plan.step import PartCosts, StepEstimate
 from reports.tp_vs_pp.compare import Load, Setting
 from specs.parallel import PARTITIONS, Deployment
 
@@ -346,10 +346,8 @@ def _busy_estimate(subject: PlannedGpu, deployment: Deployment, batch: int, part
 
 
 def _busy_share(step: StepEstimate, stage_pick: CostField, hop_pick: CostField) -> float:
-    busy = stage_table(step.sizes, step.stages, stage_pick)
-    return fmean(map(sum, busy)) / pipeline_model.decode_step_seconds(
-        busy, stage_table(step.sizes, step.hops, hop_pick)
-    )
+    busy, hop = step.tables(stage_pick, hop_pick)
+    return fmean(map(sum, busy)) / pipeline_model.decode_step_seconds(busy, hop)
 
 
 # Claim on the crossover: from which decode batch on async PP gives more tokens/s than TP.

@@ -119,7 +119,7 @@ class PlannedGpu:
         """
         split = deployment.split(self.query.truncated_model)
         step = estimate_step(parts, deployment, split, batch)
-        return StepWithBreakdown(step, break_down(parts, deployment, split, step))
+        return StepWithBreakdown(step, break_down(step))
 
 
 def planned_gpus(evidences: Iterable[Evidence]) -> Iterator[PlannedGpu]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from math import ceil, log2
 
+import numpy as np
+
 from reports.communication.points import FAMILIES, SIXTEEN_BIT
 from reports.plan import estimate
 from reports.plan.estimate import (
@@ -13,14 +15,22 @@ from reports.plan.estimate import (
     Assumption,
     Cost,
     CostCurve,
+    CostField,
     MissingMeasurementError,
+    Origin,
+    OriginAt,
+    Seconds,
+    Sizes,
+    constant_origin,
+    fastest,
+    first_known,
     sum_costs,
 )
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import Interconnect, PlanQuery
 from specs import layer as specs_layer
 from specs.layer import HEAD_SHARE, LAYER_LINEARS, WHOLE_LAYER
-from specs.measurement import Measurement, weakest_provenance
+from specs.measurement import Measurement
 from specs.parallel import Split
 from specs.traffic import TRAFFIC
 from specs.units import AttentionFormat, format_bytes
@@ -36,6 +46,9 @@ SizedMeasurements = Iterable[tuple[int, Measurement]]
 class ComputeCosts:
     """Compute costs of one implementation of one model.
 
+    All methods take one size or an array of sizes. A cost is NaN at sizes that were not measured, and an error is
+    raised where that holds for all sizes.
+
     Args:
         profile: hardware and its measurements.
         query: model and context.
@@ -46,8 +59,8 @@ class ComputeCosts:
         self._profile, self._query, self._implementation = profile, query, implementation
         self._decoding: dict[int, Mapping[int, CostCurve]] = {}
 
-    def layer(self, split: Split, sequences: int, busy: int) -> Cost | None:
-        """Cost of a whole decode layer; None where no file covers the batch.
+    def layer(self, split: Split, sequences: Sizes, busy: int) -> Cost:
+        """Cost of a whole decode layer; NaN where no file covers the batch.
 
         A rank's share, measured beside `busy` ranks, comes before a layer measured alone.
         """
@@ -60,8 +73,6 @@ class ComputeCosts:
             ),
             WHOLE_LAYER,
         )
-        if share and share.covers(sequences):
-            return share.at(sequences)
         whole = self._curve(
             ("layer", split.tp, context),
             lambda one: (
@@ -71,35 +82,37 @@ class ComputeCosts:
             ),
             WHOLE_LAYER,
         )
-        return whole.at(sequences) if whole and whole.covers(sequences) else None
+        return first_known(one.within(sequences) for one in (share, whole) if one)
 
-    def linears(self, split: Split, rows: float) -> Cost:
+    def linears(self, split: Split, rows: Sizes) -> Cost:
         """Cost of all linears of a layer.
 
         Raises:
             MissingMeasurementError: a linear was not measured, or not with as many tokens.
         """
-        found = [self._linear(split, name, rows) for name in LAYER_LINEARS]
-        how, cases = (
-            weakest_provenance(one.provenance for one in found),
-            tuple(case for one in found for case in one.cases),
-        )
-        return _with_provenance(sum_costs(found), how, cases)
+        return sum_costs(self._linear(split, name, rows) for name in LAYER_LINEARS)
 
-    def head(self, split: Split, rows: float, busy: int) -> Cost:
+    def head(self, split: Split, rows: Sizes, busy: int) -> Cost:
         """Cost of the LM head; an unmeasured vocabulary width is scaled from another.
 
         Raises:
             MissingMeasurementError: no LM head was measured with as many tokens.
         """
-        n = split.vocab_per_rank
+        cost = first_known(self._heads(split.vocab_per_rank, rows, busy))
+        if not np.any(cost.known):
+            raise MissingMeasurementError(
+                f"no LM head of {self._query.model} with {np.min(rows):g} tokens on {self._profile.name}"
+            )
+        return cost
+
+    def _heads(self, n: int, rows: Sizes, busy: int) -> Iterator[Cost]:
+        """Yield costs of the LM head by all measured widths, the best source first."""
         for at_once, fits in ((busy, partial(_is_share_beside, busy)), (None, _is_alone)):
             for size in sorted(self._lm_head_widths, key=lambda one: (one != n, -one)):
                 found = self._curve((HEAD_SHARE, at_once, size), partial(_has_rows, size, fits), "linear", HEAD_SHARE)
-                if found and found.covers(rows):
-                    cost = found.at(rows)
-                    return cost if size == n else _with_provenance(cost.scaled(n / size), BEYOND_LARGEST, cost.cases)
-        raise MissingMeasurementError(f"no LM head of {self._query.model} with {rows:g} tokens on {self._profile.name}")
+                if found:
+                    cost = found.within(rows)
+                    yield cost if size == n else cost.scaled(n / size).weakened(BEYOND_LARGEST)
 
     @cached_property
     def _lm_head_widths(self) -> set[int]:
@@ -107,7 +120,7 @@ class ComputeCosts:
         found = self._profile.measurements_by_layer.get(("linear", self._query.model, HEAD_SHARE), ())
         return {one.case.n for one in found if one.case.n}
 
-    def attention(self, split: Split, sequences: int) -> Cost:
+    def attention(self, split: Split, sequences: Sizes) -> Cost:
         """Cost of decode attention; contexts are interpolated.
 
         Beyond the largest batch the cost grows linearly, as the KV cache does.
@@ -132,12 +145,9 @@ class ComputeCosts:
             )
         low, high = sizes[place - 1], sizes[place]
         share, a, b = (context - low) / (high - low), curves[low].at(sequences), curves[high].at(sequences)
-        between = sum_costs([a.scaled(1 - share), b.scaled(share)])
-        return _with_provenance(
-            between, weakest_provenance([a.provenance, b.provenance, "interpolated"]), (*a.cases, *b.cases)
-        )
+        return sum_costs([a.scaled(1 - share), b.scaled(share)]).weakened("interpolated")
 
-    def prompt_attention(self, split: Split, tokens: float) -> Cost:
+    def prompt_attention(self, split: Split, tokens: Sizes) -> Cost:
         """Cost of prefill attention over one prompt.
 
         The formats are those of decode where they were measured, else the next ones.
@@ -156,7 +166,7 @@ class ComputeCosts:
             f"no prefill attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
         )
 
-    def _linear(self, split: Split, name: str, rows: float) -> Cost:
+    def _linear(self, split: Split, name: str, rows: Sizes) -> Cost:
         found, calls = self.linear_curve(split, name)
         if not found:
             widths = sorted({one.case.tp for one in self._linears(name) if one.case.tp})
@@ -166,13 +176,13 @@ class ComputeCosts:
                 f"no linear {name} of {split.model} at tp {split.tp} on {self._profile.name}: {there}; measure or "
                 f"import --tp {split.tp}{f' or {2 * split.tp}' if _is_gate_and_up(split, name) else ''}"
             )
-        if not found.covers(rows):
+        cost = found.within(rows)
+        if not np.any(cost.known):
             raise MissingMeasurementError(
-                f"{rows:g} tokens through {name} at tp {split.tp}: measured up to {found.sizes[-1]} on "
+                f"{np.min(rows):g} tokens through {name} at tp {split.tp}: measured up to {found.largest} on "
                 f"{self._profile.name}; plan for a smaller batch, or measure more --tokens"
             )
-        cost = found.at(rows)
-        return cost if calls == 1 else _as_interpolated(cost.scaled(calls))
+        return cost if calls == 1 else cost.scaled(calls).weakened("interpolated")
 
     def linear_curve(self, split: Split, name: str) -> tuple[CostCurve | None, int]:
         """Cost over tokens of a linear, and the calls that it takes.
@@ -273,10 +283,6 @@ def _is_gate_and_up(split: Split, name: str) -> bool:
     return split.model.gated and name == split.model.up_layer
 
 
-def _as_interpolated(cost: Cost) -> Cost:
-    return _with_provenance(cost, weakest_provenance([cost.provenance, "interpolated"]), cost.cases)
-
-
 def _is_share_beside(busy: int, one: Measurement) -> bool:
     return one.case.question == specs_layer.SHARES_QUESTION and one.case.ranks == busy
 
@@ -289,20 +295,17 @@ def _has_rows(n: int, fits: Callable[[Measurement], bool], one: Measurement) -> 
     return one.case.n == n and fits(one)
 
 
-def _with_provenance(cost: Cost, provenance: str, cases: tuple[str, ...]) -> Cost:
-    return Cost(cost.seconds, cost.low, cost.high, cost.half_width, provenance, tuple(dict.fromkeys(cases)))
-
-
 # Messages over a hypothetical link: another bandwidth or latency, or shared with other traffic.
 
 UNCHANGED_LINKS = Interconnect()
 
 
-def modelled_hop_cost(message_bytes: int, interconnect: Interconnect, usual: Assumption, usual_rate: float) -> Cost:
+def modelled_hop_cost(message_bytes: Sizes, interconnect: Interconnect, usual: Assumption, usual_rate: float) -> Cost:
     """Cost of an unmeasured hop; figures that the query does not set are assumed."""
     moved = message_bytes / available_rate(interconnect, usual_rate)
     seconds, low, high = (wait + moved for wait in latency_range(interconnect, usual))
-    return Cost(seconds, low, high, 0.0, "assumed" if interconnect == UNCHANGED_LINKS else "modelled")
+    origin = constant_origin("assumed" if interconnect == UNCHANGED_LINKS else "modelled")
+    return Cost(seconds, low, high, 0.0, origin)
 
 
 def available_rate(interconnect: Interconnect, usual: float) -> float:
@@ -316,7 +319,7 @@ def latency_range(interconnect: Interconnect, usual: Assumption) -> tuple[float,
     return (usual.value, usual.low, usual.high) if given is None else (given, given, given)
 
 
-def rescale_to_link(curve: CostCurve, message_bytes: int, interconnect: Interconnect, usual_rate: float) -> Cost:
+def rescale_to_link(curve: CostCurve, one: Cost, interconnect: Interconnect, usual_rate: float) -> Cost:
     """Rescale a measured message time to another link.
 
     The smallest message shows the latency, which scales by the hypothetical over the assumed latency. The rest moved
@@ -324,22 +327,31 @@ def rescale_to_link(curve: CostCurve, message_bytes: int, interconnect: Intercon
 
     Args:
         curve: measured times over bytes.
-        message_bytes: size of the message.
+        one: cost of the message by this curve.
         interconnect: the hypothetical link.
         usual_rate: rate of the existing link, in bytes/s and one direction.
     """
-    start, one = curve.at(curve.sizes[0]), curve.at(message_bytes)
+    start = curve.at(curve.smallest)
     given = interconnect.latency_seconds
     further = 1.0 if given is None else given / estimate.HOP_SECONDS.value
     slower = usual_rate / available_rate(interconnect, usual_rate)
-    seconds, low, high = (further * pick(start) + slower * max(0.0, pick(one) - pick(start)) for pick in COST_FIELDS)
-    return Cost(seconds, low, high, one.half_width * max(further, slower), "modelled", one.cases)
+
+    def rescaled(pick: CostField) -> Seconds:
+        return further * pick(start) + slower * np.maximum(0.0, pick(one) - pick(start))
+
+    seconds, low, high = map(rescaled, COST_FIELDS)
+    return Cost(seconds, low, high, one.half_width * max(further, slower), _modelled(one))
+
+
+def _modelled(one: Cost) -> OriginAt:
+    """Modelled origin with the cases of a cost."""
+    return lambda place: Origin("modelled", Origin.merge([one.origin_at(place)]).cases)
 
 
 def measured_link_rate(curve: CostCurve, op: str, ranks: int) -> float:
     """Rate of the largest message over a link, in bytes/s and one direction."""
-    most = curve.sizes[-1]
-    return TRAFFIC[op].sent_factor(ranks) * most / curve.at(most).seconds
+    most = curve.largest
+    return TRAFFIC[op].sent_factor(ranks) * most / float(curve.at(most).seconds)
 
 
 # Costs of messages: all-reduces by kernel family and launch mode, and hops (stage-to-stage messages).
@@ -349,7 +361,7 @@ BACKEND_FAMILIES = {"custom": ("custom",), "nccl": ("nccl", "rccl")}
 
 
 class CommCosts:
-    """Message costs of one implementation.
+    """Message costs of one implementation, for one message size or an array of sizes.
 
     Args:
         profile: hardware and its measurements.
@@ -359,45 +371,33 @@ class CommCosts:
 
     def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
         self._profile, self._query, self._implementation = profile, query, implementation
-        self._known: dict[tuple[int, int], Cost] = {}
-        self._known_hops: dict[tuple[int, bool], Cost] = {}
 
-    def all_reduce(self, ranks: int, message_bytes: int) -> Cost:
-        """Cost of an all-reduce over neighbouring ranks.
+    def all_reduce(self, ranks: int, message_bytes: Sizes) -> Cost:
+        """Cost of an all-reduce over neighbouring ranks; NaN for messages larger than any measured.
 
         Raises:
             MissingMeasurementError: none for as many ranks, or for messages as large.
         """
-        key = ranks, message_bytes
-        if key not in self._known:
-            nodes = self._query.interconnect.hosts_spanned(ranks)
-            self._known[key] = (
-                self._within_node(ranks, message_bytes)
-                if nodes == 1
-                else self._across_nodes(ranks, nodes, message_bytes)
-            )
-        return self._known[key]
+        nodes = self._query.interconnect.hosts_spanned(ranks)
+        if nodes == 1:
+            return self._within_node(ranks, message_bytes)
+        return self._across_nodes(ranks, nodes, message_bytes)
 
-    def hop(self, message_bytes: int, *, across: bool = False) -> Cost:
+    def hop(self, message_bytes: Sizes, *, across: bool = False) -> Cost:
         """Cost of a message between ranks, in one host or across two.
 
         Measured within a host where possible, else assumed.
         """
-        key = message_bytes, across
-        if key not in self._known_hops:
-            self._known_hops[key] = self._hop(*key)
-        return self._known_hops[key]
-
-    def _hop(self, message_bytes: int, across: bool) -> Cost:
         fabric = self._query.interconnect
         if across:
             usual_rate = estimate.NODE_BYTES_PER_SECOND.value
             return modelled_hop_cost(message_bytes, fabric, estimate.NODE_HOP_SECONDS, usual_rate)
         measured, rate = self._ping_pong_curve(), self._link_rate
-        if fabric.changes_link and measured:
-            return rescale_to_link(measured, message_bytes, fabric, rate or measured_link_rate(measured, HOP_OP, 2))
         if measured:
-            return measured.at(message_bytes)
+            cost = measured.at(message_bytes)
+            if not fabric.changes_link:
+                return cost
+            return rescale_to_link(measured, cost, fabric, rate or measured_link_rate(measured, HOP_OP, 2))
         if rate is None:
             raise MissingMeasurementError(
                 f"no hop between ranks was measured on {self._profile.name}: run suites/bench_point_to_point.py"
@@ -410,31 +410,29 @@ class CommCosts:
         """Datasheet rate of the GPUs' own link, in bytes/s and one direction."""
         return self._profile.gpu.link_bytes_per_second if self._profile.gpu else None
 
-    def _within_node(self, ranks: int, message_bytes: int) -> Cost:
+    def _within_node(self, ranks: int, message_bytes: Sizes) -> Cost:
         """Cost in one host: the fastest all-reduce that the backend allows."""
         curves = self._curves(ranks)
-        fitting = [one for one in curves if one.covers(message_bytes)]
         if not curves:
             raise MissingMeasurementError(self._missing_ranks_text(ranks))
-        if not fitting:
-            most = format_bytes(max(one.sizes[-1] for one in curves))
+        cost = fastest(self._all_reduce_cost(curve, ranks, message_bytes) for curve in curves)
+        if not np.any(cost.known):
+            most = format_bytes(max(one.largest for one in curves))
             raise MissingMeasurementError(
-                f"an all-reduce of {format_bytes(message_bytes)} over {ranks} ranks: the largest measured is {most}; "
-                "plan for a smaller batch"
+                f"an all-reduce of {format_bytes(int(np.min(message_bytes)))} over {ranks} ranks: the largest measured "
+                f"is {most}; plan for a smaller batch"
             )
-        return min(
-            (self._all_reduce_cost(curve, ranks, message_bytes) for curve in fitting), key=lambda cost: cost.seconds
-        )
+        return cost
 
-    def _all_reduce_cost(self, curve: CostCurve, ranks: int, message_bytes: int) -> Cost:
+    def _all_reduce_cost(self, curve: CostCurve, ranks: int, message_bytes: Sizes) -> Cost:
         """Cost of one kind of all-reduce, rescaled to a hypothetical link in the host."""
-        fabric = self._query.interconnect
+        fabric, cost = self._query.interconnect, curve.within(message_bytes)
         if not fabric.changes_link:
-            return curve.at(message_bytes)
+            return cost
         rate = self._link_rate or measured_link_rate(curve, "all_reduce", ranks)
-        return rescale_to_link(curve, message_bytes, fabric, rate)
+        return rescale_to_link(curve, cost, fabric, rate)
 
-    def _across_nodes(self, ranks: int, nodes: int, message_bytes: int) -> Cost:
+    def _across_nodes(self, ranks: int, nodes: int, message_bytes: Sizes) -> Cost:
         """Cost within each host, then between hosts for each GPU's part of the message.
 
         Bytes between hosts are a ring's. Latency counts 2 ceil(log2(nodes)) messages.
@@ -452,7 +450,7 @@ class CommCosts:
         seconds, low, high = (
             pick(first) + moving + turns * wait for pick, wait in zip(COST_FIELDS, waits, strict=True)
         )
-        return Cost(seconds, low, high, first.half_width, "modelled", first.cases)
+        return Cost(seconds, low, high, first.half_width, _modelled(first))
 
     def _curves(self, ranks: int) -> list[CostCurve]:
         backend = self._query.backend

@@ -4,19 +4,21 @@ A variant is an implementation with elementwise kernels counted or not, and laye
 and PP are compared within a variant. Where steps jump at tile sizes TP may lead again; the range spans such batches.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reports.plan import step
-from reports.plan.estimate import MissingMeasurementError, StepBounds, evaluate_grid
+from reports.plan.estimate import Floats, MissingMeasurementError
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import MICRO_BATCH_FACTORS, PlanQuery
-from reports.plan.step import SAMPLED_LOGIT_BYTES, PartCosts, Variant, chunk_per_micro_batch, estimate_step
+from reports.plan.step import Batches, PartCosts, Variant, estimate_steps
 from specs.errors import UserError
-from specs.parallel import PARTITIONS, Deployment, Split
+from specs.parallel import PARTITIONS, Deployment
 
 MAX_BATCH = 8192
 """Search limit in sequences."""
@@ -54,10 +56,7 @@ def find_crossover(parts: Sequence[PartCosts], profile: HardwareProfile, query: 
     try:
         batches, bound = _searched_batches(profile, query)
         found = {
-            (one.variant, way): leads
-            for one in parts
-            for way, leads in _leads_by_partition(one, profile, batches).items()
-            if leads
+            (one.variant, partition): leads for one in parts for partition, leads in _leads_by_partition(one, batches)
         }
     except UserError:
         return None
@@ -79,7 +78,7 @@ class _LeadBatches:
     last: int
 
 
-def _searched_batches(profile: HardwareProfile, query: PlanQuery) -> tuple[list[int], str]:
+def _searched_batches(profile: HardwareProfile, query: PlanQuery) -> tuple[Batches, str]:
     """Batches to search, and their limit in words.
 
     The batches are multiples of the GPUs, so that microbatches are equal. Memory has to hold them under both TP and PP.
@@ -90,7 +89,7 @@ def _searched_batches(profile: HardwareProfile, query: PlanQuery) -> tuple[list[
         fit = step.max_sequences(one, query, profile)
         if fit < most:
             most, bound = fit, f"memory holds {fit} sequences of context {query.context} under {one}"
-    return list(range(query.gpus, most + 1, query.gpus)), bound
+    return np.arange(query.gpus, most + 1, query.gpus), bound
 
 
 def _tp_deployment(query: PlanQuery) -> Deployment:
@@ -101,110 +100,72 @@ def _pp_deployment(query: PlanQuery, partition: str, factor: int) -> Deployment:
     return Deployment(1, query.gpus, 1, "async", factor * query.gpus, partition)
 
 
-def _leads_by_partition(
-    parts: PartCosts, profile: HardwareProfile, batches: Sequence[int]
-) -> dict[str, _LeadBatches | None]:
-    """Lead batches of a variant by partition.
+def _leads_by_partition(parts: PartCosts, batches: Batches) -> Iterator[tuple[str, _LeadBatches]]:
+    """Yield each partition with the lead batches of a variant.
 
     The batches end where a part was not measured with as many tokens.
     """
-    tp = _fastest_steps(parts, profile, [_tp_deployment(parts.query)], batches)
-    if not tp:
-        return {}
-    found = {}
+    tp = _fastest_steps(parts, [_tp_deployment(parts.query)], batches)
     for partition in PARTITIONS:
-        pp = _fastest_steps(
-            parts, profile, [_pp_deployment(parts.query, partition, factor) for factor in MICRO_BATCH_FACTORS], batches
-        )
-        ratios = [(a.low / b.high, a.seconds / b.seconds, a.high / b.low) for a, b in zip(tp, pp, strict=False)]
-        found[partition] = _lead_batches(batches, ratios) if ratios else None
+        deployments = [_pp_deployment(parts.query, partition, factor) for factor in MICRO_BATCH_FACTORS]
+        seconds, low, high = tp / _fastest_steps(parts, deployments, batches)[[0, 2, 1]]
+        missing = np.flatnonzero(np.isnan(seconds))
+        count = missing[0] if missing.size else batches.size
+        if count:
+            yield partition, _lead_batches(batches[:count], low[:count], seconds[:count], high[:count])
+
+
+def _lead_batches(batches: Batches, low: Floats, seconds: Floats, high: Floats) -> _LeadBatches:
+    """Lead batches from t(TP) / t(PP) at each batch: lower bound, estimate and upper bound."""
+    return _LeadBatches(
+        leads_from=_first_for_good(batches, seconds > 1),
+        earliest=next((int(batch) for batch in batches[high >= 1]), None),
+        certain=_first_for_good(batches, low > 1),
+        last=int(batches[-1]),
+    )
+
+
+def _first_for_good(batches: Batches, leads: NDArray[np.bool_]) -> int | None:
+    """Batch from which on all batches lead; None where the last one does not."""
+    behind = np.flatnonzero(~leads)
+    rest = batches[behind[-1] + 1 :] if behind.size else batches
+    return int(rest[0]) if rest.size else None
+
+
+def _fastest_steps(parts: PartCosts, deployments: Sequence[Deployment], batches: Batches) -> Floats:
+    """Seconds, lower and upper bounds of the fastest step at each batch.
+
+    Only deployments with equal microbatches at a batch count. Without any the figures are NaN.
+    """
+    split = deployments[0].split(parts.query.truncated_model)
+    found = np.full((3, batches.size), np.nan)
+    for deployment in deployments:
+        equal = batches % deployment.micro_batches == 0
+        if not np.any(equal):
+            continue
+        try:
+            steps = estimate_steps(parts, deployment, split, batches[equal])
+        except MissingMeasurementError:
+            continue
+        found[:, equal] = np.fmin(found[:, equal], (steps.seconds, steps.low, steps.high))
     return found
 
 
-def _lead_batches(batches: Sequence[int], ratios: Sequence[tuple[float, float, float]]) -> _LeadBatches:
-    """Lead batches from t(TP) / t(PP) at each batch.
-
-    A ratio has a lower bound, an estimate and an upper bound.
-    """
-    by = maybe = surely = None
-    for batch, (least, middle, most) in zip(batches, ratios, strict=False):
-        maybe = batch if maybe is None and most >= 1 else maybe
-        by = None if middle <= 1 else by or batch
-        surely = None if least <= 1 else surely or batch
-    return _LeadBatches(by, maybe, surely, batches[len(ratios) - 1])
-
-
-def _fastest_steps(
-    parts: PartCosts, profile: HardwareProfile, deployments: Sequence[Deployment], batches: Sequence[int]
-) -> list[StepBounds]:
-    """Fastest step at each batch, among deployments with equal microbatches there."""
-    split = deployments[0].split(parts.query.truncated_model)
-    found: dict[int, list[StepBounds]] = {}
-    for deployment in deployments:
-        grid = [batch for batch in batches if batch % deployment.micro_batches == 0]
-        for batch, one in zip(grid, _cached_steps(parts, profile, deployment, split, grid), strict=False):
-            found.setdefault(batch, []).append(one)
-    there = list(takewhile(found.__contains__, batches))
-    return [StepBounds(*map(min, zip(*found[batch], strict=True))) for batch in there]
-
-
-def _cached_steps(
-    parts: PartCosts, profile: HardwareProfile, deployment: Deployment, split: Split, grid: Sequence[int]
-) -> list[StepBounds]:
-    """Steps of one deployment at each batch.
-
-    Without all-reduces (tp 1) all backends share them. Published curves have one figure per size and bend only there.
-    Intervals from passes may bend anywhere.
-    """
-    usual = replace(parts.query, backend="best", launches=()) if deployment.tp == 1 else parts.query
-    key = parts.variant, usual, deployment, tuple(grid)
-    if key not in profile.cached_steps:
-        profile.cached_steps[key] = list(_interpolated_steps(parts, profile, deployment, split, grid))
-    return profile.cached_steps[key]
-
-
-def _interpolated_steps(
-    parts: PartCosts, profile: HardwareProfile, deployment: Deployment, split: Split, grid: Sequence[int]
-) -> list[StepBounds]:
-    def at(batch: int) -> StepBounds:
-        step = estimate_step(parts, deployment, split, batch)
-        return StepBounds(step.seconds, step.low, step.high)
-
-    try:
-        for batch in grid[:1]:  # builds the curves whose bends are needed below
-            at(batch)
-    except MissingMeasurementError:
-        return []
-    return evaluate_grid(at, grid, _breakpoints(parts, profile, deployment) if profile.published else grid)
-
-
-def _breakpoints(parts: PartCosts, profile: HardwareProfile, deployment: Deployment) -> set[float]:
-    """Batches at which any used curve may bend, over tokens or over message bytes."""
-    query, sizes = parts.query, profile.sizes
-    row, chunk = (
-        query.truncated_model.hidden * parts.residual_itemsize,
-        chunk_per_micro_batch(query.prefill_chunk, deployment).tokens,
-    )
-    rows = sizes | {size / row for size in sizes} | {size / (SAMPLED_LOGIT_BYTES * deployment.tp) for size in sizes}
-    return {deployment.micro_batches * at for one in rows for at in (one, (one - chunk) / query.rows_per_sequence)}
-
-
-def _combine_variants(
-    found: dict[tuple[Variant, str], _LeadBatches], batches: Sequence[int], bound: str
-) -> PlannedCrossover:
+def _combine_variants(found: dict[tuple[Variant, str], _LeadBatches], batches: Batches, bound: str) -> PlannedCrossover:
     """Combine the lead batches of all variants into one crossover."""
     by = {which: one.leads_from for which, one in found.items()}
     known = [one for one in by.values() if one is not None]
     low = min((one.earliest for one in found.values() if one.earliest is not None), default=None)
     surely = [one.certain for one in found.values()]
     high = None if None in surely else max(one for one in surely if one is not None)
+    first, most = int(batches[0]), int(batches[-1])
     verdict: CrossoverVerdict = "ambiguous"
     if low is None:
         verdict = "tp"
     elif high is not None:
-        verdict = "pp" if high == batches[0] else "crossover"
+        verdict = "pp" if high == first else "crossover"
     batch = int(median(known)) if len(known) == len(by) else None
     last = min(one.last for one in found.values())
-    if last < batches[-1]:
-        bound = f"parts were measured for {last} sequences, not for {last + batches[0]}"
-    return PlannedCrossover(batch, low, high, verdict, (batches[0], last), bound, by)
+    if last < most:
+        bound = f"parts were measured for {last} sequences, not for {last + first}"
+    return PlannedCrossover(batch, low, high, verdict, (first, last), bound, by)

@@ -4,13 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reports.plan.estimate import sum_costs
-from reports.plan.serving_constants import (
-    FittedConstants,
-    ServingConstants,
-    constants_by_group,
-)
-from reports.plan.step import ALL_REDUCE, PartCosts, StepEstimate, chunk_per_micro_batch, estimate_step
+from reports.plan.estimate import COST_FIELDS, element, sum_costs
+from reports.plan.serving_constants import FittedConstants, ServingConstants, constants_by_group
+from reports.plan.step import ALL_REDUCE, PartCosts, StepEstimate, StepEstimates, estimate_steps
 from specs.parallel import Deployment, Split
 
 PARTS = "parts timed on this GPU, see cases"
@@ -28,7 +24,7 @@ class StepTerm(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineStep:
-    """Step in a serving engine.
+    """Step in a serving engine at one batch.
 
     Attributes:
         seconds: estimated time.
@@ -44,53 +40,69 @@ class EngineStep:
     fitted: FittedConstants
 
 
-def estimate_engine_step(
-    parts: PartCosts, without: StepEstimate, deployment: Deployment, split: Split, batch: int
-) -> EngineStep:
-    """Estimate a step of an engine at this batch.
+@dataclass(frozen=True)
+class EngineSteps:
+    """Steps in a serving engine at several batches.
 
     The constants come from runs without PP. Under PP the host counts once a microbatch, on the first stage.
 
-    Args:
-        parts: part costs in an engine, see `PartCosts.in_engine`.
-        without: the same step without waits for late ranks and without the host.
+    Attributes:
+        engine: name of the engine.
         deployment: how the model is cut and scheduled.
-        split: the model's split.
-        batch: sequences in total.
-
-    Raises:
-        MissingMeasurementError: a part was not measured.
+        fitted: constants of the engine, with their origin.
+        steps: steps that hold the waits for late ranks and the host.
     """
-    step = estimate_step(parts, deployment, split, batch)
-    chunk = chunk_per_micro_batch(parts.query.prefill_chunk, deployment)
-    layers = split.model.layers / deployment.pp
-    by_size = [parts.layer_parts(deployment.tp, size, chunk, deployment.busy_ranks) for size in step.sizes]
-    reducing = sum_costs(one[ALL_REDUCE].scaled(layers) for one in by_size if ALL_REDUCE in one)
 
-    def wait(constants: ServingConstants) -> float:
-        return len(step.sizes) * layers * constants.late_seconds(deployment.tp)
+    engine: str
+    deployment: Deployment
+    fitted: FittedConstants
+    steps: StepEstimates
 
-    def host(constants: ServingConstants) -> float:
-        return sum(map(constants.host_seconds, step.sizes))
+    @classmethod
+    def estimate(cls, parts: PartCosts, deployment: Deployment, split: Split, batches: Sequence[int]) -> "EngineSteps":
+        """Estimate the step at each batch from the parts of an engine, see `PartCosts.in_engine`.
 
-    fitted = parts.fitted
-    if fitted is None:
-        raise ValueError(f"{parts.variant}: not the parts of an engine")
-    engine, source = parts.variant.implementation, f"fitted on {fitted.source}"
-    added = [
-        StepTerm("late ranks", wait(fitted.constants), *_engine_range(engine, wait), source),
-        StepTerm("host", host(fitted.constants), *_engine_range(engine, host), source),
-    ]
-    kernels = step.seconds - reducing.seconds - sum(one.seconds for one in added)
-    bare = without.seconds - reducing.seconds
-    low, high = (max(0.0, kernels + end - bare) for end in (without.low - reducing.low, without.high - reducing.high))
-    terms = [
-        StepTerm("kernels", kernels, low, high, PARTS),
-        StepTerm("all-reduces", reducing.seconds, *reducing.bounds, PARTS),
-        *added,
-    ]
-    low, high = (step.seconds * (1 + sign * fitted.tpot_range) for sign in (-1, 1))
-    return EngineStep(step.seconds, low, high, terms, fitted)
+        Raises:
+            MissingMeasurementError: a part was not measured for any of the batches.
+        """
+        if parts.fitted is None:
+            raise ValueError(f"{parts.variant}: not the parts of an engine")
+        steps = estimate_steps(parts, deployment, split, batches)
+        return cls(parts.variant.implementation, deployment, parts.fitted, steps)
+
+    def at(self, place: int, without: StepEstimate) -> EngineStep:
+        """Step at one batch, with its terms.
+
+        Args:
+            place: place of the batch.
+            without: the same step without waits for late ranks and without the host.
+        """
+        step, layers = self.steps.at(place), self.steps.layers / self.deployment.pp
+        found = [(int(kind.sizes[place]), int(kind.counts[place]), kind.layer) for kind in self.steps.kinds]
+        count = sum(count for _, count, _ in found)
+
+        def wait(constants: ServingConstants) -> float:
+            return count * layers * constants.late_seconds(self.deployment.tp)
+
+        def host(constants: ServingConstants) -> float:
+            return sum(count * constants.host_seconds(size) for size, count, _ in found)
+
+        source = f"fitted on {self.fitted.source}"
+        added = [
+            StepTerm("late ranks", wait(self.fitted.constants), *_engine_range(self.engine, wait), source),
+            StepTerm("host", host(self.fitted.constants), *_engine_range(self.engine, host), source),
+        ]
+        reducing = sum_costs(
+            parts[ALL_REDUCE].scaled(layers * count) for _, count, parts in found if count and ALL_REDUCE in parts
+        )
+        seconds, low, high = (float(element(pick(reducing), place)) for pick in COST_FIELDS)
+        reduces = StepTerm("all-reduces", seconds, low, high, PARTS)
+        kernels = step.seconds - reduces.seconds - sum(one.seconds for one in added)
+        bare = without.seconds - reduces.seconds
+        low, high = (max(0.0, kernels + end - bare) for end in (without.low - reduces.low, without.high - reduces.high))
+        terms = [StepTerm("kernels", kernels, low, high, PARTS), reduces, *added]
+        low, high = (step.seconds * (1 + sign * self.fitted.tpot_range) for sign in (-1, 1))
+        return EngineStep(step.seconds, low, high, terms, self.fitted)
 
 
 def _engine_range(engine: str, seconds: Callable[[ServingConstants], float]) -> tuple[float, float]:

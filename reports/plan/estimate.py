@@ -1,13 +1,16 @@
 """Costs of parts with ranges and provenance, interpolated over sizes."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from itertools import pairwise
-from math import floor, hypot, isclose
+from math import nan
 from operator import attrgetter
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from specs import statistics
 from specs.errors import UserError
@@ -53,46 +56,105 @@ def all_assumptions() -> dict[str, Assumption]:
     return {name: one for name, one in globals().items() if isinstance(one, Assumption)}
 
 
-# Cost of a part of a step, with its uncertainty.
+# Cost of a part of a step, with its uncertainty and its origin.
+
+Floats = NDArray[np.float64]
+Seconds = Any
+"""Seconds at one size, or an array of them with one element for each size."""
+Sizes = Any
+"""Tokens, sequences or bytes: a number, or an array of numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds of a part, or of several parts in sequence.
+class Origin(NamedTuple):
+    """Origin of a cost at one size.
 
     Attributes:
-        seconds: mean over calls; sums of medians would omit the slow calls of every part.
-        low, high: bounds where a cache or an assumption leaves doubt; errors that all parts share add up.
-        half_width: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
-        provenance: one of `specs.measurement.PROVENANCE_ORDER`; empty for a sum.
-        cases: names of the cases behind the cost; none for a sum.
+        provenance: one of `specs.measurement.PROVENANCE_ORDER`; empty where nothing is behind the cost.
+        cases: names of the cases behind the cost.
     """
 
-    seconds: float
-    low: float
-    high: float
-    half_width: float = 0.0
     provenance: str = ""
     cases: tuple[str, ...] = ()
 
-    def scaled(self, count: float) -> "Cost":
+    @classmethod
+    def merge(cls, found: Iterable["Origin | None"], *provenances: str) -> "Origin":
+        """Weakest provenance and all cases of several origins, and of further provenances."""
+        known = [one for one in found if one]
+        how = [how for how in (*(one.provenance for one in known), *provenances) if how]
+        cases = dict.fromkeys(case for one in known for case in one.cases)
+        return cls(weakest_provenance(how) if how else "", tuple(cases))
+
+
+OriginAt = Callable[[int], Origin | None]
+"""Origin at a place in the array of sizes; None where the part does not occur there.
+
+It is called for costs that are shown, not for all that are compared.
+"""
+
+
+def no_origin(_: int) -> Origin | None:
+    """Return no origin: the part does not occur, or nothing is known about it."""
+    return None
+
+
+def constant_origin(provenance: str, cases: tuple[str, ...] = ()) -> OriginAt:
+    """Origin that is the same at every size."""
+    origin = Origin(provenance, cases)
+    return lambda _: origin
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cost:
+    """Seconds of a part, or of several parts in sequence, at one size or at an array of sizes.
+
+    Attributes:
+        seconds: mean over calls; sums of medians would omit the slow calls of every part. NaN at sizes that were not
+            measured.
+        low, high: bounds where a cache or an assumption leaves doubt; errors that all parts share add up.
+        half_width: half-width of the 95 % interval from passes, in seconds; errors of different parts are independent.
+        origin_at: provenance and cases at each size.
+    """
+
+    seconds: Seconds
+    low: Seconds
+    high: Seconds
+    half_width: Seconds = 0.0
+    origin_at: OriginAt = no_origin
+
+    def scaled(self, count: Seconds) -> "Cost":
         """Cost of `count` calls, each with the error of the measured call."""
-        return Cost(
-            count * self.seconds,
-            count * self.low,
-            count * self.high,
-            count * self.half_width,
-            self.provenance,
-            self.cases,
-        )
+        return Cost(count * self.seconds, count * self.low, count * self.high, count * self.half_width, self.origin_at)
+
+    def weakened(self, provenance: str) -> "Cost":
+        """Cost whose provenance is this one at best."""
+        return replace(self, origin_at=lambda place: Origin.merge([self.origin_at(place)], provenance))
 
     @property
-    def bounds(self) -> tuple[float, float]:
+    def provenance(self) -> str:
+        """Provenance at the only size."""
+        return Origin.merge([self.origin_at(0)]).provenance
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the cases at the only size."""
+        return Origin.merge([self.origin_at(0)]).cases
+
+    @property
+    def known(self) -> Any:
+        """True where the size was measured: a truth value, or an array of them."""
+        return ~np.isnan(self.seconds)
+
+    @property
+    def bounds(self) -> tuple[Seconds, Seconds]:
         """Lower and upper bound in seconds: the range widened by the half-width."""
-        return max(0.0, self.low - self.half_width), self.high + self.half_width
+        return np.maximum(0.0, self.low - self.half_width), self.high + self.half_width
 
 
-CostField = Callable[[Cost], float]
+UNKNOWN_COST = Cost(nan, nan, nan, nan)
+"""Cost of a size that was not measured."""
+ABSENT_COST = Cost(0.0, 0.0, 0.0)
+"""Cost of a part that does not occur."""
+CostField = Callable[[Cost], Seconds]
 COST_FIELDS: tuple[CostField, ...] = tuple(attrgetter(name) for name in ("seconds", "low", "high"))
 """Getters of the estimate and of its lower and upper bound."""
 
@@ -104,13 +166,50 @@ def sum_costs(costs: Iterable[Cost]) -> Cost:
         sum(one.seconds for one in found),
         sum(one.low for one in found),
         sum(one.high for one in found),
-        hypot(*(one.half_width for one in found)),
+        reduce(np.hypot, (one.half_width for one in found), 0.0),
+        lambda place: Origin.merge(one.origin_at(place) for one in found),
     )
 
 
-def exact_cost(seconds: float, provenance: str) -> Cost:
+def choose_costs(mask: Any, chosen: Cost, other: Cost) -> Cost:
+    """Cost that is `chosen` at sizes where the mask is true, and `other` elsewhere."""
+    fields = ((one.seconds, one.low, one.high, one.half_width) for one in (chosen, other))
+    seconds, low, high, half_width = (np.where(mask, *pair)[()] for pair in zip(*fields, strict=True))
+
+    def origin_at(place: int) -> Origin | None:
+        return (chosen if element(mask, place) else other).origin_at(place)
+
+    return Cost(seconds, low, high, half_width, origin_at)
+
+
+def element(values: Any, place: int) -> Any:
+    """Element at a place; a single number stands at every place."""
+    return values[place] if np.ndim(values) else values
+
+
+def first_known(costs: Iterable[Cost]) -> Cost:
+    """At each size the first cost that is known there."""
+    found = UNKNOWN_COST
+    for one in costs:
+        known = found.known
+        found = choose_costs(known, found, one) if np.any(known) else one
+        if np.all(found.known):
+            break
+    return found
+
+
+def fastest(costs: Iterable[Cost]) -> Cost:
+    """At each size the cost of the fewest seconds that is known there."""
+
+    def faster(one: Cost, other: Cost) -> Cost:
+        return choose_costs(~(one.seconds <= other.seconds) & other.known, other, one)
+
+    return reduce(faster, costs)
+
+
+def exact_cost(seconds: Seconds, provenance: str) -> Cost:
     """Cost without a range and without a case."""
-    return Cost(seconds, seconds, seconds, 0.0, provenance)
+    return Cost(seconds, seconds, seconds, 0.0, constant_origin(provenance))
 
 
 # Provenance of a composed figure: its weakest part, its cases, its assumptions.
@@ -194,47 +293,87 @@ class CostCurve:
 
     def __init__(self, points: Mapping[int, Cost]) -> None:
         self._points = dict(sorted(points.items()))
-        self._sizes = tuple(self._points)
-        self._known: dict[float, Cost] = {float(size): cost for size, cost in self._points.items()}
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Tabulated sizes, rising."""
-        return self._sizes
+    def smallest(self) -> int:
+        """Smallest tabulated size."""
+        return next(iter(self._points))
 
-    def at(self, size: float) -> Cost:
-        """Cost at a size: tabulated, interpolated linearly, or extrapolated."""
-        if size not in self._known:
-            self._known[size] = self._between(size)
-        return self._known[size]
+    @property
+    def largest(self) -> int:
+        """Largest tabulated size."""
+        return next(reversed(self._points))
 
-    def covers(self, size: float) -> bool:
-        """Return whether a size is at most the largest tabulated size."""
-        return size <= self._sizes[-1]
+    def at(self, sizes: Sizes) -> Cost:
+        """Cost at each size: tabulated, interpolated linearly, or extrapolated."""
+        lines = self._lines
+        line = lines.indices(sizes)
+        further = sizes - lines.starts[line]
+        seconds, low, high, half_width = lines.costs[:, line] + lines.slopes[:, line] * further
+        return Cost(seconds, low, high, half_width, lambda place: self._origin(element(line, place)))
 
-    def _between(self, size: float) -> Cost:
-        sizes, place = self._sizes, bisect_left(self._sizes, size)
-        if place == 0:
-            first = self._points[sizes[0]]
-            return replace(first, provenance=weakest_provenance([first.provenance, BELOW_SMALLEST]))
+    def within(self, sizes: Sizes) -> Cost:
+        """Cost at each size up to the largest tabulated size; unknown beyond."""
+        found, covered = self.at(sizes), sizes <= self.largest
+        return found if np.all(covered) else choose_costs(covered, found, UNKNOWN_COST)
+
+    @cached_property
+    def _lines(self) -> "_Lines":
+        return _Lines.through(self._points)
+
+    def _origin(self, line: int) -> Origin:
+        found = list(self._points.values())
+        left, right = (found[ends[line]] for ends in (self._lines.left, self._lines.right))
+        is_point, is_last = line % 2 == 1, line == 2 * len(found)
+        how = () if is_point else (BEYOND_LARGEST if is_last else BELOW_SMALLEST,)
+        return Origin.merge((one.origin_at(0) for one in (left, right)), *how)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of a curve, in the order of sizes.
+
+    Even indices are lines below, between and beyond the tabulated sizes; odd indices are the tabulated sizes.
+
+    Attributes:
+        left, right: places of the points that a line goes through.
+        knots: sizes from which on the next index counts.
+        starts: size of the left point.
+        costs, slopes: at the left point, and for each further token, sequence or byte. The rows are the fields of
+            `Cost`.
+    """
+
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    knots: Floats
+    starts: Floats
+    costs: Floats
+    slopes: Floats
+
+    @classmethod
+    def through(cls, points: Mapping[int, Cost]) -> "_Lines":
+        """Lines through points of rising size.
+
+        A single point goes on in proportion to the size. A line has the larger half-width of its ends.
+        """
+        sizes = np.array(list(points), dtype=np.float64)
+        costs = np.array([(one.seconds, one.low, one.high, one.half_width) for one in points.values()]).T
+        line = np.arange(2 * len(sizes) + 1)
+        right = np.minimum(line // 2, len(sizes) - 1)
+        left = np.where(line % 2, right, np.maximum(right - 1, 0))
+        left[0] = 0
+        slopes = (costs[:, right] - costs[:, left]) / np.maximum(sizes[right] - sizes[left], 1.0)
+        slopes[3] = 0.0
         if len(sizes) == 1:
-            return replace(self._points[sizes[0]].scaled(size / sizes[0]), provenance=BEYOND_LARGEST)
-        beyond = place == len(sizes)
-        a, b = (sizes[-2], sizes[-1]) if beyond else (sizes[place - 1], sizes[place])
-        share, low, high = (size - a) / (b - a), self._points[a], self._points[b]
+            slopes[:, 2] = costs[:, 0] / sizes[0]
+        starts, ends = costs[:, left], costs[:, right]
+        starts[3] = np.maximum(starts[3], ends[3])
+        knots = np.column_stack([sizes, np.nextafter(sizes, np.inf)]).ravel()
+        return cls(left, right, knots, sizes[left], starts, slopes)
 
-        def line(left: float, right: float) -> float:
-            return left + (right - left) * share
-
-        how = weakest_provenance([low.provenance, high.provenance, BEYOND_LARGEST if beyond else "interpolated"])
-        return Cost(
-            line(low.seconds, high.seconds),
-            line(low.low, high.low),
-            line(low.high, high.high),
-            max(low.half_width, high.half_width),
-            how,
-            tuple(dict.fromkeys((*low.cases, *high.cases))),
-        )
+    def indices(self, sizes: Sizes) -> Any:
+        """Index of the line of each size."""
+        return np.searchsorted(self.knots, sizes, side="right")
 
 
 def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
@@ -251,7 +390,7 @@ def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> C
     means = [fmean(samples) for samples in one.seconds]
     seconds, interval = factor * median(means), statistics.mean_interval(means)
     half = factor * (interval[1] - interval[0]) / 2 if interval else 0.0
-    return Cost(seconds, seconds, seconds + factor * high, half, one.provenance, (one.case.name,))
+    return Cost(seconds, seconds, seconds + factor * high, half, constant_origin(one.provenance, (one.case.name,)))
 
 
 def fastest_curve(points: Iterable[tuple[int, Cost]]) -> CostCurve | None:
@@ -271,78 +410,3 @@ def fastest_curve(points: Iterable[tuple[int, Cost]]) -> CostCurve | None:
 
 class MissingMeasurementError(UserError):
     """Part that no file has; the one-line message says what exists instead."""
-
-
-# Steps at many batches from few: steps between two batches lie on a line where the midpoint does.
-#
-# Parts of a step are linear between tabulated sizes, and so is a sum of parts. The faster of two all-reduces bends to
-# one side only, and so does the slower of a stage and a round trip. A curve that bends to one side only is linear over
-# an interval if its midpoint lies on the line between the ends.
-
-
-class StepBounds(NamedTuple):
-    """Seconds of a step: estimate, lower bound, upper bound."""
-
-    seconds: float
-    low: float
-    high: float
-
-
-def evaluate_grid(at: Callable[[int], StepBounds], grid: Sequence[int], bends: Iterable[float]) -> list[StepBounds]:
-    """Evaluate a step at every batch of the grid, up to the last measured batch.
-
-    Args:
-        at: evaluates one batch; a `MissingMeasurementError` ends the grid.
-        grid: equally spaced batches.
-        bends: batches where parts may bend or end.
-    """
-    if not grid:
-        return []
-    known: dict[int, StepBounds] = {}
-    last = -1
-    for place in _breakpoint_places(grid, bends):
-        try:
-            known[place] = at(grid[place])
-        except MissingMeasurementError:
-            break
-        last = place
-    for left, right in pairwise(sorted(known)):
-        _fill_between(known, at, grid, left, right)
-    return [known[place] for place in range(last + 1)]
-
-
-def _breakpoint_places(grid: Sequence[int], bends: Iterable[float]) -> list[int]:
-    """Indices of the grid's ends, and of each bend's neighbours on both sides."""
-    first, step = grid[0], (grid[1] - grid[0]) if len(grid) > 1 else 1
-    found = {0, len(grid) - 1}
-    for bend in bends:
-        place = floor((bend - first) / step)
-        found |= {one for one in (place, place + 1) if 0 <= one < len(grid)}
-    return sorted(found)
-
-
-def _fill_between(
-    known: dict[int, StepBounds], at: Callable[[int], StepBounds], grid: Sequence[int], left: int, right: int
-) -> None:
-    """Fill the batches between two known places of the grid.
-
-    They are interpolated where the midpoint lies on the line; else each half is filled in turn.
-    """
-    if right - left < 2:
-        return
-    middle = (left + right) // 2
-    known[middle] = at(grid[middle])
-    if all(
-        isclose(*pair, rel_tol=1e-9)
-        for pair in zip(known[middle], _interpolate(known, left, right, middle), strict=True)
-    ):
-        for place in range(left + 1, right):
-            known.setdefault(place, _interpolate(known, left, right, place))
-        return
-    _fill_between(known, at, grid, left, middle)
-    _fill_between(known, at, grid, middle, right)
-
-
-def _interpolate(known: dict[int, StepBounds], left: int, right: int, place: int) -> StepBounds:
-    share = (place - left) / (right - left)
-    return StepBounds(*(a + (b - a) * share for a, b in zip(known[left], known[right], strict=True)))

@@ -8,7 +8,7 @@ from functools import lru_cache
 from reports import machine
 from reports.plan import crossover, step
 from reports.plan.crossover import PlannedCrossover, find_crossover
-from reports.plan.engine_step import EngineStep, estimate_engine_step
+from reports.plan.engine_step import EngineStep, EngineSteps
 from reports.plan.estimate import MissingMeasurementError
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery, all_deployments
@@ -19,7 +19,7 @@ from reports.plan.step import (
     StepEstimate,
     Variant,
     break_down,
-    estimate_step,
+    estimate_steps,
 )
 from reports.results import ResultFile
 from specs.errors import UserError
@@ -72,34 +72,55 @@ class PlanPoint:
         return self.batch / self.seconds
 
 
-def plan_point(parts: Sequence[PartCosts], deployment: Deployment, split: Split, batch: int) -> PlanPoint:
-    """Estimate a point that fits.
-
-    Raises:
-        MissingMeasurementError: no variant has all its parts.
-    """
-    found, lacking = [], []
+def plan_points(
+    parts: Sequence[PartCosts], deployment: Deployment, split: Split, batches: Sequence[int]
+) -> "Iterator[PlanPoint | UnplannableDeployment]":
+    """Yield the point at each batch, all of which fit, or the reason why no variant has all its parts."""
+    found, engines = [], {}
     for one in parts:
         try:
-            found.append((one, estimate_step(one, deployment, split, batch)))
-        except MissingMeasurementError as error:
-            lacking.append(error)
-    if not found:
-        raise lacking[0]
-    counted = sorted(((step.seconds, one) for one, step in found if one.variant.elementwise), key=lambda pair: pair[0])
-    middle = counted[(len(counted) - 1) // 2][1]
-    steps = {one.variant.implementation: step for one, step in found if one.variant.elementwise}
-    name, engine = middle.variant.implementation, middle.in_engine
+            found.append((one.variant, estimate_steps(one, deployment, split, batches)))
+        except MissingMeasurementError:
+            continue
+        if one.variant.elementwise and one.in_engine:
+            engines[one.variant.implementation] = EngineSteps.estimate(one.in_engine, deployment, split, batches)
+    for place, batch in enumerate(batches):
+        steps = {variant: steps.at(place) for variant, steps in found if steps.known[place]}
+        if steps:
+            yield _plan_point(steps, engines, deployment, batch, place)
+        else:
+            why = _why_missing(parts[0], deployment, split, batch)
+            yield UnplannableDeployment(deployment, batch, why, lacks_measurement=True)
+
+
+def _plan_point(
+    found: Mapping[Variant, StepEstimate],
+    engines: Mapping[str, EngineSteps],
+    deployment: Deployment,
+    batch: int,
+    place: int,
+) -> PlanPoint:
+    steps = {variant.implementation: step for variant, step in found.items() if variant.elementwise}
+    rising = sorted(steps, key=lambda name: steps[name].seconds)
+    name = rising[(len(rising) - 1) // 2]
     return PlanPoint(
         batch=batch,
         deployment=deployment,
         steps=steps,
-        low=min(step.low for _, step in found),
-        high=max(step.high for _, step in found),
+        low=min(step.low for step in found.values()),
+        high=max(step.high for step in found.values()),
         implementation=name,
-        breakdown=break_down(middle, deployment, split, steps[name]),
-        engine=estimate_engine_step(engine, steps[name], deployment, split, batch) if engine else None,
+        breakdown=break_down(steps[name]),
+        engine=engines[name].at(place, steps[name]) if name in engines else None,
     )
+
+
+def _why_missing(parts: PartCosts, deployment: Deployment, split: Split, batch: int) -> str:
+    try:
+        estimate_steps(parts, deployment, split, [batch])
+    except MissingMeasurementError as error:
+        return str(error)
+    raise ValueError(f"{deployment} at {batch}: all parts were measured")
 
 
 # Best choices among the requested batches: the most tokens/s within each latency, and the Pareto front.
@@ -304,19 +325,25 @@ def _plan_deployment(
     except UserError as error:
         unplannable.append(UnplannableDeployment(deployment, None, str(error)))
         return
+    fitting: dict[Deployment, list[int]] = {}
+    found: list[PlanPoint | UnplannableDeployment] = []
     for batch in query.batches:
         capped = _cap_micro_batches(deployment, batch)
         if why := capped.why_not(query.gpus, batch) or query.interconnect.why_straddles(capped.tp):
-            unplannable.append(UnplannableDeployment(capped, batch, why))
+            found.append(UnplannableDeployment(capped, batch, why))
         elif any((one.batch, one.deployment) == (batch, capped) for one in points):
             continue  # capped to the same microbatches as an earlier deployment
         elif why := step.why_not_fit(capped, query, profile, batch):
-            points.append(PlanPoint(batch, capped, why))
+            found.append(PlanPoint(batch, capped, why))
         else:
-            try:
-                points.append(plan_point(parts, capped, split, batch))
-            except MissingMeasurementError as error:
-                unplannable.append(UnplannableDeployment(capped, batch, str(error), lacks_measurement=True))
+            fitting.setdefault(capped, []).append(batch)
+    for capped, batches in fitting.items():
+        found += plan_points(parts, capped, split, batches)
+    for one in sorted(found, key=lambda one: query.batches.index(one.batch)):
+        if isinstance(one, PlanPoint):
+            points.append(one)
+        else:
+            unplannable.append(one)
 
 
 def _cap_micro_batches(deployment: Deployment, batch: int) -> Deployment:

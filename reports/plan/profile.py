@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from reports import machine
 from reports.machine import gpu_name
-from reports.plan.estimate import Cost, CostCurve, StepBounds, fastest_curve, measured_cost
+from reports.plan.estimate import Cost, CostCurve, fastest_curve, measured_cost
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.gpus import Gpu
@@ -30,7 +30,6 @@ class HardwareProfile:
         files: result files of this hardware.
         dtype: number format of the parts.
         imported: True where the installed package gave the figures for `--gpu`, and no file of the user.
-        cached_steps: cached steps at many batches, for queries that share them.
     """
 
     name: str
@@ -38,7 +37,6 @@ class HardwareProfile:
     files: Sequence[ResultFile]
     dtype: str
     imported: bool = False
-    cached_steps: dict[tuple[object, ...], list[StepBounds]] = field(default_factory=dict, compare=False)
     _curves: dict[tuple[object, ...], CostCurve | None] = field(default_factory=dict, compare=False)
     _attention: dict[tuple[object, ...], Mapping[int, Sequence[Measurement]]] = field(
         default_factory=dict, compare=False
@@ -49,16 +47,6 @@ class HardwareProfile:
     def paths(self) -> list[Path]:
         """Paths of the result files."""
         return [one.path for one in self.files]
-
-    @property
-    def published(self) -> bool:
-        """True where all files are published, not measured by this suite."""
-        return all(one.published for one in self.files)
-
-    @property
-    def sizes(self) -> set[float]:
-        """Sizes at which any curve built so far has a point."""
-        return {float(size) for one in self._curves.values() if one for size in one.sizes}
 
     @cached_property
     def number_format(self) -> NumberFormat:

@@ -83,10 +83,10 @@ def step_features(parts: PartCosts, deployment: Deployment, load: ServedLoad) ->
         prompt = sum_costs(parts.prompt_parts(tp, wave, load.isl).values()).seconds * load.isl / wave
     else:
         in_step, waiting = 1.0, sequences / START_SHARE
-        longer = parts.layer(tp, sequences, PromptChunk(load.isl, load.isl), tp).seconds
-        prompt = longer - decode / model.layers
+        longer = parts.layer_parts(tp, sequences, PromptChunk(load.isl, load.isl), tp)
+        prompt = sum_costs(longer.values()).seconds - decode / model.layers
     return StepFeatures(
-        decode=decode - linears + parts.head(tp, sequences, tp).seconds,
+        decode=decode - linears + sum_costs(parts.head_parts(tp, sequences, tp).values()).seconds,
         linears=linears,
         prompt=model.layers * prompt,
         prompts=in_step * sequences / load.osl,

@@ -1,21 +1,31 @@
 """Estimated step of a whole model under a deployment: time, breakdown, memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import ceil
-from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reports import pipeline_model
+from reports.pipeline_model import StageTable
 from reports.plan import estimate
 from reports.plan.cost import CommCosts, ComputeCosts
 from reports.plan.estimate import (
+    ABSENT_COST,
     COST_FIELDS,
     MODELLED,
+    UNKNOWN_COST,
     Cost,
     CostField,
+    Floats,
     MissingMeasurementError,
+    Origin,
+    Seconds,
+    Sizes,
+    choose_costs,
     exact_cost,
     sum_costs,
 )
@@ -25,7 +35,6 @@ from reports.plan.serving_constants import NO_CONSTANTS, constants_by_group, fin
 from specs import memory
 from specs.errors import UserError
 from specs.layer import LAYER_LINEARS
-from specs.measurement import weakest_provenance
 from specs.parallel import Deployment, RankPosition, Split
 
 # Part costs: layers and the LM head on a rank, for one implementation.
@@ -64,6 +73,9 @@ class Variant:
 class PartCosts:
     """Part costs of one variant.
 
+    All methods take one size or an array of sizes. A cost is NaN at sizes that were not measured, and an error is
+    raised where that holds for all sizes.
+
     Args:
         profile: hardware and its measurements.
         query: model, context, and tokens of each sequence in a step.
@@ -80,22 +92,6 @@ class PartCosts:
         self.fitted = find_constants(*who) if variant.in_engine else None
         self._constants = self.fitted.constants if self.fitted else NO_CONSTANTS
         self._splits: dict[int, Split] = {}
-        self._layers: dict[tuple[int, int, PromptChunk, int], Cost] = {}
-        self._heads: dict[tuple[int, int, int], Cost] = {}
-
-    def layer(self, tp: int, sequences: int, chunk: PromptChunk, busy: int) -> Cost:
-        """Cost of one layer: the sum of `layer_parts`."""
-        key = tp, sequences, chunk, busy
-        if key not in self._layers:
-            self._layers[key] = sum_costs(self.layer_parts(*key).values())
-        return self._layers[key]
-
-    def head(self, tp: int, sequences: int, busy: int) -> Cost:
-        """Cost of the LM head: the sum of `head_parts`."""
-        key = tp, sequences, busy
-        if key not in self._heads:
-            self._heads[key] = sum_costs(self.head_parts(*key).values())
-        return self._heads[key]
 
     @cached_property
     def in_engine(self) -> "PartCosts | None":
@@ -104,11 +100,11 @@ class PartCosts:
             return None
         return PartCosts(self.profile, self.query, replace(self.variant, in_engine=True))
 
-    def host(self, sequences: int) -> Cost:
+    def host(self, sequences: Sizes) -> Cost:
         """Cost of a microbatch on the host of a serving engine, which its step waits for."""
         return exact_cost(self._constants.host_seconds(sequences), MODELLED)
 
-    def layer_parts(self, tp: int, sequences: int, chunk: PromptChunk, busy: int) -> CostByPart:
+    def layer_parts(self, tp: int, sequences: Sizes, chunk: PromptChunk, busy: int) -> CostByPart:
         """Costs of one layer on a rank in decode, by part.
 
         Args:
@@ -121,19 +117,41 @@ class PartCosts:
             MissingMeasurementError: no file holds a needed part.
         """
         split, rows = self._split(tp), sequences * self.query.rows_per_sequence + chunk.tokens
-        found: dict[str, Cost] = {}
-        if rows == sequences and (whole := self._compute_costs.layer(split, sequences, busy)):
-            found["layer"] = whole
+        alone = self.query.rows_per_sequence == 1 and not chunk.tokens
+        whole = self._compute_costs.layer(split, sequences, busy) if alone else UNKNOWN_COST
+        if np.all(whole.known):
+            found = {"layer": whole}
+        elif not np.any(whole.known):
+            found = self._composed_layer(split, sequences, chunk)
         else:
-            found["linears"] = self._compute_costs.linears(split, rows).scaled(self._constants.linear_factor)
-            found["attention"] = self._compute_costs.attention(split, sequences)
-            if chunk.tokens:
-                whole = self._compute_costs.prompt_attention(split, chunk.prompt)
-                found[PROMPT_ATTENTION] = whole.scaled(chunk.tokens / chunk.prompt)
-            self._add_elementwise(found, split, rows)
+            found = self._partly_composed_layer(whole, split, sequences, chunk)
         return self._with_all_reduces(found, split, rows)
 
-    def prompt_parts(self, tp: int, tokens: float, prompt: float | None = None) -> CostByPart:
+    def _composed_layer(self, split: Split, sequences: Sizes, chunk: PromptChunk) -> dict[str, Cost]:
+        """Costs of a layer whose parts were measured one by one."""
+        rows = sequences * self.query.rows_per_sequence + chunk.tokens
+        found = {
+            "linears": self._compute_costs.linears(split, rows).scaled(self._constants.linear_factor),
+            "attention": self._compute_costs.attention(split, sequences),
+        }
+        if chunk.tokens:
+            whole = self._compute_costs.prompt_attention(split, chunk.prompt)
+            found[PROMPT_ATTENTION] = whole.scaled(chunk.tokens / chunk.prompt)
+        self._add_elementwise(found, split, rows)
+        return found
+
+    def _partly_composed_layer(
+        self, whole: Cost, split: Split, sequences: Sizes, chunk: PromptChunk
+    ) -> dict[str, Cost]:
+        """Costs of a layer that was measured as a whole at some sizes only."""
+        try:
+            parts = self._composed_layer(split, sequences, chunk)
+        except MissingMeasurementError:
+            return {"layer": whole}
+        absent = {name: choose_costs(whole.known, ABSENT_COST, one) for name, one in parts.items()}
+        return {"layer": choose_costs(whole.known, whole, ABSENT_COST), **absent}
+
+    def prompt_parts(self, tp: int, tokens: Sizes, prompt: Sizes | None = None) -> CostByPart:
         """Costs of one layer on a rank in a step of prefill alone, by part.
 
         Args:
@@ -144,7 +162,7 @@ class PartCosts:
         Raises:
             MissingMeasurementError: no file holds a needed part.
         """
-        split, prompt = self._split(tp), prompt or tokens
+        split, prompt = self._split(tp), tokens if prompt is None else prompt
         found = {
             "linears": self._compute_costs.linears(split, tokens),
             "attention": self._compute_costs.prompt_attention(split, prompt).scaled(tokens / prompt),
@@ -152,7 +170,7 @@ class PartCosts:
         self._add_elementwise(found, split, tokens)
         return self._with_all_reduces(found, split, tokens)
 
-    def head_parts(self, tp: int, sequences: int, busy: int) -> CostByPart:
+    def head_parts(self, tp: int, sequences: Sizes, busy: int) -> CostByPart:
         """Costs of the LM head on a rank of the last stage, by part.
 
         The gather of each rank's best logit is included.
@@ -180,7 +198,7 @@ class PartCosts:
                 raise MissingMeasurementError(str(error)) from error
         return self._splits[tp]
 
-    def _add_elementwise(self, found: dict[str, Cost], split: Split, rows: float) -> None:
+    def _add_elementwise(self, found: dict[str, Cost], split: Split, rows: Sizes) -> None:
         """Add norms, rotary embedding and SwiGLU: bytes at memory bandwidth, fixed costs.
 
         Their range comes from another variant, which omits these kernels.
@@ -194,10 +212,10 @@ class PartCosts:
         kernels = estimate.KERNELS_PER_LAYER + (estimate.QK_NORM_KERNELS if split.model.qk_norm else 0)
         found["elementwise"] = exact_cost(moved + kernels * estimate.KERNEL_SECONDS.value, "assumed")
 
-    def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: float) -> CostByPart:
+    def _with_all_reduces(self, found: dict[str, Cost], split: Split, rows: Sizes) -> CostByPart:
         """Add the two all-reduces that follow o and down."""
         if split.tp > 1:
-            message = round(rows * split.model.hidden * self.residual_itemsize)
+            message = np.rint(rows * split.model.hidden * self.residual_itemsize)
             found[ALL_REDUCE] = self.comm_costs.all_reduce(split.tp, message).scaled(2)
             if self.variant.in_engine:
                 found[LATE_RANKS] = exact_cost(self._constants.late_seconds(split.tp), MODELLED)
@@ -206,47 +224,134 @@ class PartCosts:
 
 TOKEN_ID_BYTES = 8
 """Bytes of a sampled token on its way back to the first stage."""
-StageCosts = Mapping[int, Sequence[Cost]]
-"""Cost of each stage, by the number of sequences in a microbatch."""
+Batches = NDArray[np.int64]
+
+
+class MicroBatches(NamedTuple):
+    """Microbatches of one size in a step, at each batch of an array.
+
+    Attributes:
+        sizes: sequences of each microbatch.
+        counts: number of microbatches of this size.
+        layer, head: costs of a layer and of the LM head, by part.
+        stages: compute of each stage for a microbatch, all-reduces included.
+        hops: messages from each stage to the next and from the last stage back; empty with one stage.
+    """
+
+    sizes: Batches
+    counts: Batches
+    layer: CostByPart
+    head: CostByPart
+    stages: Sequence[Cost]
+    hops: Sequence[Cost]
 
 
 @dataclass(frozen=True)
-class StepEstimate:
-    """Estimated time of a step.
+class StepEstimates:
+    """Estimated times of a step at several batches.
+
+    Every array has an element for each batch; it is NaN where a part was not measured.
 
     Attributes:
         seconds: time of a step; in the closed loop of decode also the latency of each token.
         low, high: bounds from the uncertainty of the parts.
-        sizes: sequences of each microbatch.
-        stages: compute of each stage for a microbatch, all-reduces included.
-        hops: messages from each stage to the next and from the last stage back; empty with one stage.
+        kinds: microbatches, the larger ones first; one element where all microbatches of a batch are equal.
+        layers: layers of the model.
+    """
+
+    seconds: Floats
+    low: Floats
+    high: Floats
+    kinds: Sequence[MicroBatches]
+    layers: int
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """True at batches for which all parts were measured."""
+        return ~np.isnan(self.seconds)
+
+    def at(self, place: int) -> "StepEstimate":
+        """Estimate at one batch, by its place in the arrays."""
+        return StepEstimate(float(self.seconds[place]), float(self.low[place]), float(self.high[place]), self, place)
+
+    @cached_property
+    def shares(self) -> "StepShares":
+        """Shares of a step in its parts."""
+        return _step_shares(self)
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """Estimated time of a step at one batch.
+
+    Attributes:
+        seconds, low, high: as in `StepEstimates`.
+        among: estimates that it is one of.
+        place: place in them.
     """
 
     seconds: float
     low: float
     high: float
-    sizes: Sequence[int]
-    stages: StageCosts
-    hops: StageCosts
+    among: StepEstimates
+    place: int
+
+    def tables(self, pick: CostField, hop_pick: CostField) -> tuple[StageTable, StageTable]:
+        """Seconds[stage][microbatch] of stages and of hops, as the event model takes them."""
+        return _stage_tables(self.among.kinds, self.place, pick, hop_pick)
 
 
 def estimate_step(parts: PartCosts, deployment: Deployment, split: Split, batch: int) -> StepEstimate:
-    """Estimate the step at this batch; each microbatch reads the weights anew.
+    """Estimate the step at one batch.
 
     Raises:
         MissingMeasurementError: a part was not measured.
     """
-    sizes = deployment.micro_batch_sizes(batch)
-    chunk = chunk_per_micro_batch(parts.query.prefill_chunk, deployment)
-    layers, busy = split.stage_layers(), deployment.busy_ranks
-    stages = {size: _stage_costs(parts, layers, deployment.tp, size, chunk, busy) for size in set(sizes)}
+    return estimate_steps(parts, deployment, split, [batch]).at(0)
+
+
+def estimate_steps(parts: PartCosts, deployment: Deployment, split: Split, batches: Sequence[int]) -> StepEstimates:
+    """Estimate the step at each batch; each microbatch reads the weights anew.
+
+    Raises:
+        MissingMeasurementError: a part was not measured for any of the batches.
+    """
+    kinds = [
+        _micro_batches(parts, deployment, split, sizes, counts)
+        for sizes, counts in _micro_batch_sizes(deployment, np.asarray(batches))
+    ]
     if deployment.pp == 1:
-        whole = stages[sizes[0]][0]
-        return StepEstimate(whole.seconds, *whole.bounds, sizes, stages, {})
-    hops = {size: _hop_costs(parts, deployment, size, chunk) for size in stages}
-    seconds, low, high = (_loop_seconds(sizes, stages, hops, pick) for pick in COST_FIELDS)
-    half = _half_width(sizes, stages, hops)
-    return StepEstimate(seconds, max(0.0, low - half), high + half, sizes, stages, hops)
+        whole = kinds[0].stages[0]
+        return StepEstimates(whole.seconds, *whole.bounds, kinds, split.model.layers)
+    seconds, low, high = (_loop_seconds(kinds, pick) for pick in COST_FIELDS)
+    half = _half_width(kinds)
+    return StepEstimates(seconds, np.maximum(0.0, low - half), high + half, kinds, split.model.layers)
+
+
+def _micro_batch_sizes(deployment: Deployment, batches: Batches) -> Iterator[tuple[Batches, Batches]]:
+    """Yield sizes and counts of the larger microbatches, then of the smaller ones if there are any.
+
+    The microbatches are those of `Deployment.micro_batch_sizes`.
+    """
+    count = deployment.micro_batches
+    base, extra = np.divmod(batches // deployment.replicas, count)
+    uneven = extra > 0
+    yield base + uneven, np.where(uneven, extra, count)
+    if np.any(uneven):
+        yield base, np.where(uneven, count - extra, 0)
+
+
+def _micro_batches(
+    parts: PartCosts, deployment: Deployment, split: Split, sizes: Batches, counts: Batches
+) -> MicroBatches:
+    chunk = chunk_per_micro_batch(parts.query.prefill_chunk, deployment)
+    layer = parts.layer_parts(deployment.tp, sizes, chunk, deployment.busy_ranks)
+    head = parts.head_parts(deployment.tp, sizes, deployment.busy_ranks)
+    stages = _stage_costs(split.stage_layers(), sum_costs(layer.values()), sum_costs(head.values()))
+    if parts.variant.in_engine:  # once a microbatch
+        stages[0] = sum_costs([stages[0], parts.host(sizes)])
+    hops = _hop_costs(parts, deployment, sizes, chunk) if deployment.pp > 1 else []
+    return MicroBatches(sizes, counts, layer, head, stages, hops)
 
 
 def chunk_per_micro_batch(tokens: int, deployment: Deployment) -> PromptChunk:
@@ -255,24 +360,20 @@ def chunk_per_micro_batch(tokens: int, deployment: Deployment) -> PromptChunk:
     return PromptChunk(prompt / deployment.micro_batches, prompt)
 
 
-def _stage_costs(
-    parts: PartCosts, layers: Sequence[int], tp: int, size: int, chunk: PromptChunk, busy: int
-) -> list[Cost]:
-    layer = parts.layer(tp, size, chunk, busy)
+def _stage_costs(layers: Sequence[int], layer: Cost, head: Cost) -> list[Cost]:
     by_count = {count: layer.scaled(count) for count in set(layers)}
     found = [by_count[count] for count in layers]
-    found[-1] = sum_costs([found[-1], parts.head(tp, size, busy)])
-    if parts.variant.in_engine:  # once a microbatch
-        found[0] = sum_costs([found[0], parts.host(size)])
+    found[-1] = sum_costs([found[-1], head])
     return found
 
 
-def _hop_costs(parts: PartCosts, deployment: Deployment, size: int, chunk: PromptChunk) -> list[Cost]:
-    rows = size * parts.query.rows_per_sequence
-    message = round((rows + chunk.tokens) * parts.query.truncated_model.hidden * parts.residual_itemsize)
-    stages, across = range(deployment.pp - 1), partial(_crosses_nodes, parts.query.interconnect, deployment)
-    on = [parts.comm_costs.hop(message, across=across(stage, stage + 1)) for stage in stages]
-    return [*on, parts.comm_costs.hop(TOKEN_ID_BYTES * rows, across=across(deployment.pp - 1, 0))]
+def _hop_costs(parts: PartCosts, deployment: Deployment, sizes: Batches, chunk: PromptChunk) -> list[Cost]:
+    rows = sizes * parts.query.rows_per_sequence
+    message = np.rint((rows + chunk.tokens) * parts.query.truncated_model.hidden * parts.residual_itemsize)
+    stages, hop = range(deployment.pp), parts.comm_costs.hop
+    across = [_crosses_nodes(parts.query.interconnect, deployment, one, (one + 1) % deployment.pp) for one in stages]
+    on = {far: hop(message, across=far) for far in set(across[:-1])}
+    return [*(on[far] for far in across[:-1]), hop(TOKEN_ID_BYTES * rows, across=across[-1])]
 
 
 def _crosses_nodes(interconnect: Interconnect, deployment: Deployment, stage: int, to: int) -> bool:
@@ -283,32 +384,43 @@ def _crosses_nodes(interconnect: Interconnect, deployment: Deployment, stage: in
     return any(interconnect.host_of(deployment.rank(a)) != interconnect.host_of(deployment.rank(b)) for a, b in seats)
 
 
-def _loop_seconds(sizes: Sequence[int], stages: StageCosts, hops: StageCosts, pick: CostField) -> float:
+def _loop_seconds(kinds: Sequence[MicroBatches], pick: CostField) -> Floats:
     """Seconds of a step in the closed loop.
 
-    The step takes the longer of the slowest stage's work and a microbatch's round trip.
+    The step takes the longer of the slowest stage's work and a microbatch's round trip. Where microbatches differ, the
+    event model gives it.
     """
-    if len(stages) == 1:
-        alike, between = stages[sizes[0]], hops[sizes[0]]
-        return max(len(sizes) * max(map(pick, alike)), sum(map(pick, alike)) + sum(map(pick, between)))
-    return pipeline_model.decode_step_seconds(stage_table(sizes, stages, pick), stage_table(sizes, hops, pick))
+    alike = [pick(one) for one in kinds[0].stages]
+    work = kinds[0].counts * np.max(alike, axis=0)
+    seconds: Floats = np.maximum(work, sum(alike) + sum(map(pick, kinds[0].hops)))
+    for smaller in kinds[1:]:
+        for place in np.flatnonzero((smaller.counts > 0) & ~np.isnan(seconds)):
+            seconds[place] = pipeline_model.decode_step_seconds(*_stage_tables(kinds, int(place), pick, pick))
+    return seconds
 
 
-def stage_table(sizes: Sequence[int], columns: StageCosts, pick: CostField) -> pipeline_model.StageTable:
-    """Seconds[stage][microbatch], as the event model takes them."""
-    return [[pick(columns[size][stage]) for size in sizes] for stage in range(len(columns[sizes[0]]))]
+def _stage_tables(
+    kinds: Sequence[MicroBatches], place: int, pick: CostField, hop_pick: CostField
+) -> tuple[StageTable, StageTable]:
+    columns = [kind for kind in kinds for _ in range(kind.counts[place])]
+    busy = [[float(pick(one.stages[stage])[place]) for one in columns] for stage in range(len(kinds[0].stages))]
+    hop = [[float(hop_pick(one.hops[stage])[place]) for one in columns] for stage in range(len(kinds[0].hops))]
+    return busy, hop
 
 
-def _half_width(sizes: Sequence[int], stages: StageCosts, hops: StageCosts) -> float:
+def _half_width(kinds: Sequence[MicroBatches]) -> Floats:
     """Half-width of the step's interval in seconds.
 
     Costs of stages come from the same few measurements, so their errors are alike and add up.
     """
-    alike, between = stages[max(sizes)], hops[max(sizes)]
-    slowest = max(alike, key=lambda one: one.seconds)
-    if len(sizes) * slowest.seconds >= sum(one.seconds for one in (*alike, *between)):
-        return len(sizes) * slowest.half_width
-    return sum(one.half_width for one in (*alike, *between))
+    larger, count = kinds[0], sum(one.counts for one in kinds)
+    seconds = np.array([one.seconds for one in larger.stages])
+    slowest = seconds.argmax(axis=0)[np.newaxis]
+    half = np.take_along_axis(np.array([one.half_width for one in larger.stages]), slowest, axis=0)[0]
+    way = sum(seconds) + sum(one.seconds for one in larger.hops)
+    all_stages = sum(one.half_width for one in (*larger.stages, *larger.hops))
+    found: Floats = np.where(count * np.max(seconds, axis=0) >= way, count * half, all_stages)
+    return found
 
 
 # Breakdown of a step: all-reduces, hops, the bubble, and the provenance of each part.
@@ -338,48 +450,56 @@ class StepBreakdown:
         return self.all_reduce_share + self.hop_share
 
 
-def break_down(parts: PartCosts, deployment: Deployment, split: Split, step: StepEstimate) -> StepBreakdown:
+class StepShares(NamedTuple):
+    """Shares of a step at each batch, as in `StepBreakdown`."""
+
+    all_reduce: Floats
+    hop: Floats
+    bubble: Floats
+
+
+def break_down(step: StepEstimate) -> StepBreakdown:
     """Break an estimated step down into shares and provenance."""
-    chunk = chunk_per_micro_batch(parts.query.prefill_chunk, deployment)
-    layers, busy = split.stage_layers(), deployment.busy_ranks
-    reducing = [0.0] * deployment.pp
-    used: dict[str, list[Cost]] = {}
-    for size in set(step.sizes):
-        count = step.sizes.count(size)
-        layer = parts.layer_parts(deployment.tp, size, chunk, busy)
-        head = parts.head_parts(deployment.tp, size, busy)
-        for name, cost in (*layer.items(), *head.items()):
-            used.setdefault(name, []).append(cost)
-        for stage, held in enumerate(layers):
-            reducing[stage] += count * held * _all_reduce_seconds(layer)
-        reducing[-1] += count * _all_reduce_seconds(head)
-        used.setdefault("hop", []).extend(step.hops.get(size, ()))
-    working = [sum(step.stages[size][stage].seconds for size in step.sizes) for stage in range(deployment.pp)]
-    idle = max(0.0, 1 - fmean(working) / step.seconds)
-    hop = min(idle, _exposed_hop_seconds(step) / step.seconds)
-    used = {name: costs for name, costs in used.items() if costs}
+    used: dict[str, list[Origin]] = {}
+    for kind in step.among.kinds:
+        hops = (("hop", one) for one in kind.hops)
+        for name, cost in (*kind.layer.items(), *kind.head.items(), *hops) if kind.counts[step.place] else ():
+            if origin := cost.origin_at(step.place):
+                used.setdefault(name, []).append(origin)
+    found = {name: Origin.merge(origins) for name, origins in used.items()}
+    all_reduce, hop, bubble = (float(one[step.place]) for one in step.among.shares)
     return StepBreakdown(
-        all_reduce_share=fmean(reducing) / step.seconds,
+        all_reduce_share=all_reduce,
         hop_share=hop,
-        bubble_share=idle - hop,
-        provenance={name: weakest_provenance(one.provenance for one in costs) for name, costs in used.items()},
-        cases={name: sorted({case for one in costs for case in one.cases}) for name, costs in used.items()},
+        bubble_share=bubble,
+        provenance={name: one.provenance for name, one in found.items()},
+        cases={name: sorted(one.cases) for name, one in found.items()},
     )
 
 
-def _all_reduce_seconds(found: Mapping[str, Cost]) -> float:
+def _step_shares(steps: StepEstimates) -> StepShares:
+    """Shares of each step, the mean over its stages."""
+    stages = len(steps.kinds[0].stages)
+    reducing, working = 0.0, 0.0
+    for kind in steps.kinds:
+        reduced = steps.layers * _all_reduce_seconds(kind.layer) + _all_reduce_seconds(kind.head)
+        reducing += kind.counts * reduced / stages
+        working += kind.counts * sum(one.seconds for one in kind.stages) / stages
+    idle = np.maximum(0.0, 1 - working / steps.seconds)
+    hop = np.minimum(idle, _exposed_hop_seconds(steps.kinds) / steps.seconds)
+    return StepShares(reducing / steps.seconds, hop, idle - hop)
+
+
+def _all_reduce_seconds(found: CostByPart) -> Seconds:
     return found[ALL_REDUCE].seconds if ALL_REDUCE in found else 0.0
 
 
-def _exposed_hop_seconds(step: StepEstimate) -> float:
+def _exposed_hop_seconds(kinds: Sequence[MicroBatches]) -> Seconds:
     """Seconds that the loop waits for messages; 0 where a stage sets the pace."""
-    if not step.hops:
-        return 0.0
-    size = max(step.sizes)
-    slowest = max(one.seconds for one in step.stages[size])
-    way = sum(one.seconds for one in step.hops[size])
-    round_trip = sum(one.seconds for one in step.stages[size]) + way
-    return min(way, max(0.0, round_trip - len(step.sizes) * slowest))
+    larger, count = kinds[0], sum(one.counts for one in kinds)
+    stages = [one.seconds for one in larger.stages]
+    way = sum(one.seconds for one in larger.hops)
+    return np.minimum(way, np.maximum(0.0, sum(stages) + way - count * np.max(stages, axis=0)))
 
 
 # Memory of a deployment: weights, KV caches, activations, workspace.

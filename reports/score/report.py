@@ -111,9 +111,9 @@ def errors_of(pairs: Sequence[tuple[float, float]], ranges: Sequence[tuple[float
         inside = float(np.mean((low <= measured) & (measured <= high)))
         width = float(np.median((high - low) / 2 / predicted))
     size = np.abs(off)
-    within = (float(np.mean(size <= limit)) for limit in (0.1, 0.2, 0.3))
+    within_10, within_20, within_30 = (float(np.mean(size <= limit)) for limit in (0.1, 0.2, 0.3))
     median, mean, bias = float(np.median(size)), float(np.mean(size)), float(np.median(off))
-    return Errors(len(pairs), median, mean, bias, *within, inside, width)
+    return Errors(len(pairs), median, mean, bias, within_10, within_20, within_30, inside, width)
 
 
 def tpot_errors(found: Iterable[ScoredRun]) -> Errors | None:

@@ -3,10 +3,13 @@
 import pytest
 
 from reports import results
-from reports.plan.planner import plan_for_files
+from reports.plan.crossover import find_crossover
+from reports.plan.planner import part_costs_by_variant, plan_for_files
 from reports.plan.profile import build_profile
 from reports.plan.query import PlanQuery
+from reports.plan.step import estimate_step
 from specs.errors import UserError
+from specs.parallel import Deployment
 from tests.reports import planted
 from tests.reports.plan import planted_parts
 
@@ -32,6 +35,51 @@ def test_the_batch_is_the_first_multiple_of_the_gpus_from_which_on_pp_leads(plan
     #   PP: 8 of [10 layers of 4 (80 + 0.1 B) + 0.05 B = 320 + 0.45 B, and the head 200 + 0.25 B]
     # 80 (50 + 4 B) + 30 + 0.25625 B = 4030 + 320.25625 B meets 80 (320 + 0.45 B) + 1600 + 2 B = 27200 + 38 B at 82.09
     assert lead_batch(planned(), "vllm", "even", elementwise=False) == 88
+
+
+def leads(made, deployments, batches):
+    """Ratios t(TP) / t(PP) at their least, as estimated and at their most, with one step at a time."""
+
+    def best(batch, names, among):
+        found = [
+            estimate_step(made, one, one.split(made.query.truncated_model), batch)
+            for one in among
+            if batch % one.micro_batches == 0
+        ]
+        return [min(getattr(one, name) for one in found) for name in names]
+
+    for batch in batches:
+        tp = best(batch, ("low", "seconds", "high"), deployments[:1])
+        pp = best(batch, ("high", "seconds", "low"), deployments[1:])
+        yield [a / b for a, b in zip(tp, pp, strict=True)]
+
+
+def test_every_batch_counts_as_if_its_step_were_estimated_alone(tmp_path):
+    # another framework, faster beyond 1024 tokens, whose tables end at 40 MiB: 2560 rows
+    other = [
+        one
+        for one in planted_parts.all_parts("trtllm", 0.8, 0.6, maybe_hot=True)
+        if one.case.message_bytes != planted_parts.MESSAGES[-1]
+    ]
+    other += [planted_parts.all_reduce(8, size, (5 + size / 12000) * 1e-6, "trtllm") for size in (2**20, 40 * 2**20)]
+    path = planted_parts.write(tmp_path / "x.json", [*planted_parts.all_parts(), *other])
+    query = PlanQuery(model="llama-3-70b", gpus=8, context=256, backend="custom")
+    profile = build_profile([results.load(path)], "bf16")
+    made = part_costs_by_variant(profile, query)
+    found = find_crossover(made, profile, query)
+    assert found.batch_range == (8, 2560)
+    batches = range(8, 2561, 8)
+    first, certain = [], []
+    for one in made:
+        for partition in ("even", "balanced"):
+            pp = [Deployment(1, 8, 1, "async", count, partition) for count in (8, 16)]
+            ratios = list(leads(one, [Deployment(tp=8), *pp], batches))
+            behind = [[batch for batch, ratio in zip(batches, ratios, strict=True) if ratio[n] <= 1] for n in (0, 1)]
+            first.append(next(batch for batch, ratio in zip(batches, ratios, strict=True) if ratio[2] >= 1))
+            certain.append(max(behind[0], default=0) + 8)
+            assert found.leads_from[one.variant, partition] == max(behind[1], default=0) + 8
+    assert (found.low, found.high) == (min(first), max(certain))
+    assert 8 < found.low < found.batch < found.high < 2560
 
 
 def test_the_range_spans_implementations(planned):

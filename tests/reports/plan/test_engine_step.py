@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reports.plan import serving_constants
-from reports.plan.engine_step import estimate_engine_step
+from reports.plan.engine_step import EngineSteps
 from reports.plan.serving import ServedLoad, ServingConstants, step_features, tpot_seconds
 from reports.plan.step import estimate_step
 from specs.parallel import Deployment
@@ -37,7 +37,7 @@ def engine_step(parts):
         bare = parts()
         split = deployment.split(bare.query.truncated_model)
         without = estimate_step(bare, deployment, split, batch)
-        return without, estimate_engine_step(bare.in_engine, without, deployment, split, batch)
+        return without, EngineSteps.estimate(bare.in_engine, deployment, split, [batch]).at(0, without)
 
     return made
 

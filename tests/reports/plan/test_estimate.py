@@ -1,20 +1,35 @@
 """Costs over sizes: tabulated, between, beyond; and how their doubts add up."""
 
+import numpy as np
 import pytest
 
-from reports.plan.estimate import Cost, CostCurve, fastest_curve, measured_cost, sum_costs
+from reports.plan.estimate import (
+    UNKNOWN_COST,
+    Cost,
+    CostCurve,
+    Origin,
+    constant_origin,
+    fastest,
+    fastest_curve,
+    first_known,
+    measured_cost,
+    sum_costs,
+)
 from tests.reports import planted
 
 
 def planted_cost(seconds, half_width=0.0, high=None, provenance="published"):
-    return Cost(seconds, seconds, seconds if high is None else high, half_width, provenance, (f"case {seconds}",))
+    origin = constant_origin(provenance, (f"case {seconds}",))
+    return Cost(seconds, seconds, seconds if high is None else high, half_width, origin)
 
 
 POINTS = {10: planted_cost(1.0), 20: planted_cost(3.0, half_width=0.3, high=4.0)}
 
 
 def test_a_tabulated_size_is_as_it_stands():
-    assert CostCurve(POINTS).at(20) is POINTS[20]
+    found = CostCurve(POINTS).at(20)
+    assert (found.seconds, found.low, found.high, found.half_width) == (3.0, 3.0, 4.0, 0.3)
+    assert (found.provenance, found.cases) == ("published", ("case 3.0",))
 
 
 def test_between_two_sizes_lies_a_straight_line_with_both_cases():
@@ -27,11 +42,51 @@ def test_between_two_sizes_lies_a_straight_line_with_both_cases():
 def test_beyond_the_largest_the_last_slope_goes_on_and_is_assumed():
     found = CostCurve(POINTS).at(25)
     assert (found.seconds, found.provenance) == (4.0, "assumed")
-    assert not CostCurve(POINTS).covers(25)
+    assert not CostCurve(POINTS).within(25).known
 
 
 def test_below_the_smallest_a_call_takes_as_long_as_that():
-    assert CostCurve(POINTS).at(1).seconds == 1.0
+    found = CostCurve(POINTS).at(1)
+    assert (found.seconds, found.provenance, found.cases) == (1.0, "interpolated", ("case 1.0",))
+    assert CostCurve(POINTS).at(10 - 1e-9).half_width == 0.0
+
+
+def test_an_array_of_sizes_has_at_each_what_the_size_alone_has():
+    sizes = np.array([25, 1, 10, 15, 20, 17.5])
+    curve = CostCurve({**POINTS, 16: planted_cost(2.5, half_width=0.1)})
+    found, alone = curve.at(sizes), [curve.at(size) for size in sizes]
+    for name in ("seconds", "low", "high", "half_width"):
+        assert getattr(found, name).tolist() == [getattr(one, name) for one in alone]
+    assert [found.origin_at(place) for place in range(6)] == [Origin(one.provenance, one.cases) for one in alone]
+    assert curve.within(sizes).known.tolist() == [False, True, True, True, True, True]
+
+
+def test_of_several_costs_each_size_has_the_first_known_or_the_fastest():
+    short, long = CostCurve(POINTS), CostCurve({10: planted_cost(0.5), 40: planted_cost(9.5)})
+    sizes = np.array([10, 20, 30, 50])
+    costs = [short.within(sizes), long.within(sizes)]
+    first = first_known(costs)
+    assert first.seconds[:3].tolist() == [1.0, 3.0, 6.5]
+    assert first.known.tolist() == [True, True, True, False]
+    assert [first.origin_at(place).cases for place in range(3)] == [
+        ("case 1.0",),
+        ("case 3.0",),
+        ("case 0.5", "case 9.5"),
+    ]
+    least = fastest(costs)
+    assert least.seconds[:3].tolist() == [0.5, 3.0, 6.5]
+    assert [least.origin_at(place).cases for place in range(2)] == [("case 0.5",), ("case 3.0",)]
+    assert fastest(reversed(costs)).seconds[:3].tolist() == [0.5, 3.0, 6.5]
+    assert not first_known([]).known
+    assert fastest([UNKNOWN_COST, planted_cost(1.0)]).seconds == 1.0
+
+
+def test_a_sum_has_the_weakest_provenance_and_the_cases_of_its_parts_at_each_size():
+    found = sum_costs([CostCurve(POINTS).at(np.array([10, 15])), planted_cost(7.0)])
+    assert found.seconds.tolist() == [8.0, 9.0]
+    assert found.origin_at(0) == Origin("published", ("case 1.0", "case 7.0"))
+    assert found.origin_at(1) == Origin("interpolated", ("case 1.0", "case 3.0", "case 7.0"))
+    assert found.scaled(2).weakened("modelled").origin_at(0).provenance == "modelled"
 
 
 def test_a_single_point_goes_on_in_proportion():

@@ -14,6 +14,7 @@ import pytest
 from reports import __main__ as program
 from reports import output
 from reports.importers.aiconfigurator import command, package
+from reports.plan import report
 from reports.plan.query import PlanQuery
 from reports.plan.tables import reproduce_command
 from specs import models
@@ -174,7 +175,7 @@ def test_the_command_that_is_printed_makes_the_same_plan(planned, capsys):
 
 def test_gpus_go_there_and_back_through_the_command(monkeypatch):
     asked = []
-    monkeypatch.setattr(program, "write_plan", lambda paths, question, *more: asked.append((paths, question, more[2])))
+    monkeypatch.setattr(report, "write_plan", lambda paths, question, *more: asked.append((paths, question, more[2])))
     query = PlanQuery(model="tiny", gpus=2)
     words = shlex.split(reproduce_command([Path("a.json")], query, ["h200_sxm", "h100_sxm"]))
     program.app(args=words[3:], standalone_mode=False)

@@ -23,7 +23,7 @@ def found(parts):
 def test_a_step_and_its_prompt_are_sums_of_planted_parts(parts, found):
     # linears 4 x (80 + 0.8 x 64) / 8 = 65.6 us a layer; attention 25.6 and two all-reduces of 107.4 beside them
     assert found.linears == pytest.approx(80 * 65.6 * US)
-    head = parts().head(8, 64, 8).seconds
+    head = sum(one.seconds for one in parts().head_parts(8, 64, 8).values())
     assert found.decode == pytest.approx(80 * (25.6 + 214.8) * US + head)
     # 256 rows more: linears 4 x 0.8 x 256 / 8 = 102.4, the prompt 28, all-reduces 2 x 256 x 8192 x 2 / 10240 = 819.2
     assert found.prompt == pytest.approx(80 * (102.4 + 28 + 819.2) * US)
