@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from specs.gpus import GPUS, Gpu
 from specs.measurement import Case, Measurement
+
+if TYPE_CHECKING:  # plans from the cache read no table, and pandas takes as long to import as a plan
+    import pandas as pd
 
 # Points gathered by an import, and reasons for points that were left out.
 
@@ -166,7 +167,7 @@ class TableSource:
     kernel_source: str
 
     @classmethod
-    def from_rows(cls, rows: pd.DataFrame) -> "TableSource":
+    def from_rows(cls, rows: "pd.DataFrame") -> "TableSource":
         """Source of the rows of one series; several names are joined by ` | `."""
         return cls(*(" | ".join(sorted(set(rows[column]))) for column in ("framework", "version", "kernel_source")))
 
