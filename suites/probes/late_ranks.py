@@ -212,7 +212,7 @@ def _why_not_split(ranks: RankPlan, part: InStepAllReduce) -> str | None:
 
 # Visits: samples of a case, from what the ranks report
 
-PATIENCE = {"cpu": SamplingLimits(20e-3, 0.1, 0.05, 60.0), "cuda": SamplingLimits(1e-3, 30e-3, 0.01, 120.0)}
+PATIENCE = {"cpu": SamplingLimits(20e-3, 0.1, 0.05, 30.0), "cuda": SamplingLimits(1e-3, 30e-3, 0.01, 120.0)}
 """Limits by device kind: on a CPU a sample spans several delays."""
 MAX_CALLS = 256
 """Calls in a sample; on a GPU each has up to three events."""
