@@ -1,7 +1,7 @@
 """Costs of a rank's compute, all-reduces and stage-to-stage messages."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from math import ceil, log2
 
@@ -57,7 +57,6 @@ class ComputeCosts:
 
     def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
         self._profile, self._query, self._implementation = profile, query, implementation
-        self._decoding: dict[int, Mapping[int, CostCurve]] = {}
 
     def layer(self, split: Split, sequences: Sizes, busy: int) -> Cost:
         """Cost of a whole decode layer; NaN where no file covers the batch.
@@ -99,7 +98,7 @@ class ComputeCosts:
             MissingMeasurementError: no LM head was measured with as many tokens.
         """
         cost = first_known(self._heads(split.vocab_per_rank, rows, busy))
-        if not np.any(cost.known):
+        if cost.unknown.all():
             raise MissingMeasurementError(
                 f"no LM head of {self._query.model} with {np.min(rows):g} tokens on {self._profile.name}"
             )
@@ -117,8 +116,7 @@ class ComputeCosts:
     @cached_property
     def _lm_head_widths(self) -> set[int]:
         """Vocabulary widths with which LM heads were measured."""
-        found = self._profile.measurements_by_layer.get(("linear", self._query.model, HEAD_SHARE), ())
-        return {one.case.n for one in found if one.case.n}
+        return {one.case.n for one in self._own("linear", HEAD_SHARE) if one.case.n}
 
     def attention(self, split: Split, sequences: Sizes) -> Cost:
         """Cost of decode attention; contexts are interpolated.
@@ -129,14 +127,13 @@ class ComputeCosts:
             MissingMeasurementError: none for these heads, or for contexts around the query's.
         """
         context = self._query.context
-        curves = self._decode_curves(split)
-        if not curves:
+        sizes = sorted(self._profile.attention(self._query.model, split.tp, "decode", self._decode_format(split)))
+        if not sizes:
             raise MissingMeasurementError(
                 f"no decode attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
             )
-        if context in curves:
-            return curves[context].at(sequences)
-        sizes = sorted(curves)
+        if context in sizes:
+            return self._decode_attention(split, context, sequences)
         place = bisect_left(sizes, context)
         if not 0 < place < len(sizes):
             raise MissingMeasurementError(
@@ -144,7 +141,8 @@ class ComputeCosts:
                 f"{self._profile.name}; choose one within"
             )
         low, high = sizes[place - 1], sizes[place]
-        share, a, b = (context - low) / (high - low), curves[low].at(sequences), curves[high].at(sequences)
+        share = (context - low) / (high - low)
+        a, b = (self._decode_attention(split, one, sequences) for one in (low, high))
         return sum_costs([a.scaled(1 - share), b.scaled(share)]).weakened("interpolated")
 
     def prompt_attention(self, split: Split, tokens: Sizes) -> Cost:
@@ -160,7 +158,7 @@ class ComputeCosts:
             for pair in formats:
                 by_context = self._profile.attention(self._query.model, split.tp, "prefill", pair)
                 among = [one for alike in by_context.values() for one in alike if one.case.tokens == one.case.context]
-                if found := self._attention_curve(("prompt", split.tp, pair), among, own):
+                if found := self._attention_curve(("prompt", split.tp, pair), among, own=own):
                     return found.at(tokens)
         raise MissingMeasurementError(
             f"no prefill attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
@@ -177,7 +175,7 @@ class ComputeCosts:
                 f"import --tp {split.tp}{f' or {2 * split.tp}' if _is_gate_and_up(split, name) else ''}"
             )
         cost = found.within(rows)
-        if not np.any(cost.known):
+        if cost.unknown.all():
             raise MissingMeasurementError(
                 f"{np.min(rows):g} tokens through {name} at tp {split.tp}: measured up to {found.largest} on "
                 f"{self._profile.name}; plan for a smaller batch, or measure more --tokens"
@@ -204,15 +202,8 @@ class ComputeCosts:
         Raises:
             MissingMeasurementError: the message lists the shares.
         """
-        cases = [
-            one.case
-            for one in self._profile.measurements_by_layer.get((WHOLE_LAYER, self._query.model, WHOLE_LAYER), ())
-        ]
-        found = [
-            case
-            for case in cases
-            if case.question == specs_layer.SHARES_QUESTION and case.implementation == self._implementation
-        ]
+        cases = [one.case for one in self._own(WHOLE_LAYER, WHOLE_LAYER)]
+        found = [case for case in cases if case.question == specs_layer.SHARES_QUESTION]
         if not found:
             return
         tps, contexts, at_once = (
@@ -227,13 +218,13 @@ class ComputeCosts:
 
     def _linears(self, name: str) -> Iterator[Measurement]:
         """Yield linears of this model and implementation that ran alone."""
-        for one in self._profile.measurements_by_layer.get(("linear", self._query.model, name), ()):
-            if (
-                one.case.implementation == self._implementation
-                and one.case.question != specs_layer.SHARES_QUESTION
-                and one.case.tokens
-            ):
+        for one in self._own("linear", name):
+            if one.case.question != specs_layer.SHARES_QUESTION and one.case.tokens:
                 yield one
+
+    def _own(self, op: str, layer: str) -> Sequence[Measurement]:
+        """Measurements of this model and implementation."""
+        return self._profile.measurements_by_layer.get((op, self._query.model, layer, self._implementation), ())
 
     def _curve(
         self, key: tuple[object, ...], fits: Callable[[Measurement], bool], op: str, layer: str | None = None
@@ -242,10 +233,9 @@ class ComputeCosts:
         of = self._query.model, layer or op, self._implementation
 
         def points(launch: str) -> SizedMeasurements:
-            for one in self._profile.measurements_by_layer.get((op, self._query.model, layer or op), ()):
-                case = one.case
-                if (case.implementation, case.launch) == (self._implementation, launch) and case.tokens and fits(one):
-                    yield case.tokens, one
+            for one in self._own(op, layer or op):
+                if one.case.launch == launch and one.case.tokens and fits(one):
+                    yield one.case.tokens, one
 
         for launch in LAUNCH_PREFERENCE:
             if found := self._profile.curve((*of, *key, launch), partial(points, launch)):
@@ -255,19 +245,15 @@ class ComputeCosts:
     def _decode_format(self, split: Split) -> AttentionFormat:
         return self._profile.decode_format(self._query.model, split.tp, self._query.context)
 
-    def _decode_curves(self, split: Split) -> Mapping[int, CostCurve]:
-        """Decode attention costs by context: the implementation's own, else the fastest."""
-        if split.tp not in self._decoding:
-            formats = self._decode_format(split)
-            found = self._profile.attention(self._query.model, split.tp, "decode", formats).items()
-            curves = {}
-            for at, among in found:
-                key = "decode", split.tp, at, formats
-                curves[at] = self._attention_curve(key, among, True) or self._attention_curve(key, among, False)
-            self._decoding[split.tp] = {at: one for at, one in sorted(curves.items()) if one}
-        return self._decoding[split.tp]
+    def _decode_attention(self, split: Split, context: int, sequences: Sizes) -> Cost:
+        """Cost of decode attention at a measured context: the implementation's own, else the fastest."""
+        formats = self._decode_format(split)
+        among = self._profile.attention(self._query.model, split.tp, "decode", formats)[context]
+        key = "decode", split.tp, context, formats
+        curves = (self._attention_curve(key, among, own=own) for own in (True, False))
+        return next(one for one in curves if one).at(sequences)
 
-    def _attention_curve(self, key: tuple[object, ...], among: Sequence[Measurement], own: bool) -> CostCurve | None:
+    def _attention_curve(self, key: tuple[object, ...], among: Sequence[Measurement], *, own: bool) -> CostCurve | None:
         """Cost over tokens of the implementation's own attention, or of the fastest."""
 
         def points() -> SizedMeasurements:
@@ -416,7 +402,7 @@ class CommCosts:
         if not curves:
             raise MissingMeasurementError(self._missing_ranks_text(ranks))
         cost = fastest(self._all_reduce_cost(curve, ranks, message_bytes) for curve in curves)
-        if not np.any(cost.known):
+        if cost.unknown.all():
             most = format_bytes(max(one.largest for one in curves))
             raise MissingMeasurementError(
                 f"an all-reduce of {format_bytes(int(np.min(message_bytes)))} over {ranks} ranks: the largest measured "

@@ -79,9 +79,13 @@ class Origin(NamedTuple):
     @classmethod
     def merge(cls, found: Iterable["Origin | None"], *provenances: str) -> "Origin":
         """Weakest provenance and all cases of several origins, and of further provenances."""
-        known = [one for one in found if one]
-        how = [how for how in (*(one.provenance for one in known), *provenances) if how]
-        cases = dict.fromkeys(case for one in known for case in one.cases)
+        cases: dict[str, None] = {}
+        how = set(provenances)
+        for one in found:
+            if one:
+                cases |= dict.fromkeys(one.cases)
+                how.add(one.provenance)
+        how.discard("")
         return cls(weakest_provenance(how) if how else "", tuple(cases))
 
 
@@ -140,9 +144,9 @@ class Cost:
         return Origin.merge([self.origin_at(0)]).cases
 
     @property
-    def known(self) -> Any:
-        """True where the size was measured: a truth value, or an array of them."""
-        return ~np.isnan(self.seconds)
+    def unknown(self) -> Any:
+        """True where the size was not measured: a truth value, or an array of them."""
+        return np.isnan(self.seconds)
 
     @property
     def bounds(self) -> tuple[Seconds, Seconds]:
@@ -166,13 +170,17 @@ def sum_costs(costs: Iterable[Cost]) -> Cost:
         sum(one.seconds for one in found),
         sum(one.low for one in found),
         sum(one.high for one in found),
-        reduce(np.hypot, (one.half_width for one in found), 0.0),
+        np.sqrt(sum(one.half_width * one.half_width for one in found)),
         lambda place: Origin.merge(one.origin_at(place) for one in found),
     )
 
 
 def choose_costs(mask: Any, chosen: Cost, other: Cost) -> Cost:
     """Cost that is `chosen` at sizes where the mask is true, and `other` elsewhere."""
+    if mask.all():
+        return chosen
+    if not mask.any():
+        return other
     fields = ((one.seconds, one.low, one.high, one.half_width) for one in (chosen, other))
     seconds, low, high, half_width = (np.where(mask, *pair)[()] for pair in zip(*fields, strict=True))
 
@@ -191,9 +199,8 @@ def first_known(costs: Iterable[Cost]) -> Cost:
     """At each size the first cost that is known there."""
     found = UNKNOWN_COST
     for one in costs:
-        known = found.known
-        found = choose_costs(known, found, one) if np.any(known) else one
-        if np.all(found.known):
+        found = choose_costs(found.unknown, one, found)
+        if not found.unknown.any():
             break
     return found
 
@@ -202,9 +209,27 @@ def fastest(costs: Iterable[Cost]) -> Cost:
     """At each size the cost of the fewest seconds that is known there."""
 
     def faster(one: Cost, other: Cost) -> Cost:
-        return choose_costs(~(one.seconds <= other.seconds) & other.known, other, one)
+        return choose_costs(np.fmin(one.seconds, other.seconds) != one.seconds, other, one)
 
     return reduce(faster, costs)
+
+
+def stack_costs(costs: Sequence[Cost], sizes: Sizes) -> Cost:
+    """Cost with a row for each of several costs, and a column for each size."""
+
+    def rows(values: Iterable[Seconds]) -> Floats:
+        found = np.empty((len(costs), *np.shape(sizes)))
+        for row, one in zip(found, values, strict=True):
+            row[...] = one
+        return found
+
+    return Cost(
+        rows(one.seconds for one in costs),
+        rows(one.low for one in costs),
+        rows(one.high for one in costs),
+        rows(one.half_width for one in costs),
+        lambda place: Origin.merge(one.origin_at(place) for one in costs),
+    )
 
 
 def exact_cost(seconds: Seconds, provenance: str) -> Cost:
@@ -293,6 +318,7 @@ class CostCurve:
 
     def __init__(self, points: Mapping[int, Cost]) -> None:
         self._points = dict(sorted(points.items()))
+        self._origins: dict[int, Origin] = {}
 
     @property
     def smallest(self) -> int:
@@ -306,41 +332,45 @@ class CostCurve:
 
     def at(self, sizes: Sizes) -> Cost:
         """Cost at each size: tabulated, interpolated linearly, or extrapolated."""
-        lines = self._lines
-        line = lines.indices(sizes)
-        further = sizes - lines.starts[line]
-        seconds, low, high, half_width = lines.costs[:, line] + lines.slopes[:, line] * further
-        return Cost(seconds, low, high, half_width, lambda place: self._origin(element(line, place)))
+        return self._read(self._lines.costs, sizes)
 
     def within(self, sizes: Sizes) -> Cost:
         """Cost at each size up to the largest tabulated size; unknown beyond."""
-        found, covered = self.at(sizes), sizes <= self.largest
-        return found if np.all(covered) else choose_costs(covered, found, UNKNOWN_COST)
+        return self._read(self._lines.measured, sizes)
+
+    def _read(self, costs: Floats, sizes: Sizes) -> Cost:
+        lines = self._lines
+        line = lines.knots.searchsorted(sizes, side="right")
+        further = sizes - lines.starts.take(line)
+        seconds, low, high, half_width = costs.take(line, axis=1) + lines.slopes.take(line, axis=1) * further
+        return Cost(seconds, low, high, half_width, lambda place: self._origin(int(element(line, place))))
 
     @cached_property
     def _lines(self) -> "_Lines":
-        return _Lines.through(self._points)
+        return _curve_lines(self._points)
 
     def _origin(self, line: int) -> Origin:
-        found = list(self._points.values())
-        left, right = (found[ends[line]] for ends in (self._lines.left, self._lines.right))
-        is_point, is_last = line % 2 == 1, line == 2 * len(found)
-        how = () if is_point else (BEYOND_LARGEST if is_last else BELOW_SMALLEST,)
-        return Origin.merge((one.origin_at(0) for one in (left, right)), *how)
+        if line not in self._origins:
+            costs = list(self._points.values())
+            ends = (costs[side[line]].origin_at(0) for side in (self._lines.left, self._lines.right))
+            is_point, is_last = line % 2 == 1, line == 2 * len(costs)
+            how = () if is_point else (BEYOND_LARGEST if is_last else BELOW_SMALLEST,)
+            self._origins[line] = Origin.merge(ends, *how)
+        return self._origins[line]
 
 
-@dataclass(frozen=True)
-class _Lines:
+class _Lines(NamedTuple):
     """Lines of a curve, in the order of sizes.
 
-    Even indices are lines below, between and beyond the tabulated sizes; odd indices are the tabulated sizes.
+    Even places are lines below, between and beyond the tabulated sizes; odd places are the tabulated sizes.
 
     Attributes:
         left, right: places of the points that a line goes through.
-        knots: sizes from which on the next index counts.
+        knots: sizes from which on the next line counts.
         starts: size of the left point.
-        costs, slopes: at the left point, and for each further token, sequence or byte. The rows are the fields of
-            `Cost`.
+        costs: costs at the left point, with a row for each number in a `Cost`.
+        measured: costs, unknown for the line beyond the largest size.
+        slopes: costs for each further token, sequence or byte.
     """
 
     left: NDArray[np.intp]
@@ -348,32 +378,32 @@ class _Lines:
     knots: Floats
     starts: Floats
     costs: Floats
+    measured: Floats
     slopes: Floats
 
-    @classmethod
-    def through(cls, points: Mapping[int, Cost]) -> "_Lines":
-        """Lines through points of rising size.
 
-        A single point goes on in proportion to the size. A line has the larger half-width of its ends.
-        """
-        sizes = np.array(list(points), dtype=np.float64)
-        costs = np.array([(one.seconds, one.low, one.high, one.half_width) for one in points.values()]).T
-        line = np.arange(2 * len(sizes) + 1)
-        right = np.minimum(line // 2, len(sizes) - 1)
-        left = np.where(line % 2, right, np.maximum(right - 1, 0))
-        left[0] = 0
-        slopes = (costs[:, right] - costs[:, left]) / np.maximum(sizes[right] - sizes[left], 1.0)
+def _curve_lines(points: Mapping[int, Cost]) -> _Lines:
+    """Lines through points of rising size.
+
+    A single point goes on in proportion to the size. A line has the larger half-width of its ends.
+    """
+    sizes = np.array(list(points), dtype=np.float64)
+    table = np.array([(one.seconds, one.low, one.high, one.half_width) for one in points.values()]).T
+    line = np.arange(2 * sizes.size + 1)
+    right = np.minimum(line // 2, sizes.size - 1)
+    left = np.where(line % 2, right, np.maximum(right - 1, 0))
+    left[0] = 0
+    starts, costs, ends = sizes[left], table[:, left], table[:, right]
+    slopes = (ends - costs) / np.maximum(sizes[right] - starts, 1.0)
+    if sizes.size == 1:
+        slopes[:, -1] = table[:, 0] / sizes[0]
+    else:
         slopes[3] = 0.0
-        if len(sizes) == 1:
-            slopes[:, 2] = costs[:, 0] / sizes[0]
-        starts, ends = costs[:, left], costs[:, right]
-        starts[3] = np.maximum(starts[3], ends[3])
-        knots = np.column_stack([sizes, np.nextafter(sizes, np.inf)]).ravel()
-        return cls(left, right, knots, sizes[left], starts, slopes)
-
-    def indices(self, sizes: Sizes) -> Any:
-        """Index of the line of each size."""
-        return np.searchsorted(self.knots, sizes, side="right")
+    costs[3] = np.maximum(costs[3], ends[3])
+    measured = costs.copy()
+    measured[:, -1] = nan
+    knots = np.column_stack([sizes, np.nextafter(sizes, np.inf)]).ravel()
+    return _Lines(left, right, knots, starts, costs, measured, slopes)
 
 
 def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> Cost:
@@ -388,7 +418,8 @@ def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> C
         factor: share of the time that counts, as half of a ping-pong.
     """
     means = [fmean(samples) for samples in one.seconds]
-    seconds, interval = factor * median(means), statistics.mean_interval(means)
+    seconds = factor * (median(means) if len(means) > 1 else means[0])
+    interval = statistics.mean_interval(means)
     half = factor * (interval[1] - interval[0]) / 2 if interval else 0.0
     return Cost(seconds, seconds, seconds + factor * high, half, constant_origin(one.provenance, (one.case.name,)))
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import isnan
 
 from reports import machine
 from reports.plan import crossover, step
@@ -79,15 +80,16 @@ def plan_points(
     found, engines = [], {}
     for one in parts:
         try:
-            found.append((one.variant, estimate_steps(one, deployment, split, batches)))
+            steps = estimate_steps(one, deployment, split, batches)
         except MissingMeasurementError:
             continue
+        found.append((one.variant, [steps.at(place) for place in range(len(batches))]))
         if one.variant.elementwise and one.in_engine:
             engines[one.variant.implementation] = EngineSteps.estimate(one.in_engine, deployment, split, batches)
     for place, batch in enumerate(batches):
-        steps = {variant: steps.at(place) for variant, steps in found if steps.known[place]}
-        if steps:
-            yield _plan_point(steps, engines, deployment, batch, place)
+        there = {variant: steps[place] for variant, steps in found if not isnan(steps[place].seconds)}
+        if there:
+            yield _plan_point(there, engines, deployment, batch, place)
         else:
             why = _why_missing(parts[0], deployment, split, batch)
             yield UnplannableDeployment(deployment, batch, why, lacks_measurement=True)
@@ -298,9 +300,9 @@ def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[Pa
         UserError: no implementation was measured.
     """
     names: dict[str, set[str]] = {}
-    for one in (*profile.measurements_by_op.get("linear", ()), *profile.measurements_by_op.get("layer", ())):
-        if one.case.model == query.model and one.case.dtype == query.dtype:
-            names.setdefault(one.case.implementation, set()).add(one.case.layer or "")
+    for op, model, layer, implementation in profile.measurements_by_layer if query.dtype == profile.dtype else ():
+        if op in ("linear", "layer") and model == query.model:
+            names.setdefault(implementation, set()).add(layer or "")
     whole = [name for name, layers in names.items() if {*LAYER_LINEARS} <= layers or "layer" in layers]
     if not whole:
         there = sorted({one.case.model for one in profile.measurements_by_op.get("linear", ()) if one.case.model})
@@ -325,15 +327,18 @@ def _plan_deployment(
     except UserError as error:
         unplannable.append(UnplannableDeployment(deployment, None, str(error)))
         return
+    planned = {(one.batch, one.deployment) for one in points}
     fitting: dict[Deployment, list[int]] = {}
     found: list[PlanPoint | UnplannableDeployment] = []
     for batch in query.batches:
         capped = _cap_micro_batches(deployment, batch)
         if why := capped.why_not(query.gpus, batch) or query.interconnect.why_straddles(capped.tp):
             found.append(UnplannableDeployment(capped, batch, why))
-        elif any((one.batch, one.deployment) == (batch, capped) for one in points):
+            continue
+        if (batch, capped) in planned:
             continue  # capped to the same microbatches as an earlier deployment
-        elif why := step.why_not_fit(capped, query, profile, batch):
+        planned.add((batch, capped))
+        if why := step.why_not_fit(capped, query, profile, batch):
             found.append(PlanPoint(batch, capped, why))
         else:
             fitting.setdefault(capped, []).append(batch)
@@ -368,7 +373,7 @@ def _why_nothing_planned(
 
 # Plans cached by file and query, each made on first use.
 #
-# A plan of a published GPU takes seconds. The claims, the report section and the page share it.
+# The claims, the report section and the page share a plan, and all plans of a file share its curves.
 
 REPORT_QUERY = PlanQuery(model="llama-3-70b", gpus=8, context=256)
 """Query for every GPU: a dense model of 70B over one host."""

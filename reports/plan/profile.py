@@ -1,8 +1,9 @@
 """Measurements of one kind of GPU, as cost curves of parts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from reports.plan.estimate import Cost, CostCurve, fastest_curve, measured_cost
 from reports.results import ResultFile
 from specs.errors import UserError
 from specs.gpus import Gpu
-from specs.layer import ATTENTION, HEAD_SHARE
+from specs.layer import ATTENTION, HEAD_SHARE, WHOLE_LAYER
 from specs.measurement import Measurement
 from specs.traffic import TRAFFIC
 from specs.units import ITEMSIZE, STORED_ITEMSIZE, AttentionFormat, NumberFormat, find_number_format
@@ -92,13 +93,14 @@ class HardwareProfile:
 
         Computations from a hot cache are left out.
         """
-        return _group_by(self._usable(), lambda one: one.case.op)
+        return _group_by(self._usable, attrgetter("case.op"))
 
     @cached_property
-    def measurements_by_layer(self) -> Mapping[tuple[str, str | None, str | None], Sequence[Measurement]]:
-        """Measurements of the formats' parts by (operation, model, layer)."""
-        of_format = (one for one in self._usable() if one.case.dtype == self._part_format(one))
-        return _group_by(of_format, lambda one: (one.case.op, one.case.model, one.case.layer))
+    def measurements_by_layer(self) -> Mapping[tuple[str, str | None, str | None, str], Sequence[Measurement]]:
+        """Linears and layers in the formats of the parts by (operation, model, layer, implementation)."""
+        every = (*self.measurements_by_op.get("linear", ()), *self.measurements_by_op.get(WHOLE_LAYER, ()))
+        of_format = [one for one in every if one.case.dtype == self._part_format(one)]
+        return _group_by(of_format, attrgetter("case.op", "case.model", "case.layer", "case.implementation"))
 
     def head_format(self, model: str | None) -> str:
         """Format of a model's LM head: that of the residual stream, else that of the linears."""
@@ -106,7 +108,7 @@ class HardwareProfile:
 
     @cached_property
     def _models_with_residual_head(self) -> set[str | None]:
-        heads = (one.case for one in self._usable() if one.case.layer == HEAD_SHARE)
+        heads = (one.case for one in self._usable if one.case.layer == HEAD_SHARE)
         return {case.model for case in heads if case.dtype == self.number_format.residual}
 
     def _part_format(self, one: Measurement) -> str:
@@ -118,10 +120,14 @@ class HardwareProfile:
         """Attention of one rank in a phase and in these formats, by context."""
         key = model, tp, phase, formats
         if key not in self._attention:
-            found = (one for one in self.measurements_by_op.get("attention", ()) if one.case.context)
-            alike = (one for one in found if _is_attention(one, model, tp, phase, formats))
-            self._attention[key] = _group_by(alike, lambda one: one.case.context or 0)
+            self._attention[key] = _group_by(self._attention_by_kind.get(key, ()), attrgetter("case.context"))
         return self._attention[key]
+
+    @cached_property
+    def _attention_by_kind(self) -> Mapping[tuple[str | None, int | None, str, AttentionFormat], Sequence[Measurement]]:
+        every = self.measurements_by_op.get("attention", ())
+        found = (one for one in every if one.case.ranks == 1 and one.case.context and one.case.tokens)
+        return _group_by(found, _attention_kind)
 
     def decode_format(self, model: str, tp: int, context: int) -> AttentionFormat:
         """Formats of decode attention: the first preferred ones that were measured around the context.
@@ -141,9 +147,10 @@ class HardwareProfile:
         """Implementations whose linears were measured, sorted."""
         return sorted({one.case.implementation for one in self.measurements_by_op.get("linear", ())})
 
-    def _usable(self) -> Iterator[Measurement]:
-        for file in self.files:
-            yield from (one for one in file.measurements if one.case.cache != "hot" or one.case.op in TRAFFIC)
+    @cached_property
+    def _usable(self) -> Sequence[Measurement]:
+        every = (one for file in self.files for one in file.measurements)
+        return [one for one in every if one.case.cache != "hot" or one.case.op in TRAFFIC]
 
     def curve(
         self, key: tuple[object, ...], found: Callable[[], Iterable[tuple[int, Measurement]]], factor: float = 1.0
@@ -170,14 +177,11 @@ class HardwareProfile:
         return held * weights / self.gpu.hbm_bytes_per_second
 
 
-def _is_attention(one: Measurement, model: str, tp: int, phase: str, formats: AttentionFormat) -> bool:
+def _attention_kind(one: Measurement) -> tuple[str | None, int | None, str, AttentionFormat]:
     case = one.case
     decode = case.layer == "decode" or (case.layer == ATTENTION and case.batch == case.tokens)
-    return (
-        (case.model, case.tp, case.dtype, case.kv_dtype or case.dtype) == (model, tp, *formats)
-        and decode == (phase == "decode")
-        and case.ranks == 1
-    )
+    formats = AttentionFormat(case.dtype, case.kv_dtype or case.dtype)
+    return case.model, case.tp, "decode" if decode else "prefill", formats
 
 
 def _group_by(found: Iterable[Measurement], by: Callable[[Measurement], Key]) -> dict[Key, list[Measurement]]:

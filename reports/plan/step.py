@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from reports.plan.estimate import (
     Sizes,
     choose_costs,
     exact_cost,
+    stack_costs,
     sum_costs,
 )
 from reports.plan.profile import HardwareProfile
@@ -119,9 +120,9 @@ class PartCosts:
         split, rows = self._split(tp), sequences * self.query.rows_per_sequence + chunk.tokens
         alone = self.query.rows_per_sequence == 1 and not chunk.tokens
         whole = self._compute_costs.layer(split, sequences, busy) if alone else UNKNOWN_COST
-        if np.all(whole.known):
+        if not whole.unknown.any():
             found = {"layer": whole}
-        elif not np.any(whole.known):
+        elif whole.unknown.all():
             found = self._composed_layer(split, sequences, chunk)
         else:
             found = self._partly_composed_layer(whole, split, sequences, chunk)
@@ -148,8 +149,8 @@ class PartCosts:
             parts = self._composed_layer(split, sequences, chunk)
         except MissingMeasurementError:
             return {"layer": whole}
-        absent = {name: choose_costs(whole.known, ABSENT_COST, one) for name, one in parts.items()}
-        return {"layer": choose_costs(whole.known, whole, ABSENT_COST), **absent}
+        absent = {name: choose_costs(whole.unknown, one, ABSENT_COST) for name, one in parts.items()}
+        return {"layer": choose_costs(whole.unknown, ABSENT_COST, whole), **absent}
 
     def prompt_parts(self, tp: int, tokens: Sizes, prompt: Sizes | None = None) -> CostByPart:
         """Costs of one layer on a rank in a step of prefill alone, by part.
@@ -234,16 +235,16 @@ class MicroBatches(NamedTuple):
         sizes: sequences of each microbatch.
         counts: number of microbatches of this size.
         layer, head: costs of a layer and of the LM head, by part.
-        stages: compute of each stage for a microbatch, all-reduces included.
-        hops: messages from each stage to the next and from the last stage back; empty with one stage.
+        stages: compute of each stage for a microbatch, all-reduces included; a row for each stage.
+        hops: messages from each stage to the next and from the last stage back, a row for each; none with one stage.
     """
 
     sizes: Batches
     counts: Batches
     layer: CostByPart
     head: CostByPart
-    stages: Sequence[Cost]
-    hops: Sequence[Cost]
+    stages: Cost
+    hops: Cost
 
 
 @dataclass(frozen=True)
@@ -320,9 +321,6 @@ def estimate_steps(parts: PartCosts, deployment: Deployment, split: Split, batch
         _micro_batches(parts, deployment, split, sizes, counts)
         for sizes, counts in _micro_batch_sizes(deployment, np.asarray(batches))
     ]
-    if deployment.pp == 1:
-        whole = kinds[0].stages[0]
-        return StepEstimates(whole.seconds, *whole.bounds, kinds, split.model.layers)
     seconds, low, high = (_loop_seconds(kinds, pick) for pick in COST_FIELDS)
     half = _half_width(kinds)
     return StepEstimates(seconds, np.maximum(0.0, low - half), high + half, kinds, split.model.layers)
@@ -348,10 +346,11 @@ def _micro_batches(
     layer = parts.layer_parts(deployment.tp, sizes, chunk, deployment.busy_ranks)
     head = parts.head_parts(deployment.tp, sizes, deployment.busy_ranks)
     stages = _stage_costs(split.stage_layers(), sum_costs(layer.values()), sum_costs(head.values()))
-    if parts.variant.in_engine:  # once a microbatch
-        stages[0] = sum_costs([stages[0], parts.host(sizes)])
+    if parts.variant.in_engine:  # once a microbatch, on the first stage
+        first = np.arange(deployment.pp)[:, np.newaxis] == 0
+        stages = sum_costs([stages, parts.host(sizes).scaled(first)])
     hops = _hop_costs(parts, deployment, sizes, chunk) if deployment.pp > 1 else []
-    return MicroBatches(sizes, counts, layer, head, stages, hops)
+    return MicroBatches(sizes, counts, layer, head, stages, stack_costs(hops, sizes))
 
 
 def chunk_per_micro_batch(tokens: int, deployment: Deployment) -> PromptChunk:
@@ -360,11 +359,10 @@ def chunk_per_micro_batch(tokens: int, deployment: Deployment) -> PromptChunk:
     return PromptChunk(prompt / deployment.micro_batches, prompt)
 
 
-def _stage_costs(layers: Sequence[int], layer: Cost, head: Cost) -> list[Cost]:
-    by_count = {count: layer.scaled(count) for count in set(layers)}
-    found = [by_count[count] for count in layers]
-    found[-1] = sum_costs([found[-1], head])
-    return found
+def _stage_costs(layers: Sequence[int], layer: Cost, head: Cost) -> Cost:
+    """Cost of each stage, a row for each; the last one has the head."""
+    counts = np.array([(count, place == len(layers) - 1) for place, count in enumerate(layers)])
+    return sum_costs([layer.scaled(counts[:, :1]), head.scaled(counts[:, 1:])])
 
 
 def _hop_costs(parts: PartCosts, deployment: Deployment, sizes: Batches, chunk: PromptChunk) -> list[Cost]:
@@ -390,9 +388,8 @@ def _loop_seconds(kinds: Sequence[MicroBatches], pick: CostField) -> Floats:
     The step takes the longer of the slowest stage's work and a microbatch's round trip. Where microbatches differ, the
     event model gives it.
     """
-    alike = [pick(one) for one in kinds[0].stages]
-    work = kinds[0].counts * np.max(alike, axis=0)
-    seconds: Floats = np.maximum(work, sum(alike) + sum(map(pick, kinds[0].hops)))
+    stages, hops = pick(kinds[0].stages), pick(kinds[0].hops)
+    seconds: Floats = np.maximum(kinds[0].counts * stages.max(axis=0), stages.sum(axis=0) + hops.sum(axis=0))
     for smaller in kinds[1:]:
         for place in np.flatnonzero((smaller.counts > 0) & ~np.isnan(seconds)):
             seconds[place] = pipeline_model.decode_step_seconds(*_stage_tables(kinds, int(place), pick, pick))
@@ -402,10 +399,10 @@ def _loop_seconds(kinds: Sequence[MicroBatches], pick: CostField) -> Floats:
 def _stage_tables(
     kinds: Sequence[MicroBatches], place: int, pick: CostField, hop_pick: CostField
 ) -> tuple[StageTable, StageTable]:
-    columns = [kind for kind in kinds for _ in range(kind.counts[place])]
-    busy = [[float(pick(one.stages[stage])[place]) for one in columns] for stage in range(len(kinds[0].stages))]
-    hop = [[float(hop_pick(one.hops[stage])[place]) for one in columns] for stage in range(len(kinds[0].hops))]
-    return busy, hop
+    columns = [(kind, kind.counts[place]) for kind in kinds]
+    busy = np.column_stack([pick(kind.stages)[:, [place] * count] for kind, count in columns])
+    hop = np.column_stack([hop_pick(kind.hops)[:, [place] * count] for kind, count in columns])
+    return busy.tolist(), hop.tolist()
 
 
 def _half_width(kinds: Sequence[MicroBatches]) -> Floats:
@@ -413,13 +410,15 @@ def _half_width(kinds: Sequence[MicroBatches]) -> Floats:
 
     Costs of stages come from the same few measurements, so their errors are alike and add up.
     """
-    larger, count = kinds[0], sum(one.counts for one in kinds)
-    seconds = np.array([one.seconds for one in larger.stages])
-    slowest = seconds.argmax(axis=0)[np.newaxis]
-    half = np.take_along_axis(np.array([one.half_width for one in larger.stages]), slowest, axis=0)[0]
-    way = sum(seconds) + sum(one.seconds for one in larger.hops)
-    all_stages = sum(one.half_width for one in (*larger.stages, *larger.hops))
-    found: Floats = np.where(count * np.max(seconds, axis=0) >= way, count * half, all_stages)
+    stages, hops, count = kinds[0].stages, kinds[0].hops, sum(one.counts for one in kinds)
+    slowest = stages.seconds.argmax(axis=0)
+    half = count * stages.half_width[slowest, np.arange(slowest.size)]
+    round_trip = stages.seconds.sum(axis=0) + hops.seconds.sum(axis=0)
+    found: Floats = np.where(
+        count * stages.seconds.max(axis=0) >= round_trip,
+        half,
+        stages.half_width.sum(axis=0) + hops.half_width.sum(axis=0),
+    )
     return found
 
 
@@ -462,15 +461,15 @@ def break_down(step: StepEstimate) -> StepBreakdown:
     """Break an estimated step down into shares and provenance."""
     used: dict[str, list[Origin]] = {}
     for kind in step.among.kinds:
-        hops = (("hop", one) for one in kind.hops)
-        for name, cost in (*kind.layer.items(), *kind.head.items(), *hops) if kind.counts[step.place] else ():
+        hop = [("hop", kind.hops)] if kind.hops.seconds.size else []
+        for name, cost in (*kind.layer.items(), *kind.head.items(), *hop) if kind.counts[step.place] else ():
             if origin := cost.origin_at(step.place):
                 used.setdefault(name, []).append(origin)
     found = {name: Origin.merge(origins) for name, origins in used.items()}
-    all_reduce, hop, bubble = (float(one[step.place]) for one in step.among.shares)
+    all_reduce, waiting, bubble = (float(one[step.place]) for one in step.among.shares)
     return StepBreakdown(
         all_reduce_share=all_reduce,
-        hop_share=hop,
+        hop_share=waiting,
         bubble_share=bubble,
         provenance={name: one.provenance for name, one in found.items()},
         cases={name: sorted(one.cases) for name, one in found.items()},
@@ -479,12 +478,12 @@ def break_down(step: StepEstimate) -> StepBreakdown:
 
 def _step_shares(steps: StepEstimates) -> StepShares:
     """Shares of each step, the mean over its stages."""
-    stages = len(steps.kinds[0].stages)
+    stages = len(steps.kinds[0].stages.seconds)
     reducing, working = 0.0, 0.0
     for kind in steps.kinds:
         reduced = steps.layers * _all_reduce_seconds(kind.layer) + _all_reduce_seconds(kind.head)
         reducing += kind.counts * reduced / stages
-        working += kind.counts * sum(one.seconds for one in kind.stages) / stages
+        working += kind.counts * kind.stages.seconds.sum(axis=0) / stages
     idle = np.maximum(0.0, 1 - working / steps.seconds)
     hop = np.minimum(idle, _exposed_hop_seconds(steps.kinds) / steps.seconds)
     return StepShares(reducing / steps.seconds, hop, idle - hop)
@@ -496,10 +495,9 @@ def _all_reduce_seconds(found: CostByPart) -> Seconds:
 
 def _exposed_hop_seconds(kinds: Sequence[MicroBatches]) -> Seconds:
     """Seconds that the loop waits for messages; 0 where a stage sets the pace."""
-    larger, count = kinds[0], sum(one.counts for one in kinds)
-    stages = [one.seconds for one in larger.stages]
-    way = sum(one.seconds for one in larger.hops)
-    return np.minimum(way, np.maximum(0.0, sum(stages) + way - count * np.max(stages, axis=0)))
+    stages, count = kinds[0].stages.seconds, sum(one.counts for one in kinds)
+    way = kinds[0].hops.seconds.sum(axis=0)
+    return np.minimum(way, np.maximum(0.0, stages.sum(axis=0) + way - count * stages.max(axis=0)))
 
 
 # Memory of a deployment: weights, KV caches, activations, workspace.
@@ -507,27 +505,51 @@ def _exposed_hop_seconds(kinds: Sequence[MicroBatches]) -> Seconds:
 STORED_LOGIT_BYTES = 4
 
 
+class StageBytes(NamedTuple):
+    """Bytes of a rank of a stage.
+
+    Attributes:
+        weights: weights.
+        token: KV cache of each token of a sequence.
+        row: activations of each row of a microbatch.
+    """
+
+    weights: int
+    token: int
+    row: int
+
+
 def required_bytes(deployment: Deployment, query: PlanQuery, profile: HardwareProfile, batch: int) -> int:
     """Bytes of the fullest rank, or of all ranks where they share one memory.
 
     The embedding is replicated under TP.
     """
-    split, itemsize = deployment.split(query.truncated_model), profile.residual_itemsize
     kv_itemsize = profile.kv_itemsize(query.model, deployment.tp, query.context)
+    split, itemsizes = deployment.split(query.truncated_model), (profile.residual_itemsize, profile.linear_itemsize)
     sequences = batch // deployment.replicas
     rows = max(deployment.micro_batch_sizes(batch)) * query.rows_per_sequence
     rows += ceil(chunk_per_micro_batch(query.prefill_chunk, deployment).tokens)
-    stages = []
-    for stage in range(deployment.pp):
-        held = memory.stage_weight_bytes(split, stage, itemsize, True, profile.linear_itemsize)
-        held += sequences * query.context * memory.kv_bytes_per_token_per_rank(split, stage, kv_itemsize)
-        held += 2 * memory.residual_bytes(split, rows, itemsize) + memory.mlp_activation_bytes(split, rows, itemsize)
-        if stage == deployment.pp - 1:
-            held += rows * split.vocab_per_rank * STORED_LOGIT_BYTES
-        stages.append(held)
+    stages = [
+        one.weights + sequences * query.context * one.token + rows * one.row
+        for one in _stage_bytes(split, *itemsizes, kv_itemsize)
+    ]
     if profile.has_shared_memory:
         return deployment.tp * deployment.replicas * sum(stages)
     return max(stages) + round(estimate.WORKSPACE_BYTES.value)
+
+
+@lru_cache(256)
+def _stage_bytes(split: Split, itemsize: int, linear_itemsize: float, kv_itemsize: int) -> Sequence[StageBytes]:
+    activations = 2 * memory.residual_bytes(split, 1, itemsize) + memory.mlp_activation_bytes(split, 1, itemsize)
+    logits = split.vocab_per_rank * STORED_LOGIT_BYTES
+    return [
+        StageBytes(
+            weights=memory.stage_weight_bytes(split, stage, itemsize, True, linear_itemsize),
+            token=memory.kv_bytes_per_token_per_rank(split, stage, kv_itemsize),
+            row=activations + (logits if stage == split.pp - 1 else 0),
+        )
+        for stage in range(split.pp)
+    ]
 
 
 def why_not_fit(deployment: Deployment, query: PlanQuery, profile: HardwareProfile, batch: int) -> str:

@@ -144,6 +144,11 @@ def test_weights_that_do_not_fit_are_refused_with_both_figures(planned):
         planned(gpus=1, batches=(1,))
 
 
+def test_a_batch_that_is_asked_for_twice_is_planned_once_and_points_keep_the_order_of_batches(planned):
+    found = [one for one in planned(batches=(64, 8, 64, 20000, 4)).points if one.deployment.tp == 8]
+    assert [(one.batch, one.fits) for one in found] == [(64, True), (8, True), (20000, False), (4, True)]
+
+
 def test_files_of_two_gpus_and_of_another_format_are_refused(tmp_path):
     one = results.load(planted_parts.write(tmp_path / "a.json"))
     other = results.load(planted_parts.write(tmp_path / "b.json", machine=planted.CPU))

@@ -42,7 +42,7 @@ def test_between_two_sizes_lies_a_straight_line_with_both_cases():
 def test_beyond_the_largest_the_last_slope_goes_on_and_is_assumed():
     found = CostCurve(POINTS).at(25)
     assert (found.seconds, found.provenance) == (4.0, "assumed")
-    assert not CostCurve(POINTS).within(25).known
+    assert CostCurve(POINTS).within(25).unknown
 
 
 def test_below_the_smallest_a_call_takes_as_long_as_that():
@@ -58,7 +58,7 @@ def test_an_array_of_sizes_has_at_each_what_the_size_alone_has():
     for name in ("seconds", "low", "high", "half_width"):
         assert getattr(found, name).tolist() == [getattr(one, name) for one in alone]
     assert [found.origin_at(place) for place in range(6)] == [Origin(one.provenance, one.cases) for one in alone]
-    assert curve.within(sizes).known.tolist() == [False, True, True, True, True, True]
+    assert curve.within(sizes).unknown.tolist() == [True, False, False, False, False, False]
 
 
 def test_of_several_costs_each_size_has_the_first_known_or_the_fastest():
@@ -67,7 +67,7 @@ def test_of_several_costs_each_size_has_the_first_known_or_the_fastest():
     costs = [short.within(sizes), long.within(sizes)]
     first = first_known(costs)
     assert first.seconds[:3].tolist() == [1.0, 3.0, 6.5]
-    assert first.known.tolist() == [True, True, True, False]
+    assert first.unknown.tolist() == [False, False, False, True]
     assert [first.origin_at(place).cases for place in range(3)] == [
         ("case 1.0",),
         ("case 3.0",),
@@ -77,7 +77,7 @@ def test_of_several_costs_each_size_has_the_first_known_or_the_fastest():
     assert least.seconds[:3].tolist() == [0.5, 3.0, 6.5]
     assert [least.origin_at(place).cases for place in range(2)] == [("case 0.5",), ("case 3.0",)]
     assert fastest(reversed(costs)).seconds[:3].tolist() == [0.5, 3.0, 6.5]
-    assert not first_known([]).known
+    assert first_known([]).unknown
     assert fastest([UNKNOWN_COST, planted_cost(1.0)]).seconds == 1.0
 
 
