@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from reports.plan import estimate
 from reports.plan.estimate import (
     BEYOND_LARGEST,
     COST_FIELDS,
+    UNKNOWN_COST,
     Assumption,
     Cost,
     CostCurve,
@@ -21,6 +23,7 @@ from reports.plan.estimate import (
     OriginAt,
     Seconds,
     Sizes,
+    choose_costs,
     constant_origin,
     fastest,
     first_known,
@@ -58,19 +61,24 @@ class ComputeCosts:
     def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
         self._profile, self._query, self._implementation = profile, query, implementation
 
-    def layer(self, split: Split, sequences: Sizes, busy: int) -> Cost:
+    def layer(self, split: Split, sequences: Sizes, busy: int, mean_rank: Any = np.False_) -> Cost:
         """Cost of a whole decode layer; NaN where no file covers the batch.
 
-        A rank's share, measured beside `busy` ranks, comes before a layer measured alone.
+        A rank's share, measured beside `busy` ranks, comes before a layer measured alone. It is the slowest rank's, or
+        the mean rank's at sizes where `mean_rank` is true.
         """
         context = self._query.context
-        share = self._curve(
-            ("share", split.tp, busy, context),
-            lambda one: (
-                one.case.question == specs_layer.SHARES_QUESTION
-                and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
-            ),
-            WHOLE_LAYER,
+        shares = (
+            self._curve(
+                ("share", split.tp, busy, context, mean),
+                lambda one: (
+                    one.case.question == specs_layer.SHARES_QUESTION
+                    and (one.case.tp, one.case.ranks, one.case.context) == (split.tp, busy, context)
+                ),
+                WHOLE_LAYER,
+                cost=self._profile.mean_rank_cost if mean else None,
+            )
+            for mean in (True, False)
         )
         whole = self._curve(
             ("layer", split.tp, context),
@@ -81,7 +89,8 @@ class ComputeCosts:
             ),
             WHOLE_LAYER,
         )
-        return first_known(one.within(sequences) for one in (share, whole) if one)
+        mean, slowest, alone = (one.within(sequences) if one else UNKNOWN_COST for one in (*shares, whole))
+        return first_known([choose_costs(mean_rank, mean, slowest), alone])
 
     def linears(self, split: Split, rows: Sizes) -> Cost:
         """Cost of all linears of a layer.
@@ -91,25 +100,28 @@ class ComputeCosts:
         """
         return sum_costs(self._linear(split, name, rows) for name in LAYER_LINEARS)
 
-    def head(self, split: Split, rows: Sizes, busy: int) -> Cost:
+    def head(self, split: Split, rows: Sizes, busy: int, *, mean_rank: bool = False) -> Cost:
         """Cost of the LM head; an unmeasured vocabulary width is scaled from another.
+
+        A rank's share is the slowest rank's, or with `mean_rank` the mean rank's.
 
         Raises:
             MissingMeasurementError: no LM head was measured with as many tokens.
         """
-        cost = first_known(self._heads(split.vocab_per_rank, rows, busy))
+        cost = first_known(self._heads(split.vocab_per_rank, rows, busy, mean_rank=mean_rank))
         if cost.unknown.all():
             raise MissingMeasurementError(
                 f"no LM head of {self._query.model} with {np.min(rows):g} tokens on {self._profile.name}"
             )
         return cost
 
-    def _heads(self, n: int, rows: Sizes, busy: int) -> Iterator[Cost]:
+    def _heads(self, n: int, rows: Sizes, busy: int, *, mean_rank: bool) -> Iterator[Cost]:
         """Yield costs of the LM head by all measured widths, the best source first."""
+        cost_of = self._profile.mean_rank_cost if mean_rank else None
         for at_once, fits in ((busy, partial(_is_share_beside, busy)), (None, _is_alone)):
             for size in sorted(self._lm_head_widths, key=lambda one: (one != n, -one)):
-                found = self._curve((HEAD_SHARE, at_once, size), partial(_has_rows, size, fits), "linear", HEAD_SHARE)
-                if found:
+                key, has_rows = (HEAD_SHARE, at_once, size, mean_rank), partial(_has_rows, size, fits)
+                if found := self._curve(key, has_rows, "linear", HEAD_SHARE, cost_of):
                     cost = found.within(rows)
                     yield cost if size == n else cost.scaled(n / size).weakened(BEYOND_LARGEST)
 
@@ -227,7 +239,12 @@ class ComputeCosts:
         return self._profile.measurements_by_layer.get((op, self._query.model, layer, self._implementation), ())
 
     def _curve(
-        self, key: tuple[object, ...], fits: Callable[[Measurement], bool], op: str, layer: str | None = None
+        self,
+        key: tuple[object, ...],
+        fits: Callable[[Measurement], bool],
+        op: str,
+        layer: str | None = None,
+        cost: Callable[[Measurement], Cost] | None = None,
     ) -> CostCurve | None:
         """Cost over tokens of this implementation's fitting cases; None if none."""
         of = self._query.model, layer or op, self._implementation
@@ -238,7 +255,7 @@ class ComputeCosts:
                     yield one.case.tokens, one
 
         for launch in LAUNCH_PREFERENCE:
-            if found := self._profile.curve((*of, *key, launch), partial(points, launch)):
+            if found := self._profile.curve((*of, *key, launch), partial(points, launch), cost):
                 return found
         return None
 
@@ -343,6 +360,8 @@ def measured_link_rate(curve: CostCurve, op: str, ranks: int) -> float:
 # Costs of messages: all-reduces by kernel family and launch mode, and hops (stage-to-stage messages).
 
 HOP_OP = "ping_pong"
+REDUCED_LINEARS = ("o", "down")
+"""Linears that an all-reduce follows."""
 BACKEND_FAMILIES = {"custom": ("custom",), "nccl": ("nccl", "rccl")}
 
 
@@ -361,13 +380,38 @@ class CommCosts:
     def all_reduce(self, ranks: int, message_bytes: Sizes) -> Cost:
         """Cost of an all-reduce over neighbouring ranks; NaN for messages larger than any measured.
 
+        One timed behind a linear holds the wait for the latest rank, and comes before one timed back to back.
+
         Raises:
             MissingMeasurementError: none for as many ranks, or for messages as large.
         """
-        nodes = self._query.interconnect.hosts_spanned(ranks)
-        if nodes == 1:
-            return self._within_node(ranks, message_bytes)
-        return self._across_nodes(ranks, nodes, message_bytes)
+        nodes, in_step = self._query.interconnect.hosts_spanned(ranks), self.in_step(ranks, message_bytes)
+        if nodes > 1:
+            return self._across_nodes(ranks, nodes, message_bytes)
+        if not in_step.unknown.any():
+            return in_step
+        return first_known([in_step, self._within_node(ranks, message_bytes)])
+
+    def in_step(self, ranks: int, message_bytes: Sizes) -> Cost:
+        """Cost of an all-reduce timed behind a linear, wait for the latest rank included; NaN where there is none.
+
+        It is the mean over those behind the two linears of a layer. None serves a hypothetical link.
+        """
+        if self._query.interconnect.is_hypothetical or not self._has_in_step:
+            return UNKNOWN_COST
+        return fastest([UNKNOWN_COST, *self._in_step_costs(ranks, message_bytes)])
+
+    @cached_property
+    def _has_in_step(self) -> bool:
+        every = self._profile.measurements_by_op.get("all_reduce", ())
+        return any(one.case.late_seconds is not None for one in every)
+
+    def _in_step_costs(self, ranks: int, message_bytes: Sizes) -> Iterator[Cost]:
+        """Yield the cost of each kind of all-reduce that was timed behind linears."""
+        for kind in self._kinds:
+            curves = [one for layer in REDUCED_LINEARS if (one := self._curve(kind, ranks, layer))]
+            if curves:
+                yield sum_costs(one.within(message_bytes) for one in curves).scaled(1 / len(curves))
 
     def hop(self, message_bytes: Sizes, *, across: bool = False) -> Cost:
         """Cost of a message between ranks, in one host or across two.
@@ -438,32 +482,43 @@ class CommCosts:
         )
         return Cost(seconds, low, high, first.half_width, _modelled(first))
 
-    def _curves(self, ranks: int) -> list[CostCurve]:
-        backend = self._query.backend
-        kinds = [backend] if backend != "best" else ["custom", "nccl", "other"]
-        return [one for kind in kinds if (one := self._curve(kind, ranks))]
+    @property
+    def _kinds(self) -> Sequence[str]:
+        """Kinds of all-reduces that the query allows."""
+        return ("custom", "nccl", "other") if self._query.backend == "best" else (self._query.backend,)
 
-    def _curve(self, kind: str, ranks: int) -> CostCurve | None:
-        """Costs of one kind, in the first requested launch mode that was measured."""
+    def _curves(self, ranks: int) -> list[CostCurve]:
+        return [one for kind in self._kinds if (one := self._curve(kind, ranks))]
+
+    def _curve(self, kind: str, ranks: int, behind: str | None = None) -> CostCurve | None:
+        """Costs of one kind, in the first requested launch mode that was measured.
+
+        Args:
+            kind: kind of all-reduce.
+            ranks: ranks that take part.
+            behind: linear before each call; None for calls back to back.
+        """
         for launch in self._query.launches:
             who = self._implementation if kind == "custom" else ""
-            key = "all_reduce", kind, who, ranks, launch
-            if found := self._profile.curve(key, partial(self._points, kind, ranks, launch)):
+            key = "all_reduce", kind, who, ranks, launch, behind
+            if found := self._profile.curve(key, partial(self._points, kind, ranks, launch, behind)):
                 return found
         return None
 
-    def _points(self, kind: str, ranks: int, launch: str) -> Iterator[tuple[int, Measurement]]:
-        for one in self._all_reduces():
+    def _points(self, kind: str, ranks: int, launch: str, behind: str | None) -> Iterator[tuple[int, Measurement]]:
+        for one in self._all_reduces(behind):
             case = one.case
             if case.ranks == ranks and case.launch == launch and self._is_of_kind(one, kind) and case.message_bytes:
                 yield case.message_bytes, one
 
-    def _all_reduces(self) -> Iterator[Measurement]:
-        """Yield back-to-back all-reduces of equally wide elements."""
+    def _all_reduces(self, behind: str | None = None) -> Iterator[Measurement]:
+        """Yield all-reduces of equally wide elements: back to back, or behind a linear with no rank delayed."""
         dtype = self._profile.number_format.residual
         alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
         for one in self._profile.measurements_by_op.get("all_reduce", ()):
-            if one.case.dtype in alike and one.case.is_back_to_back:
+            case = one.case
+            fits = case.is_back_to_back if behind is None else case.late_seconds == 0 and case.layer == behind
+            if case.dtype in alike and fits:
                 yield one
 
     def _is_of_kind(self, one: Measurement, kind: str) -> bool:
@@ -490,4 +545,4 @@ class CommCosts:
                 if one.case.message_bytes and one.case.is_back_to_back:
                     yield one.case.message_bytes, one
 
-        return self._profile.curve(("hop",), points, factor=0.5)
+        return self._profile.curve(("hop",), points, partial(self._profile.cost, factor=0.5))

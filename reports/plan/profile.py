@@ -1,7 +1,7 @@
 """Measurements of one kind of GPU, as cost curves of parts."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -153,16 +153,30 @@ class HardwareProfile:
         return [one for one in every if one.case.cache != "hot" or one.case.op in TRAFFIC]
 
     def curve(
-        self, key: tuple[object, ...], found: Callable[[], Iterable[tuple[int, Measurement]]], factor: float = 1.0
+        self,
+        key: tuple[object, ...],
+        found: Callable[[], Iterable[tuple[int, Measurement]]],
+        cost: Callable[[Measurement], Cost] | None = None,
     ) -> CostCurve | None:
-        """Curve of measurements by size under a key, built once; None without any."""
+        """Curve of measurements by size under a key, built once; None without any.
+
+        Args:
+            key: name of the curve.
+            found: gives sizes and measurements.
+            cost: gives the cost of a measurement; else `self.cost`.
+        """
         if key not in self._curves:
-            self._curves[key] = fastest_curve((size, self.cost(one, factor)) for size, one in found())
+            self._curves[key] = fastest_curve((size, (cost or self.cost)(one)) for size, one in found())
         return self._curves[key]
 
     def cost(self, one: Measurement, factor: float = 1.0) -> Cost:
         """Cost of a measurement; its range spans the help that a cache may have given."""
         return measured_cost(one, self._streaming_seconds(one) if one.maybe_hot else 0.0, factor)
+
+    def mean_rank_cost(self, one: Measurement) -> Cost:
+        """Cost on the mean rank: the slowest rank's, less half of what it is behind the fastest."""
+        cost, ahead = self.cost(one), (one.skew_seconds or 0.0) / 2
+        return replace(cost, seconds=cost.seconds - ahead, low=cost.low - ahead, high=cost.high - ahead)
 
     def _streaming_seconds(self, one: Measurement) -> float:
         """Seconds to read from memory the weights that the last cache may have held.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,8 @@ class PartCosts:
         """
         split, rows = self._split(tp), sequences * self.query.rows_per_sequence + chunk.tokens
         alone = self.query.rows_per_sequence == 1 and not chunk.tokens
-        whole = self._compute_costs.layer(split, sequences, busy) if alone else UNKNOWN_COST
+        waited = self._holds_wait(tp, rows * split.model.hidden * self.residual_itemsize)
+        whole = self._compute_costs.layer(split, sequences, busy, waited) if alone else UNKNOWN_COST
         if not whole.unknown.any():
             found = {"layer": whole}
         elif whole.unknown.all():
@@ -180,10 +181,16 @@ class PartCosts:
             MissingMeasurementError: no file holds a needed part.
         """
         split, rows = self._split(tp), sequences * self.query.rows_per_sequence
-        found = {"lm_head": self._compute_costs.head(split, rows, busy)}
+        message = SAMPLED_LOGIT_BYTES * rows * tp
+        waited = bool(np.all(self._holds_wait(tp, message)))
+        found = {"lm_head": self._compute_costs.head(split, rows, busy, mean_rank=waited)}
         if tp > 1:
-            found[ALL_REDUCE] = self.comm_costs.all_reduce(tp, SAMPLED_LOGIT_BYTES * rows * tp)
+            found[ALL_REDUCE] = self.comm_costs.all_reduce(tp, message)
         return found
+
+    def _holds_wait(self, tp: int, message_bytes: Sizes) -> Any:
+        """True at sizes where the all-reduce holds the wait for the latest rank, so that shares must not."""
+        return ~self.comm_costs.in_step(tp, message_bytes).unknown if tp > 1 else np.False_
 
     def halved_linears(self, tp: int) -> list[str]:
         """Linears of a layer that are served by two calls of half the width."""

@@ -7,7 +7,7 @@ import pytest
 from reports import results
 from reports.plan.estimate import MissingMeasurementError
 from reports.plan.planner import plan_for_files
-from reports.plan.query import PlanQuery
+from reports.plan.query import Interconnect, PlanQuery
 from reports.plan.step import PromptChunk
 from specs.models import MODELS
 from tests.reports import planted
@@ -134,6 +134,53 @@ def test_an_all_reduce_behind_a_linear_is_not_taken_as_back_to_back(parts):
     ]
     found = parts([*planted_parts.all_parts(), *behind]).layer_parts(8, 64, NO_PROMPT, 8)["all-reduce"]
     assert found.seconds / US == pytest.approx(214.8)
+
+
+def behind_linears(tokens, late=0.0, **seconds_by_layer):
+    """All-reduces of 8 ranks behind linears of so many tokens."""
+    found = []
+    for layer, seconds in seconds_by_layer.items():
+        one = planted_parts.all_reduce(8, tokens * 8192 * 2, seconds)
+        case = replace(
+            one.case, name=f"behind-{layer}-{tokens}-{late}", question="late_ranks", layer=layer, late_seconds=late
+        )
+        found.append(replace(one, case=case))
+    return found
+
+
+def test_an_all_reduce_of_the_step_goes_before_one_timed_back_to_back(parts):
+    """In a layer one follows o and one follows down; a rank delayed on purpose is in no plan."""
+    planted_here = [
+        *planted_parts.all_parts(),
+        *behind_linears(16, o=100 * US, down=300 * US),
+        *behind_linears(64, o=200 * US, down=400 * US),
+        *behind_linears(64, late=1e-3, o=1 * US, down=1 * US),
+    ]
+    found = parts(planted_here)
+    assert found.layer_parts(8, 64, NO_PROMPT, 8)["all-reduce"].seconds / US == pytest.approx(600)
+    assert found.layer_parts(8, 40, NO_PROMPT, 8)["all-reduce"].seconds / US == pytest.approx(500)
+    # 128 tokens were not timed behind a linear: 2 x (5 + 204.8)
+    assert found.layer_parts(8, 128, NO_PROMPT, 8)["all-reduce"].seconds / US == pytest.approx(419.6)
+    assert parts(planted_here, interconnect=Interconnect(share=0.5)).comm_costs.in_step(8, 2**20).unknown
+
+
+def test_a_share_holds_no_wait_where_the_all_reduce_does(parts):
+    """The slowest of the ranks is 20 us behind the fastest, so 10 us behind the mean."""
+    shares = [
+        planted.measured(
+            planted.case(
+                f"planted::share[{tokens}]", question="shares", op="layer", layer="layer", tp=8, tokens=tokens,
+                batch=tokens, context=256, ranks=8, implementation="vllm", n=None, k=None,
+            ),
+            50 * US, skew_seconds=20 * US,
+        )
+        for tokens in (64, 128)
+    ]  # fmt: skip
+    alone = parts([*planted_parts.all_parts(), *shares]).layer_parts(8, 64, NO_PROMPT, 8)
+    assert alone["layer"].seconds / US == pytest.approx(50)
+    behind = parts([*planted_parts.all_parts(), *shares, *behind_linears(64, o=100 * US, down=100 * US)])
+    assert behind.layer_parts(8, 64, NO_PROMPT, 8)["layer"].seconds / US == pytest.approx(40)
+    assert behind.layer_parts(8, 128, NO_PROMPT, 8)["layer"].seconds / US == pytest.approx(50)
 
 
 def test_maybe_hot_linears_widen_upwards_by_what_the_cache_may_have_held(parts):
