@@ -418,8 +418,7 @@ def measured_cost(one: Measurement, high: float = 0.0, factor: float = 1.0) -> C
         factor: share of the time that counts, as half of a ping-pong.
     """
     means = [fmean(samples) for samples in one.seconds]
-    seconds = factor * (median(means) if len(means) > 1 else means[0])
-    interval = statistics.mean_interval(means)
+    seconds, interval = factor * median(means), statistics.mean_interval(means)
     half = factor * (interval[1] - interval[0]) / 2 if interval else 0.0
     return Cost(seconds, seconds, seconds + factor * high, half, constant_origin(one.provenance, (one.case.name,)))
 

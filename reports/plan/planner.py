@@ -87,7 +87,7 @@ def plan_points(
         if one.variant.elementwise and one.in_engine:
             engines[one.variant.implementation] = EngineSteps.estimate(one.in_engine, deployment, split, batches)
     for place, batch in enumerate(batches):
-        there = {variant: steps[place] for variant, steps in found if not isnan(steps[place].seconds)}
+        there = [(variant, steps[place]) for variant, steps in found if not isnan(steps[place].seconds)]
         if there:
             yield _plan_point(there, engines, deployment, batch, place)
         else:
@@ -96,21 +96,21 @@ def plan_points(
 
 
 def _plan_point(
-    found: Mapping[Variant, StepEstimate],
+    found: Sequence[tuple[Variant, StepEstimate]],
     engines: Mapping[str, EngineSteps],
     deployment: Deployment,
     batch: int,
     place: int,
 ) -> PlanPoint:
-    steps = {variant.implementation: step for variant, step in found.items() if variant.elementwise}
+    steps = {variant.implementation: step for variant, step in found if variant.elementwise}
     rising = sorted(steps, key=lambda name: steps[name].seconds)
     name = rising[(len(rising) - 1) // 2]
     return PlanPoint(
         batch=batch,
         deployment=deployment,
         steps=steps,
-        low=min(step.low for step in found.values()),
-        high=max(step.high for step in found.values()),
+        low=min(step.low for _, step in found),
+        high=max(step.high for _, step in found),
         implementation=name,
         breakdown=break_down(steps[name]),
         engine=engines[name].at(place, steps[name]) if name in engines else None,
