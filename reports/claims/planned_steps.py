@@ -15,6 +15,7 @@ from reports.claims.evidence import OVERALL, Evidence, Finding
 from reports.claims.measured_steps import FULL_USE_SHARE, LARGE_BATCH, SHARE_TOLERANCE
 from reports.claims.planned_prefill import ONE_SHOT_PROMPTS, PROMPT_LENGTHS, estimate_pp_prefill
 from reports.claims.planned_subject import (
+    PIPELINE_BATCHES,
     Estimate,
     PlannedFindings,
     PlannedGpu,
@@ -181,10 +182,6 @@ def _all_reduce_shares(
 
 def _tp_deployment(subject: PlannedGpu) -> Deployment:
     return Deployment(tp=subject.query.gpus)
-
-
-PIPELINE_BATCHES = (8, 64, 256, 1000, 2048, 4096)
-"""Batches at which pipelines are judged; 1000 is the note's."""
 
 
 def judge_latency(evidences: Iterable[Evidence]) -> Iterator[Finding]:

@@ -3,9 +3,9 @@
 Their parts were measured, but no whole model ran. The query is the report's usual one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from reports import formatting
@@ -16,8 +16,8 @@ from reports.deployment_names import distinguishing_label, load_label
 from reports.plan import planner, step
 from reports.plan.estimate import MissingMeasurementError, Provenance
 from reports.plan.profile import HardwareProfile
-from reports.plan.query import PlanQuery
-from reports.plan.step import PartCosts, StepBreakdown, StepEstimate, break_down, estimate_step
+from reports.plan.query import DEFAULT_BATCHES, PlanQuery
+from reports.plan.step import PartCosts, StepBreakdown, StepEstimate, break_down, estimate_step, estimate_steps
 from reports.tp_vs_pp.compare import Load, Setting
 from specs import traffic
 from specs.parallel import Deployment
@@ -38,11 +38,21 @@ class Estimate(NamedTuple):
 SourcedEstimate = tuple[Estimate, Provenance]
 
 
-class StepWithBreakdown(NamedTuple):
+PIPELINE_BATCHES = (8, 64, 256, 1000, 2048, 4096)
+"""Batches at which pipelines are judged; 1000 is the note's."""
+JUDGED_BATCHES = tuple(sorted({*DEFAULT_BATCHES, *PIPELINE_BATCHES}))
+
+
+@dataclass(frozen=True)
+class StepWithBreakdown:
     """An estimated step with its breakdown."""
 
     step: StepEstimate
-    breakdown: StepBreakdown
+
+    @cached_property
+    def breakdown(self) -> StepBreakdown:
+        """Shares of the step, and provenance by part."""
+        return break_down(self.step)
 
     @property
     def provenance(self) -> Provenance:
@@ -117,9 +127,21 @@ class PlannedGpu:
         Raises:
             MissingMeasurementError: a part was not measured.
         """
+        there = _steps_at_judged_batches(parts, deployment).get(batch)
         split = deployment.split(self.query.truncated_model)
-        step = estimate_step(parts, deployment, split, batch)
-        return StepWithBreakdown(step, break_down(step))
+        return StepWithBreakdown(there or estimate_step(parts, deployment, split, batch))
+
+
+@lru_cache(maxsize=1024)
+def _steps_at_judged_batches(parts: PartCosts, deployment: Deployment) -> Mapping[int, StepEstimate]:
+    """Steps at all batches that claims are judged at, estimated together; those without measured parts are left out."""
+    gpus = parts.query.gpus
+    batches = [batch for batch in JUDGED_BATCHES if not deployment.why_not(gpus, batch)]
+    try:
+        found = estimate_steps(parts, deployment, deployment.split(parts.query.truncated_model), batches)
+    except MissingMeasurementError:
+        return {}
+    return {batch: found.at(place) for place, batch in enumerate(batches) if found.known[place]}
 
 
 def planned_gpus(evidences: Iterable[Evidence]) -> Iterator[PlannedGpu]:
