@@ -1,7 +1,7 @@
 """One fp8 step recomputed by hand from a file's published points, with the standard library alone.
 
-Llama-3-70B under TP 8, 64 sequences at context 2048: linears in fp8, LM head and residual stream in bf16, queries in bf16
-over a cache in fp8. Then the same step in an engine: its host, and late ranks at every all-reduce.
+Llama-3-70B under TP 8, 64 sequences at context 2048: linears in fp8, LM head and residual stream in bf16, queries in
+bf16 over a cache in fp8. Then the same step in an engine: its host, and late ranks at every all-reduce.
 """
 
 import json
