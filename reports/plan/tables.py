@@ -410,7 +410,7 @@ def _point_table(plan: Plan) -> Table:
         (Column("rests on", number=False, prose=True), lambda one: provenance_cell(one, everywhere)),
     ]
     if any(one.engine for one in there):
-        columns.insert(len(columns) - 1, (Column("in an engine\nms", number=False), _engine_cell))
+        columns.insert(len(columns) - 1, (Column("engine\nms"), _engine_cell))
     groups = []
     for batch in plan.batches:
         alike = plan.at(batch)
@@ -440,8 +440,8 @@ def _point_marks(plan: Plan, alike: Iterable[PlanPoint]) -> dict[int, str]:
 
 
 def _engine_cell(one: PlanPoint) -> str:
-    """Cell of a step in an engine: `13.1 vllm`."""
-    return f"{format_milliseconds(one.engine.seconds)} {one.implementation}" if one.engine else DASH
+    """Cell of a step in the engine whose kernels it runs."""
+    return format_milliseconds(one.engine.seconds) if one.engine else DASH
 
 
 def engine_note(plan: Plan) -> str:

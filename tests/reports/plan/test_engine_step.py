@@ -87,7 +87,7 @@ def test_plan_prints_the_step_in_an_engine_and_names_its_all_reduces(tmp_path, c
     asked = ("plan", planted_parts.write(tmp_path / "planted.json"), "--context", 256, "--batch", 64)
     assert run_reports(*asked) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "in an engine" in printed
+    assert "in engines the host's time and waits for late ranks added, fitted on 40 served runs" in printed
     assert "All-reduces by custom kernels of vllm." in printed
     assert run_reports(*asked, "--format", "json") == 0
     record = json.loads(capsys.readouterr().out)
