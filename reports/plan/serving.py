@@ -7,7 +7,7 @@ once in the runs that constants are fitted on, so the first prompts wait for eac
 
 from typing import NamedTuple
 
-from reports.plan.estimate import sum_costs
+from reports.plan.estimate import ABSENT_COST, sum_costs
 from reports.plan.serving_constants import ServingConstants
 from reports.plan.step import PartCosts, PromptChunk, max_sequences
 from specs.parallel import Deployment
@@ -40,7 +40,7 @@ class StepFeatures(NamedTuple):
 
     Attributes:
         decode: step of all sequences, without the linears.
-        linears: linears of that step.
+        linears: linears of that step; 0 where its layers were measured as a whole.
         prompt: what one prompt adds to a step.
         prompts: prompts in a step; a number.
         waiting: prompts that a new one waits for at the start; a number.
@@ -75,7 +75,7 @@ def step_features(parts: PartCosts, deployment: Deployment, load: ServedLoad) ->
     sequences = min(load.concurrency, max(1, max_sequences(deployment, parts.query, parts.profile)))
     plain = parts.layer_parts(tp, sequences, PromptChunk(), tp)
     decode = model.layers * sum_costs(plain.values()).seconds
-    linears = model.layers * plain["linears"].seconds
+    linears = model.layers * plain.get("linears", ABSENT_COST).seconds
     if parts.variant.implementation in PROMPTS_FIRST:  # a sequence waits for the prompts behind its own
         at_once = WAVE_TOKENS / load.isl
         in_step, waiting = max(0.0, 1 - at_once / sequences) / 2, (sequences + at_once) / 2

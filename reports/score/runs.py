@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 
 from reports.importers.aiconfigurator.command import plan_options, published_file
-from reports.importers.aiconfigurator.package import TablePackage, find_package
+from reports.importers.aiconfigurator.package import TABLE_FORMATS, TablePackage, find_package
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery
 from reports.plan.serving import ServedLoad, StepFeatures, step_features
@@ -27,7 +27,7 @@ REQUIRED_COLUMNS = (
     *("silicon_ttft_ms", "silicon_tpot_ms"),
 )
 OPTIONAL_COLUMNS = ("mode", "precision", "gemm_quant_mode", "pp_size", "attention_dp_size")
-FORMATS = {"": "bf16", "bfloat16": "bf16", "bf16": "bf16", "fp8": "fp8", "fp8_block": "fp8-block", "nvfp4": "nvfp4"}
+FORMATS = {theirs: ours for ours, theirs in TABLE_FORMATS.items()} | {"": "bf16", "bf16": "bf16"}
 """Our name of each format; engines state none where they serve the published bf16 weights."""
 CALIBRATION_ISL, CALIBRATION_MAX_OSL = 1024, 1024
 """Loads on whose runs constants may be fitted; all other runs are held out."""

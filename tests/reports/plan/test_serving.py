@@ -3,10 +3,12 @@
 import pytest
 
 from reports.plan import serving_constants
+from reports.plan.estimate import sum_costs
 from reports.plan.serving import ServedLoad, step_features, tpot_seconds, ttft_seconds
 from reports.plan.serving_constants import NO_CONSTANTS, ServingConstants, choose_constants, find_constants
 from reports.plan.step import max_sequences
 from specs.parallel import Deployment
+from tests.reports import planted
 from tests.reports.plan import planted_parts
 from tests.reports.plan.planted_parts import US
 
@@ -65,6 +67,18 @@ def test_an_engine_that_reads_prompts_first_waits_for_half_a_wave(parts):
     # as many prompts as a step takes: no token waits for another's prompt
     found = step_features(parts(theirs, implementation="sglang"), Deployment(8), ServedLoad(256, 512, 32))
     assert found.prompts == 0
+
+
+def test_a_layer_measured_as_a_whole_has_no_linears_of_its_own(parts):
+    whole = planted.case(
+        "planted::layer", question="layer", op="layer", layer="layer", tp=8, tokens=64, batch=64, context=256,
+        implementation="vllm", n=None, k=None,
+    )  # fmt: skip
+    prompts = [planted_parts.attention(8, 1, n, n * US, phase="prefill") for n in (256, 1024)]
+    one = parts([*planted_parts.all_parts(), *prompts, planted.measured(whole, 50 * US)])
+    found = step_features(one, Deployment(8), LOAD)
+    assert found.linears == 0
+    assert found.decode == pytest.approx(80 * (50 + 214.8) * US + sum_costs(one.head_parts(8, 64, 8).values()).seconds)
 
 
 def test_sequences_beyond_memory_are_in_no_step(parts):

@@ -63,7 +63,7 @@ def test_a_blank_format_is_bf16(read):
         ({"model_path": "qwen3-235b-a22b"}, "mixture of experts"),
         ({"model_path": "nobody/knows-9b"}, "nobody/knows-9b"),
         ({"system": "h999"}, "system 'h999': no datasheet row"),
-        ({"gemm_quant_mode": "int3"}, "format 'int3': not one of bfloat16, bf16, fp8, fp8_block, nvfp4"),
+        ({"gemm_quant_mode": "int3"}, "format 'int3': not one of bfloat16, float16, fp8, fp8_block, nvfp4, bf16"),
         ({"batch_size": ""}, "batch_size unknown: not a whole number from 1 to 65536"),
         ({"isl": "0"}, "isl 0: not a whole number"),
         ({"osl": "-5"}, "osl -5: not a whole number"),
