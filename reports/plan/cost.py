@@ -142,7 +142,9 @@ class ComputeCosts:
         sizes = sorted(self._profile.attention(self._query.model, split.tp, "decode", self._decode_format(split)))
         if not sizes:
             raise MissingMeasurementError(
-                f"no decode attention of {self._query.model} at tp {split.tp} on {self._profile.name}"
+                f"no decode attention of {self._query.model} at tp {split.tp} on {self._profile.name}: no case has its "
+                f"{split.model.heads // split.tp} query and {split.kv_heads_per_rank} KV heads a rank; choose "
+                "another model or width, or measure with suites/bench_attention.py"
             )
         if context in sizes:
             return self._decode_attention(split, context, sequences)

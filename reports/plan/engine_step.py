@@ -4,12 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reports.plan.estimate import COST_FIELDS, element, sum_costs
+from reports.plan.estimate import COST_FIELDS, CostField, element
 from reports.plan.serving_constants import FittedConstants, ServingConstants, constants_by_group
-from reports.plan.step import ALL_REDUCE, PartCosts, StepEstimate, StepEstimates, estimate_steps
+from reports.plan.step import (
+    ALL_REDUCE,
+    LATE_RANKS,
+    CostByPart,
+    MicroBatches,
+    PartCosts,
+    StepEstimate,
+    StepEstimates,
+    estimate_steps,
+)
 from specs.parallel import Deployment, Split
 
-PARTS = "parts timed on this GPU, see cases"
+PARTS = "parts of the plan, see cases"
 
 
 class StepTerm(NamedTuple):
@@ -28,9 +37,10 @@ class EngineStep:
 
     Attributes:
         seconds: estimated time.
-        low, high: bounds, by the errors of served runs that the engine's constants were not fitted on.
-        terms: terms that add up to `seconds`.
+        low, high: bounds, by the TPOT errors of served runs that the engine's constants were not fitted on.
+        terms: terms that add up to `seconds`, each the mean over stages.
         fitted: constants of the engine, with their origin.
+        extrapolated: True where a microbatch has more sequences than any run behind the constants.
     """
 
     seconds: float
@@ -38,6 +48,7 @@ class EngineStep:
     high: float
     terms: Sequence[StepTerm]
     fitted: FittedConstants
+    extrapolated: bool
 
 
 @dataclass(frozen=True)
@@ -77,35 +88,55 @@ class EngineSteps:
             place: place of the batch.
             without: the same step without waits for late ranks and without the host.
         """
-        step, layers = self.steps.at(place), self.steps.layers / self.deployment.pp
-        found = [(int(kind.sizes[place]), int(kind.counts[place]), kind.layer) for kind in self.steps.kinds]
-        count = sum(count for _, count, _ in found)
+        step = self.steps.at(place)
+        kinds = [one for one in self.steps.kinds if one.counts[place]]
+        largest = max(int(one.sizes[place]) for one in kinds)
+
+        def per_stage(seconds: Callable[[MicroBatches], float]) -> float:
+            return sum(int(one.counts[place]) * seconds(one) for one in kinds) / self.deployment.pp
+
+        def reduces(pick: CostField) -> float:
+            return per_stage(
+                lambda kind: self.steps.layers * _part(kind.layer, place, pick) + _part(kind.head, place, pick)
+            )
 
         def wait(constants: ServingConstants) -> float:
-            return count * layers * constants.late_seconds(self.deployment.tp)
+            late = self.steps.layers * constants.late_seconds(self.deployment.tp)
+            return per_stage(lambda kind: late if _occurs(kind.layer, LATE_RANKS, place) else 0.0)
 
         def host(constants: ServingConstants) -> float:
-            return sum(count * constants.host_seconds(size) for size, count, _ in found)
+            return per_stage(lambda kind: constants.host_seconds(int(kind.sizes[place])))
 
         source = f"fitted on {self.fitted.source}"
-        added = [
-            StepTerm("late ranks", wait(self.fitted.constants), *_engine_range(self.engine, wait), source),
-            StepTerm("host", host(self.fitted.constants), *_engine_range(self.engine, host), source),
+        others = [
+            StepTerm("all-reduces", reduces(COST_FIELDS[0]), reduces(COST_FIELDS[1]), reduces(COST_FIELDS[2]), PARTS),
+            StepTerm("late ranks", wait(self.fitted.constants), *self._range(wait), source),
+            StepTerm("host", host(self.fitted.constants), *self._range(host), source),
         ]
-        reducing = sum_costs(
-            parts[ALL_REDUCE].scaled(layers * count) for _, count, parts in found if count and ALL_REDUCE in parts
-        )
-        seconds, low, high = (float(element(pick(reducing), place)) for pick in COST_FIELDS)
-        reduces = StepTerm("all-reduces", seconds, low, high, PARTS)
-        kernels = step.seconds - reduces.seconds - sum(one.seconds for one in added)
-        bare = without.seconds - reduces.seconds
-        low, high = (max(0.0, kernels + end - bare) for end in (without.low - reduces.low, without.high - reduces.high))
-        terms = [StepTerm("kernels", kernels, low, high, PARTS), reduces, *added]
+        for name, share in (("hops", self.steps.shares.hop), ("bubble", self.steps.shares.bubble)):
+            if seconds := float(share[place]) * step.seconds:
+                others.append(StepTerm(name, seconds, seconds, seconds, "schedule of the plan"))
+        kernels = step.seconds - sum(one.seconds for one in others)
+        low, high = (kernels * bound / without.seconds for bound in (without.low, without.high))
+        terms = [StepTerm("kernels", kernels, low, high, PARTS), *others]
         low, high = (step.seconds * (1 + sign * self.fitted.tpot_range) for sign in (-1, 1))
-        return EngineStep(step.seconds, low, high, terms, self.fitted)
+        return EngineStep(step.seconds, low, high, terms, self.fitted, largest > self.fitted.most_sequences)
+
+    def _range(self, seconds: Callable[[ServingConstants], float]) -> tuple[float, float]:
+        """Least and most that a term takes with the constants of any group of the engine.
+
+        Groups of all engines count where the engine has one, or has none for this GPU, format and model.
+        """
+        fitted = constants_by_group()
+        same = [one for (engine, *_), one in fitted.items() if engine == self.engine]
+        found = [seconds(one) for one in (same if self.fitted.own and len(same) > 1 else fitted.values())]
+        return min(found), max(found)
 
 
-def _engine_range(engine: str, seconds: Callable[[ServingConstants], float]) -> tuple[float, float]:
-    """Least and most that a term takes with the constants of any of the engine's groups."""
-    found = [seconds(one) for (name, *_), one in constants_by_group().items() if name == engine]
-    return min(found), max(found)
+def _part(parts: CostByPart, place: int, pick: CostField) -> float:
+    """Seconds of the all-reduces among parts."""
+    return float(element(pick(parts[ALL_REDUCE]), place)) if ALL_REDUCE in parts else 0.0
+
+
+def _occurs(parts: CostByPart, name: str, place: int) -> bool:
+    return name in parts and parts[name].origin_at(place) is not None

@@ -113,6 +113,7 @@ def engine_record(one: EngineStep | None) -> dict[str, Any] | None:
         "high": one.high,
         "constants": [dict(zip(("engine", "gpu", "dtype"), group, strict=True)) for group in one.fitted.groups],
         "own_constants": one.fitted.own,
+        "extrapolated": one.extrapolated,
         "terms": [term._asdict() for term in one.terms],
     }
 

@@ -44,7 +44,7 @@ class StepFeatures(NamedTuple):
         prompt: what one prompt adds to a step.
         prompts: prompts in a step; a number.
         waiting: prompts that a new one waits for at the start; a number.
-        slot: tokens of a sequence for each sequence in a step; a number.
+        slot: tokens that a sequence waits for a place, where there is one place fewer than sequences; a number.
         layers: layers of the model; a number.
         all_reduces: all-reduces in a step times 1 - 1/tp; a number.
         sequences: sequences in a step; a number.
@@ -91,7 +91,7 @@ def step_features(parts: PartCosts, deployment: Deployment, load: ServedLoad) ->
         prompt=model.layers * prompt,
         prompts=in_step * sequences / load.osl,
         waiting=waiting,
-        slot=load.osl / sequences,
+        slot=load.osl / sequences * (1 - 1 / sequences),  # a single sequence always has a place
         layers=model.layers,
         all_reduces=2 * model.layers * (1 - 1 / tp),
         sequences=sequences,

@@ -70,6 +70,7 @@ class FittedConstants(NamedTuple):
         constants: constants.
         groups: engine, GPU and format of the runs behind them.
         runs: runs behind the constants.
+        most_sequences: most sequences at once in any of them.
         own: True where runs of this engine, GPU, format and model are behind them.
         tpot_range: relative half-width of the TPOT's range.
         ttft_range: relative half-width of the TTFT's range.
@@ -78,6 +79,7 @@ class FittedConstants(NamedTuple):
     constants: ServingConstants
     groups: Sequence[Group]
     runs: int
+    most_sequences: int
     own: bool
     tpot_range: float
     ttft_range: float
@@ -106,6 +108,7 @@ def find_constants(engine: str, gpu: str, dtype: str, model: str) -> FittedConst
         constants=choose_constants(constants_by_group(), (engine, gpu, dtype)),
         groups=groups,
         runs=sum(records[group]["runs"] for group in groups),
+        most_sequences=max(records[group]["most_sequences"] for group in groups),
         own=own,
         tpot_range=ranges["tpot_range"],
         ttft_range=ranges["ttft_range"],

@@ -96,7 +96,12 @@ class PartCosts:
 
     @cached_property
     def in_engine(self) -> "PartCosts | None":
-        """The same parts in the engine that they are of; None where no served run of it was fitted."""
+        """The same parts in the engine that they are of; None where no served run of it was fitted.
+
+        None also for steps that take prompts along: their constants are those of a served load.
+        """
+        if self.query.prefill_chunk:
+            return None
         if self.variant.implementation not in {engine for engine, *_ in constants_by_group()}:
             return None
         return PartCosts(self.profile, self.query, replace(self.variant, in_engine=True))
@@ -226,7 +231,8 @@ class PartCosts:
             message = np.rint(rows * split.model.hidden * self.residual_itemsize)
             found[ALL_REDUCE] = self.comm_costs.all_reduce(split.tp, message).scaled(2)
             if self.variant.in_engine:
-                found[LATE_RANKS] = exact_cost(self._constants.late_seconds(split.tp), MODELLED)
+                late = exact_cost(self._constants.late_seconds(split.tp), MODELLED)
+                found[LATE_RANKS] = choose_costs(self._holds_wait(split.tp, message), ABSENT_COST, late)
         return found
 
 

@@ -275,6 +275,7 @@ Cell = Callable[[PlanPoint], str]
 NOTES = (
     "step: what a sequence waits for a token; low–high over implementations, elementwise kernels, caches, passes",
     "comm: all-reduces, and hops that the loop waits for; bubble: waiting for stages; of the middle implementation",
+    "engine: with the host and late ranks of the middle implementation; ~: more sequences than any served run had",
     "rests on: the weakest of its parts, + those that are assumed or modelled",
     "best: nothing at that batch is faster; tied: its range reaches the best's; front: none is better in both",
 )
@@ -440,8 +441,10 @@ def _point_marks(plan: Plan, alike: Iterable[PlanPoint]) -> dict[int, str]:
 
 
 def _engine_cell(one: PlanPoint) -> str:
-    """Cell of a step in the engine whose kernels it runs."""
-    return format_milliseconds(one.engine.seconds) if one.engine else DASH
+    """Cell of a step in the engine whose kernels it runs; `~238` beyond the sequences of served runs."""
+    if one.engine is None:
+        return DASH
+    return f"{'~' * one.engine.extrapolated}{format_milliseconds(one.engine.seconds)}"
 
 
 def engine_note(plan: Plan) -> str:

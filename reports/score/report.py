@@ -27,8 +27,11 @@ FEW_RUNS = 30
 """Runs below which a group is marked."""
 MOST_REASONS = 12
 RIVAL_COLUMNS = ("id", "aic_tpot_ms", "aic_ttft_ms")
-RIVAL_CONSTANTS = 4
-"""Values fitted for the rival in each group: a factor, a constant, and terms in sequences and in prompts a step."""
+MOST_RIVAL_CONSTANTS = 4
+"""Values fitted for the rival in each group: a factor, a constant, and terms in sequences and in prompts a step.
+
+Fits of the first one, two, three and four stand in the table. The planner has 70 values for TPOT in 11 groups.
+"""
 
 
 class ScoreGateError(GateError):
@@ -225,25 +228,26 @@ def read_rival(path: Path) -> RivalTimes:
 def _rival_time(row: Mapping[str, str | None], name: str, where: str) -> float:
     text = row[name] or ""
     if (found := positive_time(text)) is None:
-        raise UserError(f"{where}: {name} {text or 'absent'}: no time above 0; leave out runs without a prediction")
+        raise UserError(
+            f"{where}: {name} {text or 'absent'}: no finite time above 0; leave out runs without a prediction"
+        )
     return found
 
 
 def rival_tpot_errors(found: Iterable[ScoredRun], rival: RivalTimes) -> Errors | None:
-    """Errors of the rival's TPOT on the runs that it has."""
-    return errors_of(
-        [(one.run.tpot_ms, rival[one.run.id][0]) for one in found if one.run.tpot_ms and one.run.id in rival]
-    )
+    """Errors of the rival's TPOT on the runs that it and the planner have."""
+    there = [one for one in found if one.tpot and one.run.id in rival]
+    return errors_of([(one.run.tpot_ms, rival[one.run.id][0]) for one in there if one.run.tpot_ms])
 
 
 def rival_ttft_errors(found: Iterable[ScoredRun], rival: RivalTimes) -> Errors | None:
-    """Errors of the rival's TTFT on the runs that it has and that memory holds."""
-    there = [one for one in found if one.run.id in rival and not one.queues]
+    """Errors of the rival's TTFT on the runs that it and the planner have and that memory holds."""
+    there = [one for one in found if one.ttft and one.run.id in rival and not one.queues]
     return errors_of([(one.run.ttft_ms, rival[one.run.id][1]) for one in there if one.run.ttft_ms])
 
 
-def calibrate_rival(found: Sequence[ScoredRun], rival: RivalTimes) -> RivalTimes:
-    """Fit the rival's TPOT on calibration runs, four constants a group as the planner has; TTFT stays.
+def calibrate_rival(found: Sequence[ScoredRun], rival: RivalTimes, count: int) -> RivalTimes:
+    """Fit `count` constants of the rival's TPOT in each group on its calibration runs; TTFT stays.
 
     A group without calibration runs keeps the rival's own times, which are nearer than another group's constants.
     """
@@ -254,28 +258,29 @@ def calibrate_rival(found: Sequence[ScoredRun], rival: RivalTimes) -> RivalTimes
     calibrated = dict(rival)
     for alike in groups.values():
         used = [one for one in alike if one.run.calibrates]
-        if len(used) > RIVAL_CONSTANTS:
-            fitted = _rival_terms(alike, rival) @ _fit_rival(used, rival)
-            times = zip(alike, fitted, strict=True)
+        if len(used) > MOST_RIVAL_CONSTANTS:
+            times = zip(alike, _predict_rival(alike, used, rival, count), strict=True)
             calibrated |= {one.run.id: (float(tpot), rival[one.run.id][1]) for one, tpot in times}
     return calibrated
 
 
-def _fit_rival(used: Sequence[ScoredRun], rival: RivalTimes) -> Any:
-    terms, measured = _rival_terms(used, rival), np.array([one.run.tpot_ms for one in used])
+def _predict_rival(found: Sequence[ScoredRun], used: Sequence[ScoredRun], rival: RivalTimes, count: int) -> Any:
+    """TPOT in ms by the rival's first terms, fitted on `used`."""
+    terms, measured = _rival_terms(used, rival, count), np.array([one.run.tpot_ms for one in used])
 
     def errors(values: Any) -> Any:
         return terms @ values / measured - 1
 
-    return least_squares(errors, np.array([1.0, 0, 0, 0]), loss="soft_l1", f_scale=TPOT_SOFT).x
+    start = np.array([1.0, *[0.0] * (count - 1)])
+    return _rival_terms(found, rival, count) @ least_squares(errors, start, loss="soft_l1", f_scale=TPOT_SOFT).x
 
 
-def _rival_terms(found: Sequence[ScoredRun], rival: RivalTimes) -> Any:
-    """Terms of the rival's fit, a row for each run."""
+def _rival_terms(found: Sequence[ScoredRun], rival: RivalTimes, count: int) -> Any:
+    """First `count` terms of the rival's fit, a row for each run."""
     loads = [one.run.load for one in found]
     sequences = [one.concurrency for one in loads]
     prompts = [one.concurrency * one.isl / one.osl / 1024 for one in loads]
-    return np.array([[rival[one.run.id][0] for one in found], [1.0] * len(loads), sequences, prompts]).T
+    return np.array([[rival[one.run.id][0] for one in found], [1.0] * len(loads), sequences, prompts][:count]).T
 
 
 # Tables, JSON and the verb.
@@ -304,7 +309,7 @@ def score(
         UserError: a file cannot be read, or no run can be predicted.
         ScoreGateError: the error is above `fail_above`.
     """
-    runs = read_runs(path)
+    runs = read_runs(path, refit=refit)
     times = read_rival(rival) if rival else None
     if times is not None and not any(one.id in times for one in runs):
         raise UserError(f"{rival}: none of its {len(times)} ids is that of a run; take them from the column id")
@@ -314,7 +319,8 @@ def score(
     scored = score_runs(computed)
     if not any(one.tpot for one in scored):
         raise UserError(f"score: none of {len(runs)} runs can be predicted: {scored[0].refused}")
-    page = [_summary_facts(scored), *_tables(scored, computed, times), _refusal_table(scored)]
+    page = [_summary_facts(scored), *_tables(scored, computed, times)]
+    page += [_refusal_table(scored)] if any(one.refused for one in scored) else []
     data = {"runs": [_record(one) for one in scored], "summary": _summary_records(scored)}
     data |= {"rival": _rival_records(scored, times)} if times is not None else {}
     output.emit(page, data, format, to, [one for one in (path, rival) if one])
@@ -345,6 +351,8 @@ def _record(one: ScoredRun) -> dict[str, Any]:
         "tpot_high_ms": high,
         "measured_ttft_ms": one.run.ttft_ms,
         "predicted_ttft_ms": one.ttft[0] if one.ttft else None,
+        "ttft_low_ms": one.ttft[1] if one.ttft else None,
+        "ttft_high_ms": one.ttft[2] if one.ttft else None,
         "queues": one.queues if one.tpot else None,
         "refused": one.refused or None,
     }
@@ -381,10 +389,10 @@ def _rival_records(scored: Sequence[ScoredRun], rival: RivalTimes) -> list[dict[
 
 
 def _groups(scored: Iterable[ScoredRun]) -> dict[tuple[str, str, str, str], list[ScoredRun]]:
-    """Predicted runs by engine, GPU, model and format."""
+    """Runs by engine, GPU, model and format; those of unknown models or formats are in no group."""
     groups: dict[tuple[str, str, str, str], list[ScoredRun]] = {}
     for one in scored:
-        if one.tpot and one.run.model:
+        if one.run.model and one.run.dtype:
             groups.setdefault((one.run.engine, one.run.gpu, one.run.model.slug, one.run.dtype), []).append(one)
     return dict(sorted(groups.items()))
 
@@ -405,7 +413,7 @@ def _summary_facts(scored: Sequence[ScoredRun]) -> Facts:
         (
             "constants",
             f"{fitted['values']} values fitted on {fitted['runs']} runs with isl 1024 and osl up to 1024, of "
-            f"{fitted['source']}; most of the gain over none is theirs",
+            f"{fitted['source']}; without them most of the gain is gone",
         )
     )
     return Facts(title="planner against served runs", rows=tuple(rows), level=1)
@@ -465,9 +473,11 @@ def _group_table(
     rows = []
     for key, alike in groups.items():
         there = [one for one in alike if one.run.used_for == used_for]
+        refused = sum(1 for one in there if one.refused)
         if there:
-            rows.append((*key, "" if there[0].own else "another's", *_cells(errors(there))))
-    return _errors_by_group(title, rows, ("constants",))
+            own = all(one.own or one.refused for one in there)
+            rows.append((*key, "" if own else "another's", str(refused or DASH), *_cells(errors(there))))
+    return _errors_by_group(title, rows, ("constants", "refused"))
 
 
 def _errors_by_group(title: str, rows: Sequence[Row], further: Sequence[str] = ()) -> Table:
@@ -500,12 +510,12 @@ def _planner_table(scored: Sequence[ScoredRun], computed: Sequence[ComputedRun],
     rows = [("planner", *_cells(tpot_errors(held))), ("planner without constants", *_cells(errors_of(bare)))]
     if rival is not None:
         alike = [one for one in held if one.run.id in rival]
-        fitted = calibrate_rival(scored, rival)
+        fitted = {
+            f"rival, {formatting.pluralize(count, 'constant')} a group": calibrate_rival(scored, rival, count)
+            for count in range(1, MOST_RIVAL_CONSTANTS + 1)
+        }
         rows.append(("planner, runs that the rival has", *_cells(tpot_errors(alike))))
-        rows += [
-            (name, *_cells(rival_tpot_errors(alike, times)))
-            for name, times in (("rival", rival), ("rival, fitted on the same runs", fitted))
-        ]
+        rows += [(name, *_cells(rival_tpot_errors(alike, times))) for name, times in {"rival": rival, **fitted}.items()]
     columns = Column("prediction", number=False), *ERROR_COLUMNS
     return Table(title="TPOT of held-out runs", columns=columns, groups=(tuple(rows),))
 

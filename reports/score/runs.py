@@ -5,7 +5,7 @@ The columns are those of the silicon sample in aiconfigurator-core.
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class Run:
         load: prompt and new tokens of a request, and sequences at once.
         tpot_ms, ttft_ms: measured times; None where the CSV has no valid time.
         refused: reason why the run is not predicted; empty where it can be.
+        may_calibrate: True for a run of the sample that the constants were fitted on, or that they are fitted on now.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Run:
     tpot_ms: float | None
     ttft_ms: float | None
     refused: str = ""
+    may_calibrate: bool = True
 
     @property
     def group(self) -> Group:
@@ -77,7 +79,7 @@ class Run:
     @property
     def calibrates(self) -> bool:
         """True where constants may be fitted on this run."""
-        return self.load.isl == CALIBRATION_ISL and self.load.osl <= CALIBRATION_MAX_OSL
+        return self.may_calibrate and self.load.isl == CALIBRATION_ISL and self.load.osl <= CALIBRATION_MAX_OSL
 
     @property
     def used_for(self) -> str:
@@ -85,8 +87,12 @@ class Run:
         return "calibration" if self.calibrates else "held-out"
 
 
-def read_runs(path: Path | None) -> list[Run]:
+def read_runs(path: Path | None, *, refit: bool = False) -> list[Run]:
     """Read runs from a CSV, or the installed package's sample without a path.
+
+    Args:
+        path: CSV of runs, all held out unless constants are fitted on them.
+        refit: constants are fitted on the runs that calibrate.
 
     Raises:
         UserError: the package is absent, or the file cannot be read, lacks columns, or repeats an id.
@@ -97,6 +103,7 @@ def read_runs(path: Path | None) -> list[Run]:
             reader = csv.DictReader(stream)
             require_columns(reader, REQUIRED_COLUMNS, place)
             runs = [_run(row, f"{place}:{reader.line_num}") for row in reader]
+            runs = [replace(one, may_calibrate=path is None or refit) for one in runs]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{place}: cannot be read as CSV ({error}); give a CSV of served runs") from error
     if not runs:
@@ -144,9 +151,11 @@ def _run(row: Mapping[str, str | None], where: str) -> Run:
     for name, why in ONLY_ONE.items():
         if cells[name] and _whole(cells[name], 1) is None:
             reasons.append(f"{name} {cells[name]}: {why}")
+    if sizes["osl"] == 1:
+        reasons.append("osl 1: the first token is the only one, so there is no TPOT")
     times = {name: positive_time(cells[name]) for name in ("silicon_tpot_ms", "silicon_ttft_ms")}
     for name in (one for one in times if times[one] is None):
-        reasons.append(f"{name} {cells[name] or 'absent'}: no time above 0")
+        reasons.append(f"{name} {cells[name] or 'absent'}: no finite time above 0")
     return Run(
         id=cells["id"],
         engine=cells["backend"].lower(),

@@ -34,7 +34,7 @@ def features(load, tp):
         prompt=60e-6 * load.isl / tp,
         prompts=load.concurrency / load.osl,
         waiting=load.concurrency / 20,
-        slot=load.osl / load.concurrency,
+        slot=load.osl / load.concurrency * (1 - 1 / load.concurrency),
         layers=80,
         all_reduces=160 * (1 - 1 / tp),
         sequences=load.concurrency,

@@ -14,12 +14,12 @@ GOOD = {
 
 @pytest.fixture
 def read(tmp_path):
-    def read(*changes, without=()):
+    def read(*changes, without=(), refit=False):
         names = [name for name in GOOD if name not in without]
         lines = [names, *([(GOOD | change)[name] for name in names] for change in changes)]
         path = tmp_path / "runs.csv"
         path.write_text("\n".join(",".join(line) for line in lines) + "\n")
-        return read_runs(path)
+        return read_runs(path, refit=refit)
 
     return read
 
@@ -27,15 +27,24 @@ def read(tmp_path):
 def test_a_good_row_is_a_run(read):
     (run,) = read({})
     assert (run.engine, run.gpu, run.dtype, run.tp, run.load) == ("vllm", "h200_sxm", "fp8", 4, (1024, 512, 32))
-    assert (run.tpot_ms, run.ttft_ms, run.refused, run.used_for) == (14.25, 210.5, "", "calibration")
+    assert (run.tpot_ms, run.ttft_ms, run.refused, run.used_for) == (14.25, 210.5, "", "held-out")
 
 
 @pytest.mark.parametrize(("isl", "osl", "used_for"), [
     ("1024", "1024", "calibration"), ("1024", "2048", "held-out"), ("2048", "512", "held-out"),
 ])  # fmt: skip
 def test_only_short_loads_calibrate(read, isl, osl, used_for):
-    (run,) = read({"isl": isl, "osl": osl})
+    (run,) = read({"isl": isl, "osl": osl}, refit=True)
     assert run.used_for == used_for
+
+
+def test_runs_of_ones_own_that_no_constant_has_seen_are_held_out(read):
+    assert [one.used_for for one in read({"isl": "1024", "osl": "512"})] == ["held-out"]
+
+
+def test_a_single_token_has_no_tpot(read):
+    (run,) = read({"osl": "1"})
+    assert run.refused == "osl 1: the first token is the only one, so there is no TPOT"
 
 
 @pytest.mark.parametrize("name", ["h200", "H200 SXM5", "NVIDIA H200"])
@@ -70,10 +79,10 @@ def test_a_blank_format_is_bf16(read):
         ({"tp_size": "2.5"}, "tp_size 2.5: not a whole number"),
         ({"pp_size": "2"}, "pp_size 2: constants are fitted on runs without a pipeline"),
         ({"attention_dp_size": "0"}, "attention_dp_size 0: attention under data parallelism"),
-        ({"silicon_tpot_ms": "nan"}, "silicon_tpot_ms nan: no time above 0"),
-        ({"silicon_tpot_ms": "0"}, "silicon_tpot_ms 0: no time above 0"),
-        ({"silicon_ttft_ms": "-3"}, "silicon_ttft_ms -3: no time above 0"),
-        ({"silicon_ttft_ms": ""}, "silicon_ttft_ms absent: no time above 0"),
+        ({"silicon_tpot_ms": "nan"}, "silicon_tpot_ms nan: no finite time above 0"),
+        ({"silicon_tpot_ms": "0"}, "silicon_tpot_ms 0: no finite time above 0"),
+        ({"silicon_ttft_ms": "-3"}, "silicon_ttft_ms -3: no finite time above 0"),
+        ({"silicon_ttft_ms": ""}, "silicon_ttft_ms absent: no finite time above 0"),
     ],
 )
 def test_a_row_that_cannot_be_predicted_is_kept_with_its_reason(read, change, reason):

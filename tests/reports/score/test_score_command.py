@@ -35,7 +35,7 @@ def computed(monkeypatch):
     found = planted_runs.computed_runs()
     record = fitted_record(found, "planted runs")
     monkeypatch.setattr(serving_constants, "read_fitted", lambda: record)
-    monkeypatch.setattr(report, "read_runs", lambda _: [one.run for one in found])
+    monkeypatch.setattr(report, "read_runs", lambda _, **__: [one.run for one in found])
     monkeypatch.setattr(report, "compute_runs", lambda _: found)
     return found
 
@@ -86,12 +86,12 @@ def test_a_fitted_rival_loses_a_factor_and_a_constant(computed, tmp_path):
     lines = [f"{one.run.id},{2 * one.run.tpot_ms + 3},{one.run.ttft_ms}" for one in scored]
     path.write_text("\n".join(["id,aic_tpot_ms,aic_ttft_ms", *lines]) + "\n")
     rival = read_rival(path)
-    fitted = calibrate_rival(scored, rival)
+    fitted = calibrate_rival(scored, rival, 4)
     for one in scored:
         assert rival[one.run.id][0] > 2 * one.run.tpot_ms
         assert fitted[one.run.id][0] == pytest.approx(one.run.tpot_ms, rel=1e-3)
     score(None, path, Format.MARKDOWN, tmp_path / "score.md")
-    assert "rival, fitted on the same runs" in (tmp_path / "score.md").read_text()
+    assert "rival, 4 constants a group" in (tmp_path / "score.md").read_text()
 
 
 def test_errors_of_a_rival_stand_by_group(computed, tmp_path):
@@ -129,12 +129,12 @@ def test_a_rival_is_scored_in_json_on_the_runs_that_it_has(computed, tmp_path):
     ("text", "said"),
     [
         ("id,aic_tpot_ms\na,1\n", "lacks the columns aic_ttft_ms; it needs id, aic_tpot_ms, aic_ttft_ms"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,x,1\n", r"rival\.csv:2: aic_tpot_ms x: no time above 0; leave out runs"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,1\n", r"rival\.csv:2: aic_ttft_ms absent: no time above 0"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,1,1\nb,nan,1\n", r"rival\.csv:3: aic_tpot_ms nan: no time above 0"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,0,1\n", "aic_tpot_ms 0: no time above 0"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,1,-5\n", "aic_ttft_ms -5: no time above 0"),
-        ("id,aic_tpot_ms,aic_ttft_ms\na,1,inf\n", "aic_ttft_ms inf: no time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,x,1\n", r"rival\.csv:2: aic_tpot_ms x: no finite time above 0; leave out runs"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1\n", r"rival\.csv:2: aic_ttft_ms absent: no finite time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,1\nb,nan,1\n", r"rival\.csv:3: aic_tpot_ms nan: no finite time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,0,1\n", "aic_tpot_ms 0: no finite time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,-5\n", "aic_ttft_ms -5: no finite time above 0"),
+        ("id,aic_tpot_ms,aic_ttft_ms\na,1,inf\n", "aic_ttft_ms inf: no finite time above 0"),
         ("id,aic_tpot_ms,aic_ttft_ms\na,1,1\na,2,2\n", r"rival\.csv:3: id a stands in it twice"),
         ("id,aic_tpot_ms,aic_ttft_ms\n", "holds no prediction; give a CSV with one row for each run"),
         ("id,aic_tpot_ms,aic_ttft_ms\n" + 200_000 * "a", "cannot be read as predictions .field larger than"),
