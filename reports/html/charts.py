@@ -1,4 +1,7 @@
-"""Plots as Vega-Lite, with their data as CSV."""
+"""Plots as Vega-Lite, with their data as CSV.
+
+Every channel is given as an object of its class: Altair takes 7 ms to make one of a string.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence

@@ -164,4 +164,4 @@ def _variant_encoding(one: PublishedAllReduces) -> dict[str, Any]:
 
 
 def _tips(*fields: str) -> list[Any]:
-    return [*(f"{field}:N" for field in fields), "message:N", alt.Tooltip("us:Q", format=",.4~g")]
+    return [*(alt.Tooltip(f"{field}:N") for field in (*fields, "message")), alt.Tooltip("us:Q", format=",.4~g")]

@@ -60,10 +60,10 @@ def _draw(name: str, subject: PlotKey, ledgers: Sequence[Ledger]) -> Figure:
             y=alt.Y("bar:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH)),
             color=alt.Color("item:N", title=None, scale=alt.Scale(domain=items), legend=legend),
             order=alt.Order("position:Q"),
-            tooltip=["bar:N", "item:N", *shares, alt.Tooltip("us:Q", format=",.4~g")],
+            tooltip=[alt.Tooltip("bar:N"), alt.Tooltip("item:N"), *shares, alt.Tooltip("us:Q", format=",.4~g")],
         )
     )
-    zero = alt.Chart(inline_data([{"share": 0.0}])).mark_rule(color="gray").encode(x="share:Q")
+    zero = alt.Chart(inline_data([{"share": 0.0}])).mark_rule(color="gray").encode(x=alt.X("share:Q"))
     return Figure(
         name=slug(f"layer-{name}-{model}-tp{tp}-pp{pp}-{dtype}{heat}"),
         title=f"{name}: a layer of {model}, tp {tp}, pp {pp}, {dtype}{heat}",
@@ -171,14 +171,19 @@ def _times(rows: Sequence[dict[str, Any]]) -> Any:
         x=log_axis("tokens", "tokens", values=TOKEN_TICKS),
         y=log_axis("us", "us", vertical=True),
         color=alt.Color("by:N", title=None, legend=alt.Legend(orient="top")),
-        tooltip=["by:N", "tokens:Q", alt.Tooltip("us:Q", format=",.4~g"), "provenance:N"],
+        tooltip=[
+            alt.Tooltip("by:N"),
+            alt.Tooltip("tokens:Q"),
+            alt.Tooltip("us:Q", format=",.4~g"),
+            alt.Tooltip("provenance:N"),
+        ],
     )
     return base.mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5)
 
 
 def _roofline(rows: Sequence[dict[str, Any]]) -> Any:
     base = alt.Chart(inline_data(rows)).mark_line(strokeDash=[5, 4], strokeWidth=1.5, color="gray")
-    return base.encode(x="tokens:Q", y="us:Q")
+    return base.encode(x=alt.X("tokens:Q"), y=alt.Y("us:Q"))
 
 
 def _claim_layer() -> Any:
@@ -186,14 +191,14 @@ def _claim_layer() -> Any:
     return (
         alt.Chart(inline_data([{"at": tokens} for tokens in CLAIMED_TOKENS]))
         .mark_rule(strokeDash=[1, 3], color="gray")
-        .encode(x="at:Q")
+        .encode(x=alt.X("at:Q"))
     )
 
 
 def _knee(corner: claims_tokens.Knee) -> list[Any]:
     rows = inline_data([{"low": corner.low, "high": corner.high, "at": corner.tokens}])
-    band = alt.Chart(rows).mark_rect(opacity=0.18, color="gray").encode(x="low:Q", x2="high:Q")
-    rule = alt.Chart(rows).mark_rule(color="gray").encode(x="at:Q")
+    band = alt.Chart(rows).mark_rect(opacity=0.18, color="gray").encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"))
+    rule = alt.Chart(rows).mark_rule(color="gray").encode(x=alt.X("at:Q"))
     return [band, rule]
 
 
@@ -259,9 +264,9 @@ def roofline_figure(evidences: Sequence[Evidence], gpus: Sequence[str]) -> Figur
             y=y,
             color=gpu_colour(gpus),
             tooltip=[
-                "gpu:N",
-                "part:N",
-                "tokens:Q",
+                alt.Tooltip("gpu:N"),
+                alt.Tooltip("part:N"),
+                alt.Tooltip("tokens:Q"),
                 *(alt.Tooltip(f"{field}:Q", format=",.3~g") for field in TOOLTIP_FIELDS),
             ],
         )
@@ -334,8 +339,8 @@ def speedup_figure(found: Generations, gpus: Sequence[str]) -> Figure:
         x=log_axis("tokens", "tokens", values=(1, 16, 125, 256, 1000, 4096)),
         color=gpu_colour(gpus),
         tooltip=[
-            "gpu:N",
-            "tokens:Q",
+            alt.Tooltip("gpu:N"),
+            alt.Tooltip("tokens:Q"),
             alt.Tooltip("speedup:Q", format=".3~g"),
             alt.Tooltip("datasheet:Q", format=".3~g"),
         ],
@@ -343,7 +348,7 @@ def speedup_figure(found: Generations, gpus: Sequence[str]) -> Figure:
     measured = base.mark_line(point=alt.OverlayMarkDef(size=24), strokeWidth=1.6).encode(
         y=log_axis("speedup", f"times {oldest}", vertical=True)
     )
-    promised = base.mark_line(strokeDash=[4, 4], strokeWidth=1.1, opacity=0.7).encode(y="datasheet:Q")
+    promised = base.mark_line(strokeDash=[4, 4], strokeWidth=1.1, opacity=0.7).encode(y=alt.Y("datasheet:Q"))
     return Figure(
         name="generations",
         title=f"Against {oldest}: {found.model} {found.part}, {found.dtype}",

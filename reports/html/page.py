@@ -3,6 +3,7 @@
 import base64
 import gzip
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reports.html.charts import Figure
 from reports.html.report import TOKENS_QUESTION as TOKENS
 from reports.html.report import TP_VS_PP_QUESTION, Report
 from reports.output import Facts, Table
+from reports.text_cache import fetch_cached
 
 HERE = Path(__file__).parent
 MAX_BYTES = 2_000_000
@@ -108,8 +110,14 @@ def _linears(report: Report) -> list[Table]:
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one compressed script.
 
-    Uncompressed, the script would take half of the page's maximum size.
+    Uncompressed, the script would take half of the page's maximum size. Bundling it takes two seconds, and each version
+    of vl-convert gives the same script: hence the cache.
     """
+    text, _ = fetch_cached(f"vega {metadata.version('vl-convert-python')}", _bundle_vega)
+    return text
+
+
+def _bundle_vega() -> str:
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for what it can do without
     return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()
 

@@ -113,14 +113,23 @@ def _crossovers(planned: Sequence[NamedPlan]) -> Figure | None:
     def x(field: str) -> Any:
         return alt.X(f"{field}:Q", scale=ends, axis=axis)
 
-    tips: list[Any] = ["gpu:N", "low:Q", "batch:Q", "high:Q", "verdict:N", alt.Tooltip("to:Q", title="looked at up to")]
+    tips: list[Any] = [
+        alt.Tooltip("gpu:N"),
+        alt.Tooltip("low:Q"),
+        alt.Tooltip("batch:Q"),
+        alt.Tooltip("high:Q"),
+        alt.Tooltip("verdict:N"),
+        alt.Tooltip("to:Q", title="looked at up to"),
+    ]
     base = alt.Chart(inline_data(rows)).encode(y=y, tooltip=tips)
-    line = base.mark_rule(color=GREY, strokeWidth=1.5).encode(x=x("from"), x2="to:Q")
+    line = base.mark_rule(color=GREY, strokeWidth=1.5).encode(x=x("from"), x2=alt.X2("to:Q"))
     within = base.transform_filter("isValid(datum.low)")
-    span = within.mark_rule(color=KIND_COLOURS["TP"], strokeWidth=9, opacity=0.6).encode(x=x("low"), x2="until:Q")
+    span = within.mark_rule(color=KIND_COLOURS["TP"], strokeWidth=9, opacity=0.6).encode(
+        x=x("low"), x2=alt.X2("until:Q")
+    )
     middle = base.transform_filter("isValid(datum.batch)")
     dot = middle.mark_point(color=KIND_COLOURS["mixed TP x PP"], filled=True, size=110, opacity=1).encode(x=x("batch"))
-    text = base.mark_text(color=GREY, fontSize=11, dy=-11).encode(x=x("at"), text="said:N")
+    text = base.mark_text(color=GREY, fontSize=11, dy=-11).encode(x=x("at"), text=alt.Text("said:N"))
     gpus = planned[0].plan.query.gpus
     return Figure(
         name="plan-crossovers",
@@ -170,17 +179,22 @@ def _splits(one: NamedPlan, points: Sequence[PlanPoint], times: Extent, rates: E
     colour = alt.Color(
         "kind:N", title=None, scale=alt.Scale(domain=kinds, range=[KIND_COLOURS[kind] for kind in kinds]), legend=legend
     )
-    tips: list[Any] = ["split:N", "batch:Q", alt.Tooltip("ms:Q", format=",.4~g"), "range:N"]
+    tips: list[Any] = [
+        alt.Tooltip("split:N"),
+        alt.Tooltip("batch:Q"),
+        alt.Tooltip("ms:Q", format=",.4~g"),
+        alt.Tooltip("range:N"),
+    ]
     base = alt.Chart(inline_data(rows)).encode(x=x, y=y)
     best = base.transform_filter("datum.front")
     dots = base.mark_point(filled=True, opacity=0.9).encode(
         color=colour,
         size=alt.condition("datum.front", alt.value(FRONT_DOT_SIZE), alt.value(DOT_SIZE)),
-        href="cases:N",
+        href=alt.Href("cases:N"),
         tooltip=[*tips, alt.Tooltip("tokens_per_second:Q", format=",.4~g", title="tokens/s")],
     )
-    line = best.mark_line(color=GREY, strokeWidth=1.2).encode(order="ms:Q")
-    numbers = best.mark_text(color=GREY, fontSize=11, dy=-11, align="right").encode(text="batch:Q")
+    line = best.mark_line(color=GREY, strokeWidth=1.2).encode(order=alt.Order("ms:Q"))
+    numbers = best.mark_text(color=GREY, fontSize=11, dy=-11, align="right").encode(text=alt.Text("batch:Q"))
     return Figure(
         name=f"plan-{_slug(one)}",
         title=f"{one.name}: every split over {one.plan.query.gpus} GPUs",

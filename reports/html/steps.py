@@ -92,20 +92,24 @@ def _draw(name: str, experiment: Experiment, load: Load, deployment: Deployment,
         scale=alt.Scale(domain=kinds, range=[TIMELINE_COLOURS[kind] for kind in kinds]),
         legend=alt.Legend(orient="top", symbolType="square"),
     )
-    tips = ["lane:N", "kind:N", *(alt.Tooltip(f"{end}:Q", format=",.4~g") for end in ("start", "end", "ms"))]
+    tips = [
+        alt.Tooltip("lane:N"),
+        alt.Tooltip("kind:N"),
+        *(alt.Tooltip(f"{end}:Q", format=",.4~g") for end in ("start", "end", "ms")),
+    ]
     base = alt.Chart(inline_data(rows))
     bars = base.mark_bar(stroke="#8b949e", strokeWidth=0.4).encode(
         x=x,
-        x2="end:Q",
+        x2=alt.X2("end:Q"),
         y=y,
         color=colour,
         opacity=alt.Opacity("shade:Q", scale=None, legend=None),
-        tooltip=[*tips, "step:Q", "micro_batch:N"],
+        tooltip=[*tips, alt.Tooltip("step:Q"), alt.Tooltip("micro_batch:N")],
     )
     numbers = (
         base.transform_filter("datum.wide")
         .mark_text(color="white", fontSize=11)
-        .encode(x=alt.X("middle:Q"), y=y, text="micro_batch:N")
+        .encode(x=alt.X("middle:Q"), y=y, text=alt.Text("micro_batch:N"))
     )
     setting = experiment.setting
     what = "decode" if setting.decode else "prefill"
@@ -222,7 +226,7 @@ def _lines(one: FileExperiments, experiment: Experiment, field: str, what: str, 
     )
     ends = [alt.Tooltip(f"{name}:Q", format=",.4~g") for name in (field, low, high)]
     lines = base.mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=1.5).encode(
-        y=log_axis(field, unit, vertical=True), tooltip=["deployment:N", "batch:Q", *ends]
+        y=log_axis(field, unit, vertical=True), tooltip=[alt.Tooltip("deployment:N"), alt.Tooltip("batch:Q"), *ends]
     )
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y(f"{low}:Q"), y2=alt.Y2(f"{high}:Q"))
     return Figure(
@@ -282,7 +286,12 @@ def _ledgers(one: FileExperiments, experiment: Experiment) -> Figure:
                 legend=alt.Legend(orient="top", symbolType="square"),
             ),
             order=alt.Order("position:Q"),
-            tooltip=["load:N", "deployment:N", "item:N", *(_tip("share", ".1%"), _tip("ms", ",.4~g"))],
+            tooltip=[
+                alt.Tooltip("load:N"),
+                alt.Tooltip("deployment:N"),
+                alt.Tooltip("item:N"),
+                *(_tip("share", ".1%"), _tip("ms", ",.4~g")),
+            ],
         )
     )
     what = "decode" if experiment.setting.decode else "prefill"

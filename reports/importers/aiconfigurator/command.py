@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from reports.importers.aiconfigurator.package import (
     TablePackage,
 )
 from reports.importers.aiconfigurator.points import ImportedPoints
+from reports.text_cache import ROOT, fetch_cached
 from specs.errors import UserError, find
 from specs.gpus import Gpu
 from specs.measurement import SCHEMA
@@ -30,40 +30,7 @@ from specs.parallel import Split
 
 # Cache of imports: the same package, options and code give the same file.
 
-ROOT = Path(__file__).parents[3]
-CACHE_FOLDER = ROOT / "build" / "cache"
 CODE_PATTERNS = ("reports/importers/aiconfigurator/*.py", "reports/importers/result_file.py", "specs/*.py")
-
-
-def fetch_cached(key: str, make: Callable[[], tuple[str, str]], folder: Path = CACHE_FOLDER) -> tuple[str, str, bool]:
-    """Return a result file's text and summary, from the cache or from `make`.
-
-    The third value is True where the cache held them. A cache that cannot be written only costs time the next time.
-    A file in the cache starts with a hash of the rest, so that a damaged one is made again.
-    """
-    place = folder / f"{hashlib.sha256((key + _code()).encode()).hexdigest()[:24]}.txt"
-    try:
-        digest, kept = place.read_text(encoding="utf-8").split("\0", 1)
-        if digest == _digest(kept):
-            summary, content = kept.split("\0", 1)
-            return content, summary, True
-    except (OSError, ValueError):  # missing or damaged: make it again
-        pass
-    content, summary = make()
-    kept = f"{summary}\0{content}"
-    beside = place.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside.write_text(f"{_digest(kept)}\0{kept}", encoding="utf-8")
-        beside.replace(place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return content, summary, False
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def folder_state(folder: Path) -> str:
@@ -176,11 +143,18 @@ def cached_result_text(
         UserError: as `result_text`, or a package that reads the tables is not installed.
     """
     shapes = [find_model(slug) for slug in options.models]
-    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{options}\n{shapes}"
+    key = f"{found.name}\n{folder_state(found.data / system)}\n{system}\n{options}\n{shapes}{_code()}"
+
+    def both() -> str:
+        content, summary = make() if make else result_text(found, system, options)
+        return f"{summary}\0{content}"
+
     try:
-        return fetch_cached(key, make or (lambda: result_text(found, system, options)))
+        text, kept = fetch_cached(key, both)
     except ImportError as error:
         raise UserError(f"published silicon: {error.name} is not installed; {package.INSTALL_COMMAND}") from error
+    summary, content = text.split("\0", 1)
+    return content, summary, kept
 
 
 def published_file(

@@ -2,12 +2,14 @@
 
 import base64
 import csv
+import gzip
 import io
 import json
 import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
@@ -17,7 +19,7 @@ from reports.__main__ import main
 from reports.html import page, report
 from specs.errors import UserError
 from tests.reports import planted
-from tests.reports.html.plots import checked_plots
+from tests.reports.html.plots import channels_made_of_strings, checked_plots
 from tests.reports.planted import measured
 
 TOKENS = (1, 2, 4, 16, 64, 125, 256, 512, 1000, 2048, 4096)
@@ -222,6 +224,45 @@ def test_a_page_that_would_be_too_large_leaves_out_single_linears(tmp_path, monk
     less = page.render_page(told)
     assert "qkv tp1</td>" not in less
     assert "Too many for one page" in less
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    """Calls that bundled the scripts, with a cache in `tmp_path`."""
+    calls = []
+
+    def bundle():
+        calls.append("bundled")
+        return "script"
+
+    monkeypatch.setattr(page.vl_convert, "javascript_bundle", bundle)
+    monkeypatch.setattr(page, "fetch_cached", partial(page.fetch_cached, folder=tmp_path / "cache"))
+    return calls
+
+
+def test_the_scripts_are_bundled_once_for_all_pages(bundled):
+    assert page._vega() == page._vega()
+    assert bundled == ["bundled"]
+
+
+def test_the_scripts_are_bundled_for_each_page_where_no_cache_can_be_written(tmp_path, bundled):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert gzip.decompress(base64.b64decode(page._vega())) == b"script"
+    page._vega()
+    assert bundled == ["bundled", "bundled"]
+
+
+def test_another_version_bundles_its_own_scripts(bundled, monkeypatch):
+    page._vega()
+    monkeypatch.setattr(page.metadata, "version", lambda _: "999.0")
+    page._vega()
+    assert bundled == ["bundled", "bundled"]
+
+
+def test_no_channel_is_left_for_altair_to_make_of_a_string(tmp_path):
+    files = [own(tmp_path / "own.json"), published(tmp_path / "a100.json", gpu="NVIDIA A100-SXM4-80GB", memory=80e9)]
+    told = report.build_report([results.load(path) for path in (*files, published(tmp_path / "h200.json"))])
+    assert channels_made_of_strings(lambda: page.render_page(told)) == []
 
 
 def test_the_same_in_the_terminal(tmp_path, capsys):

@@ -17,7 +17,7 @@ from reports.html import page as html_page
 from reports.html import plans, report
 from reports.plan import tables
 from tests.reports import planted
-from tests.reports.html.plots import checked_plots
+from tests.reports.html.plots import channels_made_of_strings, checked_plots
 from tests.reports.plan import planted_parts
 
 L40S = planted_parts.PUBLISHED | {"gpu": "NVIDIA L40S", "gpu_memory_bytes": 48_000_000_000}
@@ -151,6 +151,10 @@ def test_the_data_is_one_click_away(page):
 
 def content(link):
     return base64.b64decode(link.partition("base64,")[2]).decode()
+
+
+def test_no_channel_is_left_for_altair_to_make_of_a_string(told):
+    assert channels_made_of_strings(lambda: plans.template_context(told.plans)) == []
 
 
 def test_a_page_without_plans_has_no_such_section(tmp_path):
