@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, log, sqrt
+from operator import attrgetter
 from statistics import fmean, median, variance
 from typing import TypeVar
 
@@ -31,7 +32,7 @@ from reports.compare.verdict import (
 from reports.results import ResultFile
 from specs import statistics
 from specs.errors import UserError
-from specs.measurement import Case, Measurement, key_without
+from specs.measurement import Case, key_without
 from specs.statistics import LogRatio
 
 # Confidence of each verdict among many: the false discovery rate of Benjamini and Hochberg.
@@ -186,10 +187,9 @@ class CaseGroup(ExplainedCases):
 
         The ratios differ because formats have different peaks.
         """
-        found = [one.resource_ratios[name] for one in self.explanations if name in one.resource_ratios]
-        return (min(found), max(found)) if found else None
+        return self.resources.get(name)
 
-    @property
+    @cached_property
     def explained(self) -> dict[str, int]:
         """Number of cases that each resource explains, the largest first."""
         return dict(Counter(one.explained_by for one in self.explanations if one.explained_by).most_common())
@@ -213,10 +213,14 @@ class CaseGroup(ExplainedCases):
         known = [one.unexplained for one in self.explanations if one.expected is not None]
         return exp(fmean(log(one) for one in known)) if known else self.ratio
 
-    @property
+    @cached_property
     def resources(self) -> dict[str, Interval]:
-        """Ratios of every resource that a case needs."""
-        return {name: ratio for name in RESOURCES if (ratio := self.resource(name)) is not None}
+        """Smallest and largest ratio of every resource that a case needs."""
+        found: dict[str, list[float]] = {name: [] for name in RESOURCES}
+        for one in self.explanations:
+            for name, ratio in one.resource_ratios.items():
+                found[name].append(ratio)
+        return {name: (min(ratios), max(ratios)) for name, ratios in found.items() if ratios}
 
 
 def _mean_log_by_pass(cases: Sequence[statistics.Passes]) -> list[float]:
@@ -233,6 +237,7 @@ WORK_FIELDS = (
 """Fields that must agree for two times to be of the same work."""
 CEILING_FIELDS = ("flops", "hbm_bytes")
 """Further fields for ceilings: a read has no shape but its bytes."""
+_work_values = attrgetter(*WORK_FIELDS, *CEILING_FIELDS)
 DISTINGUISHING_FIELDS = ("model", "dtype", "tp", "pp", "tokens", "implementation", "question")
 """Fields that distinguish files without a common case."""
 UNKNOWN = "unknown"
@@ -289,6 +294,8 @@ def missing_cases(one: ResultFile, others: Sequence[ResultFile]) -> list[str]:
 
 
 def _work_mismatch(one: Case, other: Case) -> str:
+    if _work_values(one) == _work_values(other):
+        return ""
     fields = (*WORK_FIELDS, *CEILING_FIELDS) if one.question == "ceilings" else WORK_FIELDS
     changed = [(field, getattr(one, field), getattr(other, field)) for field in fields]
     told = [one for one in changed if not {None, UNKNOWN} & set(one[1:])]
@@ -449,7 +456,7 @@ def compare_files(a: ResultFile, b: ResultFile, threshold: float | None = None) 
         UserError: the files have no case in common, or none of the same work.
     """
     found, machines = match_cases(a, b), MachinePair(a, b)
-    machine, frameworks = machine_drift(a, b, found.pairs), _frameworks(found.pairs)
+    machine, frameworks = machine_drift(a, b, found.pairs), _frameworks_by_pair(found.pairs)
     ratios = shrink_variances([statistics.log_ratio(before.seconds, after.seconds) for before, after in found.pairs])
     least = [machines.seconds(before.case) for before, _ in found.pairs]
     drifts = [
@@ -467,9 +474,9 @@ def compare_files(a: ResultFile, b: ResultFile, threshold: float | None = None) 
             threshold=threshold,
             confidence=confidence,
             drift=moved,
-            frameworks=frameworks.get(_work_key(before.case)) if before.provenance != "measured" else None,
+            frameworks=over,
         )
-        for (before, after), ratio, moved in zip(found.pairs, ratios, drifts, strict=True)
+        for (before, after), ratio, moved, over in zip(found.pairs, ratios, drifts, frameworks, strict=True)
     ]
     cases = [ExplainedCase(pair, explain(pair, one)) for pair, one in zip(pairs, least, strict=True)]
     return Comparison(a=a, b=b, threshold=threshold, cases=cases, mismatched=found.mismatched)
@@ -485,17 +492,19 @@ _work_key = key_without("name", "implementation", "kernel", "cache", "hbm_bytes"
 """Work of a case, without the framework that does it."""
 
 
-def _frameworks(pairs: Iterable[tuple[Measurement, Measurement]]) -> dict[tuple[object, ...], Interval]:
-    """Return the range of ratios over frameworks, by work.
+def _frameworks_by_pair(pairs: Sequence[MeasurementPair]) -> list[Interval | None]:
+    """Return the range of ratios over frameworks, for each pair; None for a pair that was measured.
 
-    Only work that two or more frameworks published on both GPUs is included.
+    Only work that two or more frameworks published on both GPUs has a range.
     """
     ratios: dict[tuple[object, ...], list[tuple[str | None, float]]] = {}
-    for before, after in pairs:
-        if before.provenance != "measured" and after.provenance != "measured":
-            ratios.setdefault(_work_key(before.case), []).append((before.framework, after.median / before.median))
-    return {
+    works = [_work_key(before.case) if before.provenance != "measured" else None for before, _ in pairs]
+    for (before, after), work in zip(pairs, works, strict=True):
+        if work and after.provenance != "measured":
+            ratios.setdefault(work, []).append((before.framework, after.median / before.median))
+    spans = {
         work: (min(ratio for _, ratio in found), max(ratio for _, ratio in found))
         for work, found in ratios.items()
         if len({framework for framework, _ in found}) > 1
     }
+    return [spans.get(work) if work else None for work in works]

@@ -51,16 +51,23 @@ class MachineLimits:
     link_bytes_per_second: float | None = None
     link_seconds: float = 0.0
 
+    @cached_property
+    def is_empty(self) -> bool:
+        """True where no speed is known."""
+        known = self.roof.read_bytes_per_second, self.link_bytes_per_second
+        return not (any(known) or self.roof.flops_per_second or self.launch_seconds)
+
     def seconds(self, case: Case) -> dict[str, float]:
         """Return the minimum time of each needed resource of known speed.
 
         Empty if the case's bytes are unknown.
         """
-        if not (case.hbm_bytes or case.wire_bytes_sent_per_rank):
+        if self.is_empty or not (case.hbm_bytes or case.wire_bytes_sent_per_rank):
             return {}
+        work = case.work
         found = {
-            MEMORY: memory_seconds(case.work, self.roof),
-            FLOPS: compute_seconds(case.work, case.dtype, self.roof),
+            MEMORY: memory_seconds(work, self.roof),
+            FLOPS: compute_seconds(work, case.dtype, self.roof),
             LAUNCH: self.launch_seconds.get(case.launch),
             LINK: self._on_the_wire(case),
         }
@@ -103,6 +110,8 @@ class MachinePair:
 
     @staticmethod
     def _both(limits: tuple[MachineLimits, MachineLimits], case: Case) -> ResourceSeconds:
+        if any(one.is_empty for one in limits):
+            return {}
         left, right = (one.seconds(case) for one in limits)
         return {name: (left[name], right[name]) for name in left if name in right}
 
@@ -229,6 +238,7 @@ MIN_BINDING_SHARE = 0.4
 """Minimum share of the time, on either machine, of a resource that explains."""
 MIN_CHANGE = 0.02
 """Minimum change of a resource that explains anything."""
+MIN_LOG_CHANGE = log(1 + MIN_CHANGE)
 MIN_EXPECTED_PART = 0.5
 """Part of the expected change, on the logarithm, that must have occurred."""
 
@@ -288,4 +298,4 @@ def _is_as_expected(ratio: float, expected: float) -> bool:
 
 
 def _is_change(ratio: float) -> bool:
-    return abs(log(ratio)) > log(1 + MIN_CHANGE)
+    return abs(log(ratio)) > MIN_LOG_CHANGE

@@ -1,6 +1,6 @@
 """GPU generations compared: cases of the oldest GPU, and one linear over tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -77,13 +77,16 @@ def compare_generations(files: Sequence[ResultFile]) -> Generations | None:
     measured, published = ([file for file in known if file.published == kind] for kind in (False, True))
     ordered = sorted(measured if len(measured) > len(published) else published, key=_age_key)
     found = [one for newer in ordered[1:] if (one := _try_compare(ordered[0], newer))]
-    linear = _shared_linear(found)
+    linears = [_linears(one) for one in found]
+    linear = _shared_linear(linears)
     if linear is None:
         return None
     model, layer, tp, dtype = linear
     names = {id(file): distinct_gpu_name(file, ordered) for file in ordered}
     named = [names[id(ordered[0])], *(names[id(one.b)] for one in found)]
-    return Generations(named, found, model, f"{layer} tp{tp}", dtype, _entries(found, linear, names))
+    return Generations(
+        named, found, model, f"{layer} tp{tp}", dtype, _entries(found, [one.get(linear) for one in linears], names)
+    )
 
 
 def generation_blocks(found: Generations) -> list[Block]:
@@ -161,21 +164,23 @@ def _is_doubtful(pair: CaseComparison) -> bool:
     return bool(pair.a.maybe_hot or pair.b.maybe_hot) or any(o and not o.startswith("tokens") for o in overs)
 
 
-def _shared_linear(found: Sequence[Comparison]) -> LinearKey | None:
+def _shared_linear(found: Iterable[Mapping[LinearKey, Sequence[ExplainedCase]]]) -> LinearKey | None:
     """Return the linear that most GPUs have.
 
     bf16 comes first, then the most bytes: they show the memory best.
     """
     sizes: dict[LinearKey, list[int]] = {}
-    for versus in found:
-        for linear, pairs in _linears(versus).items():
+    for linears in found:
+        for linear, pairs in linears.items():
             sizes.setdefault(linear, []).append(max(pair.a.case.hbm_bytes for pair, _ in pairs))
     return max(sizes, key=lambda one: (len(sizes[one]), one[3] == "bf16", max(sizes[one])), default=None)
 
 
-def _entries(found: Sequence[Comparison], linear: LinearKey, names: Mapping[int, str]) -> list[GenerationEntry]:
+def _entries(
+    found: Sequence[Comparison], times: Sequence[Sequence[ExplainedCase] | None], names: Mapping[int, str]
+) -> list[GenerationEntry]:
     """Return, per token count, the entry of the oldest GPU and those of the others."""
-    sharing = [(versus, pairs) for versus in found if (pairs := _linears(versus).get(linear))]
+    sharing = [(versus, pairs) for versus, pairs in zip(found, times, strict=True) if pairs]
     entries: list[GenerationEntry | None] = []
     for tokens in TOKEN_COUNTS:
         oldest = True

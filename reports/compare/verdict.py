@@ -35,7 +35,7 @@ class CaseComparison:
     drift: Interval = (1.0, 1.0)
     frameworks: Interval | None = None
 
-    @property
+    @cached_property
     def ratio(self) -> float:
         """Median of b over median of a: below 1 where b is faster."""
         return self.b.median / self.a.median
@@ -63,7 +63,7 @@ class CaseComparison:
             return self.frameworks
         return remove_drift(include_ratio(self.ratio, self.log_ratio.interval(self.confidence)), self.drift)
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """Verdict at the threshold."""
         return self.verdict_at(self.threshold)
