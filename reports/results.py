@@ -25,6 +25,8 @@ BLOCK_WIDTH = len(measurement.TimelineBlock._fields)
 
 def step_fault(one: Measurement) -> str | None:
     """Describe why a step is impossible; None where it is consistent."""
+    if one.case.op != measurement.STEP_OP and one.ledgers is None and one.timeline is None:
+        return None
     return next(_faults(one), None)
 
 
@@ -202,6 +204,7 @@ POSITIVE_FIELDS = (
     *("replicas", "micro_batches", "layers", "vocab"),
 )
 """Fields that are at least 1 where they are given."""
+POSITIVE_VALUES = attrgetter(*POSITIVE_FIELDS)
 FIELD_TYPES: Mapping[str, Mapping[str, Any]] = {
     "case": get_type_hints(Case),
     "measurement": {f: k for f, k in get_type_hints(Measurement).items() if k in (str, str | None, bool | None)},
@@ -355,11 +358,12 @@ def _measurement(path: Path, entry: Any) -> Measurement:
             said = f"{odd} is {getattr(record, odd)!r}, not {_name(FIELD_TYPES[part][odd])}"
             raise UserError(f"{path}: {name}: {said}; the file was edited")
     work = measurement.case.flops, measurement.case.hbm_bytes, measurement.case.wire_bytes_sent_per_rank
-    if not all(0 <= count < MAX_WORK for count in work):
+    if min(work) < 0 or max(work) >= MAX_WORK:
         raise UserError(f"{path}: {name}: flops or bytes are below 0 or over {MAX_WORK:g}; the file was edited")
     if why := step_fault(measurement):
         raise UserError(f"{path}: {name}: {why}; the file was edited")
-    if low := next((field for field in POSITIVE_FIELDS if (getattr(measurement.case, field) or 1) < 1), None):
+    if min(filter(None, POSITIVE_VALUES(measurement.case)), default=1) < 1:
+        low = next(field for field in POSITIVE_FIELDS if (getattr(measurement.case, field) or 1) < 1)
         value = getattr(measurement.case, low)
         raise UserError(f"{path}: {name}: {low} is {value}, below 1; the file was edited")
     return measurement

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from functools import cached_property
-from itertools import pairwise
-from operator import attrgetter
+from functools import cached_property, lru_cache
+from itertools import islice
+from operator import attrgetter, itemgetter
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
@@ -318,7 +318,8 @@ class Measurement:
         """
         info, name = entry.get("extra_info") or {}, entry.get("fullname", "?")
         try:
-            case = _construct(Case, {name: info[name] for name in CASE_FIELDS if name in info})
+            own_fields, case_fields = _fields_among(tuple(info))
+            case = _construct(Case, case_fields.of(info))
             data = [float(sample) for sample in entry["stats"]["data"]]
             rounds = [int(size) for size in info.get("pass_rounds") or [len(data)]]
         except (KeyError, TypeError, ValueError) as error:
@@ -329,14 +330,31 @@ class Measurement:
             raise UserError(f"{name}: {len(data)} samples do not fill passes of {rounds}; the file was edited or cut")
         if not all(0 < sample < MAX_SECONDS for sample in data):
             raise UserError(f"{name}: a sample is not a positive number of seconds; the file was edited or cut")
-        edges = [0]
-        for size in rounds:
-            edges.append(edges[-1] + size)
-        own = {f: info[f] for f in cls.__dataclass_fields__ if f in info}
-        own.setdefault("clock", "unknown")
-        own["doubts"] = tuple(map(str, info.get("doubts") or ()))
-        own |= {"case": case, "seconds": tuple(tuple(data[a:b]) for a, b in pairwise(edges))}
+        samples = iter(data)
+        own = {"clock": "unknown", **own_fields.of(info)}
+        own["doubts"] = tuple(map(str, own.get("doubts") or ()))
+        own["case"], own["seconds"] = case, tuple([tuple(islice(samples, size)) for size in rounds])
         return _construct(cls, own)
+
+
+class _Fields:
+    """Fields of a record that a file gives, and a fast way to take all of them from an entry."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self._values = itemgetter(*self.names, self.names[-1]) if self.names else None  # of one name it gives no tuple
+
+    def of(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of the fields, by name."""
+        return dict(zip(self.names, self._values(info), strict=False)) if self._values else {}
+
+
+@lru_cache(maxsize=256)
+def _fields_among(keys: tuple[str, ...]) -> tuple[_Fields, _Fields]:
+    """Return the fields of a measurement and of its case among an entry's keys; entries of a file share few sets."""
+    there = {*keys}
+    own, case = (tuple(f.name for f in fields(kind) if f.name in there) for kind in (Measurement, Case))
+    return _Fields(own), _Fields(case)
 
 
 Record = TypeVar("Record", Case, Measurement)
@@ -353,7 +371,7 @@ def _construct(kind: type[Record], values: dict[str, Any]) -> Record:
     if not values.keys() >= REQUIRED[kind.__name__]:
         return kind(**values)
     found = object.__new__(kind)
-    vars(found).update(DEFAULTS[kind.__name__] | values)
+    object.__setattr__(found, "__dict__", DEFAULTS[kind.__name__] | values)
     return found
 
 

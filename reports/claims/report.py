@@ -5,6 +5,7 @@ The summaries set right figures beside the note's: Llama-3-70B at TP8 and PP8, a
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from reports import formatting, machine
@@ -186,6 +187,7 @@ def library_tables(loaded: Sequence[ResultFile]) -> list[Table]:
     ]
 
 
+@lru_cache(maxsize=128)
 def _implementations(file: ResultFile) -> set[str]:
     """Return the implementations of messages between ranks and of whole models."""
     between = {one.case.implementation for one in file.measurements if one.case.message_bytes}
