@@ -127,13 +127,14 @@ class PlannedGpu:
         Raises:
             MissingMeasurementError: a part was not measured.
         """
-        there = _steps_at_judged_batches(parts, deployment).get(batch)
+        if there := _steps_at_judged_batches(parts, deployment).get(batch):
+            return there
         split = deployment.split(self.query.truncated_model)
-        return StepWithBreakdown(there or estimate_step(parts, deployment, split, batch))
+        return StepWithBreakdown(estimate_step(parts, deployment, split, batch))
 
 
 @lru_cache(maxsize=1024)
-def _steps_at_judged_batches(parts: PartCosts, deployment: Deployment) -> Mapping[int, StepEstimate]:
+def _steps_at_judged_batches(parts: PartCosts, deployment: Deployment) -> Mapping[int, StepWithBreakdown]:
     """Steps at all batches that claims are judged at, estimated together; those without measured parts are left out."""
     gpus = parts.query.gpus
     batches = [batch for batch in JUDGED_BATCHES if not deployment.why_not(gpus, batch)]
@@ -141,7 +142,7 @@ def _steps_at_judged_batches(parts: PartCosts, deployment: Deployment) -> Mappin
         found = estimate_steps(parts, deployment, deployment.split(parts.query.truncated_model), batches)
     except MissingMeasurementError:
         return {}
-    return {batch: found.at(place) for place, batch in enumerate(batches) if found.known[place]}
+    return {batch: StepWithBreakdown(found.at(place)) for place, batch in enumerate(batches) if found.known[place]}
 
 
 def planned_gpus(evidences: Iterable[Evidence]) -> Iterator[PlannedGpu]:

@@ -1,7 +1,7 @@
 """All claims, their gates, and the `claims` command that judges them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +324,9 @@ def write_claims(
     check_gates(wanted, judged)
 
 
+FINDING_FIELDS = tuple(field.name for field in fields(Finding))
+
+
 def finding_record(one: ClaimFinding) -> dict[str, Any]:
     """Return a finding and its claim as a JSON record."""
-    return {"id": one.id, "statement": one.statement, **asdict(one.finding)}
+    return {"id": one.id, "statement": one.statement, **{name: getattr(one.finding, name) for name in FINDING_FIELDS}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reports.communication.points import FAMILIES, SIXTEEN_BIT
+from reports.communication.points import FAMILIES
 from reports.plan import estimate
 from reports.plan.estimate import (
     BEYOND_LARGEST,
@@ -27,6 +27,7 @@ from reports.plan.estimate import (
     constant_origin,
     fastest,
     first_known,
+    kept,
     sum_costs,
 )
 from reports.plan.profile import HardwareProfile
@@ -92,6 +93,7 @@ class ComputeCosts:
         mean, slowest, alone = (one.within(sequences) if one else UNKNOWN_COST for one in (*shares, whole))
         return first_known([choose_costs(mean_rank, mean, slowest), alone])
 
+    @kept
     def linears(self, split: Split, rows: Sizes) -> Cost:
         """Cost of all linears of a layer.
 
@@ -100,6 +102,7 @@ class ComputeCosts:
         """
         return sum_costs(self._linear(split, name, rows) for name in LAYER_LINEARS)
 
+    @kept
     def head(self, split: Split, rows: Sizes, busy: int, *, mean_rank: bool = False) -> Cost:
         """Cost of the LM head; an unmeasured vocabulary width is scaled from another.
 
@@ -130,6 +133,7 @@ class ComputeCosts:
         """Vocabulary widths with which LM heads were measured."""
         return {one.case.n for one in self._own("linear", HEAD_SHARE) if one.case.n}
 
+    @kept
     def attention(self, split: Split, sequences: Sizes) -> Cost:
         """Cost of decode attention; contexts are interpolated.
 
@@ -379,6 +383,7 @@ class CommCosts:
     def __init__(self, profile: HardwareProfile, query: PlanQuery, implementation: str) -> None:
         self._profile, self._query, self._implementation = profile, query, implementation
 
+    @kept
     def all_reduce(self, ranks: int, message_bytes: Sizes) -> Cost:
         """Cost of an all-reduce over neighbouring ranks; NaN for messages larger than any measured.
 
@@ -394,19 +399,15 @@ class CommCosts:
             return in_step
         return first_known([in_step, self._within_node(ranks, message_bytes)])
 
+    @kept
     def in_step(self, ranks: int, message_bytes: Sizes) -> Cost:
         """Cost of an all-reduce timed behind a linear, wait for the latest rank included; NaN where there is none.
 
         It is the mean over those behind the two linears of a layer. None serves a hypothetical link.
         """
-        if self._query.interconnect.is_hypothetical or not self._has_in_step:
+        if self._query.interconnect.is_hypothetical or not self._profile.has_late_all_reduces:
             return UNKNOWN_COST
         return fastest([UNKNOWN_COST, *self._in_step_costs(ranks, message_bytes)])
-
-    @cached_property
-    def _has_in_step(self) -> bool:
-        every = self._profile.measurements_by_op.get("all_reduce", ())
-        return any(one.case.late_seconds is not None for one in every)
 
     def _in_step_costs(self, ranks: int, message_bytes: Sizes) -> Iterator[Cost]:
         """Yield the cost of each kind of all-reduce that was timed behind linears."""
@@ -508,20 +509,9 @@ class CommCosts:
         return None
 
     def _points(self, kind: str, ranks: int, launch: str, behind: str | None) -> Iterator[tuple[int, Measurement]]:
-        for one in self._all_reduces(behind):
-            case = one.case
-            if case.ranks == ranks and case.launch == launch and self._is_of_kind(one, kind) and case.message_bytes:
-                yield case.message_bytes, one
-
-    def _all_reduces(self, behind: str | None = None) -> Iterator[Measurement]:
-        """Yield all-reduces of equally wide elements: back to back, or behind a linear with no rank delayed."""
-        dtype = self._profile.number_format.residual
-        alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
-        for one in self._profile.measurements_by_op.get("all_reduce", ()):
-            case = one.case
-            fits = case.is_back_to_back if behind is None else case.late_seconds == 0 and case.layer == behind
-            if case.dtype in alike and fits:
-                yield one
+        for one in self._profile.all_reduces.get((ranks, launch, behind), ()):
+            if self._is_of_kind(one, kind) and one.case.message_bytes:
+                yield one.case.message_bytes, one
 
     def _is_of_kind(self, one: Measurement, kind: str) -> bool:
         family = FAMILIES.get(one.case.implementation, "other")
@@ -530,7 +520,7 @@ class CommCosts:
         return family in BACKEND_FAMILIES.get(kind, (kind,))
 
     def _missing_ranks_text(self, ranks: int) -> str:
-        counts = sorted({one.case.ranks for one in self._all_reduces()})
+        counts = sorted({found for found, _, behind in self._profile.all_reduces if behind is None})
         backend = "" if self._query.backend == "best" else f" by {self._query.backend}"
         known = f"there are those of {', '.join(map(str, counts))}" if counts else "there are none"
         return (

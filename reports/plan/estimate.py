@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, reduce, wraps
 from itertools import pairwise
 from math import nan
 from operator import attrgetter
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,6 +235,34 @@ def stack_costs(costs: Sequence[Cost], sizes: Sizes) -> Cost:
 def exact_cost(seconds: Seconds, provenance: str) -> Cost:
     """Cost without a range and without a case."""
     return Cost(seconds, seconds, seconds, 0.0, constant_origin(provenance))
+
+
+Owner = TypeVar("Owner")
+Found = TypeVar("Found")
+Arguments = ParamSpec("Arguments")
+MAX_KEPT_SIZES = 64
+"""Sizes up to which costs are kept; a search over all batches asks for thousands, and for each only once or twice."""
+
+
+def kept(
+    method: Callable[Concatenate[Owner, Arguments], Found],
+) -> Callable[Concatenate[Owner, Arguments], Found]:
+    """Keep what a method returned, by its arguments: deployments and variants ask for the same costs."""
+
+    @wraps(method)
+    def found(owner: Owner, *arguments: Arguments.args, **options: Arguments.kwargs) -> Found:
+        if any(np.size(one) > MAX_KEPT_SIZES for one in arguments if isinstance(one, np.ndarray)):
+            return method(owner, *arguments, **options)
+        values = [
+            (one.dtype.char, one.shape, one.tobytes()) if isinstance(one, np.ndarray) else one for one in arguments
+        ]
+        by_arguments = vars(owner).setdefault(f"_kept_{method.__name__}", {})
+        key = (*values, *options.items())
+        if key not in by_arguments:
+            by_arguments[key] = method(owner, *arguments, **options)
+        return cast(Found, by_arguments[key])
+
+    return cast(Callable[Concatenate[Owner, Arguments], Found], found)
 
 
 # Provenance of a composed figure: its weakest part, its cases, its assumptions.

@@ -310,7 +310,8 @@ def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[Pa
             f"plan: no layer of {query.model} in {query.dtype} on {profile.name}; its files have "
             f"{', '.join(there) or 'none'}; choose one of them by --model, or measure or import this one"
         )
-    return [PartCosts(profile, query, Variant(name, counted)) for name in sorted(whole) for counted in (True, False)]
+    counted = [PartCosts(profile, query, Variant(name)) for name in sorted(whole)]
+    return [one for parts in counted for one in (parts, parts.as_variant(elementwise=False))]
 
 
 def _plan_deployment(

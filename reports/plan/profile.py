@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from reports import machine
+from reports.communication.points import SIXTEEN_BIT
 from reports.machine import gpu_name
 from reports.plan.estimate import Cost, CostCurve, fastest_curve, measured_cost
 from reports.results import ResultFile
@@ -101,6 +102,23 @@ class HardwareProfile:
         every = (*self.measurements_by_op.get("linear", ()), *self.measurements_by_op.get(WHOLE_LAYER, ()))
         of_format = [one for one in every if one.case.dtype == self._part_format(one)]
         return _group_by(of_format, attrgetter("case.op", "case.model", "case.layer", "case.implementation"))
+
+    @cached_property
+    def all_reduces(self) -> Mapping[tuple[int, str, str | None], Sequence[Measurement]]:
+        """All-reduces of equally wide elements by ranks, launch mode, and the linear before each call.
+
+        The linear is None for calls back to back. Calls with a rank delayed on purpose are left out.
+        """
+        dtype = self.number_format.residual
+        alike = SIXTEEN_BIT if dtype in SIXTEEN_BIT else {dtype}
+        every = (one for one in self.measurements_by_op.get("all_reduce", ()) if one.case.dtype in alike)
+        found = (one for one in every if one.case.is_back_to_back or (one.case.late_seconds == 0 and one.case.layer))
+        return _group_by(found, _all_reduce_kind)
+
+    @cached_property
+    def has_late_all_reduces(self) -> bool:
+        """True where all-reduces were timed behind linears."""
+        return any(one.case.late_seconds is not None for one in self.measurements_by_op.get("all_reduce", ()))
 
     def head_format(self, model: str | None) -> str:
         """Format of a model's LM head: that of the residual stream, else that of the linears."""
@@ -196,6 +214,11 @@ def _attention_kind(one: Measurement) -> tuple[str | None, int | None, str, Atte
     decode = case.layer == "decode" or (case.layer == ATTENTION and case.batch == case.tokens)
     formats = AttentionFormat(case.dtype, case.kv_dtype or case.dtype)
     return case.model, case.tp, "decode" if decode else "prefill", formats
+
+
+def _all_reduce_kind(one: Measurement) -> tuple[int, str, str | None]:
+    case = one.case
+    return case.ranks, case.launch, None if case.is_back_to_back else case.layer
 
 
 def _group_by(found: Iterable[Measurement], by: Callable[[Measurement], Key]) -> dict[Key, list[Measurement]]:

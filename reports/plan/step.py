@@ -81,13 +81,18 @@ class PartCosts:
         profile: hardware and its measurements.
         query: model, context, and tokens of each sequence in a step.
         variant: implementation, and whether elementwise kernels count.
+        other: parts of the same profile, query and implementation, whose costs serve here too.
     """
 
-    def __init__(self, profile: HardwareProfile, query: PlanQuery, variant: Variant) -> None:
+    def __init__(
+        self, profile: HardwareProfile, query: PlanQuery, variant: Variant, other: "PartCosts | None" = None
+    ) -> None:
         self.query, self.variant = query, variant
         self.profile = profile
-        self._compute_costs = ComputeCosts(profile, query, variant.implementation)
-        self.comm_costs = CommCosts(profile, query, variant.implementation)
+        self._compute_costs: ComputeCosts = (
+            other._compute_costs if other else ComputeCosts(profile, query, variant.implementation)
+        )
+        self.comm_costs: CommCosts = other.comm_costs if other else CommCosts(profile, query, variant.implementation)
         self.residual_itemsize = profile.residual_itemsize
         who = variant.implementation, profile.name, profile.dtype, query.model
         self.fitted = find_constants(*who) if variant.in_engine else None
@@ -104,7 +109,11 @@ class PartCosts:
             return None
         if self.variant.implementation not in {engine for engine, *_ in constants_by_group()}:
             return None
-        return PartCosts(self.profile, self.query, replace(self.variant, in_engine=True))
+        return self.as_variant(in_engine=True)
+
+    def as_variant(self, **changes: bool) -> "PartCosts":
+        """The same parts in another variant of the implementation."""
+        return PartCosts(self.profile, self.query, replace(self.variant, **changes), self)
 
     def host(self, sequences: Sizes) -> Cost:
         """Cost of a microbatch on the host of a serving engine, which its step waits for."""

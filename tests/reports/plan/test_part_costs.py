@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from reports import results
-from reports.plan.estimate import MissingMeasurementError
+from reports.plan.estimate import MAX_KEPT_SIZES, MissingMeasurementError
 from reports.plan.planner import plan_for_files
 from reports.plan.query import Interconnect, PlanQuery
 from reports.plan.step import PromptChunk
@@ -40,6 +41,21 @@ def test_elementwise_kernels_move_their_bytes_and_have_a_price(parts):
     found = parts(elementwise=True).layer_parts(8, 64, NO_PROMPT, 8)["elementwise"]
     assert found.seconds / US == pytest.approx(8 + 2.10261, rel=1e-5)
     assert found.provenance == "assumed"
+
+
+def test_variants_of_an_implementation_look_a_cost_up_once(parts):
+    counted = parts(elementwise=True)
+    left_out, sizes = counted.as_variant(elementwise=False), np.array([1, 64])
+    assert (left_out.variant.elementwise, left_out.variant.implementation) == (False, "vllm")
+    assert left_out.comm_costs.all_reduce(8, 1024 * sizes) is counted.comm_costs.all_reduce(8, 1024 * sizes)
+    assert counted.comm_costs.all_reduce(8, 1024 * sizes) is not counted.comm_costs.all_reduce(8, 2048 * sizes)
+    assert counted.comm_costs.all_reduce(4, 1024 * sizes) is not counted.comm_costs.all_reduce(8, 1024 * sizes)
+
+
+def test_costs_of_whole_searches_are_not_kept(parts):
+    sizes = 1024 * np.arange(1, 1 + MAX_KEPT_SIZES + 1)
+    costs = parts().comm_costs
+    assert costs.all_reduce(8, sizes) is not costs.all_reduce(8, sizes)
 
 
 def test_the_head_is_counted_with_the_gather_of_the_best_logits(parts):
