@@ -311,7 +311,7 @@ def part_costs_by_variant(profile: HardwareProfile, query: PlanQuery) -> list[Pa
             f"{', '.join(there) or 'none'}; choose one of them by --model, or measure or import this one"
         )
     counted = [PartCosts(profile, query, Variant(name)) for name in sorted(whole)]
-    return [one for parts in counted for one in (parts, parts.as_variant(elementwise=False))]
+    return [one for parts in counted for one in (parts, parts.as_variant(replace(parts.variant, elementwise=False)))]
 
 
 def _plan_deployment(

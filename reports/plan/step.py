@@ -109,11 +109,11 @@ class PartCosts:
             return None
         if self.variant.implementation not in {engine for engine, *_ in constants_by_group()}:
             return None
-        return self.as_variant(in_engine=True)
+        return self.as_variant(replace(self.variant, in_engine=True))
 
-    def as_variant(self, **changes: bool) -> "PartCosts":
+    def as_variant(self, variant: Variant) -> "PartCosts":
         """The same parts in another variant of the implementation."""
-        return PartCosts(self.profile, self.query, replace(self.variant, **changes), self)
+        return PartCosts(self.profile, self.query, variant, self)
 
     def host(self, sequences: Sizes) -> Cost:
         """Cost of a microbatch on the host of a serving engine, which its step waits for."""

@@ -9,7 +9,7 @@ from reports import results
 from reports.plan.estimate import MAX_KEPT_SIZES, MissingMeasurementError
 from reports.plan.planner import plan_for_files
 from reports.plan.query import Interconnect, PlanQuery
-from reports.plan.step import PromptChunk
+from reports.plan.step import PromptChunk, Variant
 from specs.models import MODELS
 from tests.reports import planted
 from tests.reports.plan import planted_parts
@@ -45,7 +45,7 @@ def test_elementwise_kernels_move_their_bytes_and_have_a_price(parts):
 
 def test_variants_of_an_implementation_look_a_cost_up_once(parts):
     counted = parts(elementwise=True)
-    left_out, sizes = counted.as_variant(elementwise=False), np.array([1, 64])
+    left_out, sizes = counted.as_variant(Variant("vllm", elementwise=False)), np.array([1, 64])
     assert (left_out.variant.elementwise, left_out.variant.implementation) == (False, "vllm")
     assert left_out.comm_costs.all_reduce(8, 1024 * sizes) is counted.comm_costs.all_reduce(8, 1024 * sizes)
     assert counted.comm_costs.all_reduce(8, 1024 * sizes) is not counted.comm_costs.all_reduce(8, 2048 * sizes)
