@@ -147,7 +147,7 @@ IMPERSONAL_NAMES = frozenset((
     "gloo", "mpi", "pytest", "python", "shardbench", "suites", "reports", "kernels", "specs", "comm", "data", "true",
     "false", "none", "null", "precision", "passes", "budget", "interrupted", "error", "measured", "published",
     "interpolated", "modelled", "assumed", "decode", "prefill", "graph", "eager", "cold", "loopback", "network",
-    "nvlink", "pcie", "torchrun", "srun", "mpirun", "nvidia", "intel", "slurm", "work",
+    "nvlink", "pcie", "torchrun", "srun", "mpirun", "nvidia", "intel", "xeon", "amd", "epyc", "slurm", "work",
 ))  # fmt: skip
 """Names that identify no person or machine, and words of the files themselves."""
 EXEMPT_KEYS = frozenset(f.name for f in fields(Case)) | frozenset((

@@ -29,7 +29,7 @@ from reports.claims.planned_subject import (
 from reports.claims.tokens import SAME_TIME_FACTOR
 from reports.claims.verdict import DECIDED_VERDICTS, Verdict, verdict_within
 from reports.deployment_names import deployment_name, describe_loads, distinguishing_label, join_with_and
-from reports.plan import planner, step
+from reports.plan import capacity, planner
 from reports.plan.answer import batches_near_crossover, better_than_both, is_surely_faster, rate_text, tp_and_pp_points
 from reports.plan.crossover import MAX_BATCH as CROSSOVER_MOST
 from reports.plan.crossover import PlannedCrossover
@@ -435,7 +435,7 @@ def _batch_limit_text(subject: PlannedGpu, found: PlannedCrossover) -> str:
     """
     gpus, context = subject.query.gpus, subject.query.context
     fit = {
-        name: step.max_sequences(one, subject.query, subject.profile)
+        name: capacity.max_sequences(one, subject.query, subject.profile)
         for name, one in {
             f"TP {gpus}": Deployment(tp=gpus),
             **{f"PP {gpus} with {way} stages": Deployment(1, gpus, 1, "async", gpus, way) for way in PARTITIONS},

@@ -13,7 +13,7 @@ from reports.claims.evidence import Evidence, Finding
 from reports.claims.measured_steps import StepFinding, summarise
 from reports.claims.verdict import Verdict
 from reports.deployment_names import distinguishing_label, load_label
-from reports.plan import planner, step
+from reports.plan import capacity, planner
 from reports.plan.estimate import MissingMeasurementError, Provenance
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import DEFAULT_BATCHES, PlanQuery
@@ -94,7 +94,7 @@ class PlannedGpu:
 
     def fits(self, deployment: Deployment, batch: int) -> bool:
         """Return whether a deployment is possible and fits in memory."""
-        return not deployment.why_not(self.query.gpus, batch) and not step.why_not_fit(
+        return not deployment.why_not(self.query.gpus, batch) and not capacity.why_not_fit(
             deployment, self.query, self.profile, batch
         )
 

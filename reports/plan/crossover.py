@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.plan import step
+from reports.plan import capacity
 from reports.plan.estimate import Floats, MissingMeasurementError
 from reports.plan.profile import HardwareProfile
 from reports.plan.query import MICRO_BATCH_FACTORS, PlanQuery
@@ -86,7 +86,7 @@ def _searched_batches(profile: HardwareProfile, query: PlanQuery) -> tuple[Batch
     most, bound = MAX_BATCH, ""
     for one in (_tp_deployment(query), *(_pp_deployment(query, way, 1) for way in PARTITIONS)):
         one.split(query.truncated_model)
-        fit = step.max_sequences(one, query, profile)
+        fit = capacity.max_sequences(one, query, profile)
         if fit < most:
             most, bound = fit, f"memory holds {fit} sequences of context {query.context} under {one}"
     return np.arange(query.gpus, most + 1, query.gpus), bound

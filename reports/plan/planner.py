@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import isnan
 
 from reports import machine
-from reports.plan import crossover, step
+from reports.plan import capacity, crossover
 from reports.plan.crossover import PlannedCrossover, find_crossover
 from reports.plan.engine_step import EngineStep, EngineSteps
 from reports.plan.estimate import MissingMeasurementError
@@ -339,7 +339,7 @@ def _plan_deployment(
         if (batch, capped) in planned:
             continue  # capped to the same microbatches as an earlier deployment
         planned.add((batch, capped))
-        if why := step.why_not_fit(capped, query, profile, batch):
+        if why := capacity.why_not_fit(capped, query, profile, batch):
             found.append(PlanPoint(batch, capped, why))
         else:
             fitting.setdefault(capped, []).append(batch)

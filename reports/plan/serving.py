@@ -7,9 +7,10 @@ once in the runs that constants are fitted on, so the first prompts wait for eac
 
 from typing import NamedTuple
 
+from reports.plan.capacity import max_sequences
 from reports.plan.estimate import ABSENT_COST, sum_costs
 from reports.plan.serving_constants import ServingConstants
-from reports.plan.step import PartCosts, PromptChunk, max_sequences
+from reports.plan.step import PartCosts, PromptChunk
 from specs.parallel import Deployment
 
 # The engine's way with prompts.

@@ -8,7 +8,7 @@ from pathlib import Path
 from reports import formatting
 from reports.formatting import DASH, pluralize
 from reports.output import Block, Column, Facts, Row, Table
-from reports.plan import estimate, step
+from reports.plan import capacity, estimate
 from reports.plan.answer import all_reduces_used, answer_sentence
 from reports.plan.crossover import PlannedCrossover
 from reports.plan.planner import LatencyTarget, Plan, PlanPoint, UnplannableDeployment
@@ -214,7 +214,7 @@ def _memory_rows(plan: Plan) -> Iterator[Row]:
     tight = dict.fromkeys(one.deployment for one in plan.points if not one.fits)
     if not tight:
         return
-    most: dict[Deployment, int] = {one: step.max_sequences(one, plan.query, plan.profile) for one in tight}
+    most: dict[Deployment, int] = {one: capacity.max_sequences(one, plan.query, plan.profile) for one in tight}
     said = [f"{one} {f'above {count}' if count else 'at any batch'}" for one, count in most.items()]
     memory = (plan.profile.memory_bytes or 0) / 1e9
     yield (

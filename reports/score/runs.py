@@ -11,11 +11,12 @@ from pathlib import Path
 
 from reports.importers.aiconfigurator.command import plan_options, published_file
 from reports.importers.aiconfigurator.package import TABLE_FORMATS, TablePackage, find_package
+from reports.plan.capacity import max_sequences
 from reports.plan.profile import HardwareProfile, build_profile
 from reports.plan.query import PlanQuery
 from reports.plan.serving import ServedLoad, StepFeatures, step_features
 from reports.plan.serving_constants import Group
-from reports.plan.step import PartCosts, Variant, max_sequences
+from reports.plan.step import PartCosts, Variant
 from specs.errors import UserError
 from specs.gpus import match_gpu
 from specs.models import Model, find_model

@@ -5,7 +5,7 @@ from importlib import util
 import pytest
 
 from reports import results
-from reports.plan import report, step
+from reports.plan import capacity, report
 from reports.plan.planner import plan_for_profile
 from reports.plan.profile import build_profile
 from reports.plan.query import PlanQuery
@@ -84,7 +84,7 @@ def test_memory_is_that_of_each_parts_format(profile, dtype, itemsize):
     activations = 64 * (2 * 8192 + 7168) * 2 + 64 * 16_032 * 4
     found = profile(dtype, planted_parts.all_parts() if dtype == "bf16" else None)
     query = PlanQuery(**QUERY, dtype=dtype)
-    assert step.required_bytes(TP8, query, found, 64) == weights + cached + activations + 3 * 2**30
+    assert capacity.required_bytes(TP8, query, found, 64) == weights + cached + activations + 3 * 2**30
 
 
 def test_the_cache_is_bf16_where_no_attention_over_fp8_was_measured(profile):

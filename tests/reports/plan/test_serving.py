@@ -3,10 +3,10 @@
 import pytest
 
 from reports.plan import serving_constants
+from reports.plan.capacity import max_sequences
 from reports.plan.estimate import sum_costs
 from reports.plan.serving import ServedLoad, step_features, tpot_seconds, ttft_seconds
 from reports.plan.serving_constants import NO_CONSTANTS, ServingConstants, choose_constants, find_constants
-from reports.plan.step import max_sequences
 from specs.parallel import Deployment
 from tests.reports import planted
 from tests.reports.plan import planted_parts
