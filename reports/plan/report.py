@@ -282,7 +282,7 @@ def _latency_table(planned: Sequence[NamedPlan]) -> Table:
         columns=columns,
         groups=tuple(_latency_rows(planned, place) for place in range(len(planned[0].plan.targets))),
         caption="among the batches asked for the most tokens a second within what a token may take",
-        notes=(tables.BATCHES_NOTE,),
+        notes=(tables.KERNELS_NOTE, tables.BATCHES_NOTE),
     )
 
 

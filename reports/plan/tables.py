@@ -82,6 +82,7 @@ UNSEEN_NOTE = (
     "tabulated tokens is not seen"
 )
 BATCHES_NOTE = "powers of two fill tiles, and batches just above them do not: --batch asks for others"
+KERNELS_NOTE = "steps are of kernels and messages alone; an engine takes longer, as the table of every split shows"
 LAUNCH_NAMES = {"graph": "in a graph", "eager": "eagerly"}
 MAX_NAMED = 4
 """Splits named in a cell; further ones are counted."""
@@ -373,7 +374,7 @@ def _latency_table(plan: Plan) -> Table:
             tuple((f"{1e3 * one.latency_seconds:g}", *point_cells(one.best), tied_names(one)) for one in plan.targets),
         ),
         caption="among the batches asked for the most tokens a second within what a token may take",
-        notes=(BATCHES_NOTE,),
+        notes=(KERNELS_NOTE, BATCHES_NOTE),
     )
 
 
@@ -392,7 +393,7 @@ def _pareto_table(plan: Plan) -> Table:
         columns=tuple(column for column, _ in POINT_COLUMNS),
         groups=(tuple(map(point_cells, plan.front)),),
         caption="among the batches asked for nothing is better in both latency and tokens a second",
-        notes=(BATCHES_NOTE,),
+        notes=(KERNELS_NOTE, BATCHES_NOTE),
     )
 
 

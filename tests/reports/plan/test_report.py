@@ -188,7 +188,8 @@ def test_the_tables_say_what_their_ranges_and_batches_leave_out(written):
     assert crossovers.caption.endswith("than TP 8 for good")
     assert {tables.FOR_GOOD_NOTE, tables.VARIANTS_NOTE, tables.UNSEEN_NOTE} <= set(crossovers.notes)
     assert targets.caption.startswith("among the batches asked for")
-    assert "--batch" in targets.notes[0]
+    assert "of kernels and messages alone" in targets.notes[0]
+    assert "--batch" in targets.notes[1]
 
 
 @pytest.mark.parametrize(

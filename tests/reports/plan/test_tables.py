@@ -138,7 +138,7 @@ def test_what_is_best_is_so_among_the_batches_asked_for(drawn):
     _, _, tables = drawn()
     for title in ("best split for a latency", "Pareto front"):
         assert tables[title].caption.startswith("among the batches asked for")
-        assert tables[title].notes == (plan_tables.BATCHES_NOTE,)
+        assert tables[title].notes == (plan_tables.KERNELS_NOTE, plan_tables.BATCHES_NOTE)
 
 
 def test_whose_all_reduces_are_behind_it_and_how_they_were_timed_is_said(drawn):
