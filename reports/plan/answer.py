@@ -24,7 +24,7 @@ def answer_sentence(plan: Plan) -> str:
 
 
 def all_reduce_names(plan: Plan) -> list[str]:
-    """Whose all-reduces the plan's middle figures hold: `custom kernels of vllm`, `nccl`; empty where none reduces."""
+    """Names of the all-reduces in the plan's middle figures: `custom kernels of vllm`, `nccl`; empty where none is."""
     found: dict[str, dict[str, None]] = {}
     for one in all_reduces_used(plan):
         engines = found.setdefault(one.case.implementation, {})

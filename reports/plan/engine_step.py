@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from reports.plan.estimate import COST_FIELDS, CostField, element
 from reports.plan.serving_constants import FittedConstants, ServingConstants, constants_by_group
 from reports.plan.step import (
-    ALL_REDUCE,
     LATE_RANKS,
     CostByPart,
     MicroBatches,
     PartCosts,
     StepEstimate,
     StepEstimates,
+    all_reduce_seconds,
     estimate_steps,
 )
 from specs.parallel import Deployment, Split
@@ -96,9 +97,7 @@ class EngineSteps:
             return sum(int(one.counts[place]) * seconds(one) for one in kinds) / self.deployment.pp
 
         def reduces(pick: CostField) -> float:
-            return per_stage(
-                lambda kind: self.steps.layers * _part(kind.layer, place, pick) + _part(kind.head, place, pick)
-            )
+            return per_stage(lambda kind: float(element(all_reduce_seconds(kind, self.steps.layers, pick), place)))
 
         def wait(constants: ServingConstants) -> float:
             late = self.steps.layers * constants.late_seconds(self.deployment.tp)
@@ -123,19 +122,19 @@ class EngineSteps:
         return EngineStep(step.seconds, low, high, terms, self.fitted, largest > self.fitted.most_sequences)
 
     def _range(self, seconds: Callable[[ServingConstants], float]) -> tuple[float, float]:
-        """Least and most that a term takes with the constants of any group of the engine.
+        """Least and most that a term takes with the constants of any group that counts."""
+        found = [*map(seconds, self._ranging)]
+        return min(found), max(found)
+
+    @cached_property
+    def _ranging(self) -> Sequence[ServingConstants]:
+        """Constants of the engine's groups, over which a term ranges.
 
         Groups of all engines count where the engine has one, or has none for this GPU, format and model.
         """
         fitted = constants_by_group()
         same = [one for (engine, *_), one in fitted.items() if engine == self.engine]
-        found = [seconds(one) for one in (same if self.fitted.own and len(same) > 1 else fitted.values())]
-        return min(found), max(found)
-
-
-def _part(parts: CostByPart, place: int, pick: CostField) -> float:
-    """Seconds of the all-reduces among parts."""
-    return float(element(pick(parts[ALL_REDUCE]), place)) if ALL_REDUCE in parts else 0.0
+        return same if self.fitted.own and len(same) > 1 else [*fitted.values()]
 
 
 def _occurs(parts: CostByPart, name: str, place: int) -> bool:

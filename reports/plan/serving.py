@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from reports.plan.capacity import max_sequences
 from reports.plan.estimate import ABSENT_COST, sum_costs
-from reports.plan.serving_constants import ServingConstants
+from reports.plan.serving_constants import ServingConstants, late_all_reduces
 from reports.plan.step import PartCosts, PromptChunk
 from specs.parallel import Deployment
 
@@ -94,7 +94,7 @@ def step_features(parts: PartCosts, deployment: Deployment, load: ServedLoad) ->
         waiting=waiting,
         slot=load.osl / sequences * (1 - 1 / sequences),  # a single sequence always has a place
         layers=model.layers,
-        all_reduces=2 * model.layers * (1 - 1 / tp),
+        all_reduces=model.layers * late_all_reduces(tp),
         sequences=sequences,
     )
 

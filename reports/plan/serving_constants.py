@@ -12,6 +12,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 
+def late_all_reduces(tp: int) -> float:
+    """All-reduces of a layer that wait for the latest rank, each by the share of ranks that are not the latest."""
+    return 2 * (1 - 1 / tp)
+
+
 @dataclass(frozen=True)
 class ServingConstants:
     """Constants of one engine on one GPU in one format, in seconds where not said otherwise.
@@ -48,7 +53,7 @@ class ServingConstants:
 
     def late_seconds(self, tp: int) -> float:
         """Seconds of a layer that its two all-reduces wait for the latest rank."""
-        return 2 * (1 - 1 / tp) * self.skew
+        return late_all_reduces(tp) * self.skew
 
 
 CONSTANT_NAMES = [one.name for one in fields(ServingConstants)]

@@ -502,16 +502,17 @@ def _step_shares(steps: StepEstimates) -> StepShares:
     stages = len(steps.kinds[0].stages.seconds)
     reducing, working = 0.0, 0.0
     for kind in steps.kinds:
-        reduced = steps.layers * _all_reduce_seconds(kind.layer) + _all_reduce_seconds(kind.head)
-        reducing += kind.counts * reduced / stages
+        reducing += kind.counts * all_reduce_seconds(kind, steps.layers, COST_FIELDS[0]) / stages
         working += kind.counts * kind.stages.seconds.sum(axis=0) / stages
     idle = np.maximum(0.0, 1 - working / steps.seconds)
     hop = np.minimum(idle, _exposed_hop_seconds(steps.kinds) / steps.seconds)
     return StepShares(reducing / steps.seconds, hop, idle - hop)
 
 
-def _all_reduce_seconds(found: CostByPart) -> Seconds:
-    return found[ALL_REDUCE].seconds if ALL_REDUCE in found else 0.0
+def all_reduce_seconds(kind: MicroBatches, layers: int, pick: CostField) -> Seconds:
+    """Seconds of a microbatch in all-reduces, over all layers and the LM head."""
+    layer, head = (pick(parts.get(ALL_REDUCE, ABSENT_COST)) for parts in (kind.layer, kind.head))
+    return layers * layer + head
 
 
 def _exposed_hop_seconds(kinds: Sequence[MicroBatches]) -> Seconds:
