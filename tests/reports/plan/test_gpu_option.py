@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import sys
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import pytest
 
 from reports import __main__ as program
 from reports import output
-from reports.importers.aiconfigurator import command, package
+from reports.importers.aiconfigurator import package
 from reports.plan import report
 from reports.plan.query import PlanQuery
 from reports.plan.tables import reproduce_command
@@ -71,8 +70,7 @@ def kept(tmp_path):
 
 @pytest.fixture(autouse=True)
 def planted_package(data, kept, monkeypatch):
-    monkeypatch.setattr(package, "find_package", lambda: planted_tables.package(data))
-    monkeypatch.setattr(command, "fetch_cached", partial(command.fetch_cached, folder=kept))
+    planted_tables.install(monkeypatch, data, kept)
 
 
 @pytest.fixture

@@ -1,13 +1,22 @@
 """A package of tables with planted times: Parquet files as aiconfigurator-core lays them out."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from reports.importers.aiconfigurator import command
+from reports.importers.aiconfigurator import package as installed
 from reports.importers.aiconfigurator.package import TablePackage
 
 TELLS = {"device": "NVIDIA H200", "kernel_source": "torch_flow"}
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 768, 1024, 2048)
+
+
+def install(monkeypatch, data: Path, kept: Path) -> None:
+    """Make commands find the tables under `data`, and keep imports under `kept`."""
+    monkeypatch.setattr(installed, "find_package", lambda: package(data))
+    monkeypatch.setattr(command, "fetch_cached", partial(command.fetch_cached, folder=kept))
 
 
 def package(data: Path) -> TablePackage:

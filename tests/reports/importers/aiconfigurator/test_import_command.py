@@ -1,6 +1,5 @@
 import json
 import os
-from functools import partial
 from importlib import metadata, util
 from importlib.machinery import ModuleSpec
 
@@ -8,7 +7,7 @@ import pytest
 
 from reports import results
 from reports.__main__ import main
-from reports.importers.aiconfigurator import command, package
+from reports.importers.aiconfigurator import package
 from tests.reports.importers.aiconfigurator import planted_tables as planted
 
 
@@ -28,8 +27,7 @@ def kept(tmp_path):
 
 @pytest.fixture(autouse=True)
 def planted_package(data, kept, monkeypatch):
-    monkeypatch.setattr(package, "find_package", lambda: planted.package(data))
-    monkeypatch.setattr(command, "fetch_cached", partial(command.fetch_cached, folder=kept))
+    planted.install(monkeypatch, data, kept)
 
 
 @pytest.fixture
